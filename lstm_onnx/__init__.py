@@ -8,40 +8,52 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import ray as ray
-    from .check import CheckReport, check
-    from .deploy import TritonResult, deploy_triton
-    from .deploy.web import WebResult, deploy_web
-    from .errors import (
-        ConfigError,
-        ExportError,
-        FileError,
-        InputError,
-        LSTMOnnxError,
-        MissingDependencyError,
-        ModelError,
-        ProviderError,
-        RunError,
-        WeightsError,
-    )
-    from .exporter import ExportResult, export
-    from .exporter.scan import scan
-    from .generation import GeneratingResult, make_generating
-    from .generation_spec import Generation
-    from .inspect import Inspection, inspect
-    from .parity import ParityReport
-    from .parity.golden import verify_golden
-    from .parity.public import verify
-    from .quantization import QuantizeResult, quantize
-    from .repairs import RepairResult, repair
-    from .runtime import Model, load
-    from .runtime.batcher.batcher import BatchedStream, Batcher
-    from .runtime.beam_search import Hypothesis, beam_search
-    from .runtime.pool.pool import Pool
-    from .runtime.state_json import state_from_json, state_to_json
-    from .runtime.stream import Stream
-    from .spec import ExportOptions, LSTMSpec
-    from .streaming import StreamingResult, make_streaming
-    from .torch_modules import to_torch
+    from .check import CheckReport as CheckReport
+    from .check import check as check
+    from .deploy import TritonResult as TritonResult
+    from .deploy import deploy_triton as deploy_triton
+    from .deploy.web import WebResult as WebResult
+    from .deploy.web import deploy_web as deploy_web
+    from .errors import ConfigError as ConfigError
+    from .errors import ExportError as ExportError
+    from .errors import FileError as FileError
+    from .errors import InputError as InputError
+    from .errors import LSTMOnnxError as LSTMOnnxError
+    from .errors import MissingDependencyError as MissingDependencyError
+    from .errors import ModelError as ModelError
+    from .errors import ProviderError as ProviderError
+    from .errors import RunError as RunError
+    from .errors import WeightsError as WeightsError
+    from .exporter import ExportResult as ExportResult
+    from .exporter import export as export
+    from .exporter.scan import scan as scan
+    from .generation import GeneratingResult as GeneratingResult
+    from .generation import make_generating as make_generating
+    from .generation_spec import Generation as Generation
+    from .inspect import Inspection as Inspection
+    from .inspect import inspect as inspect
+    from .parity import ParityReport as ParityReport
+    from .parity.golden import verify_golden as verify_golden
+    from .parity.public import verify as verify
+    from .quantization import QuantizeResult as QuantizeResult
+    from .quantization import quantize as quantize
+    from .repairs import RepairResult as RepairResult
+    from .repairs import repair as repair
+    from .runtime import Model as Model
+    from .runtime import load as load
+    from .runtime.batcher.batcher import BatchedStream as BatchedStream
+    from .runtime.batcher.batcher import Batcher as Batcher
+    from .runtime.beam_search import Hypothesis as Hypothesis
+    from .runtime.beam_search import beam_search as beam_search
+    from .runtime.pool.pool import Pool as Pool
+    from .runtime.state_json import state_from_json as state_from_json
+    from .runtime.state_json import state_to_json as state_to_json
+    from .runtime.stream import Stream as Stream
+    from .spec import ExportOptions as ExportOptions
+    from .spec import LSTMSpec as LSTMSpec
+    from .streaming import StreamingResult as StreamingResult
+    from .streaming import make_streaming as make_streaming
+    from .torch_modules import to_torch as to_torch
 
 _MODULES = {
     "check": ("CheckReport",),
@@ -85,55 +97,7 @@ _PACKAGES = ("check", "inspect", "ray")
 """The first two are called as the function of their name, see `callable_package`; `ray` is a package as others are, for
 ``lstm_onnx.ray.map``, and no name of this one."""
 
-__all__ = [
-    "BatchedStream",
-    "Batcher",
-    "CheckReport",
-    "ConfigError",
-    "ExportError",
-    "ExportOptions",
-    "ExportResult",
-    "FileError",
-    "GeneratingResult",
-    "Generation",
-    "Hypothesis",
-    "InputError",
-    "Inspection",
-    "LSTMOnnxError",
-    "LSTMSpec",
-    "MissingDependencyError",
-    "Model",
-    "ModelError",
-    "ParityReport",
-    "Pool",
-    "ProviderError",
-    "QuantizeResult",
-    "RepairResult",
-    "RunError",
-    "Stream",
-    "StreamingResult",
-    "TritonResult",
-    "WebResult",
-    "WeightsError",
-    "__version__",
-    "beam_search",
-    "check",
-    "deploy_triton",
-    "deploy_web",
-    "export",
-    "inspect",
-    "load",
-    "make_generating",
-    "make_streaming",
-    "quantize",
-    "repair",
-    "scan",
-    "state_from_json",
-    "state_to_json",
-    "to_torch",
-    "verify",
-    "verify_golden",
-]
+__all__ = sorted(("__version__", "check", "inspect", *_MODULE_OF))
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ from ..errors import ConfigError, LSTMOnnxError
 from ..runtime import Model
 from ..runtime.batch_axes import TIME
 from ..runtime.providers import ort_errors
+from ..runtime.stream import Stream
 from .measure import Candidate
 from .opened import Arrays, BenchmarkSubject, OpenedModel
 from .pytorch import EAGER, TorchSide
@@ -59,29 +60,21 @@ def make_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
 def _streaming_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     """One step, or a chunk of steps; each call continues from the states of the one before."""
     feeds = subject.feeds(point.batch, point.time)
-    inputs = {name: array for name, array in feeds.items() if name not in subject.model.states}
-    plain = _carried_plain(subject, subject.opened, feeds, subject.model.stream(point.batch).state)
-    only = next(iter(inputs.values())) if len(inputs) == 1 else None
+    inputs = _without_states(subject.model, feeds)
+    plain = _carried_plain(subject, feeds, subject.model.stream(point.batch).state)
 
     def stepped(model: Model) -> Callable[[], Any]:
-        stream = model.stream(point.batch)
-        return functools.partial(stream, only) if only is not None else functools.partial(stream.run, inputs)
+        return _stream_call(model.stream(point.batch), inputs)
 
-    candidates = [
-        Candidate(PLAIN, plain, output=functools.partial(_first_output, subject), errors=ort_errors()),
-        *_runtime_candidates(subject, stepped),
-    ]
+    candidates = [_plain(PLAIN, plain, _first(subject)), *_runtime_candidates(subject, stepped)]
     return _step_case(_with_torch(subject, candidates, feeds, carried=True), point)
 
 
 def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     """A whole sequence at once, and in chunks through a stream."""
     model, feeds = subject.model, subject.feeds(point.batch, point.time)
-    inputs = {name: array for name, array in feeds.items() if name not in model.states}
-    completed = model.completed(dict(feeds))
-    start = {name: completed[name] for name in (*model.states, *end_input(model)) if name in completed}
+    inputs = _without_states(model, feeds)
     time = _time_axes(model)
-    whole = functools.partial(subject.opened.session.run, None, subject.session_feeds(subject.opened, feeds, start))
 
     def chunked(steps: int) -> Callable[[], Any]:
         stream, size, total = model.stream(point.batch), steps * subject.hop, point.time * subject.hop
@@ -92,8 +85,7 @@ def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
                 name: np.ascontiguousarray(np.take(array, steps_of_call, time[name])) if name in time else array
                 for name, array in inputs.items()
             }
-            only = next(iter(part.values())) if len(part) == 1 else None
-            calls.append(functools.partial(stream.run, part) if only is None else functools.partial(stream, only))
+            calls.append(_stream_call(stream, part))
 
         def run() -> Any:
             stream.reset()
@@ -102,17 +94,15 @@ def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         return run
 
     def joined(results: list[Any]) -> np.ndarray:
-        first = [_first_output(subject, result) for result in results]
+        first = list(map(_first(subject), results))
         axis = _output_time_axis(subject)
         return first[-1] if axis is None else np.concatenate(first, axis)
 
-    candidates = [
-        Candidate(f"{PLAIN}, at once", whole, output=functools.partial(_first_output, subject), errors=ort_errors())
-    ]
+    candidates = [_plain(f"{PLAIN}, at once", _whole_run(subject, feeds), _first(subject))]
     chunks = []
     for steps, named in ((1, "step by step"), (10, "chunks of 10 steps")):
         name, count = f"{RUNTIME} stream, {named}", -(-point.time // steps)
-        candidates.append(Candidate(name, chunked(steps), output=joined, is_lstm_onnx=True))
+        candidates.append(_own(name, chunked(steps), joined))
         part = subject.feeds(point.batch, min(steps, point.time))
         runs = inside(model.stream(point.batch), part, f"ONNX Runtime's part, {named}", count)
         candidates += runs
@@ -147,35 +137,49 @@ def _output_time_axis(subject: BenchmarkSubject) -> int | None:
 def _batch_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     """A batch of whole sequences of one length, from the initial states."""
     feeds = subject.feeds(point.batch, point.time)
-    completed = subject.model.completed(feeds)
-    start = {name: completed[name] for name in subject.model.states if name in completed}
-    session, session_feeds = subject.opened.session, subject.session_feeds(subject.opened, feeds, start)
 
     def run(model: Model) -> Callable[[], Any]:
         return (
             functools.partial(model, feeds["input"]) if model.spec is not None else functools.partial(model.run, feeds)
         )
 
-    candidates = [
-        Candidate(
-            PLAIN,
-            functools.partial(session.run, None, session_feeds),
-            output=functools.partial(_first_output, subject),
-            errors=ort_errors(),
-        ),
-        *_runtime_candidates(subject, run),
-    ]
+    candidates = [_plain(PLAIN, _whole_run(subject, feeds), _first(subject)), *_runtime_candidates(subject, run)]
     return _step_case(_with_torch(subject, candidates, feeds, carried=False), point)
 
 
 def _runtime_candidates(subject: BenchmarkSubject, call: Callable[[Model], Callable[[], Any]]) -> list[Candidate]:
     """This runtime with its defaults; and with threads that spin, as those of a plain session do."""
     models = {RUNTIME: subject.model, f"{RUNTIME}, spinning": subject.spinning}
-    return [
-        Candidate(name, call(model), output=functools.partial(_first_output, subject), is_lstm_onnx=True)
-        for name, model in models.items()
-        if model is not None
-    ]
+    return [_own(name, call(model), _first(subject)) for name, model in models.items() if model is not None]
+
+
+def _plain(name: str, run: Callable[[], Any], output: Callable[[Any], np.ndarray]) -> Candidate:
+    """A candidate of plain ONNX Runtime."""
+    return Candidate(name, run, output=output, errors=ort_errors())
+
+
+def _own(name: str, run: Callable[[], Any], output: Callable[[Any], np.ndarray]) -> Candidate:
+    """A candidate of this runtime."""
+    return Candidate(name, run, output=output, is_lstm_onnx=True)
+
+
+def _without_states(model: Model, feeds: Arrays) -> Arrays:
+    return {name: array for name, array in feeds.items() if name not in model.states}
+
+
+def _stream_call(stream: Stream, inputs: Arrays) -> Callable[[], Any]:
+    """A stream's step: called with the array itself where there is one input alone."""
+    if len(inputs) == 1:
+        return functools.partial(stream, *inputs.values())
+    return functools.partial(stream.run, inputs)
+
+
+def _whole_run(subject: BenchmarkSubject, feeds: Arrays) -> Callable[[], Any]:
+    """A plain session on whole sequences, from the initial states."""
+    model = subject.model
+    completed = model.completed(dict(feeds))
+    start = {name: completed[name] for name in (*model.states, *end_input(model)) if name in completed}
+    return functools.partial(subject.opened.session.run, None, subject.session_feeds(subject.opened, feeds, start))
 
 
 def _pool_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
@@ -183,7 +187,7 @@ def _pool_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     streams = point.batch
     model = subject.model
     feeds = subject.feeds(streams, 1)
-    inputs = {name: array for name, array in feeds.items() if name not in model.states}
+    inputs = _without_states(model, feeds)
     if len(inputs) != 1:
         raise ConfigError(f"a pool is timed with one input besides the states, and the model has {', '.join(inputs)}")
     (name, x), *_ = inputs.items()
@@ -193,17 +197,17 @@ def _pool_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     rows = [np.ascontiguousarray(np.take(x, [index], axis)) for index in range(streams)]
     pool = model.pool(slots=streams)
     slots = [pool.open() for _ in range(streams)]
-    each = [_carried_plain(subject, subject.opened, {name: row}, model.stream(1).state) for row in rows]
+    each = [_carried_plain(subject, {name: row}, model.stream(1).state) for row in rows]
     alone = [model.stream(1) for _ in rows]
     baseline = f"{PLAIN}, one at a time"
+    firsts = _first_outputs(subject)
     candidates = [
-        Candidate(baseline, lambda: [run() for run in each], output=_first_outputs(subject), errors=ort_errors()),
-        Candidate(f"{RUNTIME} pool", lambda: pool.step(slots, x), output=_rows_first_output(axis), is_lstm_onnx=True),
-        Candidate(
+        _plain(baseline, lambda: [run() for run in each], firsts),
+        _own(f"{RUNTIME} pool", lambda: pool.step(slots, x), _rows_first_output(axis)),
+        _own(
             f"{RUNTIME} stream, one at a time",
             lambda: [stream(row) for stream, row in zip(alone, rows, strict=True)],
-            output=_first_outputs(subject),
-            is_lstm_onnx=True,
+            firsts,
         ),
     ]
     if subject.spec is not None:
@@ -231,9 +235,9 @@ def _map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         return [output for output, _ in opened.model.map(sequences, workers=subject.threads)]
 
     candidates = [
-        Candidate(baseline, padded, output=_joined, errors=ort_errors()),
-        Candidate(f"{RUNTIME} map", mapped, output=_joined, is_lstm_onnx=True),
-        Candidate(f"{PLAIN}, one by one", _one_by_one(opened, sequences), output=_joined, errors=ort_errors()),
+        _plain(baseline, padded, _joined),
+        _own(f"{RUNTIME} map", mapped, _joined),
+        _plain(f"{PLAIN}, one by one", _one_by_one(opened, sequences), _joined),
     ]
     theirs, left_out = _torch(subject, lambda side: [side.packed_candidate(sequences, PADDED_BATCH)])
     return BenchmarkCase([*candidates, *theirs], baseline, "sequence", len(sequences), left_out)
@@ -243,22 +247,12 @@ def _module_map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     """The same for a module: a sequence is a dict of arrays, and the baseline runs them one by one."""
     model, lengths = subject.model, draw_lengths(point.batch, subject.seed)
     records = [subject.feeds(1, length) for length in lengths]
-    runs = []
-    for feeds in records:
-        completed = model.completed(feeds)
-        start = {name: completed[name] for name in model.states if name in completed}
-        session_feeds = subject.session_feeds(subject.opened, feeds, start)
-        runs.append(functools.partial(subject.opened.session.run, None, session_feeds))
+    runs = [_whole_run(subject, feeds) for feeds in records]
     sequences = [subject.without_batch(feeds) for feeds in records]
     firsts = _first_outputs(subject)
     candidates = [
-        Candidate(f"{PLAIN}, one by one", lambda: [run() for run in runs], output=firsts, errors=ort_errors()),
-        Candidate(
-            f"{RUNTIME} map",
-            lambda: list(model.map(sequences, workers=subject.threads)),
-            output=firsts,
-            is_lstm_onnx=True,
-        ),
+        _plain(f"{PLAIN}, one by one", lambda: [run() for run in runs], firsts),
+        _own(f"{RUNTIME} map", lambda: list(model.map(sequences, workers=subject.threads)), firsts),
     ]
     theirs, left_out = _torch(
         subject,
@@ -311,11 +305,11 @@ def _torch(
 
 
 def _carried_plain(
-    subject: BenchmarkSubject, opened: OpenedModel, feeds: Arrays, start: Mapping[str, np.ndarray]
+    subject: BenchmarkSubject, feeds: Arrays, start: Mapping[str, np.ndarray]
 ) -> Callable[[], list[Any]]:
     """A plain session that gets the same input each time, with its states passed on by hand."""
-    current = subject.session_feeds(opened, feeds, start)
-    current |= dict(start)
+    opened = subject.opened
+    current = {**subject.session_feeds(opened, feeds, start), **start}
     names = [output.name for output in opened.session.get_outputs()]
     pairs = [(source, names.index(target)) for source, target in opened.model.states.items()]
     run = opened.session.run
@@ -385,6 +379,10 @@ def _first_output(subject: BenchmarkSubject, result: Any) -> np.ndarray:
         return result
     # A plain session returns a list of all outputs; a bare LSTM called like nn.LSTM returns (output, states).
     return np.asarray(result[0 if isinstance(result, tuple) else index])
+
+
+def _first(subject: BenchmarkSubject) -> Callable[[Any], np.ndarray]:
+    return functools.partial(_first_output, subject)
 
 
 def _first_outputs(subject: BenchmarkSubject) -> Callable[[list[Any]], np.ndarray]:

@@ -47,9 +47,11 @@ def check(
         FileError: the file is missing, empty, a folder or otherwise unreadable.
         ModelError: it is not an ONNX model at all.
         ProviderError: the provider is unknown, or cannot be used on this machine.
-        ConfigError: `ignore` names no rule, or `targets` no engine.
+        ConfigError: `ignore` names no rule, `targets` no engine, or `seconds` is not above 0.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
+        raise ConfigError(f"seconds = {shown(seconds)} is not possible; it must be a number above 0")
     ignored = _rule_names(ignore)
     require_readable(path, "an .onnx file")
     file = os.fspath(path)

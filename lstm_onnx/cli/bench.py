@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import is_given, json_option, note, progress_note, provider_options, report, seed_option, write_then_show
-from .params import FILE, option
+from .params import FILE, NumberRange, option
 
 _WITHOUT_HIDDEN_SIZES = {
     "cases": "--case",
@@ -34,7 +34,7 @@ _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "genera
 @option("--rounds", type=click.IntRange(min=1), help="Maximum number of samples per candidate.  [default: 15]")
 @option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
 @option("--plot", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
@@ -47,16 +47,7 @@ _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "genera
 @seed_option
 @json_option
 def bench(
-    source: str,
-    cases: tuple[str, ...],
-    provider: str,
-    threads: int | None,
-    rounds: int | None,
-    seconds: float | None,
-    plot: str | None,
-    hidden_sizes: bool,
-    seed: int,
-    as_json: bool,
+    source: str, rounds: int | None, plot: str | None, hidden_sizes: bool, as_json: bool, **settings: Any
 ) -> None:
     """Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.
 
@@ -94,7 +85,7 @@ def bench(
         from ..bench import Settings, compare
         from ..bench.plot import write_plot
 
-        result = compare(model, Settings(cases, provider, threads, rounds, seconds, seed), say=progress_note)
+        result = compare(model, Settings(rounds=rounds, **settings), say=progress_note)
 
     def draw() -> None:
         if plot is not None:

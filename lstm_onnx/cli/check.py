@@ -8,7 +8,7 @@ import click
 
 from .error_text import print_error
 from .options import json_option, provider_option, report
-from .params import FILE, option
+from .params import FILE, NumberRange, option
 
 if TYPE_CHECKING:
     from ..check import CheckReport
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @option(
     "--time-limit",
     "seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Limit per FILE, which fails beyond it.  [default: 20 a stage and 60 in all, more for large files]",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import json_option, report, state_option
-from .params import FILE, by_name, option
+from .params import FILE, NumberRange, by_name, option
 
 
 @click.group()
@@ -20,7 +20,7 @@ def deploy() -> None:
 @option("--max-batch", type=click.IntRange(1, 2**31 - 1), default=64, show_default=True, help="Maximum batch size.")
 @option(
     "--idle",
-    type=click.FloatRange(0, 10**6, min_open=True),
+    type=NumberRange(0, 10**6, min_open=True),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 
@@ -56,8 +56,7 @@ def describe(error: BaseException) -> ErrorText:
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return ErrorText("Interrupted", "interrupted", INTERRUPTED)
     if isinstance(error, LSTMOnnxError):
-        known: dict[str, Any] = {name: getattr(error, name, None) for name in ("path", "hint")}
-        return ErrorText(kind, str(error), error.exit_code, **known)
+        return ErrorText(kind, str(error), error.exit_code, error.path, error.hint)
     if isinstance(error, MemoryError):
         return ErrorText(kind, "out of memory; use a smaller batch, or smaller sizes")
     if isinstance(error, SystemExit):

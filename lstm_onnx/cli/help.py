@@ -112,10 +112,10 @@ def _paged(text: str) -> bool:
     import shlex
     import subprocess
 
-    command = shlex.split(os.environ.get("PAGER", "")) or (["more"] if os.name == "nt" else ["less"])
     environment = {"LESS": "FRX", **os.environ}  # ends at once where the text fits the screen
     try:
+        command = shlex.split(os.environ.get("PAGER", "")) or (["more"] if os.name == "nt" else ["less"])
         subprocess.run(command, input=text, encoding="utf-8", env=environment, check=False)  # noqa: S603 - the user's
-    except OSError:
+    except (OSError, ValueError):  # there is no such program, or a quote in PAGER is not closed
         return False
     return True

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from .options import json_option, report
+from .options import json_option, say_json
 from .params import FILE, option
+from .streams import say
 
 _LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
 """Those of `inspect.code`, which is imported late."""
-
-
-@dataclass(frozen=True)
-class _Description:
-    """The result of a child process."""
-
-    fields: dict[str, Any]
-    text: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.fields
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @click.command()
@@ -46,7 +32,7 @@ def inspect(file: str, language: str | None, as_json: bool) -> None:
         from ..inspect.code import program
 
         text = program(file, language)
-        report(_Description({"language": language, "program": text}, text.rstrip("\n")), as_json=as_json)
+        _show({"language": language, "program": text}, text.rstrip("\n"), as_json=as_json)
         return
     from ..atomic_io import require_readable
     from ..errors import ModelError
@@ -59,4 +45,11 @@ def inspect(file: str, language: str | None, as_json: bool) -> None:
             description = child.call("lstm_onnx.inspect.file:inspect_for_parent", {"path": file}, Limits.of(file))
         except EndedError as ended:
             raise ModelError(f"{file}: the child process that read it {ended}") from ended
-    report(_Description(**description), as_json=as_json)
+    _show(**description, as_json=as_json)
+
+
+def _show(fields: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        say_json(fields)
+    else:
+        say(text)

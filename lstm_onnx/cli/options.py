@@ -120,12 +120,6 @@ def say_json(value: dict[str, Any]) -> None:
     say(json_result(value))
 
 
-def say_json_of(reports: Iterable[Any], *, single: bool) -> None:
-    """Print a single report as a JSON object, several as one object with the key ``reports``."""
-    results = [report.to_dict() for report in reports]
-    say_json(results[0] if single else {"reports": results})
-
-
 def warn(message: str) -> None:
     """A line on stderr, which a path or a name in it cannot break."""
     from ..terminal_text import MOST_MESSAGE, one_line

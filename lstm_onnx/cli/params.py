@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ class FileName(click.ParamType):  # type: ignore[type-arg]  # not generic before
         """Files and folders."""
         del ctx, param
         return [CompletionItem(incomplete, type="file")]
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers: NaN, which is neither below nor above any bound, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 class ProviderName(click.Choice[str]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .options import note, say_json_of, write_then_show
+from .options import note, say_json, write_then_show
 from .params import FILE, option
 from .streams import say_command, stdout, terminal
 
@@ -45,7 +45,7 @@ def show(
     html: str | None,
     more: Callable[[], None] | None = None,
 ) -> None:
-    """Write the files, and print the reports: as tables, or as JSON (see `say_json_of`).
+    """Write the files, and print the reports: as tables, or as JSON, several as one object with the key ``reports``.
 
     Args:
         reports: of one command.
@@ -60,32 +60,29 @@ def show(
     from ..parity.reports import github, table
 
     annotations: list[str] = []
-
-    def write_junit() -> None:
+    writes: list[Callable[[], None]] = []
+    if junit is not None:
         from ..parity.reports.junit import document
 
-        if junit is not None:
-            _write(junit, document(reports))
-
-    def write_html() -> None:
+        writes.append(lambda: _write(junit, document(reports)))
+    if html is not None:
         from ..parity.reports.page import page
 
-        if html is not None:
-            _write(html, page(reports).encode())
+        writes.append(lambda: _write(html, page(reports).encode()))
+    writes.append(lambda: github.tell(reports, annotations.append, remark=note))
+    if more is not None:
+        writes.append(more)
 
     def print_all() -> None:
         if as_json:
-            say_json_of(reports, single=len(reports) == 1)
+            results = [report.to_dict() for report in reports]
+            say_json(results[0] if len(results) == 1 else {"reports": results})
         else:
             table.show(reports, terminal(stdout()))
         for line in annotations:
             say_command(line)
 
-    def annotate_on_github() -> None:
-        github.tell(reports, annotations.append, remark=note)
-
-    writes = (write_junit, write_html, annotate_on_github, more)
-    write_then_show([write for write in writes if write is not None], print_all)
+    write_then_show(writes, print_all)
 
 
 def _write(path: str, content: bytes) -> None:

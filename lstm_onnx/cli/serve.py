@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import is_quiet, note, provider_options, say_json, state_option, warn
-from .params import FILE, name_pairs, option
+from .params import FILE, NumberRange, name_pairs, option
 from .streams import say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ENDED = 143
 """Exit code where requests were still running when the time for them was over: as of SIGTERM."""
 _PORT = click.IntRange(0, 65535)
-_SECONDS = click.FloatRange(0, 10**6, min_open=True)
+_SECONDS = NumberRange(0, 10**6, min_open=True)
 
 
 @click.command()
@@ -50,7 +50,7 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Maximum batch size.")
 @option(
     "--window",
-    type=click.FloatRange(0, 10),
+    type=NumberRange(0, 10),
     default=0.002,
     show_default=True,
     metavar="SECONDS",
@@ -97,7 +97,7 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 @option(
     "--drain",
     "drain_seconds",
-    type=click.FloatRange(0, 3600),
+    type=NumberRange(0, 3600),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import is_given, json_option, note, progress, seed_option, threads_option, warn
-from .params import FILE, ProviderName, option
+from .params import FILE, NumberRange, ProviderName, option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ _WITH_SOURCE = {
 @option(
     "--max-drift",
     metavar="SHARE",
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     help="Fail if an output is farther than this from float64, relative to it (0.01 is 1 %), as int8 makes it.",
 )
 @option("--data", metavar="DATA", type=FILE, help="Also compare on these inputs, in any format that run reads.")

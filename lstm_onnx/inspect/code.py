@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,14 +26,14 @@ _TYPES = {
     "java": {"float32": "float", "float64": "double", "int32": "int", "int64": "long"},
     "cpp": {"float32": "float", "float64": "double", "int32": "std::int32_t", "int64": "std::int64_t"},
     "rust": {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64"},
+    "javascript": {
+        "float32": "Float32Array",
+        "float64": "Float64Array",
+        "int32": "Int32Array",
+        "int64": "BigInt64Array",
+    },
 }
 _DTYPES = ("float32", "float64", "int32", "int64")
-_ARRAYS = {
-    "float32": "Float32Array",
-    "float64": "Float64Array",
-    "int32": "Int32Array",
-    "int64": "BigInt64Array",
-}
 _SUFFIXES = {
     "csharp": {"float32": "f", "int64": "L"},
     "java": {"float32": "f", "int64": "L"},
@@ -148,8 +148,8 @@ def _values(model: Model, language: str) -> dict[str, Any]:
         "tolerance": float(f"{tolerance:.2g}"),
         "calls": calls,
         "many_floats": _MANY_FLOATS,
-        "buffers": sorted(_buffer(dtype) for dtype in used),
-        "kinds": [{"type": _TYPES["java"][dtype], "buffer": _buffer(dtype)} for dtype in dtypes],
+        "types": [_type(dtype, language) for dtype in used],
+        "result_types": [_type(dtype, language) for dtype in dtypes],
     }
 
 
@@ -219,16 +219,11 @@ def _expected(
 
 def _described(info: ValueInfo, shape: tuple[int, ...], language: str) -> dict[str, Any]:
     dtype = str(info.dtype)
-    types: Callable[[str], str] = lambda name: _TYPES.get(language, {}).get(name, name)  # noqa: E731
     return {
         "name": info.name,
         "dtype": dtype,
-        "type": types(dtype),
-        "array": _ARRAYS.get(dtype, ""),
-        "buffer": _buffer(dtype),
+        "type": _type(dtype, language),
         "shape": shape,
-        "i64_shape": ", ".join(f"{size}i64" for size in shape),
-        "tuple": str(tuple(shape)),
         "size": math.prod(shape),
         "axes": f"({', '.join('?' if dim is None else str(dim) for dim in info.shape)})",
         "zero": _literal(0, dtype, language),
@@ -246,7 +241,6 @@ def _literal(value: Any, dtype: str, language: str) -> str:
     return text + _SUFFIXES.get(language, {}).get(dtype, "")
 
 
-def _buffer(dtype: str) -> str:
-    return {"float32": "FloatBuffer", "float64": "DoubleBuffer", "int32": "IntBuffer", "int64": "LongBuffer"}.get(
-        dtype, ""
-    )
+def _type(dtype: str, language: str) -> str:
+    """The language's type of numbers; in JavaScript, of an array of them."""
+    return _TYPES.get(language, {}).get(dtype, dtype)

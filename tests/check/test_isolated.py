@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -125,3 +126,9 @@ def test_a_path_is_meant_from_here(tmp_path: Path, child: Child, monkeypatch: py
     report = check("m.onnx", provider="cpu", child=child)
     assert report
     assert report.file == "m.onnx"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), 0, -1.0, "a"])
+def test_a_time_limit_is_above_0(seconds: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seconds = .* is not possible; it must be a number above 0"):
+        check(tmp_path / "m.onnx", seconds=seconds)

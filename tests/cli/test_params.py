@@ -185,3 +185,19 @@ def test_the_help_lists_the_exit_codes(run_cli):
     text = run_cli("--help").out
     for code in ("0", "1", "2", "70", "129, 130, 143"):
         assert f"\n    {code} " in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "m.onnx", "--time-limit"),
+        ("verify", "net.toml", "--max-drift"),
+        ("serve", "m.onnx", "--deadline"),
+        ("bench", "net.toml", "--seconds"),
+        ("deploy", "triton", "m.onnx", "-o", "out", "--idle"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_nan_is_in_no_range(run_cli, arguments):
+    done = run_cli(*arguments, "nan")
+    assert (done.code, f"Invalid value for '{arguments[-1]}': 'nan' is not a number" in done.err) == (2, True)

@@ -49,7 +49,7 @@ def find_rule(text: str) -> Rule:
     Raises:
         ConfigError: there is none; the message names the closest.
     """
-    wanted = text.strip().lower().replace("_", "-")
+    wanted = str(text).strip().lower().replace("_", "-")
     by_key = {key: rule for rule in RULES for key in (rule.id.lower(), rule.name)}
     if wanted in by_key:
         return by_key[wanted]

@@ -21,7 +21,7 @@ from tests.architectures import ALL, Architecture, packed, stateful
 from tests.exporter.helpers import Made, made
 
 SIZES = ((1, 1), (1, 7), (3, 1), (3, 5), (5, 12), (4, 9))
-_QUICK = 45
+_QUICK = 41
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`")
 
 

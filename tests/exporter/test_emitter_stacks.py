@@ -125,18 +125,27 @@ def _torch(
     return {name: value.numpy() for name, value in (("output", output), ("hn", hn), ("cn", cn)) if value is not None}
 
 
-def _run(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _run(
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], session: onnxruntime.InferenceSession | None = None
+) -> dict[str, np.ndarray]:
+    session = session or _session(model)
     given = {value.name: feeds[value.name] for value in model.graph.input}
     return dict(zip((value.name for value in model.graph.output), session.run(None, given), strict=True))
 
 
 def _assert_parity(spec: RecurrentSpec, module: Any, model: onnx.ModelProto) -> None:
     given = [value.name for value in model.graph.input]
+    session = _session(model)
     for batch, time in SHAPES:
         feeds = _feeds(spec, batch, time)
         expected = _torch(spec, module, feeds, given)
-        for name, array in _run(model, feeds).items():
+        for name, array in _run(model, feeds, session).items():
             np.testing.assert_allclose(
                 array, expected[name.rstrip("_")], rtol=0, atol=TOLERANCE, err_msg=f"{name}, {batch=}, {time=}"
             )

@@ -24,7 +24,7 @@ from tests.exporter.test_architectures import doubled
 from tests.patterns import ALL, Pattern
 from tests.patterns.unchanged import unchanged
 
-QUICK = 8
+QUICK = 5
 pytestmark = pytest.mark.filterwarnings(
     "ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`", "ignore:enable_nested_tensor is True"
 )

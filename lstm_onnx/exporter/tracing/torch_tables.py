@@ -10,6 +10,8 @@ from typing import Any
 from ..copies.caller_state import replaced
 
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
+_DECOMPOSITIONS: list[Any] = []
+"""What the last table was made of, and the table."""
 _PRESERVABLE: dict[int, tuple[Any, bool]] = {}
 """By the id of an operator, which is kept with the answer so that no other gets its id."""
 
@@ -25,6 +27,7 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     """
     with (
         _translations_kept(),
+        _decompositions_kept(),
         _operators_found_once(),
         _operators_judged_once(),
         _kernels_replaced_on(devices),
@@ -52,6 +55,30 @@ def _translations_kept() -> Iterator[None]:
         return table
 
     with replaced(ONNXRegistry, "from_torchlib", classmethod(kept)):
+        yield
+
+
+@contextlib.contextmanager
+def _decompositions_kept() -> Iterator[None]:
+    """Of the table of decompositions keep the last one, as long as all that it is made of is the same."""
+    try:
+        import torch
+        from torch.onnx._internal.exporter import _decomp
+
+        own: Any = _decomp.create_onnx_friendly_decomposition_table
+        decompositions: dict[Any, Any] = torch._decomp.decomposition_table
+        registrations: Callable[[str], Any] = torch._C._dispatch_get_registrations_for_dispatch_key
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def kept(registered: Any) -> Any:
+        of = set(registered), list(decompositions.items()), registrations("CompositeImplicitAutograd")
+        if not _DECOMPOSITIONS or _DECOMPOSITIONS[0] != of:
+            _DECOMPOSITIONS[:] = [of, own(registered)]
+        return dict(_DECOMPOSITIONS[1])
+
+    with replaced(_decomp, "create_onnx_friendly_decomposition_table", own, kept):
         yield
 
 

@@ -70,3 +70,49 @@ def test_kernels_are_replaced_on_the_devices_in_use_alone() -> None:
     with tables_kept({"cpu", "cuda"}):
         assert kinds() == [{"AutogradCPU", "AutogradCUDA", "AutogradMeta"}, {"CPU", "CUDA", "Meta"}]
     assert all(getattr(exported, name) is own for name, own in zip(names, before, strict=True))
+
+
+def test_the_table_of_decompositions_follows_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: Any = pytest.importorskip("torch.onnx._internal.exporter._decomp")
+    own = tables.create_onnx_friendly_decomposition_table
+    relu, gelu = torch.ops.aten.relu.default, torch.ops.aten.gelu.default
+    with tables_kept():
+        assert tables.create_onnx_friendly_decomposition_table({relu}).keys() == own({relu}).keys()
+        first = tables.create_onnx_friendly_decomposition_table({relu})
+        first.clear()  # a caller's own
+        assert gelu in tables.create_onnx_friendly_decomposition_table({relu})
+        assert gelu not in tables.create_onnx_friendly_decomposition_table({relu, gelu})
+        other = torch.ops.lstm_onnx.recurrent.default
+        monkeypatch.setitem(torch._decomp.decomposition_table, other, lambda *_: None)
+        assert other in tables.create_onnx_friendly_decomposition_table({relu})
+    assert tables.create_onnx_friendly_decomposition_table is own
+
+
+def test_a_kernel_that_is_there_is_not_replaced() -> None:
+    """And torch's own message says so."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    operator: Any = torch.ops.lstm_onnx.recurrent.default
+    own = type(operator).py_impl
+    kernels = dict(operator.py_kernels)
+    with tables_kept():
+        assert type(operator).py_impl is not own
+        operator.py_impl(key)(len)
+        try:
+            assert operator.py_kernels[key] is len
+            with pytest.raises(RuntimeError, match="override"):
+                operator.py_impl(key)(len)
+        finally:
+            del operator.py_kernels[key]
+            operator._dispatch_cache.clear()
+    assert (operator.py_kernels, type(operator).py_impl) == (kernels, own)
+
+
+def test_what_a_decomposition_may_leave_is_asked_once_for_each_operator_of_torch() -> None:
+    utils: Any = pytest.importorskip("torch._export.utils")
+    own = utils._check_valid_to_preserve
+    operators = [torch.ops.aten.linear.default, torch.ops.aten.relu_.default, torch.ops.lstm_onnx.recurrent.default]
+    expected = [own(operator) for operator in operators]
+    with tables_kept():
+        assert [utils._check_valid_to_preserve(operator) for operator in operators * 2] == expected * 2
+    assert len(set(expected)) == 2
+    assert utils._check_valid_to_preserve is own

@@ -6,17 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from ..atomic_io import require_apart, require_writable, temporary_folder
-from ..checksum import KEY
 from ..errors import ConfigError, ModelError
 from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, GeneratingStep, Generation
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..onnxgraph import is_default, load_inlined, nodes_of
-from ..onnxgraph.load import read_weights
-from ..onnxgraph.write import write_model
+from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..terminal_text import one_line
 from .choose import OWN
@@ -147,12 +146,12 @@ def write_generating(
     require_apart([os.fspath(path)], [os.fspath(source)])
     model = load_inlined(source)
     _require_opset(model, source)
-    own = _own_states(model, source)
-    with load(source, "cpu", threads=1, states={**own, **generation.states} if generation.states else None) as step:
+    states = {**metadata_of(model, source).states, **generation.states} if generation.states else None
+    with load(source, "cpu", threads=1, states=states) as step:
         layout = layout_of(step, generation)
         _require_names(model, source)
         built, constants = generating_model(model, read_weights(model, source), layout)
-        _set_metadata(built, step, layout)
+        set_metadata(built, generating_metadata(step, layout))
         with temporary_folder() as folder:
             trial = folder / "generating.onnx"
             write_model(built, constants, trial)
@@ -177,13 +176,6 @@ def write_generating(
     )
 
 
-def _own_states(model: ModelProto, source: str | os.PathLike[str]) -> Mapping[str, str]:
-    try:
-        return Metadata.from_metadata({item.key: item.value for item in model.metadata_props}).states
-    except ConfigError as error:
-        raise ModelError(error.message, path=source, hint=error.hint) from error
-
-
 def _require_opset(model: ModelProto, source: str | os.PathLike[str]) -> None:
     opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
     if opset < _LEAST_OPSET:
@@ -200,13 +192,6 @@ def _require_names(model: ModelProto, source: str | os.PathLike[str]) -> None:
         raise ModelError(f"has values whose names start with {OWN}, as the generating file's own", path=source)
     if model.graph.sparse_initializer:
         raise ModelError("has sparse weights, which a generating file cannot hold", path=source)
-
-
-def _set_metadata(built: ModelProto, step: Model, layout: Layout) -> None:
-    found = generating_metadata(step, layout)
-    properties = {item.key: item.value for item in built.metadata_props if item.key != KEY}
-    properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
-    helper.set_model_props(built, {**properties, **found.to_metadata()})
 
 
 def generating_metadata(step: Model, layout: Layout) -> Metadata:

@@ -13,7 +13,8 @@ from onnx import ModelProto, inliner, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from ..atomic_io import readable_file
-from ..errors import FileError, ModelError
+from ..errors import ConfigError, FileError, ModelError
+from ..metadata import Metadata
 from .nodes import MOST_NODES, inlined_size, stored_tensors
 
 ONNX_ERRORS = (
@@ -120,6 +121,18 @@ def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, n
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     except ONNX_ERRORS as error:
         raise ModelError(f"its weights cannot be read: {error_line(error)}", path=path) from error
+
+
+def metadata_of(model: ModelProto, path: str | os.PathLike[str]) -> Metadata:
+    """What a file says about itself.
+
+    Raises:
+        ModelError: that is damaged.
+    """
+    try:
+        return Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    except ConfigError as error:
+        raise ModelError(error.message, path=path, hint=error.hint) from error
 
 
 def error_line(error: BaseException | str) -> str:

@@ -14,6 +14,7 @@ from onnx import ModelProto, StringStringEntryProto, TensorProto, helper, numpy_
 
 from ..atomic_io import atomic_write
 from ..checksum import KEY, UNKNOWN, with_checksum
+from ..metadata import Metadata
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
 """Bytes of weights above which they are written to a file of their own: protobuf cannot hold 2 GiB."""
@@ -55,6 +56,12 @@ def write_model(
         raise
     _remove_stale(target, data)
     return str(data), size + written
+
+
+def set_metadata(model: ModelProto, metadata: Metadata) -> None:
+    """Replace what a model says about itself; what other tools wrote beside it stays."""
+    others = {item.key: item.value for item in model.metadata_props if not item.key.startswith("lstm_onnx.")}
+    helper.set_model_props(model, {**others, **metadata.to_metadata()})
 
 
 def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[TensorProto], int]:

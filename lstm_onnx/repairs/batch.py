@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper
 
-from ..onnxgraph import ONNX_ERRORS, Shape, shape_of
-from ..onnxgraph.shape_inference import with_shapes, without_weights
+from ..onnxgraph import Shape, shape_of
 from .graph import Graph
+from .plain import shapes_of
 
 BATCH = "batch"
 
@@ -45,16 +45,6 @@ def _open(value: ValueInfoProto, axis: int, size: int) -> None:
         dims[axis].dim_param = BATCH
 
 
-def _known_shapes(graph: Graph) -> dict[str, Shape | None]:
-    """The shapes of the source's values, whose batch is fixed."""
-    try:
-        shaped = with_shapes(without_weights(graph.model))
-    except ONNX_ERRORS:
-        return {}
-    values = (*shaped.graph.value_info, *shaped.graph.input, *shaped.graph.output)
-    return {value.name: shape_of(value.type) for value in values}
-
-
 def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None], size: int) -> NodeProto | None:
     """The Transpose of the first two axes that a Reshape is in a batch of one; None for another node."""
     if size != 1 or node.op_type != "Reshape" or node.input[1] not in graph.arrays:
@@ -72,7 +62,7 @@ def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None]
 def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
     """The graph as it is, with Reshapes that are Transposes, and with the fixed size in Reshapes to be computed."""
     yield graph
-    shapes = _known_shapes(graph)
+    shapes = shapes_of(graph.model)  # of the source, whose batch is fixed
     nodes = [_as_transpose(graph, node, shapes, size) or node for node in graph.nodes]
     if any(new is not old for new, old in zip(nodes, graph.nodes, strict=True)):
         yield Graph(graph.model, nodes, graph.arrays, graph.inputs, graph.outputs)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnx import NodeProto, helper, numpy_helper
 
 from ..onnxgraph import attributes_of, bodies_of, typed
 from ..onnxgraph.recurrent import GATES
 from ..runtime.providers import ort_errors
+from .proof import session_of
 from .steps import Step
 
 Array = np.ndarray[Any, Any]
@@ -60,10 +60,8 @@ def cell_of(step: Step, opset: int) -> Cell | None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((_BATCH, products.W.shape[0])).astype(np.float32)
     states = [rng.uniform(-0.9, 0.9, (_BATCH, width)).astype(np.float32) for _ in step.states]
-    wanted = _run(step, x, states, opset, np.ones((_BATCH, 1), bool)) if step.mask else _run(step, x, states, opset)
-    if wanted is not None and step.mask and not _keeps_masked(step, x, states, wanted, opset):
-        return None
-    if wanted is None:
+    wanted = _run(step, x, states, opset, np.ones((_BATCH, 1), bool) if step.mask else None)
+    if wanted is None or (step.mask and not _keeps_masked(step, x, states, wanted, opset)):
         return None
     for cell in _candidates(kinds[gates], products, width):
         h, c = states[cell.h], states[1 - cell.h] if len(states) == 2 else states[cell.h]
@@ -155,8 +153,7 @@ def _ordered(
     products: _Products, width: int, order_x: tuple[int, ...], order_h: tuple[int, ...]
 ) -> tuple[Array, Array, Array | None]:
     def rows(array: Array, order: tuple[int, ...]) -> Array:
-        blocks = [array[gate * width : (gate + 1) * width] for gate in order]
-        return np.concatenate(blocks)
+        return np.concatenate([array[gate * width : (gate + 1) * width] for gate in order])
 
     W, R = rows(products.W.T, order_x), rows(products.R.T, order_h)  # noqa: N806
     if products.bias_x is None and products.bias_h is None:
@@ -254,11 +251,7 @@ def _computed(
     outputs = [helper.make_empty_tensor_value_info(name) for name in names]
     graph = helper.make_graph(nodes, "step", inputs, outputs, stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return dict(zip(names, session.run(None, feeds), strict=True))
+        return dict(zip(names, session_of(model).run(None, feeds), strict=True))
     except ort_errors():
         return {}

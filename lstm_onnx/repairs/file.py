@@ -7,23 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from onnx import helper
-
 from ..atomic_io import require_apart, require_writable, temporary_folder
-from ..checksum import KEY
-from ..errors import ConfigError, ModelError
+from ..errors import ModelError
 from ..metadata import Metadata
 from ..onnxgraph import nodes_of
+from ..onnxgraph.load import metadata_of
 from ..onnxgraph.recurrent import is_onnx_operator
-from ..onnxgraph.write import write_model
+from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.chunk_check import why_not_streamable
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
 from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
-from .plain import complete, computed_sizes, read_as, simplify
+from .plain import computed_sizes, read_as, simplify
 from .proof import Proof, marks_of, prove, values_of
 from .states import Exposed, closed_states, expose, fixed_size
 
@@ -100,10 +97,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
     graph = Graph.of(source)
-    try:
-        metadata = Metadata.from_metadata({item.key: item.value for item in graph.model.metadata_props})
-    except ConfigError as error:
-        raise ModelError(error.message, path=source, hint=error.hint) from error
+    metadata = metadata_of(graph.model, source)
     before = graph.size
     original = load(source, "cpu", threads=1)
     simplify(graph)
@@ -113,7 +107,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
     simplify(graph)
     operators = {**loops_to_operators(graph, sizes.zeros), **chains_to_operators(graph, sizes.constants)}
     found, notes = closed_states(graph)
-    starts = values_of(complete(graph), original, [state.before for state in found if state.before], seed=seed)
+    starts = values_of(graph.complete(), original, [state.before for state in found if state.before], seed=seed)
     fixed = fixed_batch(graph, found[0].batch if found else None)
     exposed = expose(graph, found, starts, _batch_name(original, fixed))
     notes = [*notes, *exposed.notes]
@@ -134,15 +128,13 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
             notes += [note] if note else []
         if not opened:
             _write(graph, metadata, trial)
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, marks=marks)
-        else:
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed, marks=marks)
+        with load(trial, "cpu", threads=1) as model:
+            proof = prove(original, model, seed=seed, fixed=fixed if opened else None, marks=marks)
+            why = why_not_streamable(model) if exposed.states and not proof.problem else ""
         if not operators and not exposed.states and not opened:
             raise _nothing(graph, notes, source)
         if proof.problem:
             raise ModelError(f"the repaired file differs from it: {proof.problem}; it was not kept", path=source)
-        with load(trial, "cpu", threads=1) as model:
-            why = why_not_streamable(model) if exposed.states else ""
         if why:
             metadata = replace(metadata, not_streamable=why)
     num_bytes = _write(graph, metadata, path)
@@ -222,8 +214,5 @@ def _batch_name(model: Model, fixed: tuple[int, int] | None) -> str:
 
 def _write(graph: Graph, metadata: Metadata, path: str | os.PathLike[str]) -> int:
     model = graph.as_model()
-    properties = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
-    helper.set_model_props(model, {**properties, **metadata.to_metadata()})
-    arrays: dict[str, np.ndarray] = graph.arrays
-    return write_model(model, arrays, path)[1]
+    set_metadata(model, metadata)
+    return write_model(model, graph.arrays, path)[1]

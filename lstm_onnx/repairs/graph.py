@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from ..onnxgraph import is_default, load_inlined, nodes_of, outer_values
 from ..onnxgraph.load import read_weights
@@ -96,6 +96,12 @@ class Graph:
                     done.add(id(node))
                     ordered.append(node)
         self.nodes = ordered
+
+    def complete(self) -> ModelProto:
+        """The model with its stored values."""
+        model = self.as_model()
+        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.arrays.items())
+        return model
 
     def as_model(self) -> ModelProto:
         """The model, without its stored values."""

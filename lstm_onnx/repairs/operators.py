@@ -67,21 +67,11 @@ def _operator(graph: Graph, name: str, step: Step, cell: Cell) -> list[NodeProto
     order = [cell.h, *([1 - cell.h] if len(step.states) == 2 else [])]
     first: dict[int, str] = {}
     for index, short in zip(order, "hc", strict=False):
-        first[index] = (
-            made.one("Unsqueeze", step.initial[index], _axes(graph, made, 0), name=f"{name}/initial_{short}")
-            if graph.opset >= _AXES_AS_INPUT
-            else made.one("Unsqueeze", step.initial[index], name=f"{name}/initial_{short}", axes=[0])
-        )
+        first[index] = _with_axes(graph, made, "Unsqueeze", step.initial[index], f"{name}/initial_{short}", 0)
     outputs = [f"{operator}/Y", *(f"{operator}/Y_{short}" for _, short in zip(order, "hc", strict=False))]
-    made.add(
-        cell.op_type,
-        *inputs,
-        *first.values(),
-        name=operator,
-        outputs=outputs,
-        hidden_size=cell.R.shape[2],
-        **cell.attributes,
-    )
+    inputs += first.values()
+    hidden = cell.R.shape[2]
+    made.add(cell.op_type, *inputs, name=operator, outputs=outputs, hidden_size=hidden, **cell.attributes)
     finals = dict(zip(order, outputs[1:], strict=True))
     if rows:
         for index, after in finals.items():
@@ -108,11 +98,15 @@ def _axes(graph: Graph, made: Nodes, *axes: int) -> str:
     return made.constant(name, np.array(axes, np.int64))
 
 
-def _squeeze(graph: Graph, made: Nodes, value: str, output: str, *axes: int) -> None:
+def _with_axes(graph: Graph, made: Nodes, op_type: str, value: str, output: str, *axes: int) -> str:
+    """A Squeeze or an Unsqueeze, whose axes are an input or, in older operator sets, an attribute."""
     if graph.opset >= _AXES_AS_INPUT:
-        made.one("Squeeze", value, _axes(graph, made, *axes), name=output)
-    else:
-        made.one("Squeeze", value, name=output, axes=axes)
+        return made.one(op_type, value, _axes(graph, made, *axes), name=output)
+    return made.one(op_type, value, name=output, axes=axes)
+
+
+def _squeeze(graph: Graph, made: Nodes, value: str, output: str, *axes: int) -> None:
+    _with_axes(graph, made, "Squeeze", value, output, *axes)
 
 
 def _split(graph: Graph, made: Nodes, value: str, parts: Sequence[str], name: str) -> None:
@@ -131,7 +125,7 @@ def chains_to_operators(graph: Graph, sizes: Mapping[str, np.ndarray]) -> dict[s
         graph: it is changed.
         sizes: integers and booleans that the graph computes, and that are always the same.
     """
-    shapes = shapes_of(graph)
+    shapes = shapes_of(graph.complete())
     tried = with_products_per_step(graph, shapes)
     without_choices(tried, sizes)
     simplify(tried)
@@ -168,9 +162,7 @@ def _written(
     made = Nodes(initializers=graph.arrays)
     sequence = _sequence_of(graph, chain.xs, producers, shapes, made, name)
     if not sequence:
-        steps = [
-            made.one("Unsqueeze", x, _axes(graph, made, 0), name=f"{name}/x{index}") for index, x in enumerate(chain.xs)
-        ]
+        steps = [_with_axes(graph, made, "Unsqueeze", x, f"{name}/x{index}", 0) for index, x in enumerate(chain.xs)]
         sequence = made.one("Concat", *steps, name=f"{name}/sequence", axis=0)
     step = replace(chain.step, sequence=sequence, final=tuple(end if end in wanted else "" for end in chain.final))
     nodes = _operator(graph, name, step, cell)

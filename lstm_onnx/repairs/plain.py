@@ -83,24 +83,17 @@ def _types(graph: Graph) -> dict[str, int]:
     """The element types of the graph's values, where they are known."""
     kinds: dict[str, int] = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in graph.arrays.items()}
     try:
-        shaped = with_shapes(without_weights(complete(graph)), data_prop=False).graph
+        shaped = with_shapes(without_weights(graph.complete()), data_prop=False).graph
     except ONNX_ERRORS:
         return kinds
     values = (*shaped.value_info, *shaped.input)
     return {**kinds, **{value.name: value.type.tensor_type.elem_type for value in values}}
 
 
-def complete(graph: Graph) -> ModelProto:
-    """The model with its stored values."""
-    model = graph.as_model()
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
-    return model
-
-
-def shapes_of(graph: Graph) -> dict[str, Shape | None]:
-    """The shapes of the graph's values, where they are known."""
+def shapes_of(model: ModelProto) -> dict[str, Shape | None]:
+    """The shapes of a model's values, where they are known."""
     try:
-        shaped = with_shapes(without_weights(complete(graph))).graph
+        shaped = with_shapes(without_weights(model)).graph
     except ONNX_ERRORS:
         return {}
     values = (*shaped.value_info, *shaped.input, *shaped.output)
@@ -138,7 +131,7 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
             products |= set(node.output)
         elif len(node.output) == 1 and not any(bodies_of(node)) and not scope.data_sources(node.output[0]):
             wanted.append(str(node.output[0]))
-    found = values_at_sizes(complete(graph), source, wanted, seed=seed)
+    found = values_at_sizes(graph.complete(), source, wanted, seed=seed)
     if not found:
         return Sizes({}, {})
     constants = {

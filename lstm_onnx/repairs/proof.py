@@ -97,13 +97,9 @@ def _batched(
         whole, near = source.run(part), source.run(rounded(part))
         cut: dict[str, Array] = {}
         for name, array in whole.items():
-            own = axis if found[name].ndim > axis and found[name].shape[axis] == _ROWS * array.shape[axis] else None
-            ways = (
-                [own]
-                if own is not None
-                else [at for at in range(array.ndim) if found[name].shape[at] == _ROWS * array.shape[at]]
-            )
-            if found[name].ndim != array.ndim or not ways:
+            places = (axis, *range(array.ndim)) if found[name].ndim == array.ndim > axis else ()
+            ways = [at for at in places if found[name].shape[at] == _ROWS * array.shape[at]]
+            if not ways:
                 return f"{name} has shape {found[name].shape} for {_ROWS} batches of {array.shape}"
             cut[name] = np.split(found[name], _ROWS, ways[0])[number]
         if problem := _difference(cut, whole, near):
@@ -180,15 +176,20 @@ def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, s
     wanted = list(dict.fromkeys(names))
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in outputs)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     found: list[dict[str, Array]] = []
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = session_of(model)
     except ort_errors():
         return found
     for sizes in _SIZES if wanted else ():
         with contextlib.suppress(*ort_errors()):
             found.append(dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True)))
     return found
+
+
+def session_of(model: ModelProto) -> onnxruntime.InferenceSession:
+    """A model opened on one thread of the CPU, without messages."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from ..onnxgraph import ONNX_ERRORS, Scope, shape_of
 from ..onnxgraph.builder import Nodes
@@ -47,9 +47,7 @@ class Exposed:
 
 def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
     """The states that no input of the graph sets; and why some stay inside."""
-    model = graph.as_model()
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
-    scope = Scope.of(_shaped(model).graph)
+    scope = Scope.of(_shaped(graph.complete()).graph)
     found: list[State] = []
     notes: list[str] = []
     for node in graph.nodes:

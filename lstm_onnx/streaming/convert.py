@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import lcm
 
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from ..atomic_io import require_apart, require_writable, temporary_folder
-from ..checksum import KEY
 from ..errors import ConfigError, ModelError, shown
 from ..metadata import Metadata, Streaming
 from ..onnxgraph import load_inlined, shape_of
-from ..onnxgraph.load import read_weights
-from ..onnxgraph.write import write_model
+from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import load
 from ..terminal_text import one_line
 from .own_states import recurrent_states, require_states
@@ -126,9 +125,8 @@ def make_streaming(
             hint="lstm_onnx.load(...).stream() runs it",
         )
     found = streaming_metadata(metadata, done, axes, chunk)
-    properties = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
-    helper.set_model_props(done.model, {**properties, **found.to_metadata()})
+    done.model.metadata_props.extend(model.metadata_props)
+    set_metadata(done.model, found)
     with temporary_folder() as folder:
         trial = folder / "streaming.onnx"
         write_model(done.model, done.initializers, trial)
@@ -202,10 +200,7 @@ def _steps(count: int) -> str:
 
 
 def _metadata(model: ModelProto, source: str | os.PathLike[str]) -> Metadata:
-    try:
-        metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
-    except ConfigError as error:
-        raise ModelError(error.message, path=source, hint=error.hint) from error
+    metadata = metadata_of(model, source)
     if metadata.streaming is not None:
         raise ModelError("takes chunks of any length already", path=source, hint="lstm_onnx.load(...).stream() runs it")
     if metadata.spec is not None and not metadata.spec.bidirectional:

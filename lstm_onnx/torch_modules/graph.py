@@ -15,7 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
 from ..errors import ModelError
 from ..metadata import Metadata
 from ..onnxgraph import is_default, load_inlined, nodes_of, text
-from ..onnxgraph.load import read_weights
+from ..onnxgraph.load import metadata_of, read_weights
 from .program import OPERATORS
 
 _BODIES = ("Scan", "Loop", "If")
@@ -89,7 +89,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
         ModelError: it is not an ONNX model, is damaged, or holds what has no form in PyTorch.
     """
     model = load_inlined(path)
-    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    metadata = metadata_of(model, path)
     opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
     problems = list(dict.fromkeys(_problems(model, opset)))
     if problems:

@@ -251,11 +251,8 @@ class Model:
                 is fixed, or `slots` is not possible or too large for memory.
         """
         from .pool.pool import Pool
-        from .streamable import require_separate_rows
 
-        pool = Pool(self, slots, check=check)
-        require_separate_rows(self, check=check)
-        return pool
+        return Pool(self, slots, check=check)
 
     def map(
         self,

@@ -130,5 +130,5 @@ def test_a_path_is_meant_from_here(tmp_path: Path, child: Child, monkeypatch: py
 
 @pytest.mark.parametrize("seconds", [float("nan"), 0, -1.0, "a"])
 def test_a_time_limit_is_above_0(seconds: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="seconds = .* is not possible; it must be a number above 0"):
+    with pytest.raises(ConfigError, match=r"seconds = .* is not possible; it must be a number above 0"):
         check(tmp_path / "m.onnx", seconds=seconds)

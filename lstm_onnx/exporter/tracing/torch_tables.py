@@ -78,7 +78,7 @@ def _decompositions_kept() -> Iterator[None]:
             _DECOMPOSITIONS[:] = [of, own(registered)]
         return dict(_DECOMPOSITIONS[1])
 
-    with replaced(_decomp, "create_onnx_friendly_decomposition_table", own, kept):
+    with replaced(_decomp, "create_onnx_friendly_decomposition_table", kept):
         yield
 
 

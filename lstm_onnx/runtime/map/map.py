@@ -14,6 +14,7 @@ from ..call import call
 from ..conversion import ToCallerType, unchanged
 from ..non_finite_inputs import warn_of_non_finite
 from ..pool.pinned_threads import cores
+from ..streamable import rows_mix
 from ..tuning import (
     CALIBRATION_SECONDS,
     CALIBRATION_SEQUENCES,
@@ -54,7 +55,7 @@ def map_sequences(
         workers = integer("workers", workers, 1, MAX_WORKERS, "or None")
     look_ahead = None if look_ahead is None else positive_integer("look_ahead", look_ahead)
     batch = None if batch is None else positive_integer("batch", batch)
-    if model.metadata.batch_mixes:
+    if rows_mix(model):
         batch = 1  # otherwise each sequence's results would depend on the others in its batch
     if progress is not None and not callable(progress):
         raise InputError(
@@ -272,7 +273,9 @@ class _Mapping:
     def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
         warn_of_non_finite(self.model, feeds)
         names = list(self.model.outputs)
-        return dict(zip(names, call(self.model.path, self.session.run, names, feeds), strict=True))
+        return dict(
+            zip(names, call(self.model.path, self.session.run, names, feeds, self.model.run_options), strict=True)
+        )
 
 
 _costs: weakref.WeakKeyDictionary[Model, Cost] = weakref.WeakKeyDictionary()

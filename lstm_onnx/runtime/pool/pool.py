@@ -22,6 +22,7 @@ from ..conversion import ToCallerType, to_numpy
 from ..initial_states import validated_states
 from ..non_finite_inputs import warn_of_non_finite
 from ..shutdown import LostLock, watch
+from ..streamable import require_separate_rows
 from ..tensor_info import ValueInfo, require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache
 from .state_memory import ActiveBatch, Arrays, Slot, SlotStates
@@ -58,12 +59,6 @@ class Pool:
     def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
         slots = positive_integer("slots", slots)
         self.initial_state = model.stream(check=check).state  # raises for a model that cannot be streamed
-        if model.metadata.batch_mixes:
-            raise InputError(
-                f"streams cannot be stepped together: {model.metadata.batch_mixes}",
-                hint="use model.stream()",
-                path=model.path,
-            )
         self.model = model
         self.slots = slots
         limits = model.metadata.axis_limits
@@ -89,6 +84,7 @@ class Pool:
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self._checks_numbers = model.checks_numbers
         self._lengths = model.spec is not None and "lengths" in self.inputs
+        require_separate_rows(model, check=check)
         try:
             self._states = SlotStates(self.initial_state, self.axes, slots)
         except (MemoryError, ValueError) as error:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
@@ -132,3 +134,23 @@ def test_a_model_without_a_batch_axis_runs_one_at_a_time() -> None:
     for result, x in zip(map_sequences(model, [{"sentence": x} for x in sequences]), sequences, strict=True):
         for name, value in model.run({"sentence": x}).items():
             np.testing.assert_array_equal(result[name], value)
+
+
+def test_rows_of_a_foreign_file_that_affect_each_other_run_alone(tmp_path: Path) -> None:
+    """It subtracts the batch's mean, as a batch norm that was exported in training mode does."""
+    shape = ["batch", 3]
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x", "axis"], ["mean"], keepdims=1),
+            helper.make_node("Sub", ["x", "mean"], ["y"]),
+        ],
+        "centred",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.array([0]), "axis")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx", "cpu")
+    for result in model.map([{"x": np.full(3, index, np.float32)} for index in range(200)]):
+        np.testing.assert_array_equal(result["y"], np.zeros(3, np.float32))

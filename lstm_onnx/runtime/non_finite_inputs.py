@@ -47,6 +47,9 @@ def warn_of_non_finite(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if is_finite(array):
             continue
+        info = model.inputs.get(name)
+        if info is None or array.dtype != info.dtype or array.ndim != len(info.shape):
+            continue  # an error of ours follows
         if name == "input" and model.spec is not None and "lengths" in arrays:
             batch_first = array if model.spec.batch_first else array.swapaxes(0, 1)
             if is_finite(batch_first[np.arange(batch_first.shape[1]) < np.asarray(arrays["lengths"])[:, None]]):

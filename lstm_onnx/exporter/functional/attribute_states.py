@@ -155,10 +155,10 @@ def find_attribute_states(
 ) -> tuple[AttributeState, ...]:
     """The attribute states at `keys`, which one call of `copy` has changed since `before`."""
     states = []
+    values = dict(_attributes(copy))
     for key in keys:
         path, attribute, is_buffer = key
-        table = copy.get_submodule(path).__dict__
-        leaves, tree = pytree.tree_flatten(table["_buffers"][attribute] if is_buffer else table[attribute])
+        leaves, tree = pytree.tree_flatten(values[key])
         old, old_tree = pytree.tree_flatten(before.content.get(key))
         initial = tuple(old) if old_tree == tree and _are_tensors(old) else None
         names = state_names(f"{path}.{attribute}" if path else attribute, len(leaves))

@@ -202,71 +202,52 @@ def replace_packing_functions() -> Iterator[None]:
     The caller must hold `torch_export.ONE_AT_A_TIME`.
     """
     global _tracing_thread
-    replaced_by: dict[Any, Any] = {
-        torch_rnn.pack_padded_sequence: _pack_padded_sequence,
-        torch_rnn.pad_packed_sequence: _pad_packed_sequence,
-        torch_rnn.pack_sequence: _pack_sequence,
-        torch_rnn.unpack_sequence: _unpack_sequence,
-    }
-    _originals.update({function.__name__: rebuilt_function(function) for function in replaced_by})
+    functions: tuple[Any, ...] = (
+        torch_rnn.pack_padded_sequence,
+        torch_rnn.pad_packed_sequence,
+        torch_rnn.pack_sequence,
+        torch_rnn.unpack_sequence,
+    )
+    _originals.update({function.__name__: rebuilt_function(function) for function in functions})
     _tracing_thread = threading.get_ident()
     try:
         with contextlib.ExitStack() as stack:
-            for function, ours in replaced_by.items():
-                stack.enter_context(replaced(function, "__code__", ours.__code__))
+            for function in functions:
+                code = _dispatching.__code__.replace(co_name=function.__name__)
+                stack.enter_context(replaced(function, "__code__", code))
             yield
     finally:
         _tracing_thread = None
 
 
-# torch's functions get the code of these four, which then has torch's globals, so they import what they need.
+def _dispatching(*args: Any, **kwargs: Any) -> Any:
+    # torch's functions get this code, with their names and torch's globals, so it imports what it needs.
+    import sys
 
-
-def _pack_padded_sequence(input: Any, lengths: Any, batch_first: Any = False, enforce_sorted: Any = True) -> Any:
     from lstm_onnx.exporter.opaque.packed_sequences import dispatch
 
-    return dispatch("pack_padded_sequence", input, lengths, batch_first, enforce_sorted)
+    return dispatch(sys._getframe().f_code.co_name, *args, **kwargs)
 
 
-def _pad_packed_sequence(
-    sequence: Any, batch_first: Any = False, padding_value: Any = 0.0, total_length: Any = None
-) -> Any:
-    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
-
-    return dispatch("pad_packed_sequence", sequence, batch_first, padding_value, total_length)
-
-
-def _pack_sequence(sequences: Any, enforce_sorted: Any = True) -> Any:
-    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
-
-    return dispatch("pack_sequence", sequences, enforce_sorted)
-
-
-def _unpack_sequence(packed_sequences: Any) -> Any:
-    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
-
-    return dispatch("unpack_sequence", packed_sequences)
-
-
-def dispatch(name: str, *args: Any) -> Any:
+def dispatch(name: str, *args: Any, **kwargs: Any) -> Any:
     """Call torch's function `name`, or in the tracing thread its replacement.
 
     Raises:
         ExportError: the function has no form in ONNX.
     """
     if threading.get_ident() != _tracing_thread:
-        return _originals[name](*args)
+        return _originals[name](*args, **kwargs)
     if name == "pack_padded_sequence":
-        return pack(*args)
+        return pack(*args, **kwargs)
     if name == "pad_packed_sequence":
-        return pad(*args)
+        return pad(*args, **kwargs)
     raise ExportError(
         f"{user_line()}: {name} makes tensors of sizes that are data, which have no form in ONNX; "
         "take a padded tensor and its lengths as inputs, and use pack_padded_sequence"
     )
 
 
-def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PaddedSequence:
+def pack(input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True) -> PaddedSequence:
     """pack_padded_sequence, without packing or sorting.
 
     Raises:
@@ -295,7 +276,9 @@ def _as_tensor(lengths: Any) -> Any:
     return lengths.to(torch.int64) if isinstance(lengths, Tensor) and lengths.is_floating_point() else lengths
 
 
-def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: Any) -> tuple[Tensor, Tensor]:
+def pad(
+    sequence: Any, batch_first: bool = False, padding_value: float = 0.0, total_length: Any = None
+) -> tuple[Tensor, Tensor]:
     """pad_packed_sequence: the padded tensor, cut to the longest sequence or of `total_length` steps, and the lengths.
 
     Raises:

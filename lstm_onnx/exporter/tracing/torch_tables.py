@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import pkgutil
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
+
+import torch
 
 from ..copies.caller_state import replaced
 
@@ -25,26 +29,27 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     Args:
         devices: the types of the devices, other than the CPU, that the program's tensors are on.
     """
-    with (
-        _translations_kept(),
-        _decompositions_kept(),
-        _operators_found_once(),
-        _operators_judged_once(),
-        _kernels_replaced_on(devices),
-        _kernels_set_faster(),
-    ):
+    kernels = functools.partial(_keys_of, {"cpu", "meta", *devices})
+    changes: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+        ("torch.onnx._internal.exporter._registration:ONNXRegistry", "from_torchlib", _built_once),
+        ("torch.onnx._internal.exporter._decomp", "create_onnx_friendly_decomposition_table", _last_kept),
+        # For all composite operators, which torch asks its dispatcher for once for each namespace.
+        ("torch._export.utils", "_materialize_cpp_cia_ops", functools.cache),
+        ("torch._export.utils", "_check_valid_to_preserve", _asked_once),
+        ("torch.export.exported_program", "_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", kernels),
+        ("torch.export.exported_program", "_BACKEND_KEYS_TO_OVERRIDE", kernels),
+        ("torch._ops:OperatorBase", "py_impl", _faster_py_impl),
+    )
+    with contextlib.ExitStack() as stack:
+        for place, name, change in changes:
+            with contextlib.suppress(ImportError, AttributeError):
+                owner = pkgutil.resolve_name(place)
+                stack.enter_context(replaced(owner, name, change(getattr(owner, name))))
         yield
 
 
-@contextlib.contextmanager
-def _translations_kept() -> Iterator[None]:
-    try:
-        from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-        build = vars(ONNXRegistry)["from_torchlib"].__func__
-    except (ImportError, KeyError, AttributeError):
-        yield
-        return
+def _built_once(own: Any) -> Any:
+    build = own.__func__
 
     def kept(kind: type, opset_version: int = 18) -> Any:
         key = (kind, opset_version)
@@ -54,23 +59,13 @@ def _translations_kept() -> Iterator[None]:
         table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
         return table
 
-    with replaced(ONNXRegistry, "from_torchlib", classmethod(kept)):
-        yield
+    return classmethod(kept)
 
 
-@contextlib.contextmanager
-def _decompositions_kept() -> Iterator[None]:
+def _last_kept(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Of the table of decompositions keep the last one, as long as all that it is made of is the same."""
-    try:
-        import torch
-        from torch.onnx._internal.exporter import _decomp
-
-        own: Any = _decomp.create_onnx_friendly_decomposition_table
-        decompositions: dict[Any, Any] = torch._decomp.decomposition_table
-        registrations: Callable[[str], Any] = torch._C._dispatch_get_registrations_for_dispatch_key
-    except (ImportError, AttributeError):
-        yield
-        return
+    decompositions: dict[Any, Any] = torch._decomp.decomposition_table
+    registrations: Callable[[str], Any] = torch._C._dispatch_get_registrations_for_dispatch_key
 
     def kept(registered: Any) -> Any:
         of = set(registered), list(decompositions.items()), registrations("CompositeImplicitAutograd")
@@ -78,45 +73,14 @@ def _decompositions_kept() -> Iterator[None]:
             _DECOMPOSITIONS[:] = [of, own(registered)]
         return dict(_DECOMPOSITIONS[1])
 
-    with replaced(_decomp, "create_onnx_friendly_decomposition_table", kept):
-        yield
+    return kept
 
 
-@contextlib.contextmanager
-def _operators_found_once() -> Iterator[None]:
-    """torch asks its dispatcher for all composite operators once for each namespace; once for all is enough."""
-    try:
-        from torch._export import utils
-
-        own: Callable[[], None] = utils._materialize_cpp_cia_ops
-    except (ImportError, AttributeError):
-        yield
-        return
-    found = False
-
-    def once() -> None:
-        nonlocal found
-        if not found:
-            own()
-            found = True
-
-    with replaced(utils, "_materialize_cpp_cia_ops", once):
-        yield
-
-
-@contextlib.contextmanager
-def _operators_judged_once() -> Iterator[None]:
+def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """torch asks for each of some 2 000 operators, several times, whether a decomposition may leave it as it is.
 
     Of an operator of torch's own the answer never changes; others may get a kernel later.
     """
-    try:
-        from torch._export import utils
-
-        own: Callable[[Any], bool] = utils._check_valid_to_preserve
-    except (ImportError, AttributeError):
-        yield
-        return
 
     def kept(operator: Any) -> bool:
         if getattr(operator, "namespace", None) != "aten":
@@ -126,39 +90,18 @@ def _operators_judged_once() -> Iterator[None]:
             found = _PRESERVABLE[id(operator)] = operator, own(operator)
         return found[1]
 
-    with replaced(utils, "_check_valid_to_preserve", kept):
-        yield
+    return kept
 
 
-@contextlib.contextmanager
-def _kernels_replaced_on(devices: Collection[str]) -> Iterator[None]:
+def _keys_of(kinds: Collection[str], keys: Any) -> list[Any]:
     """torch replaces the kernels of some 700 operators for each kind of device that it knows; ours are enough."""
-    kinds = {"cpu", "meta", *devices}
-    with contextlib.ExitStack() as stack:
-        try:
-            from torch.export import exported_program
-
-            for name in ("_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", "_BACKEND_KEYS_TO_OVERRIDE"):
-                keys = getattr(exported_program, name)
-                ours = [key for key in keys if key.name.removeprefix("Autograd").lower() in kinds]
-                stack.enter_context(replaced(exported_program, name, ours))
-        except (ImportError, AttributeError):
-            pass
-        yield
+    return [key for key in keys if key.name.removeprefix("Autograd").lower() in kinds]
 
 
-@contextlib.contextmanager
-def _kernels_set_faster() -> Iterator[None]:
+def _faster_py_impl(own: Any) -> Any:
     """Setting a kernel, which torch does some 3 000 times, takes most of its time for the annotations of a closure."""
-    try:
-        from torch._C import DispatchKey
-        from torch._ops import OperatorBase, OpOverload
-
-        own = OperatorBase.py_impl
-        plain = OpOverload.py_impl is own
-    except (ImportError, AttributeError):
-        yield
-        return
+    from torch._C import DispatchKey
+    from torch._ops import OpOverload
 
     def py_impl(operator: Any, key: Any) -> Any:
         if type(key) is not DispatchKey or key == DispatchKey.Python or key in operator.py_kernels:
@@ -171,5 +114,4 @@ def _kernels_set_faster() -> Iterator[None]:
 
         return set_kernel
 
-    with replaced(OperatorBase, "py_impl", py_impl if plain else own):
-        yield
+    return py_impl if OpOverload.py_impl is own else own

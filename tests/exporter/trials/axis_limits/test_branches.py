@@ -61,10 +61,6 @@ def by_a_float(self: Any, x: Tensor) -> Tensor:
     return out if x.shape[1] / 10 < 2.05 else out * 2  # here
 
 
-def cut_to_a_limit(self: Any, x: Tensor) -> Tensor:
-    return self.lstm(x[:, :21])[0]  # here
-
-
 def chosen_integers(self: Any, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     return (out if x.shape[1] <= 20 else -out).argmax(-1)  # here
@@ -83,7 +79,6 @@ BOUNDED_ABOVE = [
     by_a_config,
     by_division,
     by_a_float,
-    cut_to_a_limit,
     chosen_integers,
     another_dtype,
 ]

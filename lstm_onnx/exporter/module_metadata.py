@@ -166,7 +166,7 @@ def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
 
 def _length_input(graph: TracedGraph, lengths: str) -> str | None:
     """The only input of one axis from which lengths are computed, entry by entry; None where there is none."""
-    producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
+    producers = graph.producers
     todo, seen, found = [lengths], set(), []
     while todo:
         value = todo.pop()

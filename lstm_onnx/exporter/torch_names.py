@@ -12,40 +12,37 @@ from ..errors import ConfigError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_EXAMPLE = "pass example_inputs, what forward is called with"
-_NOT_NEEDED = "leave it out"
+_EXAMPLES = ("args", "dummy_input", "dummy_inputs", "example_args", "inputs")
+_NOT_NEEDED = (
+    "artifacts_dir",
+    "autograd_inlining",
+    "custom_opsets",
+    "custom_translation_table",
+    "do_constant_folding",
+    "dump_exported_program",
+    "dynamo",
+    "export_modules_as_functions",
+    "fallback",
+    "keep_initializers_as_inputs",
+    "operator_export_type",
+    "optimize",
+    "profile",
+    "report",
+    "strict",
+    "verbose",
+)
 _NAMES = {
+    **dict.fromkeys(_EXAMPLES, "pass example_inputs, what forward is called with"),
+    **dict.fromkeys(("kwargs", "example_kwargs"), "pass example_inputs as a dict of arguments by name"),
+    **dict.fromkeys(_NOT_NEEDED, "leave it out"),
     "model": "pass the module as the first argument",
-    "args": _EXAMPLE,
-    "dummy_input": _EXAMPLE,
-    "dummy_inputs": _EXAMPLE,
-    "example_args": _EXAMPLE,
-    "inputs": _EXAMPLE,
-    "kwargs": "pass example_inputs as a dict of arguments by name",
-    "example_kwargs": "pass example_inputs as a dict of arguments by name",
     "f": "pass the path of the file as the second argument",
     "input_names": "leave it out: inputs have the names of forward's arguments",
     "opset_version": "pass opset",
-    "dynamo": _NOT_NEEDED,
-    "verbose": _NOT_NEEDED,
     "export_params": "leave it out: the file holds the weights",
-    "keep_initializers_as_inputs": _NOT_NEEDED,
-    "do_constant_folding": _NOT_NEEDED,
     "training": "leave it out: the module is exported in eval mode",
-    "operator_export_type": _NOT_NEEDED,
-    "custom_opsets": _NOT_NEEDED,
-    "custom_translation_table": _NOT_NEEDED,
     "external_data": "leave it out: weights over 2 GB go to a file of their own",
-    "optimize": _NOT_NEEDED,
     "verify": "leave it out: the file is tried out before it is kept; check=False leaves that out",
-    "report": _NOT_NEEDED,
-    "autograd_inlining": _NOT_NEEDED,
-    "strict": _NOT_NEEDED,
-    "fallback": _NOT_NEEDED,
-    "artifacts_dir": _NOT_NEEDED,
-    "dump_exported_program": _NOT_NEEDED,
-    "profile": _NOT_NEEDED,
-    "export_modules_as_functions": _NOT_NEEDED,
 }
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic and the node of MatMulNBits: 8-bit weights with a scale for each block of input features.
+"""The arithmetic of MatMulNBits: 8-bit weights with a scale for each block of input features.
 
 Rows are quantized within the kernel (accuracy_level 4), block by block, so no row's result depends on another.
 """
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..onnxgraph.builder import Nodes
-from .kernels import BLOCK_SIZES, CONTRIB, MATMUL_NBITS
+from .kernels import BLOCK_SIZES, MATMUL_NBITS
 from .rounding import quantize_columns, scales_to_try
 
 LIMIT = 127
@@ -76,32 +75,6 @@ def quantize_row_blocks(rows: np.ndarray, block: int) -> tuple[np.ndarray, np.nd
     factor = np.divide(np.float32(LIMIT), largest, out=np.zeros_like(largest), where=largest != 0)
     integers = np.clip(np.rint(blocks * factor[..., None]), -LIMIT - 1, LIMIT)
     return integers.astype(np.int64), (largest / np.float32(LIMIT)).astype(np.float32)
-
-
-def add_block_product(
-    nodes: Nodes,
-    rows: str,
-    weight: tuple[str, str],
-    sizes: tuple[int, int],
-    name: str,
-    kernel: str,
-    *,
-    output: str | None = None,
-) -> str:
-    """A MatMulNBits of float32 rows ``(..., in)``; `sizes` are the weight's (in, out), `kernel` one of BLOCK_SIZES."""
-    return nodes.one(
-        MATMUL_NBITS,
-        rows,
-        *weight,
-        name=f"{name}/{MATMUL_NBITS}",
-        output=output or name,
-        domain=CONTRIB,
-        K=sizes[0],
-        N=sizes[1],
-        bits=8,
-        block_size=block_size(kernel, sizes[0]),
-        accuracy_level=4,
-    )
 
 
 def _blocks(rows: np.ndarray, block: int) -> np.ndarray:

@@ -10,10 +10,11 @@ from typing import Any
 from onnx import helper
 
 from ..atomic_io import require_apart, require_writable
-from ..errors import ConfigError, ModelError, shown
+from ..errors import ConfigError, ModelError, ProviderError, shown
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined
 from ..onnxgraph.write import write_model
+from ..runtime import load
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
 from .kernels import KERNELS, MATMUL_INTEGER
@@ -124,11 +125,17 @@ def quantize(
         raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
+    # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
+    try:
+        model = load(source, provider="cpu", threads=1, trial=None)
+    except ProviderError:
+        quantized_model(source, layers=layers, kernel=kernel)  # names the layers that are not float32
+        raise
     done = quantized_model(source, layers=layers, kernel=kernel)
-    proof = prove(done, source, inputs=inputs, seed=seed)
+    proof = prove(done, model, inputs=inputs, seed=seed)
     if proof.not_compared:
         done = quantized_model(source, layers=layers, kernel=kernel, unproven=proof.not_compared)
-        proof = prove(done, source, inputs=inputs, seed=seed)
+        proof = prove(done, model, inputs=inputs, seed=seed)
     external, written = write_model(done.model, done.initializers, path)
     return QuantizeResult(
         path=os.fspath(path),
@@ -154,7 +161,8 @@ def quantized_model(
     """The int8 form of a float32 file, whose metadata say so; nothing is run.
 
     Args:
-        source, layers, kernel: see `quantize`.
+        source: a file that ONNX Runtime opens.
+        layers, kernel: see `quantize`.
         unproven: nodes that stay float32, since their int8 form could not be compared.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from onnx import GraphProto, NodeProto
 
-from ..onnxgraph import bodies_of, graphs_of, is_default, nodes_of
+from ..onnxgraph import bodies_of, graphs_of, is_default
 
 _LOOP_INPUTS = 2
 """The most iterations and the condition, before the states; in the body the iteration and the condition."""
@@ -58,19 +58,6 @@ def _inline(graph: GraphProto, node: NodeProto, index: int, name: str) -> None:
     del node.input[_LOOP_INPUTS + index], body.input[_LOOP_INPUTS + index], body.output[1 + index]
     if index < len(node.output):
         del node.output[index]
-    _remove_unread(body)
-
-
-def _remove_unread(body: GraphProto) -> None:
-    """Remove the Identity nodes that only handed on."""
-    while True:
-        read = {value for node in nodes_of(body.node) for value in node.input}
-        read |= {value.name for one in graphs_of(body) for value in one.output}
-        unread = [node for node in body.node if node.op_type == "Identity" and node.output[0] not in read]
-        if not unread:
-            return
-        for node in unread:
-            body.node.remove(node)
 
 
 def _rename(graph: GraphProto, old: str, new: str) -> None:

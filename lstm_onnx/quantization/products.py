@@ -10,8 +10,8 @@ from onnx import TensorProto, numpy_helper
 
 from ..onnxgraph.builder import Nodes
 from .arithmetic import ROW_STEP, TINY, ZERO_POINT, QuantizedWeight, quantize_weight
-from .block_products import BlockWeight, add_block_product, quantize_blocks
-from .kernels import BLOCK_SIZES, MATMUL_INTEGER
+from .block_products import BlockWeight, block_size, quantize_blocks
+from .kernels import BLOCK_SIZES, CONTRIB, MATMUL_INTEGER, MATMUL_NBITS
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def step_product(graph: Graph, rows: str, weight: Weight, points: str, name: str
     """
     nodes = graph.nodes
     if graph.kernel in BLOCK_SIZES:
-        return add_block_product(nodes, rows, (weight.integers, weight.scales), weight.sizes, name, graph.kernel)
+        return _block_product(graph, rows, weight, name, name)
     size = nodes.one("Abs", rows, name=f"{name}/abs")
     largest = graph.reduce("ReduceMax", size, f"{name}/largest", 0, -1, keep=False)
     scale = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
@@ -118,6 +118,25 @@ def step_product(graph: Graph, rows: str, weight: Weight, points: str, name: str
     )
     total = nodes.one("DequantizeLinear", total, scale, name=f"{name}/by_rows", axis=1)
     return nodes.one("Mul", total, weight.scales, name=name)
+
+
+def _block_product(graph: Graph, rows: str, weight: Weight, name: str, output: str) -> str:
+    """A MatMulNBits of float32 rows ``(..., in)``."""
+    size, out = weight.sizes
+    return graph.nodes.one(
+        MATMUL_NBITS,
+        rows,
+        weight.integers,
+        weight.scales,
+        name=f"{name}/{MATMUL_NBITS}",
+        output=output,
+        domain=CONTRIB,
+        K=size,
+        N=out,
+        bits=8,
+        block_size=block_size(graph.kernel, size),
+        accuracy_level=4,
+    )
 
 
 def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, output: str | None = None) -> str:
@@ -134,8 +153,7 @@ def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, out
     """
     nodes = graph.nodes
     if graph.kernel in BLOCK_SIZES:
-        names = (weight.integers, weight.scales)
-        total = add_block_product(nodes, rows, names, weight.sizes, name, graph.kernel, output=f"{name}/product")
+        total = _block_product(graph, rows, weight, name, f"{name}/product")
         return nodes.one(
             "Add", total, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=name, output=output
         )

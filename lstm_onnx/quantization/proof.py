@@ -7,7 +7,6 @@ same emulation in float32.  Errors of the integers are far larger: they are step
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError, RunError
-from ..runtime import load
+from ..runtime import Model
 from ..runtime.tensor_info import validated_feeds
 from .emulation import Steps, emulate
 from .probe import Probe, layer_values, linear_values
@@ -47,14 +46,12 @@ class Proof:
     differences: dict[str, float] = field(default_factory=dict)
 
 
-def prove(
-    done: Rewritten, source: str | os.PathLike[str], *, inputs: Mapping[str, Any] | None = None, seed: int = 0
-) -> Proof:
+def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = None, seed: int = 0) -> Proof:
     """Compare the layers of an int8 model with their emulation, and its outputs with those of its float32 file.
 
     Args:
         done: the model.
-        source: the float32 file.
+        model: the float32 file, open.
         inputs: numpy arrays by input name; by default they are drawn.
         seed: of the inputs and states that are drawn.
 
@@ -62,7 +59,6 @@ def prove(
         ModelError: a layer does not compute what it must.
         InputError: inputs cannot be drawn, or `inputs` do not fit.
     """
-    model = load(source, provider="cpu", threads=1, trial=None)
     feeds = (
         proof_inputs(model, done, seed)
         if inputs is None
@@ -74,11 +70,11 @@ def prove(
         if inputs is not None:
             raise
         raise ModelError(
-            f"{source}: does not run on the inputs that were drawn for its proof: {error.message}",
+            f"{model.path}: does not run on the inputs that were drawn for its proof: {error.message}",
             hint="give some that it takes: --data, or inputs= in Python",
         ) from error
     complete = validated_feeds(model.inputs, model.completed(feeds))
-    where = f"{source}: its int8 form"
+    where = f"{model.path}: its int8 form"
     values = Probe(done, where).values(complete)
     errors = {layer.name: layer for layer in layer_errors(done, values)}
     if any(layer.error is None for layer in errors.values()):
@@ -91,7 +87,7 @@ def prove(
         compared += 1
         if not layer.ratio <= ROUNDINGS:
             raise ModelError(
-                f"{source}: {layer.name} does not compute in int8 what it must: its error is {layer.ratio:.3g} "
+                f"{model.path}: {layer.name} does not compute in int8 what it must: its error is {layer.ratio:.3g} "
                 f"roundings, and {ROUNDINGS} are allowed; the file is not kept"
             )
         worst = max(worst, layer.ratio)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import lstm_onnx
 from lstm_onnx.errors import InputError, ModelError
 from lstm_onnx.onnxgraph import load_inlined
 from lstm_onnx.onnxgraph.nodes import nodes_of
@@ -27,7 +28,7 @@ def rewritten(path: Path) -> Rewritten:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_right_files_are_far_within_the_bound(case: Case, tmp_path: Path):
     path = saved(tmp_path / "m.onnx", case.model())
-    proof = prove(rewritten(path), path)
+    proof = prove(rewritten(path), lstm_onnx.load(path, "cpu", threads=1))
     assert proof.compared == 1
     assert proof.ratio < ROUNDINGS / 4
     assert not proof.not_compared
@@ -58,7 +59,7 @@ def linear_and_embedding(path: Path) -> Path:
 def test_linear_and_embedding_layers(tmp_path: Path):
     path = linear_and_embedding(tmp_path / "m.onnx")
     done = rewritten(path)
-    proof = prove(done, path)
+    proof = prove(done, lstm_onnx.load(path, "cpu", threads=1))
     assert set(done.quantized) == {"embed", "linear", "out"}
     assert proof.compared == 3
     assert 1e-4 < proof.differences["out"] < 0.05
@@ -119,10 +120,10 @@ MUTANTS = {
 def test_a_wrong_file_is_rejected(name: str, tmp_path: Path):
     path = saved(tmp_path / "m.onnx", Case("LSTM").model())
     done = rewritten(path)
-    assert prove(done, path).ratio <= ROUNDINGS
+    assert prove(done, lstm_onnx.load(path, "cpu", threads=1)).ratio <= ROUNDINGS
     MUTANTS[name](done)
     with pytest.raises(ModelError, match="layer does not compute in int8 what it must"):
-        prove(done, path)
+        prove(done, lstm_onnx.load(path, "cpu", threads=1))
 
 
 @pytest.mark.parametrize("gate", ["i", "o", "f"])
@@ -131,7 +132,7 @@ def test_wrong_peepholes_are_rejected(gate: str, tmp_path: Path):
     done = rewritten(path)
     set_weight(f"P_{gate}", rolled)(done)
     with pytest.raises(ModelError, match="layer does not compute in int8 what it must"):
-        prove(done, path)
+        prove(done, lstm_onnx.load(path, "cpu", threads=1))
 
 
 @pytest.mark.parametrize("suffix", ["table/rows/int8", "matrix/scale", "rows/transposed/0.5/int8"])
@@ -140,17 +141,17 @@ def test_a_wrong_linear_or_embedding_layer_is_rejected(suffix: str, tmp_path: Pa
     done = rewritten(path)
     set_weight(suffix, rolled)(done)
     with pytest.raises(ModelError, match="does not compute in int8 what it must"):
-        prove(done, path)
+        prove(done, lstm_onnx.load(path, "cpu", threads=1))
 
 
 @pytest.mark.parametrize("suffix", ["l0/R/int8", "l0/W_hr/int8", "l0/W/scale"])
 def test_products_in_the_body_of_a_projected_layer_are_compared(suffix: str, tmp_path: Path):
     exported(tmp_path / "m.onnx", input_size=20, hidden_size=40, proj_size=30)
     done = rewritten(tmp_path / "m.onnx")
-    assert prove(done, tmp_path / "m.onnx").compared == 3
+    assert prove(done, lstm_onnx.load(tmp_path / "m.onnx", "cpu", threads=1)).compared == 3
     set_weight(suffix, rolled)(done)
     with pytest.raises(ModelError, match="does not compute in int8 what it must"):
-        prove(done, tmp_path / "m.onnx")
+        prove(done, lstm_onnx.load(tmp_path / "m.onnx", "cpu", threads=1))
 
 
 def test_a_file_that_is_not_proven_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

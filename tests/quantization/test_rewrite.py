@@ -55,6 +55,35 @@ def test_computed_weights_and_other_dtypes(tmp_path: Path):
         assert kept(tmp_path / "m.onnx", model)["layer"].startswith("its weights have shapes")
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Loop", ["three", "", "W"], ["z"], name="without a body"),
+        helper.make_node(
+            "Loop",
+            ["three", "", "W"],
+            ["z"],
+            name="its own input",
+            body=helper.make_graph(
+                [helper.make_node("Identity", ["a"], ["a"])],
+                "body",
+                [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ics"],
+                [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "ca"],
+            ),
+        ),
+        helper.make_node("Gather", [], ["z"], name="without inputs"),
+        helper.make_node("Scan", ["x"], ["z"], name="without a body", num_scan_inputs=1),
+    ],
+    ids=lambda node: f"{node.op_type} {node.name}",
+)
+def test_a_file_against_onnxs_rules_is_refused(node: onnx.NodeProto, tmp_path: Path):
+    model = Case("LSTM").model()
+    model.graph.node.append(node)
+    saved(tmp_path / "m.onnx", model)
+    with pytest.raises(ModelError, match="ONNX Runtime cannot open it"):
+        quantize(tmp_path / "m.onnx", tmp_path / "int8.onnx")
+
+
 def test_a_weight_that_the_caller_may_replace_is_no_constant(tmp_path: Path):
     model = Case("LSTM").model()
     model.graph.input.append(helper.make_tensor_value_info("W", TensorProto.FLOAT, [1, 80, 24]))

@@ -129,30 +129,22 @@ class Match:
     def _moved(self, h: Carry) -> tuple[str, Any, Any] | None:
         """What z and n of ``n + z * (h - n)`` are of, or of ``h + z * (n - h)``."""
 
-        def product(value: Any, difference: Callable[[Any], Any]) -> Any:
-            return self.both(value, aten.mul.Tensor, self.sigmoid, difference)
-
-        def from_n(value: Any) -> Any:
+        def difference(value: Any, place: int) -> Any:
+            """What n is of, in a difference in which h has this place."""
             args = self.operator(value, aten.sub.Tensor)
-            if args is None or len(args) != 2 or args[0] != h:
+            if args is None or len(args) != 2 or args[place] != h:
                 return None
             self.used.add(value.position)
-            return self.tanh(args[1])
+            return self.tanh(args[1 - place])
 
-        def from_h(value: Any) -> Any:
-            args = self.operator(value, aten.sub.Tensor)
-            if args is None or len(args) != 2 or args[1] != h:
-                return None
-            self.used.add(value.position)
-            return self.tanh(args[0])
+        def product(value: Any, place: int) -> Any:
+            return self.both(value, aten.mul.Tensor, self.sigmoid, partial(difference, place=place))
 
-        pair = self.both(Here(h.position), aten.add.Tensor, self.tanh, partial(product, difference=from_n))
+        pair = self.both(Here(h.position), aten.add.Tensor, self.tanh, partial(product, place=0))
         if pair is not None:
             n, (z, other) = pair
             return ("z", z, n) if other == n else None
-        pair = self.both(
-            Here(h.position), aten.add.Tensor, lambda v: v if v == h else None, partial(product, difference=from_h)
-        )
+        pair = self.both(Here(h.position), aten.add.Tensor, lambda v: v if v == h else None, partial(product, place=1))
         if pair is None:
             return None
         _, (z, n) = pair

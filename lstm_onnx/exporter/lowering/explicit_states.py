@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -81,7 +81,7 @@ def expose_states(
         ExportError: an initial state differs between the rows of a batch.
     """
     exposed = ExposedStates()
-    producers = _producers(graph.nodes.nodes)
+    producers = graph.producers
     times = {name for opaque in calls for name in names_in(str(sequence_axes(graph, opaque)[0]))}
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
@@ -109,10 +109,6 @@ def _continues(opaque: OpaqueCall, before: OpaqueCall) -> bool:
     states = [opaque.value(index) for index in (1, 2) if opaque.value(index)]
     final = list(before.node.output[1 : 1 + len(states)])
     return opaque.recurrent is before.recurrent and bool(states) and states == final
-
-
-def _producers(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
-    return {output: node for node in nodes for output in node.output if output}
 
 
 def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: TracedGraph) -> bool:
@@ -205,7 +201,7 @@ def _one_row(state: Array, name: str) -> Array:
 
 def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
     """The states that are arguments and results of the forward: an LSTM's initial state and its final one."""
-    producers = _producers(graph.nodes.nodes)
+    producers = graph.producers
     made = {output for opaque in calls for output in opaque.node.output[1:] if output}
     returned = {_skip_reshapes(output, producers, made): output for output in graph.outputs}
     pairs: dict[str, str] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from ...errors import ExportError
-from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph import attributes_of, bodies_of, nodes_of
 from ...onnxgraph.builder import Nodes
 from ...onnxgraph.repeated import is_repeated
 from ...spec import ExportOptions
@@ -18,7 +18,7 @@ from ..node_names import scope_prefix
 from ..opaque.operators import RecurrentModule
 from ..targets import form_of
 from ..tracing.opaque_node import DOMAIN
-from ..weights import LayerWeights, layer_weights, validate_state_dict
+from ..weights import layer_weights, validate_state_dict
 from .rename import TracedGraph
 
 _SEQUENCE_RANK = 3
@@ -59,7 +59,7 @@ def opaque_calls(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
     calls = []
     for node in graph.nodes.nodes:
         if node.domain == DOMAIN:
-            attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+            attributes = attributes_of(node)
             recurrent = recurrent_modules[attributes["module"].decode()]
             calls.append(OpaqueCall(node, recurrent, attributes["call"], bool(attributes["batch_first"])))
         elif any(inner.domain == DOMAIN for inner in nodes_of([node])):
@@ -161,12 +161,20 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
     spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
     state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
+    recurrent = opaque.recurrent
     layers = [
-        _of_kind(opaque.recurrent, layer_weights(spec, state, layer, opaque.recurrent.folds))
+        replace(
+            layer_weights(spec, state, layer, recurrent.folds),
+            P=recurrent.peepholes,  # of cells of the user's own code, as the next
+            reset_before=recurrent.reset_before,
+        )
         for layer in range(spec.num_layers)
     ]
     form = form_of(
-        options, layers, lengths=bool(opaque.value(3)), repeated=lambda: _is_repeated(graph, opaque.value(0))
+        options,
+        layers,
+        lengths=bool(opaque.value(3)),
+        repeated=lambda: is_repeated(opaque.value(0), graph.producers.get),
     )
     lengths = opaque.value(3) or None
     if lengths and not form.int64_steps:
@@ -185,15 +193,6 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         weights_prefix=scope_prefix(opaque.recurrent.path),
         batch_axis=str(sequence_axes(graph, opaque)[1]),
     )
-
-
-def _is_repeated(graph: TracedGraph, value: str) -> bool:
-    return is_repeated(value, {output: node for node in graph.nodes.nodes for output in node.output}.get)
-
-
-def _of_kind(recurrent: RecurrentModule, weights: LayerWeights) -> LayerWeights:
-    """A layer's weights with what only cells of the user's own code have."""
-    return replace(weights, P=recurrent.peepholes, reset_before=recurrent.reset_before)
 
 
 def _int32(graph: TracedGraph, lengths: str) -> str:

@@ -13,8 +13,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, helper
 
 from ...errors import ExportError
-from ...onnxgraph import nodes_of, outer_values
-from ...onnxgraph.builder import Nodes
+from ...onnxgraph import attributes_of, nodes_of
 from ..tracing.opaque_node import DOMAIN
 from ..tracing.torch_export import TRACED_OPSET
 from .rename import TracedGraph
@@ -45,8 +44,7 @@ def downgrade_opset(graph: TracedGraph, opset: int) -> None:
             ) from None
     for node in nodes_of(graph.nodes.nodes):
         _check(node, opset)
-    used = {name for node in graph.nodes.nodes for name in (*node.input, *outer_values(node))} | set(graph.outputs)
-    graph.nodes.initializers = {name: array for name, array in graph.nodes.initializers.items() if name in used}
+    graph.remove_unread_initializers()
 
 
 def _check(node: NodeProto, opset: int) -> None:
@@ -66,10 +64,6 @@ def _keep(graph: TracedGraph, node: NodeProto) -> None:
     graph.nodes.nodes.append(node)
 
 
-def _attributes(node: NodeProto) -> dict[str, AttributeProto]:
-    return {item.name: item for item in node.attribute}
-
-
 def _without(node: NodeProto, *names: str) -> NodeProto:
     kept = [item for item in node.attribute if item.name not in names]
     del node.attribute[:]
@@ -86,8 +80,7 @@ def _constant(graph: TracedGraph, name: str, what: str) -> np.ndarray:
 def _reduction(graph: TracedGraph, node: NodeProto) -> None:
     """The axes were an attribute."""
     axes = node.input[1] if len(node.input) > 1 else ""
-    noop = _attributes(node).get("noop_with_empty_axes")
-    if not axes and noop is not None and noop.i:
+    if not axes and attributes_of(node).get("noop_with_empty_axes"):
         raise _NoOlderForm("that does nothing without axes has no form")
     values = _constant(graph, axes, "axes") if axes else None
     _without(node, "noop_with_empty_axes")
@@ -99,10 +92,10 @@ def _reduction(graph: TracedGraph, node: NodeProto) -> None:
 
 def _split(graph: TracedGraph, node: NodeProto) -> None:
     """num_outputs is not needed for parts of one size; a smaller last part would need explicit sizes."""
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     if "num_outputs" in attributes and len(node.input) == 1:
-        axis = attributes["axis"].i if "axis" in attributes else 0
-        size = graph.dims.get(node.input[0], ())[axis] if node.input[0] in graph.dims else ""
+        dims = graph.dims.get(node.input[0])
+        size = "" if dims is None else dims[attributes.get("axis", 0)]
         if not isinstance(size, int) or size % len(node.output):
             raise _NoOlderForm("into parts of unequal or open size has no form")
     _keep(graph, _without(node, "num_outputs"))
@@ -110,12 +103,10 @@ def _split(graph: TracedGraph, node: NodeProto) -> None:
 
 def _shape(graph: TracedGraph, node: NodeProto) -> None:
     """start and end become a Slice."""
-    attributes = _attributes(node)
-    start = attributes["start"].i if "start" in attributes else 0
-    end = attributes["end"].i if "end" in attributes else np.iinfo(np.int64).max
-    nodes: Nodes = graph.nodes
+    attributes, nodes = attributes_of(node), graph.nodes
     shape = nodes.one("Shape", node.input[0], name=f"{node.name}/whole")
-    bounds = [nodes.integers(int(start)), nodes.integers(int(end)), nodes.integers(0)]
+    start, end = attributes.get("start", 0), attributes.get("end", int(np.iinfo(np.int64).max))
+    bounds = [nodes.integers(start), nodes.integers(end), nodes.integers(0)]
     nodes.one("Slice", shape, *bounds, name=node.name, output=node.output[0])
 
 
@@ -129,19 +120,17 @@ def _pad(graph: TracedGraph, node: NodeProto) -> None:
 
 def _scatter(graph: TracedGraph, node: NodeProto) -> None:
     """The attribute reduction did not exist."""
-    attributes = _attributes(node)
-    if "reduction" in attributes and attributes["reduction"].s != b"none":
+    if attributes_of(node).get("reduction", b"none") != b"none":
         raise _NoOlderForm("with a reduction has no form")
     _keep(graph, _without(node, "reduction"))
 
 
 def _resize(graph: TracedGraph, node: NodeProto) -> None:
     """There was no filter against aliasing, and all axes were given."""
-    attributes = _attributes(node)
-    if "axes" in attributes or ("antialias" in attributes and attributes["antialias"].i):
+    attributes = attributes_of(node)
+    if "axes" in attributes or attributes.get("antialias"):
         raise _NoOlderForm("of some axes, or with antialiasing, has no form")
-    policy = attributes.get("keep_aspect_ratio_policy")
-    if policy is not None and policy.s != b"stretch":
+    if attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
         raise _NoOlderForm("that keeps the aspect ratio has no form")
     _keep(graph, _without(node, "antialias", "keep_aspect_ratio_policy"))
 
@@ -155,17 +144,15 @@ def _cast_like(graph: TracedGraph, node: NodeProto) -> None:
 
 def _layer_normalization(graph: TracedGraph, node: NodeProto) -> None:
     """The function body in the operator's definition (onnx operator LayerNormalization)."""
-    attributes = _attributes(node)
-    x, scale = node.input[0], node.input[1]
-    bias = node.input[2] if len(node.input) > 2 else ""
+    attributes = attributes_of(node)
+    x, scale, bias = [*node.input, ""][:3]
     if x not in graph.dims or any(node.output[1:]):
         raise _NoOlderForm("of unknown rank, or with its mean as an output, has no form")
     rank = len(graph.dims[x])
-    axis = attributes["axis"].i if "axis" in attributes else -1
-    axes = list(range(axis % rank, rank))
+    axes = list(range(attributes.get("axis", -1) % rank, rank))
     nodes, at = graph.nodes, node.name
     dtype = helper.tensor_dtype_to_np_dtype(graph.types[x])
-    epsilon = np.array(attributes["epsilon"].f if "epsilon" in attributes else 1e-5, dtype)
+    epsilon = np.array(attributes.get("epsilon", 1e-5), dtype)
     mean = nodes.one("ReduceMean", x, name=f"{at}/mean", axes=axes, keepdims=1)
     centred = nodes.one("Sub", x, mean, name=f"{at}/centred")
     square = nodes.one("Mul", centred, centred, name=f"{at}/square")

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir
 from onnx import NodeProto, ValueInfoProto, helper
 
+from ...onnxgraph import outer_values
 from ...onnxgraph.builder import Nodes, integers_name
 from ...symbolic_dims import with_names
 from ..call.arguments import Arguments
@@ -49,6 +50,17 @@ class TracedGraph:
     dims: dict[str, Dims]
     types: dict[str, int]
     lines: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def producers(self) -> dict[str, NodeProto]:
+        """The node that computes each value."""
+        return {output: node for node in self.nodes.nodes for output in node.output if output}
+
+    def remove_unread_initializers(self) -> None:
+        """Remove the initializers that neither a node nor a body reads, and that are no output."""
+        read = {name for node in self.nodes.nodes for name in (*node.input, *outer_values(node))} | set(self.outputs)
+        for name in self.nodes.initializers.keys() - read:
+            del self.nodes.initializers[name]
 
     def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
         """The type and shape of a value, as a graph's inputs and outputs declare it."""

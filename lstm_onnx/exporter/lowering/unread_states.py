@@ -24,14 +24,12 @@ def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Map
     graph.outputs[:] = [name for name in graph.outputs if name not in unread.values()]
     needed = _values_before(graph, graph.outputs, {})
     graph.nodes.nodes[:] = [node for node in graph.nodes.nodes if not needed.isdisjoint(node.output)]
-    used = {name for node in graph.nodes.nodes for name in (*node.input, *outer_values(node))}
-    for name in [name for name in graph.nodes.initializers if name not in used]:
-        del graph.nodes.initializers[name]
+    graph.remove_unread_initializers()
 
 
 def _values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
     """The values that `ends` depend on, with what the next values of states among them depend on."""
-    producers = {output: node for node in graph.nodes.nodes for output in node.output if output}
+    producers = graph.producers
     found: set[str] = set()
     todo = list(ends)
     while todo:

@@ -117,21 +117,28 @@ def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}") from None
-    _bounded(path, tables)
-    _known_keys(path, "", tables, _TABLES)
+    try:
+        return _config(found, tables)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _config(path: Path, tables: dict[str, object]) -> LSTMConfig | ModuleConfig:
+    _bounded(tables)
+    _known_keys("", tables, _TABLES)
     if "module" in tables or "inputs" in tables:
-        return _module_config(path, found, tables)
+        return _module_config(path, tables)
     if "generate" in tables:
-        raise ConfigError(f"{path}: [generate] goes with [module]; a bare nn.LSTM's output cannot be its next input")
+        raise ConfigError("[generate] goes with [module]; a bare nn.LSTM's output cannot be its next input")
     if "lstm" not in tables:
-        raise ConfigError(f"{path}: the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
+        raise ConfigError("the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
     if "weights" not in tables:
-        raise ConfigError(f"{path}: the table [weights] is missing")
+        raise ConfigError("the table [weights] is missing")
     return LSTMConfig(
-        path=found,
-        spec=_table(path, "lstm", tables["lstm"], LSTMSpec),
-        weights=_weights(path, tables["weights"], found.parent),
-        options=_table(path, "export", tables.get("export", {}), ExportOptions),
+        path=path,
+        spec=_table("lstm", tables["lstm"], LSTMSpec),
+        weights=_weights(tables["weights"], path.parent),
+        options=_table("export", tables.get("export", {}), ExportOptions),
     )
 
 
@@ -143,45 +150,45 @@ def flat_inputs(inputs: Inputs) -> tuple[InputSpec, ...]:
     return tuple(flat)
 
 
-def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[str, object]) -> ModuleConfig:
+def _module_config(path: Path, tables: Mapping[str, object]) -> ModuleConfig:
     if "module" not in tables:
         reason = "those of an [lstm] follow from its sizes" if "lstm" in tables else "the table [module] is missing"
-        raise ConfigError(f"{path}: [inputs] goes with [module]; {reason}")
+        raise ConfigError(f"[inputs] goes with [module]; {reason}")
     if "lstm" in tables:
         raise ConfigError(
-            f"{path}: [lstm] and [module] exclude each other; [lstm] is for a bare nn.LSTM, "
+            "[lstm] and [module] exclude each other; [lstm] is for a bare nn.LSTM, "
             "[module] with [inputs] for any other model"
         )
     if "inputs" not in tables:
-        raise ConfigError(f"{path}: the table [inputs] is missing; [module] needs an [inputs.NAME] for each argument")
-    module = _mapping(path, "module", tables["module"])
-    _known_keys(path, "module", module, ("factory", "args", "states", "max_delay", "chunk", "outputs"))
-    file, package, attribute = _factory(path, module, found.parent)
-    generation = _generation(path, tables["generate"]) if "generate" in tables else None
+        raise ConfigError("the table [inputs] is missing; [module] needs an [inputs.NAME] for each argument")
+    module = _mapping("module", tables["module"])
+    _known_keys("module", module, ("factory", "args", "states", "max_delay", "chunk", "outputs"))
+    file, package, attribute = _factory(module, path.parent)
+    generation = _generation(tables["generate"]) if "generate" in tables else None
     states = module.get("states", STATES[0] if generation is None else STATES[1])
     if states not in STATES:
-        raise _impossible(path, "module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
+        raise _impossible("module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
     max_delay = module.get("max_delay", 0)
     if type(max_delay) is not int or max_delay < 0:
-        raise _impossible(path, "module", "max_delay", max_delay, "a number of steps, 0 or more")
+        raise _impossible("module", "max_delay", max_delay, "a number of steps, 0 or more")
     chunk = module.get("chunk")
     if chunk is not None and (type(chunk) is not int or chunk < 1):
-        raise _impossible(path, "module", "chunk", chunk, "a number of steps, 1 or more")
+        raise _impossible("module", "chunk", chunk, "a number of steps, 1 or more")
     limits: Limits = {}
-    inputs = _inputs(path, "inputs", _mapping(path, "inputs", tables["inputs"]), limits)
-    _known_axes(path, flat_inputs(inputs))
+    inputs = _inputs("inputs", _mapping("inputs", tables["inputs"]), limits)
+    _known_axes(flat_inputs(inputs))
     return ModuleConfig(
-        path=found,
+        path=path,
         factory=module["factory"],
         file=file,
         package=package,
         callable=attribute,
-        args=_arguments(path, module.get("args", {})),
+        args=_arguments(module.get("args", {})),
         states=states,
-        outputs=_outputs(path, module.get("outputs"), flat_inputs(inputs)),
+        outputs=_outputs(module.get("outputs"), flat_inputs(inputs)),
         inputs=inputs,
-        weights=_weights(path, tables["weights"], found.parent) if "weights" in tables else None,
-        options=_module_options(path, tables.get("export", {})),
+        weights=_weights(tables["weights"], path.parent) if "weights" in tables else None,
+        options=_module_options(tables.get("export", {})),
         limits=limits,
         max_delay=max_delay,
         chunk=chunk,
@@ -189,21 +196,19 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
     )
 
 
-def _generation(path: str | os.PathLike[str], table: object) -> Generation:
-    values = _mapping(path, "generate", table)
-    _known_keys(path, "generate", values, tuple(item.name for item in dataclasses.fields(Generation)))
+def _generation(table: object) -> Generation:
+    values = _mapping("generate", table)
+    _known_keys("generate", values, tuple(item.name for item in dataclasses.fields(Generation)))
     try:
         return Generation.of(values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: [generate] {error}") from None
+        raise ConfigError(f"[generate] {error}") from None
 
 
-def _factory(
-    path: str | os.PathLike[str], module: Mapping[str, object], folder: Path
-) -> tuple[Path | None, str | None, str]:
+def _factory(module: Mapping[str, object], folder: Path) -> tuple[Path | None, str | None, str]:
     allowed = '"file.py:callable", the file beside this one, or "package.module:callable"'
     if "factory" not in module:
-        raise ConfigError(f"{path}: [module] lacks factory; it must be {allowed}")
+        raise ConfigError(f"[module] lacks factory; it must be {allowed}")
     factory = module["factory"]
     # The last colon: a path on Windows has one of its own.
     place, _, attribute = factory.rpartition(":") if isinstance(factory, str) else ("", "", "")
@@ -212,58 +217,54 @@ def _factory(
             return folder / place, None, attribute
         if _is_dotted(place):
             return None, place, attribute
-    raise _impossible(path, "module", "factory", factory, allowed)
+    raise _impossible("module", "factory", factory, allowed)
 
 
-def _arguments(path: str | os.PathLike[str], table: object) -> dict[str, Any]:
-    values = _mapping(path, "module.args", table)
+def _arguments(table: object) -> dict[str, Any]:
+    values = _mapping("module.args", table)
     for key in values:
         if not key.isidentifier():
-            raise ConfigError(f"{path}: [module.args] {key!r} is not possible; it must be the name of an argument")
+            raise ConfigError(f"[module.args] {key!r} is not possible; it must be the name of an argument")
     return values
 
 
-def _outputs(path: str | os.PathLike[str], outputs: object, inputs: tuple[InputSpec, ...]) -> tuple[str, ...] | None:
+def _outputs(outputs: object, inputs: tuple[InputSpec, ...]) -> tuple[str, ...] | None:
     if outputs is None:
         return None
     taken = {spec.name for spec in inputs}
     named = isinstance(outputs, list) and all(is_name(name) and name not in taken for name in outputs)
     if not isinstance(outputs, list) or not named or not 0 < len(outputs) == len(set(outputs)):
         allowed = "a list of names without spaces, each its own and none an input's"
-        raise _impossible(path, "module", "outputs", outputs, allowed)
+        raise _impossible("module", "outputs", outputs, allowed)
     return tuple(outputs)
 
 
-def _inputs(
-    path: str | os.PathLike[str], table: str, values: Mapping[str, object], limits: Limits, prefix: str = ""
-) -> Inputs:
+def _inputs(table: str, values: Mapping[str, object], limits: Limits, prefix: str = "") -> Inputs:
     """The tables in `values`, at [`table`], as inputs whose names start with `prefix`; their limits go to `limits`."""
     if not values:
-        raise ConfigError(f"{path}: [{table}] is empty; it needs an [{table}.NAME] with shape for each input")
+        raise ConfigError(f"[{table}] is empty; it needs an [{table}.NAME] with shape for each input")
     inputs: dict[str, InputSpec | Inputs] = {}
     for key, value in values.items():
         # An argument of forward is a Python identifier; a dict's key is any name without dots, which separate keys.
         if not (_is_word(key) if not prefix else is_name(key) and "." not in key):
             kind = "a key without spaces and dots" if prefix else "the name of an argument of forward"
-            raise ConfigError(f"{path}: [{table}] {key!r} is not possible; it must be {kind}")
-        entries = _mapping(path, f"{table}.{key}", value)
+            raise ConfigError(f"[{table}] {key!r} is not possible; it must be {kind}")
+        entries = _mapping(f"{table}.{key}", value)
         if "shape" not in entries and entries and all(isinstance(entry, dict) for entry in entries.values()):
-            inputs[key] = _inputs(path, f"{table}.{key}", entries, limits, f"{prefix}{key}.")
+            inputs[key] = _inputs(f"{table}.{key}", entries, limits, f"{prefix}{key}.")
         else:
-            spec = inputs[key] = _input(path, f"{table}.{key}", entries, prefix + key)
-            _add_limits(path, f"{table}.{key}", entries.get("limits", {}), spec, limits)
+            spec = inputs[key] = _input(f"{table}.{key}", entries, prefix + key)
+            _add_limits(f"{table}.{key}", entries.get("limits", {}), spec, limits)
     return inputs
 
 
-def _input(path: str | os.PathLike[str], table: str, values: Mapping[str, Any], name: str) -> InputSpec:
-    _known_keys(path, table, values, _INPUT_KEYS)
+def _input(table: str, values: Mapping[str, Any], name: str) -> InputSpec:
+    _known_keys(table, values, _INPUT_KEYS)
     if "shape" not in values:
-        raise ConfigError(
-            f'{path}: [{table}] lacks shape; it must be a list of sizes and axis names, such as ["batch", 4]'
-        )
+        raise ConfigError(f'[{table}] lacks shape; it must be a list of sizes and axis names, such as ["batch", 4]')
     shape, limits = values["shape"], values.get("range", [None, None])
     if not isinstance(limits, list) or len(limits) != 2:
-        raise _impossible(path, table, "range", limits, '[low, high], such as [0, 64] or [1, "time"]')
+        raise _impossible(table, "range", limits, '[low, high], such as [0, 64] or [1, "time"]')
     try:
         return InputSpec(
             name=name,
@@ -273,97 +274,97 @@ def _input(path: str | os.PathLike[str], table: str, values: Mapping[str, Any], 
             high=limits[1],
         )
     except ConfigError as error:
-        raise ConfigError(f"{path}: [{table}] {error}") from None
+        raise ConfigError(f"[{table}] {error}") from None
 
 
-def _add_limits(path: str | os.PathLike[str], table: str, asked: object, spec: InputSpec, limits: Limits) -> None:
+def _add_limits(table: str, asked: object, spec: InputSpec, limits: Limits) -> None:
     """``limits = { time = [7, 512] }`` of an input; ``[7]`` leaves the size open above."""
     allowed = (
         "a table of axis names in shape to [least, largest] or [least], sizes of 1 or more, such as { time = [7, 512] }"
     )
     if not isinstance(asked, dict):
-        raise _impossible(path, table, "limits", asked, allowed)
+        raise _impossible(table, "limits", asked, allowed)
     for axis, ends in asked.items():
         right = isinstance(ends, list) and 1 <= len(ends) <= 2 and all(map(_is_size, ends)) and ends == sorted(ends)
         if axis not in spec.shape or not right:
-            raise _impossible(path, table, "limits", asked, allowed)
+            raise _impossible(table, "limits", asked, allowed)
         found = (ends[0], ends[1] if len(ends) == 2 else None)
         if limits.setdefault(axis, found) != found:
-            raise ConfigError(f"{path}: [{table}] limits of {axis} differ from those of another input; write them once")
+            raise ConfigError(f"[{table}] limits of {axis} differ from those of another input; write them once")
 
 
 def _is_size(value: object) -> bool:
     return type(value) is int and 1 <= value <= _LARGEST_SIZE
 
 
-def _known_axes(path: str | os.PathLike[str], inputs: tuple[InputSpec, ...]) -> None:
+def _known_axes(inputs: tuple[InputSpec, ...]) -> None:
     """Refuse a range up to an axis that no input has, which would never have a size."""
     known = tuple(dict.fromkeys(dim for spec in inputs for dim in spec.shape if isinstance(dim, str)))
     for spec in inputs:
         if isinstance(spec.high, str) and spec.high not in known:
             axes = f"the axes are {', '.join(known)}" if known else "there are none"
             raise ConfigError(
-                f"{path}: [inputs.{spec.name}] range = {[spec.low, spec.high]!r} is not possible; "
+                f"[inputs.{spec.name}] range = {[spec.low, spec.high]!r} is not possible; "
                 f"{spec.high} is not an axis of any input; {_hint(spec.high, known)}{axes}"
             )
 
 
-def _module_options(path: str | os.PathLike[str], table: object) -> ExportOptions:
-    values = _mapping(path, "export", table)
+def _module_options(table: object) -> ExportOptions:
+    values = _mapping("export", table)
     if "lengths" in values:
         raise ConfigError(
-            f"{path}: [export] lengths goes with [lstm]; the lengths of a module are an input of its own, such as "
+            "[export] lengths goes with [lstm]; the lengths of a module are an input of its own, such as "
             '[inputs.lengths] with shape = ["batch"], dtype = "int64", range = [1, "time"]'
         )
-    _known_keys(path, "export", values, tuple(name for name in allowed_values(ExportOptions) if name != "lengths"))
-    return _table(path, "export", values, ExportOptions)
+    _known_keys("export", values, tuple(name for name in allowed_values(ExportOptions) if name != "lengths"))
+    return _table("export", values, ExportOptions)
 
 
-def _table(path: str | os.PathLike[str], name: str, table: object, cls: type[T]) -> T:
-    values = _mapping(path, name, table)
+def _table(name: str, table: object, cls: type[T]) -> T:
+    values = _mapping(name, table)
     allowed = allowed_values(cls)
-    _known_keys(path, name, values, tuple(allowed))
+    _known_keys(name, values, tuple(allowed))
     for item in dataclasses.fields(cls):
         if item.default is dataclasses.MISSING and item.name not in values:
-            raise ConfigError(f"{path}: [{name}] lacks {item.name}; it must be {allowed[item.name]}")
+            raise ConfigError(f"[{name}] lacks {item.name}; it must be {allowed[item.name]}")
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: [{name}] {error}") from None
+        raise ConfigError(f"[{name}] {error}") from None
 
 
-def _weights(path: str | os.PathLike[str], table: object, folder: Path) -> WeightsSource:
-    values = _mapping(path, "weights", table)
-    _known_keys(path, "weights", values, ("seed", "file", "prefix"))
+def _weights(table: object, folder: Path) -> WeightsSource:
+    values = _mapping("weights", table)
+    _known_keys("weights", values, ("seed", "file", "prefix"))
     if ("seed" in values) == ("file" in values):
-        raise ConfigError(f"{path}: [weights] needs exactly one of seed and file")
+        raise ConfigError("[weights] needs exactly one of seed and file")
     if "seed" in values:
         seed = values["seed"]
         if type(seed) is not int or not 0 <= seed < _SEED_LIMIT:
-            raise _impossible(path, "weights", "seed", seed, "an integer of 0 or more")
+            raise _impossible("weights", "seed", seed, "an integer of 0 or more")
         if "prefix" in values:
-            raise ConfigError(f"{path}: [weights] prefix goes with file, not with seed")
+            raise ConfigError("[weights] prefix goes with file, not with seed")
         return WeightsSource(seed=seed)
     file, prefix = values["file"], values.get("prefix", "")
     if not isinstance(file, str) or not file.lower().endswith(WEIGHT_SUFFIXES) or "\0" in file:
         allowed = f"a path ending in {', '.join(WEIGHT_SUFFIXES[:-1])} or {WEIGHT_SUFFIXES[-1]}"
-        raise _impossible(path, "weights", "file", file, allowed)
+        raise _impossible("weights", "file", file, allowed)
     if not isinstance(prefix, str):
-        raise _impossible(path, "weights", "prefix", prefix, "a string")
+        raise _impossible("weights", "prefix", prefix, "a string")
     return WeightsSource(file=folder / file, prefix=prefix)
 
 
-def _mapping(path: str | os.PathLike[str], name: str, table: object) -> dict[str, Any]:
+def _mapping(name: str, table: object) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {name} = {reprlib.repr(table)} is not possible; it must be a table, [{name}]")
+        raise ConfigError(f"{name} = {reprlib.repr(table)} is not possible; it must be a table, [{name}]")
     return table
 
 
-def _known_keys(path: str | os.PathLike[str], table: str, values: Mapping[str, object], known: tuple[str, ...]) -> None:
+def _known_keys(table: str, values: Mapping[str, object], known: tuple[str, ...]) -> None:
     for key in values:
         if key not in known:
             place = f"[{table}] {key} is not a key" if table else f"[{key}] is not a table"
-            raise ConfigError(f"{path}: {place} of a model; {_hint(key, known)}allowed are {', '.join(known)}")
+            raise ConfigError(f"{place} of a model; {_hint(key, known)}allowed are {', '.join(known)}")
 
 
 def _hint(word: str, known: tuple[str, ...]) -> str:
@@ -371,20 +372,20 @@ def _hint(word: str, known: tuple[str, ...]) -> str:
     return f"did you mean {close[0]}? " if close else ""
 
 
-def _impossible(path: str | os.PathLike[str], table: str, key: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{path}: [{table}] {key} = {value!r} is not possible; it must be {allowed}")
+def _impossible(table: str, key: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"[{table}] {key} = {value!r} is not possible; it must be {allowed}")
 
 
-def _bounded(path: str | os.PathLike[str], tables: object) -> None:
+def _bounded(tables: object) -> None:
     """Refuse huge integers and deeply nested tables, which Python cannot print."""
     todo = [(tables, 0)]
     while todo:
         value, depth = todo.pop()
         if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
-            raise ConfigError(f"{path}: is not valid TOML: an integer in it has more than {_LARGEST_BITS} bits")
+            raise ConfigError(f"is not valid TOML: an integer in it has more than {_LARGEST_BITS} bits")
         if isinstance(value, (dict, list)):
             if depth > _DEEPEST:
-                raise ConfigError(f"{path}: has tables or lists nested more than {_DEEPEST} deep")
+                raise ConfigError(f"has tables or lists nested more than {_DEEPEST} deep")
             todo += [(entry, depth + 1) for entry in (value.values() if isinstance(value, dict) else value)]
 
 

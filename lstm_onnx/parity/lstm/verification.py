@@ -80,14 +80,17 @@ class LSTMVerification(Verification):
         self.cases = lstm_cases(self.spec, lengths=lengths, streams=streams, seed=seed, gains=gains, shapes=shapes)
         self.cases += lstm_value_cases(self.spec, gains.input, seed, folded=self._folded)
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
-        self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = [
-            lambda: batch_sweep(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
-            lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
-        ]
+        self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
         self.amplified_cases = amplified_cases(self.spec, lengths=lengths, seed=seed) if self.amplified_models else []
         self.note_digest(digest(self.state))
         if model.spec is not None and model.spec != self.spec:
             self.notes.append("the file was exported from an LSTM with other arguments")
+
+    def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
+        return [
+            lambda: batch_sweep(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
+            lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
+        ]
 
     @property
     def _folded(self) -> bool:

@@ -61,6 +61,7 @@ def test_an_error_of_a_single_record_has_no_place(model, tmp_path):
         list(run_records(model, data.read(tmp_path / "x.npy")))
 
 
+@pytest.mark.filterwarnings("ignore:.* has a NaN:RuntimeWarning")
 def test_notes_come_once(model, tmp_path):
     notes: list[str] = []
     records = jsonl(tmp_path, '{"input": [[1, 2, 3, NaN]]}\n' * 3)

@@ -61,12 +61,14 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
     listener = _listen(settings)
     with contextlib.closing(listener):
         service = Service(files, settings, log)
+        logging.captureWarnings(True)  # such as that an input has a NaN
         try:
             service.repository.open_all()
             with _run_loop() as runner:
                 return runner.run(_serve(service, listener, started))
         finally:
             service.repository.close(wait=not service.running)
+            logging.captureWarnings(False)
 
 
 def _run_loop() -> asyncio.Runner:
@@ -79,7 +81,7 @@ def _run_loop() -> asyncio.Runner:
 
 async def _serve(service: Service, listener: socket.socket, started: Callable[[Addresses], object]) -> int:
     settings = service.settings
-    for name in ("uvicorn.error", "websockets.server", "grpc._cython.cygrpc"):
+    for name in ("uvicorn.error", "websockets.server", "grpc._cython.cygrpc", "py.warnings"):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.handlers = [ToLog(service.log)]

@@ -148,9 +148,9 @@ def test_batches_that_we_choose_keep_to_the_limits(tmp_path: Path, monkeypatch: 
         def __init__(self, session: Any) -> None:
             self._session = session
 
-        def run(self, names: Any, feeds: Mapping[str, np.ndarray]) -> Any:
+        def run(self, names: Any, feeds: Mapping[str, np.ndarray], options: Any) -> Any:
             rows.append(len(feeds["x"]))
-            return self._session.run(names, feeds)
+            return self._session.run(names, feeds, options)
 
     session = model.one_thread()
     monkeypatch.setattr(model, "one_thread", lambda: Noting(session))

@@ -231,3 +231,9 @@ def test_many_connections_that_are_dropped_harm_nobody(server: Server, lstm: Mod
     end = time.monotonic() + LONG
     while ask(server, "GET", "/v2/health/ready")[0] != 200:
         assert time.monotonic() < end
+
+
+def test_a_warning_is_an_event_of_the_log(server: Server) -> None:
+    assert ask(server, "POST", INFER, infer(["NaN", 2, 3, 4]))[0] == 200
+    assert all(line.startswith("{") for line in server.log.read_text(encoding="utf-8").splitlines())
+    assert any("input has a NaN" in event.get("message", "") for event in server.events())

@@ -75,10 +75,10 @@ class Fussy:
         self.session = session
         self.failure = failure
 
-    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> Any:
+    def run(self, names: list[str], feeds: dict[str, np.ndarray], options: Any) -> Any:
         if (feeds["input"][0, :, 0] == 9).any():
             raise self.failure
-        return self.session.run(names, feeds)
+        return self.session.run(names, feeds, options)
 
 
 @pytest.mark.parametrize(

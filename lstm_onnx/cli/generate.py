@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .child import exit_after_child
 from .options import json_option, report, seed_option
 from .params import FILE, by_name, name_pair, onnx_output, option
 
@@ -59,6 +60,7 @@ def generate(
     """
     from ..generation import make_generating
 
+    exit_after_child(file)
     token = int(pad) if pad is not None and pad.is_integer() else pad
     written = make_generating(file, output, input=feed[0], output=feed[1], pad=token, states=states or None, **options)
     report(written, as_json=as_json)

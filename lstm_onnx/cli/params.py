@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -150,6 +149,8 @@ def require_onnx_output(path: str) -> None:
         click.UsageError: it is stdout, or has the suffix of a source.
         FileError: it is not UTF-8.
     """
+    from pathlib import Path
+
     from ..atomic_io import require_utf8
 
     if path == "-":

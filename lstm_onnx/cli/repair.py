@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .child import exit_after_child
 from .options import json_option, report, seed_option
 from .params import FILE, onnx_output, option
 
@@ -21,4 +22,5 @@ def repair(file: str, output: str, seed: int, as_json: bool) -> None:
     """
     from ..repairs import repair as write_repaired
 
+    exit_after_child(file)
     report(write_repaired(file, output, seed=seed), as_json=as_json)

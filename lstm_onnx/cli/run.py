@@ -94,12 +94,14 @@ def run(
     goes on with the files that are missing.  --threads is that of each worker, 1 by default.
     """
     selected = [name.strip() for name in columns.split(",")] if columns else None
+    steps = chunk or (1 if stream else None)
     if engine == "ray":
         from .run_on_ray import run_on_ray
 
-        _require_absent("ray", {"--format": format_, "--size": size, "--json": as_json})
-        _require_absent("ray", {"--isolate": isolate is not None})
-        run_on_ray(file, data, output, address, selected, chunk or (1 if stream else None), provider, threads)
+        _require_absent(
+            "ray", {"--format": format_, "--size": size, "--json": as_json, "--isolate": isolate is not None}
+        )
+        run_on_ray(file, data, output, address, selected, steps, provider, threads)
         return
     _require_absent("local", {"--address": address})
     from dataclasses import replace

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .child import exit_after_child
 from .options import json_option, report, seed_option
 from .params import FILE, by_name, integer_by_name, onnx_output, option
 
@@ -54,4 +55,5 @@ def stream(
     """
     from ..streaming import make_streaming
 
+    exit_after_child(file)
     report(make_streaming(file, output, time=times or None, states=states or None, **options), as_json=as_json)

@@ -14,6 +14,9 @@ from lstm_onnx.cli import main
 MODELS = Path(__file__).parents[2] / "models"
 
 
+Invoke = Callable[..., tuple[int, str]]
+
+
 @dataclass(frozen=True)
 class Done:
     code: int
@@ -36,6 +39,17 @@ def run_cli(
         printed = capfd.readouterr()
         assert isinstance(left.value.code, int)
         return Done(left.value.code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def invoke(run_cli: Callable[..., Done]) -> Invoke:
+    """The same for what is printed to stdout and stderr together."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = run_cli(*arguments)
+        return done.code, done.out + done.err
 
     return run
 

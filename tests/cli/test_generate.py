@@ -7,23 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import lstm_onnx
 from lstm_onnx import ConfigError
-from lstm_onnx.cli import main as program
-from lstm_onnx.cli.group import cli
 from lstm_onnx.exporter.sources.config import load_config
 from tests.generation import steps
 
-assert program
-
-
-def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, list(arguments))
-    return (result.exit_code if result.exception is None or isinstance(result.exception, SystemExit) else 2), (
-        result.output + str(result.exception or "")
-    )
+from .conftest import Invoke
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +24,7 @@ def step(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_a_file_is_written_reported_checked_and_run(step: str, tmp_path: Path) -> None:
+def test_a_file_is_written_reported_checked_and_run(invoke: Invoke, step: str, tmp_path: Path) -> None:
     target = str(tmp_path / "g.onnx")
     options = ("--feed", "tokens=output", "--choose", "sample", "--top-k", "4", "--stop-token", "2", "--pad", "9")
     code, output = invoke("generate", step, "-o", target, *options, "--json")
@@ -68,7 +58,7 @@ def test_a_file_is_written_reported_checked_and_run(step: str, tmp_path: Path) -
         (("--feed", "tokens=output", "--top-k", "2"), 'top_k goes with choose = "sample"'),
     ],
 )
-def test_wrong_options(step: str, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_options(invoke: Invoke, step: str, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
     target = () if "-o" in options else ("-o", str(tmp_path / "g.onnx"))
     code, output = invoke("generate", step, *target, *options)
     assert code == 2
@@ -76,7 +66,7 @@ def test_wrong_options(step: str, options: tuple[str, ...], message: str, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_bench_compares_the_loop_with_its_step() -> None:
+def test_bench_compares_the_loop_with_its_step(invoke: Invoke) -> None:
     model = str(Path(__file__).parents[2] / "models" / "charlm_generate.toml")
     code, output = invoke("bench", model, "--rounds", "1", "--seconds", "0.1", "--threads", "1", "--json")
     assert code == 0, output

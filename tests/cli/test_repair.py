@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from lstm_onnx.cli import main as program
-from lstm_onnx.cli.group import cli
+from tests.hostile_files import ENDING, written
 from tests.repairs.loops import FEATURES, loop_file
 
-assert program
+from .conftest import Invoke
 
 
-def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, list(arguments))
-    return result.exit_code, result.output
-
-
-def test_a_file_is_written_and_reported(tmp_path: Path):
+def test_a_file_is_written_and_reported(invoke: Invoke, tmp_path: Path):
     source, target = str(loop_file(tmp_path / "a.onnx", "rnn")), str(tmp_path / "b.onnx")
     code, output = invoke("repair", source, "-o", target, "--json")
     assert code == 0
@@ -33,7 +27,7 @@ def test_a_file_is_written_and_reported(tmp_path: Path):
     assert "compared with the source in 4 runs" in output
 
 
-def test_the_other_commands_take_the_file(tmp_path: Path):
+def test_the_other_commands_take_the_file(invoke: Invoke, tmp_path: Path):
     source, target = str(loop_file(tmp_path / "a.onnx", "gru")), str(tmp_path / "b.onnx")
     assert invoke("repair", source, "-o", target)[0] == 0
     for file in (source, target):
@@ -46,6 +40,14 @@ def test_the_other_commands_take_the_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("output", ["-", "b.toml"])
-def test_an_output_that_is_no_model_is_refused(tmp_path: Path, output: str):
+def test_an_output_that_is_no_model_is_refused(invoke: Invoke, tmp_path: Path, output: str):
     source = loop_file(tmp_path / "a.onnx", "rnn")
     assert invoke("repair", str(source), "-o", output)[0] == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows it runs in this process")
+def test_a_file_that_ends_the_process_of_onnx_runtime_is_an_error(invoke: Invoke, tmp_path: Path):
+    code, output = invoke("repair", str(written(tmp_path, ENDING["RandomNormal of scale 0"]())), "-o", "out.onnx")
+    assert code == 2
+    assert "the child process that ran it ended the process (SIG" in output
+    assert not (tmp_path / "out.onnx").exists()

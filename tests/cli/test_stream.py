@@ -7,23 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from lstm_onnx.cli import main as program
-from lstm_onnx.cli.group import cli
 from tests.streaming.test_convert import conv_lstm, saved, weights
 
-assert program
+from .conftest import Invoke
 
 
-def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, list(arguments))
-    return (result.exit_code if result.exception is None or isinstance(result.exception, SystemExit) else 2), (
-        result.output + str(result.exception or "")
-    )
-
-
-def test_a_file_is_written_and_reported(tmp_path: Path) -> None:
+def test_a_file_is_written_and_reported(invoke: Invoke, tmp_path: Path) -> None:
     source, target = str(saved(conv_lstm((1, 1)), tmp_path / "m.onnx")), str(tmp_path / "s.onnx")
     code, output = invoke("stream", source, "-o", target, "--time", "x=2", "--max-delay", "1", "--json")
     assert code == 0
@@ -60,7 +50,7 @@ def test_a_file_is_written_and_reported(tmp_path: Path) -> None:
         (("-o", "-"), "is not written to stdout"),
     ],
 )
-def test_wrong_options(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_options(invoke: Invoke, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
     source = str(saved(conv_lstm((1, 1)), tmp_path / "m.onnx"))
     target = () if "-o" in options else ("-o", str(tmp_path / "s.onnx"))
     code, output = invoke("stream", source, *target, *options)

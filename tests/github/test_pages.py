@@ -28,9 +28,8 @@ def test_every_path_that_a_page_names_exists(page):
 
 
 def test_the_paths_are_found():
-    paths = paths_of("ARCHITECTURE.md")
-    assert {"lstm_onnx/exporter/module.py", "lstm_onnx/runtime/bindings.py", "lstm_onnx/docs"} <= set(paths)
-    assert len(paths) > 50
+    assert {"lstm_onnx/exporter", "lstm_onnx/docs"} <= set(paths_of("ARCHITECTURE.md"))
+    assert "lstm_onnx/data/formats.py" in paths_of("CONTRIBUTING.md")
 
 
 def test_the_diagram_has_every_package():

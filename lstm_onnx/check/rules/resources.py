@@ -188,10 +188,5 @@ def _never_ends(context: CheckContext, scope: Scope, node: NodeProto) -> bool:
     inner = next(scope.bodies(node), None)
     if body is None or inner is None or not body.output or len(body.input) < 2:
         return False
-    name = str(body.output[0].name)
-    for _ in range(len(body.node) + 1):
-        producer = inner.producer(name)
-        if producer is None or producer.op_type not in ("Identity", "Cast") or not producer.input:
-            break
-        name = str(producer.input[0])
+    name, _ = inner.source(str(body.output[0].name))
     return name == body.input[1].name or context.constant(inner, name) is not None

@@ -223,20 +223,9 @@ def tract_data_slice(context: CheckContext) -> Iterator[Finding]:
     """Slices up to a computed number."""
     for scope, node in context.nodes:
         if node.op_type == "Slice" and is_default(node.domain):
-            bounds = [name for name in node.input[1:3] if name and _is_data(scope, name, set())]
+            bounds = [name for name in node.input[1:3] if name and scope.data_sources(name)]
             if bounds:
                 yield TRACT_DATA_SLICE.violated(node, f"its bound {bounds[0]} depends on numbers of an input")
-
-
-def _is_data(scope: Scope, name: str, seen: set[str]) -> bool:
-    """Whether a value depends on the numbers in an input, and not on its shape alone."""
-    if name in seen:
-        return False
-    seen.add(name)
-    producer = scope.producer(name)
-    if producer is None:
-        return name in scope.top.inputs
-    return producer.op_type not in ("Shape", "Size") and any(_is_data(scope, each, seen) for each in producer.input)
 
 
 @applies(TRACT_ZEROS)

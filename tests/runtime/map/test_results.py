@@ -78,6 +78,7 @@ def test_tensors_and_lists(models: dict[str, Model]) -> None:
         assert_alike((np.asarray(result[0]), [np.asarray(state) for state in result[1]]), model(x))
 
 
+@pytest.mark.filterwarnings("ignore:.* has a NaN:RuntimeWarning")
 def test_nan_stays_in_its_sequence(models: dict[str, Model]) -> None:
     for name in ("bidirectional_stack_lengths", "projected_lengths"):
         sequences = drawn(16)

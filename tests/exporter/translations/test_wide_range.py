@@ -90,6 +90,7 @@ def test_functions_are_pytorchs(name: str, file: Made, pairs: tuple[Tensor, Tens
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=0 if name in SMALL else tolerance)
 
 
+@pytest.mark.filterwarnings("ignore:.*has a NaN or an infinity")  # its LSTM reads them, too
 def test_infinities_are_pytorchs(file: Made) -> None:
     """Of the logarithms and of remainders; PyTorch's inf // 2 is NaN."""
     numbers = (math.inf, -math.inf, math.nan, 0.0, 2.5)

@@ -13,6 +13,7 @@ from .batch_axes import TIME, batch_name
 from .bindings import Key
 from .call import call
 from .conversion import ToCallerType, to_numpy
+from .providers import runs_operator
 from .streamable import stream_inputs
 from .tensor_info import ValueInfo, require_known_names
 
@@ -152,7 +153,7 @@ class ChunkedSteps:
         """Find the outputs without a time axis where no chunk has followed on states that were restored.
 
         Raises:
-            InputError: they depend on another input as well.
+            InputError: they depend on another input as well, or are not known after a call without steps.
             RunError: ONNX Runtime failed.
         """
         if not self._restored:
@@ -160,15 +161,23 @@ class ChunkedSteps:
         unknown = [name for name, time in self._streaming.outputs.items() if time is None and name not in self._still]
         if unknown:
             missing = [name for name in self._other_names if name not in self._others]
-            if missing:
+            # A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
+            unsafe = self._streaming.last is None and runs_operator(self.model.session, "GRU")
+            results = {} if missing or unsafe else self._without_steps(states, last=0)
+            # An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
+            kept = all(
+                np.array_equal(results[after], states[name], equal_nan=True)
+                for name, after in self.model.states.items()
+                if after in results
+            )
+            if not results or not kept:
+                depends = f"it depends on {missing[0]}, and " if missing else ""
                 raise InputError(
-                    f"{unknown[0]} is not known: it depends on {missing[0]}, and no chunk has followed on the state "
-                    "that was set",
+                    f"{unknown[0]} is not known: {depends}no chunk has followed on the state that was set",
                     hint="feed a chunk first",
                     path=self.model.path,
                     name=unknown[0],
                 )
-            results = self._without_steps(states, last=0)
             self._still |= {name: results[name] for name in unknown}
 
     def converted(self, results: Arrays) -> dict[str, Any]:

@@ -317,6 +317,11 @@ def placements(session: Any) -> list[Placement]:
     ]
 
 
+def runs_operator(session: Any, name: str) -> bool:
+    """Whether an open session has a node with this operator."""
+    return any(node.op_type == name for node in placements(session))
+
+
 @cache
 def operator_versions() -> Mapping[tuple[str, str], frozenset[int]]:
     """The operators of this ONNX Runtime, by domain ("" is ONNX's own) and name, with the opsets of their versions.

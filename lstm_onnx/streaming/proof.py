@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -112,6 +113,8 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     stream.state = {**stream.state, **states}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in streaming.outputs}
     start = 0
+    if streaming.last is None:  # what has no time axis may not be known before the first step
+        cut = list(itertools.dropwhile(lambda size: size == 0, cut))
     for size in cut:
         chunk = {
             name: np.take(array, range(start, start + size), streaming.time[name]) if name in streaming.time else array

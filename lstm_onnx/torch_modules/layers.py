@@ -122,8 +122,11 @@ def _linear(graph: FileGraph, node: NodeProto) -> Layer | None:
     path = scope or ("" if graph.own else _owner(bias_name, "bias") or _plain(str(node.name)))
     if not path or bias_name.rpartition(".")[0].startswith(f"{path}.") or _owner(bias_name, "in_proj_bias") == path:
         # Code that calls functional.linear.
-        stored = bias_name.replace("bias", "weight") if bias_name else f"{node.name}/transposed"
-        stored = _transposed(graph, weight) or stored
+        # Others' nodes may share a name, or have none; their matrices do not.
+        fallback = f"{node.name if graph.own else input_of(node, 1)}/transposed"
+        named = bias_name.replace("bias", "weight")
+        taken = named == bias_name or (named in graph.arrays and not graph.own)
+        stored = _transposed(graph, weight) or (fallback if taken else named)
         inputs = (input_of(node, 0), stored, *([bias_name] if bias_name else []))
         return Layer("", None, OperatorStep(LINEAR, inputs, (output,), {}, scope), nodes, stored={stored: weight.T})
     module = _made(nn.Linear, *weight.shape, bias=bias is not None, dtype=weight.dtype)

@@ -198,10 +198,9 @@ def _only_states(program: Program, name: str) -> bool:
 
 def _outputs(names: Sequence[str], file: ConvertedFile) -> Outputs:
     """``output`` is a tensor, ``output.0`` and ``output.1`` are a tuple, other names are a dict's keys."""
-    if not file.graph.own and len(names) == 1:
-        return Outputs(names[0])
+    by_name = Outputs(items=tuple((name, Outputs(name)) for name in names))
     if not file.graph.own:
-        return Outputs(items=tuple((name, Outputs(name)) for name in names))
+        return Outputs(names[0]) if len(names) == 1 else by_name
     tree: dict[str, Any] = {}
     for name in names:
         *owners, last = name.split(".")
@@ -209,11 +208,9 @@ def _outputs(names: Sequence[str], file: ConvertedFile) -> Outputs:
         for owner in owners:
             at = at.setdefault(owner, {})
             if not isinstance(at, dict):
-                return Outputs(items=tuple((name, Outputs(name)) for name in names))
+                return by_name
         at[last] = name
-    if list(tree) == ["output"]:
-        return _arranged(tree["output"])
-    return _arranged(tree)
+    return _arranged(tree["output"] if list(tree) == ["output"] else tree)
 
 
 def _arranged(tree: Mapping[str, Any] | str) -> Outputs:

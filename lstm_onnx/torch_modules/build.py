@@ -173,15 +173,17 @@ def _states(file: ConvertedFile, program: Program, module: nn.Module, names: set
         after = file.metadata.states.get(name)
         if after is None:
             raise ModelError(f"its input {name} is neither an argument of the exported module nor a state")
-        sizes: list[int | tuple[str, int]] = []
-        for dim in shape_of(values[name].type) or ():
-            if isinstance(dim, str) and dim not in axes:
-                raise ModelError(f"the size of the axis {dim} of the state {name} is not known from the other inputs")
-            sizes.append(axes[dim] if isinstance(dim, str) else int(dim or 0))
         initial = file.metadata.initial.get(name)
         kept = "" if initial is None else buffer(module, f"initial_{name.replace('.', '_')}", torch_array(initial))
+        optional = not kept and _only_states(program, name)
+        sizes: list[int | tuple[str, int]] = []
+        for place, dim in enumerate(shape_of(values[name].type) or ()):
+            if not isinstance(dim, int) and dim not in axes and not optional:
+                axis = dim or place
+                raise ModelError(f"the size of the axis {axis} of the state {name} is not known from the other inputs")
+            sizes.append(dim if isinstance(dim, int) else axes.get(dim or "", 0))
         dtype: torch.dtype = torch_dtype(values[name].type.tensor_type.elem_type)
-        found[name] = StateInput(after, tuple(sizes), dtype, kept, not kept and _only_states(program, name))
+        found[name] = StateInput(after, tuple(sizes), dtype, kept, optional)
     return found
 
 

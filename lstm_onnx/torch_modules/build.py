@@ -179,8 +179,10 @@ def _states(file: ConvertedFile, program: Program, module: nn.Module, names: set
         sizes: list[int | tuple[str, int]] = []
         for place, dim in enumerate(shape_of(values[name].type) or ()):
             if not isinstance(dim, int) and dim not in axes and not optional:
-                axis = dim or place
-                raise ModelError(f"the size of the axis {axis} of the state {name} is not known from the other inputs")
+                missing = dim or place
+                raise ModelError(
+                    f"the size of the axis {missing} of the state {name} is not known from the other inputs"
+                )
             sizes.append(dim if isinstance(dim, int) else axes.get(dim or "", 0))
         dtype: torch.dtype = torch_dtype(values[name].type.tensor_type.elem_type)
         found[name] = StateInput(after, tuple(sizes), dtype, kept, optional)

@@ -50,10 +50,10 @@ class StreamingResult:
         """What was written and how it streams, for people."""
         s = self.streaming
         lines = [
-            f"{one_line(self.path)}: {self.num_bytes:,} bytes, takes {one_line(self.source)}'s sequences in chunks"
+            f"{one_line(self.path)}: {self.num_bytes:,} bytes, takes {one_line(self.source)}'s sequences in chunks",
+            f"delay: {_steps(s.delay)} of the output; hop: {_steps(s.hop)} of the input",
+            f"states: {', '.join(map(one_line, self.states))}",
         ]
-        lines.append(f"delay: {_steps(s.delay)} of the output; hop: {_steps(s.hop)} of the input")
-        lines.append(f"states: {', '.join(map(one_line, self.states))}")
         if s.chunk > 1:
             lines.append(f"chunks: multiples of {s.chunk} steps")
         elif s.multiple > 1:

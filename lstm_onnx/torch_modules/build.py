@@ -173,15 +173,19 @@ def _states(file: ConvertedFile, program: Program, module: nn.Module, names: set
         after = file.metadata.states.get(name)
         if after is None:
             raise ModelError(f"its input {name} is neither an argument of the exported module nor a state")
-        sizes: list[int | tuple[str, int]] = []
-        for dim in shape_of(values[name].type) or ():
-            if isinstance(dim, str) and dim not in axes:
-                raise ModelError(f"the size of the axis {dim} of the state {name} is not known from the other inputs")
-            sizes.append(axes[dim] if isinstance(dim, str) else int(dim or 0))
         initial = file.metadata.initial.get(name)
         kept = "" if initial is None else buffer(module, f"initial_{name.replace('.', '_')}", torch_array(initial))
+        optional = not kept and _only_states(program, name)
+        sizes: list[int | tuple[str, int]] = []
+        for place, dim in enumerate(shape_of(values[name].type) or ()):
+            if not isinstance(dim, int) and dim not in axes and not optional:
+                missing = dim or place
+                raise ModelError(
+                    f"the size of the axis {missing} of the state {name} is not known from the other inputs"
+                )
+            sizes.append(dim if isinstance(dim, int) else axes.get(dim or "", 0))
         dtype: torch.dtype = torch_dtype(values[name].type.tensor_type.elem_type)
-        found[name] = StateInput(after, tuple(sizes), dtype, kept, not kept and _only_states(program, name))
+        found[name] = StateInput(after, tuple(sizes), dtype, kept, optional)
     return found
 
 
@@ -198,10 +202,9 @@ def _only_states(program: Program, name: str) -> bool:
 
 def _outputs(names: Sequence[str], file: ConvertedFile) -> Outputs:
     """``output`` is a tensor, ``output.0`` and ``output.1`` are a tuple, other names are a dict's keys."""
-    if not file.graph.own and len(names) == 1:
-        return Outputs(names[0])
+    by_name = Outputs(items=tuple((name, Outputs(name)) for name in names))
     if not file.graph.own:
-        return Outputs(items=tuple((name, Outputs(name)) for name in names))
+        return Outputs(names[0]) if len(names) == 1 else by_name
     tree: dict[str, Any] = {}
     for name in names:
         *owners, last = name.split(".")
@@ -209,11 +212,9 @@ def _outputs(names: Sequence[str], file: ConvertedFile) -> Outputs:
         for owner in owners:
             at = at.setdefault(owner, {})
             if not isinstance(at, dict):
-                return Outputs(items=tuple((name, Outputs(name)) for name in names))
+                return by_name
         at[last] = name
-    if list(tree) == ["output"]:
-        return _arranged(tree["output"])
-    return _arranged(tree)
+    return _arranged(tree["output"] if list(tree) == ["output"] else tree)
 
 
 def _arranged(tree: Mapping[str, Any] | str) -> Outputs:

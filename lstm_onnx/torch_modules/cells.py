@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from onnx import NodeProto
 from torch import nn
 
 from ..onnxgraph.recurrent import input_of
 from ..spec import RNNSpec
-from .graph import FileGraph, torch_array
+from .graph import FileGraph, new_layer, torch_array
 from .program import CellStep
 from .stacks import Stack
 
@@ -73,9 +72,7 @@ def _own(graph: FileGraph, stack: Stack, node: NodeProto | None, op_type: str) -
 def _module(stack: Stack) -> nn.Module:
     spec = stack.spec
     keywords: dict[str, Any] = {"nonlinearity": spec.nonlinearity} if isinstance(spec, RNNSpec) else {}
-    with torch.random.fork_rng(devices=[]):
-        module: nn.Module = _KINDS[spec.op_type](
-            spec.input_size, spec.hidden_size, spec.bias, dtype=getattr(torch, spec.dtype), **keywords
-        )
+    sizes = spec.input_size, spec.hidden_size, spec.bias
+    module = new_layer(_KINDS[spec.op_type], *sizes, dtype=spec.dtype, **keywords)
     module.load_state_dict({name.removesuffix("_l0"): torch_array(array) for name, array in stack.state.items()})
     return module.eval()

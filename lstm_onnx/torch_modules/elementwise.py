@@ -116,10 +116,6 @@ def _where(inputs: list[Value], _: Attributes) -> Any:
     return torch.where(tensor(condition), a, b)
 
 
-def _cast(inputs: list[Value], attributes: Attributes) -> Any:
-    return cast_to(inputs[0], torch_dtype(attributes["to"]))
-
-
 def cast_to(value: Value, dtype: torch.dtype) -> Any:
     """A value as of a dtype; integers that stay integers stay Python's."""
     if is_host(value) and dtype == torch.int64 and not isinstance(value, (bool, float)):
@@ -132,10 +128,6 @@ def torch_dtype(elem_type: int) -> torch.dtype:
     dtype = getattr(torch, str(helper.tensor_dtype_to_np_dtype(elem_type)), None)
     assert isinstance(dtype, torch.dtype)  # noqa: S101 - `unsupported` names the others before anything runs
     return dtype
-
-
-def _cast_like(inputs: list[Value], _: Attributes) -> Any:
-    return cast_to(inputs[0], tensor(inputs[1]).dtype)
 
 
 def _clip(inputs: list[Value], attributes: Attributes) -> Any:
@@ -185,8 +177,8 @@ def _prelu(inputs: list[Value], _: Attributes) -> Any:
 ELEMENTWISE: dict[str, Operator] = {
     **{name: _binary(function, sizes=name in _SIZES) for name, function in _ARITHMETIC.items()},
     **{name: _unary(function) for name, function in _UNARY.items()},
-    "Cast": _cast,
-    "CastLike": _cast_like,
+    "Cast": lambda inputs, attributes: cast_to(inputs[0], torch_dtype(attributes["to"])),
+    "CastLike": lambda inputs, _: cast_to(inputs[0], tensor(inputs[1]).dtype),
     "Celu": _activation(functional.celu, 1.0),
     "Clip": _clip,
     "Div": _binary(_divide, sizes=True),

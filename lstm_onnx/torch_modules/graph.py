@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
+from torch import nn
 
 from ..errors import ModelError
 from ..metadata import Metadata
@@ -198,6 +199,13 @@ def attribute_values(node: NodeProto) -> dict[str, Any]:
 def _decimal(value: float) -> float:
     """The shortest number that is the same in float32, as which attributes are stored: 1e-05."""
     return float(str(np.float32(value)))
+
+
+def new_layer(kind: Any, *arguments: Any, dtype: np.dtype[Any] | str, **keywords: Any) -> nn.Module:
+    """A new module; the caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        module: nn.Module = kind(*arguments, dtype=getattr(torch, str(dtype)), **keywords)
+    return module
 
 
 def torch_array(array: np.ndarray) -> torch.Tensor:

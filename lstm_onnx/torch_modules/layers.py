@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from onnx import NodeProto
 from torch import nn
 
 from ..onnxgraph.recurrent import input_of
-from .graph import FileGraph, attribute_values, torch_array
+from .graph import FileGraph, attribute_values, new_layer, torch_array
 from .products import padding_of
 from .program import LINEAR, ModuleStep, OperatorStep
 
@@ -101,13 +100,6 @@ def _with(module: nn.Module, arrays: Mapping[str, np.ndarray | None]) -> nn.Modu
     return module
 
 
-def _made(kind: Any, *arguments: Any, dtype: np.dtype[Any], **keywords: Any) -> nn.Module:
-    """A new module; the caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        module: nn.Module = kind(*arguments, dtype=getattr(torch, str(dtype)), **keywords)
-    return module
-
-
 def _linear(graph: FileGraph, node: NodeProto) -> Layer | None:
     """A MatMul with a stored matrix, and the Add of its bias."""
     weight = _array(graph, node, 1, 2)
@@ -129,7 +121,7 @@ def _linear(graph: FileGraph, node: NodeProto) -> Layer | None:
         stored = _transposed(graph, weight) or (fallback if taken else named)
         inputs = (input_of(node, 0), stored, *([bias_name] if bias_name else []))
         return Layer("", None, OperatorStep(LINEAR, inputs, (output,), {}, scope), nodes, stored={stored: weight.T})
-    module = _made(nn.Linear, *weight.shape, bias=bias is not None, dtype=weight.dtype)
+    module = new_layer(nn.Linear, *weight.shape, bias=bias is not None, dtype=weight.dtype)
     _with(module, {"weight": weight.T, "bias": bias})
     tied = _transposed(graph, weight) if graph.own else None
     return _called(path, module, node, nodes, {"weight": tied or f"{path}.weight"})
@@ -177,7 +169,7 @@ def _gemm(graph: FileGraph, node: NodeProto) -> Layer | None:
     path = scope_of(graph, node) if graph.own else owner or _plain(str(node.name))
     if not path or (owner or "").startswith(f"{path}.") or (graph.own and owner is None):
         return None  # code that calls functional.linear
-    module = _made(nn.Linear, *weight.shape[::-1], bias=bias is not None, dtype=weight.dtype)
+    module = new_layer(nn.Linear, *weight.shape[::-1], bias=bias is not None, dtype=weight.dtype)
     return _called(path, _with(module, {"weight": weight, "bias": bias}), node, (node,), {"weight": name})
 
 
@@ -187,7 +179,7 @@ def _embedding(graph: FileGraph, node: NodeProto) -> Layer | None:
     path = _place(graph, node, input_of(node, 0))
     if weight is None or path is None or attribute_values(node).get("axis", 0) or input_of(node, 1) in graph.arrays:
         return None
-    module = _with(_made(nn.Embedding, *weight.shape, dtype=weight.dtype), {"weight": weight})
+    module = _with(new_layer(nn.Embedding, *weight.shape, dtype=weight.dtype), {"weight": weight})
     step = ModuleStep("", input_of(node, 1), str(node.output[0]))
     return Layer(path, module.eval(), step, (node,), {"weight": input_of(node, 0)})
 
@@ -202,7 +194,7 @@ def _layer_norm(graph: FileGraph, node: NodeProto) -> Layer | None:
     if input_of(node, 2) and (bias is None or bias.shape != weight.shape):
         return None
     eps = attributes.get("epsilon", 1e-5)
-    module = _made(nn.LayerNorm, weight.shape, eps, bias=bias is not None, dtype=weight.dtype)
+    module = new_layer(nn.LayerNorm, weight.shape, eps, bias=bias is not None, dtype=weight.dtype)
     names = {"weight": input_of(node, 1), **({"bias": input_of(node, 2)} if bias is not None else {})}
     return _called(path, _with(module, {"weight": weight, "bias": bias}), node, (node,), names)
 
@@ -220,7 +212,7 @@ def _conv(graph: FileGraph, node: NodeProto) -> Layer | None:
     if before != after:
         return None
     group = attributes.get("group", 1)
-    module = _made(
+    module = new_layer(
         _CONVOLUTIONS[axes - 1],
         weight.shape[1] * group,
         weight.shape[0],
@@ -244,7 +236,7 @@ def _batch_norm(graph: FileGraph, node: NodeProto) -> Layer | None:
     path = path or _plain(str(node.name)) or "batch_norm"
     values = attribute_values(node)
     eps, momentum = values.get("epsilon", 1e-5), 1 - values.get("momentum", 0.9)
-    module = _made(BatchNorm, len(weight), eps, momentum, dtype=weight.dtype)
+    module = new_layer(BatchNorm, len(weight), eps, momentum, dtype=weight.dtype)
     arrays = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
     return _called(path, _with(module, arrays), node, (node,), {})
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..exporter.call.structure import arguments_of, constants, take_apart
+from ..exporter.call.structure import POSITIONAL, Argument, arguments_of, constants, take_apart
 from .program import Program, Scope
 from .values import tensor
 
@@ -138,7 +138,7 @@ def _tensors(interface: Interface, bound: inspect.BoundArguments) -> dict[str, T
     found: dict[str, Tensor] = {}
     for name, _, value in arguments_of(bound):
         node = take_apart(value, name, lambda place, tensor, _: found.update({place: tensor}))
-        given = tuple(constants((_argument(name, node),)))
+        given = tuple(constants((Argument(name, POSITIONAL, node),)))
         wanted = interface.fixed.get(name, ())
         if given != wanted:
             raise InputError(
@@ -149,9 +149,3 @@ def _tensors(interface: Interface, bound: inspect.BoundArguments) -> dict[str, T
     if missing:
         raise InputError(f"{', '.join(missing)} is missing; the module takes {', '.join(interface.inputs)}")
     return found
-
-
-def _argument(name: str, node: Any) -> Any:
-    from ..exporter.call.structure import POSITIONAL, Argument
-
-    return Argument(name, POSITIONAL, node)

@@ -13,11 +13,6 @@ from .elementwise import Attributes, Operator
 from .values import Value, integer, integers, tensor, tensors
 
 
-def _matmul(inputs: list[Value], _: Attributes) -> Any:
-    a, b = tensors(inputs)
-    return torch.matmul(a, b)
-
-
 def linear(inputs: list[Value], _: Attributes) -> Any:
     """``functional.linear`` of an input, a weight ``(out, in)`` and, where there is one, a bias."""
     x, weight, *bias = tensors(inputs)
@@ -33,10 +28,6 @@ def _gemm(inputs: list[Value], attributes: Attributes) -> Any:
     product = a @ (b.transpose(0, 1) if attributes.get("transB") else b)
     product = product if alpha == 1.0 else product * alpha
     return product + (bias[0] if beta == 1.0 else bias[0] * beta) if bias else product
-
-
-def _einsum(inputs: list[Value], attributes: Attributes) -> Any:
-    return torch.einsum(attributes["equation"], *tensors(inputs))
 
 
 def padding_of(attributes: Attributes, axes: int) -> tuple[list[int], list[int]]:
@@ -224,7 +215,7 @@ PRODUCTS: dict[str, Operator] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "CumSum": _cumulative_sum,
-    "Einsum": _einsum,
+    "Einsum": lambda inputs, attributes: torch.einsum(attributes["equation"], *tensors(inputs)),
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool(torch.mean),
     "GlobalMaxPool": _global_pool(torch.amax),
@@ -233,7 +224,7 @@ PRODUCTS: dict[str, Operator] = {
     "LayerNormalization": _layer_norm,
     "LogSoftmax": _softmax(torch.log_softmax),
     "LpNormalization": _lp_normalization,
-    "MatMul": _matmul,
+    "MatMul": lambda inputs, _: torch.matmul(*tensors(inputs)),
     "MaxPool": _max_pool,
     "RMSNormalization": _rms_norm,
     "ReduceL1": _reduction(_norm(1)),

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..exporter.kept_digest import keep_folds
 from ..exporter.weights import GATE_ORDER, Array, LayerWeights
 from ..spec import GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, direction_suffixes
-from .graph import torch_array
+from .graph import new_layer, torch_array
 
 
 def state_of_layers(spec: RecurrentSpec, layers: Sequence[LayerWeights]) -> dict[str, Array]:
@@ -45,11 +44,9 @@ def recurrent_module(spec: RecurrentSpec, state: Mapping[str, Array], folds: Seq
         state: its parameters.
         folds: of a file with folded projections, the stored products (see `kept_digest.keep_folds`).
     """
-    arguments: dict[str, Any] = {name: getattr(spec, name) for name in spec.__dataclass_fields__ if name != "dtype"}
     kinds: Mapping[type[RecurrentSpec], type[nn.Module]] = {LSTMSpec: nn.LSTM, GRUSpec: nn.GRU, RNNSpec: nn.RNN}
-    kind: Any = kinds[type(spec)]
-    with torch.random.fork_rng(devices=[]):
-        module: nn.Module = kind(**arguments, dtype=getattr(torch, spec.dtype))
+    arguments: dict[str, Any] = {name: getattr(spec, name) for name in spec.__dataclass_fields__}
+    module = new_layer(kinds[type(spec)], **arguments)
     module.load_state_dict({name: torch_array(array) for name, array in state.items()})
     keep_folds(module, state, folds)
     return module.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -16,13 +17,7 @@ _OPEN_END = 2**31 - 1
 
 
 def _shape(inputs: list[Value], attributes: Attributes) -> Any:
-    sizes = list(tensor(inputs[0]).shape)
-    end = attributes.get("end")
-    return sizes[attributes.get("start", 0) : end]
-
-
-def _size(inputs: list[Value], _: Attributes) -> Any:
-    return tensor(inputs[0]).numel()
+    return list(tensor(inputs[0]).shape)[attributes.get("start", 0) : attributes.get("end")]
 
 
 def _reshape(inputs: list[Value], attributes: Attributes) -> Any:
@@ -84,10 +79,7 @@ def _transpose(inputs: list[Value], attributes: Attributes) -> Any:
 def _flatten(inputs: list[Value], attributes: Attributes) -> Any:
     x, axis = tensor(inputs[0]), attributes.get("axis", 1)
     axis = axis + x.dim() if axis < 0 else axis
-    rows = 1
-    for size in x.shape[:axis]:
-        rows = rows * size
-    return x.reshape(rows, -1) if axis else x.reshape(1, -1)
+    return x.reshape(prod(x.shape[:axis]), -1)
 
 
 def _concat(inputs: list[Value], attributes: Attributes) -> Any:
@@ -202,17 +194,11 @@ def _expand(inputs: list[Value], _: Attributes) -> Any:
     return x.expand(sizes)
 
 
-def _tile(inputs: list[Value], _: Attributes) -> Any:
-    return tensor(inputs[0]).repeat(integers(inputs[1]))
-
-
 def _constant_of_shape(inputs: list[Value], attributes: Attributes) -> Any:
-    value = attributes.get("value")
-    sizes = integers(inputs[0])
-    fill = value.reshape(-1)[0].item() if isinstance(value, Tensor) else 0.0
-    like = torch.empty(0, dtype=value.dtype if isinstance(value, Tensor) else torch.float32)
+    value = attributes.get("value", torch.zeros(1))
+    sizes, fill = integers(inputs[0]), value.reshape(-1)[0].item()
     # An export writes new_zeros as this operator, unlike torch.zeros.
-    return torch.full(sizes, fill, dtype=like.dtype) if fill else like.new_zeros(sizes)
+    return torch.full(sizes, fill, dtype=value.dtype) if fill else torch.empty(0, dtype=value.dtype).new_zeros(sizes)
 
 
 def _range(inputs: list[Value], _: Attributes) -> Any:
@@ -252,18 +238,10 @@ def _padded_entries(x: Tensor, axis: int, ends: tuple[Any, Any], kind: str) -> T
     return (size - 1) - ((size - 1) - entries.abs()).abs()
 
 
-def _identity(inputs: list[Value], _: Attributes) -> Any:
-    return inputs[0]
-
-
 def _copy(inputs: list[Value], _: Attributes) -> Any:
     """Dropout of a trained model: the value as it is, and a mask of ones."""
     x = tensor(inputs[0])
     return x, torch.ones_like(x, dtype=torch.bool)
-
-
-def _non_zero(inputs: list[Value], _: Attributes) -> Any:
-    return torch.nonzero(tensor(inputs[0])).transpose(0, 1)
 
 
 def _one_hot(inputs: list[Value], attributes: Attributes) -> Any:
@@ -314,8 +292,8 @@ SHAPES: dict[str, Operator] = {
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
-    "Identity": _identity,
-    "NonZero": _non_zero,
+    "Identity": lambda inputs, _: inputs[0],
+    "NonZero": lambda inputs, _: torch.nonzero(tensor(inputs[0])).transpose(0, 1),
     "OneHot": _one_hot,
     "Pad": _pad,
     "Range": _range,
@@ -324,11 +302,11 @@ SHAPES: dict[str, Operator] = {
     "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
     "Shape": _shape,
-    "Size": _size,
+    "Size": lambda inputs, _: tensor(inputs[0]).numel(),
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
-    "Tile": _tile,
+    "Tile": lambda inputs, _: tensor(inputs[0]).repeat(integers(inputs[1])),
     "Transpose": _transpose,
     "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,

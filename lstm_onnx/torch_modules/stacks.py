@@ -6,6 +6,7 @@ very nodes that the file has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,6 @@ from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, RecurrentLayer, input_of
 from ..spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec
 from .graph import FileGraph, attribute_values
 from .recurrent_weights import state_of_layers
-
-_FIRST = ("l0/LSTM", "l0/GRU", "l0/RNN", "l0/Scan")
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,10 @@ class Stack:
 def stacks_of(graph: FileGraph) -> Iterator[Stack]:
     """The stacks in a graph that lstm-onnx wrote."""
     for node in graph.nodes:
-        name = str(node.name)
-        if name.endswith(_FIRST):
-            found = _Reader(graph, name[: -len(next(end for end in _FIRST if name.endswith(end)))], node).stack()
-            if found is not None:
-                yield found
+        prefix = re.fullmatch(r"(.*)l0/(?:LSTM|GRU|RNN|Scan)", str(node.name), re.DOTALL)
+        found = _Reader(graph, prefix[1], node).stack() if prefix else None
+        if found is not None:
+            yield found
 
 
 class _Reader:
@@ -87,11 +85,9 @@ class _Reader:
         if not self.layers:
             return None
         try:
-            weights = [self._weights(layer) for layer in self.layers]
-            found = self._stack(weights)
+            return self._stack([self._weights(layer) for layer in self.layers])
         except (KeyError, IndexError, ValueError, StopIteration):  # names without what belongs to them
             return None
-        return found
 
     def _stack(self, weights: list[LayerWeights]) -> Stack | None:
         graph, prefix, first = self.graph, self.prefix, self.layers[0]

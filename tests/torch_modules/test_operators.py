@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import lstm_onnx
+from lstm_onnx.metadata import Metadata
 from tests.repairs.loops import FEATURES, loop_file
 
 RNG = np.random.default_rng(7)
@@ -169,6 +170,18 @@ def test_sizes_below_zero_are_divided_towards_zero(tmp_path: Path):
     graph = helper.make_graph(nodes, "g", [value], [helper.make_empty_tensor_value_info("y")], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
     assert lstm_onnx.to_torch(tmp_path / "m.onnx")(torch.zeros(2, 4)).shape == (2, 1)
+
+
+def test_a_state_whose_size_follows_from_no_input_is_refused(tmp_path: Path):
+    shapes = {"x": ("batch", 3), "s": (None, 3)}
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    outputs = [helper.make_empty_tensor_value_info("y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "s"], ["y"])], "g", values, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, Metadata(states={"s": "y"}).to_metadata())
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(lstm_onnx.ModelError, match="the axis 0 of the state s is not known from the other inputs"):
+        lstm_onnx.to_torch(tmp_path / "m.onnx")
 
 
 def layer_file(path: Path, op_type: str, *, lengths: bool = False, states: bool = False, **attributes: Any) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..call import Call, operator
-from ..fact import Axis, Fact, axis_of, join, length
+from ..fact import Fact, axis_of, join, length
 from ..size import Size
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -48,13 +48,8 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
         return replace(fact, numbers=None)
     gone = {axis + fact.rank if axis < 0 else axis for axis in asked}
     keep = bool(call.attributes.get("keepdims", 1))
-    axes: list[Axis] = []
-    for place, axis in enumerate(fact.axes):
-        if place not in gone:
-            axes.append(axis)
-        elif keep:
-            axes.append(())
-    return replace(fact, axes=tuple(axes), numbers=None, sized=fact.depends_on_sizes)
+    axes = tuple(() if place in gone else axis for place, axis in enumerate(fact.axes) if keep or place not in gone)
+    return replace(fact, axes=axes, numbers=None, sized=fact.depends_on_sizes)
 
 
 def _from(axis: int, rank: int) -> range:

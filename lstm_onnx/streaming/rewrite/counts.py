@@ -7,7 +7,6 @@ are decided by a finite range of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -248,11 +247,9 @@ def total_multiple(counts: list[Count]) -> int | None:
     start = max(count.settled for count in counts)
     base = -(-start // period) * period + period
     fits = [len({count.total(base + m) for count in counts}) == 1 for m in range(period)]
-    for k in _divisors(period):
-        # Shorter sequences than `start` are those of which the whole model makes nothing, or refuses them.
-        if all(fits[m] for m in range(0, period, k)):
-            return k
-    return None
+    # Shorter sequences than `start` are those of which the whole model makes nothing, or refuses them.
+    divisors = (k for k in range(1, period + 1) if period % k == 0)
+    return next((k for k in divisors if all(fits[::k])), None)
 
 
 def largest_lead(ahead: Count, behind: Count) -> int:
@@ -268,7 +265,3 @@ def largest_rest(count: Count) -> int:
 def least_rest(count: Count) -> int:
     """The steps that come only once the input has ended, however long it is."""
     return min(count.total(m) - count.available(m) for m in span(count))
-
-
-def _divisors(number: int) -> Iterator[int]:
-    return (k for k in range(1, number + 1) if number % k == 0)

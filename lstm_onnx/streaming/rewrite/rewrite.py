@@ -55,12 +55,13 @@ def rewrite(
     opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
+    source = Source(model, initializers, time, states)
     try:
-        return _Rewrite(model, initializers, time, states, opset, ending=False, chunk=chunk).result()
+        return _Rewrite(source, opset, ending=False, chunk=chunk).result()
     except NeedsEndError:
         if chunk is not None:
             raise RefusedError(*_NOT_STEADY) from None
-        return _Rewrite(model, initializers, time, states, opset, ending=True).result()
+        return _Rewrite(source, opset, ending=True).result()
 
 
 def _require_steady(counts: Sequence[Count], chunk: int) -> None:
@@ -77,56 +78,46 @@ def _require_steady(counts: Sequence[Count], chunk: int) -> None:
 class _Rewrite:
     """One pass over a graph, for graphs with or without the input `last`."""
 
-    def __init__(
-        self,
-        model: ModelProto,
-        initializers: Mapping[str, np.ndarray],
-        time: Mapping[str, int],
-        states: Mapping[str, str],
-        opset: int,
-        *,
-        ending: bool,
-        chunk: int | None = None,
-    ) -> None:
-        self.model = model
-        self.chunk = chunk
-        self.initializers = dict(initializers)
-        self.time = dict(time)
-        self.states = dict(states)
-        self.source = source = Source(model, self.initializers, self.time, self.states)
-        self.inputs, self.axis_name = source.inputs, source.axis_name
-        graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(time.items())))
+    def __init__(self, source: Source, opset: int, *, ending: bool, chunk: int | None = None) -> None:
+        self.source, self.chunk = source, chunk
+        graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
-        outputs = frozenset(value.name for value in model.graph.output)
-        self.p = Rewriter(graph, Lengths(self.axis_name), source.inferred(), self.states, outputs, opset)
-        self.p.consumers = source.consumers()
-        self.p.ranks = source.ranks
+        self.p = Rewriter(
+            graph,
+            Lengths(source.axis_name),
+            source.inferred,
+            source.states,
+            frozenset(value.name for value in source.model.graph.output),
+            opset,
+            source.ranks,
+            consumers=source.consumers(),
+        )
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
     def result(self) -> Rewritten:
         """Rewrite every node, and assemble the model."""
         p = self.p
-        for name, array in self.initializers.items():
+        for name, array in self.source.initializers.items():
             p.facts[name] = stored(array)
             p.names[name] = name
             p.graph.nodes.initializers[name] = array
-        for name in self.inputs:
+        for name in self.source.inputs:
             p.facts[name] = self._input(name)
-        for node in self.model.graph.node:
+        for node in self.source.model.graph.node:
             self._node(node)
         return self._assembled()
 
     def _input(self, name: str) -> Fact:
         p, shape = self.p, tuple(Size.of(dim) if dim != 1 else ONE for dim in self.source.dims(name))
-        dtype = helper.tensor_dtype_to_np_dtype(self.inputs[name].type.tensor_type.elem_type)
+        dtype = helper.tensor_dtype_to_np_dtype(self.source.inputs[name].type.tensor_type.elem_type)
         p.names[name] = name
-        if name not in self.time:
-            if name in self.states:
+        if name not in self.source.time:
+            if name in self.source.states:
                 p.tainted.add(name)
             return Static(shape, dtype)
-        axis, count = self.time[name], p.counts[0]
+        axis, count = self.source.time[name], p.counts[0]
         fact = Stream(shape, dtype, axis, count)
         if p.graph.ending:
             p.graph.prefix = name
@@ -219,11 +210,11 @@ class _Rewrite:
         p, g = self.p, self.p.graph
         outputs: list[ValueInfoProto] = []
         streams: dict[str, StreamOutput] = {}
-        for value in self.model.graph.output:
+        for value in self.source.model.graph.output:
             g.prefix = value.name
             info, output = self._output(value)
             outputs.append(info)
-            if value.name not in self.states.values():
+            if value.name not in self.source.states.values():
                 streams[value.name] = output
         caches = {state.name: state.after for state in g.states}
         if g.used_steps:
@@ -235,7 +226,7 @@ class _Rewrite:
         last = g.last_name if g.last_name in used else None
         if last is not None and not g.ending:
             raise NeedsEndError
-        inputs = [self._input_info(name) for name in self.inputs]
+        inputs = [self._input_info(name) for name in self.source.inputs]
         if last is not None:
             inputs.append(helper.make_tensor_value_info(last, TensorProto.INT64, [1]))
         batch = g.batch
@@ -248,10 +239,10 @@ class _Rewrite:
             dims = [str(batch) if batch is not None else 1]
             inputs.append(helper.make_tensor_value_info(g.steps_name, TensorProto.INT64, dims))
             outputs.append(helper.make_tensor_value_info(caches[g.steps_name], TensorProto.INT64, dims))
-        model = ModelProto(ir_version=self.model.ir_version, producer_name=self.model.producer_name)
-        model.producer_version = self.model.producer_version
-        model.opset_import.extend(self.model.opset_import)
-        model.graph.name = self.model.graph.name or "streaming"
+        model = ModelProto(ir_version=self.source.model.ir_version, producer_name=self.source.model.producer_name)
+        model.producer_version = self.source.model.producer_version
+        model.opset_import.extend(self.source.model.opset_import)
+        model.graph.name = self.source.model.graph.name or "streaming"
         model.graph.node.extend(g.nodes.nodes)
         model.graph.input.extend(inputs)
         model.graph.output.extend(outputs)
@@ -278,7 +269,7 @@ class _Rewrite:
             max(p.settled, int(g.used_begun), *(count.settled for count in counts)),
             lcm(*(count.period for count in counts)),
             g.used_positions,
-            self.axis_name,
+            self.source.axis_name,
             tuple(p.look_ahead),
         )
 
@@ -291,17 +282,17 @@ class _Rewrite:
 
     def _input_info(self, name: str) -> ValueInfoProto:
         info = ValueInfoProto()
-        info.CopyFrom(self.inputs[name])
-        if name in self.time:
-            dim = info.type.tensor_type.shape.dim[self.time[name]]
+        info.CopyFrom(self.source.inputs[name])
+        if name in self.source.time:
+            dim = info.type.tensor_type.shape.dim[self.source.time[name]]
             dim.Clear()
-            dim.dim_param = self.axis_name
+            dim.dim_param = self.source.axis_name
         return info
 
     def _output(self, value: ValueInfoProto) -> tuple[ValueInfoProto, StreamOutput]:
         p, g = self.p, self.p.graph
         fact = p.facts[value.name]
-        producer = next((node for node in self.model.graph.node if value.name in node.output), NodeProto())
+        producer = next((node for node in self.source.model.graph.node if value.name in node.output), NodeProto())
         try:
             if isinstance(fact, Static) and fact.repeated is not None:
                 identity = helper.make_node("Identity", [value.name], [value.name], name=producer.name)
@@ -331,7 +322,7 @@ class _Rewrite:
                 dims[axis].Clear()
                 if axis == fact.axis:
                     equal = exact and count.is_input
-                    dims[axis].dim_param = self.axis_name if equal else f"{value.name.replace('.', '_')}_steps"
+                    dims[axis].dim_param = self.source.axis_name if equal else f"{value.name.replace('.', '_')}_steps"
                 elif size.number is not None:
                     dims[axis].dim_value = size.number
                 else:

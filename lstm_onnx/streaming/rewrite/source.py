@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Source:
         inputs: by name.
         axis_name: the name of the time axis.
         open_axes: for each name of an open axis that is not time, an input and its axis.
-        ranks: the number of axes of values, once they are inferred.
+        ranks: the number of axes of values; filled in by `inferred`.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Source:
                 found.setdefault(name, []).append(node)
         return found
 
+    @cached_property
     def inferred(self) -> Inferred:
         """dtypes and shapes by onnx's shape inference; none where onnx refuses the model."""
         complete = without_weights(self.model)

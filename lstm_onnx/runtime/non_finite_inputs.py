@@ -38,10 +38,7 @@ def is_finite(array: np.ndarray) -> bool:
 
 
 def warn_of_non_finite(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
-    """Warn of inputs with NaN or infinity (RuntimeWarning) that a model's results would hide.
-
-    A bare LSTM computes no steps past a sequence's ``lengths``.
-    """
+    """Warn of inputs with NaN or infinity (RuntimeWarning) that a model's results would hide."""
     if not model.hides_nan:
         return
     for name, array in arrays.items():
@@ -50,16 +47,25 @@ def warn_of_non_finite(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
         info = model.inputs.get(name)
         if info is None or array.dtype != info.dtype or array.ndim != len(info.shape):
             continue  # an error of ours follows
-        if name == "input" and model.spec is not None and "lengths" in arrays:
-            batch_first = array if model.spec.batch_first else array.swapaxes(0, 1)
-            if is_finite(batch_first[np.arange(batch_first.shape[1]) < np.asarray(arrays["lengths"])[:, None]]):
-                continue
+        if is_finite(_within_lengths(model, name, arrays)):
+            continue
         warnings.warn(
             f"{model.path}: {name} has a NaN or an infinity; where PyTorch's LSTM gives NaN from this time step on, "
             "ONNX Runtime's gives numbers: replace it before the run",
             RuntimeWarning,
             stacklevel=_callers_level(),
         )
+
+
+def _within_lengths(model: Model, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """An input without the steps past the end of each sequence, which nothing is computed from."""
+    array, shape = arrays[name], model.inputs[name].shape
+    for lengths, count in model.counts.items():
+        batch = model.inputs[lengths].shape
+        if lengths in arrays and len(batch) == 1 and batch[0] in shape and count.axis in shape:
+            sequences = np.moveaxis(array, (shape.index(batch[0]), shape.index(count.axis)), (0, 1))
+            return sequences[np.arange(sequences.shape[1]) < np.asarray(arrays[lengths])[:, None]]
+    return array
 
 
 def _callers_level() -> int:

@@ -12,11 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from lstm_onnx import make_streaming
 from lstm_onnx.errors import LSTMOnnxError
 from lstm_onnx.runtime import Model, load
 
 from ..runtime.models import accumulator, exported
-from .node_process import NEEDS_NODE, Folders, Node, arrays_of, close, pack, result_of
+from ..runtime.test_calls_without_steps import stateless
+from .node_process import NEEDS_NODE, RUNTIMES, Folders, Node, arrays_of, close, pack, result_of
 
 pytestmark = NEEDS_NODE
 
@@ -150,6 +152,18 @@ def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folde
         wanted = str(error_of(job["model"], partial(streamed, job))).replace("stream(batch=2)", "stream({ batch: 2 })")
         assert found == wanted.replace("load(..., states=...)", "load(ort, source, { states })")
     assert "does not say whether chunks give what the whole sequence gives" in answers[-1]
+
+
+@pytest.mark.parametrize("operator", ["LSTM", "GRU"])
+def test_h_is_not_known_before_a_chunk(perform: Node, tmp_path: Path, operator: str) -> None:
+    path = tmp_path / "stream.onnx"
+    make_streaming(stateless(tmp_path, operator), path, time={"x": 0})
+    with load(path, "cpu") as model:
+        stream = model.stream()
+        stream.run({"x": np.ones((3, 1, 3), np.float32)})
+        job = {"kind": "stream", "model": path, "state": pack(stream.state), "chunks": [], "flush": True}
+    for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
+        assert "last_h is not known: no chunk has followed on the state that was set" in answer["error"]
 
 
 def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: Path) -> None:

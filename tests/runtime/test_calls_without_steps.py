@@ -15,7 +15,7 @@ from lstm_onnx import InputError
 OPERATORS = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
-def _file(folder: Path, operator: str) -> Path:
+def stateless(folder: Path, operator: str) -> Path:
     """y of each step, and the h after the last, by an operator without state inputs."""
     rng = np.random.default_rng(0)
     arrays = {
@@ -40,7 +40,7 @@ def _file(folder: Path, operator: str) -> Path:
 def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     """It would be 0, and a GRU would end the process."""
     path = tmp_path / "s.onnx"
-    lstm_onnx.make_streaming(_file(tmp_path, operator), path, time={"x": 0})
+    lstm_onnx.make_streaming(stateless(tmp_path, operator), path, time={"x": 0})
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     x = np.random.default_rng(1).standard_normal((5, 2, 3)).astype(np.float32)
     first = model.stream(batch=2)

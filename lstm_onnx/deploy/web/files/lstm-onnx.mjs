@@ -14,7 +14,7 @@
 
 const PREFIX = "lstm_onnx.";
 const BATCH = "batch";
-const HIDING_NAN = new Set(["LSTM", "GRU", "RNN"]); // ONNX Runtime's make ordinary numbers of it
+const HIDING_NAN = ["LSTM", "GRU", "RNN"]; // ONNX Runtime's make ordinary numbers of it
 const LSTM_STATES = { h0: "hn", c0: "cn" };
 const DTYPES = [
   null, "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "float64",
@@ -77,7 +77,7 @@ function readMessage(bytes, on) {
   }
 }
 
-/** The inputs, outputs and metadata of an ONNX file, and whether a node hides a NaN. */
+/** The inputs, outputs, operators and metadata of an ONNX file. */
 function readModel(bytes, path) {
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   const text = (value) => utf8.decode(value);
@@ -93,7 +93,7 @@ function readModel(bytes, path) {
     readMessage(message, { 1: (name) => (info.name = text(name)), 2: (type) => readMessage(type, { 1: tensor }) });
     return info;
   };
-  const found = { inputs: {}, outputs: {}, properties: {}, hasGraph: false, hidesNaN: false };
+  const found = { inputs: {}, outputs: {}, properties: {}, hasGraph: false, operators: new Set() };
   const initializers = new Set();
   const property = (value) => {
     const item = { key: "", value: "" };
@@ -107,8 +107,7 @@ function readModel(bytes, path) {
   const graph = (value) => {
     found.hasGraph = true;
     const initializer = (tensor) => readMessage(tensor, { 8: (name) => initializers.add(text(name)) });
-    const operator = (type) => (found.hidesNaN ||= HIDING_NAN.has(text(type)));
-    const node = (message) => readMessage(message, { 4: operator });
+    const node = (message) => readMessage(message, { 4: (type) => found.operators.add(text(type)) });
     readMessage(value, { 1: node, 5: initializer, 11: add(found.inputs), 12: add(found.outputs) });
   };
   try {
@@ -495,8 +494,9 @@ export async function load(ort, source, options = {}) {
 
 /** A model that is open for running; `load` creates it. */
 export class Model {
-  constructor(ort, { path, session, metadata, states, initial, inputs, outputs, hidesNaN }) {
-    Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs, hidesNaN });
+  constructor(ort, { path, session, metadata, states, initial, inputs, outputs, operators }) {
+    Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs, operators });
+    this.hidesNaN = HIDING_NAN.some((type) => operators.has(type));
     this.counts = countsOf(metadata, inputs);
     this.checksNumbers = Object.keys(this.counts).length > 0 || metadata.table_rows !== undefined;
   }
@@ -854,11 +854,19 @@ export class Stream {
     const unknown = Object.keys(outputs).filter((name) => outputs[name] === null && !this.#still[name]);
     if (!unknown.length) return;
     const missing = this.inputNames.find((name) => !Object.hasOwn(time, name) && !Object.hasOwn(this.#others, name));
-    if (missing !== undefined) {
-      const message = `${unknown[0]} is not known: it depends on ${missing}, and no chunk has followed on the state that was set`;
+    // A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
+    const unsafe = this.last === null && this.model.operators.has("GRU");
+    const results = missing === undefined && !unsafe ? await this.#withoutSteps(0n) : null;
+    // An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
+    const kept = Object.entries(this.model.states).every(([name, after]) => {
+      const data = results?.[after]?.data;
+      return data === undefined || data.every((value, index) => Object.is(value, this.#states[name].data[index]));
+    });
+    if (results === null || !kept) {
+      const depends = missing === undefined ? "" : `it depends on ${missing}, and `;
+      const message = `${unknown[0]} is not known: ${depends}no chunk has followed on the state that was set`;
       throw new InputError(message, { path: this.model.path, hint: "feed a chunk first", name: unknown[0] });
     }
-    const results = await this.#withoutSteps(0n);
     for (const name of unknown) this.#still[name] = results[name];
   }
 

@@ -51,6 +51,7 @@ def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path):
     script = """
 import os, sys
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # others may import what they like
+os.environ.pop("PYTEST_ADDOPTS", None)
 os.chdir(sys.argv[1])
 import pytest
 assert pytest.main(["-q", "-p", "lstm_onnx.pytest_plugin", *sys.argv[2:]]) == 0

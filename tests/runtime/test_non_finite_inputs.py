@@ -97,6 +97,9 @@ def test_a_nan_in_a_state_counts(model: Model) -> None:
     state = np.zeros((1, 1, 4), np.float32)
     with pytest.warns(RuntimeWarning, match="c0 has a NaN"):
         model(sequence(), (state, state + np.nan))
+    with warnings.catch_warnings():  # such as the largest number so far, before there is one
+        warnings.simplefilter("error")
+        model(sequence(), (state, state - np.inf))
 
 
 def test_padding_does_not_count(model: Model) -> None:

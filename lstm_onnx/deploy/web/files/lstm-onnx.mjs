@@ -535,8 +535,10 @@ export class Model {
     for (const name in feeds) {
       const { type, data } = feeds[name];
       if (type !== "float32" && type !== "float64") continue;
+      // What a stream of a maximum keeps starts from minus infinity.
+      const isRight = Object.hasOwn(this.states, name) ? (number) => !Number.isNaN(number) : Number.isFinite;
       for (let at = 0; at < data.length; at += 1) {
-        if (Number.isFinite(data[at])) continue;
+        if (isRight(data[at])) continue;
         const what = "where PyTorch's LSTM gives NaN from this time step on, ONNX Runtime's gives numbers";
         console.warn(`${this.path}: ${name} has a NaN or an infinity; ${what}: replace it before the run`);
         this.hidesNaN = false;

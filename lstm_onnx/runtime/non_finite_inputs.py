@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .providers import CPU, placements
+from .providers import runs_operator
 
 if TYPE_CHECKING:
     from .model import Model
 
-_OPERATORS = {"LSTM", "GRU", "RNN"}
-
 
 def hides_nan(session: Any) -> bool:
-    """Whether an open session runs such an operator on the CPU."""
-    return any(node.op_type in _OPERATORS and node.provider == CPU for node in placements(session))
+    """Whether a session on the CPU runs such an operator."""
+    return runs_operator(session, "LSTM", "GRU", "RNN")
 
 
 def is_finite(array: np.ndarray) -> bool:
@@ -66,6 +64,8 @@ def _within_lengths(model: Model, name: str, arrays: Mapping[str, np.ndarray]) -
         batch = model.inputs[lengths].shape
         if lengths in arrays and len(batch) == 1 and batch[0] in shape and count.axis in shape:
             sequences = np.moveaxis(array, (shape.index(batch[0]), shape.index(count.axis)), (0, 1))
+            if np.shape(arrays[lengths]) != sequences.shape[:1]:
+                return array  # an error of ours follows
             return sequences[np.arange(sequences.shape[1]) < np.asarray(arrays[lengths])[:, None]]
     return array
 

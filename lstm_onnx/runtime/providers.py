@@ -317,9 +317,9 @@ def placements(session: Any) -> list[Placement]:
     ]
 
 
-def runs_operator(session: Any, name: str) -> bool:
-    """Whether an open session has a node with this operator."""
-    return any(node.op_type == name for node in placements(session))
+def runs_operator(session: Any, *names: str) -> bool:
+    """Whether an open session has a node with one of these operators."""
+    return any(node.op_type in names for node in placements(session))
 
 
 @cache

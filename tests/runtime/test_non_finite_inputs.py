@@ -111,6 +111,14 @@ def test_padding_does_not_count(model: Model) -> None:
         model(x, lengths=np.array([3, 5]))
 
 
+def test_lengths_that_do_not_fit_meet_their_own_error(model: Model) -> None:
+    for run in (model.run, model.stream(batch=2).run):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(lstm_onnx.InputError, match="lengths has shape"):
+                run({"input": sequence(np.nan, rows=2), "lengths": np.array([5, 5, 5])})
+
+
 @pytest.mark.parametrize("wrong", [(np.nan,), (-np.inf, -np.inf, -np.inf)], ids=["NaN", "infinities"])
 @pytest.mark.parametrize(
     ("layer", "arguments"),

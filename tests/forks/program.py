@@ -10,6 +10,7 @@ place of this process:
 """
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -72,6 +73,9 @@ def wait(connection, job):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: os.kill(pid, number))
+    # a signal that comes between two instructions, just before a read, is only seen when the read is over
+    while not select.select([connection], [], [], 0.2)[0]:
+        pass
     code = int(answers.readline() or -signal.SIGKILL)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None

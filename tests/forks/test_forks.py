@@ -125,7 +125,8 @@ def test_commands_and_modules(environments: tuple[dict[str, str], ...], tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_signals_reach_it(number: signal.Signals, forking_environment: dict[str, str], tmp_path: Path) -> None:
-    program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    # many short sleeps: Python sees an interrupt that comes just before a sleep only after it
+    program = "import os, time; print(os.getpid(), flush=True)\nfor _ in range(1200): time.sleep(0.05)"
     with subprocess.Popen(
         ["python", "-c", program], env=forking_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -278,7 +278,7 @@ class Model:
                 input names to arrays, without lengths for a complete sequence.  For a model whose inputs have no
                 batch axis, what `run` takes.  It is read in the caller's thread; what it yields must not change
                 until its result was yielded.
-            workers: threads; None for one per core that this process may use, one on CUDA; small sequences need none.
+            workers: threads; None for one per core that this process may use, one on CUDA.
             look_ahead: sequences held at once, as inputs or as results; None for 1024, or fewer where they would
                 take more than 256 MiB.
             batch: the largest number of sequences in a batch; None to measure the best one, which takes a

@@ -81,11 +81,11 @@ CALIBRATION_SEQUENCES = 64
 """Fewest sequences for which a calibration pays off."""
 CALL_SECONDS = 5e-5
 """Cost of a run that depends on neither rows nor steps: the call, and the Python code around it."""
-HERE_SECONDS = 2.5e-5
-"""Sequences that take less time than this each, on average, run in the caller's thread.
+RUN_SECONDS = 6e-4
+"""Runs of small sequences get as many rows as make them last so long.
 
-Python takes about 20 us for a sequence, and threads wait for one another's turn to execute it.  Of 4000 sequences of I4
-H3 (2 to 400 steps) each takes 31 us in the caller's thread, 44 us with one other and 130 us with two."""
+A thread of `map` waits for the others' Python code after each run.  Of sequences of 2 to 400 steps, times as many per
+second as with 24 rows: I4 H3 1.13, I1 H8 1.16, I8 H16 bidirectional 1.15, I16 H32 1.19 (two threads)."""
 DEFAULT_ROWS_CPU, DEFAULT_ROWS_CUDA = 6, 64
 """Rows of a run without a calibration: one AVX2 tile; on a GPU a few rows take about as long as one."""
 DEFAULT_LOOK_AHEAD = 1024

@@ -36,15 +36,15 @@ class Cost:
         (few, low), (many, high) = self.steps[at - 1], self.steps[at]
         return low + (high - low) * (rows - few) / (many - few)
 
-    def of(self, lengths: Sequence[int], runs: Sequence[Sequence[int]]) -> float:
-        """The cost of all runs of a plan, each as long as its first sequence."""
-        return sum(self.call + lengths[run[0]] * self.step(len(run)) for run in runs)
+    @property
+    def row(self) -> float:
+        """The least measured cost of a row's time step."""
+        return min(step / rows for rows, step in self.steps)
 
     @property
     def best(self) -> int:
         """The smallest measured number of rows at which the cost of a row is about minimal."""
-        least = min(step / rows for rows, step in self.steps)
-        return next(rows for rows, step in self.steps if step / rows <= least * EQUAL_RATE)
+        return next(rows for rows, step in self.steps if step / rows <= self.row * EQUAL_RATE)
 
 
 CPU_COST = Cost(1.0, ((1, 2.0), (2, 3.0)))
@@ -78,17 +78,28 @@ def plan(
         The sequences of each run by their index in `lengths`, longest first; the most expensive run comes first,
         so that the workers end at the same time.
     """
-    groups: dict[Hashable, list[int]] = {}
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        groups.setdefault(keys[index], []).append(index)
+    groups = _groups(lengths, keys)
     most = max(1, min(most, -(-len(lengths) // workers)))
     steps = [(rows, cost.step(rows)) for rows in range(1, most + 1)]
     common = [steps[rows - 1] for rows in RUN_ROWS if rows < most] + steps[-1:]
     runs = []
-    for group in groups.values():
+    for group in groups:
         whole = steps[len(group) - 1 : len(group)]  # empty if these are too many for one run
         runs += _divide(group, lengths, cost.call, sorted({*common, *whole}))
     return sorted(runs, key=lambda run: -(cost.call + lengths[run[0]] * steps[len(run) - 1][1]))
+
+
+def in_order(lengths: Sequence[int], keys: Sequence[Hashable], most: int) -> list[tuple[int, ...]]:
+    """As `plan`, for runs that take about as long for each row whatever their number is."""
+    return [tuple(group[at : at + most]) for group in _groups(lengths, keys) for at in range(0, len(group), most)]
+
+
+def _groups(lengths: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]]:
+    """The sequences of each key, longest first."""
+    groups: dict[Hashable, list[int]] = {}
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        groups.setdefault(keys[index], []).append(index)
+    return list(groups.values())
 
 
 def _divide(

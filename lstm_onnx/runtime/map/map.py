@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +24,13 @@ from ..tuning import (
     DEFAULT_LOOK_AHEAD,
     DEFAULT_ROWS_CPU,
     DEFAULT_ROWS_CUDA,
-    HERE_SECONDS,
     MAX_LOOK_AHEAD_BYTES,
     MAX_WORKERS,
+    RUN_SECONDS,
 )
-from .batch_planner import CPU_COST, CUDA_COST, Cost, plan
+from .batch_planner import CPU_COST, CUDA_COST, Cost, in_order, plan
 from .calibration import clock, measured_cost
-from .padding import Padder, results_agree
+from .padding import own_results, padded_feeds, results_agree
 from .sample import Sample, SequenceLayout
 from .worker_pool import WorkerPool
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 Batch = tuple[tuple[int, Sample], ...]
 """Samples and their numbers."""
-Outcome = dict[int, "dict[str, Any] | Exception"]
 
 
 def map_sequences(
@@ -95,99 +95,157 @@ class _Mapping:
         self.session = model.one_thread()
         self.sequences = sequences
         self.workers = workers
+        self.pool: WorkerPool[dict[str, np.ndarray], list[Any]] = WorkerPool(workers, self._run)
+        self.running: dict[int, Batch] = {}
+        self.started = 0
+        self.outcomes: dict[int, tuple[Any, ...] | Exception] = {}
+        self.done = 0
         self.batch = batch
         self.progress = progress
         self.most = look_ahead or DEFAULT_LOOK_AHEAD
+        self.half = -(-self.most // 2)
         self.most_bytes = MAX_LOOK_AHEAD_BYTES if look_ahead is None else float("inf")
         self.window: list[tuple[int, Sample]] = []
-        self.window_bytes = 0
+        self.window_size = 0
         self.pending: dict[int, tuple[int, ToCallerType, bool]] = {}
         """Of each sequence that was read its bytes, and what its results become."""
-        self.pending_bytes = 0
+        self.pending_size = 0
         self.read = 0
         self.ended = False
         self.failure: Exception | None = None
         """What ended the reading, raised after the results of everything that was read."""
 
     def results(self) -> Iterator[Any]:
-        pool: WorkerPool[Batch, dict[str, Any]] = WorkerPool(
-            self.workers, self._worker, lambda task: [i for i, _ in task]
-        )
         yielded = 0
         try:
             while True:
                 # One is read for each that is yielded, also while results are ready, so that the workers never
                 # wait for a slow consumer.
-                while self._read_one():
-                    self._submit(pool)
-                    if pool.ready(yielded):
-                        break
-                self._submit(pool)
+                while self._read_one() and not self._is_done(yielded):
+                    pass
                 if yielded == self.read:
                     break
                 # No local variable for what is yielded: it would keep the caller's last result alive.
-                yield self._take(pool, yielded)
+                yield self._take(yielded)
                 yielded += 1
             if self.failure is not None:
                 raise self.failure
         finally:
-            pool.close()
+            self.pool.close()
 
-    def _take(self, pool: WorkerPool[Batch, dict[str, Any]], index: int) -> Any:
-        outcome = pool.take(index, self.progress)
+    def _is_done(self, index: int) -> bool:
+        while index not in self.outcomes and self.pool.any_ended():
+            self._finish()
+        return index in self.outcomes
+
+    def _take(self, index: int) -> Any:
+        while index not in self.outcomes:
+            self._finish()
+        outcome = self.outcomes.pop(index)
         size, to_caller_type, is_pair = self.pending.pop(index)
-        self.pending_bytes -= size
+        self.pending_size -= size
         if isinstance(outcome, Exception):
             raise outcome
-        return _as_passed(outcome, to_caller_type, is_pair)
+        return _as_passed(self.model.outputs, outcome, to_caller_type, is_pair)
 
     def _read_one(self) -> bool:
-        """Read a sequence if there is room for it; whether one was read."""
-        if self.ended or len(self.pending) >= self.most or self.pending_bytes >= self.most_bytes:
+        """Read a sequence if there is room for it; whether one was read.
+
+        What was read goes to the workers once it is half of what may be pending: the other half is read meanwhile.
+        """
+        if self.ended or len(self.pending) >= self.most or self.pending_size >= self.most_bytes:
             return False
         try:
             value = next(self.sequences)
         except StopIteration:
-            self.ended = True
-            return False
+            return self._end(None)
         except Exception as error:  # noqa: BLE001 - raised in its place, after the results before it
-            self.ended, self.failure = True, error
-            return False
+            return self._end(error)
         try:
             sample = self.layout.sample(value)
         except InputError as error:
-            self.ended, self.failure = True, _numbered(error, self.read)
-            return False
-        size = self.layout.size_in_bytes(sample)
+            return self._end(_numbered(error, self.read))
         self.window.append((self.read, sample))
-        self.window_bytes += size
         # The arrays are dropped after their run.
-        self.pending[self.read] = size, sample.to_caller_type, sample.is_pair
-        self.pending_bytes += size
+        self.pending[self.read] = sample.size, sample.to_caller_type, sample.is_pair
+        self.window_size += sample.size
+        self.pending_size += sample.size
         self.read += 1
+        if len(self.window) >= self.half or self.window_size >= self.most_bytes / 2:
+            self._submit()
         return True
 
-    def _submit(self, pool: WorkerPool[Batch, dict[str, Any]]) -> None:
-        """Pass the window to the workers once it is half of what may be pending: the other half is read meanwhile.
+    def _end(self, failure: Exception | None) -> bool:
+        self.ended, self.failure = True, failure
+        self._submit()
+        return False
 
-        Small sequences run at once; see `HERE_SECONDS`.
-        """
-        if not self.window:
+    def _submit(self) -> None:
+        """Divide what was read into batches, and start them."""
+        window, self.window, self.window_size = self.window, [], 0
+        if not window:
             return
-        full = len(self.window) >= -(-self.most // 2) or self.window_bytes >= self.most_bytes / 2
-        if not (full or self.ended):
-            return
-        window, self.window, self.window_bytes = self.window, [], 0
         samples = [sample for _, sample in window]
         self._try_padding(samples)
         cost, most = self._cost(samples)
-        keys = [self.layout.key(sample) for sample in samples]
-        most = most if self.layout.together else 1
+        keys = self.layout.keys(samples)
         lengths = [sample.length for sample in samples]
-        runs = plan(lengths, keys, cost, most, self.workers)
-        small = cost not in (CPU_COST, CUDA_COST) and cost.of(lengths, runs) < len(samples) * HERE_SECONDS
-        del samples
-        (pool.run_here if small else pool.submit)(tuple(window[at] for at in run) for run in runs)
+        if not self.layout.together:
+            most = 1
+        small = self._rows_of_small(lengths, cost)
+        runs = in_order(lengths, keys, small) if small > most > 1 else plan(lengths, keys, cost, most, self.workers)
+        for run in runs:
+            self._start(tuple([window[at] for at in run]))
+
+    def _rows_of_small(self, lengths: Sequence[int], cost: Cost) -> int:
+        """How many rows make a run last `RUN_SECONDS`."""
+        if cost in (CPU_COST, CUDA_COST):
+            return 1
+        rows = ceil(RUN_SECONDS / cost.row * len(lengths) / sum(lengths))
+        return min(rows, -(-len(lengths) // self.workers), self.layout.rows or rows)
+
+    def _start(self, batch: Batch) -> None:
+        """Have a worker run a batch.  All but the run happens here: threads share one interpreter lock."""
+        try:
+            feeds = padded_feeds(self.layout, [sample for _, sample in batch])
+            warn_of_non_finite(self.model, feeds)
+        except Exception as error:  # noqa: BLE001 - raised in its place
+            self._failed(batch, error)
+            return
+        self.running[self.started] = batch
+        self.pool.submit(self.started, feeds)
+        self.started += 1
+
+    def _finish(self) -> None:
+        """Wait for a run to end, and divide its outputs."""
+        number, outcome = self.pool.next_ended()
+        batch = self.running.pop(number)
+        try:
+            if not isinstance(outcome, Exception):
+                results = own_results(self.layout, outcome, [sample for _, sample in batch])
+        except MemoryError as error:
+            outcome = error
+        if isinstance(outcome, Exception):
+            self._failed(batch, outcome)
+        else:
+            self._set([index for index, _ in batch], results)
+
+    def _failed(self, batch: Batch, error: Exception) -> None:
+        if not isinstance(error, (RunError, MemoryError)):
+            self._set([index for index, _ in batch], [error] * len(batch))
+        elif len(batch) > 1:  # each alone, to find the one that fails
+            for one in batch:
+                self._start((one,))
+        else:
+            if isinstance(error, MemoryError):
+                error = RunError("ran out of memory", path=self.model.path)
+            self._set([batch[0][0]], [_numbered(error, batch[0][0])])
+
+    def _set(self, indices: Iterable[int], outcomes: Sequence[tuple[Any, ...] | Exception]) -> None:
+        self.outcomes.update(zip(indices, outcomes, strict=True))
+        self.done += len(outcomes)
+        if self.progress is not None:
+            self.progress(self.done)
 
     def _try_padding(self, samples: Sequence[Sample]) -> None:
         """Before the first sequences of a module are padded: whether padding changes their results.
@@ -199,13 +257,13 @@ class _Mapping:
             return
         chosen = (lengths[0], lengths[len(lengths) // 2])
         short, long = (next(sample for sample in samples if sample.length == length) for length in chosen)
-        if self.padded.key(short) != self.padded.key(long):
+        if len(set(self.padded.keys([short, long]))) > 1:
             return
         self.padding_tried = True
-        padder, plain = Padder(self.padded), Padder(self.layout)
+        pair = [long, short]
         try:
-            padded = padder.results(self._run(padder.feeds([long, short])), [long, short])[1]
-            alone = plain.results(self._run(plain.feeds([short])), [short])[0]
+            _, padded = own_results(self.padded, self._run(padded_feeds(self.padded, pair)), pair)
+            (alone,) = own_results(self.layout, self._run(padded_feeds(self.layout, [short])), [short])
         except (RunError, MemoryError):
             return  # the sequence fails again in its own run, which reports its number
         if results_agree(alone, padded):
@@ -231,13 +289,12 @@ class _Mapping:
 
     def _measured(self, samples: Sequence[Sample]) -> Cost | None:
         fewest, most = CALIBRATION_STEPS
-        padder = Padder(self.layout)
         sample = min(samples, key=lambda sample: abs(sample.length - most))
 
         def seconds(rows: int) -> float:
             batch = [sample] * rows
             started = clock()
-            self._run(padder.feeds(batch))
+            self._run(padded_feeds(self.layout, batch))
             return clock() - started
 
         try:
@@ -251,31 +308,10 @@ class _Mapping:
         except (RunError, MemoryError):
             return None  # the sequence fails again in its own run, which reports its number
 
-    def _worker(self) -> Callable[[Batch], Outcome]:
-        padder = Padder(self.layout)
-
-        def work(batch: Batch) -> Outcome:
-            padder.layout = self.layout  # it may have changed to the padded one, which is right for equal lengths too
-            samples = [sample for _, sample in batch]
-            try:
-                results = padder.results(self._run(padder.feeds(samples)), samples)
-            except (RunError, MemoryError) as error:
-                if len(batch) > 1:  # each alone, to find the one that fails
-                    return {index: outcome for one in batch for index, outcome in work((one,)).items()}
-                cause = error
-                if isinstance(cause, MemoryError):
-                    cause = RunError("ran out of memory", path=self.model.path)
-                return {batch[0][0]: _numbered(cause, batch[0][0])}
-            return {index: result for (index, _), result in zip(batch, results, strict=True)}
-
-        return work
-
-    def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
-        warn_of_non_finite(self.model, feeds)
+    def _run(self, feeds: dict[str, np.ndarray]) -> list[Any]:
+        """The outputs in the model's order."""
         names = list(self.model.outputs)
-        return dict(
-            zip(names, call(self.model.path, self.session.run, names, feeds, self.model.run_options), strict=True)
-        )
+        return call(self.model.path, self.session.run, names, feeds, self.model.run_options)
 
 
 _costs: weakref.WeakKeyDictionary[Model, Cost] = weakref.WeakKeyDictionary()
@@ -297,11 +333,11 @@ def _beginning(sample: Sample, steps: int) -> Sample:
     return sample._replace(arrays=arrays, sizes={**sample.sizes, "time": steps}, length=steps)
 
 
-def _as_passed(outputs: dict[str, Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
+def _as_passed(names: Collection[str], outputs: Sequence[Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
     """Results in the form and of the type in which the sequence was passed."""
-    values = outputs
     if to_caller_type is not unchanged:
-        values = {
-            name: to_caller_type(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()
-        }
-    return (values["output"], (values["hn"], values["cn"])) if is_pair else values
+        outputs = [to_caller_type(value) if isinstance(value, np.ndarray) else value for value in outputs]
+    if not is_pair:
+        return dict(zip(names, outputs, strict=True))
+    output, hn, cn = outputs
+    return output, (hn, cn)

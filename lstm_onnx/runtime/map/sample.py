@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -31,6 +31,7 @@ class Sample(NamedTuple):
         arrays: by input name, without the batch axis, and without missing states that are zeros.
         sizes: of the named axes.
         length: the sum of the dynamic ones, which is the number of time steps where there is only one.
+        size: approximately, the bytes of the arrays and of the results.
         to_caller_type: converts a result to the type that was passed.
         is_pair: whether the results are returned as ``output, (hn, cn)`` instead of by name.
     """
@@ -38,8 +39,21 @@ class Sample(NamedTuple):
     arrays: Arrays
     sizes: Mapping[str, int]
     length: int
+    size: int
     to_caller_type: ToCallerType
     is_pair: bool
+
+
+class _InputAlone(NamedTuple):
+    """A bare LSTM's input, of which a sequence may consist; the states are then zeros."""
+
+    name: str
+    dtype: np.dtype[Any] | None
+    features: int
+    least: int
+    most: float
+    step_size: int
+    """Bytes of one time step and its results."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +126,10 @@ class SequenceLayout:
         Raises:
             InputError: it does not fit the model.
         """
-        if type(value) is np.ndarray and self._is_plain(value):
-            return Sample({self._plain[0]: value}, {TIME: len(value)}, len(value), unchanged, True)
+        if type(value) is np.ndarray and self._is_input_alone(value):
+            name, steps = self._input_alone.name, len(value)
+            size = self._fixed_result_size + steps * self._input_alone.step_size
+            return Sample({name: value}, {TIME: steps}, steps, size, unchanged, True)
         is_pair = self.model.spec is not None and not isinstance(value, Mapping)
         if is_pair:
             named = _by_name(value)
@@ -140,36 +156,35 @@ class SequenceLayout:
         later = self._fill_in_states(arrays, sizes)
         infos = {name: info for name, info in self.single.items() if name not in later}
         validated = validated_feeds(infos, arrays)
-        return Sample(validated, sizes, sum(sizes.values()) or 1, to_caller_type or unchanged, is_pair)
+        length, size = sum(sizes.values()) or 1, self._size(validated, sizes)
+        return Sample(validated, sizes, length, size, to_caller_type or unchanged, is_pair)
 
-    def _is_plain(self, array: np.ndarray) -> bool:
+    def _is_input_alone(self, array: np.ndarray) -> bool:
         """Whether an array is what the general way would pass on unchanged, for a bare LSTM; that costs more than a
         small one's steps."""
-        _, dtype, features, (least, most) = self._plain
-        return (
-            array.dtype == dtype
-            and array.ndim == 2
-            and array.shape[1] == features
-            and least <= len(array) <= most
-            and array.flags.c_contiguous
-            and array.flags.aligned
-        )
+        _, dtype, features, least, most, _ = self._input_alone
+        if array.dtype != dtype or array.ndim != 2:
+            return False
+        steps, width = array.shape
+        flags = array.flags
+        return width == features and least <= steps <= most and flags.c_contiguous and flags.aligned
 
     @cached_property
-    def _plain(self) -> tuple[str, np.dtype[Any] | None, int, tuple[int, float]]:
-        """A bare LSTM's input alone, with zeros for states: name, dtype, features and limits of the time axis.
-
-        No array has the dtype None: another model, or one whose file has initial states.
-        """
+    def _input_alone(self) -> _InputAlone:
+        """No array has its dtype where that is None: for another model, or one whose file has initial states."""
+        none = _InputAlone("", None, 0, 1, 0, 0)
         info = self.single.get("input")
         states = [self.model.metadata.initial.get(name) for name in self.model.states]
         if self.model.spec is None or info is None or len(info.shape) != 2 or any(s is not None for s in states):
-            return "", None, 0, (1, 0)
+            return none
         others = set(self.single) - {info.name} - set(self.counts) - set(self.model.states)
-        if others or info.shape[0] != TIME or not isinstance(info.shape[1], int):
-            return "", None, 0, (1, 0)
+        if others or info.shape[0] != TIME or not isinstance(info.shape[1], int) or info.dtype is None:
+            return none
         least, most = info.limits.get(TIME, (1, None))
-        return info.name, info.dtype, info.shape[1], (max(1, least), float("inf") if most is None else most)
+        step_size = info.shape[1] * info.dtype.itemsize + sum(size for size, _ in self._result_sizes)
+        return _InputAlone(
+            info.name, info.dtype, info.shape[1], max(1, least), float("inf") if most is None else most, step_size
+        )
 
     def _fill_in_states(self, arrays: Arrays, sizes: Mapping[str, int]) -> set[str]:
         """Add the file's initial states to `arrays`; the inputs that are filled in later, per batch."""
@@ -208,8 +223,15 @@ class SequenceLayout:
             for name, info in self.outputs.items()
         }
 
-    def key(self, sample: Sample) -> Hashable:
-        """Samples with equal keys may run together."""
+    def keys(self, samples: Sequence[Sample]) -> list[Hashable]:
+        """One for each: samples with equal keys may run together."""
+        names: set[str] = set().union(*[sample.arrays for sample in samples])
+        axes: set[str] = set().union(*[sample.sizes for sample in samples])
+        if axes <= self.padded and names.isdisjoint(self._own_keys):
+            return [None] * len(samples)
+        return [self._key(sample) for sample in samples]
+
+    def _key(self, sample: Sample) -> Hashable:
         sizes = tuple([size for axis, size in sample.sizes.items() if axis not in self.padded])
         # Lengths below the array's own size: the results depend on that size too, which padding would change.
         shorter = tuple(
@@ -221,14 +243,18 @@ class SequenceLayout:
         return sizes, shorter, shared
 
     @cached_property
+    def _own_keys(self) -> frozenset[str]:
+        """The inputs whose values are in a sample's key."""
+        return frozenset([*self.counts, *self._shared])
+
+    @cached_property
     def _shared(self) -> list[str]:
         """The inputs without a batch axis, of which sequences that run together have the same."""
         return [name for name, info in self.model.inputs.items() if self.batch not in info.shape and self.together]
 
-    def size_in_bytes(self, sample: Sample) -> int:
-        """Approximately, of a sample and its results."""
-        sizes = sample.sizes
-        size = self._fixed_result_bytes + sum([array.nbytes for array in sample.arrays.values()])
+    def _size(self, arrays: Arrays, sizes: Mapping[str, int]) -> int:
+        """Approximately, the bytes of a sample and its results."""
+        size = self._fixed_result_size + sum([array.nbytes for array in arrays.values()])
         for fixed, axes in self._result_sizes:
             for axis in axes:
                 fixed *= sizes[axis] if axis in sizes else max(sizes.values(), default=1)
@@ -236,7 +262,7 @@ class SequenceLayout:
         return size
 
     @cached_property
-    def _fixed_result_bytes(self) -> int:
+    def _fixed_result_size(self) -> int:
         """Of the outputs without named axes."""
         return sum(fixed for fixed, axes in self._all_result_sizes if not axes)
 

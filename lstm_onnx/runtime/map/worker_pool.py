@@ -1,4 +1,4 @@
-"""Threads that run tasks, each of several parts whose results are taken one by one.
+"""Threads that execute numbered tasks, whose outcomes are taken in the order in which they end.
 
 A ThreadPoolExecutor would run everything that is queued before the interpreter exits; these threads stop after the task
 that they are running.
@@ -7,7 +7,7 @@ that they are running.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -16,97 +16,74 @@ from ..shutdown import require_running, watch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Work = Callable[[Task], dict[int, "Result | Exception"]]
 
 
 class WorkerPool(Generic[Task, Result]):
     """`count` threads, which start with the first task and end with `close`.
 
-    ONNX Runtime releases the interpreter's lock while it runs, so threads use every core.
+    ONNX Runtime releases the interpreter's lock while it runs, so threads use every core.  What they execute in Python
+    should be short: a thread waits up to 5 ms (`sys.getswitchinterval`) for one that does not wait for anything.
 
     Args:
         count: how many.
-        make_worker: called in each thread; returns the function that maps a task to the numbers of its parts and
-            their results or errors.
-        parts: returns the numbers of a task's parts, for a task that fails as a whole.
+        work: called in a thread; returns a task's result.
     """
 
-    def __init__(
-        self, count: int, make_worker: Callable[[], Work[Task, Result]], parts: Callable[[Task], Iterable[int]]
-    ) -> None:
+    def __init__(self, count: int, work: Callable[[Task], Result]) -> None:
         self._count = count
-        self._make_worker = make_worker
-        self._parts = parts
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._work = work
+        self._tasks: SimpleQueue[tuple[int, Task] | None] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[int, Result | Exception] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._own_work: Work[Task, Result] | None = None  # of the caller's thread
+        self._starting = threading.Lock()
         self._closed = False
-        self._changed = threading.Condition()
-        self._results: dict[int, Result | Exception] = {}
-        self._done = self._reported = 0
         self._lost = ""
         watch(threaded=self, forking=self)
 
-    def submit(self, tasks: Iterable[Task]) -> None:
-        """Queue tasks.
+    def submit(self, number: int, task: Task) -> None:
+        """Queue a task.
 
         Raises:
             RunError: the process was forked since the threads started, or the interpreter is exiting.
         """
         self._require_threads()
-        for task in tasks:
-            self._tasks.put(task)
-        with self._changed:  # or the interpreter could exit between two of them
+        self._tasks.put((number, task))
+        if len(self._threads) == self._count:
+            return
+        with self._starting:  # or the interpreter could exit between two of them
             while len(self._threads) < self._count and not self._closed:
                 thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
-    def run_here(self, tasks: Iterable[Task]) -> None:
-        """Run tasks in this thread: those that take less time than passing them to another one."""
-        for task in tasks:
-            self._own_work = self._run(self._own_work, task)
+    def any_ended(self) -> bool:
+        """Whether `next_ended` would not wait."""
+        return not self._ended.empty()
 
-    def ready(self, part: int) -> bool:
-        """Whether a part is done."""
-        return part in self._results
-
-    def take(self, part: int, progress: Callable[[int], object] | None = None) -> Result | Exception:
-        """Wait for the result of a part, and remove it.
-
-        Args:
-            part: its number.
-            progress: called in this thread with the number of parts done, whenever that has changed.
+    def next_ended(self) -> tuple[int, Result | Exception]:
+        """Wait for a task to end: its number, and its result or error.
 
         Raises:
             RunError: the process was forked since the threads started, or the interpreter is exiting.
         """
-        if progress is None and part in self._results:
-            return self._results.pop(part)  # without the lock; no thread writes a part twice
-        while True:
-            if part not in self._results:
-                self._require_threads()
-            with self._changed:
-                while part not in self._results and (progress is None or self._done == self._reported):
-                    self._changed.wait()
-                done, there = self._done, part in self._results
-                result = self._results.pop(part) if there else None
-            if progress is not None and done != self._reported:
-                self._reported = done
-                progress(done)
-            if there:
-                return result  # type: ignore[return-value]  # it is there
+        self._require_threads()
+        ended = self._ended.get()
+        if ended is None:
+            self._require_threads()
+            raise RunError("the threads of this map have ended")
+        return ended
 
     def close(self) -> None:
         """Drop tasks that have not started, and wait for the threads to end."""
         if self._lost:
             return
-        with self._changed:
+        with self._starting:
             self._closed = True
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join()
+        self._ended.put(None)  # for a thread that waits for a result
 
     def end_threads(self) -> None:
         """See `shutdown`: the interpreter is exiting."""
@@ -126,20 +103,11 @@ class WorkerPool(Generic[Task, Result]):
             require_running("map")
 
     def _loop(self) -> None:
-        work: Work[Task, Result] | None = None
-        while (task := self._tasks.get()) is not None and not self._closed:
-            work = self._run(work, task)
-            del task  # or an idle thread would keep its last batch
-
-    def _run(self, work: Work[Task, Result] | None, task: Task) -> Work[Task, Result] | None:
-        """Run a task with this thread's `work`, which is made before its first one, and returned."""
-        try:
-            work = work or self._make_worker()
-            results = work(task)
-        except Exception as error:  # noqa: BLE001 - raised in the thread that takes the part
-            results = dict.fromkeys(self._parts(task), error)
-        with self._changed:
-            self._results.update(results)
-            self._done += len(results)
-            self._changed.notify()
-        return work
+        while (item := self._tasks.get()) is not None and not self._closed:
+            number, task = item
+            try:
+                outcome: Result | Exception = self._work(task)
+            except Exception as error:  # noqa: BLE001 - raised in the thread that takes it
+                outcome = error
+            self._ended.put((number, outcome))
+            del item, task, outcome  # or an idle thread would keep them

@@ -11,8 +11,8 @@ import pytest
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.map import map as mapping
 from lstm_onnx.runtime.map.map import map_sequences
-from lstm_onnx.runtime.map.padding import Padder
 from lstm_onnx.spec import ExportOptions
 from tests.module_files import module_file
 
@@ -107,14 +107,14 @@ def test_a_run_that_fails_names_its_sequence(
 
 def test_memory_that_runs_out_while_padding_names_its_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
-    real = Padder.feeds
+    real = mapping.padded_feeds
 
-    def feeds(self: Padder, samples: Any) -> Any:
+    def feeds(layout: Any, samples: Any) -> Any:
         if len(samples) > 1 or samples[0].length == 13:
             raise MemoryError
-        return real(self, samples)
+        return real(layout, samples)
 
-    monkeypatch.setattr(Padder, "feeds", feeds)
+    monkeypatch.setattr(mapping, "padded_feeds", feeds)
     assert len(list(map_sequences(model, drawn(70)))) == 70
     sequences = [*drawn(5), randoms(13, FEATURES)]
     with pytest.raises(RunError, match=r"^sequence 5: .*model\.onnx: ran out of memory$"):

@@ -49,7 +49,7 @@ def test_bytes_bound_what_is_held_where_no_number_was_said(
 ) -> None:
     model = models["plain_lengths"]
     layout = SequenceLayout.of(model)
-    each = layout.size_in_bytes(layout.sample(randoms(6, FEATURES)))
+    each = layout.sample(randoms(6, FEATURES)).size
     assert each == 4 * (6 * FEATURES + 6 * 5 + 2 * 5)
     monkeypatch.setattr(mapping, "MAX_LOOK_AHEAD_BYTES", 10 * each)
     read = 0

@@ -1,8 +1,7 @@
-"""Sequences that take less time than passing them to another thread run in the caller's."""
+"""Small sequences run in larger batches, so that a run takes longer than the Python code between two runs."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model
 from lstm_onnx.runtime.map import map as mapping
-from lstm_onnx.runtime.map.batch_planner import Cost
+from lstm_onnx.runtime.map.batch_planner import Cost, in_order
 from lstm_onnx.runtime.map.map import map_sequences
 
 from .support import drawn
@@ -19,12 +18,8 @@ from .support import drawn
 CALIBRATED = Cost(1.0, ((1, 1.0), (4, 2.0)))
 
 
-def workers() -> int:
-    return sum(thread.name.startswith("lstm-onnx map") for thread in threading.enumerate())
-
-
 @pytest.fixture
-def model(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+def model(models: dict[str, Model]) -> Iterator[Model]:
     """A model whose cost has been measured."""
     model = models["plain_lengths"]
     mapping._costs[model] = CALIBRATED
@@ -32,33 +27,45 @@ def model(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> Iterator
     del mapping._costs[model]
 
 
-@pytest.mark.parametrize(("limit", "count"), [(0.0, 1), (1e9, 0)])
-def test_the_same_results_with_threads_and_without(
-    model: Model, monkeypatch: pytest.MonkeyPatch, limit: float, count: int
+def counted(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each run."""
+    rows: list[int] = []
+    session = model.one_thread()
+
+    class Counting:
+        def run(self, names: list[str], feeds: dict[str, np.ndarray], options: object) -> object:
+            rows.append(feeds["input"].shape[1])
+            return session.run(names, feeds, options)
+
+    monkeypatch.setattr(model, "one_thread", Counting)
+    return rows
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 4), (1e9, 150)])
+def test_the_same_results_with_few_rows_and_with_many(
+    model: Model, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
 ) -> None:
     sequences = drawn(300)
     expected = list(map_sequences(model, sequences, workers=1, look_ahead=64, batch=4))
-    monkeypatch.setattr(mapping, "HERE_SECONDS", limit)
-    found, threads = [], set()
-    for result in map_sequences(model, sequences, workers=1, look_ahead=64):
-        found.append(result)
-        threads.add(workers())
-    assert threads == {count}
+    monkeypatch.setattr(mapping, "RUN_SECONDS", seconds)
+    rows = counted(model, monkeypatch)
+    found = list(map_sequences(model, sequences, workers=2))
+    assert (sum(rows), max(rows)) == (300, most)  # no more than leaves a run for each worker
     for (output, states), (right, right_states) in zip(found, expected, strict=True):
         for one, other in zip((output, *states), (right, *right_states), strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
-def test_without_a_measured_cost_they_run_in_threads(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapping, "HERE_SECONDS", 1e9)
-    results = map_sequences(models["plain_lengths"], drawn(20), workers=1, batch=4)
-    next(results)
-    assert workers() == 1
-    list(results)
+def test_without_a_measured_cost_rows_are_as_said(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "RUN_SECONDS", 1e9)
+    model = models["plain_lengths"]
+    rows = counted(model, monkeypatch)
+    assert len(list(map_sequences(model, drawn(20), workers=1, batch=4))) == 20
+    assert max(rows) == 4
 
 
 def test_progress_and_what_fails(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapping, "HERE_SECONDS", 1e9)
+    monkeypatch.setattr(mapping, "RUN_SECONDS", 1e9)
     done: list[int] = []
     list(map_sequences(model, drawn(100), look_ahead=50, progress=done.append))
     assert done[-1] == 100
@@ -77,5 +84,9 @@ def test_progress_and_what_fails(model: Model, monkeypatch: pytest.MonkeyPatch) 
         list(map_sequences(model, drawn(70)))
 
 
-def test_the_cost_of_a_plan() -> None:
-    assert CALIBRATED.of([5, 4, 3], [(0, 1), (2,)]) == pytest.approx(1 + 5 * (1 + 1 / 3) + 1 + 3)
+def test_batches_in_order_of_length() -> None:
+    assert in_order([3, 9, 5, 9, 1], ["a", "a", "b", "a", "a"], 2) == [(1, 3), (0, 4), (2,)]
+
+
+def test_the_cost_of_a_row() -> None:
+    assert (CALIBRATED.row, CALIBRATED.best) == (0.5, 4)

@@ -119,10 +119,12 @@ class _Mapping:
         yielded = 0
         try:
             while True:
-                # One is read for each that is yielded, also while results are ready, so that the workers never
-                # wait for a slow consumer.
-                while self._read_one() and not self._is_done(yielded):
-                    pass
+                # While results are ready, two are read for each that is yielded, until no more may be held: then the
+                # workers run one half while the other is yielded.
+                while self._read_one():
+                    if self._is_done(yielded):
+                        self._read_one()
+                        break
                 if yielded == self.read:
                     break
                 # No local variable for what is yielded: it would keep the caller's last result alive.

@@ -86,6 +86,10 @@ RUN_SECONDS = 6e-4
 
 A thread of `map` waits for the others' Python code after each run.  Of sequences of 2 to 400 steps, times as many per
 second as with 24 rows: I4 H3 1.13, I1 H8 1.16, I8 H16 bidirectional 1.15, I16 H32 1.19 (two threads)."""
+THREADS_SECONDS = 3e-3
+"""All sequences of a call that takes less run in the caller's thread, and so does a single run.
+
+Starting two threads takes 0.2 ms, and their first runs in ONNX Runtime 0.1 ms more than others."""
 DEFAULT_ROWS_CPU, DEFAULT_ROWS_CUDA = 6, 64
 """Rows of a run without a calibration: one AVX2 tile; on a GPU a few rows take about as long as one."""
 DEFAULT_LOOK_AHEAD = 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..tuning import (
     MAX_LOOK_AHEAD_BYTES,
     MAX_WORKERS,
     RUN_SECONDS,
+    THREADS_SECONDS,
 )
 from .batch_planner import CPU_COST, CUDA_COST, Cost, in_order, plan
 from .calibration import clock, measured_cost
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[tuple[int, Sample], ...]
 """Samples and their numbers."""
+Feeds = dict[str, np.ndarray]
 
 
 def map_sequences(
@@ -95,7 +97,7 @@ class _Mapping:
         self.session = model.one_thread()
         self.sequences = sequences
         self.workers = workers
-        self.pool: WorkerPool[dict[str, np.ndarray], list[Any]] = WorkerPool(workers, self._run)
+        self.pool: WorkerPool[Feeds, list[Any]] = WorkerPool(workers, self._run)
         self.running: dict[int, Batch] = {}
         self.started = 0
         self.outcomes: dict[int, tuple[Any, ...] | Exception] = {}
@@ -196,8 +198,11 @@ class _Mapping:
             most = 1
         small = self._rows_of_small(lengths, cost)
         runs = in_order(lengths, keys, small) if small > most > 1 else plan(lengths, keys, cost, most, self.workers)
+        seconds = inf if cost in (CPU_COST, CUDA_COST) else cost.row * sum(lengths)
+        alone = self.ended and not self.started and (len(runs) == 1 or seconds < THREADS_SECONDS)
+        start = self.pool.run if alone else self.pool.submit
         for run in runs:
-            self._start(tuple([window[at] for at in run]))
+            self._start(tuple([window[at] for at in run]), start)
 
     def _rows_of_small(self, lengths: Sequence[int], cost: Cost) -> int:
         """How many rows make a run last `RUN_SECONDS`."""
@@ -206,8 +211,8 @@ class _Mapping:
         rows = ceil(RUN_SECONDS / cost.row * len(lengths) / sum(lengths))
         return min(rows, -(-len(lengths) // self.workers), self.layout.rows or rows)
 
-    def _start(self, batch: Batch) -> None:
-        """Have a worker run a batch.  All but the run happens here: threads share one interpreter lock."""
+    def _start(self, batch: Batch, start: Callable[[int, Feeds], None]) -> None:
+        """Run a batch by `start`.  All but the run happens here: threads share one interpreter lock."""
         try:
             feeds = padded_feeds(self.layout, [sample for _, sample in batch])
             warn_of_non_finite(self.model, feeds)
@@ -215,7 +220,7 @@ class _Mapping:
             self._failed(batch, error)
             return
         self.running[self.started] = batch
-        self.pool.submit(self.started, feeds)
+        start(self.started, feeds)
         self.started += 1
 
     def _finish(self) -> None:
@@ -237,7 +242,7 @@ class _Mapping:
             self._set([index for index, _ in batch], [error] * len(batch))
         elif len(batch) > 1:  # each alone, to find the one that fails
             for one in batch:
-                self._start((one,))
+                self._start((one,), self.pool.submit)
         else:
             if isinstance(error, MemoryError):
                 error = RunError("ran out of memory", path=self.model.path)
@@ -310,7 +315,7 @@ class _Mapping:
         except (RunError, MemoryError):
             return None  # the sequence fails again in its own run, which reports its number
 
-    def _run(self, feeds: dict[str, np.ndarray]) -> list[Any]:
+    def _run(self, feeds: Feeds) -> list[Any]:
         """The outputs in the model's order."""
         names = list(self.model.outputs)
         return call(self.model.path, self.session.run, names, feeds, self.model.run_options)

@@ -56,6 +56,10 @@ class WorkerPool(Generic[Task, Result]):
                 thread.start()
                 self._threads.append(thread)
 
+    def run(self, number: int, task: Task) -> None:
+        """Execute a task in this thread."""
+        self._ended.put((number, self._outcome(task)))
+
     def any_ended(self) -> bool:
         """Whether `next_ended` would not wait."""
         return not self._ended.empty()
@@ -105,9 +109,11 @@ class WorkerPool(Generic[Task, Result]):
     def _loop(self) -> None:
         while (item := self._tasks.get()) is not None and not self._closed:
             number, task = item
-            try:
-                outcome: Result | Exception = self._work(task)
-            except Exception as error:  # noqa: BLE001 - raised in the thread that takes it
-                outcome = error
-            self._ended.put((number, outcome))
-            del item, task, outcome  # or an idle thread would keep them
+            self.run(number, task)
+            del item, task  # or an idle thread would keep them
+
+    def _outcome(self, task: Task) -> Result | Exception:
+        try:
+            return self._work(task)
+        except Exception as error:  # noqa: BLE001 - raised in the thread that takes it
+            return error

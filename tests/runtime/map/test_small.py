@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -90,3 +91,14 @@ def test_batches_in_order_of_length() -> None:
 
 def test_the_cost_of_a_row() -> None:
     assert (CALIBRATED.row, CALIBRATED.best) == (0.5, 4)
+
+
+@pytest.mark.parametrize(("seconds", "count", "threads"), [(1e9, 100, 0), (0.0, 100, 2), (0.0, 1, 0)])
+def test_what_takes_less_than_threads_runs_in_the_callers(
+    model: Model, monkeypatch: pytest.MonkeyPatch, seconds: float, count: int, threads: int
+) -> None:
+    monkeypatch.setattr(mapping, "THREADS_SECONDS", seconds)
+    results = map_sequences(model, [np.zeros((5, 4), np.float32)] * count, workers=2)
+    next(results)
+    assert sum(thread.name.startswith("lstm-onnx map") for thread in threading.enumerate()) == threads
+    assert len(list(results)) == count - 1

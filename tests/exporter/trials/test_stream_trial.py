@@ -281,6 +281,18 @@ def test_sequences_that_depend_on_each_other_are_not_stepped_together(tmp_path: 
         np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
 
 
+def test_an_lstm_that_runs_along_the_batch_is_not_batched(tmp_path: Path) -> None:
+    """Data of (batch, time, size) in a layer without batch_first: each sequence continues the one before it."""
+    module = Net(lambda m, x: m.lstm(x.transpose(0, 1))[0].transpose(0, 1))
+    axes = {"x": {0: "batch", 1: "time"}}
+    made = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(3, 5, 4), dynamic_shapes=axes)
+    assert any(note.startswith("the sequences of a batch are not independent: output ") for note in made.notes)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    sequences = [np.random.default_rng(seed).standard_normal((5, 4)).astype(np.float32) for seed in range(3)]
+    for x, found in zip(sequences, model.map({"x": x} for x in sequences), strict=True):
+        np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
+
+
 def test_rows_are_not_run_below_the_least_batch(tmp_path: Path) -> None:
     """A batch of 1 would have an empty half, at which ONNX Runtime ends the process."""
 

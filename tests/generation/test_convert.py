@@ -222,7 +222,7 @@ def test_files_that_are_no_step(generating: Opened, step: Path, tmp_path: Path) 
             lstm_onnx.make_generating(source, target, **{"input": "tokens", "output": "output", **changes})  # type: ignore[arg-type]
 
     refused(generating("language").path, "it generates already")
-    with pytest.raises(ModelError, match="quantise the step's file, and repeat that"):
+    with pytest.raises(ModelError, match="quantize the step's file, and repeat that"):
         lstm_onnx.quantize(generating("language").path, target)
     lstm_onnx.export(torch.nn.LSTM(3, 3), tmp_path / "bare.onnx")
     refused(tmp_path / "bare.onnx", "it is a bare nn.LSTM", input="input")

@@ -257,7 +257,7 @@ def test_letters_of_words_are_no_states_of_the_stream(tmp_path: Path) -> None:
     architecture = next(item for item in ALL if item.name == "character_tagger")
     made = _of_architecture(architecture, tmp_path / "m.onnx")
     assert list(made.states) == ["word_lstm.h0", "word_lstm.c0"]
-    assert any("char_lstm runs anew for each step" in note for note in made.notes)
+    assert any("char_lstm starts again at each step" in note for note in made.notes)
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").metadata.not_streamable == ""
 
 

@@ -68,7 +68,7 @@ def _opened_special(target: Path) -> IO[bytes]:
             if error.errno != errno.ENXIO:
                 raise
             if time.monotonic() > until:
-                raise OSError(error.errno, "it is a pipe, and nobody has opened it to read") from error
+                raise OSError(error.errno, "it is a pipe that no process has opened for reading") from error
             time.sleep(0.02)
         else:
             os.set_blocking(descriptor, True)
@@ -302,7 +302,7 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
     is_pipe = stat.S_ISFIFO(found.st_mode)
     if not stat.S_ISREG(found.st_mode) and not (pipes and is_pipe):
         kind = "a pipe" if is_pipe else "a socket" if stat.S_ISSOCK(found.st_mode) else "a device"
-        raise FileError(f"is {kind}, and no regular file", hint=f"expected {what}", path=path)
+        raise FileError(f"is {kind}, not a regular file", hint=f"expected {what}", path=path)
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise FileError("is empty", hint=f"expected {what}", path=path)
     if not os.access(path, os.R_OK):
@@ -318,9 +318,7 @@ def require_utf8(path: Name) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise FileError(
-            "its name is not UTF-8, and ONNX Runtime takes no other", hint="rename it", path=path
-        ) from error
+        raise FileError("its name is not UTF-8, which ONNX Runtime requires", hint="rename it", path=path) from error
 
 
 def readable_file(path: Name, what: str, *, pipes: bool = False) -> Path:

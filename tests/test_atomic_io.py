@@ -92,7 +92,7 @@ def test_a_pipe_that_nobody_reads_is_no_place_to_wait_in(tmp_path: Path, monkeyp
     monkeypatch.setattr(files, "READER_SECONDS", 0.1)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(FileError, match="it is a pipe, and nobody has opened it to read"), atomic_write(pipe):
+    with pytest.raises(FileError, match="it is a pipe that no process has opened for reading"), atomic_write(pipe):
         pytest.fail("opened")
 
 

@@ -135,7 +135,7 @@ def _onnx(spec: LSTMSpec, state: dict[str, np.ndarray], folder: Path) -> list[Ca
 
 
 def _torch(spec: LSTMSpec, state: dict[str, np.ndarray]) -> list[Candidate]:
-    """PyTorch's own dynamic quantisation of the same LSTM; none where PyTorch or its quantisation is not there."""
+    """PyTorch's own dynamic quantization of the same LSTM; none where PyTorch or its quantization is not there."""
     try:
         from ..exporter.sources.torch_lstm import module_of
 

@@ -60,7 +60,7 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
         session, where = open_session(file, provider, every_node=False)
     except ModelError as error:
         unknown = PLACEMENT.skipped("not known, since it cannot be opened")
-        refused = RUNNABLE.violated("", run_error(error), "mend what it names, or export the model again")
+        refused = RUNNABLE.violated("", run_error(error), "fix what it names, or export the model again")
         return Execution(expected_provider(provider), (unknown, refused))
     try:
         placed = tuple(placements(session))

@@ -16,7 +16,7 @@ class Finding:
         passed: whether the file complies.
         where: the node or value at fault, or "".
         message: what is right or wrong.
-        fix: how to mend what is wrong.
+        fix: how to fix what is wrong.
         skipped: the rule could not be applied to this file: neither passed nor violated.
         severity: "error" (a violation fails the check), "warning" or "info" (it is only reported).
         id: the rule's stable id.

@@ -45,7 +45,7 @@ class Rule:
         severity: "error" fails the check, "warning" does with --strict, "info" never does.
         summary: what a file that violates it does.
         why: what follows from that.
-        fix: how to mend it.
+        fix: how to fix it.
         target: the engine that it is about, of `spec.TARGETS`: it is applied where that is asked for; "" is always.
         source: of a rule on an engine: what was run, with its version, or the document and the place in it.
     """

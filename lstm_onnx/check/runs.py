@@ -36,7 +36,7 @@ _LARGEST_LEAST = 1024
 _MOST_ELEMENTS = 2**26
 _MOST_SEARCHED = 2**22
 _CORRECT_SHAPE = "correct the shape that the file declares for it; if the size should follow an input's, export again"
-_NO_SIZE = f"mend what it names: none of the sizes that were tried runs, from 1 to {_LARGEST_LEAST}"
+_NO_SIZE = f"fix what it names: none of the sizes that were tried runs, from 1 to {_LARGEST_LEAST}"
 
 
 @dataclass(frozen=True)

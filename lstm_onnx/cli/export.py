@@ -26,7 +26,7 @@ from .streams import say
 @option(
     "--layers",
     type=click.Choice(["all", "recurrent"]),
-    help="With int8: quantise all layers, or only LSTM, GRU and RNN.  [default: as SOURCE says, else all]",
+    help="With int8: quantize all layers, or only LSTM, GRU and RNN.  [default: as SOURCE says, else all]",
 )
 @option(
     "--kernel",

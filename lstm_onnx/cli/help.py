@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from ..errors import ConfigError
 from .streams import say, stdout
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def help_command(ctx: click.Context, name: str | None) -> None:
     if page is not None:
         parts.append(page.read_text(encoding="utf-8").rstrip())
     if not parts:
-        hint = did_you_mean(name, [*parent.command.commands, *pages])
-        raise click.UsageError(f"there is no command or topic {name!r}{hint}; lstm-onnx help lists all")
+        hint = did_you_mean(name, [*parent.command.commands, *pages]) or ";"
+        raise ConfigError(f"there is no command or topic {name!r}{hint} lstm-onnx help lists all")
     show("\n\n".join(parts))
 
 

@@ -29,7 +29,8 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
     for name, array in record.items():
         info = inputs.get(name)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            notes.add(f"{name} contains NaN or infinity, which ONNX Runtime's LSTM may propagate unlike PyTorch")
+            hidden = "where PyTorch's LSTM gives NaN, ONNX Runtime's may give numbers"
+            notes.add(f"{name} contains NaN or infinity; {hidden}")
         if info is None or info.dtype is None or array.dtype == info.dtype:
             feeds[name] = array
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..atomic_io import readable_file, require_path
@@ -62,6 +63,8 @@ def read(
             stream = peek(place, stdin or sys.stdin.buffer)
             format = format or sniff(stream.head)
         else:
+            if Path(place).is_dir():
+                raise FileError(f"{place}: is a directory; expected a file of data in {listing()} format")
             format = format or format_of(place)
             path = readable_file(source, f"data in {listing((format,))} format", pipes=True)
             file, first = open_to_read(path)

@@ -141,7 +141,8 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
     values = array.array("d")  # eight bytes a number, where a list of floats takes 32
     for line, row in rows:
         if len(row) != width:
-            raise FileError(f"{place}: line {line} has {len(row)} cells and the first row {width}; they must be equal")
+            counts = f"the number of cells is {len(row)}, and {width} in the first row"
+            raise FileError(f"{place}: line {line}: {counts}; they must be equal")
         cells = row if columns is None else [row[i] for i in picked]
         try:
             values.extend([float(cell) for cell in cells])

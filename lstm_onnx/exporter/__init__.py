@@ -222,7 +222,7 @@ def _dynamic_axes_message(module: nn.Module, dynamic_axes: Any) -> str:
     if not shapes:
         return (
             f"{advice}; pass dynamic_shapes, by the arguments of forward ({', '.join(arguments)}): "
-            f"{', '.join(others) or 'it'} is none of them"
+            f"{', '.join(others) or 'it'} is not one of them"
         )
     dropped = f" ({', '.join(others)} left out: outputs need no entry)" if others else ""
     return f"{advice}; pass dynamic_shapes={shapes}{dropped}"

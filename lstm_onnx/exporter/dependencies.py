@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import MissingDependencyError
 
-_INSTALL = "pip install 'lstm-onnx[torch]' brings it"
+_INSTALL = "pip install 'lstm-onnx[torch]' installs it"
 
 
 def import_torch(why: str) -> Any:

@@ -1,7 +1,7 @@
 """Files for one engine: the form of each layer that runs right there, and the refusal where there is none.
 
 What each engine refuses or computes wrongly is said by the rules of `check` (``check --target``).  The forms below
-violate none of them; what they cannot mend, the rules still find in the file that was written.
+violate none of them; what they cannot fix, the rules still find in the file that was written.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def form_of(
     """
     plain = LayerForm(fold=options.projection == "fold")
     if options.precision == "int8":
-        return plain  # quantising is for operators
+        return plain  # quantizing is for operators
     if options.target == "openvino" and (lengths or any(layer.P is not None for layer in layers)):
         return replace(plain, scan=not plain.fold)
     if options.target == "tract":

@@ -139,7 +139,7 @@ def write_export(
 
     Raises:
         FileError: a file cannot be written.
-        ModelError: ``precision="int8"``, and no layer can be quantised.
+        ModelError: ``precision="int8"``, and no layer can be quantized.
         ExportError: the options have a target that cannot run the file.
     """
     assert metadata.options is not None  # noqa: S101 - every exporter sets them

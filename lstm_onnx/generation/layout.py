@@ -198,7 +198,7 @@ def _require_stop(model: Model, generation: Generation, fed: ValueInfo) -> None:
         for token in (*generation.stop_token, *([generation.padding] if generation.stops else [])):
             if not 0 <= token < tokens:
                 what = "the stop token" if token in generation.stop_token else "pad ="
-                raise ConfigError(f"{what} {token} is none of the {tokens} tokens", path=model.path)
+                raise ConfigError(f"{what} {token} is not one of the {tokens} tokens", path=model.path)
     if generation.stop_output is not None:
         info = _known(model, "output", generation.stop_output)
         others = [dim for dim in info.shape if dim not in fed.shape or isinstance(dim, int)]

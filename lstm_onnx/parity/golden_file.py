@@ -322,7 +322,7 @@ def _filled(items: list[Any], key: str) -> list[Any]:
 
 def _one_of(item: Any, key: str, allowed: tuple[str, ...]) -> str:
     value: str = _typed(item, key, str)
-    _require(value in allowed, f"its {key!r} is none of {', '.join(allowed)}")
+    _require(value in allowed, f"its {key!r} is not one of {', '.join(allowed)}")
     return value
 
 

@@ -115,7 +115,7 @@ def quantize(
     Raises:
         ConfigError: `layers` or `kernel` is not possible; `path` is `source`.
         FileError: a file cannot be read or written.
-        ModelError: the file is not an ONNX model, is not float32, has nothing to quantise, or is int8 already; it has
+        ModelError: the file is not an ONNX model, is not float32, has nothing to quantize, or is int8 already; it has
             a layer that the kernel does not compute; or the int8 file does not compute what it must, and is not kept.
         InputError: inputs cannot be drawn, or `inputs` do not fit.
     """
@@ -171,12 +171,12 @@ def quantized_model(
     model = load_inlined(source)
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
     if metadata.options is not None and metadata.options.precision == "float16":
-        raise ModelError(f"{source}: has float16 weights; quantise the float32 file, whose weights are not rounded yet")
+        raise ModelError(f"{source}: has float16 weights; quantize the float32 file, whose weights are not rounded yet")
     done = quantize_model(model, source, layers=layers, kernel=kernel, unproven=unproven)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
         reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"
-        raise ModelError(f"{source}: has no layer to quantise ({reasons})")
+        raise ModelError(f"{source}: has no layer to quantize ({reasons})")
     if metadata.options is not None:
         options = replace(metadata.options, precision="int8", layers=layers, kernel=kernel)
         props = {item.key: item.value for item in done.model.metadata_props}

@@ -2,7 +2,7 @@
 
 A copy of the file gives, beside its outputs, what goes into each int8 layer and comes out of it.  For these inputs
 the layer is emulated: integers exactly, all else in float64.  Its error must be within `ROUNDINGS` times that of the
-same emulation in float32.  Errors of the integers are far larger: they are steps of a quantisation.
+same emulation in float32.  Errors of the integers are far larger: they are steps of a quantization.
 """
 
 from __future__ import annotations

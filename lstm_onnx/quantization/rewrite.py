@@ -89,9 +89,9 @@ def quantize_model(
         )
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
     if metadata.quantization is not None:
-        raise ModelError(f"{path}: is int8 already; quantise the float32 file that it came from")
+        raise ModelError(f"{path}: is int8 already; quantize the float32 file that it came from")
     if metadata.generation is not None:
-        raise ModelError(f"{path}: repeats a step; quantise the step's file, and repeat that with make_generating")
+        raise ModelError(f"{path}: repeats a step; quantize the step's file, and repeat that with make_generating")
     if kernel == DYNAMIC_QUANTIZE_LSTM:
         _require_lstms(model, path)
     weights = Weights(model, path)

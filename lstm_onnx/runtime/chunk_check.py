@@ -110,7 +110,9 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
 
 
 def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int], rows: int = 1) -> str:
-    """Where the first sequences of a batch differ from themselves when run alone; "" where they do not.
+    """Where the first or the last sequences of a batch differ from themselves when run alone; "" where they do not.
+
+    The first do not show it where each depends on those before it, as in an LSTM that runs along the batch.
 
     Args:
         run: the model, from inputs and states by name to outputs by name.
@@ -122,17 +124,19 @@ def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Ma
     Raises:
         InputError, RunError: the model does not run on the batch, or on `rows` of its sequences.
     """
-    first = range(rows)
     whole, perturbed = run(dict(feeds)), run(rounded(feeds))
-    alone = run({name: np.take(array, first, axes[name]) if name in axes else array for name, array in feeds.items()})
-    for name, axis in outputs.items():
-        in_batch, near = (np.take(np.asarray(results[name]), first, axis) for results in (whole, perturbed))
-        actual = np.asarray(alone[name])
-        same_shape = actual.shape == in_batch.shape
-        problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
-        if problem:
-            which = "one sequence depends" if rows == 1 else f"{rows} sequences depends"
-            return f"{name} of {which} on the other sequences in its batch: {problem}"
+    for some in (range(rows), range(-rows, 0)):
+        alone = run(
+            {name: np.take(array, some, axes[name]) if name in axes else array for name, array in feeds.items()}
+        )
+        for name, axis in outputs.items():
+            in_batch, near = (np.take(np.asarray(results[name]), some, axis) for results in (whole, perturbed))
+            actual = np.asarray(alone[name])
+            same_shape = actual.shape == in_batch.shape
+            problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
+            if problem:
+                which = "one sequence depends" if rows == 1 else f"{rows} sequences depends"
+                return f"{name} of {which} on the other sequences in its batch: {problem}"
     return ""
 
 

@@ -141,6 +141,7 @@ class ChunkedSteps:
     def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
         """Start from these states; `restored` are those of a sequence that has begun."""
         self._still.clear()
+        self._others.clear()  # they were another sequence's
         self._restored = restored
         self._steps = self._steps_in(states)
 
@@ -153,17 +154,16 @@ class ChunkedSteps:
         """Find the outputs without a time axis where no chunk has followed on states that were restored.
 
         Raises:
-            InputError: they depend on another input as well, or are not known after a call without steps.
+            InputError: they, or another input that they depend on, are not known after a call without steps.
             RunError: ONNX Runtime failed.
         """
         if not self._restored:
             return
         unknown = [name for name, time in self._streaming.outputs.items() if time is None and name not in self._still]
         if unknown:
-            missing = [name for name in self._other_names if name not in self._others]
             # A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
             unsafe = self._streaming.last is None and runs_operator(self.model.session, "GRU")
-            results = {} if missing or unsafe else self._without_steps(states, last=0)
+            results = {} if unsafe else self._without_steps(states, last=0)
             # An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
             kept = all(
                 np.array_equal(results[after], states[name], equal_nan=True)
@@ -171,14 +171,16 @@ class ChunkedSteps:
                 if after in results
             )
             if not results or not kept:
-                depends = f"it depends on {missing[0]}, and " if missing else ""
-                raise InputError(
-                    f"{unknown[0]} is not known: {depends}no chunk has followed on the state that was set",
-                    hint="feed a chunk first",
-                    path=self.model.path,
-                    name=unknown[0],
-                )
+                raise self._unknown(unknown[0], "feed a chunk first")
             self._still |= {name: results[name] for name in unknown}
+
+    def _unknown(self, name: str, hint: str) -> InputError:
+        return InputError(
+            f"{name} is not known: no chunk has followed on the state that was set",
+            hint=hint,
+            path=self.model.path,
+            name=name,
+        )
 
     def converted(self, results: Arrays) -> dict[str, Any]:
         """Results as arrays of the type that the caller passed last."""
@@ -212,7 +214,7 @@ class ChunkedSteps:
         """All outputs of the call that ends the sequence, the states included; None where it would change nothing.
 
         Raises:
-            InputError: the model takes no sequences of so many steps, or of so few.
+            InputError: the model takes no sequences of so many steps, or of so few; or an input is not known.
             RunError: ONNX Runtime failed.
         """
         streaming, steps = self._streaming, self._steps_in(states)
@@ -233,7 +235,10 @@ class ChunkedSteps:
         return self._without_steps(states, last=1)
 
     def _without_steps(self, states: Arrays, last: int) -> dict[str, Any]:
-        """All outputs of a call with a chunk of no steps (RunError)."""
+        """All outputs of a call with a chunk of no steps (InputError, RunError)."""
+        for name in self._other_names:
+            if name not in self._others:
+                raise self._unknown(name, "feed a chunk first, which may have no steps")
         feeds = {**self._others, **states}
         if self._streaming.last is not None:
             feeds[self._streaming.last] = np.full(1, last, np.int64)

@@ -244,6 +244,8 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
         raise ModelError("ran out of memory while opening it", path=where) from error
     except ort_errors() as error:
         reason = first_line(error)
+        if reason.startswith("Protobuf parsing failed"):
+            reason = "it is not an ONNX model, or is cut short"
         if providers == [CPU] and "Could not find an implementation for" in reason:
             # Most such operators have an implementation in float32, which the message does not say.
             reason += '; its CPU provider lacks it in this dtype: export it as float32, or use provider "cuda"'

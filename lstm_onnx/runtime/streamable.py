@@ -32,7 +32,9 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     """
     if not model.states:
         raise InputError(
-            "has no states to carry from chunk to chunk", hint="load(..., states=...) names them", path=model.path
+            "has no states to carry from chunk to chunk",
+            hint='export it with states="explicit"; load(..., states=...) names those of another tool\'s file',
+            path=model.path,
         )
     if model.spec is not None and model.spec.bidirectional:
         raise InputError(

@@ -143,7 +143,7 @@ class Sequences:
         except (InputError, RequestError) as error:  # nothing was run
             if stream.closed:
                 raise RequestError(
-                    f"sequence {part.key[1]!r} was started anew, ended or closed before this request ran"
+                    f"sequence {part.key[1]!r} was restarted, ended or closed before this request ran"
                 ) from error
             if part.start:
                 self._drop(part.key, stream)

@@ -84,7 +84,7 @@ def from_numbers(name: str, datatype: object, shape: object, data: object) -> np
     if array.dtype.kind not in allowed:
         raise RequestError(f"{name} has data that are not numbers of its datatype {datatype}")
     if array.size != math.prod(sizes) or (array.ndim > 1 and array.shape != sizes):
-        raise RequestError(f"{name} has {array.size} numbers of shape {list(array.shape)}; its shape is {list(sizes)}")
+        raise RequestError(f"{name} has data of shape {list(array.shape)}; its shape is {list(sizes)}")
     return _cast(name, array, dtype).reshape(sizes)
 
 

@@ -107,6 +107,8 @@ class WholeSequences:
         others = [
             (*array.shape[: (axis := self.axes[0][name])], *array.shape[axis + 1 :]) for name, array in arrays.items()
         ]
+        if self.model.spec is None:  # a module may compute with the longest of a batch, or return that many steps
+            others += [tuple(np.unique(arrays[name]).tolist()) for name in self.model.counts]
         return tuple(others), rows.pop()
 
     def _start(self) -> None:

@@ -39,10 +39,10 @@ def _named_otherwise(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("quantised", [False, True], ids=["float", "int8"])
-def test_the_pairs_of_loose_states_are_the_files_own(quantised: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
+def test_the_pairs_of_loose_states_are_the_files_own(quantized: bool, tmp_path: Path) -> None:
     path = _named_otherwise(tmp_path)
-    if quantised:
+    if quantized:
         from onnxruntime.quantization import quantize_dynamic
 
         quantize_dynamic(path, tmp_path / "q.onnx")
@@ -52,7 +52,7 @@ def test_the_pairs_of_loose_states_are_the_files_own(quantised: bool, tmp_path: 
     pairs = json.loads(fix[fix.index("{") : fix.index("}") + 1])
     assert pairs == {"hidden_in": "hidden_out", "memory/read": "memory/write"}
     # The scale of int8 activations is taken from each call, so that chunks are not quite the whole.
-    stream = lstm_onnx.load(path, "cpu", states=pairs).stream(check=not quantised)
+    stream = lstm_onnx.load(path, "cpu", states=pairs).stream(check=not quantized)
     assert stream(np.ones((2, 1, 4), np.float32)).shape == (2, 1, 1, 3)
 
 

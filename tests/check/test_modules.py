@@ -50,7 +50,7 @@ def test_the_report_tells_what_goes_in_and_of_whom_the_states_are() -> None:
     assert "a module that takes x float32 (batch, time, 4)" in text
     assert "readers.1.h0 <- readers.1.hn (h of readers.1)" in text
     assert "readers.0.c0 <- readers.0.cn (c of readers.0)" in text
-    assert "batch, time, as promised" in text
+    assert "the dynamic axes in the metadata, batch, time, are dynamic" in text
     assert "runs at batch 1, time 1; batch 3, time 1; batch 1, time 5; batch 3, time 7; batch 2, time 5" in text
 
 

@@ -219,7 +219,7 @@ def in_float32(model: ModelProto) -> None:
         value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
-def quantised(folder: Path) -> Path:
+def quantized(folder: Path) -> Path:
     """ONNX Runtime's own LSTM in int8."""
     numbers = np.random.default_rng(0).integers(-127, 128, (1, max(SIZE, H), 4 * H)).astype(np.int8)
     stored = {"W": numbers[:, :SIZE], "R": numbers[:, :H]}
@@ -356,7 +356,7 @@ CASES: dict[str, Case] = {
         in_float32,
         source=typed(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16), TensorProto.BFLOAT16, opset=22),
     ),
-    "int8-saturation": Case(nothing, seven_bits, source=quantised),
+    "int8-saturation": Case(nothing, seven_bits, source=quantized),
 }
 """By the rule's name.  What two files cannot show has tests of its own: see OTHERS."""
 OTHERS = {

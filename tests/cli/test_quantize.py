@@ -42,11 +42,11 @@ def test_json(run_cli, tmp_path: Path):
     assert set(result["proof"]["differences"]) == {"output", "hn", "cn"}
 
 
-def test_what_cannot_be_quantised_is_an_error_and_leaves_nothing(run_cli, tmp_path: Path):
+def test_what_cannot_be_quantized_is_an_error_and_leaves_nothing(run_cli, tmp_path: Path):
     exported(tmp_path / "half.onnx", dtype="float16")
     done = run_cli("quantize", "half.onnx", "-o", "q.onnx")
     assert done.code == 2
-    assert "half.onnx: has no layer to quantise (l0/LSTM: its weights are float16)" in done.err
+    assert "half.onnx: has no layer to quantize (l0/LSTM: its weights are float16)" in done.err
     for output, words in (("-", "not written to stdout"), ("q.pt", "is not an ONNX file"), ("half.onnx", "half.onnx")):
         done = run_cli("quantize", "half.onnx", "-o", output)
         assert done.code == 2
@@ -87,7 +87,7 @@ def test_a_file_that_ends_the_process_of_onnx_runtime_is_an_error(run_cli, tmp_p
     assert not (tmp_path / "q.onnx").exists()
 
 
-def test_a_file_of_another_tool_is_quantised(run_cli, tmp_path: Path):
+def test_a_file_of_another_tool_is_quantized(run_cli, tmp_path: Path):
     saved(tmp_path / "m.onnx", Case("GRU").model())
     done = run_cli("quantize", "m.onnx", "-o", "q.onnx", "--kernel", "MatMulNBits-256")
     assert (done.code, done.err) == (0, "")

@@ -58,7 +58,7 @@ def test_it_runs_right_and_is_not_refused(case: Case, tmp_path):
         "loose-states": bool(states),
         "lost-state": False,
         "h0-without-c0": len(states) == 1,
-        "not-streamable": len(states) == 1,  # the other state starts anew at each call
+        "not-streamable": len(states) == 1,  # the other state starts again at each call
     }
     if "initial_c" in states and "Y_c" not in case.expected:
         expected |= {"loose-states": False, "lost-state": True}

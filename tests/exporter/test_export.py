@@ -92,7 +92,7 @@ def test_float64_is_not_noted_where_the_cpu_can_run_it(tmp_path: Path) -> None:
     [
         ({"x": {0: "batch", 1: "time"}}, r"pass dynamic_shapes=\{'x': \{0: 'batch', 1: 'time'\}\}$"),
         ({"x": [0, 1], "output": [0]}, r"=\{'x': \{0: 'x_0', 1: 'x_1'\}\} \(output left out: outputs need no entry\)$"),
-        ({"input": {0: "batch"}}, r"by the arguments of forward \(x\): input is none of them$"),
+        ({"input": {0: "batch"}}, r"by the arguments of forward \(x\): input is not one of them$"),
         ({"x": 1}, r"pass dynamic_shapes=\{'x': \{1: 'x_1'\}\}$"),
         (True, r"pass dynamic_shapes, such as \{\"x\": \{0: \"batch\"\}\}$"),
     ],

@@ -201,7 +201,7 @@ def test_a_file_of_a_file(step: Path, tmp_path: Path) -> None:
         ({"choose": "best"}, "it must be one of"),
         ({"top_k": 3}, 'top_k goes with choose = "sample"'),
         ({"choose": "sample", "top_k": 12}, "top_k = 12 is more than the 11 tokens"),
-        ({"stop_token": 11}, "the stop token 11 is none of the 11 tokens"),
+        ({"stop_token": 11}, "the stop token 11 is not one of the 11 tokens"),
         ({"stop_token": (1, 1)}, "a list of different ones"),
         ({"stop_output": "lstm.hn"}, "is not one number or bool for each sequence"),
         ({"stop_token": 1, "pad": 0.5}, "pad = 0.5 is not a token"),
@@ -222,7 +222,7 @@ def test_files_that_are_no_step(generating: Opened, step: Path, tmp_path: Path) 
             lstm_onnx.make_generating(source, target, **{"input": "tokens", "output": "output", **changes})  # type: ignore[arg-type]
 
     refused(generating("language").path, "it generates already")
-    with pytest.raises(ModelError, match="quantise the step's file, and repeat that"):
+    with pytest.raises(ModelError, match="quantize the step's file, and repeat that"):
         lstm_onnx.quantize(generating("language").path, target)
     lstm_onnx.export(torch.nn.LSTM(3, 3), tmp_path / "bare.onnx")
     refused(tmp_path / "bare.onnx", "it is a bare nn.LSTM", input="input")

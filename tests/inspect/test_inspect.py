@@ -275,7 +275,7 @@ def test_default_activations_are_not_noted(tmp_path: Path) -> None:
     assert inspected(tmp_path, graph([node])).lstms[0].notes == ()
 
 
-def test_quantised_lstm(tmp_path: Path) -> None:
+def test_quantized_lstm(tmp_path: Path) -> None:
     inputs = ["X", "W8", "R8", "B", "", "", "", "", "ws", "wz", "rs", "rz"]
     node = helper.make_node("DynamicQuantizeLSTM", inputs, ["Y"], domain="com.microsoft", hidden_size=H)
     contents = graph([node], names="B")

@@ -303,7 +303,7 @@ def test_what_is_odd_in_the_data_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(f"{line}\n{line}\n")
     _, notes = data.read(tmp_path / "x.jsonl").feeds(model)
     assert len(notes) == 1
-    assert notes[0].startswith("input contains NaN or infinity, which ONNX Runtime's LSTM may propagate")
+    assert notes[0].startswith("input contains NaN or infinity; where PyTorch's LSTM gives NaN, ONNX Runtime's may")
     np.save(tmp_path / "x.npy", _draw(4, SIZE, dtype="float64"))
     _, notes = data.read(tmp_path / "x.npy").feeds(model)
     assert notes == ["input is cast from float64 to float32"]

@@ -167,7 +167,7 @@ def test_what_cannot_be_compared_stays_float32_and_is_named(tmp_path: Path) -> N
 
 def test_a_loop_without_steps_is_not_proven(tmp_path: Path) -> None:
     path = written(tmp_path / "m.onnx", [loop(step(), "none")])
-    with pytest.raises(ModelError, match=r"has no layer to quantise \(MatMul: it did not run on the inputs"):
+    with pytest.raises(ModelError, match=r"has no layer to quantize \(MatMul: it did not run on the inputs"):
         quantize(path, tmp_path / "q.onnx")
     assert not (tmp_path / "q.onnx").exists()
 

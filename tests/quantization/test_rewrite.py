@@ -107,7 +107,7 @@ def test_two_bodies_may_use_one_name_for_two_weights(tmp_path: Path):
     path = saved(tmp_path / "m.onnx", model_of([node], inputs, {"y": ["batch", 40]}, {}))
     done = quantize_model(load_inlined(path), path)
     assert done.quantized == ()
-    with pytest.raises(ModelError, match="has no layer to quantise"):
+    with pytest.raises(ModelError, match="has no layer to quantize"):
         quantize(path, tmp_path / "q.onnx")
 
 
@@ -148,7 +148,7 @@ def test_options_and_paths(tmp_path: Path):
         quantize(path, path)
     assert onnx.load(path) == Case("LSTM").model()
     exported(tmp_path / "float64.onnx", dtype="float64")
-    with pytest.raises(ModelError, match=r"has no layer to quantise \(l0/LSTM: its weights are float64\)"):
+    with pytest.raises(ModelError, match=r"has no layer to quantize \(l0/LSTM: its weights are float64\)"):
         quantize(tmp_path / "float64.onnx", tmp_path / "q.onnx")
 
 

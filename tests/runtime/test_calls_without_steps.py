@@ -54,3 +54,26 @@ def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     whole = lstm_onnx.load(tmp_path / "whole.onnx", provider="cpu", threads=1).run({"x": x})
     np.testing.assert_allclose(second.run({"x": x[3:]})["last_h"], whole["last_h"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(second.flush()["last_h"], whole["last_h"], rtol=0, atol=1e-6)
+
+
+def test_an_input_of_another_sequence_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    """flush needs `gain`, and after a state was set the last one was that of another sequence."""
+    shapes = {"x": ["batch", 1, "time"], "gain": ["batch", 1, 1], "y": ["batch", 1, "time"]}
+    x, gain, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims) for name, dims in shapes.items())
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1]), helper.make_node("Mul", ["c", "gain"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [x, gain], [y], [numpy_helper.from_array(np.ones((1, 1, 3), np.float32), "w")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "s.onnx", time={"x": 2}, max_delay=1)
+    model = lstm_onnx.load(tmp_path / "s.onnx", provider="cpu", threads=1)
+    steps, gains = np.ones((1, 1, 4), np.float32), [np.full((1, 1, 1), size, np.float32) for size in (2, 3)]
+    first, second = model.stream(), model.stream()
+    first.run({"x": steps, "gain": gains[0]})
+    second.run({"x": steps, "gain": gains[1]})
+    second.state = first.state
+    with pytest.raises(InputError, match="gain is not known: no chunk has followed on the state that was set; feed a"):
+        second.flush()
+    second.run({"x": steps[:, :, :0], "gain": gains[0]})
+    np.testing.assert_array_equal(second.flush()["y"], [[[4]]])

@@ -71,7 +71,7 @@ def test_numbers_that_json_lacks_have_names(server: Server) -> None:
         ({"tensor": {"datatype": "FP33"}}, "input has datatype 'FP33'; served are BOOL"),
         ({"tensor": {"datatype": "BYTES"}}, "input has datatype 'BYTES'"),
         ({"tensor": {"datatype": "FP64"}}, "input has datatype FP64; lstm takes FP32 for it"),
-        ({"tensor": {"shape": [1, 1, 5]}}, r"input has 4 numbers of shape \[4\]; its shape is \[1, 1, 5\]"),
+        ({"tensor": {"shape": [1, 1, 5]}}, r"input has data of shape \[4\]; its shape is \[1, 1, 5\]"),
         ({"tensor": {"shape": [1, -1, 4]}}, "every size must be an integer of 0 or more"),
         ({"tensor": {"shape": [1, True, 4]}}, "every size must be an integer"),
         ({"tensor": {"shape": [2**62, 2**62, 4]}}, "its shape is"),

@@ -159,7 +159,7 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
     ),
     "a second LSTM without states": (
         (node("Squeeze", "Y", "one", to="s"), node("LSTM", "s", "W", "R", to=("z", "", ""), hidden_size=H)),
-        "starts anew at each call",
+        "starts again at each call",
     ),
     "a second LSTM that starts from the end of the first": (
         (node("LSTM", "x", "W", "R", "", "", "hn", "cn", to=("z", "", ""), hidden_size=H),),
@@ -220,7 +220,7 @@ def test_a_direction_that_starts_at_the_end(direction: str) -> None:
 def test_one_state_of_two() -> None:
     lstm = node("LSTM", "x", "W", "R", "", "", "h0", to=("z", "hn", "cn"), hidden_size=H)
     found = follow_time(model(lstm), {"h0": "hn"})
-    assert "starts anew at each call: not all of its states are inputs and outputs of the file" in str(found.meeting)
+    assert "starts again at each call: not all of its states are inputs and outputs of the file" in str(found.meeting)
 
 
 def test_without_an_open_time_axis_a_call_is_a_step() -> None:

@@ -77,7 +77,7 @@ UNNAMED_AXES = rule(
 def dynamic_axes(context: CheckContext) -> Iterator[Finding]:
     """Batch and time are open, in the graph's inputs and outputs and at each recurrent node."""
     if context.shapes_problem:
-        yield DYNAMIC_AXES.violated("", f"shapes cannot be inferred: {context.shapes_problem}", "mend what it names")
+        yield DYNAMIC_AXES.violated("", f"shapes cannot be inferred: {context.shapes_problem}", "fix what it names")
         return
     graph, metadata = context.graph, context.metadata or Metadata()
     of_module = metadata.spec is None and bool(metadata.inputs)
@@ -93,7 +93,8 @@ def _open_axes(graph: Graph, metadata: Metadata) -> str:
         return "batch and time are open in every input and output"
     if metadata.inputs:
         promised = dict.fromkeys(dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str))
-        return f"{', '.join(promised) or 'no axis'}, as promised, open in the inputs and not lost"
+        names = ", ".join(promised)
+        return f"the dynamic axes in the metadata, {names}, are dynamic" if promised else "the metadata has none"
     count = sum(1 for _ in graph.recurrent)
     if count:
         return f"batch and time are open at each of the {count} recurrent nodes"

@@ -84,7 +84,7 @@ def metadata(context: CheckContext) -> Iterator[Finding]:
     if model.producer_name == _PRODUCER and not complete:
         yield METADATA.violated("", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
     elif version is None:
-        yield METADATA.passed("none of lstm-onnx: only the graph counts")
+        yield METADATA.passed("none from lstm-onnx: only the graph is checked")
     else:
         inputs = "; ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in metadata.inputs)
         kind = "a bare LSTM" if metadata.spec is not None else f"a module that takes {inputs or 'what its graph says'}"

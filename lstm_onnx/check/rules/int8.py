@@ -15,7 +15,7 @@ from .precision import saturates
 
 _SHARED_SCALE = (QUANTIZED_LSTM, "DynamicQuantizeMatMul", "DynamicQuantizeLinear")
 _BLOCKS = "MatMulNBits"
-_QUANTIZE = "quantise the float32 file again: lstm-onnx quantize FILE -o OUT, whose default kernel is MatMulInteger"
+_QUANTIZE = "quantize the float32 file again: lstm-onnx quantize FILE -o OUT, whose default kernel is MatMulInteger"
 
 INT8_BATCH = rule(
     "LO510",

@@ -51,7 +51,7 @@ INT8_SATURATION = rule(
     summary="int8 weights on a CPU whose int8 products saturate",
     why="Without VNNI, AVX2 and AVX512 add two products of uint8 and int8 in 16 bits, which saturates silently: "
     "errors of 0.14 to 0.29 on plain models, where 0.007 is usual.",
-    fix="quantise the float32 file again (lstm-onnx quantize FILE -o OUT): its weights have 7 bits, which cost nothing "
+    fix="quantize the float32 file again (lstm-onnx quantize FILE -o OUT): its weights have 7 bits, which cost nothing "
     "and never saturate; or load with the session option session.x64quantprecision=1, at 1.7 to 2 times the time",
 )
 

@@ -134,7 +134,7 @@ TRACT_INT8 = rule(
     target="tract",
     summary="ONNX Runtime's int8 operators: DynamicQuantizeLSTM, MatMulNBits of 8 bits",
     why="tract has no DynamicQuantizeLSTM, and MatMulNBits with 2 and 4 bits only.",
-    fix="quantise the float32 file again with the default kernel: lstm-onnx quantize FILE -o OUT",
+    fix="quantize the float32 file again with the default kernel: lstm-onnx quantize FILE -o OUT",
     source=_RUN,
 )
 

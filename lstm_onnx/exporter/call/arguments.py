@@ -299,4 +299,4 @@ def _check_sizes(found: Arguments) -> None:
                     f"the axis {label} has size {expected} in one input and {size} in {name} (axis {axis})"
                 )
             if size < 1:
-                raise ExportError(f"{name} has size 0 along {label}; give an example with something in it")
+                raise ExportError(f"{name} has size 0 along {label}; give an example with at least one entry there")

@@ -274,7 +274,7 @@ def _output_names(derived: list[str], requested: tuple[str, ...] | None, argumen
         if len(requested) != len(derived) or len(set(requested)) != len(requested):
             raise ExportError(
                 f"{len(requested)} output names were given ({', '.join(requested)}) for {len(derived)} tensors "
-                f"({', '.join(derived)}); give a name of its own to each"
+                f"({', '.join(derived)}); give each a name"
             )
         names = list(requested)
     # In ONNX an input and an output of one name would be one value.

@@ -90,7 +90,7 @@ def expose_states(
             continue
         path = first.recurrent.path
         if times & names_in(str(sequence_axes(graph, first)[1])):
-            note = f"{path} runs anew for each step of a sequence, so its states stay internal; it has no h0"
+            note = f"{path} starts again at each step of a sequence, so its states stay internal; it has no h0"
         elif path in looped and looped[path].ambiguous:
             note = f"{path} is called in several loops, so its states stay internal; it has no h0"
         elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):

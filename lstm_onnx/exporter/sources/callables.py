@@ -21,7 +21,7 @@ _FILE_MODULE = "_lstm_onnx_source_"
 def import_file(file: Path, where: str) -> Any:
     """A Python file as a module, which can import files of its folder meanwhile (FileError, ExportError)."""
     if not file.is_file():
-        raise FileError(f"{where}: {file} is not there")
+        raise FileError(f"{where}: {file} does not exist")
     name = f"{_FILE_MODULE}{hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -17,7 +17,7 @@ def not_a_source(source: str) -> LSTMOnnxError:
     """The error for a SOURCE that is none of what it can be."""
     lower = Path(source).name.lower()
     if not os.path.isfile(source):  # noqa: PTH113 - False for a name that no file can have
-        missing = ", and no such file is there" if Path(source).suffix and not os.path.exists(source) else ""  # noqa: PTH110
+        missing = ", and no such file exists" if Path(source).suffix and not os.path.exists(source) else ""  # noqa: PTH110
         return ConfigError(f"{source}: is not {_KINDS}{missing}")
     if lower.endswith((".onnx", ".ort")):
         return ConfigError(

@@ -15,7 +15,7 @@ from ..mutants import folder_of, read_graph
 from ..report import Cause
 from ..tolerances import SAME_CAUSE_FACTOR, SATURATION_REMAINDER
 
-_QUANTISED = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul", "QGemm"})
+_QUANTIZED = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul", "QGemm"})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _CPU_SINCE = 22
 """The opset with new versions of LSTM, GRU and RNN, which ONNX Runtime's CUDA provider may lack (PR 27728)."""
@@ -51,7 +51,7 @@ def from_the_file(model: Model, expected: Expected) -> Iterator[Cause]:
     """Causes that follow from a file's operators and from where they ran, in a case of one call."""
     graph = read_graph(model)
     feeds = model.completed(dict(expected.calls[0].feeds))
-    yield from quantised(
+    yield from quantized(
         model,
         graph,
         largest_error(expected, model.run(feeds)),
@@ -71,7 +71,7 @@ def largest_error(expected: Expected, outputs: Arrays) -> float:
     return max(errors, default=math.inf)
 
 
-def quantised(model: Model, graph: ModelProto, error: float, precisely: Callable[[], float]) -> Iterator[Cause]:
+def quantized(model: Model, graph: ModelProto, error: float, precisely: Callable[[], float]) -> Iterator[Cause]:
     """int8 operators, and whether their sums saturate.
 
     Args:
@@ -80,7 +80,7 @@ def quantised(model: Model, graph: ModelProto, error: float, precisely: Callable
         error: the largest error of a failing case.
         precisely: computes the same with 8-bit products summed in full.
     """
-    found = sorted({node.op_type for node in graph.graph.node} & _QUANTISED)
+    found = sorted({node.op_type for node in graph.graph.node} & _QUANTIZED)
     if not found or model.provider != "cpu":
         return
     precise = precisely()

@@ -80,7 +80,7 @@ def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> I
         for label, zeros in (("bias_ih", "bias_ih"), ("bias_hh", "bias_hh"), ("both", "bias")):
             fix = "B is the two biases end to end, reordered as W is"
             yield FaultModel(f"missing bias{where}: {label}", fix, only((zeros,), np.zeros_like))
-        fix = "B is the two biases end to end; their sum belongs into one half alone"
+        fix = "B is the two biases end to end; their sum belongs in one of the halves"
         yield FaultModel(f"bias twice{where}", fix, only(("bias",), lambda array: array * 2))
     if spec.state_size == spec.hidden_size:
         fix = "R is weight_hh as torch keeps it, with its gates reordered"

@@ -93,7 +93,7 @@ def step_loop(
     missing |= set(model.states) - set(step.inputs)
     if missing:
         raise ModelError(
-            f"repeats a step with {', '.join(sorted(missing))}, which a fresh export of this model has not",
+            f"repeats a step with {', '.join(sorted(missing))}, which a fresh export of this model does not have",
             path=model.path,
             hint="is it this model's file?",
         )

@@ -107,7 +107,7 @@ class GenerationVerification(Verification):
         self.anew = len(own_states) < len(model.states)
         if self.anew and self.described.time_axis is None:
             raise ExportError(
-                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start anew on"
+                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start again on"
             )
         self.data = data
         self.cut = 0

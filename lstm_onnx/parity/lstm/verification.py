@@ -8,7 +8,7 @@ down to the gate.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -84,7 +84,9 @@ class LSTMVerification(Verification):
         self.amplified_cases = amplified_cases(self.spec, lengths=lengths, seed=seed) if self.amplified_models else []
         self.note_digest(digest(self.state))
         if model.spec is not None and model.spec != self.spec:
-            self.notes.append("the file was exported from an LSTM with other arguments")
+            pairs = ((name, getattr(model.spec, name), own) for name, own in asdict(self.spec).items())
+            different = "; ".join(f"{name} is {theirs}, not {own}" for name, theirs, own in pairs if theirs != own)
+            self.notes.append(f"the file was exported from an LSTM with other arguments: {different}")
 
     def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
         return [

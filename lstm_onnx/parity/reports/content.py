@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_SPANS = 40
 """Spans of sizes or integers that are listed one by one."""
+_MOST_ERRORS = 3
+"""Different errors that are shown of runs that failed."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
 NOT_PROVEN = (
     "the comparison accepts a file with these mistakes, so it does not prove that this file has none of them. "
@@ -167,7 +169,11 @@ def remarks(report: ParityReport) -> list[Remark]:
     if report.location is not None:
         where = clean(report.location)
         lines.append(Remark("first differs", where if where.startswith("from ") else f"in {where}", bad=True))
-    lines += [Remark("failed to run", text, bad=True) for text in errors(report)]
+    failures = errors(report)
+    if failures[_MOST_ERRORS:]:
+        more = len(failures) - _MOST_ERRORS
+        failures[_MOST_ERRORS:] = [f"with {counted(more, 'other error', 'other errors')}, which --json lists"]
+    lines += [Remark("failed to run", text, bad=True) for text in failures]
     if not report.judged:
         lines.append(Remark("failed", "no case could be judged", bad=True))
     if report.ranges:

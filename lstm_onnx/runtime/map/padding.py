@@ -44,6 +44,9 @@ def padded_feeds(layout: SequenceLayout, samples: Sequence[Sample]) -> Arrays:
 def _fill(rows: np.ndarray, arrays: Sequence[np.ndarray | None], padding: int | float) -> None:
     """Write arrays into the rows of zeros: a missing one is a state of zeros."""
     shape, tail = rows.shape[1:], rows.shape[2:]
+    if not shape:  # one number for each sequence
+        rows[:] = [0 if array is None else array for array in arrays]
+        return
     for row, array in zip(rows, arrays, strict=True):
         if array is None:
             continue

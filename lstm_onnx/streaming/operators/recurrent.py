@@ -76,7 +76,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
         if computed:
             call.meet(names, "starts from what is computed at the end of the sequence")
         else:
-            call.meet(names, "starts anew at each call: not all of its states are inputs and outputs of the file")
+            call.meet(names, "starts again at each call: not all of its states are inputs and outputs of the file")
     return names
 
 

@@ -112,7 +112,7 @@ def top(call: Call) -> list[Fact]:
 
 @operator("DynamicQuantizeLinear")
 def dynamic_scale(call: Call) -> list[Fact]:
-    """Dynamic quantisation: one scale for all values, which depends on every step of a call."""
+    """Dynamic quantization: one scale for all values, which depends on every step of a call."""
     fact = call.fact(0)
     call.meet(fact.open, "takes its scale from all steps of a call")
     scalar = replace(fact, axes=(), numbers=None)
@@ -121,7 +121,7 @@ def dynamic_scale(call: Call) -> list[Fact]:
 
 @operator("QuantizeLinear", "DequantizeLinear")
 def stored_scale(call: Call) -> list[Fact]:
-    """Quantisation with a stored scale."""
+    """Quantization with a stored scale."""
     fact = call.fact(0)
     joined = join(call.given)
     return [replace(joined, axes=fact.axes, spans=fact.open)]

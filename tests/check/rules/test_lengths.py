@@ -241,10 +241,10 @@ def test_a_layer_without_lengths_by_one_that_has_them(beside: bool, tmp_path: Pa
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-@pytest.mark.parametrize("quantised", [False, True], ids=["float", "int8"])
-def test_any_layer_of_ours_that_lost_its_lengths_fails(layer: int, quantised: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
+def test_any_layer_of_ours_that_lost_its_lengths_fails(layer: int, quantized: bool, tmp_path: Path) -> None:
     path = export(tmp_path, {**PLAIN, "num_layers": 3}, lengths=True)
-    if quantised:
+    if quantized:
         from onnxruntime.quantization import quantize_dynamic
 
         quantize_dynamic(path, tmp_path / "q.onnx")

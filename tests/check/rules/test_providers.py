@@ -16,7 +16,7 @@ from tests.conformance.by_hand import SIZE, H, graph_of, inputs_of
 from tests.conformance.nodes import Node, save
 
 from ..models import PLAIN, PROJECTED, export, failing, fake_cuda
-from ..violations import CASES, base, nothing, quantised, seven_bits
+from ..violations import CASES, base, nothing, quantized, seven_bits
 
 LINEAR_FIRST = {"linear_before_reset": 1}
 
@@ -81,7 +81,7 @@ def test_what_cuda_has(kind: str, values: dict[str, Any], tmp_path: Path):
 def test_peepholes_and_int8_are_variants_too(tmp_path: Path):
     peepholes = Node({**inputs_of(), "P": np.ones((1, 3 * H), np.float32)}).save(tmp_path / "m.onnx")
     assert said(check(peepholes, provider="auto"), "variant-on-cuda") == ["LSTM with peepholes does not run on CUDA"]
-    (message,) = said(check(quantised(tmp_path), provider="auto"), "variant-on-cuda")
+    (message,) = said(check(quantized(tmp_path), provider="auto"), "variant-on-cuda")
     assert message == "DynamicQuantizeLSTM has a kernel for the CPU only"
 
 
@@ -147,7 +147,7 @@ def test_int8_saturates_where_there_is_no_vnni(
     flags: set[str], told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
-    report = check(quantised(tmp_path), provider="cpu")
+    report = check(quantized(tmp_path), provider="cpu")
     assert report, str(report)
     expected = ["DynamicQuantizeLSTM has int8 weights, and this CPU (no VNNI) saturates their products"]
     assert said(report, "int8-saturation") == expected * told
@@ -160,7 +160,7 @@ def saturating(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("saturating")
 def test_seven_bits_do_not_saturate(tmp_path: Path):
-    path = quantised(tmp_path)
+    path = quantized(tmp_path)
     model = onnx.load_model(path)
     seven_bits(model)
     path.write_bytes(model.SerializeToString())
@@ -184,12 +184,12 @@ def test_other_products_of_int8(tmp_path: Path):
 @pytest.mark.usefixtures("saturating")
 def test_int8_on_a_gpu_is_another_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fake_cuda(monkeypatch)
-    assert "int8-saturation" in check(quantised(tmp_path), provider="cuda").silent
+    assert "int8-saturation" in check(quantized(tmp_path), provider="cuda").silent
 
 
 @pytest.mark.usefixtures("saturating")
 def test_int8_weights_in_another_file_are_taken_for_full(tmp_path: Path):
-    path = quantised(tmp_path)
+    path = quantized(tmp_path)
     model = onnx.load_model(path)
     seven_bits(model)
     onnx.save_model(model, path, save_as_external_data=True, location="w.data", size_threshold=0)

@@ -15,7 +15,7 @@ from tests.conformance.by_hand import SIZE, H, graph_of, inputs_of
 from tests.conformance.nodes import Node, save
 
 from ..models import failing
-from ..violations import CASES, Case, all_of, base, large, nothing, quantised, store, then
+from ..violations import CASES, Case, all_of, base, large, nothing, quantized, store, then
 
 
 def said(report: CheckReport, rule: str) -> list[str]:
@@ -140,8 +140,8 @@ def test_of_the_others_too(kind: str, gates: int, tmp_path: Path):
         assert bool(report) is fits
 
 
-def test_the_quantised_operator_has_its_matrices_turned(tmp_path: Path):
-    path = quantised(tmp_path)
+def test_the_quantized_operator_has_its_matrices_turned(tmp_path: Path):
+    path = quantized(tmp_path)
     assert "weight-shapes" in check(path, provider="cpu").silent
     model = onnx.load_model(path)
     w = next(tensor for tensor in model.graph.initializer if tensor.name == "W")

@@ -103,12 +103,12 @@ def test_what_is_no_regular_file_is_refused_at_once(read: object, name: str, tmp
     (tmp_path / "zero").mkdir()
     (tmp_path / "zero" / name).symlink_to("/dev/zero")
     for path, kind in ((tmp_path / name, "a pipe"), (tmp_path / "zero" / name, "a device")):
-        with pytest.raises(LSTMOnnxError, match=f"is {kind}, and no regular file"):
+        with pytest.raises(LSTMOnnxError, match=f"is {kind}, not a regular file"):
             read(path)  # type: ignore[operator]
 
 
 def test_a_device_is_no_data() -> None:
-    with pytest.raises(FileError, match="/dev/null: is a device, and no regular file"):
+    with pytest.raises(FileError, match="/dev/null: is a device, not a regular file"):
         data.read("/dev/null", format="csv")
 
 

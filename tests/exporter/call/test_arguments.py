@@ -132,7 +132,12 @@ def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
         ((TOKENS,) * 4, None, ExportError, "example_inputs do not fit Takes.forward(x: "),
         ({"q": TOKENS}, None, ConfigError, "nothing"),
         ((3,), None, ExportError, "example_inputs hold no tensor"),
-        ((SIGNAL[:0],), {"x": {0: "n"}}, ExportError, "x has size 0 along n; give an example with something in it"),
+        (
+            (SIGNAL[:0],),
+            {"x": {0: "n"}},
+            ExportError,
+            "x has size 0 along n; give an example with at least one",
+        ),
         ((SIGNAL.bfloat16(),), None, ExportError, "x has dtype bfloat16, which a file's inputs cannot have"),
         ((SIGNAL.to(torch.complex64),), None, ExportError, "x has dtype complex64"),
     ],

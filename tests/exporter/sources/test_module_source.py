@@ -182,7 +182,7 @@ def test_weights_that_do_not_fit_are_named(folder: Path, change: object, words: 
 @pytest.mark.parametrize(
     ("factory", "error", "words"),
     [
-        ("nowhere.py:Tagger", FileError, "nowhere.py is not there"),
+        ("nowhere.py:Tagger", FileError, "nowhere.py does not exist"),
         ("net.py:Nothing", ExportError, "net.py has no 'Nothing'"),
         ("net.py:number", ExportError, "is a int; it must be a callable"),
         ("net.py:gives_number", ExportError, "returns a int; it must return an nn.Module"),

@@ -179,5 +179,5 @@ def test_a_python_file_and_a_class_in_it(tmp_path: Path) -> None:
     assert source_files(f"{path}:make") == [path]
     with pytest.raises(ExportError, match=r"model\.py has no 'Nett'; did you mean Net\?"):
         load_source(f"{path}:Nett")
-    with pytest.raises(FileError, match=r"other\.py is not there"):
+    with pytest.raises(FileError, match=r"other\.py does not exist"):
         load_source(f"{tmp_path / 'other.py'}:make")

@@ -257,7 +257,7 @@ def test_letters_of_words_are_no_states_of_the_stream(tmp_path: Path) -> None:
     architecture = next(item for item in ALL if item.name == "character_tagger")
     made = _of_architecture(architecture, tmp_path / "m.onnx")
     assert list(made.states) == ["word_lstm.h0", "word_lstm.c0"]
-    assert any("char_lstm runs anew for each step" in note for note in made.notes)
+    assert any("char_lstm starts again at each step" in note for note in made.notes)
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").metadata.not_streamable == ""
 
 
@@ -277,6 +277,18 @@ def test_sequences_that_depend_on_each_other_are_not_stepped_together(tmp_path: 
         model.pool()
     assert model.stream(batch=2).batch == 2
     sequences = [np.random.default_rng(seed).standard_normal((5, 4)).astype(np.float32) for seed in range(6)]
+    for x, found in zip(sequences, model.map({"x": x} for x in sequences), strict=True):
+        np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
+
+
+def test_an_lstm_that_runs_along_the_batch_is_not_batched(tmp_path: Path) -> None:
+    """Data of (batch, time, size) in a layer without batch_first: each sequence continues the one before it."""
+    module = Net(lambda m, x: m.lstm(x.transpose(0, 1))[0].transpose(0, 1))
+    axes = {"x": {0: "batch", 1: "time"}}
+    made = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(3, 5, 4), dynamic_shapes=axes)
+    assert any(note.startswith("the sequences of a batch are not independent: output ") for note in made.notes)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    sequences = [np.random.default_rng(seed).standard_normal((5, 4)).astype(np.float32) for seed in range(3)]
     for x, found in zip(sequences, model.map({"x": x} for x in sequences), strict=True):
         np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
 

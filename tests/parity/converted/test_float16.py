@@ -76,7 +76,7 @@ def test_a_float16_file_is_half_as_large_and_runs_in_float32(tmp_path: Path) -> 
     )
     assert half.dtype == np.float32
     assert 0 < np.abs(half - full).max() < 1e-3
-    with pytest.raises(ModelError, match="has float16 weights; quantise the float32 file"):
+    with pytest.raises(ModelError, match="has float16 weights; quantize the float32 file"):
         lstm_onnx.quantize(tmp_path / "float16.onnx", tmp_path / "q.onnx")
 
 

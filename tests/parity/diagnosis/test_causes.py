@@ -59,7 +59,7 @@ def _graph(*operators: str, opset: int = 18) -> onnx.ModelProto:
     ],
 )
 def test_int8_saturates_where_full_sums_are_better_by_far(error: float, precise: float, name: str) -> None:
-    found = list(causes.quantised(_model(), _graph("DynamicQuantizeLSTM"), error, lambda: precise))
+    found = list(causes.quantized(_model(), _graph("DynamicQuantizeLSTM"), error, lambda: precise))
     assert [cause.name for cause in found] == [name]
     assert "DynamicQuantizeLSTM" in found[0].evidence
     assert ("x64quantprecision=1" in found[0].fix) is (name == "saturated int8")
@@ -69,8 +69,8 @@ def test_float_files_and_gpus_have_no_int8_cause() -> None:
     def never() -> float:
         raise AssertionError
 
-    assert list(causes.quantised(_model(), _graph("LSTM"), 1.0, never)) == []
-    assert list(causes.quantised(_model("cuda"), _graph("DynamicQuantizeLSTM"), 1.0, never)) == []
+    assert list(causes.quantized(_model(), _graph("LSTM"), 1.0, never)) == []
+    assert list(causes.quantized(_model("cuda"), _graph("DynamicQuantizeLSTM"), 1.0, never)) == []
 
 
 @pytest.mark.parametrize(("opset", "fix"), [(22, "export at opset 18"), (18, "--require reports why")])

@@ -238,7 +238,7 @@ def test_steps_of_the_first_difference_are_where_it_begins(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def quantised(tmp_path: Path) -> tuple[nn.LSTM, Path]:
+def quantized(tmp_path: Path) -> tuple[nn.LSTM, Path]:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     module, path = lstm(hidden_size=32), tmp_path / "m.onnx"
@@ -250,10 +250,10 @@ def quantised(tmp_path: Path) -> tuple[nn.LSTM, Path]:
 
 
 def test_an_int8_file_is_told_apart_from_one_that_saturates(
-    quantised: tuple[nn.LSTM, Path], monkeypatch: pytest.MonkeyPatch
+    quantized: tuple[nn.LSTM, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether this CPU saturates is its own affair; a full sum that is right makes the error one of saturation."""
-    module, path = quantised
+    module, path = quantized
     report = verified(module, path)
     assert not report
     (found,) = [cause for cause in report.causes if "int8" in cause.name]
@@ -271,15 +271,15 @@ def test_an_int8_file_is_told_apart_from_one_that_saturates(
 
 
 def test_a_file_that_does_not_run_precisely_is_not_said_to_saturate(
-    quantised: tuple[nn.LSTM, Path], monkeypatch: pytest.MonkeyPatch
+    quantized: tuple[nn.LSTM, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, path = quantised
+    module, path = quantized
     monkeypatch.setattr(causes, "run_precisely", lambda *_: {})
     assert [cause.name for cause in verified(module, path).causes] == ["int8 weights"]
 
 
-def test_int8_products_are_summed_in_full(quantised: tuple[nn.LSTM, Path]) -> None:
-    module, path = quantised
+def test_int8_products_are_summed_in_full(quantized: tuple[nn.LSTM, Path]) -> None:
+    module, path = quantized
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     x = np.random.default_rng(0).standard_normal((4, 2, 5)).astype(np.float32)
     feeds = model.completed({"input": x})

@@ -154,3 +154,15 @@ def test_rows_of_a_foreign_file_that_affect_each_other_run_alone(tmp_path: Path)
     model = load(tmp_path / "m.onnx", "cpu")
     for result in model.map([{"x": np.full(3, index, np.float32)} for index in range(200)]):
         np.testing.assert_array_equal(result["y"], np.zeros(3, np.float32))
+
+
+def test_an_input_of_one_number_for_each_sequence(tmp_path: Path) -> None:
+    shapes = {"x": ["batch", "time", 2], "gain": ["batch"], "y": ["batch", "time", 2]}
+    x, gain, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    nodes = [helper.make_node("Unsqueeze", ["gain", "axes"], ["g"]), helper.make_node("Mul", ["x", "g"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [x, gain], [y], [numpy_helper.from_array(np.array([1, 2]), "axes")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx", "cpu", 1)
+    given = [{"x": np.full((3, 2), number + 1, np.float32), "gain": np.float32(number)} for number in range(6)]
+    for item, found in zip(given, map_sequences(model, given, batch=3), strict=True):
+        np.testing.assert_array_equal(found["y"], item["x"] * item["gain"])

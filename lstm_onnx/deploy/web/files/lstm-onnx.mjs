@@ -625,7 +625,7 @@ export class Model {
   requireStreamable(check) {
     const { path, metadata } = this;
     if (!Object.keys(this.states).length) {
-      const hint = "load(ort, source, { states }) names them";
+      const hint = `export it with states="explicit"; load(ort, source, { states }) names those of another tool's file`;
       throw new InputError("has no states to carry from chunk to chunk", { path, hint });
     }
     const hint = "run whole sequences instead";
@@ -852,29 +852,31 @@ export class Stream {
   /** Finds the outputs without a time axis where no chunk has followed on a state that was set. */
   async #settle() {
     if (this.streaming === null || !this.#restored) return;
-    const { time, outputs } = this.streaming;
+    const { outputs } = this.streaming;
     const unknown = Object.keys(outputs).filter((name) => outputs[name] === null && !this.#still[name]);
     if (!unknown.length) return;
-    const missing = this.inputNames.find((name) => !Object.hasOwn(time, name) && !Object.hasOwn(this.#others, name));
     // A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
     const unsafe = this.last === null && this.model.operators.has("GRU");
-    const results = missing === undefined && !unsafe ? await this.#withoutSteps(0n) : null;
+    const results = unsafe ? null : await this.#withoutSteps(0n);
     // An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
     const kept = Object.entries(this.model.states).every(([name, after]) => {
       const data = results?.[after]?.data;
       return data === undefined || data.every((value, index) => Object.is(value, this.#states[name].data[index]));
     });
-    if (results === null || !kept) {
-      const depends = missing === undefined ? "" : `it depends on ${missing}, and `;
-      const message = `${unknown[0]} is not known: ${depends}no chunk has followed on the state that was set`;
-      throw new InputError(message, { path: this.model.path, hint: "feed a chunk first", name: unknown[0] });
-    }
+    if (results === null || !kept) throw this.#unknown(unknown[0], "feed a chunk first");
     for (const name of unknown) this.#still[name] = results[name];
   }
 
+  #unknown(name, hint) {
+    const message = `${name} is not known: no chunk has followed on the state that was set`;
+    return new InputError(message, { path: this.model.path, hint, name });
+  }
+
   /** All outputs of a call with a chunk of no steps; `last` is 1 where it ends the sequence. */
-  #withoutSteps(last) {
+  async #withoutSteps(last) {
     const { model, streaming } = this;
+    const missing = this.inputNames.find((name) => !Object.hasOwn(streaming.time, name) && !Object.hasOwn(this.#others, name));
+    if (missing !== undefined) throw this.#unknown(missing, "feed a chunk first, which may have no steps");
     const feeds = { ...this.#others, ...this.#states };
     if (this.last !== null) feeds[this.last] = new model.ort.Tensor("int64", BigInt64Array.of(last), [1]);
     for (const [name, axis] of Object.entries(streaming.time)) feeds[name] = this.#empty(model.inputs[name], axis);
@@ -978,6 +980,7 @@ export class Stream {
   #restart(states) {
     this.#states = { ...states };
     this.#still = {};
+    this.#others = {}; // they were another sequence's
     this.#ended = false;
     this.#restored = false;
   }

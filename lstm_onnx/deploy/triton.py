@@ -15,6 +15,7 @@ from ..errors import FileError, InputError, ModelError, RunError
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
+from ..runtime.chunk_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
 from .batch_first import write_batch_first
 from .triton_config import TritonConfig, TritonState, TritonTensor
@@ -101,6 +102,9 @@ def deploy_triton(
         max_batch = min(max_batch, _largest_batch(model, axes))
         initial = _initial_states(model, axes) if stateful else {}
         states = _states(model, axes, initial) if stateful else ()
+        mixes = why_lengths_mix(model) if model.spec is None and model.counts else ""
+        if stateful and mixes:
+            raise ModelError(f"its rows cannot be batched where their lengths differ: {mixes}", path=model.path)
         carried = {state.input.name for state in states} | {state.output for state in states}
         config = TritonConfig(
             name,
@@ -111,6 +115,7 @@ def deploy_triton(
             idle_seconds,
             delay_seconds,
             max(_MOST_SEQUENCES, max_batch),
+            batched=not mixes,
         )
         files = {"config.pbtxt": str(config).encode()}
         files |= {f"{_STATES_FOLDER}/{name}": content for name, content in initial.values()}
@@ -122,7 +127,7 @@ def deploy_triton(
             stateful,
             dict(model.states) if stateful else {},
             max_batch,
-            _notes(model, stateful=stateful),
+            _notes(model, mixes, stateful=stateful),
         )
 
 
@@ -225,8 +230,10 @@ def _write(
             target.write(content)
 
 
-def _notes(model: Model, *, stateful: bool) -> tuple[str, ...]:
+def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
     notes = []
+    if mixes:
+        notes.append(f"requests do not share a batch, since their lengths may differ: {mixes}")
     for axis, (least, most) in model.metadata.axis_limits.items():
         if axis != batch_name(model) and (least > 1 or most is not None):
             limit = f"{least} or more" if most is None else f"from {least} to {most}"

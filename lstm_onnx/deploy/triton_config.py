@@ -64,6 +64,7 @@ class TritonConfig:
         idle_seconds: a sequence without a request for so long is ended.
         delay_seconds: how long a batch waits for more requests.
         sequences: the most sequences at once.
+        batched: whether requests without states may share a batch.
     """
 
     name: str
@@ -74,6 +75,7 @@ class TritonConfig:
     idle_seconds: float
     delay_seconds: float
     sequences: int
+    batched: bool = True
 
     def __str__(self) -> str:
         """The text of the file."""
@@ -97,7 +99,7 @@ class TritonConfig:
                 *("  " + line for line in _list("state", (_state(state) for state in self.states))),
                 "}",
             ]
-        else:
+        elif self.batched:
             lines += ["dynamic_batching {", f"  max_queue_delay_microseconds: {delay}", "}"]
         return "\n".join(lines) + "\n"
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..symbolic_dims import size_of
 from .batch_axes import axis_of, batch_name, state_batch_axis, state_dim_names
-from .tensor_info import ValueInfo
+from .tensor_info import ValueInfo, axis_sizes
 from .tuning import CHUNK_TOLERANCE
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
 """How the six steps are divided when a stream is opened."""
 _BATCH = 2
 _OTHER = 3
+_UNEQUAL = 6
+"""Other axes than the batch where sequences have unequal lengths, which are along one of them."""
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _LARGEST = (7, 1)
 """Of integers with a time axis, such as tokens: more of them than two show their order; 1 where 7 is out of range."""
@@ -109,7 +111,15 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
     return ""
 
 
-def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int], rows: int = 1) -> str:
+def row_difference(
+    run: Run,
+    feeds: Arrays,
+    axes: Mapping[str, int],
+    outputs: Mapping[str, int],
+    rows: int = 1,
+    *,
+    longer: bool = False,
+) -> str:
     """Where the first or the last sequences of a batch differ from themselves when run alone; "" where they do not.
 
     The first do not show it where each depends on those before it, as in an LSTM that runs along the batch.
@@ -120,6 +130,7 @@ def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Ma
         axes: the batch axis of those that have one.
         outputs: the same for outputs.
         rows: how many of the sequences are run alone.
+        longer: whether outputs may be larger in the batch than alone, as those of its longest sequence are.
 
     Raises:
         InputError, RunError: the model does not run on the batch, or on `rows` of its sequences.
@@ -132,6 +143,9 @@ def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Ma
         for name, axis in outputs.items():
             in_batch, near = (np.take(np.asarray(results[name]), some, axis) for results in (whole, perturbed))
             actual = np.asarray(alone[name])
+            if longer and actual.ndim == in_batch.ndim:
+                own = tuple(slice(size) for size in actual.shape)
+                in_batch, near = in_batch[own], near[own]
             same_shape = actual.shape == in_batch.shape
             problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
             if problem:
@@ -260,6 +274,28 @@ def why_rows_mix(model: Model) -> str:
         except (InputError, RunError):
             continue
     return ""
+
+
+def why_lengths_mix(model: Model) -> str:
+    """Run a batch of sequences of unequal lengths, and the first and the last of it alone; how they differ, or "".
+
+    A module may compute with the longest of a batch.  Where it does not run at such sizes, there is nothing to compare.
+    """
+    batch = batch_name(model)
+    axes = {name: axis_of(info, {batch}) for name, info in {**model.inputs, **model.outputs}.items()}
+    known = {name: axis for name, axis in axes.items() if axis is not None}
+    free = {name: info for name, info in model.inputs.items() if name not in model.states}
+    sequence = _random_sequence(model, free, {}, _BATCH, _UNEQUAL, 1)
+    feeds = {**sequence.feeds, **sequence.states}
+    sizes = axis_sizes(model.inputs, feeds)
+    for name, count in model.counts.items():
+        fewest, most = max(1, count.low), sizes.get(count.axis, 1)
+        feeds[name] = np.resize(np.array([most, max(fewest, most // 2)], feeds[name].dtype), feeds[name].shape)
+    ends = {name: known[name] for name in model.outputs if name in known}
+    try:
+        return row_difference(model.run, feeds, known, ends, longer=True)
+    except (InputError, RunError):
+        return ""
 
 
 def _batch_dim(info: ValueInfo) -> int | str | None:

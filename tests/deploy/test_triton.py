@@ -132,6 +132,31 @@ def test_a_model_that_cannot_be_streamed_is_batched(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["output"], np.moveaxis(expected["output"], 1, 0)[:1])
 
 
+class Packed(torch.nn.Module):
+    """A module with lengths, which divides by the largest of a batch or by each sequence's own."""
+
+    def __init__(self, *, own: bool) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(3, 4, batch_first=True)
+        self.own = own
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, (h, _) = self.lstm(packed)
+        steps = torch.nn.utils.rnn.pad_packed_sequence(output, batch_first=True)[0]  # as many as the longest has
+        return steps, h[0] / (lengths[:, None] if self.own else lengths.max())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_computes_with_the_longest_of_a_batch_is_not_batched(tmp_path: Path, own: bool) -> None:
+    example = torch.randn(2, 5, 3), torch.tensor([5, 3])
+    lstm_onnx.export(Packed(own=own).eval(), tmp_path / "packed.onnx", example_inputs=example)
+    done = deploy_triton(tmp_path / "packed.onnx", tmp_path / "repository")
+    text = (tmp_path / "repository" / "packed" / "config.pbtxt").read_text(encoding="utf-8")
+    assert ("dynamic_batching" in text) is own
+    assert [note[:31] for note in done.notes] == ([] if own else ["requests do not share a batch, "])
+
+
 def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:
     exported(tmp_path / "plain.onnx", hidden_size=32)
     onnx.save_model(

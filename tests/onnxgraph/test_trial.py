@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,5 +51,5 @@ def test_what_is_tried(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         READERS[name](theirs, out, trial=False)
     with pytest.raises(FileError, match="No such file"):
         READERS[name](tmp_path / "none.onnx", out)
-    with pytest.raises(ModelError) if name != "quantize" else pytest.raises(ModelError, match="no layer to quantise"):
-        READERS[name](ours, out)
+    with contextlib.nullcontext() if name == "quantize" else pytest.raises(ModelError):
+        READERS[name](ours, out)  # and is not tried

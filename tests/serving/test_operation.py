@@ -26,6 +26,7 @@ from lstm_onnx.runtime import Model, load
 from lstm_onnx.serving.client import open_stream
 from lstm_onnx.serving.repository import files_by_name
 
+from ..cli.test_interrupts import endless
 from ..runtime.models import accumulator, exported, randoms
 from .servers import LONG, Server, command, serving
 from .test_http import INFER, ask, error_of, infer
@@ -172,6 +173,16 @@ def until_used(server: Server, seconds: float) -> None:
         time.sleep(0.01)
 
 
+def until_children(server: Server) -> list[Path]:
+    """The server's child processes in /proc, once there are some."""
+    end = time.monotonic() + LONG
+    threads = Path(f"/proc/{server.process.pid}/task")
+    while not (found := " ".join(path.read_text() for path in threads.glob("*/children")).split()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return [Path(f"/proc/{pid}") for pid in found]
+
+
 def test_the_end_lets_what_runs_finish(folder: Path) -> None:
     """SIGTERM: a running request is answered, a websocket is told, new work is refused, and the exit code is 0."""
     x = randoms(60_000, 1, 4)
@@ -226,6 +237,32 @@ def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
         asking.join()
         assert error_of(answers[0]) == (503, "the server ended before the request was finished")
         assert server.events()[-1]["unfinished"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux has them")
+def test_the_end_does_not_wait_for_a_load(tmp_path: Path) -> None:
+    """Of a file of others that hangs, which its trial in a child process would end after 20 s."""
+    exported(tmp_path / "m.onnx")
+    answers = []
+
+    def load(server: Server) -> None:
+        answers.append(ask(server, "POST", "/v2/repository/models/m/load", b"{}"))
+
+    with serving([tmp_path / "m.onnx"], "--drain", "0.1", "--no-grpc") as server:
+        endless(tmp_path / "m.onnx")
+        asking = threading.Thread(target=load, args=(server,))
+        asking.start()
+        (child,) = until_children(server)
+        began = time.monotonic()
+        assert server.stop() == 143
+        assert time.monotonic() - began < 15
+        asking.join()
+        assert error_of(answers[0]) == (503, "the server ended before the request was finished")
+        assert server.events()[-1]["unfinished"] == 1
+    end = time.monotonic() + LONG
+    while child.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_silent_sequence_is_closed_and_its_next_request_told_so(folder: Path) -> None:

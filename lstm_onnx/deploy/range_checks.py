@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
@@ -58,7 +59,7 @@ def range_check(
     (low,) = constants
     nodes: list[NodeProto] = []
 
-    def add(kind: str, *inputs: str, output: str = "", label: str = "", **attributes: object) -> str:
+    def add(kind: str, *inputs: str, output: str = "", label: str = "", **attributes: Any) -> str:
         output = output or free(f"{name}/{kind}")
         nodes.append(helper.make_node(kind, inputs, [output], label or output, **attributes))
         return output

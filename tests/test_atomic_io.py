@@ -83,7 +83,7 @@ def test_a_pipe_is_written_to_directly(tmp_path: Path) -> None:
     reader.start()
     with atomic_write(pipe) as stream:
         stream.write(b"through")
-    reader.join(10)
+    reader.join(60)
     assert got == [b"through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 

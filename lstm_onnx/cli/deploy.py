@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, report, state_option
+from .options import data_option, first_record, json_option, report, state_option
 from .params import FILE, NumberRange, by_name, option
 
 
@@ -47,6 +47,7 @@ def triton(file: str, output: str, name: str | None, max_batch: int, idle: float
     type=FILE,
     help="Golden file to compare with, which FILE must pass.  [default: FILE's outputs in Python]",
 )
+@data_option("Inputs to run FILE on for the comparison")
 @option(
     "--ort",
     metavar="PACKAGE",
@@ -66,6 +67,7 @@ def web(
     file: str,
     output: str,
     golden: str | None,
+    data: str | None,
     ort: str | None,
     sample_rate: int | None,
     states: dict[str, str],
@@ -78,5 +80,7 @@ def web(
     """
     from ..deploy.web import deploy_web
 
-    result = deploy_web(file, output, golden=golden, ort=ort, sample_rate=sample_rate, states=states or None)
+    pairs = states or None
+    inputs = first_record(file, data, pairs)
+    result = deploy_web(file, output, golden=golden, ort=ort, sample_rate=sample_rate, states=pairs, inputs=inputs)
     report(result, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import json_option, say_json
+from .options import data_option, first_record, json_option, say_json
 from .params import FILE, option
 from .streams import say
 
@@ -22,8 +22,9 @@ _LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
     type=click.Choice(_LANGUAGES),
     help="Print a program that streams FILE with ONNX Runtime alone, and checks its first numbers.",
 )
+@data_option("With --code, inputs whose sizes and integers the program has")
 @json_option
-def inspect(file: str, language: str | None, as_json: bool) -> None:
+def inspect(file: str, language: str | None, data: str | None, as_json: bool) -> None:
     """Show the recurrent layers of any ONNX FILE.
 
     Prints their sizes, states, parameters, bytes and FLOPs per time step.
@@ -31,9 +32,11 @@ def inspect(file: str, language: str | None, as_json: bool) -> None:
     if language is not None:
         from ..inspect.code import program
 
-        text = program(file, language)
+        text = program(file, language, first_record(file, data))
         _show({"language": language, "program": text}, text.rstrip("\n"), as_json=as_json)
         return
+    if data is not None:
+        raise click.UsageError("--data is for --code, which was not given")
     from ..atomic_io import require_readable
     from ..errors import ModelError
     from ..isolation.limits import Limits

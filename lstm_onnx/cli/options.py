@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from .params import ProviderName, option
+from .params import FILE, ProviderName, option
 from .streams import say, terminal
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,6 +48,25 @@ def seed_option(function: F) -> F:
     return option(
         "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs."
     )(function)
+
+
+def data_option(what: str) -> Callable[[F], F]:
+    """--data: `what` they are, for `first_record`."""
+    text = f"{what}, in any format that run reads: its first record.  [default: they are drawn]"
+    return option("--data", metavar="DATA", type=FILE, help=text)
+
+
+def first_record(file: str, data: str | None, states: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """The first record of a data file as inputs of the model in `file`; None where --data was not given."""
+    if data is None:
+        return None
+    from ..parity.user_data import read
+    from ..runtime import load
+
+    found = read(data)
+    with load(file, provider="cpu", threads=1, states=states, trial=None) as model:
+        records, _ = found.feeds(model)
+    return dict(records[0])
 
 
 def state_option(callback: Callable[..., Any]) -> Callable[[F], F]:

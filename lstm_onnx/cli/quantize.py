@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .child import exit_after_child
-from .options import json_option, report, seed_option
+from .options import data_option, first_record, json_option, report, seed_option
 from .params import FILE, onnx_output, option
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @click.command()
@@ -33,12 +30,7 @@ if TYPE_CHECKING:
     "fastest for large batches, and results depend on the batch; MatMulNBits and, for large layers, MatMulNBits-256: "
     "fastest for single streams on CPUs with VNNI.",
 )
-@option(
-    "--data",
-    metavar="DATA",
-    type=FILE,
-    help="Inputs for the proof, in any format that run reads: its first record.  [default: they are drawn]",
-)
+@data_option("Inputs for the proof")
 @seed_option
 @json_option
 def quantize(file: str, output: str, data: str | None, as_json: bool, **options: Any) -> None:
@@ -49,16 +41,5 @@ def quantize(file: str, output: str, data: str | None, as_json: bool, **options:
     from ..quantization import quantize as write_quantized
 
     exit_after_child(file)
-    inputs = None if data is None else _first_record(file, data)
+    inputs = first_record(file, data)
     report(write_quantized(file, output, inputs=inputs, **options), as_json=as_json)
-
-
-def _first_record(file: str, data: str) -> dict[str, np.ndarray]:
-    """The first record of a data file, as inputs of the model."""
-    from ..parity.user_data import read
-    from ..runtime import load
-
-    found = read(data)
-    with load(file, provider="cpu", threads=1) as model:
-        records, _ = found.feeds(model)
-    return records[0]

@@ -74,6 +74,6 @@ def run_on_drawn(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.
         raise ModelError(
             f"cannot be run on the inputs that were drawn for it, {sizes} ({error.ort_message or error.message})",
             path=model.path,
-            hint="it may take other sizes without saying so; lstm-onnx run FILE DATA runs it on inputs of your own",
+            hint="it may take other sizes without saying so; give inputs that it takes: --data, or inputs= in Python",
         ) from error
     return results

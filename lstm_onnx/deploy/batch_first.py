@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
+import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from ..errors import ModelError
@@ -12,12 +13,17 @@ from ..metadata import METADATA_PREFIX
 from ..onnxgraph import bodies_of, graphs_of
 from ..onnxgraph.load import read_weights
 from ..onnxgraph.write import write_model
+from .range_checks import Range, range_check
 
 _INNER = "_in_file_order"
 
 
 def write_batch_first(
-    model: ModelProto, source: str | os.PathLike[str], axes: Mapping[str, int], path: str | os.PathLike[str]
+    model: ModelProto,
+    source: str | os.PathLike[str],
+    axes: Mapping[str, int],
+    path: str | os.PathLike[str],
+    ranges: Mapping[str, Range] | None = None,
 ) -> int:
     """Write a model with the batch first.
 
@@ -28,6 +34,7 @@ def write_batch_first(
         source: its file, for weights beside it and for messages.
         axes: the batch axis of every input and output.
         path: where it is written.
+        ranges: of inputs of integers, which the written model checks.
 
     Returns:
         The bytes that were written.
@@ -37,16 +44,17 @@ def write_batch_first(
         FileError: the file cannot be written.
     """
     graph = model.graph
-    inputs, outputs = (
-        [value for value in values if axes[value.name]] for values in (_real_inputs(graph), graph.output)
-    )
+    ranges = ranges or {}
+    inputs = [value for value in _real_inputs(graph) if axes[value.name] or value.name in ranges]
+    outputs = [value for value in graph.output if axes[value.name]]
     both = {value.name for value in inputs} & {value.name for value in outputs}
     if both:
         raise ModelError(f"{min(both)} is an input and an output at once", path=source)
     taken = set(_names(graph))
     names = {value.name: _free_name(value.name, taken) for value in (*inputs, *outputs)}
+    taken.update(names.values())
     _rename(graph, names)
-    before = [_transpose(value, axes[value.name], names, to_front=False) for value in inputs]
+    before, constants = _opened(inputs, axes, names, ranges, taken)
     after = [_transpose(value, axes[value.name], names, to_front=True) for value in outputs]
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
@@ -61,7 +69,7 @@ def write_batch_first(
     props = {item.key: item.value for item in model.metadata_props if not item.key.startswith(METADATA_PREFIX)}
     del model.metadata_props[:]
     helper.set_model_props(model, props)
-    initializers = read_weights(model, source)
+    initializers = {**read_weights(model, source), **constants}
     del graph.initializer[:]
     _, size = write_model(model, initializers, path)
     return size
@@ -97,6 +105,36 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
             _rename(body, names)
             for output in body.output:
                 output.name = names.get(output.name, output.name)
+
+
+def _opened(
+    inputs: Sequence[ValueInfoProto],
+    axes: Mapping[str, int],
+    names: Mapping[str, str],
+    ranges: Mapping[str, Range],
+    taken: set[str],
+) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
+    """The nodes that give the inputs in the order of the file's axes, those with a range once they are in it."""
+    nodes = [_transpose(value, axes[value.name], names, to_front=False) for value in inputs if axes[value.name]]
+    checks: list[NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+
+    def free(name: str) -> str:
+        found = _free_name(name, taken)
+        taken.add(found)
+        return found
+
+    for value in inputs:
+        if value.name in ranges:
+            source = value.name
+            if axes[value.name]:
+                transposed = next(node for node in nodes if node.input[0] == value.name)
+                source = transposed.output[0] = free(value.name)
+            allowed = ranges[value.name]
+            more, stored = range_check(source, names[value.name], value.name, allowed, names, free)
+            checks += more
+            constants |= stored
+    return [*nodes, *checks], constants
 
 
 def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to_front: bool) -> NodeProto:

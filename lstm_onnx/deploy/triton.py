@@ -18,6 +18,7 @@ from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_
 from ..runtime.chunk_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
 from .batch_first import write_batch_first
+from .range_checks import ranges_of
 from .triton_config import TritonConfig, TritonState, TritonTensor
 
 _STATES_FOLDER = "initial_state"
@@ -216,7 +217,7 @@ def _write(
 ) -> None:
     """Write the model, once it is known to be equal, and then the other files, the configuration last."""
     with temporary_folder() as trial:
-        write_batch_first(load_inlined(file), file, axes, trial / "model.onnx")
+        write_batch_first(load_inlined(file), file, axes, trial / "model.onnx", ranges_of(model))
         _require_equal(model, trial / "model.onnx", axes)
     for path in (folder / "1" / "model.onnx", *(folder / name for name in files)):
         try:
@@ -224,7 +225,7 @@ def _write(
         except OSError as error:
             raise FileError(f"cannot be created: {error.strerror or error}", path=path.parent) from error
         require_writable(path)
-    write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx")
+    write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx", ranges_of(model))
     for name, content in reversed(list(files.items())):
         with atomic_write(folder / name) as target:
             target.write(content)

@@ -15,6 +15,7 @@ from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..onnxgraph import is_default, load_inlined, nodes_of
 from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..terminal_text import one_line
@@ -90,6 +91,7 @@ def make_generating(
     pad: float | None = None,
     states: Mapping[str, str] | None = None,
     seed: int = 0,
+    trial: bool | None = None,
 ) -> GeneratingResult:
     """Write a file that repeats a step, each time on what the step before gave, in one call.
 
@@ -126,6 +128,8 @@ def make_generating(
         pad: what a sequence that has ended gives.
         states: for a file of another tool, each state input and the output that feeds it, as in `load`.
         seed: of what is drawn for the comparison.
+        trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
+            lstm-onnx.
 
     Raises:
         ConfigError: an argument is not possible, or names no input or output.
@@ -135,15 +139,21 @@ def make_generating(
     """
     pairs = {} if states is None else states
     generation = Generation(input, output, choose, top_k, stop_token, stop_output, stop_above, pad, pairs)  # type: ignore[arg-type]
-    return write_generating(source, path, generation, seed=seed)
+    return write_generating(source, path, generation, seed=seed, trial=trial)
 
 
 def write_generating(
-    source: str | os.PathLike[str], path: str | os.PathLike[str], generation: Generation, *, seed: int = 0
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    generation: Generation,
+    *,
+    seed: int = 0,
+    trial: bool | None = None,
 ) -> GeneratingResult:
     """As `make_generating`."""
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
+    require_harmless(source, trial)
     model = load_inlined(source)
     _require_opset(model, source)
     states = {**metadata_of(model, source).states, **generation.states} if generation.states else None

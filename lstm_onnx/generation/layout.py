@@ -112,6 +112,12 @@ def _require_step(model: Model, metadata: Metadata) -> None:
     if not model.states:
         hint = 'export it with states="explicit", or name its states in states='
         raise _unfit(model, "it has no states, so that each step would know nothing of those before", hint)
+    for after in model.states.values():
+        fed = [name for name, output in model.states.items() if output == after]
+        if len(fed) > 1:  # after no steps its value would have to be that of each
+            names = " and ".join(fed)
+            hint = "export it with an output for each state"
+            raise _unfit(model, f"its output {after} feeds {names}, and a state needs an output of its own", hint)
     streaming = metadata.streaming
     if streaming is not None and (streaming.delay or streaming.hop > 1 or streaming.multiple > 1 or streaming.last):
         raise _unfit(model, "its output for a step comes later than the step")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import TIME, batch_name
 from ..runtime.chunks import time_axis
 from ..runtime.streamable import is_streamable
+from ..runtime.tensor_info import require_known_names
 
 LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
 """In the order in which the command names them."""
@@ -71,12 +72,14 @@ class _Input:
         return np.asarray(values, self.info.dtype)
 
 
-def program(path: str | os.PathLike[str], language: str) -> str:
+def program(path: str | os.PathLike[str], language: str, inputs: Mapping[str, np.ndarray] | None = None) -> str:
     """A complete program that runs the file at `path`, call after call with its states carried, and checks the result.
 
     Args:
         path: an .onnx file; it is run here to know what the program must get.
         language: one of `LANGUAGES`.
+        inputs: numpy arrays by input name, whose shapes the program's inputs have, and whose integers where they are
+            all the same; by default the smallest sizes.
 
     Raises:
         ModelError: the file cannot be run, or has dtypes, names or initial states that programs are not written for.
@@ -87,7 +90,7 @@ def program(path: str | os.PathLike[str], language: str) -> str:
     import jinja2
 
     with load(path, "cpu", threads=1, trial=None) as model:
-        values = _values(model, language)
+        values = _values(model, language, inputs or {})
     template = (resources.files(__package__) / "programs" / f"{language}.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(  # noqa: S701 - source code, no HTML: names are checked instead
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True
@@ -95,7 +98,7 @@ def program(path: str | os.PathLike[str], language: str) -> str:
     return environment.from_string(template).render(values)
 
 
-def _values(model: Model, language: str) -> dict[str, Any]:
+def _values(model: Model, language: str, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the templates are filled with."""
     file = Path(model.path).name
     infos = (*model.inputs.values(), *model.outputs.values())
@@ -106,7 +109,8 @@ def _values(model: Model, language: str) -> dict[str, Any]:
         if info.name in model.inputs or info.name in model.states.values():
             _require_dtype(model, info)
     streams = is_streamable(model)
-    inputs = _inputs(model, streams=streams)
+    require_known_names(model.inputs, given)
+    inputs = [_sized(each, given.get(each.info.name)) for each in _inputs(model, streams=streams)]
     start = model.completed({each.info.name: each.numbers(0) for each in inputs})
     states = {name: start[name] for name in model.states if name in start}
     large = next((name for name, array in states.items() if np.any(array) and array.size > _MOST_INITIAL), None)
@@ -197,6 +201,15 @@ def _inputs(model: Model, *, streams: bool) -> list[_Input]:
             constant = many == 1
         found.append(_Input(info, shape, constant, low, many))
     return found
+
+
+def _sized(each: _Input, given: np.ndarray | None) -> _Input:
+    """An input with the sizes of a given one, and its integer where it has but one."""
+    if given is None:
+        return each
+    if given.dtype.kind in "iu" and given.size and (given == given.flat[0]).all():
+        return replace(each, shape=given.shape, constant=True, low=int(given.flat[0]))
+    return replace(each, shape=given.shape)
 
 
 def _expected(

@@ -91,6 +91,10 @@ class Verification(ABC):
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs and the likely causes, as far as they can be determined."""
 
+    def explained(self, models: Models[Any], expected: Expected) -> Expected | None:  # noqa: ARG002 - of modules
+        """A case that failed, with what a right file may give there; None where the file is wrong."""
+        return None
+
     @abstractmethod
     def _comparisons(self) -> Iterator[Planned | CaseResult]:
         """Comparisons to run, and results that need no run."""
@@ -103,6 +107,10 @@ class Verification(ABC):
                 continue
             models, case, expected = item
             result = replay(models.file, expected)
+            if not (result.passed or result.inconclusive):
+                explained = self.explained(models, expected)
+                if explained is not None:
+                    expected, result = explained, replay(models.file, explained)
             self.compared.append(Comparison(models, case, expected, result))
             yield result
 

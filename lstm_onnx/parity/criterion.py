@@ -88,6 +88,7 @@ def compare(
     scale: float,
     least_error: float = 0.0,
     time_axis: int | None = None,
+    jumps: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> TensorResult:
     """Judge `actual` by the criterion.
 
@@ -101,6 +102,7 @@ def compare(
         scale: the floor is eps times this.
         least_error: a lower bound of PyTorch's own error, from a larger run of the same module.
         time_axis: the output's time axis, where it has one: `growth` then has its error step by step.
+        jumps: how far below and above `reference` a right number may be, see `modules.jumps`.
 
     Of integers and bools, such as an argmax, LARGEST_FLIPPED_SHARE (and at least one of several) may differ
     where PyTorch's two precisions agree, and all where they do not.
@@ -114,7 +116,9 @@ def compare(
     epsilon = EPSILON[dtype]
     scale = scale if math.isfinite(scale) else max(1.0, magnitude(reference))  # an infinite one would allow any error
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(actual.astype(np.float64) - reference)
+        found = actual.astype(np.float64)
+        right = reference if jumps is None else np.clip(found, reference + jumps[0], reference + jumps[1])
+        difference = np.abs(found - right)
         torch_difference = np.abs(native.astype(np.float64) - reference)
     if not math.isfinite(float(torch_difference.sum()) + float(difference.sum())):
         # Where the reference itself is not finite, the same NaN or infinity is the right answer; so is that of PyTorch
@@ -133,8 +137,8 @@ def compare(
     unit = max(torch_error, least_error, epsilon * scale)
     growth = None if time_axis is None else _growth(difference, torch_difference, K * unit, time_axis)
     if not np.isfinite(error):
-        right = np.isfinite(reference[where])
-        problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
+        finite = np.isfinite(reference[where])
+        problem = "is not finite where PyTorch is" if finite else "is another number where PyTorch's is not finite"
         return TensorResult(output, error, torch_error, math.inf, where, False, problem, growth, K * unit)
     inconclusive = is_inconclusive(native, reference, torch_error, epsilon)
     return TensorResult(output, error, torch_error, error / unit, where, inconclusive, growth=growth, allowed=K * unit)

@@ -30,7 +30,7 @@ class Call:
     """One call: its inputs and, by output, what PyTorch gives in the model's native precision and in float64.
 
     Both are float64 arrays, except integers and bools.  `label` names the call in a sweep; `least` is a lower bound
-    of PyTorch's own error for each output.
+    of PyTorch's own error for each output; `jumps` are those of `modules.jumps`.
     """
 
     feeds: Arrays
@@ -38,6 +38,7 @@ class Call:
     reference: Arrays
     label: str = ""
     least: Mapping[str, float] = field(default_factory=dict)
+    jumps: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def torch_error(self, name: str) -> float:
         """PyTorch's own largest error in an output; 0 for integers."""
@@ -155,6 +156,7 @@ class Expected:
             scale=self.scales.get(name, scale),
             least_error=max(self.least.get(name, 0.0) * size, call.least.get(name, 0.0)),
             time_axis=self.time_axes.get(name),
+            jumps=call.jumps.get(name),
         )
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +62,10 @@ class Golden:
     def of(cls, report: ParityReport, verification: Verification) -> Golden:
         """The cases of `verification`, whose report is `report`."""
         digest = verification.model.metadata.digest
-        return cls(report.source, tuple(verification.expected), digest, report.versions, report.notes)
+        # On another machine the jumps of a module that rounds may be elsewhere.
+        calm = [(one, tuple(call for call in one.calls if not call.jumps)) for one in verification.expected]
+        cases = tuple(replace(one, calls=calls) for one, calls in calm if calls)
+        return cls(report.source, cases, digest, report.versions, report.notes)
 
 
 def write(path: str | os.PathLike[str], golden: Golden) -> None:

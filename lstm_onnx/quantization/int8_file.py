@@ -87,6 +87,7 @@ def quantize(
     kernel: str = MATMUL_INTEGER,
     inputs: Mapping[str, Any] | None = None,
     seed: int = 0,
+    trial: bool | None = None,
 ) -> QuantizeResult:
     """Write an int8 file of a float32 file, of this package or of any other, and prove it.
 
@@ -111,6 +112,8 @@ def quantize(
             a row alone and in a batch differ as they do in float32.  All three are ONNX Runtime's own operators.
         inputs: numpy arrays by input name for the proof; by default they are drawn.
         seed: of the inputs and states that are drawn.
+        trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
+            lstm-onnx.
 
     Raises:
         ConfigError: `layers` or `kernel` is not possible; `path` is `source`.
@@ -127,7 +130,7 @@ def quantize(
     require_apart([os.fspath(path)], [os.fspath(source)])
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     try:
-        model = load(source, provider="cpu", threads=1, trial=None)
+        model = load(source, provider="cpu", threads=1, trial=trial)
     except ProviderError:
         quantized_model(source, layers=layers, kernel=kernel)  # names the layers that are not float32
         raise

@@ -13,6 +13,7 @@ from ..metadata import Metadata
 from ..onnxgraph import nodes_of
 from ..onnxgraph.load import metadata_of
 from ..onnxgraph.recurrent import is_onnx_operator
+from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.chunk_check import why_not_streamable
@@ -74,7 +75,9 @@ class RepairResult:
         return "\n".join([*lines, *map(one_line, self.notes), str(self.proof)])
 
 
-def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: int = 0) -> RepairResult:
+def repair(
+    source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: int = 0, trial: bool | None = None
+) -> RepairResult:
     """Write a copy of another tool's file that is faster, streams, and takes batches of any size.
 
     A loop that computes an LSTM, GRU or RNN becomes that operator, be it a Loop, a Scan, or unrolled; the initial
@@ -88,6 +91,8 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
         source: a file of any exporter.
         path: the file to write.
         seed: of the inputs that are drawn.
+        trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
+            lstm-onnx.
 
     Raises:
         FileError: a file cannot be read or written, or `path` is `source`.
@@ -96,6 +101,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
     """
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
+    require_harmless(source, trial)
     graph = Graph.of(source)
     metadata = metadata_of(graph.model, source)
     before = graph.size

@@ -66,7 +66,7 @@ def load(
     if trial is not False:
         from .trial import is_trial_needed, require_trial
 
-        if trial or is_trial_needed(path):
+        if is_trial_needed(path, trial):
             if session_options is not None:
                 raise InputError(
                     "session_options cannot be passed to the child process of a trial",

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from .model import Model
 
 
-def is_trial_needed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is not, byte for byte, one that lstm-onnx wrote."""
-    return not is_intact(path)
+def is_trial_needed(path: str | os.PathLike[str], trial: bool | None) -> bool:
+    """What `trial` says; None: whether a file is not, byte for byte, one that lstm-onnx wrote."""
+    return not is_intact(path) if trial is None else trial
 
 
 def require_trial(
-    path: str | os.PathLike[str], provider: str, threads: int | None, states: dict[str, str] | None
+    path: str | os.PathLike[str],
+    provider: str,
+    threads: int | None,
+    states: dict[str, str] | None,
+    work: str = "lstm_onnx.runtime.trial_child:open_and_run",
 ) -> None:
-    """Open and run the file in a child process.
+    """Open and run the file in a child process; `work` is what that calls.
 
     Raises:
         ModelError: the process ended, or exceeded its time or memory.
@@ -35,7 +39,7 @@ def require_trial(
     arguments = {"path": os.fspath(path), "provider": provider, "threads": threads, "states": states}
     with Child() as child:
         try:
-            child.call("lstm_onnx.runtime.trial_child:open_and_run", arguments, Limits.of(path))
+            child.call(work, arguments, Limits.of(path))
         except EndedError as ended:
             raise ModelError(
                 f"a child process that opened it {ended}",

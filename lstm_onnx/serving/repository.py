@@ -61,7 +61,11 @@ def files_by_name(arguments: tuple[str, ...]) -> dict[str, str]:
 
 
 class Repository:
-    """The models of a server.  Only files that the command line named are ever opened."""
+    """The models of a server.  Only files that the command line named are ever opened.
+
+    Attributes:
+        loading: how many files are being loaded, at most 1.
+    """
 
     def __init__(self, files: dict[str, str], settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
@@ -70,6 +74,7 @@ class Repository:
         # Two threads so that a long sequence does not hold up all others, and one to load models.
         self._executor = ThreadPoolExecutor(2, "lstm-onnx serve")
         self._loader = ThreadPoolExecutor(1, "lstm-onnx load")
+        self.loading = 0
 
     def entry(self, name: str, version: str = "") -> Entry:
         """A name and version of the repository (RequestError)."""
@@ -100,7 +105,11 @@ class Repository:
                 )
 
     def _open(self, entry: Entry) -> ServedModel:
-        return open_model(entry.name, entry.file, self.settings, self._executor, self.metrics, entry.statistics)
+        self.loading = 1
+        try:
+            return open_model(entry.name, entry.file, self.settings, self._executor, self.metrics, entry.statistics)
+        finally:
+            self.loading = 0
 
     async def load(self, name: str) -> bool:
         """Load a model, or its file again if that changed; whether anything was loaded.
@@ -167,10 +176,10 @@ class Repository:
                 self.metrics.expired.labels(entry.name).inc(closed)
 
     def close(self, *, wait: bool) -> None:
-        """Close every model; with `wait`, once running requests are finished."""
+        """Close every model; with `wait`, once running requests are finished, but not a load that is under way."""
         for entry in self.entries.values():
             entry.sequences.close()
             if entry.served is not None:
                 entry.served.close()
         self._executor.shutdown(wait=wait, cancel_futures=True)
-        self._loader.shutdown(wait=wait, cancel_futures=True)
+        self._loader.shutdown(wait=wait and not self.loading, cancel_futures=True)

@@ -231,9 +231,10 @@ class Service:
         for websocket in list(self.websockets):
             websocket.end("the server is ending", ENDING_CODE)
         end = time.monotonic() + self.settings.drain_seconds
-        while (self.running or self.answering or self.websockets) and time.monotonic() < end:
+        repository = self.repository
+        while (self.running or self.answering or self.websockets or repository.loading) and time.monotonic() < end:
             await asyncio.sleep(0.01)
-        return max(self.running, self.answering)
+        return max(self.running, self.answering, repository.loading)
 
 
 def _ending(what: str) -> RequestError:

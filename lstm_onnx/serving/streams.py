@@ -150,9 +150,11 @@ class Sequences:
             elif part.end and self._open.setdefault(part.key, stream) is not stream:
                 stream.close()  # the id was used again
             raise
-        except BaseException:
+        except BaseException as error:
             if part.end:
                 stream.close()
+                if isinstance(error, TimeoutError):  # which may say that the stream is unchanged
+                    raise TimeoutError(f"{error}; the sequence is closed, as its sequence_end asked") from error
             raise
         if part.end:
             stream.close()

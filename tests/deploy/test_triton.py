@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import model_config_pb2 as model_config
 
 import lstm_onnx
 from lstm_onnx.deploy import deploy_triton
 from lstm_onnx.errors import FileError, InputError, ModelError, RunError
+from lstm_onnx.input_spec import InputSpec
+from lstm_onnx.metadata import Metadata
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.spec import ExportOptions
 
@@ -112,6 +114,47 @@ def test_a_model_from_elsewhere_of_integers(tmp_path: Path) -> None:
 
     with load(tmp_path / "sum.onnx", "cpu") as model:
         replay(served, model, draw, axis=0)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_integers_that_are_out_of_range_fail(tmp_path: Path, first: bool) -> None:
+    """Rows that a table does not have, of which ONNX Runtime takes -1 for the last, and lengths of 0."""
+    tokens, lengths = ("batch", "time") if first else ("time", "batch"), ("batch",)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "tokens"], ["found"]),
+            helper.make_node("Cast", ["lengths"], ["many"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["many", "axis"], ["column"]),
+            helper.make_node("Add", ["found", "column"], ["y"]),
+        ],
+        "lookup",
+        [
+            helper.make_tensor_value_info("tokens", TensorProto.INT32, tokens),
+            helper.make_tensor_value_info("lengths", TensorProto.INT64, lengths),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, tokens)],
+        [
+            numpy_helper.from_array(np.arange(5, dtype=np.float32), "table"),
+            numpy_helper.from_array(np.array([1 if first else 0]), "axis"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    specs = (InputSpec("tokens", tokens, "int32", 0, 4), InputSpec("lengths", lengths, "int64", 1, "time"))
+    metadata = Metadata(inputs=specs, table_rows={"tokens": 5}, batch_mixes="")
+    helper.set_model_props(model, metadata.to_metadata())
+    onnx.save(model, tmp_path / "m.onnx")
+    deploy_triton(tmp_path / "m.onnx", tmp_path / "repository")
+    with load(tmp_path / "repository" / "m" / "1" / "model.onnx", "cpu", threads=1) as written:
+        right = {"tokens": np.array([[0, 4, 2], [1, 3, 3]], np.int32), "lengths": np.array([1, 3])}
+        np.testing.assert_array_equal(written.run(right)["y"], right["tokens"] + right["lengths"][:, None])
+        for name, wrong, allowed in (
+            *(("tokens", wrong, "0 to 4") for wrong in (-1, 5, -5)),
+            *(("lengths", wrong, "1 to time") for wrong in (0, 4, -1)),
+        ):
+            array = right[name].copy()
+            array[1, ...] = wrong
+            with pytest.raises(RunError, match=f"{name} must be from {allowed}'"):
+                written.run({**right, name: array})
 
 
 def test_a_model_that_cannot_be_streamed_is_batched(tmp_path: Path) -> None:

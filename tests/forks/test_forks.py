@@ -135,7 +135,7 @@ def test_signals_reach_it(number: signal.Signals, forking_environment: dict[str,
         pid = int(process.stdout.readline())
         assert pid != process.pid
         process.send_signal(number)
-        assert process.wait(20) == -number
+        assert process.wait(50) == -number
         until = time.monotonic() + 20
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < until

@@ -206,6 +206,7 @@ def test_a_file_of_a_file(step: Path, tmp_path: Path) -> None:
         ({"stop_output": "lstm.hn"}, "is not one number or bool for each sequence"),
         ({"stop_token": 1, "pad": 0.5}, "pad = 0.5 is not a token"),
         ({"states": {"a": "b"}}, "a"),
+        ({"states": {"lstm.c0": "lstm.hn"}}, "its output lstm.hn feeds lstm.c0 and lstm.h0, .* an output of its own"),
     ],
 )
 def test_what_does_not_fit_the_step(step: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

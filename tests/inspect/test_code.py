@@ -210,14 +210,37 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_file_that_does_not_say_which_sizes_it_takes_is_refused_with_a_hint(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (None, None)) for name in "xy")
-    pads = numpy_helper.from_array(np.array([0, 4, 0, 4], np.int64), "pads")
-    node = helper.make_node("Pad", ["x", "pads"], ["y"], mode="reflect")
-    graph = helper.make_graph([node], "reflect", [x], [y], [pads])
+    s, t = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1)) for name in "st")
+    rate = helper.make_tensor_value_info("rate", TensorProto.INT64, ())
+    shape = numpy_helper.from_array(np.array([1, 8], np.int64), "shape")
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["eight"]),
+        helper.make_node("Cast", ["rate"], ["scale"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["eight", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "s"], ["y"]),
+        helper.make_node("ReduceMax", ["y"], ["t"], axes=[1]),
+    ]
+    graph = helper.make_graph(nodes, "eight", [x, s, rate], [y, t], [shape])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = saved(model, tmp_path / "m.onnx")
     for write in (lambda: program(path, "python"), lambda: deploy_web(path, tmp_path / "web")):
         with pytest.raises(ModelError) as raised:
             write()
-        assert "cannot be run on the inputs that were drawn for it, x (1, 1) (" in raised.value.message
-        assert "lstm-onnx run FILE DATA runs it on inputs of your own" in str(raised.value.hint)
+        assert (
+            "cannot be run on the inputs that were drawn for it, x (1, 1), s (1, 1), rate () (" in raised.value.message
+        )
+        assert "give inputs that it takes: --data, or inputs= in Python" in str(raised.value.hint)
     assert not (tmp_path / "web").exists()
+    given = {"x": np.ones((1, 8), np.float32), "s": np.zeros((1, 1), np.float32), "rate": np.array(16000)}
+    text = program(path, "python", given)
+    assert run("python", text, tmp_path).stdout.endswith("pass\n")
+    assert "(1, 8)" in text
+    assert "16000" in text
+    for states, cases in ((None, 1), ({"s": "t"}, 2)):
+        found = deploy_web(path, tmp_path / "web", states=states, inputs=given)
+        assert (found.cases, found.streams) == (cases, states is not None)
+    for write in (program, lambda *_: deploy_web(path, tmp_path / "web", inputs={"z": given["x"]})):
+        with pytest.raises(InputError, match="z is not an input"):
+            write(path, "python", {"z": given["x"]})
+    with pytest.raises(InputError, match="golden and inputs were both given"):
+        deploy_web(path, tmp_path / "web", inputs=given, golden="none.npz")

@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def soon(pid: int, seconds: float = 2.0) -> bool:
+def soon(pid: int, seconds: float = 30.0) -> bool:
     """Whether it has ended within that time."""
     end = time.monotonic() + seconds
     while alive(pid) and time.monotonic() < end:
@@ -102,7 +102,7 @@ def test_what_it_says_need_not_be_understood(child: Child):
     began = time.monotonic()
     with pytest.raises(EndedError, match=r"^ended the process \(SIGKILL.*\) in falling silent$"):
         child.call(f"{WORK}:fall_silent", {})
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50  # and not 60, which it sleeps
 
 
 @pytest.mark.parametrize("what", ["sleep", "hold"])
@@ -111,7 +111,7 @@ def test_a_stage_that_takes_too_long_is_ended(child: Child, what: str):
     began = time.monotonic()
     with pytest.raises(EndedError, match=r"^took longer than 0\.5 s in (sleeping|holding)$"):
         child.call(f"{WORK}:{what}", {}, SHORT)
-    assert 0.5 <= time.monotonic() - began < 10
+    assert 0.5 <= time.monotonic() - began < 40  # and not 60, which it sleeps
     assert not alive(pid)
 
 
@@ -187,7 +187,7 @@ def test_it_ends_with_its_parent(what: str, number: signal.Signals):
         time.sleep(0.3)
         assert alive(pid)
         parent.send_signal(signal.SIGTERM if number == signal.SIGINT and _ignored(parent.pid) else number)
-        parent.wait(10)
+        parent.wait(50)
     assert soon(pid)
 
 

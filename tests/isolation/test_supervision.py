@@ -60,12 +60,12 @@ def test_what_takes_too_long_is_ended_and_leaves_nothing(tmp_path: Path):
     began = time.monotonic()
     with pytest.raises(EndedError, match=r"^took longer than 0\.5 s in writing$"):
         run("sleep", str(tmp_path / "y.npz"), limits=SHORT)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50  # and not 60, which it sleeps
     assert not list(tmp_path.iterdir())
 
 
 def test_limits_end_where_the_child_says_so():
-    assert run("slowly", "1.2", limits=Limits(stage=0.6, total=0.6, memory=2**27)) == 0
+    assert run("slowly", "2.5", limits=Limits(stage=2.0, total=2.0, memory=2**27)) == 0
 
 
 INTERRUPTED = f"""
@@ -93,7 +93,7 @@ def test_an_interrupted_parent_leaves_neither_child_nor_file(number: signal.Sign
         assert len(list(tmp_path.iterdir())) == 1
         began = time.monotonic()
         process.send_signal(number)
-        assert process.wait(10) == code
-        assert time.monotonic() - began < 2.0
+        assert process.wait(50) == code
+        assert time.monotonic() - began < 40  # and not 60, which the child sleeps
         assert process.stdout.read() == ""  # which ends once nobody holds it
     assert not list(tmp_path.iterdir())

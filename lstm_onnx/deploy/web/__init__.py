@@ -19,6 +19,7 @@ from ...onnxgraph import graphs_of, load_inlined, load_model
 from ...onnxgraph.embed import embedded
 from ...parity.golden import verify_golden
 from ...parity.golden_file import read
+from ...parity.user_data import complete_feeds
 from ...runtime import Model, ValueInfo, load
 from ...runtime.batch_axes import TIME
 from ...runtime.streamable import is_streamable, stream_inputs
@@ -82,6 +83,7 @@ def deploy_web(
     ort: str | os.PathLike[str] | None = None,
     sample_rate: int | None = None,
     states: Mapping[str, str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> WebResult:
     """Write a folder that any web server can serve: the model, ``lstm-onnx.mjs``, and a page that proves the model.
 
@@ -95,6 +97,7 @@ def deploy_web(
             where the model's only input is called audio, waveform and the like.
         states: for a file of another tool, each state input and the output that feeds it, which are written into
             the copy.
+        inputs: numpy arrays by input name on which `file` is run for the comparison; by default they are drawn.
 
     Raises:
         FileError: a file cannot be read or written, or `ort` is not onnxruntime-web.
@@ -107,7 +110,7 @@ def deploy_web(
     with load(file, "cpu", threads=1, states=states, trial=None) as model:
         streams = is_streamable(model)
         audio = _audio(model, sample_rate)
-        cases, header = _cases(model, golden)
+        cases, header = _cases(model, golden, inputs)
         content = _content(model, file, states)
     settings = {"name": Path(file).stem, "onnxruntime": runtime.to_dict(), "audio": audio}
     index, numbers = golden_files(cases, header)
@@ -128,8 +131,12 @@ def deploy_web(
     )
 
 
-def _cases(model: Model, golden: str | os.PathLike[str] | None) -> tuple[list[WebCase], dict[str, Any]]:
+def _cases(
+    model: Model, golden: str | os.PathLike[str] | None, inputs: Mapping[str, Any] | None
+) -> tuple[list[WebCase], dict[str, Any]]:
     """The cases, and where their numbers come from."""
+    if golden is not None and inputs is not None:
+        raise InputError("golden and inputs were both given", hint="leave one of the two out", name="inputs")
     import onnxruntime
 
     nodes = (node for graph in graphs_of(load_inlined(model.path).graph) for node in graph.node)
@@ -137,7 +144,9 @@ def _cases(model: Model, golden: str | os.PathLike[str] | None) -> tuple[list[We
     versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
     if golden is None:
         source = f"ONNX Runtime {onnxruntime.__version__} in Python"
-        return from_file(model, coarse=coarse), {"source": source, "versions": versions}
+        given = None if inputs is None else complete_feeds(model, inputs)
+        cases = from_file(model, [] if given is None else [("data", given)], chunk=given, coarse=coarse)
+        return cases, {"source": source, "versions": versions}
     report = verify_golden(model, golden)
     if not report:
         raise ModelError(

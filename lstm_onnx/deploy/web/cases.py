@@ -22,12 +22,15 @@ from ...parity.tolerances import COARSEST, EPSILON, ROUNDINGS, K
 from ...runtime import Model
 from ...runtime.batch_axes import batch_name
 from ...runtime.chunks import output_time_axes, run_chunks, time_axis
+from ...runtime.tensor_info import axis_sizes
 from ...runtime.warm_up import smallest_feeds
 
 _MOST_SWEEP_BYTES = 2**20
 """Of a golden file's sweep over many sizes, the calls are kept whose arrays together take less."""
 _STEPS = 200
 _FEWEST_CHUNKS = 25
+_GIVEN_CHUNKS = 4
+"""So often a stream takes the inputs that the caller gave, which may be large."""
 _OTHER_CHUNK = 7
 _BATCH = 3
 _EXACT_PERTURBATION = 2.0
@@ -130,12 +133,15 @@ def _judged(case: Expected, call: Call) -> WebCall:
     )
 
 
-def from_file(model: Model, feeds: Iterable[tuple[str, Arrays]] = (), *, coarse: bool = False) -> list[WebCase]:
+def from_file(
+    model: Model, feeds: Iterable[tuple[str, Arrays]] = (), *, chunk: Arrays | None = None, coarse: bool = False
+) -> list[WebCase]:
     """Cases of what `model` gives in Python.
 
     Args:
         model: open on the CPU.
         feeds: inputs by their labels, such as those of a golden file; inputs are drawn where there are none.
+        chunk: the inputs of each chunk of a stream; None to draw them.
         coarse: whether activations are rounded to 8 bits, where a rounding of float32 may become one of those.
 
     Raises:
@@ -147,7 +153,7 @@ def from_file(model: Model, feeds: Iterable[tuple[str, Arrays]] = (), *, coarse:
         call = _measured(arrays, model.run, coarse=coarse)
         if call.expected:
             cases.append(WebCase(label, "run", (call,)))
-    return [*cases, *_streamed(model, coarse=coarse)]
+    return [*cases, *_streamed(model, chunk, coarse=coarse)]
 
 
 def _drawn(model: Model) -> list[tuple[str, Arrays]]:
@@ -203,7 +209,7 @@ def _whole(steps: int, unit: int) -> int:
     return -(-steps // unit) * unit
 
 
-def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
+def _streamed(model: Model, given: Arrays | None, *, coarse: bool) -> list[WebCase]:
     """A long sequence in the smallest chunks, and in others; none for a model that cannot be streamed."""
     if not model.states:
         return []
@@ -211,12 +217,16 @@ def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
         stream = model.stream()
     except InputError:
         return []
+    if given is not None and model.metadata.streaming is None:
+        return _carried(model, [given] * _GIVEN_CHUNKS, coarse=coarse)
     streaming = model.metadata.streaming_or_default
     try:
         axis = time_axis(model)
         outputs = output_time_axes(model, axis)
     except InputError:  # each call is one step
-        return _carried(model, coarse=coarse)
+        sizes = {} if (batch := batch_name(model)) is None else {batch: 1}
+        chunks = [_record(model, sizes, seed) for seed in range(_FEWEST_CHUNKS)]
+        return _carried(model, chunks, coarse=coarse)
     batch = batch_name(model)
     cases: list[WebCase] = []
     least = math.lcm(stream.hop, streaming.chunk)
@@ -236,13 +246,13 @@ def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
     return cases
 
 
-def _carried(model: Model, *, coarse: bool) -> list[WebCase]:
-    """A stream of a model whose chunks have one size, such as one step of a cell."""
-    batch = batch_name(model)
-    chunks = [_record(model, {batch: 1} if batch else {}, seed) for seed in range(_FEWEST_CHUNKS)]
+def _carried(model: Model, chunks: Sequence[Arrays], *, coarse: bool) -> list[WebCase]:
+    """A stream of these chunks, such as one step of a cell each."""
+    rows = axis_sizes(model.inputs, chunks[0]).get(batch_name(model) or "", 1)
+    chunks = [{name: array for name, array in feeds.items() if name not in model.states} for feeds in chunks]
 
     def run(feeds: Sequence[Arrays]) -> list[Arrays]:
-        stream = model.stream()
+        stream = model.stream(rows)
         found: list[Arrays] = []
         for each in feeds:
             results = stream.run(each)
@@ -256,7 +266,7 @@ def _carried(model: Model, *, coarse: bool) -> list[WebCase]:
     for at, (feeds, outputs) in enumerate(zip(chunks, expected, strict=True)):
         call = _allowing(feeds, outputs, [found[at] for found in moved], coarse=coarse)
         calls.append(replace(call, label=f"chunk {at + 1}"))
-    return [WebCase(f"{len(calls)} chunks", "stream", tuple(calls))]
+    return [WebCase(f"{len(calls)} chunks", "stream", tuple(calls), rows)]
 
 
 def _measured(feeds: Arrays, run: Callable[[Arrays], Arrays], *, coarse: bool) -> WebCall:

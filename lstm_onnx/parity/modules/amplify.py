@@ -86,6 +86,7 @@ def amplified_target(
         amplified = opened(model, graph)
     except LSTMOnnxError:
         return None
+    verification.amplify = lambda: _scaled(verification, layers)
     with _scaled(verification, layers):
         return Target(amplified, graph, _expected(verification, shapes))
 

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import LSTMOnnxError
+from ..criterion import magnitude
 from ..expected import Expected, largest_relative_errors
 from ..mutants import Target, folder_of, opened
+from ..replay import replay
+from ..tolerances import EPSILON
 from .amplify import SHAPES, amplified_target
 from .widened import widened_graph, widened_inputs, widened_module, widened_spec
 
@@ -27,12 +30,42 @@ _LONGER = ((4, 112), (2, 384))
 """The same for a module whose recurrent layers get a step for many of its inputs' steps."""
 _LOUDER = 4.0
 """The factor of the inputs in some of the cases."""
+_SMALL = 2.0**-10
+"""Outputs below it are small; those of mutants were within 32 roundings of 1 where outputs were below 2e-6."""
 _LEAST_GAIN = 2.0
 """The gain of weights from which they are amplified."""
 
 
 def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
-    """The file with other inputs and with amplified weights, of a half-precision file also all of these in float32."""
+    """The file with other inputs and with amplified weights, of a half-precision file also all of these in float32.
+
+    Where outputs are small, all cases come relative to them as well, if the file passes the usual ones so: the floor of
+    the criterion, one rounding of 1, would let mutants pass.
+    """
+    usual = _relative_to_small_outputs(Target(verification.model, verification.graph, verification.expected))
+    small = usual is not None and all(replay(usual.model, case).passed for case in usual.expected)
+    if usual is not None and small:
+        yield usual
+    for target in _harder_targets(verification):
+        relative = _relative_to_small_outputs(target) if small else None
+        yield from (target,) if relative is None else (relative, target)
+
+
+def _relative_to_small_outputs(target: Target) -> Target | None:
+    """A target whose floor for each small output is one rounding of its largest number; None where none is small."""
+    largest: dict[str, float] = {}
+    for case, call in ((one, call) for one in target.expected for call in one.calls):
+        for name, reference in call.reference.items():
+            tiny = float(np.finfo(case.dtype).tiny) / EPSILON[case.dtype]
+            largest[name] = max(largest.get(name, tiny), magnitude(reference))
+    scales = {name: size for name, size in largest.items() if size < _SMALL}
+    if not scales:
+        return None
+    expected = [replace(one, scales={**one.scales, **scales}) for one in target.expected]
+    return _labelled(replace(target, expected=expected), "relative to small outputs,")
+
+
+def _harder_targets(verification: ModuleVerification) -> Iterator[Target]:
     for shapes in (_SHAPES, _LONGER):
         yield Target(verification.model, verification.graph, _more_cases(verification, shapes))
         own = SHAPES if shapes is _SHAPES else shapes

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -35,12 +36,17 @@ from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
 from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .jumps import with_jumps
 from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, sweeps
 from .streams import streamed_cases
 
 _SHORT = 12
 """The largest number of steps that a module may need for the usual cases; for others each is that much longer."""
+_JUMPS = (
+    "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
+    "sides of a jump pass"
+)
 
 
 class ModuleVerification(Verification):
@@ -79,6 +85,9 @@ class ModuleVerification(Verification):
         self.models = Models(model, native, float64)
         longest = max(own.arguments.sizes.values(), default=1)
         self.extra_steps = longest - 1 if longest > _SHORT else 0
+        self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        """For the module as `amplified` has it; `amplified_target` sets it."""
+        self._unexplained = False
         self.rows: dict[str, Rows] = {}
         """The integers that inputs with table look-ups can be."""
         self.specs = specs
@@ -219,6 +228,22 @@ class ModuleVerification(Verification):
     def amplified(self) -> Target | None:
         """The file with the weights of its recurrent layers amplified, where they are small."""
         return amplified_target(self)
+
+    def explained(self, models: Models[ModuleRun], expected: Expected) -> Expected | None:
+        """The case with the jumps of a module that rounds on the way, such as to bfloat16, if they explain it."""
+        if self._unexplained:
+            return None
+        with contextlib.nullcontext() if models.file is self.model else self.amplify():
+            found = with_jumps(self.models.float64, models.file, expected)
+        if found is None:
+            self._unexplained = True
+            return None
+        if models.file is not self.model and self.amplified is not None:
+            cases = [found if one is expected else one for one in self.amplified.expected]
+            self.amplified = replace(self.amplified, expected=cases)
+        if _JUMPS not in self.notes:
+            self.notes.append(_JUMPS)
+        return found
 
     @functools.cached_property
     def graph(self) -> ModelProto:

@@ -78,7 +78,7 @@ def test_a_pipe_that_nobody_writes_to(format: str, tmp_path: Path, monkeypatch: 
 
 @pipes
 def test_a_pipe_whose_writer_takes_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_stream, "WRITER_SECONDS", 5.0)
+    monkeypatch.setattr(data_stream, "WRITER_SECONDS", 60.0)
     path = tmp_path / "x.csv"
     os.mkfifo(path)
     writer = "import sys, time; f = open(sys.argv[1], 'w'); time.sleep(0.3); f.write('1,2\\n3,4\\n')"

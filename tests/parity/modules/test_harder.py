@@ -15,7 +15,10 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.metadata import Metadata
 from lstm_onnx.parity import CaseResult
+from lstm_onnx.parity.modules.harder import harder_targets
+from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.modules.widened import widened_graph, widened_inputs, widened_module
+from lstm_onnx.parity.replay import replay
 
 
 class Stack(nn.Module):
@@ -159,3 +162,30 @@ def test_inputs_are_widened_wherever_they_are() -> None:
     assert wide[0]["a"].dtype == torch.float32
     assert wide[1][0].dtype == torch.int64
     assert wide[2:] == (None, 3)
+
+
+class Small(nn.Module):
+    """Outputs of about 1e-8, which are far below a rounding of 1."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.lstm = nn.LSTM(2, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0] * 1e-8
+
+
+def test_small_outputs_are_compared_relative_to_themselves_where_the_file_passes_so(tmp_path: Path) -> None:
+    path = _exported(Small(), torch.randn(2, 5, 2), {}, tmp_path)
+    right, wrong = (ModuleVerification(lstm_onnx.load(path, "cpu", threads=1), Small(seed)) for seed in (0, 1))
+    for verification in (right, wrong):  # the criterion's floor hides what is wrong
+        assert all(result.passed for result in verification.results())
+    target = next(harder_targets(right))
+    assert all(case.label.startswith("relative to small outputs, ") for case in target.expected)
+    assert all(replay(target.model, case).passed for case in target.expected)
+    scales = target.expected[0].scales
+    assert not any(replay(right.model, replace(case, scales=scales)).passed for case in wrong.expected)
+    labels = [case.label for case in next(harder_targets(wrong)).expected]
+    assert labels
+    assert not any("relative to small outputs" in label for label in labels)

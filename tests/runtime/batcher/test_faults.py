@@ -42,7 +42,7 @@ def test_a_failing_request_harms_no_other(tmp_path: Path) -> None:
 
 
 def test_callers_that_come_too_late(model: Model) -> None:
-    server = Batcher(model, window=0, queue=1, timeout=0.05)
+    server = Batcher(model, window=0, queue=1, timeout=0.3)
     gate = Gate(server)
     running = busy(server, gate)
     streams = [server.open() for _ in range(2)]

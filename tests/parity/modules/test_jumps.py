@@ -1,0 +1,72 @@
+"""Modules that round on the way: a right file may be on the other side of a rounding; wrong ones are not excused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lstm_onnx import export, load
+from lstm_onnx.parity.golden_file import Golden
+from lstm_onnx.parity.modules.verification import ModuleVerification
+from lstm_onnx.parity.replay import replay
+from lstm_onnx.parity.verification import make_report
+
+
+class Rounded(nn.Module):
+    """To `dtype` and back."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0].to(self.dtype).to(x)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[torch.dtype, Path]:
+    folder, found = tmp_path_factory.mktemp("rounded"), {}
+    for dtype in (torch.bfloat16, torch.float32):
+        found[dtype] = folder / f"{dtype}.onnx"
+        export(Rounded(dtype), found[dtype], example_inputs=torch.randn(2, 5, 3), check=False)
+    return found
+
+
+def test_a_right_file_at_an_edge_passes_and_wrong_ones_do_not(files: dict[torch.dtype, Path]) -> None:
+    module = Rounded(torch.bfloat16)
+    right = ModuleVerification(load(files[torch.bfloat16], "cpu", threads=1), module)
+    rng = np.random.default_rng(0)
+    drawn = (right.expect(right.case(rng, 64, 16)) for _ in range(100))
+    case = next(one for one in drawn if one is not None and not replay(right.model, one).passed)
+    found = right.explained(right.models, case)
+    assert found is not None
+    assert replay(right.model, found).passed
+    (call,) = found.calls
+    ((name, (below, above)),) = call.jumps.items()
+    assert 0 < np.mean(above > below) < 0.02
+    assert np.abs(call.reference[name]).max() < 1
+    assert (above - below).max() <= 2.0**-7  # two units of bfloat16 below 1
+    assert any("both sides of a jump pass" in note for note in right.notes)
+    wrong = ModuleVerification(load(files[torch.float32], "cpu", threads=1), module)
+    assert wrong.explained(wrong.models, case) is None
+    assert not replay(wrong.model, found).passed
+    assert not wrong.notes
+
+
+def test_what_jumps_is_not_in_a_golden_file(files: dict[torch.dtype, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    verification = ModuleVerification(load(files[torch.bfloat16], "cpu", threads=1), Rounded(torch.bfloat16))
+    rng = np.random.default_rng(0)
+    cases = [verification.expect(verification.case(rng, 64, 16)) for _ in range(40)]
+    monkeypatch.setattr(verification, "_expectations", cases)
+    results = list(verification.results())
+    assert all(result.passed for result in results)
+    report = make_report(verification, results, mutants="none")
+    jumping = sum(bool(one.calls[0].jumps) for one in verification.expected)
+    assert 0 < jumping < 20
+    assert len(Golden.of(report, verification).cases) == 40 - jumping

@@ -29,9 +29,9 @@ _CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
 """How the six steps are divided when a stream is opened."""
 _BATCH = 2
 _OTHER = 3
+"""The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _UNEQUAL = 6
 """Other axes than the batch where sequences have unequal lengths, which are along one of them."""
-"""The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _LARGEST = (7, 1)
 """Of integers with a time axis, such as tokens: more of them than two show their order; 1 where 7 is out of range."""
 _LIKELY_TIME = ("time", "seq", "frame", "step", "length", "sample")

@@ -17,7 +17,7 @@ from lstm_onnx.errors import LSTMOnnxError
 from lstm_onnx.runtime import Model, load
 
 from ..runtime.models import accumulator, exported
-from ..runtime.test_calls_without_steps import stateless
+from ..runtime.test_calls_without_steps import gained, stateless
 from .node_process import NEEDS_NODE, RUNTIMES, Folders, Node, arrays_of, close, pack, result_of
 
 pytestmark = NEEDS_NODE
@@ -164,6 +164,25 @@ def test_h_is_not_known_before_a_chunk(perform: Node, tmp_path: Path, operator: 
         job = {"kind": "stream", "model": path, "state": pack(stream.state), "chunks": [], "flush": True}
     for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
         assert "last_h is not known: no chunk has followed on the state that was set" in answer["error"]
+
+
+def test_an_input_of_another_sequence_is_not_taken_for_the_own(perform: Node, tmp_path: Path) -> None:
+    """flush needs `gain`, which a state does not hold; a chunk without steps names it."""
+    path = gained(tmp_path)
+    chunks = [{"x": np.ones((1, 1, size), np.float32), "gain": np.full((1, 1, 1), 2, np.float32)} for size in (4, 0)]
+    with load(path, "cpu") as model:
+        stream = model.stream()
+        stream.run(chunks[0])
+        job = {
+            "kind": "stream",
+            "runtime": "onnxruntime-node",
+            "model": path,
+            "state": pack(stream.state),
+            "flush": True,
+        }
+    without, named = perform([{**job, "chunks": []}, {**job, "chunks": [pack(chunks[1])]}])
+    assert "gain is not known: no chunk has followed on the state that was set; feed a chunk first" in without["error"]
+    assert "error" not in named
 
 
 def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: Path) -> None:

@@ -56,18 +56,22 @@ def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(second.flush()["last_h"], whole["last_h"], rtol=0, atol=1e-6)
 
 
-def test_an_input_of_another_sequence_is_not_taken_for_the_own(tmp_path: Path) -> None:
-    """flush needs `gain`, and after a state was set the last one was that of another sequence."""
+def gained(folder: Path) -> Path:
+    """A convolution that looks one step ahead, times `gain` (batch, 1, 1), as a file that streams."""
     shapes = {"x": ["batch", 1, "time"], "gain": ["batch", 1, 1], "y": ["batch", 1, "time"]}
     x, gain, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims) for name, dims in shapes.items())
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1]), helper.make_node("Mul", ["c", "gain"], ["y"])]
-    graph = helper.make_graph(
-        nodes, "g", [x, gain], [y], [numpy_helper.from_array(np.ones((1, 1, 3), np.float32), "w")]
-    )
+    weight = numpy_helper.from_array(np.ones((1, 1, 3), np.float32), "w")
+    graph = helper.make_graph(nodes, "g", [x, gain], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, tmp_path / "whole.onnx")
-    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "s.onnx", time={"x": 2}, max_delay=1)
-    model = lstm_onnx.load(tmp_path / "s.onnx", provider="cpu", threads=1)
+    onnx.save(model, folder / "whole.onnx")
+    lstm_onnx.make_streaming(folder / "whole.onnx", folder / "gained.onnx", time={"x": 2}, max_delay=1)
+    return folder / "gained.onnx"
+
+
+def test_an_input_of_another_sequence_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    """flush needs `gain`, and after a state was set the last one was that of another sequence."""
+    model = lstm_onnx.load(gained(tmp_path), provider="cpu", threads=1)
     steps, gains = np.ones((1, 1, 4), np.float32), [np.full((1, 1, 1), size, np.float32) for size in (2, 3)]
     first, second = model.stream(), model.stream()
     first.run({"x": steps, "gain": gains[0]})

@@ -276,8 +276,7 @@ class Model:
                 a bare LSTM an array ``(time, input_size)``, or a pair with its states, ``(array, (h0, c0))`` of
                 shapes ``(L*D, proj_size or hidden_size)`` and ``(L*D, hidden_size)``; for any model a dict of
                 input names to arrays, without lengths for a complete sequence.  For a model whose inputs have no
-                batch axis, what `run` takes.  It is read in the caller's thread; what it yields must not change
-                until its result was yielded.
+                batch axis, what `run` takes.  It is read in the caller's thread, and copied.
             workers: threads; None for one per core that this process may use, one on CUDA.
             look_ahead: sequences held at once, as inputs or as results; None for 1024, or fewer where they would
                 take more than 256 MiB.

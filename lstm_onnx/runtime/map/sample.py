@@ -121,7 +121,7 @@ class SequenceLayout:
         return replace(self, padded=frozenset())
 
     def sample(self, value: Any) -> Sample:
-        """One sequence as the caller passed it.
+        """A copy of one sequence as the caller passed it: a generator may fill the same array again.
 
         Raises:
             InputError: it does not fit the model.
@@ -129,7 +129,7 @@ class SequenceLayout:
         if type(value) is np.ndarray and self._is_input_alone(value):
             name, steps = self._input_alone.name, len(value)
             size = self._fixed_result_size + steps * self._input_alone.step_size
-            return Sample({name: value}, {TIME: steps}, steps, size, unchanged, True)
+            return Sample({name: value.copy()}, {TIME: steps}, steps, size, unchanged, True)
         is_pair = self.model.spec is not None and not isinstance(value, Mapping)
         if is_pair:
             named = _by_name(value)
@@ -155,7 +155,7 @@ class SequenceLayout:
                 arrays[name] = array.astype(self.single[name].dtype)
         later = self._fill_in_states(arrays, sizes)
         infos = {name: info for name, info in self.single.items() if name not in later}
-        validated = validated_feeds(infos, arrays)
+        validated = {name: array.copy() for name, array in validated_feeds(infos, arrays).items()}
         length, size = sum(sizes.values()) or 1, self._size(validated, sizes)
         return Sample(validated, sizes, length, size, to_caller_type or unchanged, is_pair)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lstm_onnx.spec import ExportOptions
 from tests.module_files import with_initial
 
 from ..models import exported, randoms
-from .support import SIZES, assert_alike, drawn
+from .support import FEATURES, SIZES, assert_alike, drawn
 
 
 @pytest.mark.parametrize("lengths", ["", "_lengths"])
@@ -92,3 +93,19 @@ def test_nan_stays_in_its_sequence(models: dict[str, Model]) -> None:
 @pytest.mark.parametrize("sequences", [[], iter(())])
 def test_nothing_gives_nothing(models: dict[str, Model], sequences: Any) -> None:
     assert list(map_sequences(models["plain"], sequences)) == []
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_generator_may_fill_one_array_again(models: dict[str, Model], named: bool) -> None:
+    model = models["plain_lengths"]
+    sequences = drawn(20)
+    buffer = np.empty((max(map(len, sequences)), FEATURES), np.float32)
+
+    def filled() -> Iterator[Any]:
+        for sequence in sequences:
+            array = buffer[: len(sequence)]
+            array[...] = sequence
+            yield {"input": array} if named else array
+
+    for result, x in zip(map_sequences(model, filled()), sequences, strict=True):
+        assert_alike((result["output"], (result["hn"], result["cn"])) if named else result, model(x))

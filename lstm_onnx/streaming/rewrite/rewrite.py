@@ -83,16 +83,7 @@ class _Rewrite:
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
-        self.p = Rewriter(
-            graph,
-            Lengths(source.axis_name),
-            source.inferred,
-            source.states,
-            frozenset(value.name for value in source.model.graph.output),
-            opset,
-            source.ranks,
-            consumers=source.consumers(),
-        )
+        self.p = Rewriter(graph, source, Lengths(source.axis_name))
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +139,7 @@ class _Rewrite:
 
     def _facts(self, call: Call) -> list[Fact]:
         p = self.p
-        constant = folded(call, p.opset) if is_default(call.node.domain) else None
+        constant = folded(call, p.graph.opset) if is_default(call.node.domain) else None
         if constant is not None:
             p.emitted(call, p.graph.constant(constant))
             return [stored(constant)]

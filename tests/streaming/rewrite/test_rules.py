@@ -88,6 +88,22 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda b: b.add("MatMul", "x", b.add("Transpose", "x", perm=[0, 2, 1])),
         "sums over all steps",
     ),
+    "a sum of products by letters": (
+        lambda b: b.add("Einsum", "x", b.weight(3, 4), equation="bct,dc->bd"),
+        "sums over all steps",
+    ),
+    "two time axes by letters": (
+        lambda b: b.add("Einsum", "x", "x", equation="bct,bcs->bts"),
+        "every step meet every other",
+    ),
+    "fixed steps by letters": (
+        lambda b: b.add("Einsum", "x", b.weight(9), equation="bct,t->bct"),
+        "joins time with the 9 steps of c",
+    ),
+    "parts of an unknown size": (
+        lambda b: b.add("Split", "x", steps_of(b), axis=1),
+        "has axes or sizes that are not constant",
+    ),
     "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "one sequence after another"),
     "fixed steps": (lambda b: b.add("Add", "x", b.weight(1, 1, 9)), "joins time with the 9 steps of"),
     "other lengths": (lambda b: b.add("Add", "x", b.cut("x", 1, 2**40, 2)), "different numbers of steps"),
@@ -174,6 +190,12 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "more padding than its kernel": (lambda b: conv(b, 7, 0), (0, 1), {"conv2.cache", "steps"}),
     "strided": (lambda b: conv(b, 3, 0, 5, 2), (0, 2), {"conv2.cache", "steps"}),
     "a stride over its kernel": (lambda b: conv(b, 0, 0, 2, 3), (0, 3), {"conv2.cache", "steps"}),
+    "a vector times each step": (lambda b: b.add("MatMul", b.weight(4), "x"), (0, 1), set()),
+    "parts of which the last is smaller": (
+        lambda b: b.add("Split", conv(b, 4, 0), outputs=2, axis=1, num_outputs=2),
+        (0, 1),
+        {"conv2.cache"},
+    ),
     "a window of one step": (lambda b: conv(b, 0, 0, 1), (0, 1), set()),
     "padding at the end that a stride leaves out": (
         lambda b: b.add("Conv", twice(b), b.weight(3, 4, 4), kernel_shape=[4], pads=[0, 1], strides=[2]),

@@ -172,7 +172,7 @@ def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count:
         value = call.node.output[count + place]
         if value:
             p.names[value] = name
-        dtype, shape = p.inferred.get(value, (None, None))
+        dtype, shape = p.inferred(value)
         info = body.output[count + place].type.tensor_type
         dtype = dtype or (onnx.helper.tensor_dtype_to_np_dtype(info.elem_type) if info.elem_type else None)
         if shape is None:

@@ -39,19 +39,18 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
         return whole  # the trial has said how its chunks differ
     except RefusedError as why:
         return replace(whole, metadata=replace(metadata, not_streamable=_reason(why, graph.lines)))
-    if done.delay > options.max_delay:
-        reason = f"{_delay(done, graph.lines)}; export it with max_delay={done.delay} to accept that"
+    streaming = done.streaming
+    if streaming.delay > options.max_delay:
+        reason = f"{_delay(done, graph.lines)}; export it with max_delay={streaming.delay} to accept that"
         return replace(whole, metadata=replace(metadata, not_streamable=reason))
-    found = streaming_metadata(metadata, done, time, options.chunk)
-    assert found.streaming is not None  # noqa: S101 - just set
     note = (
-        f"the file takes {done.time} in chunks of {found.streaming.lengths}: {', '.join(done.caches)} are states "
-        f"too; delay {done.delay}, hop {done.hop}"
+        f"the file takes {done.time} in chunks of {streaming.lengths}: {', '.join(done.caches)} are states "
+        f"too; delay {streaming.delay}, hop {streaming.hop}"
     )
-    streaming = BuiltModel(done.model, done.initializers, found, whole.notes).noted(note)
+    found = BuiltModel(done.model, done.initializers, streaming_metadata(metadata, done), whole.notes).noted(note)
     if options.check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
-        _compare(whole, streaming)
-    return streaming
+        _compare(whole, found)
+    return found
 
 
 def _reason(why: RefusedError, lines: Mapping[str, str]) -> str:

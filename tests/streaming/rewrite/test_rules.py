@@ -51,11 +51,11 @@ def test_a_transposed_convolution_that_is_cut_has_no_delay() -> None:
         model = graph_of(make)
         for chunk in (None, 1):
             done = rewritten(model, {"x": 2}, chunk=chunk)
-            assert (done.delay, done.last) == (0, None)
+            assert (done.streaming.delay, done.streaming.last) == (0, None)
             x = np.random.default_rng(0).standard_normal((2, 4, 24)).astype(np.float32)
             assert not difference(ChunkRun(done, {"x": 2}), session(model, optimised=False), {"x": x}, 2, 0)
     late = graph_of(lambda b: b.cut(b.add("ConvTranspose", "x", b.weight(4, 3, 5), strides=[2]), 0, -2, 2))
-    assert rewritten(late, {"x": 2}).delay == 1
+    assert rewritten(late, {"x": 2}).streaming.delay == 1
 
 
 def test_a_pool_over_what_onnx_calls_channels() -> None:
@@ -218,8 +218,8 @@ def test_what_is_kept(case: str) -> None:
     make, (delay, hop), caches = STREAMS[case]
     model = graph_of(make)
     done = rewritten(model, {"x": 2})
-    assert (done.delay, done.hop, set(done.caches)) == (delay, hop, caches)
-    assert (done.last is not None) == (delay > 0)
+    assert (done.streaming.delay, done.streaming.hop, set(done.caches)) == (delay, hop, caches)
+    assert (done.streaming.last is not None) == (delay > 0)
     run, whole = ChunkRun(done, {"x": 2}), session(model, optimised=False)
     for batch, time in ((1, 31), (3, 40)):
         x = np.random.default_rng(time).standard_normal((batch, 4, time)).astype(np.float32)
@@ -242,7 +242,7 @@ def test_amounts_that_are_computed_of_constants() -> None:
     zero = numpy_helper.from_array(np.zeros(1, np.int64))
     model = graph_of(padded)
     done = rewritten(model, {"x": 2})
-    assert done.delay == 1
+    assert done.streaming.delay == 1
     x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
     assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
 

@@ -19,13 +19,11 @@ class StreamOutput:
         axis: its time axis; None for a value at the last step so far, or the same at every step.
         rest: the most steps of it that come only once the sequence has ended.
         first: after so many steps of the input its first step is there.
-        rate: its steps per step of the input.
     """
 
     axis: int | None
     rest: int = 0
     first: int = 1
-    rate: float = 1.0
 
 
 @dataclass(frozen=True)

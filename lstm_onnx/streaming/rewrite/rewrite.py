@@ -304,7 +304,7 @@ class _Rewrite:
                 raise NodeRefusedError(producer, problem)
             count = fact.count
             first = next((m for m in range(1, count.settled + count.period + 2) if count.available(m) > 0), 1)
-            output = StreamOutput(fact.axis, largest_rest(count), first, float(count.rate))
+            output = StreamOutput(fact.axis, largest_rest(count), first)
             exact = g.is_exact(count)
             if not exact:
                 inner = g.cut(inner, fact.axis, 0, g.new(count), "new_steps")

@@ -104,7 +104,7 @@ def compare(
         say("exporting and opening the model")
         with contextlib.ExitStack() as stack:
             subject: BenchmarkSubject | GeneratingSubject
-            if isinstance(source, ModuleSource) and source.generation is not None:
+            if isinstance(source, ModuleSource) and source.options.generation is not None:
                 subject = open_generating(source, settings.provider, threads, settings.seed, folder)
                 usual: Sequence[str] = ("generate",)
             else:

@@ -71,12 +71,13 @@ def open_generating(source: ModuleSource, provider: str, threads: int, seed: int
     """
     paths = [str(folder / name) for name in ("generating.onnx", "step.onnx")]
     source.export(paths[0], check=False)
-    replace(source, generation=None, states="explicit").export(paths[1], check=False)
-    model, step = (load(path, provider=provider, threads=threads) for path in paths)
+    step = replace(source.options, generation=None, states="explicit")
+    replace(source, options=step).export(paths[1], check=False)
+    model, stepped = (load(path, provider=provider, threads=threads) for path in paths)
     sessions = [
-        plain_session(path, opened.provider, threads) for path, opened in zip(paths, (model, step), strict=True)
+        plain_session(path, opened.provider, threads) for path, opened in zip(paths, (model, stepped), strict=True)
     ]
-    return GeneratingSubject(model, sessions[0], step, sessions[1], seed, threads)
+    return GeneratingSubject(model, sessions[0], stepped, sessions[1], seed, threads)
 
 
 def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:

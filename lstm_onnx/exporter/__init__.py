@@ -159,7 +159,8 @@ def export(
 
     require_tracer()
     from .call.arguments import bind_arguments
-    from .module import ModuleOptions, export_module
+    from .module import export_module
+    from .module_options import ModuleOptions
 
     names = None if output_names is None else _names(output_names)
     try:
@@ -173,10 +174,10 @@ def export(
 
         arguments = arguments_in_dtype(arguments, options.dtype)
     default = "zero" if generation is None else "explicit"
-    settings = ModuleOptions(options, states or default, names, check=check, max_delay=max_delay, chunk=chunk)
-    from .generating import write_step_or_loop
-
-    return write_step_or_loop(lambda step: export_module(module, arguments, settings, step), generation, options, path)
+    settings = ModuleOptions(
+        options, states or default, names, check=check, max_delay=max_delay, chunk=chunk, generation=generation
+    )
+    return export_module(module, arguments, settings, path)
 
 
 def _generation(generate: Any, module: nn.Module) -> Generation | None:

@@ -15,7 +15,7 @@ from ..spec import ExportOptions, LSTMSpec
 from .emitter import StackOutputs, recurrent_stack
 from .targets import form_of
 from .weights import Array, StateDict, layer_weights
-from .write import VERSIONS, ExportResult, float64_notes, make_model, write_export
+from .write import VERSIONS, BuiltModel, ExportResult, float64_notes, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}
 
@@ -64,7 +64,7 @@ def export_lstm(
         spec=spec, options=options, states=STATES, versions=VERSIONS, digest=weights_digest or digest(state)
     )
     notes = (*notes, *float64_notes(nodes.nodes, nodes.initializers))
-    return write_export(model, nodes.initializers, metadata, path, parameters=spec.num_parameters, notes=notes)
+    return write_export(BuiltModel(model, nodes.initializers, metadata, notes), path, parameters=spec.num_parameters)
 
 
 def _inputs(spec: LSTMSpec, options: ExportOptions) -> list[ValueInfoProto]:

@@ -7,52 +7,42 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..generation.convert import write_generating
-from ..generation_spec import Generation
-from ..spec import ExportOptions
 from .intermediate_file import intermediate_file
+from .module_options import ModuleOptions
 from .targets import written_for
-from .write import ExportResult, require_output_path
+from .write import ExportResult
 
 
-def write_step_or_loop(
-    write_step: Callable[[str | os.PathLike[str]], ExportResult],
-    generation: Generation | None,
-    options: ExportOptions,
-    path: str | os.PathLike[str],
+def write_loop(
+    write_step: Callable[[str | os.PathLike[str]], ExportResult], options: ModuleOptions, path: str | os.PathLike[str]
 ) -> ExportResult:
-    """Write a module's file or, with a `generation`, one that repeats its step.
+    """Write a file that repeats a module's step.
 
     Args:
         write_step: writes the module's file to a path.
-        generation: how it is repeated; None where it is not.
-        options: how the module's file is written.
+        options: how it is exported, with a `generation`.
         path: the file to write.
 
     Raises:
         LSTMOnnxError: see `export_module` and `make_generating`.
     """
-    if generation is None:
-        return write_step(path)
-    require_output_path(path)
-    return written_for(options.target, lambda target: _write_loop(write_step, generation, target), path)
+    generation = options.generation
+    assert generation is not None  # noqa: S101 - the caller's condition
 
+    def write(target: str | os.PathLike[str]) -> ExportResult:
+        with intermediate_file("step.onnx", target) as step:
+            written = write_step(step)
+            made = write_generating(step, target, generation)
+        return replace(
+            written,
+            path=os.fspath(target),
+            nodes=made.nodes,
+            num_bytes=made.num_bytes,
+            external_data=made.external_data,
+            inputs=made.inputs,
+            outputs=made.outputs,
+            states=dict(made.states),
+            notes=(*written.notes, str(made.proof)),
+        )
 
-def _write_loop(
-    write_step: Callable[[str | os.PathLike[str]], ExportResult],
-    generation: Generation,
-    path: str | os.PathLike[str],
-) -> ExportResult:
-    with intermediate_file("step.onnx", path) as step:
-        written = write_step(step)
-        made = write_generating(step, path, generation)
-    return replace(
-        written,
-        path=os.fspath(path),
-        nodes=made.nodes,
-        num_bytes=made.num_bytes,
-        external_data=made.external_data,
-        inputs=made.inputs,
-        outputs=made.outputs,
-        states=dict(made.states),
-        notes=(*written.notes, str(made.proof)),
-    )
+    return written_for(options.export.target, write, path)

@@ -5,17 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-from onnx import ModelProto
 from torch import nn
 
-from ..errors import ConfigError, ExportError, shown
-from ..input_spec import InputSpec
-from ..metadata import Metadata
-from ..spec import ExportOptions
-from ..streaming.convert import require_chunk
+from ..errors import ExportError
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
 from .copies.caller_state import caller_state_kept
@@ -37,6 +31,7 @@ from .functional.functional_module import (
     resize_example,
     trace_sizes,
 )
+from .generating import write_loop
 from .loops.detect import looped_axes, may_be_static
 from .loops.lengths import lengths_to_try
 from .loops.rolled_up import RolledUp, rolled_up
@@ -47,14 +42,14 @@ from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
+from .module_options import ModuleOptions
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
 from .trials.limits import requested_limits
 from .trials.run import run_trials
-from .trials.streaming import StreamingFile, with_caches
-from .write import ExportResult, in_order_of_use, make_model, require_output_path, write_export
+from .trials.streaming import with_caches
+from .write import BuiltModel, ExportResult, in_order_of_use, make_model, require_output_path, write_export
 
-STATES = ("zero", "explicit")
 TRAINING_NOTE = (
     "the module is in training mode and was exported in eval mode, without dropout and with batch norm's running "
     "statistics; call module.eval() first to compare it with the file"
@@ -65,75 +60,38 @@ PARTIAL_TRAINING_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class ModuleOptions:
-    """How a module is exported.
-
-    Attributes:
-        options: how recurrent operators are written.
-        states: "zero" or "explicit".
-        output_names: names of the outputs, in order; None derives them from the forward's result.
-        input_specs: descriptions of the inputs that replace those derived from the example.
-        check: whether the file is tried at other shapes before it is kept.
-        max_delay: the most steps of look-ahead of a file with explicit states.
-        chunk: with explicit states, every chunk has a multiple of so many steps; None for chunks of any length.
-
-    Raises:
-        ConfigError: `states` or `max_delay` is something else.
-    """
-
-    options: ExportOptions
-    states: str = "zero"
-    output_names: tuple[str, ...] | None = None
-    input_specs: tuple[InputSpec, ...] | None = None
-    check: bool = True
-    max_delay: int = 0
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        """Validate `states` and `max_delay`."""
-        if self.states not in STATES:
-            raise ConfigError(f'states = {self.states!r} is not possible; it must be "zero" or "explicit"')
-        if isinstance(self.max_delay, bool) or not isinstance(self.max_delay, int) or self.max_delay < 0:
-            raise ConfigError(f"max_delay = {shown(self.max_delay)} is not possible; it must be a number of steps")
-        if self.max_delay and self.states != "explicit":
-            raise ConfigError('max_delay goes with states = "explicit", which makes a file that streams')
-        require_chunk(self.chunk)
-        if self.chunk is not None and self.states != "explicit":
-            raise ConfigError('chunk goes with states = "explicit", which makes a file that streams')
-
-
 def export_module(
     module: nn.Module, arguments: Arguments, options: ModuleOptions, path: str | os.PathLike[str]
 ) -> ExportResult:
-    """Write a module to an ONNX file.
+    """Write a module to an ONNX file or, with a `generation`, one that repeats its step.
 
     Raises:
+        ConfigError: the options do not go together.
         ExportError: the module, or something in it, has no form in ONNX; or the file is wrong at other
             shapes, and was not kept.
         WeightsError: a projection cannot be folded.
         FileError: `path` cannot be written.
     """
+    options.require_explicit()
     require_output_path(path)
+    if options.generation is not None:
+        step = replace(options, generation=None)
+        return write_loop(lambda file: export_module(module, arguments, step, file), options, path)
     with ONE_AT_A_TIME, caller_state_kept():
         functional = make_functional(module, arguments, output_names=options.output_names, recurrent_required=False)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
-        model, initializers, metadata, notes = build(functional, type(module).__name__, options)
+        built = build(functional, type(module).__name__, options)
     if module.training:
-        notes = (*notes, TRAINING_NOTE)
+        built = built.noted(TRAINING_NOTE)
     elif training := [path for path, part in module.named_modules() if part.training]:
-        notes = (*notes, f"{', '.join(training)}: {PARTIAL_TRAINING_NOTE}")
+        built = built.noted(f"{', '.join(training)}: {PARTIAL_TRAINING_NOTE}")
     # Those of the module itself: the copy's LSTMs may hold weights that a parametrization computed.
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    initializers = in_order_of_use(model, initializers)
-    return write_export(model, initializers, metadata, path, parameters=parameters, notes=notes)
+    built = replace(built, initializers=in_order_of_use(built.model, built.initializers))
+    return write_export(built, path, parameters=parameters)
 
 
-_Built = tuple[ModelProto, dict[str, np.ndarray], Metadata, tuple[str, ...]]
-"""A model without its initializers and metadata, those two, and notes."""
-
-
-def _build_with_found_axes(functional: FunctionalModule, name: str, options: ModuleOptions) -> _Built:
+def _build_with_found_axes(functional: FunctionalModule, name: str, options: ModuleOptions) -> BuiltModel:
     """As `_build_at_trace_sizes`, with the dynamic axes that the module shows; those that tracing fixes become static.
 
     Batch and time stay dynamic, or the export is refused: nobody expects a file for a single length.
@@ -152,10 +110,10 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
         else:
             shapes = dynamic_shapes_text(arguments)
             note = f"dynamic_shapes was not given; the dynamic axes are dynamic_shapes={shapes}"
-            return *built[:3], (note, *built[3])
+            return replace(built, notes=(note, *built.notes))
 
 
-def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> _Built:
+def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> BuiltModel:
     """As `_build`; where tracing fixes a size, at larger examples as well, which may leave it dynamic.
 
     At last where the file was wrong: after six strides of 2 no smaller size is more than 1.
@@ -191,48 +149,46 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
     raise problem
 
 
-def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> _Built:
+def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> BuiltModel:
     """Trace at `sizes`, lower the graph, and try the file."""
     inputs, states = resize_example(functional, sizes)
-    traced, rolled = _traced(functional, inputs, states, options.options.opset, sizes)
+    traced, rolled = _traced(functional, inputs, states, options.export.opset, sizes)
     graph = rename(traced.model, functional)
     functional = _with_derived_axes(functional, graph)
-    downgrade_opset(graph, options.options.opset)
+    downgrade_opset(graph, options.export.opset)
     _require_dynamic_outputs(graph, functional)
     _require_separate_axes(graph, functional)
     remove_unread_states(graph, functional.outputs, functional.states)
     recurrent_modules = functional.recurrent_modules if rolled is None else rolled.recurrent_modules
     if rolled is not None:
-        lower_bodies(graph, recurrent_modules, options.options)
+        lower_bodies(graph, recurrent_modules, options.export)
     calls = opaque_calls(graph, recurrent_modules)
     if not calls and rolled is None:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
     exposed = _exposed(functional, graph, calls, rolled, inputs) if explicit else ExposedStates()
-    metadata = module_metadata(functional, graph, calls, exposed, options.options, options.input_specs)
+    metadata = module_metadata(functional, graph, calls, exposed, options)
     metadata = replace(metadata, table_rows=traced.table_rows)
     facts = traced.facts.known_of(axis_names(metadata))
     limits = requested_limits(functional, metadata, facts)
-    lower_calls(graph, calls, options.options, limits.guarded)
+    lower_calls(graph, calls, options.export, limits.guarded)
     model = make_model(
         name,
         graph.nodes.nodes,
         [graph.value_info(value) for value in graph.inputs],
         [graph.value_info(value) for value in graph.outputs],
-        options.options.opset,
+        options.export.opset,
     )
-    metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
-    file = StreamingFile(model, graph.nodes.initializers, metadata)
-    if explicit and metadata.not_streamable:
-        file = with_caches(
-            graph, model, metadata, max_delay=options.max_delay, chunk=options.chunk, check=options.check
-        )
-    if file.metadata.not_streamable:
-        notes += (f"the file cannot be streamed: {file.metadata.not_streamable}",)
-    if file.metadata.streaming is not None:  # a chunk may have any number of steps
+    built = BuiltModel(model, graph.nodes.initializers, metadata)
+    built = run_trials(functional, graph, built, facts, limits, check=options.check)
+    if explicit and built.metadata.not_streamable:
+        built = with_caches(graph, built, options)
+    if built.metadata.not_streamable:
+        built = built.noted(f"the file cannot be streamed: {built.metadata.not_streamable}")
+    notes = built.notes
+    if built.metadata.streaming is not None:  # a chunk may have any number of steps
         notes = tuple(note.replace(" in the file: ", " in a whole sequence: ") for note in notes)
-    notes = (*traced.notes, *exposed.notes, *notes, *file.notes)
-    return file.model, file.initializers, file.metadata, notes
+    return replace(built, notes=(*traced.notes, *exposed.notes, *notes))
 
 
 def _traced(

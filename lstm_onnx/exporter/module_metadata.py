@@ -13,7 +13,6 @@ from onnx import helper
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
 from ..onnxgraph.write import digest
-from ..spec import ExportOptions
 from ..symbolic_dims import names_in
 from .call.arguments import Arguments
 from .call.metadata import call_to_json
@@ -22,6 +21,7 @@ from .kept_digest import kept_digest
 from .lowering.explicit_states import ExposedStates, carried_states, one_if_equal
 from .lowering.lower import OpaqueCall
 from .lowering.rename import Dims, TracedGraph
+from .module_options import ModuleOptions
 from .write import VERSIONS
 
 _REORDERING = ("Cast", "Identity", "Gather", "TopK")
@@ -35,8 +35,7 @@ def module_metadata(
     graph: TracedGraph,
     calls: list[OpaqueCall],
     exposed: ExposedStates,
-    options: ExportOptions,
-    input_specs: tuple[InputSpec, ...] | None,
+    options: ModuleOptions,
 ) -> Metadata:
     """The metadata of a traced module, before its trials.
 
@@ -46,7 +45,6 @@ def module_metadata(
         calls: those.
         exposed: the states that ``states="explicit"`` made inputs and outputs.
         options: how it is exported.
-        input_specs: descriptions of the inputs that replace those derived from the example, such as a .toml's.
     """
     states = {**_attribute_states(functional, graph), **exposed.states}
     for name, after in carried_states(graph, calls).items():
@@ -57,11 +55,11 @@ def module_metadata(
             if name in states and bool(tensor.any()):
                 initial[name] = one_if_equal(tensor.detach().cpu().numpy(), graph.dims[name])
     return Metadata(
-        options=options,
+        options=options.export,
         states=states,
         versions={**VERSIONS, "torch": torch.__version__.split("+")[0]},
         digest=parameter_digest(functional),
-        inputs=_input_specs(functional.arguments, graph, calls, input_specs),
+        inputs=_input_specs(functional.arguments, graph, calls, options.input_specs),
         initial=initial,
         origins={name: Origin(*source) for name, source in exposed.sources.items()},
         loop_states=tuple(exposed.loop_states),

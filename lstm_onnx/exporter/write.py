@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import onnx
@@ -23,6 +23,27 @@ from .intermediate_file import intermediate_file
 from .targets import fit_nodes, written_for
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model that is ready to be written.
+
+    Attributes:
+        model: without its initializers and metadata.
+        initializers: its weights and constants by name.
+        metadata: with options and a digest.
+        notes: remarks for the user.
+    """
+
+    model: ModelProto
+    initializers: Mapping[str, np.ndarray]
+    metadata: Metadata
+    notes: tuple[str, ...] = ()
+
+    def noted(self, *notes: str) -> BuiltModel:
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
 
 @dataclass(frozen=True)
@@ -118,68 +139,43 @@ def make_model(
     )
 
 
-def write_export(
-    model: ModelProto,
-    initializers: Mapping[str, np.ndarray],
-    metadata: Metadata,
-    path: str | os.PathLike[str],
-    *,
-    parameters: int,
-    notes: tuple[str, ...] = (),
-) -> ExportResult:
+def write_export(built: BuiltModel, path: str | os.PathLike[str], *, parameters: int) -> ExportResult:
     """Write a model with its metadata to `path`, in the precision that its options say.
 
     Args:
-        model: without its initializers and metadata, which are added.
-        initializers: its weights and constants by name.
-        metadata: with options and a digest.
+        built: the model.
         path: the file.
         parameters: the number of the module's parameters.
-        notes: remarks for the user.
 
     Raises:
         FileError: a file cannot be written.
         ModelError: ``precision="int8"``, and no layer can be quantized.
         ExportError: the options have a target that cannot run the file.
     """
-    assert metadata.options is not None  # noqa: S101 - every exporter sets them
-
-    fit_nodes(model, metadata.options.target)
-
-    def write(target: str | os.PathLike[str]) -> ExportResult:
-        return _written(model, initializers, metadata, target, parameters=parameters, notes=notes)
-
-    return written_for(metadata.options.target, write, path)
+    options = built.metadata.options
+    assert options is not None  # noqa: S101 - every exporter sets them
+    fit_nodes(built.model, options.target)
+    return written_for(options.target, lambda target: _written(built, options, target, parameters), path)
 
 
-def _written(
-    model: ModelProto,
-    initializers: Mapping[str, np.ndarray],
-    metadata: Metadata,
-    path: str | os.PathLike[str],
-    *,
-    parameters: int,
-    notes: tuple[str, ...],
-) -> ExportResult:
-    assert metadata.options is not None  # noqa: S101 - the caller's condition
+def _written(built: BuiltModel, options: ExportOptions, path: str | os.PathLike[str], parameters: int) -> ExportResult:
+    model, initializers, metadata = built.model, built.initializers, built.metadata
     helper.set_model_props(model, metadata.to_metadata())
-    if metadata.options.precision == "int8":
-        options = metadata.options
+    if options.precision == "int8":
         with intermediate_file("float32.onnx", path) as source:
             write_model(model, initializers, source)
             result = quantize(source, path, layers=options.layers, kernel=options.kernel)
         external, num_bytes, nodes, more = result.external_data, result.num_bytes, result.nodes, result.notes
     else:
         more = ()
-        if metadata.options.precision == "float16":
+        if options.precision == "float16":
             model, initializers, more = with_float16_weights(model, initializers)
         external, num_bytes = write_model(model, initializers, path)
         nodes = len(model.graph.node)
-    notes = (*notes, *more)
     return ExportResult(
         path=os.fspath(path),
         spec=metadata.spec,
-        options=metadata.options,
+        options=options,
         nodes=nodes,
         parameters=parameters,
         num_bytes=num_bytes,
@@ -188,5 +184,5 @@ def _written(
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
         states=dict(metadata.states),
-        notes=notes,
+        notes=(*built.notes, *more),
     )

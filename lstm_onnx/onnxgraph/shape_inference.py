@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, inliner
+from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, helper, inliner, numpy_helper
 
 from .nodes import bodies_of, graphs_of, nodes_of
 from .tensors import axis_name
 
 _LARGE_TENSOR = 2**16
+_SMALL = 64
+"""Elements up to which an array may be a shape, axes or a count."""
 _MOST_CARRIED = 2**22
 """Elements that data propagation may carry; each takes 50 bytes."""
 
@@ -33,6 +36,16 @@ def without_weights(model: ModelProto) -> ModelProto:
             for dim in _negative_dims(value.type):
                 dim.Clear()
     return copy
+
+
+def sizes_alone(arrays: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
+    """Initializers by which sizes are followed: the contents of small ones, such as shapes, axes and counts."""
+    for name, array in arrays.items():
+        if array.size <= _SMALL:
+            yield numpy_helper.from_array(array, name)
+        else:
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            yield TensorProto(name=name, dims=array.shape, data_type=kind)
 
 
 def with_axis_names(model: ModelProto) -> ModelProto | None:

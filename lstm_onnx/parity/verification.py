@@ -163,7 +163,9 @@ class _Comparison:
                 f"{self.model.path}: repeats a step by the kernel {quantization.kernel}, which may round otherwise "
                 f"in a loop; verify the step's own file, or use {INT8_KERNELS[0]}"
             )
-        source = replace(self.source, generation=None) if isinstance(self.source, ModuleSource) else self.source
+        source = self.source
+        if isinstance(source, ModuleSource):
+            source = replace(source, options=replace(source.options, generation=None))
         with temporary_folder() as folder:
             path = folder / "step.onnx"
             export_step(source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
@@ -232,7 +234,7 @@ def _files(
 
 def _source_problems(source: Source, model: Model) -> list[CaseResult]:
     """A failing case for a file without the lengths that its source asks for."""
-    if not source.options.lengths or "lengths" in model.inputs:
+    if isinstance(source, ModuleSource) or not source.options.lengths or "lengths" in model.inputs:
         return []
     return [CaseResult("lengths", error=f"{source.name} asks for the input lengths, and the file has none")]
 

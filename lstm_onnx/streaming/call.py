@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import NodeProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from .fact import Fact, axis_of
+from .node import Node
 from .size import Size
 
 if TYPE_CHECKING:
@@ -35,39 +36,16 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(Node[Fact]):
     """A node, as passed to its operator's function."""
 
-    node: NodeProto
-    op_type: str
-    attributes: Mapping[str, Any]
-    inputs: tuple[Fact | None, ...]
     opset: int
     follower: Follower
 
     def fact(self, index: int) -> Fact:
         """The `Fact` of input `index`; a constant of unknown shape if it is left out."""
-        found = self.inputs[index] if index < len(self.inputs) else None
+        found = self.facts[index] if index < len(self.facts) else None
         return found or Fact()
-
-    def has(self, index: int) -> bool:
-        """Whether input `index` is present."""
-        return index < len(self.inputs) and self.inputs[index] is not None
-
-    @property
-    def given(self) -> list[Fact]:
-        """The facts of the inputs that are present."""
-        return [fact for fact in self.inputs if fact is not None]
-
-    def integers(self, index: int) -> list[int] | None:
-        """The values of input `index` if it is constant integers, otherwise None."""
-        numbers = [size.number for size in self.fact(index).numbers or ()]
-        known = self.fact(index).numbers is not None and None not in numbers
-        return [number for number in numbers if number is not None] if known else None
-
-    def axes(self) -> list[int] | None:
-        """The axes that are an attribute in older operator sets and input 1 in newer ones, if they are constant."""
-        return self.attributes.get("axes") or self.integers(1)
 
     def meet(self, names: Collection[str], how: str) -> None:
         """Record that this node computes across steps of these open axes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import lcm
 
 from onnx import ModelProto
 
@@ -129,7 +128,7 @@ def make_streaming(
             path=source,
             hint="lstm_onnx.load(...).stream() runs it",
         )
-    found = streaming_metadata(metadata, done, axes, chunk)
+    found = streaming_metadata(metadata, done)
     done.model.metadata_props.extend(model.metadata_props)
     set_metadata(done.model, found)
     with temporary_folder() as folder:
@@ -149,26 +148,9 @@ def require_chunk(chunk: object) -> None:
         raise ConfigError(f"chunk = {shown(chunk)} is not possible", hint="it must be a number of steps, 1 or more")
 
 
-def streaming_metadata(
-    metadata: Metadata, done: Rewritten, time: Mapping[str, int], chunk: int | None = None
-) -> Metadata:
+def streaming_metadata(metadata: Metadata, done: Rewritten) -> Metadata:
     """The metadata of a rewritten file."""
-    streaming = Streaming(
-        time=dict(time),
-        outputs={name: output.axis for name, output in done.outputs.items()},
-        caches=tuple(done.caches),
-        delay=done.delay,
-        hop=done.hop,
-        multiple=lcm(done.multiple, chunk or 1),
-        least=metadata.axis_limits.get(done.time, (1, None))[0],
-        settled=done.settled,
-        period=done.period,
-        positions=done.positions,
-        first={name: output.first for name, output in done.outputs.items() if output.axis is not None},
-        steps=done.steps,
-        last=done.last,
-        chunk=chunk or 1,
-    )
+    streaming = replace(done.streaming, least=metadata.axis_limits.get(done.time, (1, None))[0])
     return replace(
         metadata,
         states={**metadata.states, **done.caches},
@@ -189,15 +171,15 @@ def refused(why: RefusedError, path: str | os.PathLike[str]) -> ModelError:
 
 def require_delay(done: Rewritten, max_delay: int, path: str | os.PathLike[str]) -> None:
     """Refuse more look-ahead than `max_delay` (ModelError)."""
-    if done.delay > max_delay:
-        raise ModelError(delay_reason(done), path=path, hint=f"max_delay={done.delay} accepts that")
+    if done.streaming.delay > max_delay:
+        raise ModelError(delay_reason(done), path=path, hint=f"max_delay={done.streaming.delay} accepts that")
 
 
 def delay_reason(done: Rewritten) -> str:
     """What looks ahead, and how far."""
-    late = [name for name, output in done.outputs.items() if output.rest == done.delay]
+    late = [name for name, output in done.outputs.items() if output.rest == done.streaming.delay]
     where = f" ({', '.join(done.look_ahead)})" if done.look_ahead else ""
-    return f"the output {late[0]} needs {_steps(done.delay)} of look-ahead{where}"
+    return f"the output {late[0]} needs {_steps(done.streaming.delay)} of look-ahead{where}"
 
 
 def _steps(count: int) -> str:

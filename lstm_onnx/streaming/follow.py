@@ -85,7 +85,7 @@ class Follower:
     def meet(self, call: Call, names: Collection[str], how: str) -> None:
         """Record that a node computes across steps of these open axes; the first node of each axis is kept."""
         by_hand = any(fact.states for fact in call.given)
-        found = Meeting(str(call.node.name), call.op_type, how, by_hand)
+        found = Meeting(str(call.node.name), call.op, how, by_hand)
         if by_hand and names:
             self.by_hand = self.by_hand or found
             return
@@ -95,7 +95,7 @@ class Follower:
     def handled(self, call: Call) -> None:
         """Record that a state input is processed by this node."""
         self.by_hand = self.by_hand or Meeting(
-            str(call.node.name), call.op_type, "uses a state otherwise than as a recurrent node's start", by_hand=True
+            str(call.node.name), call.op, "uses a state otherwise than as a recurrent node's start", by_hand=True
         )
 
     def result(self) -> TimeAxis:
@@ -150,7 +150,7 @@ class Follower:
 
     def _follow(self, node: NodeProto) -> None:
         facts = tuple(self.facts.get(name, Fact()) if name else None for name in node.input)
-        call = Call(node, node.op_type, attributes_of(node), facts, self.opset, self)
+        call = Call(node, attributes_of(node), facts, self.opset, self)
         known = OPERATORS.get(node.op_type) if node.domain in _DOMAINS else None
         try:
             results = list(known(call)) if known is not None else self._unknown(call)
@@ -184,8 +184,9 @@ class Follower:
             fact = self.facts.get(output.name)
             if fact is None or output.name in self._states.values():
                 continue
-            producer = next((node for node in self._graph.node if output.name in node.output), NodeProto())
-            call = Call(producer, producer.op_type or "the output", {}, (fact,), self.opset, self)
+            own = NodeProto(op_type="the output")
+            producer = next((node for node in self._graph.node if output.name in node.output), own)
+            call = Call(producer, {}, (fact,), self.opset, self)
             if fact.depends_on_sizes or fact.positions:
                 call.meet(fact.depends_on_sizes | fact.positions, f"makes {output.name} of the number of steps")
             if fact.states:

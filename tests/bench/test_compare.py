@@ -13,9 +13,9 @@ from torch import nn
 
 from lstm_onnx.bench import Settings, compare
 from lstm_onnx.errors import ConfigError
+from lstm_onnx.exporter.module_options import ModuleOptions
 from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource, load_source
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.spec import ExportOptions
 
 MODELS = Path(__file__).parents[2] / "models"
 SHORT = {"rounds": 2, "threads": 1, "provider": "cpu"}
@@ -44,7 +44,7 @@ class Held(Tagger):
 
 
 def module_source(module: nn.Module, states: str = "explicit") -> ModuleSource:
-    return ModuleSource("module", module, (InputSpec("x", ("batch", "time", 4)),), ExportOptions(), states)
+    return ModuleSource("module", module, (InputSpec("x", ("batch", "time", 4)),), ModuleOptions(states=states))
 
 
 def names(comparison) -> list[str]:

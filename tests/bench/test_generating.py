@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from lstm_onnx.bench import Settings, compare
+from lstm_onnx.exporter.module_options import ModuleOptions
 from lstm_onnx.exporter.sources.source import ModuleSource
 from lstm_onnx.generation_spec import Generation
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.spec import ExportOptions
 
 SHORT = {"rounds": 2, "seconds": 0.2, "threads": 1, "provider": "cpu"}
 ONE_CALL, LOOP = "one call", "the step in a Python loop"
@@ -44,7 +44,7 @@ def test_a_generating_file_beside_its_step_in_a_python_loop() -> None:
     torch.manual_seed(0)
     tokens = InputSpec("tokens", ("batch", "time"), "int64", 0, 6)
     generation = Generation("tokens", "output", choose="sample", stop_token=(5,))
-    source = ModuleSource("m", Language().eval(), (tokens,), ExportOptions(), "explicit", generation=generation)
+    source = ModuleSource("m", Language().eval(), (tokens,), ModuleOptions(states="explicit", generation=generation))
     report = compare(source, Settings(**SHORT))
     (found,) = report.comparisons
     assert (found.case, found.label) == ("generate", "generating 200 steps")
@@ -63,7 +63,7 @@ def test_a_generating_file_beside_its_step_in_a_python_loop() -> None:
 
 def test_a_scan_beside_the_loop_of_pytorch() -> None:
     torch.manual_seed(0)
-    source = ModuleSource("m", Decayed().eval(), (InputSpec("x", ("batch", "time", 4)),), ExportOptions(), "zero")
+    source = ModuleSource("m", Decayed().eval(), (InputSpec("x", ("batch", "time", 4)),))
     report = compare(source, Settings(("sequence", "generate"), **SHORT))
     (found,) = report.comparisons
     assert found.label == "one sequence of 100 steps"

@@ -96,7 +96,7 @@ def test_a_module_is_called_with_its_arguments_and_not_changed():
 
     module = Counting()
     specs = (InputSpec("x", ("batch", "time", 4)), InputSpec("lengths", ("batch",), "int64", 1, "time"))
-    side = TorchSide(ModuleSource("net", module, specs, ExportOptions()), "cpu", 1)
+    side = TorchSide(ModuleSource("net", module, specs), "cpu", 1)
     feeds = {"x": drawn(2, 6, 4), "lengths": np.array([6, 6])}
     output, lengths = side.called(specs, feeds)()
     assert output.shape == (2, 6, 3)

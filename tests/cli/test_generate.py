@@ -88,9 +88,9 @@ def test_a_generate_table_is_read_and_makes_states_explicit(tmp_path: Path) -> N
     path = tmp_path / "m.toml"
     path.write_text(TABLES + '[generate]\ninput = "tokens"\noutput = "y"\nstop_token = [1, 2]\nstates = { h = "hn" }\n')
     config = load_config(path)
-    assert config.states == "explicit"
+    assert config.options.states == "explicit"
     wanted = lstm_onnx.Generation("tokens", "y", stop_token=(1, 2), states={"h": "hn"})
-    assert config.generation == wanted
+    assert config.options.generation == wanted
 
 
 @pytest.mark.parametrize(

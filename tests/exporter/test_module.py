@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError
-from lstm_onnx.exporter.module import ModuleOptions
+from lstm_onnx.exporter.module_options import ModuleOptions
 from lstm_onnx.spec import ExportOptions
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 

@@ -22,9 +22,9 @@ from ...errors import ConfigError, FileError
 from ...generation_spec import Generation
 from ...input_spec import InputSpec, is_name
 from ...spec import ExportOptions, LSTMSpec, allowed_values
+from ..module_options import STATES, ModuleOptions
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".index.json")
-STATES = ("zero", "explicit")
 _TABLES = ("lstm", "module", "inputs", "weights", "export", "generate")
 _INPUT_KEYS = ("shape", "dtype", "range", "limits")
 _SEED_LIMIT = 2**63
@@ -74,15 +74,10 @@ class ModuleConfig:
         package: the importable module that has the callable; None where it is in `file`.
         callable: the callable's name, with dots where it is an attribute of an object.
         args: its keyword arguments.
-        states: "zero" or "explicit".
-        outputs: names of the outputs, in order; None derives them from the forward's result.
         inputs: the forward's inputs.
         weights: None where the callable sets them itself.
-        options: how recurrent operators are written.
+        options: how it is exported.
         limits: the sizes that axes may have, where the [inputs.NAME] limit them.
-        max_delay: the most steps of look-ahead, with explicit states.
-        chunk: every chunk has a multiple of so many steps, with explicit states; None for any length.
-        generation: how the module's step is repeated; None where it is exported as it is.
     """
 
     path: Path
@@ -91,15 +86,10 @@ class ModuleConfig:
     package: str | None
     callable: str
     args: Mapping[str, Any]
-    states: str
-    outputs: tuple[str, ...] | None
     inputs: Inputs
     weights: WeightsSource | None
-    options: ExportOptions
+    options: ModuleOptions
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
-    max_delay: int = 0
-    chunk: int | None = None
-    generation: Generation | None = None
 
 
 def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
@@ -177,22 +167,26 @@ def _module_config(path: Path, tables: Mapping[str, object]) -> ModuleConfig:
     limits: Limits = {}
     inputs = _inputs("inputs", _mapping("inputs", tables["inputs"]), limits)
     _known_axes(flat_inputs(inputs))
+    args = _arguments(module.get("args", {}))
+    outputs = _outputs(module.get("outputs"), flat_inputs(inputs))
     return ModuleConfig(
         path=path,
         factory=module["factory"],
         file=file,
         package=package,
         callable=attribute,
-        args=_arguments(module.get("args", {})),
-        states=states,
-        outputs=_outputs(module.get("outputs"), flat_inputs(inputs)),
+        args=args,
         inputs=inputs,
         weights=_weights(tables["weights"], path.parent) if "weights" in tables else None,
-        options=_module_options(tables.get("export", {})),
+        options=ModuleOptions(
+            _module_options(tables.get("export", {})),
+            states,
+            outputs,
+            max_delay=max_delay,
+            chunk=chunk,
+            generation=generation,
+        ),
         limits=limits,
-        max_delay=max_delay,
-        chunk=chunk,
-        generation=generation,
     )
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConfigError, ExportError, LSTMOnnxError
-from ...generation_spec import Generation
 from ...input_spec import InputSpec
-from ...spec import INT8_KERNELS, INT8_LAYERS, ExportOptions, LSTMSpec
+from ...spec import ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
+from ..module_options import ModuleOptions, changed_options
 from ..weights import Array, cast_state_dict, validate_state_dict
 from ..write import ExportResult, require_output_path
 from .callables import attribute_of, import_file, import_package
@@ -80,7 +80,7 @@ class LSTMSource:
             ConfigError: an option is not possible.
         """
         require_lstm_options(states, max_delay, chunk)
-        return dataclasses.replace(self, options=_changed(self.options, changes))
+        return dataclasses.replace(self, options=changed_options(self.options, changes))
 
 
 @dataclass(frozen=True)
@@ -91,27 +91,17 @@ class ModuleSource:
         name: SOURCE.
         nn_module: the module.
         inputs: the forward's inputs; empty where there is an `example`.
-        options: how recurrent operators are written.
-        states: "zero" or "explicit".
-        outputs: names of the outputs, in order; None derives them from the forward's result.
+        options: how it is exported.
         example: example inputs; None where `inputs` describes them.
         limits: the sizes that axes may have, by name; None where there is no largest.
-        max_delay: the most steps of look-ahead, with explicit states.
-        chunk: every chunk has a multiple of so many steps, with explicit states; None for any length.
-        generation: how the module's step is repeated; None where it is exported as it is.
     """
 
     name: str
     nn_module: nn.Module
     inputs: tuple[InputSpec, ...]
-    options: ExportOptions
-    states: str = "zero"
-    outputs: tuple[str, ...] | None = None
+    options: ModuleOptions = dataclasses.field(default_factory=ModuleOptions)
     example: Arguments | None = None
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
-    max_delay: int = 0
-    chunk: int | None = None
-    generation: Generation | None = None
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
@@ -126,29 +116,16 @@ class ModuleSource:
         require_output_path(path)
         require_tracer()
         from ..functional.example_inputs import find_example_inputs
-        from ..module import ModuleOptions, export_module
+        from ..module import export_module
 
         source = self.computed()
         arguments = source.example or find_example_inputs(source.nn_module, source.inputs, limits=source.limits)
-        options = ModuleOptions(
-            source.options,
-            source.states,
-            source.outputs,
-            source.inputs or None,
-            check,
-            max_delay=source.max_delay,
-            chunk=source.chunk,
-        )
-        from ..generating import write_step_or_loop
-
-        module = source.nn_module
-        return write_step_or_loop(
-            lambda step: export_module(module, arguments, options, step), source.generation, source.options, path
-        )
+        options = dataclasses.replace(source.options, input_specs=source.inputs or None, check=check)
+        return export_module(source.nn_module, arguments, options, path)
 
     def computed(self) -> ModuleSource:
         """The same model, with its floating-point inputs, in the dtype that its precision is computed in."""
-        dtype = self.options.dtype
+        dtype = self.options.export.dtype
         if dtype is None:
             return self
         from ..precision import arguments_in_dtype, module_in_dtype
@@ -160,33 +137,18 @@ class ModuleSource:
         module = module_in_dtype(self.nn_module, dtype)
         return dataclasses.replace(self, nn_module=module, inputs=inputs, example=example)
 
-    def with_options(
-        self, *, states: str | None = None, max_delay: int | None = None, chunk: int | None = None, **changes: Any
-    ) -> ModuleSource:
-        """The same model under other options; None leaves one as it is.
+    def with_options(self, **changes: Any) -> ModuleSource:
+        """The same model under other `ModuleOptions` and `ExportOptions`; None leaves one as it is.
 
         Raises:
             ConfigError: an option is not possible.
         """
         if changes.get("lengths") is not None:
             raise ConfigError(f"{self.name}: lengths are for a bare nn.LSTM; a module's are inputs of its own")
-        return dataclasses.replace(
-            self,
-            options=_changed(self.options, changes),
-            states=states or self.states,
-            max_delay=self.max_delay if max_delay is None else max_delay,
-            chunk=self.chunk if chunk is None else chunk,
-        )
+        return dataclasses.replace(self, options=self.options.changed(**changes))
 
 
 Source = LSTMSource | ModuleSource
-
-
-def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
-    given = {name: value for name, value in changes.items() if value is not None}
-    if given.get("precision", "int8") != "int8":
-        given = {"layers": INT8_LAYERS[0], "kernel": INT8_KERNELS[0], **given}  # which are int8's
-    return dataclasses.replace(options, **given)
 
 
 def load_source(source: str) -> Source:
@@ -258,19 +220,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     if weights is not None and weights.file is not None:
         _load_weights(module, weights, path)
     module.eval()  # it was made for this export, and nobody else can do so
-    inputs = flat_inputs(config.inputs)
-    return ModuleSource(
-        path,
-        module,
-        inputs,
-        config.options,
-        config.states,
-        config.outputs,
-        limits=config.limits,
-        max_delay=config.max_delay,
-        chunk=config.chunk,
-        generation=config.generation,
-    )
+    return ModuleSource(path, module, flat_inputs(config.inputs), config.options, limits=config.limits)
 
 
 def _unwrapped(module: Any, where: str) -> nn.Module:
@@ -345,7 +295,7 @@ def _with_example(source: str, made: Any) -> ModuleSource:
     from ..call.arguments import bind_arguments
 
     found = bind_arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
-    return ModuleSource(source, made[0], (), ExportOptions(), example=found)
+    return ModuleSource(source, made[0], (), example=found)
 
 
 def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from ...errors import ExportError, ModelError
-from ...metadata import Metadata
 from ...runtime import Model
 from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
 from ..tracing.size_decisions import SizeFacts
-from ..write import float64_notes
+from ..write import BuiltModel, float64_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
 from .shape_trial import ShapeTrial, written_for_trial
@@ -23,50 +22,48 @@ from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, w
 def run_trials(
     functional: FunctionalModule,
     graph: TracedGraph,
-    model: ModelProto,
-    metadata: Metadata,
+    built: BuiltModel,
     facts: SizeFacts,
     limits: Limits,
     *,
     check: bool,
-) -> tuple[Metadata, tuple[str, ...]]:
+) -> BuiltModel:
     """Run a file beside its module.
 
     Args:
         functional: the module.
-        graph: the lowered graph, with the initializers.
-        model: the model without initializers and metadata; the latter is set.
-        metadata: the file's.
+        graph: the lowered graph.
+        built: the file, whose model's metadata is set.
         facts: what tracing decided by sizes.
         limits: the requested limits of the axes, which the trial narrows.
         check: False leaves out whatever runs the file.
 
     Returns:
-        The metadata with what was found of axes, streams and batches, and notes for the user.
+        The file, whose metadata has what was found of axes, streams and batches, with notes for the user.
 
     Raises:
         ExportError: the file is wrong at sizes that no limit excludes.
         MissingDependencyError: ONNX Runtime is not installed.
     """
-    time = find_time_axis(model, graph, metadata) if metadata.states else None
+    time = find_time_axis(built, graph) if built.metadata.states else None
     # In float64 ONNX Runtime's CPU provider runs no recurrent operator, and the trials run on the CPU.
     unrunnable = float64_notes(graph.nodes.nodes, graph.nodes.initializers)
-    opened = _open(model, graph, metadata) if check and not unrunnable else None
+    opened = _open(built, graph.lines) if check and not unrunnable else None
     notes = limits.notes
     if opened is not None:
         trial = ShapeTrial(opened, functional, facts, limits.guarded)
         notes = run_shape_trial(trial, limits)
-        declare_true_shapes(model, trial.shapes)
+        declare_true_shapes(built.model, trial.shapes)
         if (note := trial.short_lengths_note()) is not None:
             notes += (note,)
     else:
         notes += tuple(f"the file was not tried out: {note}" if check else note for note in unrunnable)
-    metadata = replace(metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
+    metadata = replace(built.metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
     result = run_stream_trial(opened, metadata, time) if opened is not None else StreamTrialResult()
     metadata = with_stream_facts(metadata, time, result, graph.lines)
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
-    return metadata, notes
+    return replace(built, metadata=metadata, notes=notes)
 
 
 def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[int, ...]]]) -> None:
@@ -90,10 +87,10 @@ def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple
                 dim.dim_param = f"{output.name}_{axis}".replace(".", "_")
 
 
-def _open(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> Model:
+def _open(built: BuiltModel, lines: Mapping[str, str]) -> Model:
     try:
-        return written_for_trial(model, graph.nodes.initializers, metadata)
+        return written_for_trial(built)
     except ModelError as error:  # which names the temporary file
-        line = next((line for node, line in graph.lines.items() if f"({node})" in error.message), None)
+        line = next((line for node, line in lines.items() if f"({node})" in error.message), None)
         at = f"at {line}: " if line else ""
-        raise ExportError(f"{at}the exported file of {model.graph.name} is not valid: {error.reason}") from error
+        raise ExportError(f"{at}the exported file of {built.model.graph.name} is not valid: {error.reason}") from error

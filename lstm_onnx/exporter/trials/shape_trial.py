@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from onnx import ModelProto, helper
+from onnx import helper
 from torch import Tensor
 
 from ...atomic_io import temporary_folder
 from ...errors import ExportError, InputError, MissingDependencyError, RunError
-from ...metadata import Metadata
 from ...onnxgraph.write import write_model
 from ...runtime import Model, load
 from ...symbolic_dims import size_of
@@ -27,6 +26,7 @@ from ..functional.call_with_states import call_with_states
 from ..functional.functional_module import FunctionalModule, Tensors
 from ..tracing.roundings import Axis
 from ..tracing.size_decisions import SizeFacts, axis_names
+from ..write import BuiltModel
 from .agreement import first_difference
 from .code_paths import diverging_line, new_branch_line, numbers_in_code
 
@@ -64,21 +64,19 @@ def open_for_trial(path: Path) -> Model:
         ) from None
 
 
-def written_for_trial(model: ModelProto, initializers: Mapping[str, np.ndarray], metadata: Metadata) -> Model:
+def written_for_trial(built: BuiltModel) -> Model:
     """A model as the runtime opens its file; the file itself is only needed until then.
 
     Args:
-        model: without its initializers; the metadata is set.
-        initializers: by name.
-        metadata: the file's.
+        built: the model, whose metadata is set.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
         ModelError: ONNX Runtime cannot open it.
     """
-    helper.set_model_props(model, metadata.to_metadata())
+    helper.set_model_props(built.model, built.metadata.to_metadata())
     with temporary_folder() as folder:
-        write_model(model, initializers, folder / "trial.onnx")
+        write_model(built.model, built.initializers, folder / "trial.onnx")
         return open_for_trial(folder / "trial.onnx")
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto
 
 from ...errors import ConfigError, InputError, RunError
 from ...input_spec import InputSpec, axes, draw
 from ...metadata import Metadata
+from ...onnxgraph.shape_inference import sizes_alone
 from ...runtime import Model
 from ...runtime.batch_axes import BATCH
 from ...runtime.chunk_check import WholeSequence, difference, row_difference
@@ -18,37 +19,30 @@ from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import names_in
 from ..call.dynamic_shapes import ANY_SIZE, clamped
 from ..lowering.rename import TracedGraph
+from ..write import BuiltModel
 from .shape_trial import random_states
 
-_SMALL = 64
-"""Elements up to which a constant's values are used: shapes, axes, counts."""
 _STEPS, _BATCH, _OTHER = 8, 2, 5
 """Sizes at which chunks are compared with the whole; other open axes get sizes from _OTHER on."""
 _SEEDS = 2
 
 
-def find_time_axis(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> TimeAxis:
+def find_time_axis(built: BuiltModel, graph: TracedGraph) -> TimeAxis:
     """The dynamic axes of a file that are time, and the node where steps meet outside of its states, if any.
 
     Args:
-        model: the file without its initializers.
-        graph: the graph that it was made of, with the initializers and the dimensions of values.
-        metadata: the file's.
+        built: the file.
+        graph: the graph that it was made of, with the dimensions of values.
     """
     complete = ModelProto()
-    complete.CopyFrom(model)
-    for name, array in graph.nodes.initializers.items():
-        if array.size <= _SMALL:
-            complete.graph.initializer.append(numpy_helper.from_array(array, name))
-        else:
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            complete.graph.initializer.append(TensorProto(name=name, dims=array.shape, data_type=kind))
+    complete.CopyFrom(built.model)
+    complete.graph.initializer.extend(sizes_alone(built.initializers))
     ends = {*graph.inputs, *graph.outputs}
     for name in graph.dims:
         if name not in ends and "" not in graph.dims[name]:
             complete.graph.value_info.append(graph.value_info(name))
-    lengths = [spec.name for spec in metadata.inputs if isinstance(spec.high, str)]
-    return follow_time(complete, metadata.states, lengths)
+    lengths = [spec.name for spec in built.metadata.inputs if isinstance(spec.high, str)]
+    return follow_time(complete, built.metadata.states, lengths)
 
 
 @dataclass(frozen=True)

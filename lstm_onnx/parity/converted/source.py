@@ -11,7 +11,8 @@ from onnx import helper
 from ...checksum import KEY
 from ...errors import ModelError
 from ...exporter import export
-from ...exporter.module import ModuleOptions, export_module
+from ...exporter.module import export_module
+from ...exporter.module_options import ModuleOptions
 from ...exporter.precision import arguments_in_dtype, module_in_dtype
 from ...exporter.sources.source import LSTMSource, ModuleSource, Source
 from ...exporter.sources.torch_lstm import is_bare_lstm
@@ -56,10 +57,11 @@ def export_float32(
     tried, delay = streaming is not None, 0 if streaming is None else streaming.delay
     chunk = streaming.chunk if streaming is not None and streaming.chunk > 1 else None
     states = "explicit" if model.metadata.origins or tried else "zero"
+    how: dict[str, Any] = {"export": options, "states": states, "max_delay": delay, "chunk": chunk}
     if isinstance(source, LSTMSource):
         replace(source, options=options).export(path)
     elif isinstance(source, ModuleSource):
-        replace(source, options=options, states=states, max_delay=delay, chunk=chunk).export(path, check=tried)
+        replace(source, options=replace(source.options, **how)).export(path, check=tried)
     elif is_bare_lstm(source) and not model.metadata.inputs:
         lengths, projection, opset = options.lengths, options.projection, options.opset
         export(source, path, lengths=lengths, projection=projection, opset=opset, precision="float32")
@@ -68,8 +70,8 @@ def export_float32(
         _, arguments = find_arguments(model, module, (), example_inputs, seed)
         names = forward_outputs(model)
         inputs = model.metadata.inputs or None
-        how = ModuleOptions(options, states, names, inputs, check=tried, max_delay=delay, chunk=chunk)
-        export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
+        settings = ModuleOptions(output_names=names, input_specs=inputs, check=tried, **how)
+        export_module(module, arguments_in_dtype(arguments, "float32"), settings, path)
     _take_trials(model.metadata, path)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import ModelError
-from ...exporter.module import ModuleOptions, export_module
+from ...exporter.module import export_module
+from ...exporter.module_options import ModuleOptions
 from ...exporter.precision import arguments_in_dtype, module_in_dtype
 from ...exporter.sources.source import ModuleSource
 from ...generation.python_loop import Arrays
@@ -51,7 +52,8 @@ def export_step(
             "this one",
         )
     if isinstance(source, ModuleSource):
-        replace(source, options=options, states="explicit", generation=None).export(path)
+        step = replace(source.options, export=options, states="explicit", generation=None)
+        replace(source, options=step).export(path)
         return
     view = view_of_step(model)
     module = module_in_dtype(source, "float32")

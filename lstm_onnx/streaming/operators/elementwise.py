@@ -12,31 +12,15 @@ from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, join, length, open_names
 from ..size import Size
 
-_ROUNDED = ("Abs", "Ceil", "Floor", "Neg", "Round", "Sign")
-_POWERS = ("Erf", "Exp", "Log", "Reciprocal", "Sqrt")
-_CIRCULAR = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan", "Tanh")
-_SOFT = ("Celu", "Elu", "FastGelu", "Gelu", "Mish", "QuickGelu", "Sigmoid", "Softplus", "Softsign", "Swish")
-_HARD = ("HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Selu", "Shrink", "ThresholdedRelu")
-_LOGICAL = ("And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "IsInf", "IsNaN", "Not", "Or", "Xor")
-_BINARY = (
-    "Add",
-    "BiasGelu",
-    "BitShift",
-    "Clip",
-    "Div",
-    "Max",
-    "Mean",
-    "Min",
-    "Mod",
-    "Mul",
-    "PRelu",
-    "Pow",
-    "Sub",
-    "Sum",
-    "Where",
+_NAMES = (
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BiasGelu BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
+    "Celu Clip Cos Cosh Div Elu Erf Exp FastGelu Floor Gelu HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Max Mean "
+    "Min Mish Mod Mul Neg Not Or PRelu Pow QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
+    "Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"
 )
-_SAME = ("Identity", "Cast", "CastLike", "Dropout")
-_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+ELEMENTWISE = tuple(_NAMES.split())
+COPIES = ("Identity", "Cast", "Dropout")
+COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _WHOLE = (TensorProto.INT64, TensorProto.INT32)
 _BOUND = 2**31 - 1
 
@@ -79,7 +63,7 @@ def _least(a: Size, b: Size) -> Size | None:
     return a if a.symbol is not None and b.number is not None and b.number >= _BOUND else None
 
 
-@operator(*_ROUNDED, *_POWERS, *_CIRCULAR, *_SOFT, *_HARD, *_LOGICAL, *_BINARY)
+@operator(*ELEMENTWISE)
 def elementwise(call: Call) -> list[Fact]:
     """Any number of inputs, with broadcasting."""
     numbers = _numbers(call)
@@ -89,17 +73,17 @@ def elementwise(call: Call) -> list[Fact]:
     return [computed(call, call.given)]
 
 
-@operator(*_SAME)
+@operator(*COPIES, "CastLike")
 def same(call: Call) -> list[Fact]:
     """About the values of the first input; a Cast to integers keeps sizes unchanged."""
     first = call.fact(0)
-    floats = call.op_type == "CastLike" or (call.op_type == "Cast" and call.attributes.get("to", 0) not in _WHOLE)
+    floats = call.op == "CastLike" or (call.op == "Cast" and call.attributes.get("to", 0) not in _WHOLE)
     if first.numbers is not None and floats:
         return [replace(first, numbers=None, sized=first.depends_on_sizes)]
     return [first, replace(first, numbers=None)]
 
 
-@operator(*_COMPARISONS)
+@operator(*COMPARISONS)
 def compared(call: Call) -> list[Fact]:
     """Positions compared with lengths are a mask, which is correct in a chunk as in the whole sequence."""
     facts = call.given
@@ -140,16 +124,17 @@ def broadcast(call: Call, facts: Sequence[Fact]) -> tuple[Axis, ...] | None:
     if any(fact.axes is None for fact in facts):
         return None
     rank = max((fact.rank for fact in facts), default=0)
-    return tuple(_one_axis(call, [fact.axes or () for fact in facts], rank - place) for place in range(rank))
+    shapes = [fact.axes or () for fact in facts]
+    return tuple(
+        one_axis(call, [shape[-back] for shape in shapes if len(shape) >= back]) for back in range(rank, 0, -1)
+    )
 
 
-def _one_axis(call: Call, shapes: Sequence[tuple[Axis, ...]], back: int) -> Axis:
-    """Axis `back`, counted from the end, of the broadcast result."""
-    wide = [shape[-back] for shape in shapes if len(shape) >= back and shape[-back]]
-    if not wide:
-        return ()
+def one_axis(call: Call, axes: Sequence[Axis]) -> Axis:
+    """The axis that an operator makes of one of each input, of which those of a single entry are repeated."""
+    wide = [axis for axis in axes if axis]
     # Of an axis of two factors and one without, the one that tells more.
-    first = max(wide, key=len)
+    first = max(wide, key=len, default=())
     for other in wide:
         a, b = length(first), length(other)
         if a == b:
@@ -164,9 +149,9 @@ def _one_axis(call: Call, shapes: Sequence[tuple[Axis, ...]], back: int) -> Axis
 def _numbers(call: Call) -> tuple[Size, ...] | None:
     """The integer values of an elementwise result, if all operands are known integers."""
     held = [fact.numbers for fact in call.given]
-    if call.op_type == "Neg" and held and held[0] is not None:
+    if call.op == "Neg" and held and held[0] is not None:
         return tuple(-size for size in held[0])
-    compute = _ARITHMETIC.get(call.op_type)
+    compute = _ARITHMETIC.get(call.op)
     if compute is None or len(held) != 2 or held[0] is None or held[1] is None:
         return None
     one, other = held[0], held[1]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, axis_of, join, length, open_names, symbols
 from ..size import Size
-from .elementwise import require_steps_alone
+from .elementwise import one_axis, require_steps_alone
 
 _END = 2**31 - 1
 """What exporters write for the end of an axis, or more."""
@@ -20,7 +19,10 @@ def slice_(call: Call) -> list[Fact]:
     fact = call.fact(0)
     starts, ends = (_bounds(call, name, index) for index, name in ((1, "starts"), (2, "ends")))
     if fact.numbers is not None:
-        return [_numbers_sliced(call, fact, starts, ends)]
+        numbers = call.sliced()
+        if numbers is None:
+            return [Fact(None, sized=fact.depends_on_sizes)]
+        return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
     if fact.axes is None or starts is None:
         if fact.varies:
             call.meet(fact.open, "takes a part of the steps")
@@ -82,25 +84,13 @@ def _cut(axis: Axis, start: Size | None, end: Size | None, step: int) -> Size:
     return Size.computed("part", size)
 
 
-def _numbers_sliced(
-    call: Call, fact: Fact, starts: Sequence[Size | None] | None, ends: Sequence[Size | None] | None
-) -> Fact:
-    numbers = fact.numbers or ()
-    bounds = [item.number if item is not None else None for item in (*(starts or [None]), *(ends or [None]))]
-    step = (call.integers(4) or [1])[0]
-    if len(bounds) != 2 or None in bounds or step == 0:
-        return Fact(None, sized=fact.depends_on_sizes)
-    kept = numbers[slice(bounds[0], bounds[1], step)]
-    return Fact((axis_of(Size.of(len(kept))),), numbers=kept)
-
-
 @operator("Gather")
 def gather(call: Call) -> list[Fact]:
     """Gather: rows of a table, or a single step."""
     data, indices = call.fact(0), call.fact(1)
     axis = call.attributes.get("axis", 0)
     if data.numbers is not None:
-        return [_numbers_gathered(data, indices)]
+        return [_numbers_gathered(call, data, indices)]
     if data.axes is None:
         if data.varies:
             call.meet(data.open, "takes steps by their indices")
@@ -126,16 +116,11 @@ def gather(call: Call) -> list[Fact]:
     return [result]
 
 
-def _numbers_gathered(data: Fact, indices: Fact) -> Fact:
-    numbers, places = data.numbers or (), indices.numbers
-    if places is None or indices.rank > 1:
+def _numbers_gathered(call: Call, data: Fact, indices: Fact) -> Fact:
+    picked = call.gathered() if indices.rank <= 1 else None
+    if picked is None:
         return Fact(None, sized=data.depends_on_sizes | indices.depends_on_sizes, varies=indices.varies)
-    picked = []
-    for place in places:
-        if place.number is None or not -len(numbers) <= place.number < len(numbers):
-            return Fact(None, sized=data.depends_on_sizes)
-        picked.append(numbers[place.number])
-    return Fact(() if indices.rank == 0 else (axis_of(Size.of(len(picked))),), numbers=tuple(picked))
+    return Fact(() if indices.rank == 0 else (axis_of(Size.of(len(picked))),), numbers=picked)
 
 
 @operator("GatherElements")
@@ -174,12 +159,12 @@ def gather_nd(call: Call) -> list[Fact]:
 def concat(call: Call) -> list[Fact]:
     """Concat: inputs joined along an axis."""
     facts = call.given
-    if call.op_type == "Concat" and facts and all(fact.numbers is not None and fact.rank == 1 for fact in facts):
-        numbers = tuple(size for fact in facts for size in fact.numbers or ())
+    numbers = call.concatenated()
+    if call.op == "Concat" and numbers is not None and all(fact.rank == 1 for fact in facts):
         return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
     joined = join(facts)
     ranks = {fact.rank for fact in facts}
-    if call.op_type != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
+    if call.op != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
         spans = open_names(facts)
         call.meet(spans if joined.varies else NONE, "puts values end to end along an axis that is not known")
         return [replace(joined, spans=spans)]
@@ -195,12 +180,7 @@ def concat(call: Call) -> list[Fact]:
                 call.meet({name for item in own for name in length(item).names}, "puts further steps beside the call's")
             axes.append(total)
             continue
-        first = max(own, key=len)
-        for other in own:
-            a, b = length(first).symbol, length(other).symbol
-            if a is not None and b is not None:
-                call.follower.same(a, b)
-        axes.append(first)
+        axes.append(one_axis(call, own))
     result = replace(joined, axes=tuple(axes))
     require_steps_alone(call, facts, result)
     return [result]
@@ -226,13 +206,19 @@ def split(call: Call) -> list[Fact]:
     whole = length(fact.axes[place])
     if count > 1 and (fact.varies or fact.positions):
         call.meet(whole.names, "parts the steps")
-    made = []
-    for index in range(count):
-        even = whole.divided(Size.of(count)) or Size.computed("part", whole)
-        part = Size.of(sizes[index]) if sizes is not None and index < len(sizes) else even
-        axes = (*fact.axes[:place], fact.axes[place] if count == 1 else axis_of(part), *fact.axes[place + 1 :])
-        made.append(replace(fact, axes=axes, numbers=None))
-    return made
+    if count == 1:
+        return [replace(fact, numbers=None)]
+    before, after = fact.axes[:place], fact.axes[place + 1 :]
+    wanted = _parts(whole, count) if sizes is None else [Size.of(size) for size in sizes]
+    return [replace(fact, axes=(*before, axis_of(part), *after), numbers=None) for part in wanted]
+
+
+def _parts(whole: Size, count: int) -> list[Size]:
+    """The sizes of equal parts, of which the last may have fewer entries."""
+    if whole.number is None:
+        return [whole.divided(Size.of(count)) or Size.computed("part", whole)] * count
+    each = -(-whole.number // count)
+    return [Size.of(max(min(each, whole.number - each * place), 0)) for place in range(count)]
 
 
 @operator("Tile")

@@ -8,16 +8,16 @@ from dataclasses import replace
 from ..call import Call, operator
 from ..fact import Axis, Fact, axis_of, join, length, open_names
 from ..size import Size
-from .elementwise import broadcast, require_steps_alone
+from .elementwise import broadcast, one_axis, require_steps_alone
 
 _SUMS = "sums over the steps"
-_PAIRS = "computes with every pair of steps"
+PAIRS = "computes with every pair of steps"
 
 
 @operator("MatMul", "MatMulInteger", "QLinearMatMul")
 def matmul(call: Call) -> list[Fact]:
     """MatMul, as numpy's; zero points and scales must be constant."""
-    right = 3 if call.op_type == "QLinearMatMul" else 1
+    right = 3 if call.op == "QLinearMatMul" else 1
     return [multiplied(call, call.fact(0), call.fact(right))]
 
 
@@ -74,7 +74,7 @@ def _require_one_axis(call: Call, result: Fact) -> None:
     seen: set[str] = set()
     for axis in result.axes or ():
         names = call.follower.first_names(length(axis).names)
-        call.meet(names & seen, _PAIRS)
+        call.meet(names & seen, PAIRS)
         seen |= names
 
 
@@ -103,11 +103,8 @@ def einsum(call: Call) -> list[Fact]:
 
 
 def _letters(call: Call, letters: Sequence[str], facts: Sequence[Fact]) -> dict[str, Axis]:
-    axes: dict[str, Axis] = {}
+    axes: dict[str, list[Axis]] = {}
     for term, fact in zip(letters, facts, strict=True):
         for letter, axis in zip(term, fact.axes or (), strict=True):
-            a, b = length(axes.get(letter, ())).symbol, length(axis).symbol
-            if a is not None and b is not None:
-                call.follower.same(a, b)
-            axes[letter] = axes.get(letter) or axis
-    return axes
+            axes.setdefault(letter, []).append(axis)
+    return {letter: one_axis(call, own) for letter, own in axes.items()}

@@ -18,9 +18,9 @@ _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
 def recurrent(call: Call) -> list[Fact]:
     """X ``(time, batch, features)`` to Y, Y_h and, of an LSTM, Y_c."""
     x = call.fact(0)
-    cell = "LSTM" in call.op_type
+    cell = "LSTM" in call.op
     # What a recurrence starts from is accounted for, and makes no other use of a state.
-    whole, call = call, replace(call, inputs=call.inputs[:_LENGTHS])
+    whole, call = call, replace(call, facts=call.facts[:_LENGTHS])
     starts = [whole.fact(index) if whole.has(index) else None for index in (_INITIAL_H, _INITIAL_C)[: 1 + cell]]
     if x.axes is None or x.rank != 3:
         call.meet(x.open, "takes an input of unknown axes")
@@ -33,7 +33,7 @@ def recurrent(call: Call) -> list[Fact]:
     direction = call.attributes.get("direction", b"forward")
     if direction not in (b"forward", "forward"):
         call.meet(names, f"is {text(direction)}: {_FROM_THE_END}")
-    if call.op_type == "DynamicQuantizeLSTM":
+    if call.op == "DynamicQuantizeLSTM":
         call.meet(names, "takes the scale of its activations from all steps of a call")
     hidden = axis_of(Size.of(int(call.attributes.get("hidden_size", 0))))
     directions = axis_of(Size.of(2 if direction in (b"bidirectional", "bidirectional") else 1))
@@ -62,7 +62,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
     if not names:
         if from_states:
             how = "goes on by one step at each call, however many steps the call has"
-            call.follower.per_call = call.follower.per_call or Meeting(str(call.node.name), call.op_type, how)
+            call.follower.per_call = call.follower.per_call or Meeting(str(call.node.name), call.op, how)
             call.meet(x.last, how)
         return names
     if length(time).symbol is None:
@@ -84,9 +84,9 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
 def scan(call: Call) -> list[Fact]:
     """Scan: loop-carried values first, then the scanned inputs."""
     count = int(call.attributes.get("num_scan_inputs", 0))
-    facts = [call.fact(index) for index in range(len(call.inputs))]
+    facts = [call.fact(index) for index in range(len(call.facts))]
     carried, scanned = facts[: len(facts) - count], facts[len(facts) - count :]
-    call = replace(call, inputs=tuple(scanned))
+    call = replace(call, facts=tuple(scanned))
     axes = call.attributes.get("scan_input_axes", [0] * count)
     inner = [call.follower.facts[name] for name in outer_values(call.node) if name in call.follower.facts]
     time = _scanned_axis(call, scanned, axes)

@@ -9,7 +9,19 @@ from ..call import Call, operator
 from ..fact import Fact, axis_of, join, length
 from ..size import Size
 
-_REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+_KINDS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+REDUCTIONS = tuple(f"Reduce{kind}" for kind in _KINDS)
+SOFTMAXES = ("Softmax", "LogSoftmax", "Hardmax")
+NORMALIZATIONS = (
+    "LayerNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "LRN",
+)
 _OVER = "goes over all steps of a call"
 
 
@@ -23,11 +35,11 @@ def _meet(call: Call, fact: Fact, axes: Iterable[int]) -> None:
             call.meet(length(fact.axes[axis]).names, _OVER)
 
 
-@operator(*(f"Reduce{name}" for name in _REDUCTIONS))
+@operator(*REDUCTIONS)
 def reduced(call: Call) -> list[Fact]:
     """A reduction over the given axes, or all."""
     fact = call.fact(0)
-    asked = call.axes()
+    asked = call.integers(1, "axes")
     if not asked and call.attributes.get("noop_with_empty_axes", 0):
         return [fact]
     if call.has(1) and asked is None:
@@ -60,24 +72,23 @@ def _from(axis: int, rank: int) -> range:
 def _taken_together(call: Call, rank: int) -> Iterable[int]:
     """The axes over which a normalisation goes."""
     axis = call.attributes.get("axis")
-    if call.op_type in ("Softmax", "LogSoftmax", "Hardmax"):  # before opset 13 over all later axes as well
+    if call.op in SOFTMAXES:  # before opset 13 over all later axes as well
         return _from(1 if axis is None else axis, rank) if call.opset < 13 else [-1 if axis is None else axis]
-    if "Layer" in call.op_type or call.op_type == "RMSNormalization":
+    if "Layer" in call.op or call.op == "RMSNormalization":
         return _from(-1 if axis is None else axis, rank)
-    if call.op_type in ("InstanceNormalization", "GroupNormalization"):  # the spatial axes, and the channels of a group
+    if call.op in ("InstanceNormalization", "GroupNormalization"):  # the spatial axes, and the channels of a group
         return range(1, rank)
-    if call.op_type == "MeanVarianceNormalization":
+    if call.op == "MeanVarianceNormalization":
         return list(call.attributes.get("axes", [0, 2, 3]))
-    return [1] if call.op_type == "LRN" else [-1 if axis is None else axis]
+    return [1] if call.op == "LRN" else [-1 if axis is None else axis]
 
 
-@operator("Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-@operator("InstanceNormalization", "GroupNormalization", "LpNormalization", "MeanVarianceNormalization", "LRN")
+@operator(*SOFTMAXES, *NORMALIZATIONS)
 def normalized(call: Call) -> list[Fact]:
     """Softmax and normalisations."""
     fact = call.fact(0)
     _meet(call, fact, _taken_together(call, fact.rank))
-    sized = fact.depends_on_sizes if "max" in call.op_type else fact.sized
+    sized = fact.depends_on_sizes if "max" in call.op else fact.sized
     return [replace(fact, numbers=None, sized=sized)]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-from onnx import AttributeProto
+from typing import Any
 
 from ..call import Call, operator, stored
 from ..fact import NONE, Axis, Fact, axis_of, join, length, names_of
+from ..node import Node, constant_of
 from ..size import ONE, Size, product
 from .elementwise import require_steps_alone
 
@@ -36,16 +36,8 @@ def size(call: Call) -> list[Fact]:
 @operator("Constant")
 def constant(call: Call) -> list[Fact]:
     """Constant: a stored value."""
-    item = call.node.attribute[0] if call.node.attribute else AttributeProto()
-    if item.type == AttributeProto.TENSOR:
-        return [stored(item.t)]
-    if item.type == AttributeProto.INT:
-        return [Fact((), numbers=(Size.of(int(item.i)),))]
-    if item.type == AttributeProto.INTS:
-        return [Fact((axis_of(Size.of(len(item.ints))),), numbers=tuple(Size.of(int(value)) for value in item.ints))]
-    if item.type == AttributeProto.FLOATS:
-        return [Fact((axis_of(Size.of(len(item.floats))),))]
-    return [Fact(() if item.type == AttributeProto.FLOAT else None)]
+    tensor = constant_of(call.node)
+    return [Fact() if tensor is None else stored(tensor)]
 
 
 @operator("ConstantOfShape")
@@ -101,21 +93,25 @@ def reshape(call: Call) -> list[Fact]:
         call.meet(fact.open if fact.varies else NONE, "reshapes to sizes that are not known")
         names = fact.open | call.fact(1).depends_on_sizes
         return [replace(fact, axes=None, spans=names, numbers=None)]
-    sizes = _resolved(fact.axes, asked, keep_zeros=bool(call.attributes.get("allowzero", 0)))
+    shape = list(map(length, fact.axes))
+    sizes = resolved(call, shape, asked, lambda whole, others: Size.computed("floor", whole, others))
     return [regrouped(call, fact, sizes)]
 
 
-def _resolved(axes: Sequence[Axis], asked: Sequence[Size], *, keep_zeros: bool) -> list[Size]:
-    """The sizes of a Reshape, with 0 and -1 resolved."""
+def resolved(
+    call: Node[Any], shape: Sequence[Size], asked: Sequence[Size], quotient: Callable[[Size, Size], Size]
+) -> list[Size]:
+    """The sizes of a Reshape, with 0 and -1 resolved; `quotient` is for sizes that are no exact multiples."""
+    keep_zeros = bool(call.attributes.get("allowzero", 0))
     sizes = [
-        length(axes[place]) if size.number == 0 and not keep_zeros and place < len(axes) else size
+        shape[place] if size.number == 0 and not keep_zeros and place < len(shape) else size
         for place, size in enumerate(asked)
     ]
     for place, size in enumerate(sizes):
         if size.number == -1:
             others = product([other for at, other in enumerate(sizes) if at != place])
-            whole = product([length(axis) for axis in axes])
-            sizes[place] = whole.divided(others) or Size.computed("floor", whole, others)
+            whole = product(list(shape))
+            sizes[place] = whole.divided(others) or quotient(whole, others)
     return sizes
 
 
@@ -176,7 +172,7 @@ def squeeze(call: Call) -> list[Fact]:
         return [replace(fact, axes=())]
     if fact.axes is None:
         return [fact]
-    asked = call.axes()
+    asked = call.integers(1, "axes")
     if asked is None:
         gone = {place for place, axis in enumerate(fact.axes) if axis == ()}
     else:
@@ -190,7 +186,7 @@ def unsqueeze(call: Call) -> list[Fact]:
     fact = call.fact(0)
     if fact.numbers is not None and fact.rank == 0:
         return [replace(fact, axes=((),))]
-    asked = call.axes()
+    asked = call.integers(1, "axes")
     if fact.axes is None or asked is None:
         return [replace(fact, axes=None, spans=fact.open, numbers=None)]
     rank = fact.rank + len(asked)

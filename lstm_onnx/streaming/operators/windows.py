@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from ...onnxgraph import text
 from ..call import Call, operator
 from ..fact import Axis, Fact, axis_of, join, length
-from ..size import ONE, Size
+from ..node import Node
+from ..size import Size
 from .elementwise import require_steps_alone
 
-_FIRST_SPATIAL = 2
+FIRST_SPATIAL = 2
+"""After batch and channels."""
+GLOBAL_POOLS = ("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window of a convolution or a pool along each spatial axis.
+
+    Attributes:
+        before: padding at the start, as an attribute says it.
+        after: padding at the end.
+        extra: what a transposed convolution adds at the end of its result.
+        auto: what chooses the padding, such as SAME_UPPER; NOTSET or VALID where nothing does.
+    """
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    before: list[int]
+    after: list[int]
+    extra: list[int]
+    auto: str
+
+    @property
+    def is_padded_automatically(self) -> bool:
+        """Whether the padding depends on the size of the input."""
+        return self.auto not in ("NOTSET", "VALID")
+
+    def reach(self, place: int) -> int:
+        """From the first entry of a window to the last, along one spatial axis."""
+        return (self.kernel[place] - 1) * self.dilations[place] + 1
+
+
+def window_of(node: Node[Any], rank: int, weight: Sequence[Size] = ()) -> Window | None:
+    """The window of a node on an input of so many axes; None where its kernel is not known.
+
+    Args:
+        node: a convolution or a pool.
+        rank: of the input.
+        weight: the sizes of a convolution's weight.
+    """
+    found, count = node.attributes, rank - FIRST_SPATIAL
+    kernel = list(found.get("kernel_shape") or [size.number or 0 for size in weight[FIRST_SPATIAL:]])
+    if len(kernel) != count or not all(kernel):
+        return None
+    strides, dilations = (list(found.get(name, [1] * count)) for name in ("strides", "dilations"))
+    pads, extra = list(found.get("pads", [0] * 2 * count)), list(found.get("output_padding", [0] * count))
+    return Window(kernel, strides, dilations, pads[:count], pads[count:], extra, text(found.get("auto_pad", "NOTSET")))
 
 
 @operator("Conv", "ConvInteger", "ConvTranspose")
 def conv(call: Call) -> list[Fact]:
     """``(N, C, spatial...)`` with a weight ``(M, C, kernel...)``."""
-    x, weight = call.fact(0), call.fact(1)
-    kernel = call.attributes.get("kernel_shape")
-    sizes = weight.axes or ()
-    if kernel is None and len(sizes) > _FIRST_SPATIAL:
-        found = [length(axis).number for axis in sizes[_FIRST_SPATIAL:]]
-        kernel = None if None in found else found
-    transposed = call.op_type == "ConvTranspose"
+    x, weight = call.fact(0), list(map(length, call.fact(1).axes or ()))
     groups = Size.of(int(call.attributes.get("group", 1)))
-    out = (length(sizes[1]) * groups if transposed else length(sizes[0])) if len(sizes) > 1 else Size.computed("out")
-    return [_windowed(call, x, kernel, axis_of(out))]
+    transposed = call.op == "ConvTranspose"
+    out = (weight[1] * groups if transposed else weight[0]) if len(weight) > 1 else Size.computed("out")
+    return [_windowed(call, x, window_of(call, x.rank, weight), axis_of(out))]
 
 
 @operator("AveragePool", "MaxPool", "LpPool")
@@ -32,64 +79,52 @@ def pool(call: Call) -> list[Fact]:
     """``(N, C, spatial...)``."""
     x = call.fact(0)
     channels = x.axes[1] if x.axes is not None and x.rank > 1 else ()
-    result = _windowed(call, x, call.attributes.get("kernel_shape"), channels)
+    result = _windowed(call, x, window_of(call, x.rank), channels)
     return [result, result]
 
 
-@operator("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
+@operator(*GLOBAL_POOLS)
 def global_pool(call: Call) -> list[Fact]:
     """Global pooling over the spatial axes."""
     x = call.fact(0)
     if x.axes is None:
         call.meet(x.open, "pools over all steps")
         return [replace(x, numbers=None)]
-    call.meet({name for axis in x.axes[_FIRST_SPATIAL:] for name in length(axis).names}, "pools over all steps")
-    return [replace(x, axes=(*x.axes[:_FIRST_SPATIAL], *([()] * (x.rank - _FIRST_SPATIAL))), numbers=None)]
+    call.meet({name for axis in x.axes[FIRST_SPATIAL:] for name in length(axis).names}, "pools over all steps")
+    return [replace(x, axes=(*x.axes[:FIRST_SPATIAL], *([()] * (x.rank - FIRST_SPATIAL))), numbers=None)]
 
 
-def _windowed(call: Call, x: Fact, kernel: list[int] | None, channels: Axis) -> Fact:
+def _windowed(call: Call, x: Fact, window: Window | None, channels: Axis) -> Fact:
     joined = replace(join(call.given), numbers=None)
-    if x.axes is None or kernel is None or x.rank != len(kernel) + _FIRST_SPATIAL:
+    if x.axes is None or window is None:
         call.meet(x.open, "computes one step from several")
         return replace(joined, spans=x.open)
-    count = len(kernel)
-    strides = call.attributes.get("strides", [1] * count)
-    pads = call.attributes.get("pads", [0] * 2 * count)
-    automatic = call.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", "NOTSET", "VALID")
-    extra = call.attributes.get("output_padding", [0] * count)
-    if call.op_type not in ("AveragePool", "MaxPool", "LpPool"):
+    if call.op not in ("AveragePool", "MaxPool", "LpPool"):
         call.meet(length(x.axes[1]).names, "takes steps for channels")
     axes: list[Axis] = [x.axes[0], channels]
-    for place, axis in enumerate(x.axes[_FIRST_SPATIAL:]):
-        alone = kernel[place] == 1 and strides[place] == 1 and not extra[place] and pads[place] == pads[count + place]
-        if alone and (automatic or pads[place] == 0):
+    for place, axis in enumerate(x.axes[FIRST_SPATIAL:]):
+        before, after = window.before[place], window.after[place]
+        alone = window.kernel[place] == window.strides[place] == 1 and not window.extra[place] and before == after
+        if alone and (window.is_padded_automatically or before == 0):
             axes.append(axis)
             continue
         size = length(axis)
         call.meet(size.names, "computes one step from several")
-        axes.append(_left(call, size, kernel, place, automatic=automatic))
+        axes.append(_left(call, size, window, place))
     result = replace(joined, axes=tuple(axes))
     require_steps_alone(call, call.given, result)
     return result
 
 
-def _left(call: Call, size: Size, kernel: list[int], place: int, *, automatic: bool) -> Axis:
+def _left(call: Call, size: Size, window: Window, place: int) -> Axis:
     """The output size of a spatial axis."""
-    count = len(kernel)
-    stride = call.attributes.get("strides", [1] * count)[place]
-    pads = call.attributes.get("pads", [0] * 2 * count)
-    reach = call.attributes.get("dilations", [1] * count)[place] * (kernel[place] - 1)
-    number = size.number
-    if (
-        number is None
-        or automatic
-        or call.op_type == "ConvTranspose"
-        or call.attributes.get("ceil_mode", 0)
-        or not stride
-    ):
-        return axis_of(Size.computed("windows", size)) if number is None else (Size.computed("windows"),)
-    left = (number + pads[place] + pads[count + place] - reach - 1) // stride + 1
-    return axis_of(Size.of(left)) if left != 1 else axis_of(ONE)
+    if size.number is None:
+        return axis_of(Size.computed("windows", size))
+    stride, unusual = window.strides[place], call.op == "ConvTranspose" or call.attributes.get("ceil_mode", 0)
+    if window.is_padded_automatically or unusual or not stride:
+        return (Size.computed("windows"),)
+    left = size.number + window.before[place] + window.after[place] - window.reach(place)
+    return axis_of(Size.of(left // stride + 1))
 
 
 @operator("BatchNormalization")

@@ -93,6 +93,20 @@ class Stream:
         """The number of axes."""
         return len(self.shape)
 
+    @property
+    def steps(self) -> Size:
+        """The number of time steps in the time axis.
+
+        Raises:
+            RefusedError: it does not follow from the axis.
+        """
+        if self.fold is None:
+            return self.shape[self.axis]
+        steps = self.shape[self.axis].divided(self.fold.before * self.fold.after)
+        if steps is None:
+            raise RefusedError("takes apart an axis into which time was reshaped")
+        return steps
+
     def with_steps(self, size: Size, count: Count) -> Stream:
         """The same with another number of steps."""
         return replace(self, shape=with_size(self.shape, self.axis, size), count=count)

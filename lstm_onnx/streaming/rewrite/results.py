@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto
 
+from ...metadata import Streaming
 from .facts import RefusedError
 
 
@@ -18,13 +19,11 @@ class StreamOutput:
         axis: its time axis; None for a value at the last step so far, or the same at every step.
         rest: the most steps of it that come only once the sequence has ended.
         first: after so many steps of the input its first step is there.
-        rate: its steps per step of the input.
     """
 
     axis: int | None
     rest: int = 0
     first: int = 1
-    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,7 @@ class Rewritten:
         caches: the new states, each with the output that feeds it.
         initial: what they start from, with a batch axis of 1; those that are not here start from zeros.
         outputs: those that are not states.
-        steps: the state that counts the steps so far; None where nothing depends on that.
-        last: the input that is 1 in the call that ends the sequence; None where the end changes nothing.
-        hop: so many steps of the input always give the same number of steps.
-        multiple: the whole-sequence model takes multiples of so many steps.
-        settled: after so many steps of the input, only their remainder by `period` matters.
-        period: see `settled`.
-        positions: whether results depend on the number of the step.
+        streaming: how it takes chunks.
         time: the name of the time axis.
         look_ahead: the nodes that need later steps.
     """
@@ -53,20 +46,9 @@ class Rewritten:
     caches: dict[str, str]
     initial: dict[str, np.ndarray]
     outputs: dict[str, StreamOutput]
-    steps: str | None
-    last: str | None
-    hop: int
-    multiple: int
-    settled: int
-    period: int
-    positions: bool
+    streaming: Streaming
     time: str
     look_ahead: tuple[str, ...] = ()
-
-    @property
-    def delay(self) -> int:
-        """The most steps of an output that come only once the sequence has ended."""
-        return max((output.rest for output in self.outputs.values()), default=0)
 
 
 class NodeRefusedError(RefusedError):

@@ -8,6 +8,7 @@ from math import lcm
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from ...metadata import Streaming
 from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
@@ -83,16 +84,7 @@ class _Rewrite:
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
-        self.p = Rewriter(
-            graph,
-            Lengths(source.axis_name),
-            source.inferred,
-            source.states,
-            frozenset(value.name for value in source.model.graph.output),
-            opset,
-            source.ranks,
-            consumers=source.consumers(),
-        )
+        self.p = Rewriter(graph, source, Lengths(source.axis_name))
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
@@ -148,7 +140,7 @@ class _Rewrite:
 
     def _facts(self, call: Call) -> list[Fact]:
         p = self.p
-        constant = folded(call, p.opset) if is_default(call.node.domain) else None
+        constant = folded(call, p.graph.opset) if is_default(call.node.domain) else None
         if constant is not None:
             p.emitted(call, p.graph.constant(constant))
             return [stored(constant)]
@@ -256,22 +248,23 @@ class _Rewrite:
             for state in g.states
             if state.fill
         }
-        return Rewritten(
-            model,
-            dict(g.nodes.initializers),
-            caches,
-            initial,
-            streams,
-            g.steps_name if g.used_steps else None,
-            last,
-            lcm(*(count.rate.denominator for count in counts)),
-            p.multiple,
-            max(p.settled, int(g.used_begun), *(count.settled for count in counts)),
-            lcm(*(count.period for count in counts)),
-            g.used_positions,
-            self.source.axis_name,
-            tuple(p.look_ahead),
+        streaming = Streaming(
+            time=dict(self.source.time),
+            outputs={name: output.axis for name, output in streams.items()},
+            caches=tuple(caches),
+            delay=max((output.rest for output in streams.values()), default=0),
+            hop=lcm(*(count.rate.denominator for count in counts)),
+            multiple=lcm(p.multiple, self.chunk or 1),
+            settled=max(p.settled, int(g.used_begun), *(count.settled for count in counts)),
+            period=lcm(*(count.period for count in counts)),
+            positions=g.used_positions,
+            first={name: output.first for name, output in streams.items() if output.axis is not None},
+            steps=g.steps_name if g.used_steps else None,
+            last=last,
+            chunk=self.chunk or 1,
         )
+        time, ahead = self.source.axis_name, tuple(p.look_ahead)
+        return Rewritten(model, dict(g.nodes.initializers), caches, initial, streams, streaming, time, ahead)
 
     def _count_steps(self, caches: dict[str, str]) -> None:
         g = self.p.graph
@@ -311,7 +304,7 @@ class _Rewrite:
                 raise NodeRefusedError(producer, problem)
             count = fact.count
             first = next((m for m in range(1, count.settled + count.period + 2) if count.available(m) > 0), 1)
-            output = StreamOutput(fact.axis, largest_rest(count), first, float(count.rate))
+            output = StreamOutput(fact.axis, largest_rest(count), first)
             exact = g.is_exact(count)
             if not exact:
                 inner = g.cut(inner, fact.axis, 0, g.new(count), "new_steps")

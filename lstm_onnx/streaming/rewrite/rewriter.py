@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm, prod
 from typing import Any
@@ -10,46 +10,24 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
+from ..node import Node
 from ..size import ONE, Size
 from .counts import Count, Input, Stage, equal, span, total_multiple
 from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
 from .lengths import Lengths
+from .source import Source
 
 AS_NUMBER = ("uses the number of time steps as a number", "a constant, or an input of its own")
 
 
 @dataclass(frozen=True)
-class Call:
-    """A node of the source, and what is known of its inputs.
-
-    Attributes:
-        node: the node.
-        attributes: its attributes that are numbers, strings or lists of them.
-        facts: of its inputs; None for those that are left out.
-    """
-
-    node: NodeProto
-    attributes: Mapping[str, Any]
-    facts: tuple[Fact | None, ...]
-
-    @property
-    def op(self) -> str:
-        """The operator."""
-        return str(self.node.op_type)
-
-    def has(self, index: int) -> bool:
-        """Whether an input is present."""
-        return index < len(self.facts) and self.facts[index] is not None
+class Call(Node[Fact]):
+    """A node of the source, and what is known of its inputs."""
 
     def fact(self, index: int) -> Fact | None:
         """The fact of an input; None if it is left out."""
         return self.facts[index] if index < len(self.facts) else None
-
-    @property
-    def given(self) -> list[Fact]:
-        """The facts of the inputs that are present."""
-        return [fact for fact in self.facts if fact is not None]
 
     @property
     def streams(self) -> list[tuple[int, Stream]]:
@@ -60,20 +38,6 @@ class Call:
         """The content of a constant input."""
         fact = self.fact(index)
         return fact.array if isinstance(fact, Static) else None
-
-    def numbers(self, index: int) -> tuple[Size, ...] | None:
-        """The integers of an input, which may depend on sizes of axes."""
-        fact = self.fact(index)
-        return fact.numbers if isinstance(fact, Static) else None
-
-    def integers(self, index: int, attribute: str | None = None) -> list[int] | None:
-        """The constant integers of an input, or of an attribute in older operators."""
-        if attribute is not None and attribute in self.attributes:
-            value = self.attributes[attribute]
-            return [value] if isinstance(value, int) else list(value)
-        numbers = self.numbers(index) if self.has(index) else None
-        values = None if numbers is None else [size.number for size in numbers]
-        return None if values is None or None in values else [value for value in values if value is not None]
 
 
 Family = Callable[["Rewriter", Call], Sequence[Fact]]
@@ -100,9 +64,8 @@ class Rewriter:
 
     Attributes:
         graph: the streaming graph.
+        source: the whole-sequence graph.
         lengths: sizes that depend on the number of time steps.
-        inferred: the dtypes and shapes of values that shape inference found.
-        states: the state inputs that the source has, and the outputs that feed them.
         facts: of the source's values.
         names: of the source's values in the streaming graph, where they differ.
         multiple: the whole model takes sequences of multiples of so many steps.
@@ -110,13 +73,8 @@ class Rewriter:
     """
 
     graph: Graph
+    source: Source
     lengths: Lengths
-    inferred: Mapping[str, tuple[np.dtype[Any] | None, Shape | None]]
-    states: Mapping[str, str]
-    outputs: frozenset[str]
-    opset: int
-    ranks: Mapping[str, int] = field(default_factory=dict)
-    """The number of axes of values that shape inference knows."""
     facts: dict[str, Fact] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     tainted: set[str] = field(default_factory=set)
@@ -129,8 +87,6 @@ class Rewriter:
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
     module: str = ""
-    consumers: Mapping[str, Sequence[NodeProto]] = field(default_factory=dict)
-    """The nodes that read a value."""
     cropped: set[str] = field(default_factory=set)
     """Outputs of Slice whose cut at the end was made by the node before."""
     counts: list[Count] = field(default_factory=lambda: [Input()])
@@ -153,6 +109,10 @@ class Rewriter:
                 name = self.graph.add("Cast", name, to=helper.np_dtype_to_tensor_dtype(fact.dtype))
             self.names[value] = name
         return self.names.get(value, value)
+
+    def inferred(self, value: str) -> tuple[np.dtype[Any] | None, Shape | None]:
+        """The dtype and the shape of a source's value by shape inference; None where they are not known."""
+        return self.source.inferred.get(value, (None, None))
 
     def dtype(self, fact: Fact) -> np.dtype[Any]:
         """The dtype of a value.
@@ -205,17 +165,16 @@ class Rewriter:
 
         A convolution that is padded at both ends and then cut at the end has no look-ahead.
         """
-        readers = self.consumers.get(value, ())
-        if len(readers) != 1 or value in self.outputs or readers[0].op_type != "Slice" or readers[0].input[0] != value:
+        node, *others = self.source.consumers.get(value) or [NodeProto()]
+        if others or value in self.source.outputs or node.op_type != "Slice" or node.input[0] != value:
             return "", 0
-        node = readers[0]
         facts = [self.facts.get(name) if name else None for name in node.input]
         found = [list(fact.array.reshape(-1)) if isinstance(fact, Static) and fact.array is not None else None
                  for fact in facts[1:]]  # fmt: skip
         if len(found) < 3 or any(item is None or len(item) != 1 for item in found):
             return "", 0
         start, stop, at, *step = (int(item[0]) for item in found if item is not None)
-        if start == 0 and stop < 0 and at in (axis, axis - self.ranks.get(value, 0)) and step in ([], [1]):
+        if start == 0 and stop < 0 and at in (axis, axis - self.source.ranks.get(value, 0)) and step in ([], [1]):
             return str(node.output[0]), -stop
         return "", 0
 
@@ -241,7 +200,7 @@ class Rewriter:
 
     def own_name(self, value: str) -> str:
         """The name under which a value is made; that of an output is for what it gives out."""
-        return self.graph.fresh(f"{value}/steps") if value in self.outputs else value
+        return self.graph.fresh(f"{value}/steps") if value in self.source.outputs else value
 
     def copy(self, call: Call, inputs: Sequence[str] | None = None, **changed: Any) -> None:
         """Emit the node with other inputs and attributes; None removes an attribute."""
@@ -274,18 +233,18 @@ class Rewriter:
         self.copy(call)
         found: list[Fact] = []
         for value in call.node.output:
-            dtype, shape = self.inferred.get(value, (None, None))
+            dtype, shape = self.inferred(value)
             found.append(Carry(shape, dtype) if carry else Static(shape, dtype))
         return found
 
     def output_dtype(self, call: Call, place: int = 0) -> np.dtype[Any] | None:
         """The dtype of an output, from shape inference or the first stream."""
-        dtype = self.inferred.get(call.node.output[place], (None, None))[0]
+        dtype = self.inferred(call.node.output[place])[0]
         return dtype if dtype is not None else next((fact.dtype for _, fact in call.streams), None)
 
     def materialized(self, call: Call) -> Call:
         """The call where equal steps that were kept as one are steps again."""
-        facts = list(call.facts)
+        facts: list[Fact | None] = list(call.facts)
         for place, fact in enumerate(facts):
             if isinstance(fact, Static) and fact.repeated is not None:
                 axis, count = fact.repeated

@@ -7,17 +7,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from ...onnxgraph import ONNX_ERRORS, outer_values, shape_of
-from ...onnxgraph.shape_inference import with_shapes, without_weights
+from ...onnxgraph.shape_inference import sizes_alone, with_shapes, without_weights
 from ..size import Size
 from .facts import RefusedError, Shape
 
 Inferred = dict[str, tuple[np.dtype[Any] | None, Shape | None]]
 """The dtype and the shape of values, where they are known."""
-_SMALL = 64
-"""Elements up to which a constant's values are used for shape inference."""
 
 
 class Source:
@@ -27,7 +25,9 @@ class Source:
         inputs: by name.
         axis_name: the name of the time axis.
         open_axes: for each name of an open axis that is not time, an input and its axis.
-        ranks: the number of axes of values; filled in by `inferred`.
+        outputs: their names.
+        inferred: the dtypes and shapes of values that shape inference knows.
+        ranks: the number of axes of values, of more of them.
     """
 
     def __init__(
@@ -42,9 +42,11 @@ class Source:
         self.time = time
         self.states = states
         self.inputs = {value.name: value for value in model.graph.input if value.name not in initializers}
+        self.outputs = frozenset(value.name for value in model.graph.output)
         self.axis_name = self._time_name()
         self.open_axes = self._open_axes()
         self.ranks: dict[str, int] = {}
+        self.inferred = self._infer()
 
     def dims(self, name: str) -> tuple[int | str, ...]:
         """An input's dims; the time axis has the same name everywhere, and unnamed axes get names."""
@@ -100,11 +102,12 @@ class Source:
         return {
             *self.inputs,
             *self.initializers,
-            *(value.name for value in graph.output),
+            *self.outputs,
             *(name for node in graph.node for name in node.output),
             *(node.name for node in graph.node),
         }
 
+    @cached_property
     def consumers(self) -> dict[str, list[NodeProto]]:
         """The nodes that read each value, also in their bodies."""
         found: dict[str, list[NodeProto]] = {}
@@ -113,17 +116,11 @@ class Source:
                 found.setdefault(name, []).append(node)
         return found
 
-    @cached_property
-    def inferred(self) -> Inferred:
-        """dtypes and shapes by onnx's shape inference; none where onnx refuses the model."""
+    def _infer(self) -> Inferred:
+        """dtypes and shapes by onnx's shape inference, and `ranks`; none where onnx refuses the model."""
         complete = without_weights(self.model)
         del complete.graph.initializer[:]
-        for name, array in self.initializers.items():
-            if array.size <= _SMALL:
-                complete.graph.initializer.append(numpy_helper.from_array(array, name))
-            else:
-                kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-                complete.graph.initializer.append(TensorProto(name=name, dims=array.shape, data_type=kind))
+        complete.graph.initializer.extend(sizes_alone(self.initializers))
         try:
             shaped = with_shapes(complete, data_prop=False)
         except ONNX_ERRORS:

@@ -174,8 +174,8 @@ def test_a_whole_module(tmp_path: Path) -> None:
     assert (config.factory, config.callable) == ("charlm.py:CharLM", "CharLM")
     assert (config.file, config.package) == (tmp_path / "charlm.py", None)
     assert config.args == {"hidden_size": 80, "sizes": [1, 2], "opt": {"a": "b"}}
-    assert config.states == "explicit"
-    assert config.outputs == ("logits", "enc.h")
+    assert config.options.states == "explicit"
+    assert config.options.output_names == ("logits", "enc.h")
     assert list(config.inputs.items()) == [
         ("tokens", InputSpec("tokens", ("batch", "time"), "int64", 0, 64)),
         ("lengths", InputSpec("lengths", ("batch",), "int64", 1, "time")),
@@ -184,16 +184,16 @@ def test_a_whole_module(tmp_path: Path) -> None:
     ]
     assert flat_inputs(config.inputs) == tuple(config.inputs.values())
     assert config.weights == WeightsSource(file=tmp_path / "charlm.pt", prefix="model.")
-    assert config.options == ExportOptions(False, "fold", 20)
+    assert config.options.export == ExportOptions(False, "fold", 20)
 
 
 def test_what_a_module_leaves_out_has_defaults(tmp_path: Path) -> None:
     config = _module(tmp_path, FACTORY + TOKENS)
     assert config.args == {}
-    assert config.states == "zero"
-    assert config.outputs is None
+    assert config.options.states == "zero"
+    assert config.options.output_names is None
     assert config.weights is None
-    assert config.options == ExportOptions()
+    assert config.options.export == ExportOptions()
     assert flat_inputs(config.inputs) == (InputSpec("tokens", ("batch", "time"), "int64"),)
     assert _module(tmp_path, FACTORY + TOKENS + SEED).weights == WeightsSource(seed=2)
 

@@ -66,8 +66,8 @@ class ChunkRun:
 
     def call(self, feeds: Mapping[str, np.ndarray], state: dict[str, np.ndarray], last: int) -> dict[str, np.ndarray]:
         feeds = {**feeds, **state}
-        if self.done.last is not None:
-            feeds[self.done.last] = np.array([last], np.int64)
+        if self.done.streaming.last is not None:
+            feeds[self.done.streaming.last] = np.array([last], np.int64)
         results = dict(zip(self.names, self.session.run(None, feeds), strict=True))
         for name, output in self.pairs.items():
             state[name] = results.pop(output)
@@ -89,7 +89,7 @@ class ChunkRun:
             }
             at += size
             parts.append(self.call(chunk, state, 0))
-        if self.done.last is not None:
+        if self.done.streaming.last is not None:
             rest = {name: a.take([], self.time[name]) if name in self.time else a for name, a in feeds.items()}
             parts.append(self.call(rest, state, 1))
         self.final = state
@@ -120,7 +120,7 @@ def difference(
     name = next(iter(run.time))
     steps = feeds[name].shape[run.time[name]]
     rng = random.Random(seed)  # noqa: S311 - a test, not a secret
-    for units in cuts(steps // unit, rng, empty=run.done.last is not None):
+    for units in cuts(steps // unit, rng, empty=run.done.streaming.last is not None):
         cut = [unit * count for count in units]
         found = run(feeds, cut, batch)
         for output, array in found.items():

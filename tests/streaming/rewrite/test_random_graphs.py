@@ -36,7 +36,7 @@ def compared(seed: int) -> str | None:
             whole.run(None, feeds)
         except Exception:  # noqa: BLE001, S112 - a sequence that the whole model does not take
             continue
-        if time % done.multiple:
+        if time % done.streaming.multiple:
             continue
         found = difference(run, whole, feeds, batch, seed)
         if found:

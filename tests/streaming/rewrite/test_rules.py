@@ -51,11 +51,11 @@ def test_a_transposed_convolution_that_is_cut_has_no_delay() -> None:
         model = graph_of(make)
         for chunk in (None, 1):
             done = rewritten(model, {"x": 2}, chunk=chunk)
-            assert (done.delay, done.last) == (0, None)
+            assert (done.streaming.delay, done.streaming.last) == (0, None)
             x = np.random.default_rng(0).standard_normal((2, 4, 24)).astype(np.float32)
             assert not difference(ChunkRun(done, {"x": 2}), session(model, optimised=False), {"x": x}, 2, 0)
     late = graph_of(lambda b: b.cut(b.add("ConvTranspose", "x", b.weight(4, 3, 5), strides=[2]), 0, -2, 2))
-    assert rewritten(late, {"x": 2}).delay == 1
+    assert rewritten(late, {"x": 2}).streaming.delay == 1
 
 
 def test_a_pool_over_what_onnx_calls_channels() -> None:
@@ -87,6 +87,22 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a sum of products": (
         lambda b: b.add("MatMul", "x", b.add("Transpose", "x", perm=[0, 2, 1])),
         "sums over all steps",
+    ),
+    "a sum of products by letters": (
+        lambda b: b.add("Einsum", "x", b.weight(3, 4), equation="bct,dc->bd"),
+        "sums over all steps",
+    ),
+    "two time axes by letters": (
+        lambda b: b.add("Einsum", "x", "x", equation="bct,bcs->bts"),
+        "every step meet every other",
+    ),
+    "fixed steps by letters": (
+        lambda b: b.add("Einsum", "x", b.weight(9), equation="bct,t->bct"),
+        "joins time with the 9 steps of c",
+    ),
+    "parts of an unknown size": (
+        lambda b: b.add("Split", "x", steps_of(b), axis=1),
+        "has axes or sizes that are not constant",
     ),
     "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "one sequence after another"),
     "fixed steps": (lambda b: b.add("Add", "x", b.weight(1, 1, 9)), "joins time with the 9 steps of"),
@@ -174,6 +190,12 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "more padding than its kernel": (lambda b: conv(b, 7, 0), (0, 1), {"conv2.cache", "steps"}),
     "strided": (lambda b: conv(b, 3, 0, 5, 2), (0, 2), {"conv2.cache", "steps"}),
     "a stride over its kernel": (lambda b: conv(b, 0, 0, 2, 3), (0, 3), {"conv2.cache", "steps"}),
+    "a vector times each step": (lambda b: b.add("MatMul", b.weight(4), "x"), (0, 1), set()),
+    "parts of which the last is smaller": (
+        lambda b: b.add("Split", conv(b, 4, 0), outputs=2, axis=1, num_outputs=2),
+        (0, 1),
+        {"conv2.cache"},
+    ),
     "a window of one step": (lambda b: conv(b, 0, 0, 1), (0, 1), set()),
     "padding at the end that a stride leaves out": (
         lambda b: b.add("Conv", twice(b), b.weight(3, 4, 4), kernel_shape=[4], pads=[0, 1], strides=[2]),
@@ -196,8 +218,8 @@ def test_what_is_kept(case: str) -> None:
     make, (delay, hop), caches = STREAMS[case]
     model = graph_of(make)
     done = rewritten(model, {"x": 2})
-    assert (done.delay, done.hop, set(done.caches)) == (delay, hop, caches)
-    assert (done.last is not None) == (delay > 0)
+    assert (done.streaming.delay, done.streaming.hop, set(done.caches)) == (delay, hop, caches)
+    assert (done.streaming.last is not None) == (delay > 0)
     run, whole = ChunkRun(done, {"x": 2}), session(model, optimised=False)
     for batch, time in ((1, 31), (3, 40)):
         x = np.random.default_rng(time).standard_normal((batch, 4, time)).astype(np.float32)
@@ -220,7 +242,7 @@ def test_amounts_that_are_computed_of_constants() -> None:
     zero = numpy_helper.from_array(np.zeros(1, np.int64))
     model = graph_of(padded)
     done = rewritten(model, {"x": 2})
-    assert done.delay == 1
+    assert done.streaming.delay == 1
     x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
     assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
 

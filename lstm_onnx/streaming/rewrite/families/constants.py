@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from onnx import AttributeProto, helper, numpy_helper
+from onnx import numpy_helper
 
+from ...node import constant_of
 from ...size import ONE
 from ..facts import Fact, RefusedError, Static
 from ..rewriter import Call, Rewriter, family, stored
@@ -15,15 +16,9 @@ from ..rewriter import Call, Rewriter, family, stored
 @family("Constant")
 def constant(p: Rewriter, call: Call) -> list[Fact]:
     """A stored value."""
-    item = call.node.attribute[0] if call.node.attribute else AttributeProto()
+    tensor = constant_of(call.node)
     p.copy(call)
-    if item.type == AttributeProto.TENSOR:
-        return [stored(numpy_helper.to_array(item.t))]
-    if item.type in (AttributeProto.INT, AttributeProto.INTS):
-        return [stored(np.array(helper.get_attribute_value(item), np.int64))]
-    if item.type in (AttributeProto.FLOAT, AttributeProto.FLOATS):
-        return [stored(np.array(helper.get_attribute_value(item), np.float32))]
-    return [Static(None)]
+    return [Static(None) if tensor is None else stored(numpy_helper.to_array(tensor))]
 
 
 @family("ConstantOfShape")

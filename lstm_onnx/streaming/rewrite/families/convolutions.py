@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...operators.windows import FIRST_SPATIAL, Window
 from ...size import Size
 from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import window
 from .pooling import averaged, averages_fewer, with_last_window
-from .windows import SPATIAL, Window, window_of
+from .windows import padded_window, size_of
 
 
 @family("Conv", "AveragePool", "MaxPool", "LpPool")
@@ -24,8 +25,8 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
         return p.plain(call)
     if fact.axis == 1 and call.op == "Conv":  # a pool takes each channel by itself
         raise RefusedError("has time for its channels")
-    shape = window_of(call, fact)
-    if fact.axis >= SPATIAL:
+    shape = padded_window(call, fact)
+    if fact.axis >= FIRST_SPATIAL:
         shape = with_last_window(call, shape)
     elif call.attributes.get("ceil_mode"):
         raise RefusedError("has ceil_mode over other axes than time", "padding")
@@ -33,10 +34,10 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     if call.op == "Conv":
         channels = require_shape(call.given[1])[0]
     sizes = [fact.shape[0], channels]
-    sizes += [shape.size(place, size, p) for place, size in enumerate(fact.shape[SPATIAL:])]
+    sizes += [size_of(p, shape, place, size) for place, size in enumerate(fact.shape[FIRST_SPATIAL:])]
     if any(name for name in call.node.output[1:]):
         raise RefusedError("gives the places of the largest steps, counted from the first of the sequence")
-    if fact.axis < SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
+    if fact.axis < FIRST_SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
         p.copy(call)
         return [replace(fact, shape=tuple(sizes), dtype=p.output_dtype(call))]
     return [_along_time(p, call, fact, shape, sizes)]
@@ -52,7 +53,7 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
         shape: the window.
         sizes: of the result's axes.
     """
-    d = fact.axis - SPATIAL
+    d = fact.axis - FIRST_SPATIAL
     if call.op == "LpPool" and (shape.before[d] or shape.after[d]):
         raise RefusedError("pads along time")
     fill = -np.inf if call.op == "MaxPool" else 0.0
@@ -61,7 +62,7 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
         shape.after[d] -= steps
         sizes[fact.axis] -= Size.of(steps)
         p.cropped.add(cut)
-    reach = (shape.kernel[d] - 1) * shape.dilations[d] + 1
+    reach = shape.reach(d)
     x = p.name(call.node.input[0])
     fed, found = window(p, x, fact, reach, shape.strides[d], shape.before[d], shape.after[d], fill)
     before, after = list(shape.before), list(shape.after)
@@ -78,16 +79,3 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
     if fewer:
         p.emitted(call, averaged(p, call, fact, shape, p.names[call.node.output[0]], found))
     return replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))
-
-
-@family("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def pooled(p: Rewriter, call: Call) -> list[Fact]:
-    """All spatial axes, of which time must be none."""
-    fact = call.fact(0)
-    if not isinstance(fact, Stream):
-        return p.plain(call)
-    if fact.axis >= SPATIAL:
-        raise RefusedError("pools over all steps: needs the whole sequence", "a pool over a window of steps")
-    p.copy(call)
-    shape = (*fact.shape[:SPATIAL], *([Size.of(1)] * (fact.rank - SPATIAL)))
-    return [replace(fact, shape=shape)]

@@ -1,4 +1,4 @@
-"""Expand and Tile."""
+"""Expand."""
 
 from __future__ import annotations
 
@@ -53,20 +53,3 @@ def _stream(p: Rewriter, call: Call, f: Stream, asked: tuple[Size, ...]) -> Stre
     wanted = [ONE if place == at_time else size for place, size in enumerate(asked)]
     p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
     return replace(f, shape=shape, axis=axis)
-
-
-@family("Tile")
-def tile(p: Rewriter, call: Call) -> list[Fact]:
-    """Repeated along other axes than time."""
-    fact, times = call.fact(0), call.integers(1)
-    if not isinstance(fact, Stream):
-        if (asked := call.numbers(1)) is not None and any(p.lengths.depends(size) for size in asked):
-            raise RefusedError("repeats by the number of time steps", "expand")
-        return p.plain(call)
-    if times is None:
-        raise RefusedError("repeats by a number that is not constant")
-    if times[fact.axis] != 1:
-        raise RefusedError("puts the sequence after itself")
-    p.copy(call)
-    sizes = zip(fact.shape, times, strict=True)
-    return [replace(fact, shape=tuple(size * Size.of(by) for size, by in sizes))]

@@ -6,21 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...operators.windows import FIRST_SPATIAL, Window
 from ...size import ONE, Size
 from ..facts import RefusedError, Stream
 from ..rewriter import Call, Rewriter
 from ..stages import window
-from .windows import SPATIAL, Window
 
 
 def with_last_window(call: Call, shape: Window) -> Window:
     """With padding at the end instead of ceil_mode, whose last window may go over the end but starts before it."""
     if not call.attributes.get("ceil_mode"):
         return shape
-    after = []
-    for place, kernel in enumerate(shape.kernel):
-        reach = (kernel - 1) * shape.dilations[place] + 1
-        after.append(min(shape.after[place] + shape.strides[place] - 1, reach - 1))
+    after = [
+        min(padding + stride - 1, shape.reach(place) - 1)
+        for place, (padding, stride) in enumerate(zip(shape.after, shape.strides, strict=True))
+    ]
     return replace(shape, after=after)
 
 
@@ -52,10 +52,10 @@ def averaged(p: Rewriter, call: Call, fact: Stream, shape: Window, total: str, f
         found: the fact of that.
     """
     g, dtype = p.graph, p.dtype(fact)
-    d = fact.axis - SPATIAL
-    if any(size.number is None for a, size in enumerate(fact.shape) if a >= SPATIAL and a != fact.axis):
+    d = fact.axis - FIRST_SPATIAL
+    if any(size.number is None for a, size in enumerate(fact.shape) if a >= FIRST_SPATIAL and a != fact.axis):
         raise RefusedError("averages fewer entries at the ends of an open axis")
-    sizes = (fact.shape[0], ONE, *fact.shape[SPATIAL:])
+    sizes = (fact.shape[0], ONE, *fact.shape[FIRST_SPATIAL:])
     one = g.constant(np.ones([1] * fact.rank, dtype), "one")
     ones = g.add("Expand", one, p.target(sizes, fact.axis, g.at_least_one(fact.count)), hint="ones")
     there = replace(fact, shape=sizes)
@@ -69,9 +69,9 @@ def averaged(p: Rewriter, call: Call, fact: Stream, shape: Window, total: str, f
         first[d] = last[d] = 0
         if any((*first, *last)):
             ones = g.add("Pad", ones, g.ints(0, 0, *first, 0, 0, *last), g.constant(np.ones((), dtype)), hint="counted")
-            grown = zip(there.shape[SPATIAL:], first, last, strict=True)
-            there = replace(there, shape=(*sizes[:SPATIAL], *(size + Size.of(b + a) for size, b, a in grown)))
-    reach = (shape.kernel[d] - 1) * shape.dilations[d] + 1
+            grown = zip(there.shape[FIRST_SPATIAL:], first, last, strict=True)
+            there = replace(there, shape=(*sizes[:FIRST_SPATIAL], *(size + Size.of(b + a) for size, b, a in grown)))
+    reach = shape.reach(d)
     fed, there = window(p, ones, there, reach, shape.strides[d], before[d], after[d], 0.0)
     before[d] = after[d] = 0
     if there.count != found.count:

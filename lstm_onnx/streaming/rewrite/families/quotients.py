@@ -23,7 +23,7 @@ def divided(p: Rewriter, call: Call) -> Static | None:
     found = _quotient(p, fact)
     if found is None or not isinstance(fact, Static) or fact.shape not in ((), (Size.of(1),)):
         return None
-    dtype = p.inferred.get(call.node.output[0], (None, None))[0] or fact.dtype
+    dtype = p.inferred(call.node.output[0])[0] or fact.dtype
     if dtype is None:
         return None
     if dtype.kind in "iu":  # what was rounded is a number of steps again

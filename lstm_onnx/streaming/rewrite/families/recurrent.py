@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,14 +38,9 @@ def recurrent(p: Rewriter, call: Call) -> list[Fact]:
     state_shape = (ONE, f.shape[1], Size.of(hidden))
     inputs = [p.name(name) if name else "" for name in call.node.input]
     inputs += [""] * (8 - len(inputs))
-    states: list[State | None] = []
-    starts: list[str] = []
     kinds = "hc" if call.op == "LSTM" else "h"
-    for place, kind in enumerate(kinds, 5):
-        start, state = _start(p, call, place, kind, (state_shape, p.dtype(f)))
-        inputs[place] = start
-        starts.append(start)
-        states.append(state)
+    starts = [_start(p, call, place, kind, (state_shape, p.dtype(f))) for place, kind in enumerate(kinds, 5)]
+    inputs[5 : 5 + len(starts)] = [start for start, _ in starts]
     while inputs and not inputs[-1]:
         inputs.pop()
     ends = [g.fresh(f"{g.prefix}/{name}") for name in ("Y", "Y_h", "Y_c")[: 1 + len(kinds)]]
@@ -52,14 +48,9 @@ def recurrent(p: Rewriter, call: Call) -> list[Fact]:
         ends[0] = p.own_name(call.node.output[0])
         p.names[call.node.output[0]] = ends[0]
     g.nodes.nodes.append(make_node_like(call.node, inputs, ends))
+    _carry(p, f, starts, ends[1:], call.node.output[1:])
     found: list[Fact] = [Stream((f.shape[0], *state_shape), p.output_dtype(call), 0, f.count)]
-    for place, (start, state) in enumerate(zip(starts, states, strict=True), 1):
-        after = kept(p, f, ends[place], start)
-        if state is not None:
-            g.feed(state, after)
-        if place < len(call.node.output) and call.node.output[place]:
-            p.names[call.node.output[place]] = after
-        found.append(Carry(state_shape, p.dtype(f)))
+    found += [Carry(state_shape, p.dtype(f)) for _ in starts]
     return found[: len(call.node.output)]
 
 
@@ -84,6 +75,18 @@ def started(p: Rewriter, state: State, first: str) -> str:
     """The state, or what it starts from in the first call."""
     g = p.graph
     return g.add("Where", g.add("Greater", g.started(), g.ints(0)), state.name, first, hint="start")
+
+
+def _carry(
+    p: Rewriter, f: Stream, starts: Sequence[tuple[str, State | None]], ends: Sequence[str], outputs: Sequence[str]
+) -> None:
+    """Let states go on from what they are after this call, and outputs be that."""
+    for place, ((start, state), end) in enumerate(zip(starts, ends, strict=True)):
+        after = kept(p, f, end, start)
+        if state is not None:
+            p.graph.feed(state, after)
+        if place < len(outputs) and outputs[place]:
+            p.names[outputs[place]] = after
 
 
 def kept(p: Rewriter, f: Stream, after: str, before: str) -> str:
@@ -116,22 +119,13 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
     names, steps = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     f = replace(call.streams[0][1], count=steps)
     g = p.graph
-    starts, states = [], []
-    for place in range(count):
-        start, state = _scan_start(p, call, place)
-        starts.append(start)
-        states.append(state)
+    starts = [_scan_start(p, call, place) for place in range(count)]
     ends = [g.fresh(f"{g.prefix}/end_{place}") for place in range(count)]
     outputs = [p.own_name(name) if name else g.fresh(f"{g.prefix}/unused") for name in call.node.output[count:]]
-    g.nodes.nodes.append(make_node_like(call.node, [*starts, *names], [*ends, *outputs]))
-    found: list[Fact] = []
-    for place in range(count):
-        after = kept(p, f, ends[place], starts[place])
-        if (state := states[place]) is not None:
-            g.feed(state, after)
-        p.names[call.node.output[place]] = after
-        before = call.given[place]
-        found.append(Carry(before.shape, before.dtype))
+    inner = [*(start for start, _ in starts), *names]
+    g.nodes.nodes.append(make_node_like(call.node, inner, [*ends, *outputs]))
+    _carry(p, f, starts, ends, call.node.output)
+    found: list[Fact] = [Carry(before.shape, before.dtype) for before in call.given[:count]]
     return found + _scan_outputs(p, call, f, outputs, count)
 
 
@@ -172,7 +166,7 @@ def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count:
         value = call.node.output[count + place]
         if value:
             p.names[value] = name
-        dtype, shape = p.inferred.get(value, (None, None))
+        dtype, shape = p.inferred(value)
         info = body.output[count + place].type.tensor_type
         dtype = dtype or (onnx.helper.tensor_dtype_to_np_dtype(info.elem_type) if info.elem_type else None)
         if shape is None:

@@ -16,62 +16,53 @@ from ..stages import guarded, mirror, require_plain, window
 @family("Resize")
 def resize(p: Rewriter, call: Call) -> list[Fact]:
     """Nearest or linear along time; other axes in any way that does not move time."""
-    f = call.fact(0)
+    f, g = call.fact(0), p.graph
     if not isinstance(f, Stream):
         return p.plain(call)
     factors = _factors(call, f)
-    mode = bytes(call.attributes.get("mode", b"nearest")).decode()
-    by = factors[f.axis]
-    coordinates = bytes(call.attributes.get("coordinate_transformation_mode", b"half_pixel")).decode()
-    if mode == "linear":
-        return [_interpolated(p, call, f, factors, coordinates)]
-    if mode != "nearest":
-        raise RefusedError(f"interpolates between steps ({mode})", 'mode="nearest" or "linear"')
-    nearest = bytes(call.attributes.get("nearest_mode", b"round_prefer_floor")).decode()
-    if not all(_repeats(factor, coordinates, nearest) for factor in factors):
-        raise RefusedError(f"takes steps by {coordinates} and {nearest}, which does not repeat each {by} times")
+    by, options = factors[f.axis], _options(call, factors, f.axis)
     if by != 1:
         require_plain(f)
-    scales = p.graph.constant(np.array(factors, np.float32), "scales")
-    x = p.graph.add(
-        "Resize",
-        p.name(call.node.input[0]),
-        "",
-        scales,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
-    count = p.count(Stage(f.count, by))
+    x, found, before = p.name(call.node.input[0]), f, 0
+    between = options["mode"] == "linear" and by != 1
+    if between:  # two steps, of which those beyond the first and the last are the same as there
+        before = 0 if options["coordinate_transformation_mode"] == "asymmetric" else 1
+        x, found = mirror(p, x, found, before, 1, "edge")
+        x, found = window(p, x, found, before + 2)
+    x = g.add("Resize", x, "", g.constant(np.array(factors, np.float32), "scales"), **options)
+    count = p.count(Stage(found.count, by))
+    if between:  # the steps that were interpolated with the ends of this chunk are cut
+        x = g.cut(x, f.axis, before * by, -by, "between")
     if by != 1:
         x = guarded(p, x, f.axis, count)
     p.emitted(call, x)
     shape = tuple(size * Size.of(factor) for size, factor in zip(f.shape, factors, strict=True))
-    return [replace(f, shape=shape, count=count)]
+    return [replace(f, shape=shape, count=count, dtype=p.output_dtype(call))]
 
 
-def _interpolated(p: Rewriter, call: Call, f: Stream, factors: list[int], coordinates: str) -> Stream:
-    """Linear between two steps, and beyond the first and the last the same as there."""
-    if coordinates not in ("half_pixel", "pytorch_half_pixel", "asymmetric"):
+def _options(call: Call, factors: list[int], axis: int) -> dict[str, str]:
+    """The attributes of a Resize of chunks.
+
+    Raises:
+        RefusedError: it takes steps from elsewhere.
+    """
+    mode = bytes(call.attributes.get("mode", b"nearest")).decode()
+    coordinates = bytes(call.attributes.get("coordinate_transformation_mode", b"half_pixel")).decode()
+    if mode == "linear":
+        if coordinates not in ("half_pixel", "pytorch_half_pixel", "asymmetric"):
+            raise RefusedError(
+                f"interpolates from the first step to the last ({coordinates}): needs the whole sequence",
+                "align_corners=False",
+            )
+        return {"mode": "linear", "coordinate_transformation_mode": coordinates}
+    if mode != "nearest":
+        raise RefusedError(f"interpolates between steps ({mode})", 'mode="nearest" or "linear"')
+    nearest = bytes(call.attributes.get("nearest_mode", b"round_prefer_floor")).decode()
+    if not all(_repeats(factor, coordinates, nearest) for factor in factors):
         raise RefusedError(
-            f"interpolates from the first step to the last ({coordinates}): needs the whole sequence",
-            "align_corners=False",
+            f"takes steps by {coordinates} and {nearest}, which does not repeat each {factors[axis]} times"
         )
-    g, axis, by = p.graph, f.axis, factors[f.axis]
-    x, found = p.name(call.node.input[0]), f
-    before = 0 if coordinates == "asymmetric" or by == 1 else 1
-    if by != 1:
-        require_plain(f)
-        x, found = mirror(p, x, found, before, 1, "edge")
-        x, found = window(p, x, found, before + 2)
-    scales = g.constant(np.array(factors, np.float32), "scales")
-    x = g.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode=coordinates)
-    count = p.count(Stage(found.count, by))
-    if by != 1:  # the steps that were interpolated with the ends of this chunk are cut
-        x = guarded(p, g.cut(x, axis, before * by, -by, "between"), axis, count)
-    p.emitted(call, x)
-    shape = tuple(size * Size.of(factor) for size, factor in zip(f.shape, factors, strict=True))
-    return replace(f, shape=shape, count=count, dtype=p.output_dtype(call))
+    return {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 
 def _factors(call: Call, f: Stream) -> list[int]:

@@ -54,7 +54,7 @@ def arithmetic(p: Rewriter, call: Call) -> Fact | None:
             return None
         results.append(result)
     scalar = all(fact.shape == () for fact in call.given)
-    dtype = p.inferred.get(call.node.output[0], (None, None))[0] or np.dtype(np.int64)
+    dtype = p.inferred(call.node.output[0])[0] or np.dtype(np.int64)
     if dtype.kind not in "iu":
         return None
     return Static(() if scalar else (Size.of(longest),), dtype, tuple(results))

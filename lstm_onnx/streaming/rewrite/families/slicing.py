@@ -29,10 +29,9 @@ class _Bounds:
 def cut(p: Rewriter, call: Call) -> list[Fact]:
     """Along time by stages, along other axes as it is."""
     fact = call.fact(0)
-    if isinstance(fact, Static) and fact.numbers is not None:
-        sizes = _of_sizes(call, fact)
-        if sizes is not None:
-            return [sizes]
+    numbers = call.sliced() if not call.has(3) or call.integers(3) else None
+    if numbers is not None and isinstance(fact, Static):
+        return [Static((Size.of(len(numbers)),), fact.dtype, numbers)]
     if not isinstance(fact, Stream):
         return p.plain(call)
     if call.node.output[0] in p.cropped:
@@ -69,16 +68,6 @@ def _of_time(
     if (start.number, step) == (0, 1) and _is_length(size, stop):
         return _as_long(p, x, f, stop)
     return _along_time(p, call, x, f, _bounds(size, start, stop, step))
-
-
-def _of_sizes(call: Call, fact: Static) -> Static | None:
-    starts, stops, axes = call.integers(1), call.integers(2), call.integers(3) if call.has(3) else [0]
-    steps = call.integers(4) if call.has(4) else [1]
-    if None in (starts, stops, axes, steps) or not (starts and stops and steps):
-        return None
-    assert fact.numbers is not None  # noqa: S101 - the caller's condition
-    numbers = fact.numbers[slice(starts[0], stops[0] if abs(stops[0]) < _FAR else None, steps[0])]
-    return Static((Size.of(len(numbers)),), fact.dtype, numbers)
 
 
 def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, int]) -> tuple[str, Stream]:

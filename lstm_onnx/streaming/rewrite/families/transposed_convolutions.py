@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...operators.windows import FIRST_SPATIAL, window_of
 from ...size import ONE, Size
 from ..counts import Stage
 from ..facts import Fact, RefusedError, Static, Stream
 from ..graph import make_node_like
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import drop_end, drop_start, guarded, require_plain
-from .windows import SPATIAL
 
 
 @family("ConvTranspose")
@@ -24,25 +24,26 @@ def transposed(p: Rewriter, call: Call) -> list[Fact]:
     if not isinstance(f, Stream):
         return p.plain(call)
     require_plain(f)
-    a, count = call.attributes, f.rank - SPATIAL
+    a, count = call.attributes, f.rank - FIRST_SPATIAL
     weight = require_shape(call.given[1])
-    kernel = list(a.get("kernel_shape") or [size.number or 0 for size in weight[SPATIAL:]])
-    strides, dilations = list(a.get("strides", [1] * count)), list(a.get("dilations", [1] * count))
-    pads, extra = list(a.get("pads", [0] * 2 * count)), list(a.get("output_padding", [0] * count))
-    if "output_shape" in a or bytes(a.get("auto_pad", b"NOTSET")) not in (b"NOTSET", b"VALID"):
+    window = window_of(call, f.rank, weight)
+    if window is None:
+        raise RefusedError("has a kernel of unknown size")
+    if "output_shape" in a or window.is_padded_automatically:
         raise RefusedError("has a padding that depends on the number of steps")
+    strides, pads, extra = window.strides, [*window.before, *window.after], window.extra
     channels = weight[1] * Size.of(int(a.get("group", 1)))
-    reaches = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    reaches = [window.reach(place) for place in range(count)]
     sizes = [
         (size - ONE) * Size.of(strides[i]) + Size.of(reaches[i] + extra[i] - pads[i] - pads[count + i])
-        for i, size in enumerate(f.shape[SPATIAL:])
+        for i, size in enumerate(f.shape[FIRST_SPATIAL:])
     ]
-    if f.axis < SPATIAL:
+    if f.axis < FIRST_SPATIAL:
         if f.axis == 1:
             raise RefusedError("has time for its channels")
         p.copy(call)
         return [replace(f, shape=(f.shape[0], channels, *sizes), dtype=p.output_dtype(call))]
-    d = f.axis - SPATIAL
+    d = f.axis - FIRST_SPATIAL
     left, right = pads[d], pads[count + d] - extra[d]
     if right < 0:
         raise RefusedError("has an output_padding of more than its padding")

@@ -1,0 +1,92 @@
+"""A node and what is known of its inputs: what following time and rewriting for chunks both read of an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+
+from .size import Size
+
+F = TypeVar("F")
+_NUMBERS = {
+    AttributeProto.INT: np.int64,
+    AttributeProto.INTS: np.int64,
+    AttributeProto.FLOAT: np.float32,
+    AttributeProto.FLOATS: np.float32,
+}
+
+
+@dataclass(frozen=True)
+class Node(Generic[F]):
+    """A node of a graph.
+
+    Attributes:
+        node: the node.
+        attributes: those that are numbers, strings or lists of them.
+        facts: what is known of its inputs; None for those that are left out.
+    """
+
+    node: NodeProto
+    attributes: Mapping[str, Any]
+    facts: tuple[F | None, ...]
+
+    @property
+    def op(self) -> str:
+        """The operator."""
+        return str(self.node.op_type)
+
+    def has(self, index: int) -> bool:
+        """Whether input `index` is present."""
+        return index < len(self.facts) and self.facts[index] is not None
+
+    @property
+    def given(self) -> list[F]:
+        """The facts of the inputs that are present."""
+        return [fact for fact in self.facts if fact is not None]
+
+    def numbers(self, index: int) -> tuple[Size, ...] | None:
+        """The integers of input `index`, which may depend on sizes of axes; None where they are not known."""
+        return getattr(self.facts[index], "numbers", None) if index < len(self.facts) else None
+
+    def integers(self, index: int, attribute: str = "") -> list[int] | None:
+        """The constant integers of input `index` or, in older operator sets, of an attribute; else None."""
+        stored = self.attributes.get(attribute)
+        if stored:
+            return [stored] if isinstance(stored, int) else list(stored)
+        numbers = self.numbers(index)
+        values = [size.number for size in numbers or () if size.number is not None]
+        return None if numbers is None or len(values) < len(numbers) else values
+
+    def gathered(self) -> tuple[Size, ...] | None:
+        """What a Gather picks of known integers; None where it picks of other values, or by unknown places."""
+        numbers, places = self.numbers(0), self.integers(1)
+        if numbers is None or places is None or any(not -len(numbers) <= place < len(numbers) for place in places):
+            return None
+        return tuple(numbers[place] for place in places)
+
+    def sliced(self) -> tuple[Size, ...] | None:
+        """What a Slice takes of known integers; None where it takes of other values, or has unknown bounds."""
+        numbers, starts, ends = self.numbers(0), self.integers(1, "starts"), self.integers(2, "ends")
+        steps = self.integers(4) if self.has(4) else [1]
+        if numbers is None or not (starts and ends and steps and steps[0]):
+            return None
+        return numbers[slice(starts[0], ends[0], steps[0])]
+
+    def concatenated(self) -> tuple[Size, ...] | None:
+        """What a Concat makes of known integers; None where one of its inputs is something else."""
+        parts = [self.numbers(place) for place in range(len(self.facts))]
+        known = [part for part in parts if part is not None]
+        return tuple(size for part in known for size in part) if parts and len(known) == len(parts) else None
+
+
+def constant_of(node: NodeProto) -> TensorProto | None:
+    """What a Constant holds; None where that is no tensor and no numbers."""
+    item = node.attribute[0] if node.attribute else AttributeProto()
+    if item.type == AttributeProto.TENSOR:
+        return item.t
+    kind = _NUMBERS.get(item.type)
+    return None if kind is None else numpy_helper.from_array(np.array(helper.get_attribute_value(item), kind))

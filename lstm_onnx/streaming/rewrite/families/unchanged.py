@@ -1,0 +1,176 @@
+"""Operators that stay as they are in chunks, since they keep steps apart.
+
+What an operator does to axes is written once, in `operators`: here it is asked of a single node, in which the time
+axis of every stream has one name.  A node is refused where it takes steps together, makes two time axes, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnx import ModelProto
+
+from ...call import OPERATORS, Meeting
+from ...call import Call as FollowedCall
+from ...fact import Axis, axis_of, length
+from ...fact import Fact as FollowedFact
+from ...follow import Follower
+from ...operators.elementwise import COMPARISONS, ELEMENTWISE
+from ...operators.products import PAIRS
+from ...operators.reductions import NORMALIZATIONS, REDUCTIONS, SOFTMAXES
+from ...operators.windows import GLOBAL_POOLS
+from ...size import Size, product
+from ..facts import Fact, Fold, RefusedError, Static, Stream
+from ..rewriter import Call, Rewriter, family, require_no_carry
+from ..stages import copy_aligned
+
+_EVERY = "makes every step meet every other (attention): needs the whole sequence"
+_ALL_STEPS = "all steps: needs the whole sequence"
+_RUNNING = "a running mean (torch.cumsum), or a mean over a window of steps (AvgPool1d)"
+_SUMS = (f"sums over {_ALL_STEPS}", "torch.cumsum, or a convolution")
+_REASONS = {
+    **dict.fromkeys(("Einsum", "Gemm", "MatMul", "MatMulInteger"), _SUMS),
+    **dict.fromkeys((*NORMALIZATIONS, "BatchNormalization"), (f"normalises over {_ALL_STEPS}", _RUNNING)),
+    **dict.fromkeys(SOFTMAXES, (f"computes a softmax over {_ALL_STEPS}", _RUNNING)),
+    **{
+        op: (f"computes {op.removeprefix('Reduce').lower()} over {_ALL_STEPS}", _RUNNING)
+        for op in (*REDUCTIONS, "ArgMax", "ArgMin")
+    },
+    **dict.fromkeys(GLOBAL_POOLS, (f"pools over {_ALL_STEPS}", "a pool over a window of steps")),
+    "Split": ("divides the steps of a sequence", ""),
+    "Tile": ("puts the sequence after itself", ""),
+    "TopK": (f"sorts {_ALL_STEPS}", ""),
+}
+"""Why an operator is refused where it takes steps together, and what could be written instead."""
+_VARYING = {
+    **dict.fromkeys(("Concat", "Einsum", *ELEMENTWISE, *COMPARISONS), 2**31),
+    **dict.fromkeys(("Gather", "MatMul", "MatMulInteger"), 2),
+}
+"""So many inputs, the first ones, may have steps; of other operators the first alone."""
+_CONSTANT = (*REDUCTIONS, "OneHot", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze")
+"""Operators with axes or sizes as input 1."""
+
+
+@family(*_REASONS, "OneHot")
+def unchanged(p: Rewriter, call: Call) -> list[Fact]:
+    """The node as it is."""
+    if not call.streams:
+        if call.op == "Tile" and any(map(p.lengths.depends, call.numbers(1) or ())):
+            raise RefusedError("repeats by the number of time steps", "expand")
+        return p.plain(call)
+    require_no_carry(call)
+    if call.streams[-1][0] >= _VARYING.get(call.op, 1):
+        raise RefusedError("has parameters that vary with time")
+    if call.op in _CONSTANT and call.has(1) and call.integers(1) is None:
+        raise RefusedError("has axes or sizes that are not constant")
+    found = _followed(p, call)
+    count, first = copy_aligned(p, call), call.streams[0][1]
+    return [
+        replace(_stream(p, fact, first), count=count, dtype=p.output_dtype(call, place))
+        for place, fact in enumerate(found)
+    ]
+
+
+@family("Squeeze", "Unsqueeze", "Transpose")
+def moved(p: Rewriter, call: Call) -> Sequence[Fact]:
+    """Axes of size 1 removed or inserted, or all in another order: of any value, sizes as well."""
+    fact = call.fact(0)
+    if isinstance(fact, Static) and fact.numbers is not None:
+        if call.op == "Squeeze" and len(fact.numbers) == 1:
+            return [replace(fact, shape=(), array=None)]
+        if call.op == "Unsqueeze" and fact.shape == ():
+            return [replace(fact, shape=(Size.of(1),), array=None)]
+    if isinstance(fact, Stream):
+        return unchanged(p, call)
+    [found] = _followed(p, call)
+    [result] = p.plain(call)
+    if found.axes is None:
+        return [result]
+    shape = tuple(map(length, found.axes))
+    if isinstance(result, Static) and isinstance(fact, Static):
+        return [replace(result, shape=shape, fill=fact.fill)]
+    return [replace(result, shape=shape)]
+
+
+class _OneNode(Follower):
+    """Follows time through one node."""
+
+    def __init__(self, time: str) -> None:
+        super().__init__(ModelProto(), {}, ())
+        self.time = time
+
+    def same(self, one: str, other: str) -> None:
+        """Two axes have the same size: time, and one that another value has."""
+        if self.time in (one, other) and one != other:
+            self.meetings.setdefault(self.time, Meeting("", "", "joins time with another axis"))
+
+
+def _followed(p: Rewriter, call: Call) -> list[FollowedFact]:
+    """What following time says of the results.
+
+    Raises:
+        RefusedError: the node takes steps together.
+    """
+    time = p.lengths.time
+    follower = _OneNode(time)
+    facts = tuple(None if fact is None else _fact(fact, time, place) for place, fact in enumerate(call.facts))
+    try:
+        found = OPERATORS[call.op](FollowedCall(call.node, call.attributes, facts, p.graph.opset, follower))
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # a node that lacks what its operator needs
+        raise RefusedError("is an operator that is not known to keep steps apart") from None
+    if time in follower.meetings:
+        how = follower.meetings[time].how
+        if any(fact.shape is None for fact in call.given):
+            raise RefusedError("the shape of its input is not known")
+        if how == PAIRS:
+            raise RefusedError(_EVERY)
+        if how.startswith("joins"):
+            raise RefusedError(_joined(call))
+        if how.startswith("is an Einsum"):
+            raise RefusedError(how)
+        raise RefusedError(*_REASONS.get(call.op, ("takes steps together", "")))
+    return list(found)[: len(call.node.output)]
+
+
+def _joined(call: Call) -> str:
+    """The reason where time is joined with an axis of another value."""
+    _, stream = call.streams[0]
+    back = stream.axis - stream.rank
+    for name, fact in zip(call.node.input, call.facts, strict=True):
+        shape = None if fact is None or isinstance(fact, Stream) else fact.shape
+        if shape is not None and len(shape) >= -back and shape[back] != Size.of(1):
+            return f"joins time with the {shape[back]} steps of {name}"
+    return "joins time with an axis of another value"
+
+
+def _fact(fact: Fact, time: str, place: int) -> FollowedFact:
+    """What `fact` says of the axes, and of the integers of a later input; the steps of all streams are one size."""
+    if fact.shape is None:
+        return FollowedFact()
+    axes: list[Axis] = list(map(axis_of, fact.shape))
+    if isinstance(fact, Stream):
+        fold = fact.fold or Fold(Size.of(1), Size.of(1))
+        axes[fact.axis] = (*axis_of(fold.before), Size.of(time), *axis_of(fold.after))
+    elif isinstance(fact, Static) and fact.repeated is not None:
+        axes[fact.repeated[0]] = (Size.of(time),)
+    numbers = fact.numbers if isinstance(fact, Static) and place else None
+    return FollowedFact(tuple(axes), varies=not isinstance(fact, Static), numbers=numbers)
+
+
+def _stream(p: Rewriter, fact: FollowedFact, first: Stream) -> Stream:
+    """The result with time where `fact` has it."""
+    time = Size.of(p.lengths.time)
+    if fact.axes is None:
+        raise RefusedError("gives a value of unknown shape")
+    places = [place for place, axis in enumerate(fact.axes) if p.lengths.depends(length(axis))]
+    if len(places) != 1:
+        raise RefusedError(_EVERY if places else "removes the time axis")
+    [axis] = places
+    own = fact.axes[axis]
+    if time not in own:
+        raise RefusedError("makes other steps of the elements of several")
+    fold = Fold(product(own[: own.index(time)]), product(own[own.index(time) + 1 :]))
+    steps = fold.before * first.steps * fold.after
+    shape = tuple(steps if place == axis else length(each) for place, each in enumerate(fact.axes))
+    return replace(first, shape=shape, axis=axis, fold=None if fold == Fold(Size.of(1), Size.of(1)) else fold)

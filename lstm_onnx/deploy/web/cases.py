@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from ...data.random_input import default_sizes, random_record, run_on_drawn
-from ...errors import InputError
+from ...errors import InputError, RunError
 from ...metadata import Streaming
 from ...parity.criterion import magnitude
 from ...parity.expected import Arrays, Call, Expected
@@ -141,7 +141,7 @@ def from_file(
     Args:
         model: open on the CPU.
         feeds: inputs by their labels, such as those of a golden file; inputs are drawn where there are none.
-        chunk: the inputs of each chunk of a stream; None to draw them.
+        chunk: the inputs of each chunk of a stream of a model that takes no drawn ones.
         coarse: whether activations are rounded to 8 bits, where a rounding of float32 may become one of those.
 
     Raises:
@@ -210,6 +210,16 @@ def _whole(steps: int, unit: int) -> int:
 
 
 def _streamed(model: Model, given: Arrays | None, *, coarse: bool) -> list[WebCase]:
+    """Streams of drawn inputs, or of the given ones where the model takes no drawn ones."""
+    try:
+        return _drawn_streams(model, coarse=coarse)
+    except RunError:
+        if given is None:
+            raise
+        return _carried(model, [given] * _GIVEN_CHUNKS, coarse=coarse)
+
+
+def _drawn_streams(model: Model, *, coarse: bool) -> list[WebCase]:
     """A long sequence in the smallest chunks, and in others; none for a model that cannot be streamed."""
     if not model.states:
         return []
@@ -217,8 +227,6 @@ def _streamed(model: Model, given: Arrays | None, *, coarse: bool) -> list[WebCa
         stream = model.stream()
     except InputError:
         return []
-    if given is not None and model.metadata.streaming is None:
-        return _carried(model, [given] * _GIVEN_CHUNKS, coarse=coarse)
     streaming = model.metadata.streaming_or_default
     try:
         axis = time_axis(model)

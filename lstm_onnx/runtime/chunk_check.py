@@ -269,6 +269,9 @@ def why_rows_mix(model: Model) -> str:
     ends = {name: known[name] for name in model.outputs if name in known}
     for other in (_OTHER, None):
         sequence = _random_sequence(model, free, {}, _BATCH, other, 1)
+        streaming = model.metadata.streaming_or_default
+        if streaming.steps is not None:  # streams are stepped together where they have had the same steps
+            sequence.states[streaming.steps][...] = streaming.settled * streaming.period
         try:
             return row_difference(model.run, {**sequence.feeds, **sequence.states}, known, ends)
         except (InputError, RunError):

@@ -163,9 +163,9 @@ def write_generating(
         built, constants = generating_model(model, read_weights(model, source), layout)
         set_metadata(built, generating_metadata(step, layout))
         with temporary_folder() as folder:
-            trial = folder / "generating.onnx"
-            write_model(built, constants, trial)
-            with load(trial, "cpu", threads=1) as made:
+            draft = folder / "generating.onnx"
+            write_model(built, constants, draft)
+            with load(draft, "cpu", threads=1) as made:
                 proof = prove_generation(step, made, seed=seed)
     if proof.not_run:
         raise ModelError(f"the step cannot be run to compare the generating file with it: {proof.not_run}", path=source)

@@ -127,14 +127,14 @@ def repair(
         not_streamable=None,
     )
     with temporary_folder() as folder:
-        trial = folder / "repaired.onnx"
+        draft = folder / "repaired.onnx"
         opened = False
         if fixed is not None:
-            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, trial, seed, marks)
+            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, draft, seed, marks)
             notes += [note] if note else []
         if not opened:
-            _write(graph, metadata, trial)
-        with load(trial, "cpu", threads=1) as model:
+            _write(graph, metadata, draft)
+        with load(draft, "cpu", threads=1) as model:
             proof = prove(original, model, seed=seed, fixed=fixed if opened else None, marks=marks)
             why = why_not_streamable(model) if exposed.states and not proof.problem else ""
         if not operators and not exposed.states and not opened:

@@ -132,9 +132,9 @@ def make_streaming(
     done.model.metadata_props.extend(model.metadata_props)
     set_metadata(done.model, found)
     with temporary_folder() as folder:
-        trial = folder / "streaming.onnx"
-        write_model(done.model, done.initializers, trial)
-        proof = prove_stream(load(source, "cpu", states=metadata.states), load(trial, "cpu"), seed=seed)
+        draft = folder / "streaming.onnx"
+        write_model(done.model, done.initializers, draft)
+        proof = prove_stream(load(source, "cpu", states=metadata.states), load(draft, "cpu"), seed=seed)
     if proof.problem:
         raise ModelError(f"the streaming file differs from it: {proof.problem}; it was not kept", path=source)
     _, num_bytes = write_model(done.model, done.initializers, path)

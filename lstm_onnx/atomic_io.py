@@ -215,11 +215,11 @@ def require_apart(outputs: Iterable[Name | None], inputs: Iterable[Name | None])
         inputs: the paths to be read; "-" is the standard input, which may be redirected from a file.
 
     Raises:
-        FileError: one of `outputs` is one of `inputs`, or another one of `outputs`.
+        FileError: one of `outputs` is one of `inputs`, or another one of `outputs`; or one of them is not a path.
     """
-    used = {_identity(path): (path, "read") for path in inputs if path is not None}
-    for path in outputs:
-        if path is None or path == "-":
+    used = {_identity(path): (path, "read") for path in _texts(inputs)}
+    for path in _texts(outputs):
+        if path == "-":
             continue
         identity = _identity(path)
         if identity is None:
@@ -231,6 +231,13 @@ def require_apart(outputs: Iterable[Name | None], inputs: Iterable[Name | None])
             name = "the standard input" if other == "-" else other
             raise FileError(f"is the same file as {name}, which is {use}", hint="name another file to write", path=path)
         used[identity] = path, "written"
+
+
+def _texts(paths: Iterable[Name | None]) -> Iterator[str]:
+    for path in paths:
+        if path is not None:
+            require_path(path, "a file")
+            yield os.fspath(path)
 
 
 def _identity(path: Name) -> object:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lstm_onnx
-from lstm_onnx import LSTMOnnxError
+from lstm_onnx import FileError, LSTMOnnxError
 from lstm_onnx.testing import assert_parity
 
 
@@ -219,6 +219,17 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     "verify path": lambda _, value: lstm_onnx.verify(_net(), value, mutants="none"),
     "verify_golden path": lambda folder, value: lstm_onnx.verify_golden(value, folder / "g.npz"),
     "verify_golden golden": lambda folder, value: lstm_onnx.verify_golden(folder / "m.onnx", value),
+    "quantize file": lambda folder, value: lstm_onnx.quantize(value, folder / "o.onnx"),
+    "repair file": lambda folder, value: lstm_onnx.repair(value, folder / "o.onnx"),
+    "make_streaming file": lambda folder, value: lstm_onnx.make_streaming(value, folder / "o.onnx", time={"x": 1}),
+    "make_generating file": lambda folder, value: lstm_onnx.make_generating(
+        value, folder / "o.onnx", input="x", output="y"
+    ),
+    "deploy_web file": lambda folder, value: lstm_onnx.deploy_web(value, folder / "web"),
+    "deploy_triton file": lambda folder, value: lstm_onnx.deploy_triton(value, folder / "models"),
+    "to_torch": lambda _, value: lstm_onnx.to_torch(value),
+    "check": lambda _, value: lstm_onnx.check(value),
+    "inspect": lambda _, value: lstm_onnx.inspect(value),
     "assert_parity source": lambda folder, value: assert_parity(value, folder / "m.onnx", mutants="none"),
     "assert_parity golden": lambda folder, value: assert_parity(
         folder / "m.onnx", golden="a" if value is None else value
@@ -298,6 +309,15 @@ def test_a_wrong_value_meets_an_error_of_ours(name: str, folder: Path) -> None:
 def test_wrong_options_of_verify(options: dict[str, Any], folder: Path) -> None:
     with pytest.raises(LSTMOnnxError):
         lstm_onnx.verify(_net(), folder / "m.onnx", **{"mutants": "none", **options})
+
+
+def test_folders_that_are_no_paths(folder: Path) -> None:
+    for deploy in (lstm_onnx.deploy_web, lstm_onnx.deploy_triton):
+        for value in (_net(), b"ab", "a\0b", "", Hostile()):
+            with pytest.raises(FileError):
+                deploy(folder / "m.onnx", value)  # type: ignore[operator]
+    with pytest.raises(FileError):
+        lstm_onnx.deploy_web(folder / "m.onnx", folder / "web", ort=3)  # type: ignore[arg-type]
 
 
 def test_progress_is_told_apart_from_its_errors(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_io import atomic_write, require_apart, require_writable, temporary_folder
+from ..atomic_io import atomic_write, require_apart, require_path, require_writable, temporary_folder
 from ..errors import FileError, InputError, ModelError, RunError
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
@@ -87,6 +87,8 @@ def deploy_triton(
         InputError: an argument is not possible.
         RunError: the model with the batch first gives other results; nothing is written.
     """
+    require_path(file, "an .onnx file")
+    require_path(repository, "a folder")
     name = Path(file).stem if name is None else name
     if not name or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name):
         raise InputError(

@@ -150,8 +150,8 @@ def export(
         return export_lstm(spec, options, state, path, notes=notes, weights_digest=identity, folds=folds)
     if example_inputs is None:
         raise ExportError(
-            f"{type(module).__name__} is more than an nn.LSTM, so it is traced: pass example_inputs, what its forward "
-            "is called with"
+            f"{type(module).__name__} is more than an nn.LSTM, so it is traced: pass example_inputs, the "
+            "arguments of its forward"
         )
     if lengths:
         raise ConfigError("lengths=True is for a bare nn.LSTM; a module that packs sequences has lengths of its own")

@@ -32,7 +32,7 @@ _NOT_NEEDED = (
     "verbose",
 )
 _NAMES = {
-    **dict.fromkeys(_EXAMPLES, "pass example_inputs, what forward is called with"),
+    **dict.fromkeys(_EXAMPLES, "pass example_inputs, the arguments of forward"),
     **dict.fromkeys(("kwargs", "example_kwargs"), "pass example_inputs as a dict of arguments by name"),
     **dict.fromkeys(_NOT_NEEDED, "leave it out"),
     "model": "pass the module as the first argument",
@@ -57,9 +57,10 @@ def translates_torch_names(export: Callable[P, T]) -> Callable[P, T]:
             order = ": the path is the second argument" if isinstance(args[2], (str, os.PathLike)) else ""
             raise ConfigError(f"export takes two arguments without a name{order}; write {shown}")
         if others:
+            if len(others) == 1:
+                raise ConfigError(f"{others[0]} is an argument of torch.onnx.export; {_NAMES[others[0]]}")
             instead = "; ".join(f"{name}: {_NAMES[name]}" for name in others)
-            kind = "are arguments" if len(others) > 1 else "is an argument"
-            raise ConfigError(f"{', '.join(others)} {kind} of torch.onnx.export; here, {instead}")
+            raise ConfigError(f"{', '.join(others)} are arguments of torch.onnx.export; {instead}")
         return export(*args, **kwargs)
 
     return translated

@@ -152,7 +152,7 @@ def write_generating(
 ) -> GeneratingResult:
     """As `make_generating`."""
     require_writable(path)
-    require_apart([os.fspath(path)], [os.fspath(source)])
+    require_apart([path], [source])
     require_harmless(source, trial)
     model = load_inlined(source)
     _require_opset(model, source)

@@ -127,7 +127,7 @@ def quantize(
     if kernel not in KERNELS:
         raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
     require_writable(path)
-    require_apart([os.fspath(path)], [os.fspath(source)])
+    require_apart([path], [source])
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     try:
         model = load(source, provider="cpu", threads=1, trial=trial)

@@ -100,7 +100,7 @@ def repair(
             the new file differs from it, and is not kept.
     """
     require_writable(path)
-    require_apart([os.fspath(path)], [os.fspath(source)])
+    require_apart([path], [source])
     require_harmless(source, trial)
     graph = Graph.of(source)
     metadata = metadata_of(graph.model, source)

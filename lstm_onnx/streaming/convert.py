@@ -107,7 +107,7 @@ def make_streaming(
         raise ConfigError(f"max_delay = {shown(max_delay)} is not possible", hint="it must be a number of steps")
     require_chunk(chunk)
     require_writable(path)
-    require_apart([os.fspath(path)], [os.fspath(source)])
+    require_apart([path], [source])
     require_harmless(source, trial)
     model = load_inlined(source)
     metadata = _metadata(model, source)

@@ -20,9 +20,9 @@ X = torch.zeros(3, 2, 4)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"args": (X,)}, "args is an argument of torch.onnx.export; here, args: pass example_inputs, what forward"),
-        ({"dummy_input": X}, "dummy_input: pass example_inputs"),
-        ({"opset_version": 17}, "opset_version: pass opset"),
+        ({"args": (X,)}, "args is an argument of torch.onnx.export; pass example_inputs, the arguments of forward"),
+        ({"dummy_input": X}, "dummy_input is an argument of torch.onnx.export; pass example_inputs"),
+        ({"opset_version": 17}, "opset_version is an argument of torch.onnx.export; pass opset"),
         ({"input_names": ["x"]}, "leave it out: inputs have the names of forward's arguments"),
         (
             {"dynamo": True, "verbose": False},

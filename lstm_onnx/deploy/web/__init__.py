@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...atomic_io import atomic_write, require_apart, require_writable
+from ...atomic_io import atomic_write, require_apart, require_path, require_writable
 from ...errors import FileError, InputError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph import graphs_of, load_inlined, load_model
@@ -104,6 +104,9 @@ def deploy_web(
         ModelError: `file` cannot be run, does not pass `golden`, or has more weights than a browser can load.
         InputError: an argument is not possible.
     """
+    require_path(folder, "a folder")
+    if ort is not None:
+        require_path(ort, "the npm package onnxruntime-web")
     place = Path(folder)
     require_apart([place / "index.html"], [file, golden])
     runtime = from_cdn() if ort is None else from_package(os.fspath(ort))

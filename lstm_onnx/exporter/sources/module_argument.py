@@ -132,7 +132,7 @@ def _collection(torch: Any, value: Any) -> str | None:
         return None
     kind = type(value).__name__
     if isinstance(value, tuple) and isinstance(value[0], torch.nn.Module) and not isinstance(value[-1], type(value[0])):
-        return f"this is a {kind}; pass the module alone, and what its forward is called with as example_inputs"
+        return f"this is a {kind}; pass the module alone, and the arguments of its forward as example_inputs"
     return f"this is a {kind} that holds modules; pass one nn.Module, whose forward calls them"
 
 

@@ -109,7 +109,7 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "dict of modules": (lambda _: {"net": Net()}, "this is a dict that holds modules ('net'); pass one of them"),
     "dict": (lambda _: {"epoch": 3}, "dict is not an nn.Module"),
     "list": (lambda _: [Net(), Net()], "this is a list that holds modules; pass one nn.Module, whose forward calls"),
-    "pair": (lambda _: (Net(), X), "this is a tuple; pass the module alone, and what its forward is called with as"),
+    "pair": (lambda _: (Net(), X), "this is a tuple; pass the module alone, and the arguments of its forward as"),
     "optimizer": (lambda _: torch.optim.Adam(Net().parameters()), "Adam is an optimizer; pass the module"),
     "tensor": (lambda _: X, "Tensor is data and no nn.Module; pass the module first, and data as example_inputs"),
     "array": (lambda _: np.zeros(3), "ndarray is data and no nn.Module"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,19 +170,19 @@ def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path
 
 
 class WritesIntoInputs(nn.Module):
-    """Scales its frames in place, and shortens the lengths; it is given longer ones than there are steps."""
+    """Scales its frames in place, and shortens the lengths, of which it returns a deep copy."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.gru = nn.GRU(3, 4, batch_first=True)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x[..., 1:] *= 3
         lengths //= 2
         lengths += 1
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0], x
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0], x, copy.deepcopy(lengths)
 
 
 def test_a_forward_that_writes_into_its_inputs(tmp_path: Path) -> None:

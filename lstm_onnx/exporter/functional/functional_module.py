@@ -248,11 +248,12 @@ def make_functional(
     return functional
 
 
-def not_recurrent(module: nn.Module) -> ExportError:
-    """The refusal of a module without anything recurrent."""
+def not_recurrent(module: nn.Module, *, guessed: bool = False) -> ExportError:
+    """The refusal of a module without anything recurrent; `guessed` where the axes of a loop were not named."""
+    loop = "where a Python loop goes over the steps, pass dynamic_shapes; else " if guessed else ""
     return ExportError(
         f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
-        "torch.onnx.export is for modules without"
+        f"{loop}torch.onnx.export is for modules without"
     )
 
 

@@ -162,6 +162,10 @@ def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
         raise RetraceError(sys._getframe(2))
 
 
+def _deepcopy(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
+    return (args[0].clone(),)  # torch's own copies the memory, which a tensor of a trace does not have
+
+
 def _read_data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
     return (args[0].detach(),)  # the same numbers, within the graph
 
@@ -330,6 +334,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "unbind": _iterate,
     "numpy": _array,
     "__int__": _to_int,
+    "__deepcopy__": _deepcopy,
     _READ_DATA: _read_data,
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),

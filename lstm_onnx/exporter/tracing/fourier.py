@@ -29,10 +29,12 @@ def replaced_transform(node: ir.Node) -> Callable[[tape.Tape, ir.Node], ir.Value
         size = int(length) if length is not None else len(window)
         return _frames if _is_limited(size) and (window is not None or len(node.inputs) < 3) else None
     found = x.shape[_axis(node)] if "axis" in node.attributes else None
+    if not isinstance(found, int):
+        return None
     asked = _constant(node, 1)
-    size = found if asked is None else int(asked)
-    fits = size == found or (_flag(node, "inverse") and _flag(node, "onesided"))
-    return _product if isinstance(found, int) and isinstance(size, int) and fits and _is_limited(size) else None
+    samples = found if asked is None else int(asked)
+    fits = samples == found or (_flag(node, "inverse") and _flag(node, "onesided"))
+    return _product if fits and _is_limited(samples) else None
 
 
 def _is_limited(size: int) -> bool:

@@ -145,10 +145,11 @@ class ModuleRun:
                 info = self._model.inputs[name]
                 shape = shape_of(info, sizes)
                 initial = metadata.initial.get(name)
+                given = np.zeros(1, info.dtype) if initial is None else initial
                 try:
-                    array = np.broadcast_to(np.zeros(1, info.dtype) if initial is None else initial, shape)
+                    array = np.broadcast_to(given, shape)
                 except ValueError:  # what an earlier call left in an attribute is of the batch of that call
-                    raise ExportError(f"its {name} starts as {np.shape(initial)}, not {shape}") from None
+                    raise ExportError(f"its {name} starts as {given.shape}, not {shape}") from None
                 start[name] = self._tensor(array.copy())
         return start
 

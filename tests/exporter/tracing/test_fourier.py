@@ -24,9 +24,10 @@ class Transforms(nn.Module):
         y, _ = self.lstm(spectrum.abs().mean(2))
         bins = torch.fft.fft(spectrum, dim=2, norm="ortho")
         both = torch.fft.rfft2(x, norm="forward")
+        turned = y * torch.exp(1j * y) * (2 - 1j)
         return [
             y,
-            *(part for value in (bins, both, torch.fft.ifft(bins, dim=2)) for part in (value.real, value.imag)),
+            *(part for value in (bins, both, turned, torch.fft.ifft(bins, dim=2)) for part in (value.real, value.imag)),
             torch.fft.irfft(spectrum, n=15),
             torch.fft.irfft(spectrum, n=12),
         ]

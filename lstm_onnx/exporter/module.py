@@ -205,7 +205,7 @@ def _traced(
         except ExportError as error:
             refusal = error
     elif not functional.recurrent_modules:
-        raise not_recurrent(functional.stateful.inner)
+        raise not_recurrent(functional.stateful.inner, guessed=functional.arguments.guessed)
     static = refusal is None or may_be_static(functional, loops)
     try:
         traced = trace(functional, inputs, states, opset)

@@ -42,6 +42,26 @@ def batch_name(model: Model) -> str | None:
     return str(next(iter(candidates))) if len(candidates) == 1 else None
 
 
+def require_batch(model: Model, feeds: Mapping[str, Any], batch: int) -> None:
+    """Refuse another number of sequences than the `batch` of a stream, with a better message than for two inputs.
+
+    Raises:
+        InputError: an input has another number.
+    """
+    axis = batch_name(model)
+    for name, value in feeds.items():
+        info, shape = model.inputs.get(name), getattr(value, "shape", ())
+        if info is None or axis not in info.shape or len(shape) != len(info.shape):
+            continue
+        size = int(shape[info.shape.index(axis)])
+        if size not in (0, batch):
+            raise InputError(
+                f"{name} has shape {tuple(shape)}, which is {size} sequences, and this stream carries {batch}",
+                hint=f"open it with stream(batch={size})",
+                name=name,
+            )
+
+
 def state_batch_axis(info: ValueInfo) -> int | None:
     """The batch axis of a state: the one named "batch", or else its only dynamic one; None where neither exists."""
     dynamic = dynamic_axes(info)

@@ -45,6 +45,7 @@ class ChunkedSteps:
         self.delay, self.hop = streaming.delay, streaming.hop
         self._other_names = [name for name in self.input_names if self.chunked and name not in streaming.time]
         self.phased = streaming.steps is not None or None in streaming.outputs.values() or bool(self._other_names)
+        self._outputs = streaming.outputs if self.chunked else {name: self._time_axis(name) for name in model.outputs}
         self._steps = 0
         self._still: Arrays = {}
         self._restored = False
@@ -134,9 +135,12 @@ class ChunkedSteps:
         """Count the steps of a chunk that was run, and keep copies of what has no time axis for calls without steps."""
         self.count(self.steps_of(feeds))
         self._keep_others(feeds)
-        for name, time in self._streaming.outputs.items():
-            if time is None and isinstance(results[name], np.ndarray):
-                self._still[name] = results[name].copy()
+        self._still |= self.still(results)
+
+    def still(self, results: Mapping[str, Any]) -> Arrays:
+        """Copies of what has no time axis among `results`, since the caller may write into its own arrays."""
+        names = [name for name, time in self._outputs.items() if time is None and name in results]
+        return {name: np.array(to_numpy(results[name], None, name)[0]) for name in names}
 
     def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
         """Start from these states; `restored` are those of a sequence that has begun."""
@@ -150,20 +154,21 @@ class ChunkedSteps:
         name = self._streaming.steps
         return 0 if name is None else int(states[name].reshape(-1)[0])
 
-    def settle(self, states: Arrays) -> None:
-        """Find the outputs without a time axis where no chunk has followed on states that were restored.
+    def settle(self, states: Arrays, last: Mapping[str, np.ndarray]) -> None:
+        """Find the outputs without a time axis: as in the `last` chunk, or of states that were restored since.
 
         Raises:
             InputError: they, or another input that they depend on, are not known after a call without steps.
             RunError: ONNX Runtime failed.
         """
+        self._still |= self.still(last) | {output: states[name] for name, output in self.model.states.items()}
         if not self._restored:
             return
-        unknown = [name for name, time in self._streaming.outputs.items() if time is None and name not in self._still]
+        unknown = [name for name, time in self._outputs.items() if time is None and name not in self._still]
         if unknown:
             # A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
             unsafe = self._streaming.last is None and runs_operator(self.model.session, "GRU")
-            results = {} if unsafe else self._without_steps(states, last=0)
+            results = {} if unsafe or not self.chunked else self._without_steps(states, last=0)
             # An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
             kept = all(
                 np.array_equal(results[after], states[name], equal_nan=True)
@@ -191,7 +196,7 @@ class ChunkedSteps:
     def nothing(self, name: str) -> np.ndarray:
         """An output of a call without steps: no step of it, or what it was at the last one."""
         info = self.model.outputs[name]
-        known = self._streaming.outputs.get(name) if self.chunked else self._time_axis(name)
+        known = self._outputs.get(name)
         if known is None and name in self._still:
             return self._still[name].copy()
         return self._without_entries(info, known)
@@ -206,9 +211,11 @@ class ChunkedSteps:
         return np.zeros(shape, info.dtype or np.float32)
 
     def _time_axis(self, name: str) -> int | None:
+        """Of an output: its size follows from that of time, or, as after packed lengths, from no input's."""
         names = set(self.model.metadata.time_axes or (TIME,))
+        known = names_in(" ".join(str(dim) for info in self.model.inputs.values() for dim in info.shape)) - names
         shape = self.model.outputs[name].shape
-        return next((axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) & names), None)
+        return next((axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) - known), None)
 
     def flushed(self, states: Arrays) -> dict[str, Any] | None:
         """All outputs of the call that ends the sequence, the states included; None where it would change nothing.

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..terminal_text import one_line
 from .arguments import positive_integer
-from .batch_axes import batch_name
+from .batch_axes import require_batch
 from .bindings import Binding, Key, key_of, output_buffers
 from .chunked_steps import ChunkedSteps
 from .conversion import to_numpy
@@ -86,6 +86,7 @@ class Stream:
             self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph)
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._unbound: set[Key] = set()
+        self._results: Mapping[str, np.ndarray] = {}  # of the last chunk: at least the outputs without a time axis
         self._last: _Last | None = None
         self._last_of_ended: _Last | None = None
         self._session = model.session  # changes when the model is closed
@@ -131,6 +132,7 @@ class Stream:
 
     def _restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
         self._set(states)
+        self._results = {}
         self._chunks.restart(states, restored=restored)
         if self._ended:
             self._ended, self._last, self._last_of_ended = False, self._last_of_ended, None
@@ -152,7 +154,7 @@ class Stream:
         self._require_open()
         results = self._chunks.flushed(self.state)
         if results is None:
-            self._chunks.settle(self.state)
+            self._chunks.settle(self.state, self._results)
             results = {name: self._chunks.nothing(name) for name in self._output_names}
         else:
             self._set({name: results[output] for name, output in self.model.states.items()})
@@ -213,6 +215,7 @@ class Stream:
                 self._last = None  # `run` tries again, unbound if that fails as well
                 return self(chunk)
             self._current = current ^ 1
+            self._results = last.binding.outputs
             self._returns_dict = False
             self._chunks.to_caller_type = None
             if last.phase is not None:
@@ -275,7 +278,7 @@ class Stream:
         if self._chunks.chunked:
             feeds, empty = self._chunks.prepared(feeds)
             if empty:
-                self._chunks.settle(self.state)
+                self._chunks.settle(self.state, self._results)
                 return self._chunks.converted({name: self._chunks.nothing(name) for name in self._output_names})
         if self._device is not None:
             return self._on_device(feeds)
@@ -305,6 +308,7 @@ class Stream:
             del self._bound[key]
             return {name: results[name] for name in self._output_names}
         self._current ^= 1
+        self._results = binding.outputs
         results = {name: binding.outputs[name].copy() for name in self._output_names}
         if self._phased:
             self._chunks.advance(feeds, results)
@@ -312,7 +316,7 @@ class Stream:
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
-        self._require_batch(feeds)
+        require_batch(self.model, feeds, self.batch)
         results = self.model.run({**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
@@ -326,24 +330,10 @@ class Stream:
                 )
             after[name][...] = array
         self._current ^= 1
+        self._results = self._chunks.still(results)
         if self._phased:
             self._chunks.advance(feeds, results)
         return results
-
-    def _require_batch(self, feeds: Mapping[str, Any]) -> None:
-        """Refuse another number of sequences than the stream's, with a better message than for two inputs."""
-        batch = batch_name(self.model)
-        for name, value in feeds.items():
-            info, shape = self.model.inputs.get(name), getattr(value, "shape", ())
-            if info is None or batch not in info.shape or len(shape) != len(info.shape):
-                continue
-            size = int(shape[info.shape.index(batch)])
-            if size not in (0, self.batch):
-                raise InputError(
-                    f"{name} has shape {tuple(shape)}, which is {size} sequences, and this stream carries {self.batch}",
-                    hint=f"open it with stream(batch={size})",
-                    name=name,
-                )
 
     def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Copy the chunk to the device and the outputs from it; the states stay there."""
@@ -355,6 +345,7 @@ class Stream:
         results = self._device.step(arrays)
         if not results:  # a single cell, whose outputs are its states
             results = {self.model.states[name]: array for name, array in self._device.state.items()}
+        self._results = self._chunks.still(results)
         return {name: to_caller_type(array) if to_caller_type else array for name, array in results.items()}
 
     def _bind(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:

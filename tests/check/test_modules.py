@@ -168,6 +168,29 @@ def test_a_kernel_longer_than_a_step_is_no_frozen_size(tmp_path: Path) -> None:
     assert "it needs a time of 3 or more" in str(report)
 
 
+def test_lengths_of_which_a_kernel_leaves_no_step(tmp_path: Path) -> None:
+    """Their LSTM gets two steps less; sequences of one and two fail in the module, too."""
+    shapes = {"x": ("batch", "time", 2), "lengths": ("batch",), "y": ("steps", 1, "batch", 3)}
+    kinds = {"lengths": TensorProto.INT64}
+    x, lengths, y = (helper.make_tensor_value_info(name, kinds.get(name, 1), shape) for name, shape in shapes.items())
+    constants = {"two": np.array([2]), "end": np.array([2**40]), "W": np.ones((1, 3, 2), np.float32)}
+    constants["R"] = np.ones((1, 3, 3), np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("Slice", ["t", "two", "end"], ["s"]),
+        helper.make_node("Sub", ["lengths", "two"], ["left"]),
+        helper.make_node("Cast", ["left"], ["n"], to=TensorProto.INT32),
+        helper.make_node("RNN", ["s", "W", "R", "", "n"], ["y"], hidden_size=3),
+    ]
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    model = onnx.load_model(saved(tmp_path, helper.make_graph(nodes, "hand", [x, lengths], [y], tensors)))
+    specs = InputSpec("x", shapes["x"]), InputSpec("lengths", shapes["lengths"], "int64", low=1, high="time")
+    helper.set_model_props(model, story_of(inputs=specs))
+    onnx.save_model(model, tmp_path / "lengths.onnx")
+    report = check(tmp_path / "lengths.onnx", provider="cpu")
+    assert report, str(report)
+
+
 @pytest.mark.parametrize("width", [6, 400])
 def test_the_least_time_is_searched_for(width: int, tmp_path: Path) -> None:
     nodes, constants = windowed(width)

@@ -17,7 +17,7 @@ from lstm_onnx.errors import LSTMOnnxError
 from lstm_onnx.runtime import Model, load
 
 from ..runtime.models import accumulator, exported
-from ..runtime.test_calls_without_steps import gained, stateless
+from ..runtime.test_calls_without_steps import gained, plain, stateless
 from .node_process import NEEDS_NODE, RUNTIMES, Folders, Node, arrays_of, close, pack, result_of
 
 pytestmark = NEEDS_NODE
@@ -183,6 +183,19 @@ def test_an_input_of_another_sequence_is_not_taken_for_the_own(perform: Node, tm
     without, named = perform([{**job, "chunks": []}, {**job, "chunks": [pack(chunks[1])]}])
     assert "gain is not known: no chunk has followed on the state that was set; feed a chunk first" in without["error"]
     assert "error" not in named
+
+
+def test_flush_gives_the_score_of_the_last_chunk(perform: Node, tmp_path: Path) -> None:
+    chunks = [{"x": np.random.default_rng(seed).standard_normal((3, 2, 3)).astype(np.float32)} for seed in range(2)]
+    with plain(tmp_path, ("y", "score")) as model:
+        stream = model.stream(batch=2)
+        last = [stream.run(chunk) for chunk in chunks][-1]
+    job: dict[str, Any] = {"kind": "stream", "model": tmp_path / "plain.onnx", "options": {"states": {"h0": "hn"}}}
+    job |= {"stream": {"batch": 2, "check": False}, "chunks": [pack(chunk) for chunk in chunks], "flush": True}
+    for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
+        rest = arrays_of(result_of(answer)["outputs"][-1])
+        assert rest["y"].shape == (0, 1, 2, 4)
+        np.testing.assert_allclose(rest["score"], last["score"], rtol=0, atol=1e-6)
 
 
 def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: Path) -> None:

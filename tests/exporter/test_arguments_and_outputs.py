@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
+import lstm_onnx
 from lstm_onnx import ExportError
-from tests.exporter.helpers import BATCH_TIME, agree, eager, made, right, signal
+from tests.exporter.helpers import BATCH_TIME, agree, eager, made, right, signal, with_lengths
 
 
 class Pair(NamedTuple):
@@ -164,3 +167,32 @@ def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path
         made(module, inputs(2, 4), shapes, tmp_path, output_names=asked[:2])
     with pytest.raises(ExportError, match="give each a name"):
         made(module, inputs(2, 4), shapes, tmp_path, output_names=["a", "a", "c", "d", "e"])
+
+
+class WritesIntoInputs(nn.Module):
+    """Scales its frames in place, and shortens the lengths, of which it returns a deep copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x[..., 1:] *= 3
+        lengths //= 2
+        lengths += 1
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0], x, copy.deepcopy(lengths)
+
+
+def test_a_forward_that_writes_into_its_inputs(tmp_path: Path) -> None:
+    """Each call of it gets the caller's numbers, which stay as they are."""
+    module, given = WritesIntoInputs().eval(), with_lengths(2, 4)
+    kept = [tensor.clone() for tensor in given]
+    result = made(module, given, {"x": BATCH_TIME, "lengths": {0: "batch"}}, tmp_path)
+    assert all(map(torch.equal, given, kept))
+    for batch, time in ((1, 1), (3, 7)):
+        arguments = with_lengths(batch, time)
+        ran = result.run(arguments)
+        agree(ran, eager(module, arguments))
+    assert lstm_onnx.verify(module, result.path, provider="cpu", threads=1, mutants="none")

@@ -81,3 +81,46 @@ def test_an_input_of_another_sequence_is_not_taken_for_the_own(tmp_path: Path) -
         second.flush()
     second.run({"x": steps[:, :, :0], "gain": gains[0]})
     np.testing.assert_array_equal(second.flush()["y"], [[[4]]])
+
+
+def plain(folder: Path, outputs: tuple[str, ...]) -> lstm_onnx.Model:
+    """A file without caches: y of each step under another name of its axis, and a score that is the last h."""
+    model = onnx.load(stateless(folder, "RNN"))
+    y, _ = model.graph.output
+    y.type.tensor_type.shape.dim[0].dim_param = "longest"
+    node, state = model.graph.node[0], [1, "batch", 4]
+    node.input.extend(["", "", "h0"])
+    node.output[1] = "hn"
+    model.graph.node.append(helper.make_node("Identity", ["hn"], ["score"]))
+    h0, *others = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, state) for name in ("h0", "hn", "score"))
+    model.graph.input.append(h0)
+    found = [value for value in (y, *others) if value.name in (*outputs, "hn")]
+    del model.graph.output[:]
+    model.graph.output.extend(found)
+    onnx.save(model, folder / "plain.onnx")
+    return lstm_onnx.load(folder / "plain.onnx", provider="cpu", threads=1, states={"h0": "hn"})
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5])  # alone, bound, and by the shape that is bound
+@pytest.mark.parametrize("outputs", [("score",), ("y", "score"), ()])
+def test_flush_gives_what_the_last_chunk_gave_and_no_step(
+    outputs: tuple[str, ...], chunks: int, tmp_path: Path
+) -> None:
+    model, rng = plain(tmp_path, outputs), np.random.default_rng(1)
+    stream = model.stream(batch=2)
+    for _ in range(chunks):
+        last = stream(rng.standard_normal((3, 2, 3)).astype(np.float32))
+    name = "score" if outputs else "hn"
+    final = last if isinstance(last, np.ndarray) else last[name]
+    known = final.copy()
+    final[:] = 7  # the caller's own
+    rest = stream.flush()
+    if "y" in outputs:
+        assert rest["y"].shape == (0, 1, 2, 4)
+    np.testing.assert_array_equal(rest if isinstance(rest, np.ndarray) else rest[name], known)
+    stream.state = {"h0": np.ones((1, 2, 4), np.float32)}
+    if not outputs:
+        np.testing.assert_array_equal(stream.flush()["hn"], 1)
+        return
+    with pytest.raises(InputError, match="score is not known: no chunk has followed on the state that was set"):
+        stream.flush()

@@ -230,7 +230,9 @@ def bind_arguments(
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in INPUT_DTYPES:
             known = ", ".join(INPUT_DTYPES)
-            raise ExportError(f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}")
+            mend = f"; pass torch.view_as_real({name}), and call torch.view_as_complex in forward"
+            problem = f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}"
+            raise ExportError(problem + mend * tensor.is_complex())
         tensors[name] = tensor.detach()
         shape = shape_at(shapes, path, name)
         axes[name] = axes_of(name, tensor, shape)

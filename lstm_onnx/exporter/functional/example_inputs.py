@@ -58,7 +58,7 @@ def find_example_inputs(
         drawn = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
         for tensors in (drawn.tensors, *_longest_first(drawn.tensors, specs)):
             found = replace(drawn, tensors={name: tensor.to(device or "cpu") for name, tensor in tensors.items()})
-            args, kwargs = found.args_and_kwargs(found.tensors)
+            args, kwargs = found.args_and_kwargs({name: tensor.clone() for name, tensor in found.tensors.items()})
             copy = clone_module(module)
             try:
                 with inference_context(torch.get_default_dtype()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from .attribute_states import (
     forward_error,
     initial_tensors,
     named_tensors,
+    version_of,
 )
 from .dtype_mode import DtypeMode
 from .repeated_calls import select_states
@@ -206,7 +207,9 @@ def make_functional(
         for item in recurrent.values():
             item.reset_calls()
 
-    args, kwargs = arguments.args_and_kwargs(arguments.tensors)
+    copied = {name: tensor.clone() for name, tensor in arguments.tensors.items()}
+    versions = {name: version_of(tensor) for name, tensor in copied.items()}
+    args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
     with (
         inference_context(_dtype_of(copy, recurrent), native),
@@ -226,29 +229,31 @@ def make_functional(
                 "the export, so that they exist"
             )
         states = find_attribute_states(copy, before, before.changed(copy))
+        written = {name for name, tensor in copied.items() if version_of(tensor) != versions[name]}
+
+        def call_arguments(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            # Clones of those into which the forward writes: it must get the caller's numbers at each call.
+            named = zip(arguments.tensors, tensors, strict=True)
+            return arguments.args_and_kwargs({name: one.clone() if name in written else one for name, one in named})
+
         if states:
+            args, kwargs = call_arguments(list(arguments.tensors.values()))
             call_forward(lambda: copy(*args, **kwargs))
             # Those that hold tensors of the same structure after a second call, too; a list that grows is none.
             states = tuple(state for state in states if state.tensors(copy) is not None)
     outputs = _output_names([name for name, _ in result], output_names, arguments)
-    order = list(arguments.tensors)
-    stateful = StatefulModule(
-        copy,
-        states,
-        kept,
-        reset_calls,
-        lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
-    )
+    stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
     select_states(functional, [tensor for _, tensor in result], changes)
     return functional
 
 
-def not_recurrent(module: nn.Module) -> ExportError:
-    """The refusal of a module without anything recurrent."""
+def not_recurrent(module: nn.Module, *, guessed: bool = False) -> ExportError:
+    """The refusal of a module without anything recurrent; `guessed` where the axes of a loop were not named."""
+    loop = "where a Python loop goes over the steps, pass dynamic_shapes; else " if guessed else ""
     return ExportError(
         f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
-        "torch.onnx.export is for modules without"
+        f"{loop}torch.onnx.export is for modules without"
     )
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...errors import ExportError
 from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
 from ..user_code import stack_line
-from .attribute_states import AttributeState, initial_tensors, version_of
+from .attribute_states import AttributeState, initial_tensors
 
 if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
@@ -38,7 +38,6 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
         ExportError: there are none, or the outputs depend on something else that calls change.
     """
     found = functional.stateful.attribute_states
-    versions = {name: version_of(tensor) for name, tensor in functional.arguments.tensors.items()}
     problem: ExportError | None = None
     for candidates in _candidates(found):
         functional.stateful.attribute_states = candidates
@@ -48,10 +47,10 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
             problem = problem or error
             continue
         if different := _different(outputs, dict(zip(outputs, first, strict=True))):
-            problem = problem or _first_call_problem(functional, different, versions)
+            problem = problem or _first_call_problem(functional, different)
             continue
         try:
-            _require_repeatable(functional, outputs, changes, versions)
+            _require_repeatable(functional, outputs, changes)
         except ExportError as error:
             raise (problem if problem is not None and candidates is not found else error) from None
         if candidates:
@@ -110,8 +109,8 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
 
-def _first_call_problem(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError:
-    problem = _own_cause(functional, name, versions)
+def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
+    problem = _random_problem(functional)
     if problem is not None:
         return problem
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
@@ -121,15 +120,9 @@ def _first_call_problem(functional: FunctionalModule, name: str, versions: Mappi
     )
 
 
-def _own_cause(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError | None:
-    """Why an output is another one each time: the forward writes into an input, or draws random numbers."""
+def _random_problem(functional: FunctionalModule) -> ExportError | None:
+    """The refusal of a forward that draws random numbers, if it does."""
     inputs = functional.arguments.tensors
-    written = [key for key, tensor in inputs.items() if version_of(tensor) != versions[key]]
-    if written:
-        return ExportError(
-            f"forward writes into {', '.join(written)}, so that {name} is another one when it is called again with "
-            f"the same tensors; let it work on a copy: {written[0]}.clone()"
-        )
     before = _random_states()
     with _RandomLine() as drawn, contextlib.suppress(ExportError):
         _run(functional, inputs)
@@ -142,9 +135,7 @@ def _own_cause(functional: FunctionalModule, name: str, versions: Mapping[str, i
     )
 
 
-def _require_repeatable(
-    functional: FunctionalModule, fresh: Tensors, changes: Sequence[Change], versions: Mapping[str, int]
-) -> None:
+def _require_repeatable(functional: FunctionalModule, fresh: Tensors, changes: Sequence[Change]) -> None:
     """Require the same outputs after other calls, and with other numbers and longer lists left by them."""
     inputs, kept = functional.arguments.tensors, functional.stateful.kept
     changes = _not_states(functional, changes)
@@ -162,7 +153,7 @@ def _require_repeatable(
         except ExportError as error:
             raise _dependence_problem("its outputs", changes) from error
         if name is not None:
-            raise _own_cause(functional, name, versions) or _dependence_problem(name, changes)
+            raise _random_problem(functional) or _dependence_problem(name, changes)
 
     with kept.restored(), kept.suspended():
         for tensors, wanted in calls:

@@ -162,6 +162,10 @@ def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
         raise RetraceError(sys._getframe(2))
 
 
+def _deepcopy(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
+    return (args[0].clone(),)  # torch's own copies the memory, which a tensor of a trace does not have
+
+
 def _read_data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
     return (args[0].detach(),)  # the same numbers, within the graph
 
@@ -306,6 +310,22 @@ def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) 
     return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
 
 
+def _times(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """A product with a complex number of Python's, which torch.onnx has no translation for."""
+    number = next((item for item in args if isinstance(item, complex)), None)
+    x = next((item for item in args if isinstance(item, Tensor)), None)
+    if number is None or x is None:
+        return _of_doubles(mode, func, args, kwargs)
+    if not x.is_complex():
+        return (torch.complex(x * number.real, x * number.imag),)
+    real, imaginary = x.real * number.real - x.imag * number.imag, x.real * number.imag + x.imag * number.real
+    return (torch.complex(real, imaginary),)
+
+
+def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+    return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
+
+
 def _of_doubles(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of a float64 tensor and a float of Python's, which torch.onnx would round to float32."""
     found = with_doubles(args)
@@ -330,6 +350,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "unbind": _iterate,
     "numpy": _array,
     "__int__": _to_int,
+    "__deepcopy__": _deepcopy,
     _READ_DATA: _read_data,
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
@@ -345,5 +366,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(_ARITHMETIC, _of_doubles),
     **{function.__name__: _written_out for function in WRITTEN_OUT},
+    **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
+    "exp": _exp,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

@@ -4,6 +4,7 @@
   for -18.4, and a division by a sum of such numbers NaN.
 - Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare the lower 32 bits on some machines, so that
   times in milliseconds come out wrong.
+- DFT and STFT are inexact where the length is no power of two: see `fourier`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from onnx_ir import convenience, tape
+
+from .fourier import replaced_transform
 
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 _LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -53,6 +56,8 @@ def _replacement(node: ir.Node) -> _Build | None:
     first = node.inputs[0] if node.inputs else None
     if node.domain not in ("", "ai.onnx") or first is None:
         return None
+    if node.op_type in ("DFT", "STFT"):
+        return replaced_transform(node)
     if node.op_type == "Sigmoid":
         return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0]) else None
     build = _INT64_KERNELS.get(node.op_type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...runtime.providers import runs_operator
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
 from .limits import Limits
@@ -74,6 +75,11 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
     line = _line(trial, sizes, decision)
     if trial.facts.sorts and not outcome.cause and max(sizes.values(), default=0) > SORTED_STABLY:
         cause = sort_cause(trial)
+    elif line is None and runs_operator(trial.model.session, "DFT"):
+        cause = (
+            "ONNX Runtime's Fourier transform is inexact where the length is no power of two; leave its axis out of "
+            "dynamic_shapes, or pad to a power of two"
+        )
     elif line is None:
         cause = (
             "something in the module freezes a size or a value: a Python loop, a number in view or expand, or a tensor "

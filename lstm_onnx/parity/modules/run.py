@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ...errors import ExportError
 from ...exporter.call.arguments import Arguments
 from ...exporter.functional.call_with_states import call_with_states
 from ...exporter.functional.functional_module import FunctionalModule, make_functional
@@ -144,7 +145,11 @@ class ModuleRun:
                 info = self._model.inputs[name]
                 shape = shape_of(info, sizes)
                 initial = metadata.initial.get(name)
-                array = np.zeros(shape, info.dtype) if initial is None else np.broadcast_to(initial, shape)
+                given = np.zeros(1, info.dtype) if initial is None else initial
+                try:
+                    array = np.broadcast_to(given, shape)
+                except ValueError:  # what an earlier call left in an attribute is of the batch of that call
+                    raise ExportError(f"its {name} starts as {given.shape}, not {shape}") from None
                 start[name] = self._tensor(array.copy())
         return start
 

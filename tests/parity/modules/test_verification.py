@@ -350,3 +350,15 @@ def test_a_state_without_axes_is_compared(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             lstm_onnx.load(path, provider="cpu").run({"x": x.numpy()})["output"], expected(x), atol=1e-6
         )
+
+
+def test_a_state_that_an_earlier_call_left_is_of_its_batch(tmp_path: Path) -> None:
+    """Cases of another batch without states are none that the module itself could run."""
+    module, path = Kept(), tmp_path / "kept.onnx"
+    with torch.no_grad():
+        module(torch.randn(3, 2, 4))
+    shapes = {"x": {0: "time", 1: "batch"}}
+    lstm_onnx.export(module, path, example_inputs=torch.randn(3, 2, 4), dynamic_shapes=shapes, check=False)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+    assert report
+    assert any("the module itself does not run at" in note for note in report.notes)

@@ -652,6 +652,7 @@ export class Model {
 export class Stream {
   #start = {};
   #states = {};
+  #timeAxes = {};
   #still = {};
   #others = {};
   #restored = false;
@@ -686,6 +687,7 @@ export class Stream {
     const own = Object.keys(model.outputs).filter((name) => !ends.includes(name));
     this.outputNames = own.length ? own : Object.keys(model.outputs);
     this.#onlyStates = own.length === 0;
+    for (const name of this.outputNames) this.#timeAxes[name] = this.#timeAxisOf(name);
     this.inputNames = Object.keys(inputs).filter((name) => !(name in states) && name !== this.last);
   }
 
@@ -811,9 +813,11 @@ export class Stream {
     const { streaming } = this;
     const results = await this.model.execute(feeds);
     this.#advance(results);
-    if (streaming !== null) {
-      this.#keepOthers(feeds);
-      for (const name in streaming.outputs) if (streaming.outputs[name] === null) this.#still[name] = this.#copy(results[name]);
+    if (streaming !== null) this.#keepOthers(feeds);
+    for (const name in this.#timeAxes) {
+      if (this.#timeAxes[name] !== null) continue;
+      const { type, dims, data } = results[name]; // the caller may write into its own arrays
+      this.#still[name] = { type, dims, data: data.slice() };
     }
     return this.#results(results);
   }
@@ -851,13 +855,13 @@ export class Stream {
 
   /** Finds the outputs without a time axis where no chunk has followed on a state that was set. */
   async #settle() {
-    if (this.streaming === null || !this.#restored) return;
-    const { outputs } = this.streaming;
-    const unknown = Object.keys(outputs).filter((name) => outputs[name] === null && !this.#still[name]);
+    if (!this.#restored) return;
+    for (const [name, output] of Object.entries(this.model.states)) this.#still[output] = this.#states[name];
+    const unknown = this.outputNames.filter((name) => this.#timeAxes[name] === null && !this.#still[name]);
     if (!unknown.length) return;
     // A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
     const unsafe = this.last === null && this.model.operators.has("GRU");
-    const results = unsafe ? null : await this.#withoutSteps(0n);
+    const results = unsafe || this.streaming === null ? null : await this.#withoutSteps(0n);
     // An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
     const kept = Object.entries(this.model.states).every(([name, after]) => {
       const data = results?.[after]?.data;
@@ -947,11 +951,20 @@ export class Stream {
 
   /** An output of a call without steps: no step of it, or what it was at the last one. */
   #nothing(name) {
-    const info = this.model.outputs[name];
-    const names = this.model.metadata.time_axes ?? ["time"];
-    const axis = this.streaming ? this.streaming.outputs[name] ?? null : info.shape.findIndex((dim) => names.includes(dim));
+    const axis = this.#timeAxes[name];
     if (axis === null && this.#still[name]) return this.#copy(this.#still[name]);
-    return this.#empty(info, axis);
+    return this.#empty(this.model.outputs[name], axis);
+  }
+
+  /** Of an output, or null: its size follows from that of time, or, as after packed lengths, from no input's. */
+  #timeAxisOf(name) {
+    if (this.streaming) return this.streaming.outputs[name] ?? null;
+    const { inputs, outputs, metadata } = this.model;
+    const namesIn = (dim) => (typeof dim === "string" ? dim.match(/[A-Za-z_]\w*/g) ?? [] : []);
+    const times = metadata.time_axes?.length ? metadata.time_axes : ["time"];
+    const known = Object.values(inputs).flatMap(({ shape }) => shape.flatMap(namesIn)).filter((dim) => !times.includes(dim));
+    const axis = outputs[name].shape.findIndex((dim) => namesIn(dim).some((one) => !known.includes(one)));
+    return axis < 0 ? null : axis;
   }
 
   #requireBatch(feeds) {

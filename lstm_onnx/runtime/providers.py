@@ -225,8 +225,7 @@ def open_session(
 
 def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Settings) -> Any:
     sleep_if_ending()
-    where = "the model" if isinstance(model, bytes) else model
-    options = _session_options(ort, settings)
+    where, options = "the model" if isinstance(model, bytes) else model, _session_options(ort, settings)
     if CUDA in providers and hasattr(ort, "preload_dlls"):
         # From torch or from the nvidia wheels; failures are printed, which is suppressed.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
@@ -263,8 +262,7 @@ def _session_options(ort: Any, settings: _Settings) -> Any:
         options.enable_mem_pattern = False
         # Spinning threads compete with those of the application: up to 50 times slower beside torch (onnxruntime
         # issue 13808).
-        entries["session.intra_op.allow_spinning"] = "0"
-        entries["session.inter_op.allow_spinning"] = "0"
+        entries |= {f"session.{kind}_op.allow_spinning": "0" for kind in ("intra", "inter")}
         entries["optimization.constant_folding_max_output_size_in_bytes"] = str(MAX_FOLDED_BYTES)
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
@@ -279,8 +277,8 @@ def _session_options(ort: Any, settings: _Settings) -> Any:
 
 
 def _provider_options(settings: _Settings) -> dict[str, str]:
-    options = {"enable_cuda_graph": "1"} if settings.cuda_graph else {}
-    return options | ({"device_id": str(settings.device_id)} if settings.device_id else {})
+    graph = {"enable_cuda_graph": "1"} if settings.cuda_graph else {}
+    return graph | ({"device_id": str(settings.device_id)} if settings.device_id else {})
 
 
 def graph_options(number: int) -> Any:

@@ -360,3 +360,35 @@ def test_all_architectures_stream_rightly_or_not_at_all(architecture: Architectu
     streams = [case for case in report.cases if case.kind in ("chunks", "pool", "steps")]
     refused = any("cannot be streamed" in note for note in made.notes)
     assert bool(streams) is not refused
+
+
+class RollsOn(Net):
+    """Goes on after the sequence from its own last output, so that its states are those after further steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, states = self.lstm(x)
+        return self.lstm(out[:, -1:, :4], states)[0]
+
+
+class KeepsOther(Net):
+    """Keeps other numbers from call to call than its LSTM's states."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, states = self.lstm(x, getattr(self, "kept", None))
+        self.kept = tuple(torch.tanh(3 * state) for state in states)
+        return channels(self.conv, out[..., :4])
+
+
+@pytest.mark.parametrize("kind", [RollsOn, KeepsOther])
+def test_what_goes_on_otherwise_than_a_sequence_has_no_stream(kind: type[Net], tmp_path: Path) -> None:
+    module = kind(lambda m, x: x).eval()
+    if kind is KeepsOther:
+        module(torch.zeros(1, 5, 4))
+    shapes = {"x": {1: "time"}}
+    made = lstm_onnx.export(
+        module, tmp_path / "m.onnx", example_inputs=torch.randn(1, 6, 4), dynamic_shapes=shapes, states="explicit"
+    )
+    assert any(note.startswith("the file cannot be streamed: ") and "off by" in note for note in made.notes)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    with pytest.raises(InputError, match="off by"):
+        model.stream()

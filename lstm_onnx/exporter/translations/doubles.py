@@ -35,6 +35,9 @@ def with_doubles(program: torch.export.ExportedProgram) -> torch.export.Exported
 @contextlib.contextmanager
 def exact_constants(program: torch.export.ExportedProgram) -> Iterator[None]:
     """Translate Python's floats as doubles that are cast to float32; `keep_doubles` removes a cast back to double."""
+    if not _has_doubles(program):
+        yield
+        return
     from torch.onnx._internal.exporter import _building
 
     make: Any = getattr(_building, "_get_or_create_constant")  # noqa: B009 - unknown to mypy
@@ -47,7 +50,7 @@ def exact_constants(program: torch.export.ExportedProgram) -> Iterator[None]:
             made[key] = as_float(make(made, number, DOUBLE, opset))
         return made[key]
 
-    with replaced(_building, "_get_or_create_constant", exact if _has_doubles(program) else make):
+    with replaced(_building, "_get_or_create_constant", exact):
         yield
 
 

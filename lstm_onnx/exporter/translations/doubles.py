@@ -27,8 +27,20 @@ def with_doubles(program: torch.export.ExportedProgram) -> torch.export.Exported
     """The program with operators that have float32 attributes in ONNX written out, if anything in it is float64."""
     if not _has_doubles(program):
         return program
-    table: Any = {**get_decompositions(_DECOMPOSED), **_WRITTEN_OUT}
+    known: Mapping[Any, Callable[..., Any]] = {**get_decompositions(_DECOMPOSED), **_WRITTEN_OUT}
+    table: Any = {operator: _of_doubles(written_out) for operator, written_out in known.items()}
     decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
+    return decomposed
+
+
+def _of_doubles(written_out: Callable[..., Any]) -> Callable[..., Any]:
+    """Those of other dtypes stay as they are, such as the rest of a float32 module."""
+
+    def decomposed(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values())
+        doubles = any(isinstance(item, Tensor) and item.dtype == torch.float64 for item in given)
+        return written_out(*args, **kwargs) if doubles else NotImplemented
+
     return decomposed
 
 

@@ -80,11 +80,16 @@ def test_eps_slopes_and_numbers_are_doubles(tmp_path: Path) -> None:
         np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=1e-14)
 
 
-def test_those_of_float32_are_operators(tmp_path: Path) -> None:
+def test_those_of_float32_are_operators_also_beside_doubles(tmp_path: Path) -> None:
     class Single(Double):
         def __init__(self) -> None:
             super().__init__()
             self.lstm = nn.LSTM(3, 4, batch_first=True)
 
-    operators = {node.op_type for node in nodes(made(Single(), signal(2, 4), X, tmp_path).proto)}
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return *super().forward(x), F.elu(x.double(), 0.7) * 0.1
+
+    file = made(Single(), signal(2, 4), X, tmp_path)
+    np.testing.assert_allclose(file.run(signal(3, 7))[-1], eager(Single(), signal(3, 7))[-1], rtol=1e-13)
+    operators = {node.op_type for node in nodes(file.proto)}
     assert {"LayerNormalization", "BatchNormalization", "LeakyRelu", "Elu"} <= operators

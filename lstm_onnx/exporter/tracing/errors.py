@@ -103,8 +103,8 @@ def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapp
     """
     for (source, name), value in zip(sources(functional).items(), model.graph.inputs, strict=False):
         for axis, label in functional.arguments.axes.get(name, {}).items():
-            size = str(value.shape[axis]) if value.shape is not None else ""
-            if size.isdigit() and not isinstance(value.shape[axis], int):
+            size = value.shape[axis] if value.shape is not None else ""
+            if not isinstance(size, int) and str(size).isdigit():
                 at = _at(lines.get(f"{source}.size()[{axis}]"))
                 raise FixedSizeError(
                     f"{at}{label} of {name} (always {size}) would be fixed: {_SIZE_ADVICE}", [(name, axis)]

@@ -76,6 +76,4 @@ def _compared(whole: BuiltModel, streaming: BuiltModel) -> str:
         complete = ModelProto()
         complete.CopyFrom(built.model)
         opened.append(written_for_trial(replace(built, model=complete)))
-    proof = prove_stream(*opened)
-    if proof.problem:
-        raise ExportError(f"the file in chunks differs from the whole sequence: {proof.problem}; it was not written")
+    return prove_stream(*opened).problem

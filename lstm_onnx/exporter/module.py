@@ -39,7 +39,7 @@ from .loops.states import expose_loop_states, looped_calls
 from .lowering.explicit_states import ExposedStates, expose_states
 from .lowering.lower import OpaqueCall, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
-from .lowering.rename import TracedGraph, rename
+from .lowering.rename import TracedGraph, rename, require_separate_names
 from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
 from .module_options import ModuleOptions
@@ -167,6 +167,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
     exposed = _exposed(functional, graph, calls, rolled, inputs) if explicit else ExposedStates()
+    require_separate_names(graph)
     metadata = module_metadata(functional, graph, calls, exposed, options)
     metadata = replace(metadata, table_rows=traced.table_rows)
     facts = traced.facts.known_of(axis_names(metadata))

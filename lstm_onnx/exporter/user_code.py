@@ -1,4 +1,4 @@
-"""Lines of the user's code: frames of files that belong to neither torch nor this package."""
+"""Lines of the user's code: frames of files that belong to neither torch, numpy nor this package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
+import numpy as np
 import torch
 
 NUMBERS = (
@@ -19,7 +20,7 @@ NUMBERS = (
     "graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor"
 )
 _OURS = str(Path(__file__).parents[1]) + os.sep
-_NOT_USERS = (_OURS, str(Path(torch.__file__).parent) + os.sep)
+_NOT_USERS = (_OURS, *(str(Path(str(library.__file__)).parent) + os.sep for library in (torch, np)))
 _TYPED = ("<stdin>", "<string>", "<console>", "<python-input-", "<ipython-input-", "<doctest ")
 """What the file names of code start with that was typed in, or passed to python as text."""
 _PYTHON = sysconfig.get_paths()["stdlib"]
@@ -92,7 +93,7 @@ def _innermost(trace: TracebackType | None) -> str | None:
 
 
 def is_user_code(filename: str) -> bool:
-    """Whether a file belongs to neither torch, Python's library nor this package."""
+    """Whether a file belongs to neither torch, numpy, Python's library nor this package."""
     if filename.startswith("<"):  # other names of that kind are of generated code
         return filename.startswith(_TYPED)
     if filename.startswith(_NOT_USERS):

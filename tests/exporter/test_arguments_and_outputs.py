@@ -167,6 +167,28 @@ def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path
         made(module, inputs(2, 4), shapes, tmp_path, output_names=asked[:2])
     with pytest.raises(ExportError, match="give each a name"):
         made(module, inputs(2, 4), shapes, tmp_path, output_names=["a", "a", "c", "d", "e"])
+    with pytest.raises(ExportError, match=r"output_names has 'x', which is an input .* such as 'x_out'"):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=["x", *asked[1:]])
+    with pytest.raises(ExportError, match=r"output_names has '', which is empty"):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=["", *asked[1:]])
+    with pytest.raises(
+        ExportError, match=r"two inputs or outputs of the file are named 'lstm.hn', one of them a state"
+    ):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=["lstm.hn", *asked[1:]], states="explicit")
+
+
+def test_a_name_that_an_output_has_is_not_given_to_another(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            out = self.lstm(x)[0]
+            return {"x": out, "x.out": 2 * out}
+
+    result = right(Named(), signal, {"x": BATCH_TIME}, tmp_path)
+    assert list(result.exported.outputs) == ["x.out.out", "x.out"]
 
 
 class WritesIntoInputs(nn.Module):

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError
 from ...metadata import Metadata
 from .functional_module import FunctionalModule, Tensors
+
+
+class _StableSorts(TorchFunctionMode):
+    """Equal numbers keep their order, as in the file: explicit states have that of the module's own sort."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Sort stably, where PyTorch leaves that open."""
+        named = kwargs or {}
+        if getattr(func, "__name__", "") in ("sort", "argsort"):
+            named = {**dict(zip(("dim", "descending"), args[1:], strict=False)), **named, "stable": True}
+            args = args[:1]
+        return func(*args, **named)
 
 
 def call_with_states(
@@ -41,7 +58,8 @@ def call_with_states(
         for name, tensor in zip(state.input_names, state.after, strict=True)
     }
     try:
-        outputs, after = functional.run(inputs, attributes)
+        with _StableSorts() if explicit else contextlib.nullcontext():
+            outputs, after = functional.run(inputs, attributes)
         results = dict(outputs)
         results |= {name: after[name] for source, name in functional.states.items() if source in metadata.states}
         for name, origin in metadata.origins.items():

@@ -274,16 +274,27 @@ def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
 
 
 def _output_names(derived: list[str], requested: tuple[str, ...] | None, arguments: Arguments) -> tuple[str, ...]:
-    names = derived
     if requested is not None:
         if len(requested) != len(derived) or len(set(requested)) != len(requested):
             raise ExportError(
                 f"{len(requested)} output names were given ({', '.join(requested)}) for {len(derived)} tensors "
                 f"({', '.join(derived)}); give each a name"
             )
-        names = list(requested)
+        taken = next((name for name in requested if not name or name in arguments.tensors), None)
+        if taken is not None:
+            raise ExportError(
+                f"output_names has {taken!r}, which is {'an input of forward' if taken else 'empty'}; give the output "
+                f"another name, such as {(taken + '_out').lstrip('_')!r}"
+            )
+        return requested
     # In ONNX an input and an output of one name would be one value.
-    return tuple(f"{name}.out" if name in arguments.tensors else name for name in names)
+    names: list[str] = []
+    for name in derived:
+        own = name
+        while own in arguments.tensors or (own != name and own in derived):
+            own += ".out"
+        names.append(own)
+    return tuple(names)
 
 
 def _require_real(result: list[tuple[str, Tensor]]) -> None:

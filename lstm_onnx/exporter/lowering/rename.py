@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir
 from onnx import NodeProto, ValueInfoProto, helper
 
+from ...errors import ExportError
 from ...onnxgraph import outer_values
 from ...onnxgraph.builder import Nodes, integers_name
 from ...symbolic_dims import with_names
@@ -243,3 +244,18 @@ def _remove_metadata(proto: NodeProto) -> None:
                 del value.metadata_props[:]
             for inner in attribute.g.node:
                 _remove_metadata(inner)
+
+
+def require_separate_names(graph: TracedGraph) -> None:
+    """Compare the names of inputs and outputs with those of states.
+
+    Raises:
+        ExportError: two are equal.
+    """
+    names = [*graph.inputs, *graph.outputs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ExportError(
+            f"two inputs or outputs of the file are named {twice!r}, one of them a state; give the module's own "
+            "another name, such as by output_names"
+        )

@@ -19,7 +19,6 @@ from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..user_code import user_line
 from .constants import READS, Constants
-from .doubles import WRITTEN_OUT, with_doubles
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d
@@ -244,9 +243,7 @@ def _is_fraction(bound: Any) -> bool:
 
 def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of two dtypes: ONNX gives the first one's, PyTorch the wider one's."""
-    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args):
-        return _of_doubles(mode, func, args, kwargs)
-    if args[0].dtype == args[1].dtype:
+    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
         return None
     wide = torch.result_type(*args)
     return (mode.constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
@@ -310,12 +307,12 @@ def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) 
     return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
 
 
-def _times(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
     """A product with a complex number of Python's, which torch.onnx has no translation for."""
     number = next((item for item in args if isinstance(item, complex)), None)
     x = next((item for item in args if isinstance(item, Tensor)), None)
     if number is None or x is None:
-        return _of_doubles(mode, func, args, kwargs)
+        return None
     if not x.is_complex():
         return (torch.complex(x * number.real, x * number.imag),)
     real, imaginary = x.real * number.real - x.imag * number.imag, x.real * number.imag + x.imag * number.real
@@ -326,20 +323,6 @@ def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tenso
     return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
 
 
-def _of_doubles(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of a float64 tensor and a float of Python's, which torch.onnx would round to float32."""
-    found = with_doubles(args)
-    return None if found is None else (mode.constants.call(func, found, kwargs),)
-
-
-def _written_out(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    written_out = WRITTEN_OUT.get(func) if args[0].dtype == torch.float64 else None
-    result = None if written_out is None else written_out(*args, **kwargs)
-    return None if result is None else (result,)
-
-
-_BINARY = ("add", "sub", "mul", "div", "truediv")
-_ARITHMETIC = (*_BINARY[:4], "true_divide", "rsub", *(f"__{side}{name}__" for side in ("", "r") for name in _BINARY))
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ITERATION = Tensor.__iter__.__code__
 _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
@@ -364,8 +347,6 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
     "max_pool1d": _max_pool1d,
     "scaled_dot_product_attention": _attention,
-    **dict.fromkeys(_ARITHMETIC, _of_doubles),
-    **{function.__name__: _written_out for function in WRITTEN_OUT},
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
     "exp": _exp,
 }

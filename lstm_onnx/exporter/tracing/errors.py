@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import onnx_ir
 import torch
 
 from ...errors import ExportError, LSTMOnnxError
@@ -92,6 +93,22 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
     looped = [each for each in functional.recurrent_modules.values() if each.cell and each.num_traced > 1]
     advice = _loop_advice(looped[0]) if looped else _SIZE_ADVICE
     return FixedSizeError(f"{_at(where)}{names} would be fixed: {advice}", axes)
+
+
+def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapping[str, str]) -> None:
+    """Refuse a graph in which an open axis has one size, which torch decided after it had traced the module.
+
+    Raises:
+        FixedSizeError: there is such an axis.
+    """
+    for (source, name), value in zip(sources(functional).items(), model.graph.inputs, strict=False):
+        for axis, label in functional.arguments.axes.get(name, {}).items():
+            size = value.shape[axis] if value.shape is not None else ""
+            if not isinstance(size, int) and str(size).isdigit():
+                at = _at(lines.get(f"{source}.size()[{axis}]"))
+                raise FixedSizeError(
+                    f"{at}{label} of {name} (always {size}) would be fixed: {_SIZE_ADVICE}", [(name, axis)]
+                )
 
 
 _SIZE_ADVICE = (

@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import onnx_ir as ir
+
 from ..copies.caller_state import replaced
 
 
@@ -27,3 +29,13 @@ def exact_rewrites() -> Iterator[None]:
     # An AttributeError here is better than a file without some of its constants.
     with replaced(_matcher, "math", SimpleNamespace(**{**vars(math), "isclose": _isclose})):
         yield
+
+
+def keep_initializers(model: ir.Model) -> None:
+    """Store the constants that onnxscript's rules made but lost: two clips of one value give theirs the same names."""
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.const_value is None or value.producer() is not None:
+                continue
+            if not value.is_initializer() and not value.is_graph_input():
+                model.graph.register_initializer(value)

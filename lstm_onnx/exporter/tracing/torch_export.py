@@ -26,14 +26,15 @@ from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..translations.angles import ANGLES
+from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
 from .assigned_parameters import assigned_parameters
-from .errors import explained, own_error, sources, translation_problem, unexplained
-from .exact_rewrites import exact_rewrites
+from .errors import explained, own_error, require_open, sources, translation_problem, unexplained
+from .exact_rewrites import exact_rewrites, keep_initializers
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
@@ -93,9 +94,9 @@ def trace(
                 mode = TracingMode(functional.stateful, Constants(functional.stateful), builtins)
             rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
             try:
-                with tables_kept(_devices(program)), exact_rewrites():
+                with tables_kept(_devices(program)), exact_rewrites(), exact_constants(program):
                     translated = torch.onnx.export(
-                        program,
+                        with_doubles(program),
                         dynamo=True,
                         opset_version=max(opset, TRACED_OPSET),
                         custom_translation_table={
@@ -109,11 +110,15 @@ def trace(
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },
                         verbose=False,
+                        optimize=False,
                     )
+                    assert translated is not None  # noqa: S101 - without a file it is returned
+                    keep_doubles(translated.model)
+                    translated.optimize()
+                    keep_initializers(translated.model)
             except Exception as error:
                 raise (own_error(error) or ExportError(translation_problem(error, program))) from error
-        assert translated is not None  # noqa: S101 - without a file it is returned
-        keep_doubles(translated.model)
+        require_open(functional, translated.model, guards.lines)
         replace_limited_kernels(translated.model)
         # Here, as the translation may compare sizes, too.
         facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)

@@ -256,7 +256,7 @@ def _floor_divided(own: Callable[..., Any], *, swapped: bool) -> Callable[..., A
 
 
 def keep_doubles(model: ir.Model) -> None:
-    """Let what casts a double that was computed from sizes to float32, and back to double, take the double itself."""
+    """Let what casts a double of Python's to float32, and back to double, take the double itself."""
     for node in model.graph.all_nodes():
         if node.op_type not in ("Cast", "CastLike") or node.inputs[0] is None:
             continue

@@ -113,7 +113,7 @@ def _truncated(x: Any) -> Any:
 
 def _signs_differ(rest: Any, divisor: Any) -> Any:
     """Whether a remainder that is not 0 has the other sign than the divisor."""
-    zero = constant(0.0, rest.dtype)
+    zero = constant(0.0, divisor.dtype)
     others = op.Xor(op.Less(rest, zero), op.Less(divisor, zero))
     return op.And(op.Not(op.Equal(rest, zero)), others)
 

@@ -19,6 +19,10 @@ _MOST_STEPS = 100_000
 _EACH_BELOW = 16
 _MOST_VARIED, _MANY = 2, 67
 """Sizes of a decision at which the other axes are varied, and how many entries they get."""
+_SORT_NOTE = (
+    "states that come in and go out may be in the order of this sort, in which the file keeps equal numbers in their "
+    "own order; PyTorch leaves that open"
+)
 _TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
 
 
@@ -324,4 +328,9 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
         return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
     if any(limits.least[name] > size for name, size in trial.own.items()):
         raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")
-    return (*limits.notes, *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts))
+    sorts = trial.facts.sorts[:1] if trial.metadata.origins else ()
+    return (
+        *limits.notes,
+        *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts),
+        *(f"{line}: {_SORT_NOTE}" for line in sorts),
+    )

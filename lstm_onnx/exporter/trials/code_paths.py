@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
 from ..user_code import format_line, is_user_code
@@ -19,10 +19,16 @@ Step = tuple[CodeType, int, int]
 
 
 def numbers_in_code(run: Callable[[], Any]) -> list[int]:
-    """The integer constants, also within strings, in the user's code that a run executes."""
+    """The integer constants, also within strings, in the user's code that a run executes; not those of docstrings."""
     codes = dict.fromkeys(code for code, _, _ in _steps(run))
-    found = {value for code in codes for item in code.co_consts for value in _numbers(item)}
+    found = {
+        value for code in codes for item in code.co_consts if item is not _docstring(code) for value in _numbers(item)
+    }
     return sorted(found)
+
+
+def _docstring(code: CodeType) -> str | None:
+    return FunctionType(code, {}, closure=tuple(CellType() for _ in code.co_freevars)).__doc__ or None
 
 
 def _numbers(item: Any) -> list[int]:

@@ -133,7 +133,13 @@ class ShapeTrial:
         """The outcome where no two sequences are equal, as those of a resized example are; lengths stay equal."""
         inputs, states = self._example(sizes)
         inputs = {name: tensor if name in self.lengths else _varied(tensor) for name, tensor in inputs.items()}
-        return self._outcome(inputs, states)
+        outcome = self._outcome(inputs, states)
+        if outcome.kind == RIGHT and self.metadata.origins:
+            # Only sorts of a call with explicit states are stable; of its results those of the forward do not tell.
+            own = {name: state for name, state in states.items() if name not in self.metadata.origins}
+            results = call_with_states(self.functional, self.metadata, inputs, own)
+            outcome = self._compare(inputs, own, {name: results[name] for name in self.functional.outputs})
+        return outcome
 
     def with_other_lengths(self, sizes: Sizes) -> Outcome:
         """The outcome where lengths differ, as those of an example may not, in any order that the module takes."""

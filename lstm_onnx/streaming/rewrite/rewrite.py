@@ -13,7 +13,7 @@ from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
-from .facts import Fact, OwnStateError, RefusedError, Static, Stream
+from .facts import Carry, Fact, OwnStateError, RefusedError, Static, Stream
 from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
@@ -76,11 +76,18 @@ def _require_steady(counts: Sequence[Count], chunk: int) -> None:
         )
 
 
+def _is_own(p: Rewriter, name: str) -> bool:
+    """Whether a value is a state that comes in, or what it is at the end of a chunk."""
+    return name in p.tainted or isinstance(p.facts.get(name), Carry)
+
+
 class _Rewrite:
     """One pass over a graph, for graphs with or without the input `last`."""
 
     def __init__(self, source: Source, opset: int, *, ending: bool, chunk: int | None = None) -> None:
         self.source, self.chunk = source, chunk
+        self.beyond: set[str] = set()
+        """Values of recurrent modules that go on from a state without a step of the sequence."""
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
@@ -134,6 +141,10 @@ class _Rewrite:
         for value, fact in zip(node.output, found, strict=False):
             if value:
                 p.facts[value] = fact
+        names = (*node.input, *outer_values(node))
+        stepped = call.op in _RECURRENT and not call.streams
+        if any(name in self.beyond or (stepped and _is_own(p, name)) for name in names):
+            self.beyond.update(node.output)
         for value in node.output[len(found) :]:
             if value:
                 raise NodeRefusedError(node, RefusedError(f"has the output {value}, which is not known"))
@@ -200,6 +211,12 @@ class _Rewrite:
 
     def _assembled(self) -> Rewritten:
         p, g = self.p, self.p.graph
+        beyond = next((name for name in self.source.states.values() if name in self.beyond), None)
+        if beyond is not None:
+            raise OwnStateError(
+                f"{beyond} is a state after further steps, which are not in the sequence",
+                "leave the states out, and give the module whole sequences",
+            )
         outputs: list[ValueInfoProto] = []
         streams: dict[str, StreamOutput] = {}
         for value in self.source.model.graph.output:

@@ -276,6 +276,16 @@ def test_fields_of_a_sequence_that_the_caller_sorted(case: str, tmp_path: Path) 
     right(Fields(FIELDS[case], sort=True), in_order, X_LENGTHS, tmp_path, tolerance=1e-4)
 
 
+@pytest.mark.parametrize("case", ["_replace", "batch_sizes"])
+def test_lengths_in_any_order_give_what_pytorch_gives_without_enforce_sorted(case: str, tmp_path: Path) -> None:
+    """Where PyTorch raises: a graph cannot."""
+    x, lengths = torch.randn(4, 6, 3), torch.tensor([2, 6, 1, 5])
+    with pytest.raises(RuntimeError, match="sorted in decreasing order"):
+        Fields(FIELDS[case], sort=True)(x, lengths)
+    file = made(Fields(FIELDS[case], sort=True), (x, lengths.sort(descending=True)[0]), X_LENGTHS, tmp_path)
+    agree(file.run((x, lengths)), eager(Fields(FIELDS[case]), (x, lengths)))
+
+
 class Listed(Bare):
     def forward(self, x: Tensor, lengths: list[int]) -> Tensor:
         packed = pack_padded_sequence(x, lengths, batch_first=True)  # type: ignore[arg-type]

@@ -53,6 +53,12 @@ def test_slices_past_the_end(tmp_path: Path) -> None:
     right_at(module, file, [(1, 2), (3, 9), (2, 10), (2, 11), (1, 40)])
 
 
+def test_a_slice_of_a_slice_that_is_as_long_as_the_example(tmp_path: Path) -> None:
+    """torch decides that the axis has this size after the trace, and a longer example is traced."""
+    module = Cutting(lambda lstm, x: lstm(x)[0][:, :12][:, -5:])
+    right_at(module, made(module, signal(2, 5), X, tmp_path), [(1, 2), (3, 5), (2, 6), (2, 11), (1, 40)])
+
+
 def test_as_many_parts_at_all_sizes(tmp_path: Path) -> None:
     """Of the steps, and of the batch, as two towers with the same weights take pairs."""
 

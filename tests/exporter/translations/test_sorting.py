@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
-from tests.exporter.helpers import X_LENGTHS, made, right, with_lengths
+from tests.exporter.helpers import X_LENGTHS, agree, eager, made, right, with_lengths
 
 
 @pytest.mark.parametrize("descending", [True, False])
@@ -48,10 +48,28 @@ def test_rows_that_are_sorted_stably_or_put_back(stable: bool, back: bool, tmp_p
     right(SortingPacker(stable=stable, back=back), with_lengths, X_LENGTHS, tmp_path, sizes=((1, 1), (5, 2), (40, 6)))
 
 
-def test_an_order_that_torch_leaves_open_is_refused(tmp_path: Path) -> None:
+def test_explicit_states_are_in_the_order_of_a_stable_sort(tmp_path: Path) -> None:
+    """And results that are put back do not depend on which order of equal lengths PyTorch takes."""
+    module = SortingPacker(stable=False, back=True)
+    file = made(module, with_lengths(2, 4), X_LENGTHS, tmp_path, states="explicit")
+    assert any("in the order of this sort" in note for note in file.exported.notes)
+    x, lengths = torch.randn(40, 5, 3), torch.arange(40) % 5 + 1
+    inputs = {"x": x.numpy(), "lengths": lengths.numpy()}
+    agree([file.model.run(inputs)["output"]], eager(module, (x, lengths)))
+    states = torch.randn(2, 1, 40, 4)
+    order = torch.sort(lengths, descending=True, stable=True)[1]
+    packed = nn.utils.rnn.pack_padded_sequence(x[order], lengths[order], batch_first=True)
+    with torch.no_grad():
+        expected = module.lstm(packed, (states[0], states[1]))[1][0]
+    names = {"lstm.h0": states[0].numpy(), "lstm.c0": states[1].numpy()}
+    agree([file.model.run({**inputs, **names})["lstm.hn"]], [expected.numpy()])
+
+
+@pytest.mark.parametrize("states", ["zero", "explicit"])
+def test_an_order_that_torch_leaves_open_is_refused(states: str, tmp_path: Path) -> None:
     """From 17 rows on PyTorch's own order of equal lengths is another than that of any stable sort."""
     equal = torch.zeros(64, dtype=torch.int64)
     if torch.equal(torch.sort(equal, descending=True)[1], torch.arange(64)):
         pytest.skip("this processor's PyTorch sorts stably")
     with pytest.raises(ExportError, match=r"test_sorting.py:\d+: .*sort leaves open in which order equal numbers come"):
-        made(SortingPacker(stable=False, back=False), with_lengths(2, 4), X_LENGTHS, tmp_path)
+        made(SortingPacker(stable=False, back=False), with_lengths(2, 4), X_LENGTHS, tmp_path, states=states)

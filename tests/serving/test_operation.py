@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from lstm_onnx.runtime import Model, load
 from lstm_onnx.serving.client import open_stream
 from lstm_onnx.serving.repository import files_by_name
 
-from ..cli.test_interrupts import endless
 from ..runtime.models import accumulator, exported, randoms
 from .servers import LONG, Server, command, serving
 from .test_http import INFER, ask, error_of, infer
@@ -152,121 +150,6 @@ def test_a_changed_file_is_loaded_and_streams_keep_theirs(tmp_path: Path) -> Non
     load_path = "/v2/repository/models/m/load"
     with serving([file], "--no-grpc") as server:
         asyncio.run(main(server))
-
-
-def used(server: Server) -> float:
-    """The CPU time of the server; 0 where that is not known."""
-    if sys.platform != "linux":
-        return 0.0
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def until_used(server: Server, seconds: float) -> None:
-    """Wait until the server has used so much CPU time, as for a request that is under way."""
-    if sys.platform != "linux":
-        time.sleep(0.5)
-        return
-    end = time.monotonic() + LONG
-    while used(server) < seconds:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def until_children(server: Server) -> list[Path]:
-    """The server's child processes in /proc, once there are some."""
-    end = time.monotonic() + LONG
-    threads = Path(f"/proc/{server.process.pid}/task")
-    while not (found := " ".join(path.read_text() for path in threads.glob("*/children")).split()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return [Path(f"/proc/{pid}") for pid in found]
-
-
-def test_the_end_lets_what_runs_finish(folder: Path) -> None:
-    """SIGTERM: a running request is answered, a websocket is told, new work is refused, and the exit code is 0."""
-    x = randoms(60_000, 1, 4)
-
-    async def main(server: Server) -> None:
-        async with open_stream(server.http, "lstm") as stream:
-            await stream.step(randoms(1, 1, 4))
-            request = json.dumps(infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}))
-            head = request.replace(', "data": [1, 2, 3, 4]', "").encode()
-            before = used(server)
-            running = asyncio.create_task(
-                asyncio.to_thread(
-                    ask, server, "POST", INFER, head + x.tobytes(), Inference_Header_Content_Length=str(len(head))
-                )
-            )
-            await asyncio.to_thread(until_used, server, before + 0.03)
-            server.process.terminate()
-            status, _, body = await running
-            assert status == 200
-            assert len(json.loads(body)["outputs"][0]["data"]) == 60_000 * 5
-            # By its close code, or by the answer to a frame that came just before.
-            with pytest.raises((ConnectionError, InputError), match="the server is ending"):
-                await stream.step(randoms(1, 1, 4))
-
-    with serving([folder / "lstm.onnx"]) as server:
-        asyncio.run(main(server))
-        assert server.process.wait(LONG) == 0
-        assert [event["event"] for event in server.events()][-1] == "stopped"
-
-
-def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
-    """A run that takes longer than --drain is given up, and the exit code says so."""
-    exported(tmp_path / "slow.onnx", input_size=1, hidden_size=512, num_layers=2)
-    x = np.zeros((20_000, 1, 1), np.float32)  # takes seconds
-    tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
-    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": True}))
-    head = head.replace(', "data": [1, 2, 3, 4]', "")
-    answers = []
-
-    def long(server: Server) -> None:
-        body = head.encode() + x.tobytes()
-        answers.append(
-            ask(server, "POST", "/v2/models/slow/infer", body, Inference_Header_Content_Length=str(len(head)))
-        )
-
-    with serving([tmp_path / "slow.onnx"], "--drain", "0.1", "--no-grpc") as server:
-        before = used(server)
-        asking = threading.Thread(target=long, args=(server,))
-        asking.start()
-        until_used(server, before + 0.3)
-        assert server.stop() == 143
-        asking.join()
-        assert error_of(answers[0]) == (503, "the server ended before the request was finished")
-        assert server.events()[-1]["unfinished"] == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux has them")
-def test_the_end_does_not_wait_for_a_load(tmp_path: Path) -> None:
-    """Of a file of others that hangs, which its trial in a child process would end after 20 s."""
-    exported(tmp_path / "m.onnx")
-    answers = []
-
-    def load(server: Server) -> None:
-        with grpc.insecure_channel(server.grpc) as channel:
-            method = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
-            with pytest.raises(grpc.RpcError) as caught:
-                method(b"\x12\x01m", timeout=LONG)
-            answers.append(caught.value.code())
-
-    with serving([tmp_path / "m.onnx"], "--drain", "0.1") as server:
-        endless(tmp_path / "m.onnx")
-        asking = threading.Thread(target=load, args=(server,))
-        asking.start()
-        (child,) = until_children(server)
-        began = time.monotonic()
-        assert server.stop() == 143
-        assert time.monotonic() - began < 15
-        asking.join()
-        assert answers in ([grpc.StatusCode.UNAVAILABLE], [grpc.StatusCode.CANCELLED])
-        assert server.events()[-1]["unfinished"] == 1
-    end = time.monotonic() + LONG
-    while child.exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_silent_sequence_is_closed_and_its_next_request_told_so(folder: Path) -> None:

@@ -40,7 +40,7 @@ def stateless(folder: Path, operator: str) -> Path:
 def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     """It would be 0, and a GRU would end the process."""
     path = tmp_path / "s.onnx"
-    lstm_onnx.make_streaming(stateless(tmp_path, operator), path, time={"x": 0})
+    lstm_onnx.make_streaming(stateless(tmp_path, operator), path, time={"x": 0}, trial=False)
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     x = np.random.default_rng(1).standard_normal((5, 2, 3)).astype(np.float32)
     first = model.stream(batch=2)
@@ -65,7 +65,7 @@ def gained(folder: Path) -> Path:
     graph = helper.make_graph(nodes, "g", [x, gain], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "whole.onnx")
-    lstm_onnx.make_streaming(folder / "whole.onnx", folder / "gained.onnx", time={"x": 2}, max_delay=1)
+    lstm_onnx.make_streaming(folder / "whole.onnx", folder / "gained.onnx", time={"x": 2}, max_delay=1, trial=False)
     return folder / "gained.onnx"
 
 

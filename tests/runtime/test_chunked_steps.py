@@ -25,7 +25,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, pads, stride in (("causal", (2, 0), 1), ("late", (1, 1), 1), ("strided", (1, 1), 3)):
         source = saved(conv_lstm(pads, stride=stride), folder / f"{name}-whole.onnx")
         made[name] = folder / f"{name}.onnx"
-        lstm_onnx.make_streaming(source, made[name], time={"x": 2}, max_delay=1)
+        lstm_onnx.make_streaming(source, made[name], time={"x": 2}, max_delay=1, trial=False)
         made[f"{name}-whole"] = source
     return made
 
@@ -104,7 +104,7 @@ def test_a_final_output_is_known_after_a_state_is_set(tmp_path: Path) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array(-1), "end"))
     model.graph.node.append(helper.make_node("Gather", ["y", "end"], ["final"], axis=0))
     model.graph.output.append(helper.make_tensor_value_info("final", TensorProto.FLOAT, None))
-    lstm_onnx.make_streaming(saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2})
+    lstm_onnx.make_streaming(saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2}, trial=False)
     x = weights(1, 4, STEPS)
     with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as streaming:
         stream = streaming.stream()
@@ -129,7 +129,9 @@ def test_what_the_caller_writes_into_its_arrays_changes_nothing(
     model.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [3]))
     for name in ("scaled", "final"):
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    lstm_onnx.make_streaming(saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2}, max_delay=1)
+    lstm_onnx.make_streaming(
+        saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2}, max_delay=1, trial=False
+    )
     x = weights(1, 4, STEPS)
     with lstm_onnx.load(tmp_path / "whole.onnx", "cpu") as whole:
         expected = whole.run({"x": x, "gain": np.arange(1, 4, dtype=np.float32)})

@@ -84,7 +84,7 @@ def test_tensors_stay_where_they_are(device: str, tmp_path: Path) -> None:
 def test_tensors_of_a_file_for_whole_chunks(device: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     source = saved(conv_lstm((0, 0), stride=3), tmp_path / "whole.onnx")
-    lstm_onnx.make_streaming(source, tmp_path / "m.onnx", time={"x": 2}, chunk=3)
+    lstm_onnx.make_streaming(source, tmp_path / "m.onnx", time={"x": 2}, chunk=3, trial=False)
     model = lstm_onnx.load(tmp_path / "m.onnx", provider=device)
     assert run_on_device(model, {"x": torch.ones(1, 4, 9, device=device)}, device=device)["y"].shape[0] == 3
     with pytest.raises(InputError, match="x has 8 steps, and the file takes multiples of 3"):

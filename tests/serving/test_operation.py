@@ -250,7 +250,7 @@ def test_a_file_with_look_ahead_gives_its_last_outputs_at_the_end(tmp_path: Path
     opsets = [helper.make_opsetid("", 18)]
     whole = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
     onnx.save(whole, tmp_path / "whole.onnx")
-    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "ahead.onnx", time={"x": 2}, max_delay=1)
+    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "ahead.onnx", time={"x": 2}, max_delay=1, trial=False)
     x = randoms(1, 2, 6)
     with load(tmp_path / "ahead.onnx", "cpu") as model, serving([tmp_path / "ahead.onnx"], "--no-grpc") as server:
         assert model.stream().delay == 1

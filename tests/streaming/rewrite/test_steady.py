@@ -47,8 +47,9 @@ def test_a_steady_graph_has_half_of_the_nodes_and_no_count_of_steps() -> None:
     model = graph_of(encoder)
     steady, general = rewritten(model, {"x": 2}, chunk=12), rewritten(model, {"x": 2})
     assert len(steady.model.graph.node) < 0.6 * len(general.model.graph.node)
-    assert (steady.steps, steady.last, steady.hop, steady.period) == (None, None, 6, 6)
-    assert general.steps is not None
+    assert (steady.streaming.steps, steady.streaming.last) == (None, None)
+    assert (steady.streaming.hop, steady.streaming.period) == (6, 6)
+    assert general.streaming.steps is not None
     assert not compared(model, steady, 6)
     assert not compared(model, steady, 12)
 
@@ -71,7 +72,7 @@ def steady_difference(seed: int) -> str | None:
     """Where a random graph's steady form differs; None where it has none."""
     model = random_graph(seed, 2 + seed % 4)
     try:
-        period = rewritten(model, {"x": time_axis(model)}).period
+        period = rewritten(model, {"x": time_axis(model)}).streaming.period
         done = rewritten(model, {"x": time_axis(model)}, chunk=period)
     except RefusedError:
         return None

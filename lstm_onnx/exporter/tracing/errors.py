@@ -132,11 +132,28 @@ def sources(functional: FunctionalModule) -> dict[str, str]:
     return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
 
 
-def translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:
+def translation_error(error: BaseException, program: torch.export.ExportedProgram) -> LSTMOnnxError:
+    """An error of torch.onnx as ours, with the line whose operator it translated."""
+    own = own_error(error)
+    if own is None:
+        return ExportError(_translation_problem(error, program))
+    line = _translated_line(f"{error}\n{error.__cause__}", program)
+    told = line is None or type(own) is not ExportError or str(own).startswith("at ")
+    return own if told else ExportError(f"{_at(line)}{own}")
+
+
+def _translated_line(text: str, program: torch.export.ExportedProgram) -> str | None:
+    named = re.search(r"Error when translating node %(\w+) :", text)
+    traces = (str(node.meta.get("stack_trace", "")) for node in program.graph.nodes if named and node.name == named[1])
+    return next((line for trace in traces if (line := stack_trace_line(trace))), None)
+
+
+def _translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:
     """Which operator has no translation, and the line that calls it."""
     text = f"{error}\n{error.__cause__}"
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
-    line = stack_trace_line(text) or (_line_of(program, missing.group(1)) if missing else None)
+    line = stack_trace_line(text) or _translated_line(text, program)
+    line = line or (_line_of(program, missing.group(1)) if missing else None)
     if missing:
         return (
             f"{_at(line)}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
@@ -145,7 +162,8 @@ def translation_problem(error: BaseException, program: torch.export.ExportedProg
     root = error
     while root.__cause__ is not None:  # the exporter's own errors name steps of its, and the inner one the cause
         root = root.__cause__
-    return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}"
+    advice = "; write that line with other operations" if line else ""
+    return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}{advice}"
 
 
 def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None:

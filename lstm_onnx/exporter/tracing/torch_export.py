@@ -33,7 +33,7 @@ from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
 from .assigned_parameters import assigned_parameters
-from .errors import explained, own_error, require_open, sources, translation_problem, unexplained
+from .errors import explained, own_error, require_open, sources, translation_error, unexplained
 from .exact_rewrites import exact_rewrites, keep_initializers
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
@@ -117,7 +117,7 @@ def trace(
                     translated.optimize()
                     keep_initializers(translated.model)
             except Exception as error:
-                raise (own_error(error) or ExportError(translation_problem(error, program))) from error
+                raise translation_error(error, program) from error
         require_open(functional, translated.model, guards.lines)
         replace_limited_kernels(translated.model)
         # Here, as the translation may compare sizes, too.

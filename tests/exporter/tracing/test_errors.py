@@ -1,11 +1,43 @@
-"""Errors of torch's tracer as sentences."""
+"""Errors of torch's tracer and of torch.onnx as sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing.errors import unexplained
+from tests.exporter.helpers import X, made, signal
 
 
 def test_an_operator_that_torch_cannot_trace() -> None:
     kind = type("UnsupportedOperatorException", (RuntimeError,), {})
     message = str(unexplained(kind("aten.dequantize.self")))
     assert message == "aten.dequantize.self is an operator that torch cannot trace; write it with others"
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.lstm, self.scale = nn.LSTM(3, 4, batch_first=True), scale
+
+    def forward(self, x: Tensor) -> Any:
+        return self.lstm(x)[0] * self.scale(x.size(1))
+
+
+@pytest.mark.parametrize(
+    ("scale", "problem"),
+    [
+        (lambda size: size & 1, r"cannot translate .*; write that line with other operations$"),
+        (lambda size: round(size * 0.7, 2), r"round\(x, digits\) of a size has no form"),
+    ],
+)
+def test_what_torch_onnx_cannot_translate_has_its_line(
+    scale: Callable[[Any], Any], problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=rf"^at test_errors.py:\d+: .*self.scale.*: .*{problem}"):
+        made(Scaled(scale), signal(2, 4), X, tmp_path)

@@ -36,6 +36,14 @@ _COPIES = {
     aten.alias.default,
     aten.lift_fresh_copy.default,
 }
+CONVERSIONS = {
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.device,
+    aten.to.other,
+    aten.type_as.default,
+    aten._to_copy.default,
+}
 _DROPOUTS = {
     aten.dropout.default,
     aten.feature_dropout.default,
@@ -369,7 +377,7 @@ def _unchanged(item: torch.fx.Node, args: Any, kwargs: Any, value: Any) -> Any:
         return args[0]
     if target is aten.copy.default and _same_form(_value_of(item.args[1]), value):
         return args[1]
-    if target is aten.to.dtype and isinstance(args[0], (Node, Leaf)) and _same_form(_value_of(item.args[0]), value):
+    if target in CONVERSIONS and isinstance(args[0], (Node, Leaf)) and _same_form(_value_of(item.args[0]), value):
         return args[0]
     return None
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
 from ..lowering.rename import TracedGraph
-from .canonical import RECURRENT
+from .canonical import CONVERSIONS, RECURRENT
 from .cells import is_zeros
 from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .rolled_up import RolledUp
@@ -121,7 +121,9 @@ def _is_free(program: Program, value: Any) -> bool:
             item = operators.get(part.index)
             if item is None:
                 return False
-            if item.target not in _SHAPE_ONLY:
+            if item.target in CONVERSIONS:  # of a second tensor, the dtype and the device
+                todo.append(item.args[0])
+            elif item.target not in _SHAPE_ONLY:
                 todo += [item.args, item.kwargs]
         elif not isinstance(part, _CONSTANT):
             return False

@@ -22,6 +22,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .repeated_lists import multiplied
 
 _MOST_RETRACES = 16
 
@@ -60,6 +61,8 @@ class Builtins:
             others: list[tuple[Any, str, Any]] = [
                 (torch.SymInt, "__int__", self._watched(torch.SymInt.__int__)),
                 (torch.SymFloat, "__int__", self._watched(torch.SymFloat.__int__)),
+                (torch.SymInt, "__mul__", multiplied(torch.SymInt.__mul__)),
+                (torch.SymInt, "__rmul__", multiplied(torch.SymInt.__rmul__)),
                 # No function mode sees torch.from_numpy.
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
                 # numpy asks an array-like for its numbers, which a traced tensor does not have.

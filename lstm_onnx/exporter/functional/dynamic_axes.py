@@ -23,6 +23,8 @@ Group = tuple[Axis, ...]
 """Axes that always have one size."""
 _MOST_RUNS = 300
 """Runs of the module; each input has few axes, and few inputs share a size."""
+_RESERVED = 40
+"""Of them, for each of the sizes that many axes have: a batch of a dozen inputs."""
 _LARGEST_GROUP = 8
 _SMALL = 16
 """Axes up to this size are tried at every size up to its double."""
@@ -63,7 +65,10 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     search.enlarge_ones()
     by_size = search.by_size()
     # Sizes that few axes have first: many axes of one size may take all the runs.
-    parts = {id(axes): list(search.separate(axes)) for axes in sorted(by_size, key=len)}
+    parts = {}
+    for later, axes in zip(reversed(range(len(by_size))), sorted(by_size, key=len), strict=True):
+        search.most = max(_MOST_RUNS - later * _RESERVED, search.runs + _RESERVED)
+        parts[id(axes)] = list(search.separate(axes))
     groups: list[Group | Mapping[Axis, str]] = [group for axes in by_size for group in parts[id(axes)]]
     given_up = search.runs > _MOST_RUNS
     tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})
@@ -143,7 +148,7 @@ class _Search:
     """Runs of the module with some axes longer."""
 
     def __init__(self, functional: FunctionalModule) -> None:
-        self.runs = 0
+        self.runs, self.most = 0, _MOST_RUNS
         self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
         self.known: dict[tuple[frozenset[tuple[Axis, str]], int], list[tuple[int, int]] | None] = {}
         self.calls: dict[tuple[frozenset[tuple[Axis, str]], int], int] = {}
@@ -243,7 +248,7 @@ class _Search:
         A spectrogram and its waveform; what is known of each step but the last.  What may be features, the last axis
         of floats, is tried last.
         """
-        self.runs = _MOST_RUNS - _MOST_TIED_RUNS
+        self.runs = self.most - _MOST_TIED_RUNS
         tensors = self.functional.arguments.tensors
         last = {(name, x.dim() - 1) for name, x in tensors.items() if x.is_floating_point() and x.dim() > 1}
         for features in (last, set(filter(self.is_features, last)), set()):
@@ -334,7 +339,7 @@ class _Search:
         key = frozenset(dims.items()), size
         if key not in self.known:
             with CountedCalls() as counted:
-                self.known[key] = self._run(dims, size) if self.runs < _MOST_RUNS else None
+                self.known[key] = self._run(dims, size) if self.runs < self.most else None
             self.calls[key] = counted.count
             self.runs += 1
         return self.known[key]

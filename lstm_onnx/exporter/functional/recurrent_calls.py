@@ -25,6 +25,7 @@ class CountedCalls(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        """Count, and pass on."""
         self.count += 1
         return func(*args, **(kwargs or {}))
 

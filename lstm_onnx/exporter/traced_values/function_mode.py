@@ -296,8 +296,8 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
 def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     if kwargs.get("return_indices"):
         return None
-    if func.__name__.startswith("avg") and len(args) > 4:  # it has no dilation
-        args = (*args[:4], 1, *args[4:])
+    if func.__name__.startswith("avg") and len(args) > 4:  # no dilation; what is counted of padding
+        args = (*args[:4], 1, args[4], *args[6:])
     named = {name: value for name, value in kwargs.items() if name not in ("input", "return_indices")}
     pooled = pooled_over_all(func.__name__, *args, **named)
     if pooled is not None:

@@ -38,8 +38,8 @@ def pooled_over_all(
     padding: Any = 0,
     dilation: Any = 1,
     ceil_mode: bool = False,
-    count_include_pad: bool = True,
     divisor_override: int | None = None,
+    **_: Any,
 ) -> Tensor | None:
     """A pooling whose kernel is as long as an axis, by the size of that axis; None for others.
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lstm_onnx.exporter.traced_values.constants import Constants
 from lstm_onnx.exporter.traced_values.function_mode import TracingMode
 from lstm_onnx.exporter.traced_values.python_builtins import Builtins
-from tests.exporter.helpers import X, X_LENGTHS, right, signal, with_lengths
+from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
 
 POOLS: list[dict[str, Any]] = [
     {"kernel_size": 3},

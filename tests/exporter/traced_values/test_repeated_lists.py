@@ -36,7 +36,7 @@ def test_what_torch_makes_of_them_is_right_at_every_size(tmp_path: Path) -> None
 
 USES: list[Callable[[Tensor, list[Tensor]], Tensor]] = [
     lambda y, rows: torch.cat([y[:, 0], *rows], 1),
-    lambda y, rows: torch.cat([y[:, 0]] + rows, 1),
+    lambda y, rows: torch.cat([y[:, 0]] + rows, 1),  # noqa: RUF005 - in Python it is another operation
     lambda _y, rows: torch.cat(rows[:-1] + rows[1:], 1),
     lambda y, rows: y[:, 0] * len(rows),
     lambda _y, rows: nn.utils.rnn.pad_sequence(rows),

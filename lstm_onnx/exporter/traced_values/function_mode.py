@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, 
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d, pooled_over_all
 from .python_builtins import Builtins
+from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
 from .value_checks import find_check
 
@@ -191,6 +193,8 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
     values = args[0] if not name.startswith("new") else args[1] if len(args) > 1 else None
     each = only_each(values)
     found = values if each is None else each
+    if isinstance(found, SymbolicRange):
+        found = TracedArray(found.tensor)
     if not isinstance(found, (EachNumber, TracedArray)):
         return None
     tensor = found.tensor
@@ -203,13 +207,23 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
 
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    found = [item.tensor if isinstance(item, TracedArray) else item for item in args]
+    found = list(map(_as_index, args))
     clipped = with_clipped_slices(*found) if len(found) == 2 else None
     if clipped is not None:
         found[1] = clipped
-    elif found == list(args):
+    elif all(map(operator.is_, found, args)):
         return None
     return (mode.constants.call(func, tuple(found), kwargs),)
+
+
+def _as_index(item: Any) -> Any:
+    """An index with tensors in the places of traced arrays and ranges."""
+    if isinstance(item, (TracedArray, SymbolicRange)):
+        return item.tensor
+    if type(item) in (tuple, list):
+        parts = [_as_index(part) for part in item]
+        return item if all(map(operator.is_, parts, item)) else type(item)(parts)
+    return item
 
 
 def _in_parts(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
@@ -353,7 +367,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),
-    "__getitem__": _indexed,
+    **dict.fromkeys(("__getitem__", "__setitem__"), _indexed),
     **dict.fromkeys(("chunk", "split", "tensor_split"), _in_parts),
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("pow", "__pow__"), _pow),

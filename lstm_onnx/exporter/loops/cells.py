@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..opaque.operators import RecurrentModule
-from .canonical import CONVERSIONS, RECURRENT
+from .canonical import RECURRENT
+from .copies import CONVERSIONS
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, positions_in
 
 aten = torch.ops.aten

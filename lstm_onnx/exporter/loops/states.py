@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
 from ..lowering.rename import TracedGraph
-from .canonical import CONVERSIONS, RECURRENT
+from .canonical import RECURRENT
 from .cells import is_zeros
+from .copies import CONVERSIONS
 from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .rolled_up import RolledUp
 

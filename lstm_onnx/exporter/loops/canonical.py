@@ -262,7 +262,7 @@ class _Form:
             index = args[2]
             if isinstance(index, int) and isinstance(size, int):
                 index %= size
-            if size == 1 and isinstance(size, int):
+            if isinstance(size, int) and size == 1:
                 return self.squeezed_once(args[0], dim, _meta(value))
             return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
         start, end = (args[2] if len(args) > 2 else 0) or 0, args[3] if len(args) > 3 else None

@@ -66,9 +66,9 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     by_size = search.by_size()
     # Sizes that few axes have first: many axes of one size may take all the runs.
     parts = {}
-    for later, axes in zip(reversed(range(len(by_size))), sorted(by_size, key=len), strict=True):
+    for later, alike in zip(reversed(range(len(by_size))), sorted(by_size, key=len), strict=True):
         search.most = max(_MOST_RUNS - later * _RESERVED, search.runs + _RESERVED)
-        parts[id(axes)] = list(search.separate(axes))
+        parts[id(alike)] = list(search.separate(alike))
     groups: list[Group | Mapping[Axis, str]] = [group for axes in by_size for group in parts[id(axes)]]
     given_up = search.runs > _MOST_RUNS
     tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})

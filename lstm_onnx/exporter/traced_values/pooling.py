@@ -20,7 +20,7 @@ def max_pool1d(
 ) -> Tensor:
     """torch.max_pool1d as max_pool2d over one row: torch.export makes a constant of the size that max_pool1d gets."""
 
-    def of_row(value: int | Sequence[int], above: int) -> tuple[int, int]:
+    def of_row(value: Any, above: int) -> tuple[int, int]:
         return above, value[0] if isinstance(value, (tuple, list)) else value
 
     kernel = of_row(kernel_size, 1)

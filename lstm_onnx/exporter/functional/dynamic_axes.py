@@ -15,7 +15,7 @@ from ...symbolic_dims import names_in
 from ..call.arguments import Arguments, resize_tensor
 from ..call.structure import as_dynamic_shapes
 from .functional_module import FunctionalModule, resize_example
-from .recurrent_calls import recorded_calls
+from .recurrent_calls import CountedCalls, recorded_calls
 
 Axis = tuple[str, int]
 """An input's name and one of its axes."""
@@ -23,6 +23,8 @@ Group = tuple[Axis, ...]
 """Axes that always have one size."""
 _MOST_RUNS = 300
 """Runs of the module; each input has few axes, and few inputs share a size."""
+_RESERVED = 40
+"""Of them, for each of the sizes that many axes have: a batch of a dozen inputs."""
 _LARGEST_GROUP = 8
 _SMALL = 16
 """Axes up to this size are tried at every size up to its double."""
@@ -63,7 +65,10 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     search.enlarge_ones()
     by_size = search.by_size()
     # Sizes that few axes have first: many axes of one size may take all the runs.
-    parts = {id(axes): list(search.separate(axes)) for axes in sorted(by_size, key=len)}
+    parts = {}
+    for later, alike in zip(reversed(range(len(by_size))), sorted(by_size, key=len), strict=True):
+        search.most = max(_MOST_RUNS - later * _RESERVED, search.runs + _RESERVED)
+        parts[id(alike)] = list(search.separate(alike))
     groups: list[Group | Mapping[Axis, str]] = [group for axes in by_size for group in parts[id(axes)]]
     given_up = search.runs > _MOST_RUNS
     tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})
@@ -143,9 +148,10 @@ class _Search:
     """Runs of the module with some axes longer."""
 
     def __init__(self, functional: FunctionalModule) -> None:
-        self.runs = 0
+        self.runs, self.most = 0, _MOST_RUNS
         self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
         self.known: dict[tuple[frozenset[tuple[Axis, str]], int], list[tuple[int, int]] | None] = {}
+        self.calls: dict[tuple[frozenset[tuple[Axis, str]], int], int] = {}
 
     @staticmethod
     def _no_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
@@ -242,7 +248,7 @@ class _Search:
         A spectrogram and its waveform; what is known of each step but the last.  What may be features, the last axis
         of floats, is tried last.
         """
-        self.runs = _MOST_RUNS - _MOST_TIED_RUNS
+        self.runs = self.most - _MOST_TIED_RUNS
         tensors = self.functional.arguments.tensors
         last = {(name, x.dim() - 1) for name, x in tensors.items() if x.is_floating_point() and x.dim() > 1}
         for features in (last, set(filter(self.is_features, last)), set()):
@@ -294,8 +300,14 @@ class _Search:
         return any(self.sizes_at(group, size) is not None for size in self._larger(group))
 
     def role(self, group: Group | Mapping[Axis, str]) -> str:
-        """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does."""
+        """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does.
+
+        Where nothing reaches one, an axis of which more entries take more calls of torch's functions is time: cells
+        written by hand, in a Python loop.
+        """
         before = self.sizes_at((), 0) or []
+        if not before:
+            return _TIME if self.is_looped(group) else ""
         for size in self._larger(group):
             after = self.sizes_at(group, size)
             if after is None or len(after) != len(before):
@@ -307,6 +319,15 @@ class _Search:
                     return _BATCH
         return ""
 
+    def is_looped(self, group: Group | Mapping[Axis, str]) -> bool:
+        """Whether the module calls torch's functions more often the longer the axes are."""
+        longer, double, _ = self._larger(group)
+        if any(self.sizes_at(group, size) is None for size in (longer, double)):
+            return False
+        keys = [(frozenset(), 0), *((frozenset(_dims(group).items()), size) for size in (longer, double))]
+        counts = [self.calls[key] for key in keys]
+        return counts == sorted(set(counts))
+
     def _larger(self, group: Group | Mapping[Axis, str]) -> tuple[int, ...]:
         name, axis = next(iter(group))
         own = self.shapes[name][axis]
@@ -314,10 +335,12 @@ class _Search:
 
     def sizes_at(self, group: Group | Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
         """Steps and rows that reach each call of a recurrent module; None where the module does not run."""
-        dims = group if isinstance(group, Mapping) else dict.fromkeys(group, _AXIS)
+        dims = _dims(group)
         key = frozenset(dims.items()), size
         if key not in self.known:
-            self.known[key] = self._run(dims, size) if self.runs < _MOST_RUNS else None
+            with CountedCalls() as counted:
+                self.known[key] = self._run(dims, size) if self.runs < self.most else None
+            self.calls[key] = counted.count
             self.runs += 1
         return self.known[key]
 
@@ -332,6 +355,10 @@ class _Search:
             except ExportError:
                 return None
         return found
+
+
+def _dims(group: Group | Mapping[Axis, str]) -> Mapping[Axis, str]:
+    return group if isinstance(group, Mapping) else dict.fromkeys(group, _AXIS)
 
 
 def _follows(size: int, base: int, *, alone: bool) -> list[str]:

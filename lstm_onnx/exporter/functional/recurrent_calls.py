@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError
 from .functional_module import FunctionalModule
+
+
+class CountedCalls(TorchFunctionMode):
+    """How often torch's functions are called: in a Python loop, more often the longer it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Count, and pass on."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -15,32 +15,21 @@ from torch import Tensor, nn
 
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
+from .copies import unchanged, value_of
 from .program import Leaf, Node, NoState, Sizes, Trace
 from .refusal import NotRolled
 
 aten = torch.ops.aten
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _LARGEST = 2**63 - 1
+_MANY = 3
+"""Of one value in a list, which may be as many as an axis is long: ``[z] * x.size(1)``."""
 _CHECKS = {
     "_assert_tensor_metadata",
     "_assert_scalar",
     "_assert_async",
     "sym_constrain_range_for_size",
     "sym_constrain_range",
-}
-_COPIES = {
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.detach.default,
-    aten.detach_.default,
-    aten.alias.default,
-    aten.lift_fresh_copy.default,
-}
-_DROPOUTS = {
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
-    aten.feature_alpha_dropout.default,
 }
 _SQUEEZES = {aten.squeeze.dim, aten.squeeze.dims}
 _SPLITS = {aten.split.Tensor, aten.chunk.default, aten.split_with_sizes.default, aten.split.sizes}
@@ -103,6 +92,20 @@ def _digest(tensor: Tensor) -> str:
     return hashlib.sha256(f"{content.dtype}{tuple(content.shape)}".encode() + data).hexdigest()[:16]
 
 
+def _made_by(constant: Tensor) -> tuple[Any, tuple[Any, ...]] | None:
+    """The operator and arguments that make whole numbers that are all one, or of which each is one more or one less."""
+    if constant.dtype not in (torch.int64, torch.int32) or not constant.numel():
+        return None
+    numbers = constant.detach().cpu().flatten().tolist()
+    if len(set(numbers)) == 1:
+        return aten.full.default, (tuple(constant.shape), numbers[0])
+    step = numbers[1] - numbers[0]
+    end = numbers[0] + step * len(numbers)
+    if constant.dim() > 1 or abs(step) != 1 or numbers != list(range(numbers[0], end, step)):
+        return None
+    return aten.arange.start_step, (numbers[0], end, step)
+
+
 def _meta(value: Any) -> tuple[Any, Any]:
     """Shape and dtype; of several tensors, a shape for each and "several"."""
     if isinstance(value, Tensor):
@@ -134,13 +137,14 @@ class _Form:
         self.inputs.append(_meta(item.meta["val"]))
 
     def add_leaf(self, item: torch.fx.Node, name: str | None, tensor: Tensor) -> None:
-        """A parameter or buffer by its name; a constant by its content, and a whole number as an operator."""
-        if name is None and tensor.numel() == 1 and tensor.dtype in (torch.int64, torch.int32):
-            number = int(tensor.detach().cpu())
+        """A parameter or buffer by its name; a constant by its content, and whole numbers in order as an operator.
+
+        Python code may have as many of them as an axis is long: ``range(batch)``, ``[start] * batch``.
+        """
+        made = None if name is not None else _made_by(tensor)
+        if made is not None:
             shape = tuple(tensor.shape)
-            self.values[item] = self.made(
-                aten.full.default, (shape, number), (("dtype", tensor.dtype),), (shape, tensor.dtype)
-            )
+            self.values[item] = self.made(*made, (("dtype", tensor.dtype),), (shape, tensor.dtype))
             return
         name = name or f"constant {_digest(tensor)}"
         self.values[item], self.leaves[name] = Leaf(name), tensor.detach()
@@ -185,7 +189,7 @@ class _Form:
         name = str(getattr(target, "__name__", "")).split(".")[0]
         if name in _CHECKS:
             return None
-        if (same := _unchanged(item, args, kwargs, value)) is not None:
+        if (same := unchanged(item, args, kwargs, value)) is not None:
             return same
         _require_no_draws(target, args, kwargs, self.line)
         if target is RECURRENT:
@@ -202,6 +206,8 @@ class _Form:
             return self.unsqueezed(args[0], args[1] % value.dim(), _meta(value))
         if target is aten.cat.default:
             return self.joined(args, kwargs, value)
+        if target is aten.stack.default and len(args[0]) >= _MANY and len({id(part) for part in args[0]}) == 1:
+            return self.stacked(item, args, value)
         node = self.made(target, args, kwargs, _meta(value))
         if isinstance(value, (tuple, list)) and target is not aten.unbind.int and target not in _SPLITS:
             self.take_apart(node, value)
@@ -237,7 +243,7 @@ class _Form:
         if source in self.parts:
             return self.parts[source][index]
         value, whole = item.meta.get("val"), item.args[0].args[0]  # type: ignore[union-attr]
-        of = _value_of(whole)
+        of = value_of(whole)
         if source.target is aten.unbind.int:
             dim = (source.args[1] if len(source.args) > 1 else 0) % of.dim()
             return self.made(aten.select.int, (source.args[0], dim, index), (), _meta(value))
@@ -249,14 +255,14 @@ class _Form:
         return self.made(operator.getitem, args, (), _meta(value))
 
     def picked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
-        of = _value_of(item.args[0])
+        of = value_of(item.args[0])
         dim = (args[1] if len(args) > 1 else 0) % of.dim()
         size = of.shape[dim]
         if item.target is aten.select.int:
             index = args[2]
             if isinstance(index, int) and isinstance(size, int):
                 index %= size
-            if size == 1 and isinstance(size, int):
+            if isinstance(size, int) and size == 1:
                 return self.squeezed_once(args[0], dim, _meta(value))
             return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
         start, end = (args[2] if len(args) > 2 else 0) or 0, args[3] if len(args) > 3 else None
@@ -285,14 +291,14 @@ class _Form:
         if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
             return source
         if isinstance(start, int) and isinstance(end, int) and isinstance(size, int) and end - start == 1:
-            shape, dtype = _meta(_value_of(item.args[1]))
+            shape, dtype = _meta(value_of(item.args[1]))
             if len(shape) == value.dim() and shape[dim] == 1:
                 row = self.squeezed_once(source, dim, (_without(shape, dim), dtype))
                 return self.made(aten.select_scatter.default, (base, row, dim, start), (), _meta(value))
         return self.made(aten.slice_scatter.default, (base, source, dim, start, end, step), (), _meta(value))
 
     def squeezed(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
-        of = _value_of(item.args[0])
+        of = value_of(item.args[0])
         dims = args[1] if isinstance(args[1], tuple) else (args[1],)
         if len(dims) == 1 and of.dim():
             dim = dims[0] % of.dim()
@@ -328,7 +334,17 @@ class _Form:
         full = [part for part in parts if not self.is_empty(part, dim, value)]
         if len(full) == 1 and len(parts) > 1:
             return full[0]
+        if len(full) >= _MANY and len({id(part) for part in full}) == 1:
+            repeats = tuple(len(full) if place == dim else 1 for place in range(value.dim()))
+            return self.made(aten.repeat.default, (full[0], repeats), (), _meta(value))
         return self.made(aten.cat.default, (tuple(full or parts), dim), (), _meta(value))
+
+    def stacked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
+        """One value several times."""
+        dim = (args[1] if len(args) > 1 else 0) % value.dim()
+        shape, dtype = _meta(value_of(item.args[0][0]))  # type: ignore[index]
+        row = self.unsqueezed(args[0][0], dim, ((*shape[:dim], 1, *shape[dim:]), dtype))
+        return self.joined(((row,) * len(args[0]), dim), (), value)
 
     @staticmethod
     def is_empty(part: Any, dim: int, value: Tensor) -> bool:
@@ -336,10 +352,6 @@ class _Form:
         if not isinstance(part, Node) or part.dtype != value.dtype or part.shape is None:
             return False
         return bool(part.shape == (0,) or (len(part.shape) == value.dim() and part.shape[dim] == 0))
-
-
-def _value_of(node: Any) -> Any:
-    return node.meta.get("val") if isinstance(node, torch.fx.Node) else None
 
 
 def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
@@ -352,26 +364,6 @@ def _bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
     return start, end
-
-
-def _same_form(one: Any, two: Any) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(two, Tensor) or one.dtype != two.dtype:
-        return False
-    return tuple(map(str, one.shape)) == tuple(map(str, two.shape))
-
-
-def _unchanged(item: torch.fx.Node, args: Any, kwargs: Any, value: Any) -> Any:
-    """The argument that an operator only copies; None for others."""
-    target: Any = item.target
-    if target in _COPIES and not any(isinstance(arg, Node) for arg in args[1:]):
-        return args[0]
-    if target in _DROPOUTS and not kwargs and len(args) > 2 and args[2] is False:
-        return args[0]
-    if target is aten.copy.default and _same_form(_value_of(item.args[1]), value):
-        return args[1]
-    if target is aten.to.dtype and isinstance(args[0], (Node, Leaf)) and _same_form(_value_of(item.args[0]), value):
-        return args[0]
-    return None
 
 
 def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> None:

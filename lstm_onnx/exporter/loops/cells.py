@@ -11,18 +11,19 @@ import torch
 
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
+from .copies import CONVERSIONS
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, positions_in
 
 aten = torch.ops.aten
 _ZEROS = {aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default}
 _OF_ZEROS = {
+    *CONVERSIONS,
     aten.unsqueeze.default,
     aten.expand.default,
     aten.view.default,
     aten.reshape.default,
     aten.select.int,
     aten.slice.Tensor,
-    aten.to.dtype,
     aten.squeeze.dim,
     aten.repeat.default,
     aten.transpose.int,

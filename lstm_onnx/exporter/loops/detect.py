@@ -7,30 +7,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.overrides import TorchFunctionMode
-
 from ...errors import ExportError
 from ..functional.dynamic_axes import is_other_axis
 from ..functional.functional_module import FunctionalModule, resize_example
+from ..functional.recurrent_calls import CountedCalls
 from ..user_code import user_line
 
 _MORE = 3
 
 
-class _Count(TorchFunctionMode):
-    """Counts the functions of torch that Python code calls; a whole nn.GRU is one."""
+class _CountedLines(CountedCalls):
+    """Counts by the user's lines, too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.number = 0
-        self.lines: Counter[str] | None = None
+        self.lines: Counter[str] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count, and pass on."""
-        self.number += 1
-        if self.lines is not None:
-            self.lines[user_line()] += 1
-        return func(*args, **(kwargs or {}))
+        self.lines[user_line()] += 1
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def looped_axes(functional: FunctionalModule, sizes: Mapping[str, int]) -> list[str]:
@@ -78,22 +74,21 @@ def nested_loops(
 
 def busiest_line(functional: FunctionalModule, sizes: Mapping[str, int]) -> str | None:
     """The line of the user's code that calls torch most often: that of the innermost loop."""
-    count = _Count()
-    count.lines = Counter()
+    count = _CountedLines()
     if _calls(functional, sizes, count) is None or not count.lines:
         return None
     return count.lines.most_common(1)[0][0] or None
 
 
-def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: _Count | None = None) -> int | None:
-    count = count or _Count()
+def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: CountedCalls | None = None) -> int | None:
+    count = count or CountedCalls()
     try:
         inputs, states = resize_example(functional, sizes)
         with count:
             functional.run(inputs, states)
     except ExportError:
         return None
-    return int(count.number)
+    return count.count
 
 
 def may_be_static(functional: FunctionalModule, loops: list[str]) -> bool:

@@ -14,6 +14,7 @@ from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, on
 from ..lowering.rename import TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros
+from .copies import CONVERSIONS
 from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .rolled_up import RolledUp
 
@@ -121,7 +122,9 @@ def _is_free(program: Program, value: Any) -> bool:
             item = operators.get(part.index)
             if item is None:
                 return False
-            if item.target not in _SHAPE_ONLY:
+            if item.target in CONVERSIONS:  # of a second tensor, the dtype and the device
+                todo.append(item.args[0])
+            elif item.target not in _SHAPE_ONLY:
                 todo += [item.args, item.kwargs]
         elif not isinstance(part, _CONSTANT):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +22,10 @@ from ..user_code import user_line
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
-from .pooling import max_pool1d
+from .pooling import max_pool1d, pooled_over_all
 from .python_builtins import Builtins
+from .ranges import SymbolicRange
+from .repeated_lists import expand_lists, joined
 from .value_checks import find_check
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -69,10 +72,11 @@ class TracingMode(TorchFunctionMode):
         if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
             return found[0]
         special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
-        if special is not None and (args or special is _attention):
+        if special is not None and (args or special in (_attention, _joined)):
             found = special(self, func, args, kwargs)
             if found is not None:
                 return found[0]
+        expand_lists(*args, *kwargs.values())
         return self.constants.call(func, args, kwargs)
 
     def passes(self, frame: Any) -> bool | None:
@@ -179,12 +183,21 @@ def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple
     return (None,)
 
 
-def _made(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _joined(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    tensor = joined(func, args, kwargs)
+    return None if tensor is None else (tensor,)
+
+
+def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """A tensor of a list or an array of traced numbers."""
+    if (repeated := _joined(mode, func, args, kwargs)) is not None:
+        return repeated
     name = func.__name__
     values = args[0] if not name.startswith("new") else args[1] if len(args) > 1 else None
     each = only_each(values)
     found = values if each is None else each
+    if isinstance(found, SymbolicRange):
+        found = TracedArray(found.tensor)
     if not isinstance(found, (EachNumber, TracedArray)):
         return None
     tensor = found.tensor
@@ -197,13 +210,23 @@ def _made(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> t
 
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    found = [item.tensor if isinstance(item, TracedArray) else item for item in args]
+    found = list(map(_as_index, args))
     clipped = with_clipped_slices(*found) if len(found) == 2 else None
     if clipped is not None:
         found[1] = clipped
-    elif found == list(args):
+    elif all(map(operator.is_, found, args)):
         return None
     return (mode.constants.call(func, tuple(found), kwargs),)
+
+
+def _as_index(item: Any) -> Any:
+    """An index with tensors in the places of traced arrays and ranges."""
+    if isinstance(item, (TracedArray, SymbolicRange)):
+        return item.tensor
+    if type(item) in (tuple, list):
+        parts = [_as_index(part) for part in item]
+        return item if all(map(operator.is_, parts, item)) else type(item)(parts)
+    return item
 
 
 def _in_parts(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
@@ -285,9 +308,19 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
     return (args[0].reshape(sizes),)
 
 
-def _max_pool1d(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     if kwargs.get("return_indices"):
         return None
+    if func.__name__.startswith("avg") and len(args) > 4:  # no dilation; what is counted of padding
+        args = (*args[:4], 1, args[4], *args[6:])
+    named = {name: value for name, value in kwargs.items() if name not in ("input", "return_indices")}
+    pooled = pooled_over_all(func.__name__, *args, **named)
+    if pooled is not None:
+        return (pooled,)
+    return _max_pool1d(mode, func, args, kwargs) if func.__name__ == "max_pool1d" else None
+
+
+def _max_pool1d(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     kwargs = {name: value for name, value in kwargs.items() if name != "return_indices"}
     return (mode.constants.call(max_pool1d, args, kwargs),)
 
@@ -337,7 +370,8 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     _READ_DATA: _read_data,
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
-    "__getitem__": _indexed,
+    **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),
+    **dict.fromkeys(("__getitem__", "__setitem__"), _indexed),
     **dict.fromkeys(("chunk", "split", "tensor_split"), _in_parts),
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("pow", "__pow__"), _pow),
@@ -345,7 +379,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "__rfloordiv__": _floor_divided_by,
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
-    "max_pool1d": _max_pool1d,
+    **{f"{kind}_pool{count}d": _pool for kind in ("max", "avg") for count in (1, 2, 3)},
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
     "exp": _exp,

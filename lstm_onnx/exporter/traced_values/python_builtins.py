@@ -1,7 +1,7 @@
-"""Python's ``len``, ``max``, ``min``, ``sum`` and ``int`` of traced tensors, while a module is traced.
+"""Python's ``len``, ``max``, ``min``, ``sum``, ``int`` and ``range`` of traced tensors, while a module is traced.
 
-Python makes an int of what ``__len__`` and ``__int__`` return, and goes through a tensor row by row in ``max``,
-so that each would fix a size.  Where the code asks for one of them, the trace starts anew with all of them
+Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and goes through a tensor row by row
+in ``max``, so that each would fix a size.  Where the code asks for one of them, the trace starts anew with all of them
 replaced.  (``len`` is, in the files of a module's own classes, from the start: see `keep_len_symbolic`.)
 """
 
@@ -22,6 +22,8 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .ranges import Range, is_symbolic
+from .repeated_lists import multiplied
 
 _MOST_RETRACES = 16
 
@@ -54,17 +56,22 @@ class Builtins:
         """Within it, they are; other threads get from them what they get from Python's."""
         with contextlib.ExitStack() as stack:
             for table in self._int_tables.values():
-                if "int" not in table:
-                    table["int"] = _Int
-                    stack.callback(table.pop, "int", None)
+                for name, kind in {"int": _Int, "range": Range}.items():
+                    if name not in table:
+                        table[name] = kind
+                        stack.callback(table.pop, name, None)
             others: list[tuple[Any, str, Any]] = [
                 (torch.SymInt, "__int__", self._watched(torch.SymInt.__int__)),
+                (torch.SymInt, "__index__", self._watched(torch.SymInt.__index__)),
                 (torch.SymFloat, "__int__", self._watched(torch.SymFloat.__int__)),
+                (torch.SymInt, "__mul__", multiplied(torch.SymInt.__mul__)),
+                (torch.SymInt, "__rmul__", multiplied(torch.SymInt.__rmul__)),
                 # No function mode sees torch.from_numpy.
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
                 # numpy asks an array-like for its numbers, which a traced tensor does not have.
                 (np, "array", _array(np.array)),
                 (np, "asarray", _array(np.asarray)),
+                (np, "arange", _arange(np.arange)),
                 (builtins, "max", max),  # see `replace_extremes`
                 (builtins, "min", min),
             ]
@@ -75,7 +82,7 @@ class Builtins:
             yield
 
     def _watched(self, own: Callable[[Any], int]) -> Callable[[Any], int]:
-        """Start the trace anew where the user's code makes an int of a size."""
+        """Start the trace anew where the user's code makes an int or a range of a size."""
         thread = threading.get_ident()
 
         def to_int(number: Any) -> int:
@@ -160,6 +167,14 @@ def _array(own: Callable[..., Any]) -> Callable[..., Any]:
         return found if dtype is None else found.astype(dtype)
 
     return array
+
+
+def _arange(own: Callable[..., Any]) -> Callable[..., Any]:
+    def arange(*ends: Any, **kwargs: Any) -> Any:
+        symbolic = not kwargs and any(map(is_symbolic, ends))
+        return TracedArray(torch.arange(*ends)) if symbolic else own(*ends, **kwargs)
+
+    return arange
 
 
 _to_int: Any = torch.sym_int

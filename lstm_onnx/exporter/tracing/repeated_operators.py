@@ -82,9 +82,9 @@ class _Calls:
         modes: list[Any] = []
         try:
             key = self.key_of_call(func, args, kwargs, tracer, modes)
-        except _OtherCall:
+            known = _KNOWN.get(key)
+        except (_OtherCall, TypeError):  # a size that goes by the numbers in a tensor cannot be part of a key
             return self.own(mode, func, pre_dispatch, args, kwargs)
-        known = _KNOWN.get(key)
         if known is not None and modes:
             return self.repeated(tracer, func, name, args, kwargs, known, modes[0])
         result = self.own(mode, func, pre_dispatch, args, kwargs)

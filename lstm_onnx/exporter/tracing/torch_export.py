@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError, LSTMOnnxError
 from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors, inference_context
 from ..opaque.packed_sequences import replace_packing_functions
-from ..traced_values import constants, each_number, function_mode, python_builtins
+from ..traced_values import constants, each_number, function_mode, python_builtins, ranges, repeated_lists
 from ..traced_values.constants import Constants
 from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
@@ -48,7 +48,9 @@ TRACED_OPSET = 18
 ONE_AT_A_TIME = threading.RLock()
 """Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
-_THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins)]
+_THROUGH = [
+    str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, ranges, repeated_lists)
+]
 
 
 @dataclass(frozen=True)

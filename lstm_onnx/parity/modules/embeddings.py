@@ -98,7 +98,7 @@ def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[
         tied: Rows | None = None
         before = _lookups(run, feeds)
         for change in (1, -1):
-            changed = np.asarray(feeds[spec.name] + feeds[spec.name].dtype.type(change))
+            changed = np.asarray(feeds[spec.name] + np.asarray(change).astype(feeds[spec.name].dtype))
             after = _lookups(run, {**feeds, spec.name: changed})
             if before is None or after is None or len(after) != len(before):
                 continue

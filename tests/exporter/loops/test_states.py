@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import lstm_onnx
 
@@ -63,6 +65,34 @@ def test_states_that_are_computed_stay_internal(tmp_path: Path) -> None:
 def test_a_loop_that_counts_its_steps_does_not_stream(tmp_path: Path) -> None:
     _, result = explicit("MaskedSteps", tmp_path / "a.onnx")
     assert any("cannot be streamed" in note for note in result.notes)
+
+
+class OverSteps(nn.Module):
+    """A cell of its own over the steps of `x`, from zeros that `start` makes like `x`."""
+
+    def __init__(self, start: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.start, self.update, self.recurrent = start, nn.Linear(3, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.start(torch.zeros(x.shape[0], 4, dtype=torch.float64), x)
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.update(x[:, t]) + self.recurrent(h) * h)
+        return h
+
+
+@pytest.mark.parametrize("start", [Tensor.type_as, Tensor.to, lambda zeros, x: zeros.to(x.device, x.dtype)])
+def test_zeros_that_are_converted_are_a_state(start: Callable[[Tensor, Tensor], Tensor], tmp_path: Path) -> None:
+    module = OverSteps(start).eval()
+    path = tmp_path / "a.onnx"
+    result = lstm_onnx.export(module, path, example_inputs=torch.randn(2, 5, 3), states="explicit", check=False)
+    assert result.states == {"loop.h0": "loop.hn"}
+    assert "{'x': {0: 'batch', 1: 'time'}}" in result.notes[0]  # what is looped over is time, and the other one batch
+    rows = [np.random.default_rng(steps).standard_normal((steps, 3)).astype(np.float32) for steps in (2, 7)]
+    with lstm_onnx.load(path, provider="cpu", threads=1) as model:
+        for row, results in zip(rows, model.map({"x": row} for row in rows), strict=True):
+            wanted = module(torch.from_numpy(row)[None])[0].detach().numpy()
+            np.testing.assert_allclose(results["output"], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["NormalizedLSTM"])

@@ -14,11 +14,12 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx.exporter.traced_values.constants import Constants
 from lstm_onnx.exporter.traced_values.function_mode import TracingMode
 from lstm_onnx.exporter.traced_values.python_builtins import Builtins
-from tests.exporter.helpers import X, right, signal
+from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
 
 POOLS: list[dict[str, Any]] = [
     {"kernel_size": 3},
@@ -65,4 +66,25 @@ class Pooled(nn.Module):
 
 def test_a_module_that_pools_over_time_is_right_at_every_length(tmp_path: Path) -> None:
     made = right(Pooled(), signal, X, tmp_path, sizes=((1, 1), (3, 7), (5, 2), (2, 30)))
+    assert made.exported.notes == ()
+
+
+class WholePooled(nn.Module):
+    """Pools over all steps by kernels of their number, which goes by the lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        y = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0].transpose(1, 2)
+        steps, picture = y.size(2), y.unsqueeze(1)
+        pooled = [F.max_pool1d(y, steps), F.avg_pool1d(y, (steps,)), F.avg_pool2d(picture, picture.shape[2:])[:, 0]]
+        pooled += [F.max_pool2d(picture, (2, steps))[:, 0], F.avg_pool2d(picture, (3, steps), stride=1)[:, 0]]
+        return torch.cat(pooled, 1)
+
+
+def test_pooling_over_a_whole_axis_is_right_at_every_length(tmp_path: Path) -> None:
+    made = right(WholePooled(), with_lengths, X_LENGTHS, tmp_path)
     assert made.exported.notes == ()

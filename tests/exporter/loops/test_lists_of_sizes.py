@@ -1,0 +1,77 @@
+"""Sizes beside a loop over an axis: lists as long as one (indices, start tokens), and one that goes by lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
+
+
+class Decoder(nn.Module):
+    """Greedy, from a start token for each sequence; what it ends with stands beside each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out, self.embedding = nn.GRUCell(3, 4), nn.Linear(4, 5), nn.Embedding(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, steps, _ = x.shape
+        h, outputs = x.new_zeros(batch, 4), [None] * steps
+        tokens = torch.LongTensor([1] * batch)
+        for t in range(steps):
+            h = self.cell(self.embedding(tokens) + x[:, t], h)
+            outputs[t] = self.out(h)
+            tokens = outputs[t].argmax(1)
+        last = torch.cat([h] * steps, 1).view(batch, steps, 4)
+        return torch.cat([torch.stack(outputs, 1), last, torch.stack([h * 2] * steps, 1)], -1)
+
+
+class LastOfLoop(nn.Module):
+    """A cell of its own over the steps from the end; the step that each sequence's length says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.update, self.recurrent = nn.Linear(3, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x = x[:, list(range(x.size(1) - 1, -1, -1))]
+        h, rows = x.new_zeros(x.size(0), 4), []
+        for t in range(x.size(1)):
+            h = torch.tanh(self.update(x[:, t]) + self.recurrent(h) * h)
+            rows.append(h)
+        return torch.stack(rows, 1)[list(range(x.size(0))), lengths - 1]
+
+
+class Pointing(nn.Module):
+    """Looks at what a packed encoder gave, which is as long as the longest sequence, in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.cell = nn.LSTM(3, 4, batch_first=True, bidirectional=True), nn.GRUCell(4, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        y = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        y = y[:, :, :4] + y[:, :, 4:]
+        h, rows = y[:, 0], []
+        for _ in range(x.size(1)):
+            scores = torch.softmax((y * h.unsqueeze(1)).sum(-1), 1)
+            h = self.cell((scores.unsqueeze(-1) * y).sum(1), h)
+            rows.append(scores)
+        return torch.stack(rows, 1)
+
+
+def test_a_loop_over_what_lengths_cut_is_right_at_every_size(tmp_path: Path) -> None:
+    right(Pointing(), with_lengths, X_LENGTHS, tmp_path)
+
+
+def test_start_tokens_and_repeated_tensors_are_right_at_every_size(tmp_path: Path) -> None:
+    right(Decoder(), signal, X, tmp_path)
+
+
+def test_indices_are_right_at_every_size(tmp_path: Path) -> None:
+    right(LastOfLoop(), with_lengths, X_LENGTHS, tmp_path)

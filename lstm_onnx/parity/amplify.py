@@ -133,21 +133,27 @@ def amplified_graph(
     if len(edit.layers) != spec.num_layers:
         return None
     wanted = ("LSTM", spec.num_directions, spec.hidden_size, spec.bias, spec.proj_size > 0)
-    for layer, gain in zip(edit.layers, gains, strict=True):
-        unproject, project = edit.fold(layer)
-        projected = bool(layer.W_hr or project)
+    for layer in edit.layers:
+        projected = bool(layer.W_hr or edit.fold(layer)[1])
         if (layer.op_type, layer.directions, layer.hidden_size, bool(layer.B), projected) != wanted:
             return None
+    return edit.model if scale_layers(edit, gains) else None
+
+
+def scale_layers(edit: Edit, gains: Sequence[LayerGains]) -> bool:
+    """Amplify the weights of each recurrent layer of a graph; False where one is not an initializer."""
+    for layer, gain in zip(edit.layers, gains, strict=True):
+        unproject, project = edit.fold(layer)
         # A folded R is R times W_hr, and h0 passes through its inverse.
         recurrent = gain["weight_hh"] * (gain["weight_hr"] if project else 1.0)
-        factors = [(layer.W, gain["weight_ih"]), (layer.R, recurrent), (layer.B, gain["bias"])]
+        factors = [(layer.W, gain["weight_ih"]), (layer.R, recurrent), ((*layer.B, *layer.Rb), gain["bias"])]
         factors += [((*layer.W_hr, *project), gain["weight_hr"]), (unproject, 1 / gain["weight_hr"])]
-        if not all(scale_weights(edit, ports, factor, whole=bool(project)) for ports, factor in factors):
-            return None
-    return edit.model
+        if not all(_scale_weights(edit, ports, factor, whole=bool(project)) for ports, factor in factors):
+            return False
+    return True
 
 
-def scale_weights(edit: Edit, ports: Iterable[Port], factor: float, *, whole: bool = False) -> bool:
+def _scale_weights(edit: Edit, ports: Iterable[Port], factor: float, *, whole: bool = False) -> bool:
     """Multiply the weights that `ports` read; False where one is not an initializer.
 
     `whole` also refuses weights that have lost digits, having passed through float16's subnormal numbers.

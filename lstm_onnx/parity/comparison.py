@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ..errors import InputError
+from ..input_spec import InputSpec
 from ..runtime import Model
+from .diagnosis.causes import from_the_file
+from .diagnosis.search import Suspect, diagnose
 from .expected import Arrays, Expected
 from .mutants import Target
 from .replay import replay
@@ -38,20 +41,19 @@ class Comparison:
     """A case that was run: on which models, with what inputs, what PyTorch gives, and the result."""
 
     models: Models[Any]
-    case: Any
     expected: Expected
     result: CaseResult
 
 
-Planned: TypeAlias = tuple[Models[Any], Any, Expected]
-"""A comparison before the file has run: the models, the case, and what PyTorch gives for it."""
+Planned: TypeAlias = tuple[Models[Any], Expected]
+"""A comparison before the file has run: the models, and what PyTorch gives."""
 
 
 class Verification(ABC):
     """The verification of a file against the PyTorch module that it came from.
 
-    A bare nn.LSTM and any other module differ in how cases are drawn, how PyTorch is run, and how a difference is
-    diagnosed; the rest is here.
+    A bare nn.LSTM, any other module and a generating file differ in how cases are drawn, how PyTorch is run, and
+    which mistakes may explain a difference; the rest is here.
 
     Attributes:
         models: the file, and both runs of the module.
@@ -61,6 +63,8 @@ class Verification(ABC):
     """
 
     models: Models[Any]
+    specs: Sequence[InputSpec] = ()
+    """The inputs that are no states."""
     chaotic_note: str
     """How inconclusive cases were made up for."""
 
@@ -87,9 +91,43 @@ class Verification(ABC):
         """Further cases for mutants that the others do not reject, each with the file that they are for."""
         return iter(())
 
-    @abstractmethod
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs and the likely causes, as far as they can be determined."""
+        return diagnose(self)
+
+    @property
+    def to_diagnose(self) -> list[Comparison]:
+        """The comparisons in which a difference is looked for: of the file as it is."""
+        return [done for done in self.compared if done.models is self.models]
+
+    @property
+    def state_pairs(self) -> Mapping[str, str]:
+        """The states of PyTorch, and the outputs that update them."""
+        return self.model.states
+
+    def named_sizes(self, feeds: Arrays) -> dict[str, int]:
+        """The sizes of the named axes in a call."""
+        return {
+            dim: feeds[spec.name].shape[axis]
+            for spec in self.specs
+            if spec.name in feeds
+            for axis, dim in enumerate(spec.shape)
+            if isinstance(dim, str)
+        }
+
+    def located(self, done: Comparison, location: Location) -> Location:
+        """`location` with more of the place at which the file first differs, in a comparison of one run."""
+        del done
+        return location
+
+    def suspects(self, location: Location) -> Iterator[Suspect]:
+        """Recurrent modules with mistakes that may explain the difference."""
+        del location
+        return iter(())
+
+    def causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
+        """Causes that follow from the file's operators and from where they ran, in a comparison of one run."""
+        return from_the_file(done.models.file, done.expected)
 
     def explained(self, models: Models[Any], expected: Expected) -> Expected | None:  # noqa: ARG002 - of modules
         """A case that failed, with what a right file may give there; None where the file is wrong."""
@@ -105,13 +143,13 @@ class Verification(ABC):
             if isinstance(item, CaseResult):
                 yield item
                 continue
-            models, case, expected = item
+            models, expected = item
             result = replay(models.file, expected)
             if not (result.passed or result.inconclusive):
                 explained = self.explained(models, expected)
                 if explained is not None:
                     expected, result = explained, replay(models.file, explained)
-            self.compared.append(Comparison(models, case, expected, result))
+            self.compared.append(Comparison(models, expected, result))
             yield result
 
     @property

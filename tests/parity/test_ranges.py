@@ -274,7 +274,7 @@ def test_a_declared_range_is_kept(tagger: tuple[Tagger, Path]) -> None:
     declared = (InputSpec("tokens", ("batch", "time"), "int64", 0, 9),)
     done = ModuleVerification(lstm_onnx.load(path, provider="cpu", threads=1), module, inputs=declared)
     assert done.rows == {}
-    assert max(int(case.inputs["tokens"].max()) for case in done.cases) == 9
+    assert max(int(case.feeds["tokens"].max()) for case in done.cases) == 9
 
 
 class Lookups(nn.Module):

@@ -72,7 +72,7 @@ def test_a_state_that_is_given_alone_is_not_left_out(tmp_path: Path) -> None:
         model, module, data=[{"input": _draw(4, 2, SIZE), "c0": _draw(1, 2, 6)}]
     )
     (case,) = [case for case in verification.cases if case.kind == "data"]
-    h0, c0 = case.states
+    h0, c0 = case.feeds["h0"], case.feeds["c0"]
     np.testing.assert_array_equal(c0, _draw(1, 2, 6))
     np.testing.assert_array_equal(h0, np.zeros((1, 2, 6)))
     assert list(verification.results())[-1].passed

@@ -14,8 +14,8 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderError
 from lstm_onnx.parity import K, LSTMVerification, make_report
-from lstm_onnx.parity import cases as sweep
-from lstm_onnx.parity.cases import SHAPES
+from lstm_onnx.parity.cases import SHAPES, Case
+from lstm_onnx.parity.lstm.cases import lstm_cases
 from lstm_onnx.parity.verification import verify_all
 
 from .files import edit_file, lstm, mutate_file, verified
@@ -81,19 +81,19 @@ def test_lengths_are_swept_where_the_file_takes_them(tmp_path: Path) -> None:
     planned = LSTMVerification(model, module).cases
     assert [case.label for case in planned] == [case.label for case in report.cases if case.kind != "sweep"]
     for case in planned:
-        if case.lengths is not None:
-            time, batch = case.input.shape[:2]
-            assert case.lengths.shape == (batch,)
-            assert case.lengths.dtype == np.int32
-            assert 1 <= case.lengths.min() < time
-            assert case.lengths.max() <= time
+        if "lengths" in case.feeds:
+            lengths, (time, batch) = case.feeds["lengths"], case.feeds["input"].shape[:2]
+            assert lengths.shape == (batch,)
+            assert lengths.dtype == np.int32
+            assert 1 <= lengths.min() < time
+            assert lengths.max() <= time
 
 
 def test_the_sweep_has_several_sizes_of_both_axes_and_states_that_are_not_zero() -> None:
     assert len({batch for batch, _ in SHAPES}) > 2
     assert len({time for _, time in SHAPES}) > 2
-    drawn = sweep.lstm_cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
-    with_states = [case.states for case in drawn if case.states is not None]
+    drawn = lstm_cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
+    with_states = [(case.feeds["h0"], case.feeds["c0"]) for case in drawn if case.feeds.keys() & {"h0", "c0"}]
     assert 0 < len(with_states) < len(drawn)
     assert all(np.abs(state).min() > 0 for states in with_states for state in states)
 
@@ -336,7 +336,7 @@ def test_a_survivor_is_no_pass(tmp_path: Path) -> None:
     lstm_onnx.export(module, path)
     verification = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     verification.cases = [
-        sweep.Case("blind", np.ones((1, 1, 5), np.float32), None, None),
+        Case("blind", {"input": np.ones((1, 1, 5), np.float32)}),
     ]
     verification.sweeps = []
     report = make_report(verification, verification.results())

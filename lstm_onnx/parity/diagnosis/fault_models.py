@@ -6,9 +6,10 @@ So a cause is based on evidence, not on a guess.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,11 @@ from torch import nn
 
 from ...exporter.weights import StateDict
 from ...spec import LSTMSpec
-from ..cases import Case
 from ..expected import Arrays
-from ..lstm_reference import Outputs, run_torch
 
-Run = Callable[[nn.LSTM, Case], Outputs]
+Run = Callable[[Any, Arrays], Arrays]
+"""A module, run on a file's inputs; it gives the file's outputs."""
+Around = Callable[[Run], Run]
 _GATES = "ifgo"
 """PyTorch's order."""
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -28,16 +29,17 @@ _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 @dataclass(frozen=True)
 class FaultModel:
-    """A mistake: its name, its fix, and how to apply it to an nn.LSTM.
+    """A mistake: its name, its fix, and how to apply it to a module.
 
-    `weights` changes the parameters, by nn.LSTM's names; `around` changes how the LSTM is called: it wraps a run,
-    which may itself have faults, so that several can be combined.
+    `weights` changes the parameters, by nn.LSTM's names; `around` changes how the module is called, or one `layer` of
+    it: it wraps a run, which may itself have faults, so that several can be combined.
     """
 
     name: str
     fix: str
     weights: Callable[[StateDict], StateDict] = dict
-    around: Callable[[Run], Run] | None = None
+    around: Around | None = None
+    layer: int | None = None
 
 
 def fault_models(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[FaultModel]:
@@ -50,9 +52,7 @@ def fault_models(spec: LSTMSpec, layer: int | None, direction: int | None) -> It
         yield from weight_faults(spec, layer, None)
         yield from _state_faults(spec, layer)
         for one in _time_faults(spec):
-            if one.around is not None:
-                around = _in_layer(one.around, layer)
-                yield replace(one, name=f"{one.name} in layer {layer}", around=around)
+            yield replace(one, name=f"{one.name} in layer {layer}", layer=layer)
     if spec.num_directions > 1 and layer is not None and direction is not None:
         yield from weight_faults(spec, layer, direction)
 
@@ -138,20 +138,20 @@ def _state_faults(spec: LSTMSpec, layer: int | None) -> Iterator[FaultModel]:
     fix = "feed the operator's initial_h and initial_c from h0 and c0"
     for names in (("h0",), ("c0",), ("h0", "c0")):
         label = " and ".join(names)
-        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected, names)))
+        yield FaultModel(f"states ignored{where}: {label}", fix, around=changed_inputs(zeroed(names, affected)))
     if not spec.proj_size:
         fix = "the operator's inputs are initial_h and then initial_c"
-        start = _initial(_swapped(affected, "h0", "c0"))
+        start = changed_inputs(swapped("h0", "c0", affected))
         yield FaultModel(f"state order{where}: h0 and c0 exchanged", fix, around=start)
         fix = "Y_h is the operator's second output, Y_c its third"
-        end = _final(_swapped(affected, "hn", "cn"))
+        end = _final(swapped("hn", "cn", affected))
         yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=end)
 
 
 def _order_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
     fix = "states are by layer and then by direction, as in nn.LSTM"
     for label, order in _orders(spec):
-        for change, h, c in ((_initial, "h0", "c0"), (_final, "hn", "cn")):
+        for change, h, c in ((changed_inputs, "h0", "c0"), (_final, "hn", "cn")):
             for names in ((h, c), (h,), (c,)):
                 around = change(_permuted(order, names))
                 yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=around)
@@ -182,45 +182,57 @@ _MOST_STATES = 8
 
 
 Change = Callable[[Arrays], Arrays]
-"""Changes some of an LSTM's inputs, or of its outputs, by name."""
+"""What changes of a module's inputs, or of its outputs, by name."""
 
 
-def _zeroed(rows: np.ndarray, names: tuple[str, ...]) -> Change:
+def zeroed(names: Sequence[str], rows: np.ndarray | bool = True) -> Change:
+    """Zeros in place of those of `names` that are given, or in some of their rows."""
     return lambda arrays: {
-        **arrays,
-        **{name: np.where(rows, 0, arrays[name]).astype(arrays[name].dtype) for name in names},
+        name: np.where(rows, 0, arrays[name]).astype(arrays[name].dtype) for name in names if name in arrays
     }
 
 
-def _swapped(rows: np.ndarray, first: str, second: str) -> Change:
-    return lambda arrays: {
-        **arrays,
-        first: np.where(rows, arrays[second], arrays[first]),
-        second: np.where(rows, arrays[first], arrays[second]),
-    }
+def swapped(first: str, second: str, rows: np.ndarray | bool = True) -> Change:
+    """Two of one shape exchanged, or some of their rows."""
+
+    def change(arrays: Arrays) -> Arrays:
+        one, other = arrays.get(first), arrays.get(second)
+        if one is None or other is None or one.shape != other.shape:
+            return {}
+        return {first: np.where(rows, other, one), second: np.where(rows, one, other)}
+
+    return change
 
 
 def _permuted(order: np.ndarray, names: tuple[str, ...]) -> Change:
-    return lambda arrays: {**arrays, **{name: arrays[name][order] for name in names}}
+    return lambda arrays: {name: arrays[name][order] for name in names if name in arrays}
 
 
-def _initial(change: Change) -> Callable[[Run], Run]:
-    """Change the initial states, where there are any."""
-    return lambda run: (
-        lambda module, case: run(module, case if case.states is None else case.with_feeds(change(case.feeds())))
-    )
+def changed_inputs(change: Change) -> Around:
+    """Change some of the inputs."""
+    return lambda run: lambda module, feeds: run(module, {**feeds, **change(feeds)})
 
 
-def _final(change: Change) -> Callable[[Run], Run]:
-    """Change the outputs."""
-    return lambda run: lambda module, case: dict(change(run(module, case)))
+def _final(change: Change) -> Around:
+    """Change some of the outputs."""
+
+    def around(run: Run) -> Run:
+        def changed(module: Any, feeds: Arrays) -> Arrays:
+            outputs = run(module, feeds)
+            return {**outputs, **change(outputs)}
+
+        return changed
+
+    return around
 
 
 def _time_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
+    axis = 1 if spec.batch_first else 0
     fix = "the graph runs from the last step to the first; set the operator's direction"
-    yield FaultModel("direction: time runs backwards", fix, around=_backwards)
+    backwards, output = changed_inputs(_flipped("input", axis)), _final(_flipped("output", axis))
+    yield FaultModel("direction: time runs backwards", fix, around=lambda run: output(backwards(run)))
     fix = "the output runs from the last step to the first; leave it as the operator gives it"
-    yield FaultModel("direction: the output is reversed in time", fix, around=_reversed_output)
+    yield FaultModel("direction: the output is reversed in time", fix, around=output)
     fix = "feed the lengths to the operator's sequence_lens"
     yield FaultModel("lengths ignored", fix, around=_without_lengths)
     if spec.bidirectional:
@@ -228,53 +240,32 @@ def _time_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
         yield FaultModel("lengths ignored in the reverse direction", fix, around=_reversed_from_the_padding)
 
     fix = "lengths are int32 counts of steps, as pack_padded_sequence takes them"
-    yield FaultModel("lengths one too small", fix, around=_other_lengths(-1))
-    yield FaultModel("lengths one too large", fix, around=_other_lengths(1))
+    for label, by in (("small", -1), ("large", 1)):
+        yield FaultModel(f"lengths one too {label}", fix, around=changed_inputs(_other_lengths(axis, by)))
 
 
-def _time_axis(module: nn.LSTM) -> int:
-    return 1 if module.batch_first else 0
+def _flipped(name: str, axis: int) -> Change:
+    return lambda arrays: {name: np.flip(arrays[name], axis).copy()}
 
 
-def _backwards(run: Run) -> Run:
-    def changed(module: nn.LSTM, case: Case) -> Outputs:
-        axis = _time_axis(module)
-        outputs = run(module, replace(case, input=np.flip(case.input, axis).copy()))
-        return {**outputs, "output": np.flip(outputs["output"], axis).copy()}
+def _other_lengths(time_axis: int, by: int) -> Change:
+    def change(feeds: Arrays) -> Arrays:
+        shape = feeds["input"].shape
+        lengths = feeds.get("lengths", np.full(shape[1 - time_axis], shape[time_axis]))
+        return {"lengths": np.clip(lengths + by, 1, shape[time_axis]).astype(np.int32)}
 
-    return changed
-
-
-def _reversed_output(run: Run) -> Run:
-    def changed(module: nn.LSTM, case: Case) -> Outputs:
-        outputs = run(module, case)
-        return {**outputs, "output": np.flip(outputs["output"], _time_axis(module)).copy()}
-
-    return changed
-
-
-def _other_lengths(by: int) -> Callable[[Run], Run]:
-    def around(run: Run) -> Run:
-        def changed(module: nn.LSTM, case: Case) -> Outputs:
-            axis = _time_axis(module)
-            time, batch = case.input.shape[axis], case.input.shape[1 - axis]
-            lengths = np.full(batch, time) if case.lengths is None else case.lengths
-            return run(module, replace(case, lengths=np.clip(lengths + by, 1, time).astype(np.int32)))
-
-        return changed
-
-    return around
+    return change
 
 
 def _without_lengths(run: Run) -> Run:
-    return lambda module, case: run(module, replace(case, lengths=None))
+    return lambda module, feeds: run(module, {name: array for name, array in feeds.items() if name != "lengths"})
 
 
 def _reversed_from_the_padding(run: Run) -> Run:
     """The forward direction with lengths, the reverse one from the padded end, as for a single layer."""
 
-    def changed(module: nn.LSTM, case: Case) -> Outputs:
-        right, whole = run(module, case), run(module, replace(case, lengths=None))
+    def changed(module: nn.LSTM, feeds: Arrays) -> Arrays:
+        right, whole = run(module, feeds), _without_lengths(run)(module, feeds)
         half = right["output"].shape[-1] // 2
         output = right["output"].copy()
         output[..., half:] = whole["output"][..., half:]
@@ -311,34 +302,33 @@ def changed_parameters(module: nn.Module, right: StateDict, wrong: StateDict) ->
         write(right)
 
 
-def run_with(faults: tuple[FaultModel, ...]) -> Run:
-    """How an LSTM with these faults is called; its weights must have been changed already."""
-    run: Run = run_torch
+def run_with(faults: tuple[FaultModel, ...], run: Run) -> Run:
+    """How a module with these faults is run; its weights must have been changed already."""
+    if any(fault.layer is not None for fault in faults):
+        run = _by_layer(faults, run)
     for fault in faults:
-        run = run if fault.around is None else fault.around(run)
+        if fault.around is not None and fault.layer is None:
+            run = fault.around(run)
     return run
 
 
-def _in_layer(around: Callable[[Run], Run], wrong: int) -> Callable[[Run], Run]:
-    """The mistake in one layer: the layers run one by one, each as a separate LSTM."""
+def _by_layer(faults: tuple[FaultModel, ...], run: Run) -> Run:
+    """The layers one by one, each as a separate LSTM with the mistakes in it."""
 
-    def in_one(run: Run) -> Run:
-        def changed(module: nn.LSTM, case: Case) -> Outputs:
-            count = 2 if module.bidirectional else 1
-            x, finals = case.input, []
-            for layer in range(module.num_layers):
-                rows = slice(layer * count, (layer + 1) * count)
-                states = None if case.states is None else (case.states[0][rows], case.states[1][rows])
-                part = replace(case, input=x, states=states)
-                outputs = (around(run) if layer == wrong else run)(_layer_of(module, layer), part)
-                x = outputs["output"]
-                finals.append(outputs)
-            joined = {name: np.concatenate([out[name] for out in finals]) for name in ("hn", "cn")}
-            return {"output": x, **joined}
+    def changed(module: nn.LSTM, feeds: Arrays) -> Arrays:
+        count = 2 if module.bidirectional else 1
+        x, finals = feeds["input"], []
+        for layer in range(module.num_layers):
+            rows = slice(layer * count, (layer + 1) * count)
+            states = {name: feeds[name][rows] for name in ("h0", "c0") if name in feeds}
+            own = tuple(replace(fault, layer=None) for fault in faults if fault.layer == layer)
+            outputs = run_with(own, run)(_layer_of(module, layer), {**feeds, "input": x, **states})
+            x = outputs["output"]
+            finals.append(outputs)
+        joined = {name: np.concatenate([out[name] for out in finals]) for name in ("hn", "cn")}
+        return {"output": x, **joined}
 
-        return changed
-
-    return in_one
+    return changed
 
 
 def _layer_of(module: nn.LSTM, layer: int) -> nn.LSTM:

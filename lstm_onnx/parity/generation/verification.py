@@ -191,7 +191,7 @@ class GenerationVerification(Verification):
         exact = {GENERATED, COUNTS} if self.described.generation.choose != "value" else {COUNTS}
         least = {name: error for name, error in largest_relative_errors(usual).items() if name not in exact}
         for one in expected:
-            yield self.models, None, replace(one, least=least)
+            yield self.models, replace(one, least=least)
 
     def _wrong_constants(self) -> Iterator[CaseResult]:
         """A failing case for stop tokens that are not those that the file says, which few sequences would show."""

@@ -13,11 +13,12 @@ import numpy as np
 from torch import nn
 
 from ...spec import LSTMSpec
-from ..cases import Case, draw_case
+from ..cases import Case
 from ..comparison import Models
-from ..expected import Call, Expected, with_least_errors
-from ..lstm_reference import Outputs, run_torch
+from ..expected import Arrays, Call, Expected, with_least_errors
 from ..sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
+from .cases import draw_case
+from .reference import Outputs, run_torch
 
 _STEPS = 3
 """Time steps of the sweep over batch sizes."""
@@ -28,9 +29,9 @@ _LARGEST_BATCH = 1024
 _SHORT = 64
 
 
-def _run(models: Models[nn.LSTM], case: Case) -> tuple[Outputs, Outputs]:
+def _run(models: Models[nn.LSTM], feeds: Arrays) -> tuple[Outputs, Outputs]:
     """PyTorch's outputs in the native precision, and in float64."""
-    return run_torch(models.native, case), run_torch(models.float64, case)
+    return run_torch(models.native, feeds), run_torch(models.float64, feeds)
 
 
 def batch_sweep(
@@ -55,12 +56,12 @@ def batch_sweep(
     )
     steps = axes.within("time", _STEPS)
     case = draw_case(spec, np.random.default_rng([seed, 1]), max(sizes), steps, lengths=lengths)
-    native, reference = _run(models, case)
+    native, reference = _run(models, case.feeds)
     calls = []
     for size in sizes:
         feeds, own, float64 = (
             {name: _take(name, array, 0, size, spec) for name, array in arrays.items()}
-            for arrays in (case.feeds(), native, reference)
+            for arrays in (case.feeds, native, reference)
         )
         calls.append(Call(feeds, own, float64, f"batch {size}"))
     return replace(case, label=f"every batch of {spans(sizes)}, time {steps}", kind="sweep"), calls
@@ -76,12 +77,12 @@ def time_sweep(models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, seed: int
     batch = axes.within("batch", 1)
     longest = draw_case(spec, np.random.default_rng([seed, 2]), batch, max(sizes))
     calls = []
-    whole = _run(models, longest)
+    whole = _run(models, longest.feeds)
     axis = 1 if spec.batch_first else 0
     for group in _groups(sizes):
-        packed = _run(models, _as_one_batch(longest, group, spec))
+        packed = _run(models, _as_one_batch(longest.feeds, group, spec))
         for at, size in enumerate(group):
-            feeds = {**longest.feeds(), "input": longest.input.take(range(size), axis=axis)}
+            feeds = {**longest.feeds, "input": longest.feeds["input"].take(range(size), axis=axis)}
             outputs: list[Outputs] = []
             for part, one in zip(packed, whole, strict=True):
                 taken = {name: _take(name, array, at * batch, batch, spec) for name, array in part.items()}
@@ -116,12 +117,11 @@ def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
             yield group
 
 
-def _as_one_batch(case: Case, times: Sequence[int], spec: LSTMSpec) -> Case:
-    """The first steps of a case, once for each of `times`, as one batch of packed sequences."""
+def _as_one_batch(feeds: Arrays, times: Sequence[int], spec: LSTMSpec) -> Arrays:
+    """The first steps of a sequence, once for each of `times`, as one batch of packed sequences."""
     axis = 1 if spec.batch_first else 0
-    x = case.input.take(range(max(times)), axis=axis)
-    assert case.states is not None  # noqa: S101 - drawn with them
-    h, c = (np.tile(state, (1, len(times), 1)) for state in case.states)
-    batch = x.shape[1 - axis]
+    x = feeds["input"].take(range(max(times)), axis=axis)
     tiles = (len(times), 1, 1) if spec.batch_first else (1, len(times), 1)
-    return Case("", np.tile(x, tiles), (h, c), np.repeat(np.array(times, np.int32), batch))
+    states = {name: np.tile(feeds[name], (1, len(times), 1)) for name in ("h0", "c0")}
+    lengths = np.repeat(np.array(times, np.int32), x.shape[1 - axis])
+    return {"input": np.tile(x, tiles), **states, "lengths": lengths}

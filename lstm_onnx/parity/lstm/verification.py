@@ -15,21 +15,27 @@ import torch
 from torch import nn
 
 from ...errors import InputError, LSTMOnnxError
+from ...exporter.bare_lstm import STATES
 from ...exporter.sources.torch_lstm import module_of, spec_of, state_of
 from ...exporter.weights import StateDict
+from ...input_spec import InputSpec
 from ...onnxgraph.write import digest
 from ...runtime import Model
 from ...spec import LSTMSpec
 from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains
-from ..cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
-from ..comparison import Models, Planned, Verification, user_case
+from ..cases import SHAPES, Case
+from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
-from ..diagnosis.evidence import diagnose
+from ..diagnosis.causes import largest_error, tf32
+from ..diagnosis.fault_models import changed_parameters, fault_models, parameters_of, rounded
+from ..diagnosis.search import Suspect
 from ..expected import Call, Expected, farther, perturbed
-from ..lstm_reference import run_torch, windows
 from ..mutants import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
+from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases
+from .locate import locate
+from .reference import run_torch, windows
 from .sizes import batch_sweep, conclusive_calls, time_sweep
 
 LSTMModels = Models[nn.LSTM]
@@ -37,6 +43,11 @@ _NOT_EXTREME = (
     "extreme inputs and states were not compared: rounding errors grow without bound in a chaotic model, so no result "
     "could be judged"
 )
+
+
+def _specs_of(spec: LSTMSpec, *, lengths: bool) -> list[InputSpec]:
+    x = InputSpec("input", spec.sequence_shape("batch", "time", spec.input_size), spec.dtype)
+    return [x, *([InputSpec("lengths", ("batch",), "int32", 1, "time")] if lengths else [])]
 
 
 def models_of(model: Model, spec: LSTMSpec, state: StateDict) -> LSTMModels:
@@ -75,6 +86,7 @@ class LSTMVerification(Verification):
         self.models = models_of(model, self.spec, self.state)
         self.amplified_models = self._amplify()
         lengths = "lengths" in model.inputs
+        self.specs = _specs_of(self.spec, lengths=lengths)
         streams = bool(model.states) and not self.spec.bidirectional
         gains = input_gains(self.spec, self.state)
         self.cases = lstm_cases(self.spec, lengths=lengths, streams=streams, seed=seed, gains=gains, shapes=shapes)
@@ -93,6 +105,11 @@ class LSTMVerification(Verification):
             lambda: batch_sweep(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
             lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
         ]
+
+    @property
+    def state_pairs(self) -> Mapping[str, str]:
+        """Those of every nn.LSTM."""
+        return STATES
 
     @property
     def _folded(self) -> bool:
@@ -140,54 +157,77 @@ class LSTMVerification(Verification):
             case, calls = sweep()
             expected = conclusive_calls(expect_calls(self.models, self.spec, case, calls))
             if expected is not None:
-                yield self.models, case, expected
+                yield self.models, expected
         for case in self.amplified_cases:
             assert self.amplified_models is not None  # noqa: S101 - otherwise there are no such cases
             yield from self._with_windows(self.amplified_models[0], case)
 
     def _with_windows(self, models: LSTMModels, case: Case) -> Iterator[Planned | CaseResult]:
         before = len(self.compared)
-        for part, expected in expectations(models, self.spec, case):
-            yield models, part, expected
+        for expected in expectations(models, self.spec, case):
+            yield models, expected
         if len(self.compared) > before and self.compared[-1].result.inconclusive:
             problem = "PyTorch's own error is too large even for a single step, so this case cannot be judged"
             yield CaseResult(case.label, error=problem)
 
-    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
-        """Where the file first differs and the likely causes, as far as they can be determined."""
-        return diagnose(self.spec, self.compared)
+    @property
+    def to_diagnose(self) -> list[Comparison]:
+        """All comparisons: PyTorch has the amplified weights as well."""
+        return self.compared
+
+    def located(self, done: Comparison, location: Location) -> Location:
+        """`location` with step, layer, direction and gate."""
+        return locate(done.models, self.spec, done.expected.calls[0].feeds, location)
+
+    def suspects(self, location: Location) -> Iterator[Suspect]:
+        """The LSTM."""
+        direction = None if location.direction is None else int(location.direction == "reverse")
+        faults = fault_models(self.spec, location.layer, direction)
+        yield Suspect(faults, lambda models: models.float64, lambda _: run_torch)
+
+    def causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
+        """Also TF32, by a run of the LSTM with weights and inputs rounded to it."""
+        yield from super().causes_of_the_file(done)
+        if done.models.file.provider != "cuda":
+            return
+        feeds, module = done.expected.calls[0].feeds, done.models.float64
+        right = parameters_of(module)
+        # cuDNN's tensor cores round weights and inputs so.
+        with changed_parameters(module, right, {name: rounded(array, 10) for name, array in right.items()}):
+            simulated = run_torch(module, {**feeds, "input": rounded(feeds["input"], 10)})
+        errors = (largest_error(done.expected, outputs) for outputs in (done.models.file.run(feeds), simulated))
+        yield from tf32(self.spec.dtype, *errors)
 
 
-def expectations(models: LSTMModels, spec: LSTMSpec, case: Case) -> Iterator[tuple[Case, Expected]]:
+def expectations(models: LSTMModels, spec: LSTMSpec, case: Case) -> Iterator[Expected]:
     """What PyTorch gives for `case`; if that is inconclusive, then for its pairs of steps and for its single steps."""
     expected = _expect(models, spec, case)
     if case.kind == "values" and expected.inconclusive:
         return  # the result for extreme values depends on PyTorch's own rounding alone
-    yield case, expected
-    time = case.input.shape[1 if spec.batch_first else 0]
+    yield expected
+    time = case.feeds["input"].shape[1 if spec.batch_first else 0]
     for size in (2, 1):
         if expected.inconclusive and size < time:
-            part = replace(windows(models.float64, case, size), kind="steps")
+            part = windows(models.float64, case, size)
             if case.kind == "chunks" and size > 1:  # the second step starts from what the stream carries
                 part = replace(part, kind="chunks", chunkings=((1,) * size,))
             expected = _expect(models, spec, part)
-            yield part, expected
+            yield expected
 
 
 def _expect(models: LSTMModels, spec: LSTMSpec, case: Case) -> Expected:
-    native, reference = run_torch(models.native, case), run_torch(models.float64, case)
+    native, reference = run_torch(models.native, case.feeds), run_torch(models.float64, case.feeds)
     if case.kind == "values":
         for seed in range(ROUNDINGS):
-            moved = case.with_feeds(perturbed(case.feeds(), spec.dtype, seed))
-            native = farther(native, run_torch(models.float64, moved), reference)
-    return expect_calls(models, spec, case, [Call(case.feeds(), native, reference)])
+            moved = run_torch(models.float64, perturbed(case.feeds, spec.dtype, seed))
+            native = farther(native, moved, reference)
+    return expect_calls(models, spec, case, [Call(case.feeds, native, reference)])
 
 
 def expect_calls(models: LSTMModels, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
     """`case` as these calls, with the scales and axes of an nn.LSTM."""
-    scale = max(magnitude(call.reference["cn"]) for call in calls)
-    if case.states is not None:
-        scale = max(scale, magnitude(case.states[1]))
+    started = [magnitude(case.feeds["c0"])] if "c0" in case.feeds else []
+    scale = max([*started, *(magnitude(call.reference["cn"]) for call in calls)])
     time_axis = 1 if spec.batch_first else 0
     h_scale = _h_scale(models.float64)
     if case.kind == "values":
@@ -219,5 +259,5 @@ def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
     label, arrays = user_case(model, index, feeds)
     if "input" not in arrays:
         raise InputError(f"{label}: an nn.LSTM takes input, and {model.path} takes {', '.join(model.inputs)}")
-    states = (arrays["h0"], arrays["c0"]) if "h0" in feeds or "c0" in feeds else None
-    return Case(label, arrays["input"], states, arrays.get("lengths"), "data")
+    names = ["input", *(STATES if STATES.keys() & feeds.keys() else ()), *arrays.keys() & {"lengths"}]
+    return Case(label, {name: arrays[name] for name in names}, "data")

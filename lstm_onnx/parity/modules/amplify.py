@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from ...errors import LSTMOnnxError
-from ..amplify import scale_weights, weight_gain
+from ..amplify import scale_layers, weight_gain
 from ..criterion import magnitude
 from ..expected import Expected, largest_relative_errors
 from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
@@ -74,21 +74,27 @@ def amplified_target(
         least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
     if largest < least:
         return None
-    graph, found = _amplified_graph(verification, layers, verification.graph, folder)
+    edit = Edit(deepcopy(verification.graph), folder)
+    found: list[_Layer] = []
+    for operator in edit.layers:
+        layer = _layer_of(verification, layers, edit, operator)
+        if layer is None:
+            return None
+        found.append(layer)
+    amplified = [layer for layer in layers if layer in found]
     # A layer without an operator, such as a cell that was split into others, cannot be amplified in the file.
-    if found is None or (complete and len(found) < len(layers)):
+    if (complete and len(amplified) < len(layers)) or not scale_layers(edit, [layer.factors for layer in found]):
         return None
-    layers = found
     for other in others:
-        _scale_dense(verification, other, graph, folder)
-    layers += others
+        _scale_dense(verification, other, edit.model, folder)
     try:
-        amplified = opened(model, graph)
+        file = opened(model, edit.model)
     except LSTMOnnxError:
         return None
-    verification.amplify = lambda: _scaled(verification, layers)
-    with _scaled(verification, layers):
-        return Target(amplified, graph, _expected(verification, shapes))
+    scaled = [*amplified, *others]
+    verification.amplify = lambda: _scaled(verification, scaled)
+    with _scaled(verification, scaled):
+        return Target(file, edit.model, _expected(verification, shapes))
 
 
 def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
@@ -143,24 +149,13 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _amplified_graph(
-    verification: ModuleVerification, layers: list[_Layer], model: onnx.ModelProto, folder: str
-) -> tuple[onnx.ModelProto, list[_Layer] | None]:
-    """A copy of the graph with amplified weights, and the layers that were found.
-
-    None instead of them where an operator is none of the layers.
-    """
-    edit = Edit(deepcopy(model), folder)
-    changed: list[_Layer] = []
-    for operator in edit.layers:
-        layer = next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
-        if layer is None or any(edit.fold(operator)):
-            return edit.model, None
-        changed.append(layer)
-        ports = zip(_KINDS, (operator.W, operator.R, (*operator.B, *operator.Rb), operator.W_hr), strict=True)
-        if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
-            return edit.model, None
-    return edit.model, [layer for layer in layers if layer in changed]
+def _layer_of(
+    verification: ModuleVerification, layers: Sequence[_Layer], edit: Edit, operator: RecurrentLayer
+) -> _Layer | None:
+    """The layer whose weights an operator has; None for a fold, whose weights are no layer's own."""
+    if any(edit.fold(operator)):
+        return None
+    return next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
 
 
 def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:

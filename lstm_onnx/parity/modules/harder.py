@@ -96,8 +96,7 @@ def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, in
         drawn = verification.case(rng, batch, time)
         cases.append(replace(drawn, label=f"{drawn.label}, once more"))
         if verification.unbounded_inputs:
-            louder = verification.multiplied(drawn.inputs, _LOUDER)
-            cases.append(replace(drawn, label=f"{drawn.label}, louder", inputs=louder))
+            cases.append(drawn.multiplied("louder", dict.fromkeys(verification.unbounded_inputs, _LOUDER)))
     expected = [found for found in map(verification.expect, cases) if found is not None and not found.inconclusive]
     least = largest_relative_errors(expected)
     return [replace(found, least=least) for found in expected]

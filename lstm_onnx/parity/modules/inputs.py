@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,21 +20,6 @@ from ..own_states import file_only
 
 BATCH, TIME = 2, 3
 """Sizes that distinguish the axes of batch and of time."""
-
-
-@dataclass(frozen=True)
-class ModuleCase:
-    """One comparison's inputs and states by name; states that are left out start as the file starts them."""
-
-    label: str
-    inputs: dict[str, np.ndarray]
-    states: dict[str, np.ndarray]
-    kind: str = "whole"
-
-    @property
-    def feeds(self) -> dict[str, np.ndarray]:
-        """Inputs and states by name."""
-        return {**self.inputs, **self.states}
 
 
 def find_arguments(

@@ -15,11 +15,12 @@ import onnx
 from onnx import numpy_helper
 
 from ...input_spec import sizes_of
+from ..cases import Case
 from ..expected import Call, Expected, with_least_errors
 from ..mutants import folder_of, read_graph
 from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
 from .embeddings import Rows
-from .inputs import BATCH, TIME, ModuleCase
+from .inputs import BATCH, TIME
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -63,20 +64,19 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
         large = base
         if batch_axis is not None:
             large = {**base, batch_axis: verification.axes.within(batch_axis, min(-(-len(tokens) // each), 256))}
-        size = verification.case_at(rng, large).inputs[name].size
+        size = verification.case_at(rng, large).feeds[name].size
         cases = []
         for part in chunks_of(tokens, size):
             case = verification.case_at(rng, large)
-            array = part.reshape(case.inputs[name].shape).astype(case.inputs[name].dtype)
-            label = f"{name} {part.min()} to {part.max()}"
-            cases.append((label, replace(case, inputs={**case.inputs, name: array})))
+            array = part.reshape(case.feeds[name].shape).astype(case.feeds[name].dtype)
+            cases.append((f"{name} {part.min()} to {part.max()}", case.changed("", {name: array})))
         swept = _sweep(verification, cases, steps)
         if swept is not None:
             yield replace(swept, label=f"every {name} of {rows.low} to {rows.high}")
 
 
 def _sweep(
-    verification: ModuleVerification, cases: Sequence[tuple[str, ModuleCase]], steps: Mapping[str, int]
+    verification: ModuleVerification, cases: Sequence[tuple[str, Case]], steps: Mapping[str, int]
 ) -> Expected | None:
     """Several cases as one, without those at which the module does not run or that are inconclusive."""
     calls: list[Call] = []

@@ -13,9 +13,9 @@ from ...errors import ConfigError, ExportError, InputError
 from ...input_spec import InputSpec, draw, sizes_of
 from ...runtime import Model
 from ...symbolic_dims import names_in
-from ..cases import compositions
+from ..cases import Case, compositions
 from ..expected import Call, Expected
-from .inputs import BATCH, TIME, ModuleCase
+from .inputs import BATCH, TIME
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -141,7 +141,7 @@ def _expect_stream(
     verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
-    return verification.expect(ModuleCase(label, dict(inputs), {**_argument_states(verification, inputs), **states}))
+    return verification.expect(Case(label, {**inputs, **_argument_states(verification, inputs), **states}))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
@@ -174,7 +174,7 @@ def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.n
 
 def _sequences(
     verification: ModuleVerification,
-) -> Iterator[tuple[str, list[ModuleCase], dict[str, np.ndarray]]]:
+) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
     """Calls to make in turn, each from the states of the one before; equal ones also as streams of a pool.
 
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
@@ -185,8 +185,8 @@ def _sequences(
         cases = []
         for size in sizes:
             case = verification.case(rng, batch, size, states=False)
-            inputs = {name: array for name, array in case.inputs.items() if name not in verification.model.states}
-            cases.append(replace(case, inputs=inputs, kind="chunks"))
+            inputs = {name: array for name, array in case.feeds.items() if name not in verification.model.states}
+            cases.append(replace(case, feeds=inputs, kind="chunks"))
         label = f"batch {batch}, chunks of {'+'.join(str(size + verification.extra_steps) for size in sizes)}"
         if not explicit:
             yield label, cases, {}
@@ -195,7 +195,7 @@ def _sequences(
 
 
 def _carried_cases(
-    verification: ModuleVerification, label: str, cases: Sequence[ModuleCase], states: Mapping[str, np.ndarray]
+    verification: ModuleVerification, label: str, cases: Sequence[Case], states: Mapping[str, np.ndarray]
 ) -> Iterator[Expected]:
     """Several calls in turn, from `states` or else from those that the file starts from.
 
@@ -203,7 +203,7 @@ def _carried_cases(
     float64 states.
     """
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
-    float64_states = _argument_states(verification, cases[0].inputs) | dict(states)
+    float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
     native_states = dict(float64_states)
     # States in attributes continue as in the module, whatever the file's metadata says.
     pairs = {**verification.metadata.states, **float64_run.states}
@@ -213,12 +213,12 @@ def _carried_cases(
     try:
         for case in cases:
             cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
-            reference = float64_run({**case.inputs, **float64_states})
+            reference = float64_run({**case.feeds, **float64_states})
             cell = max(cell, float64_run.largest_cell)
-            native = native_run({**case.inputs, **native_states})
-            exact = {**case.inputs, **cast}
+            native = native_run({**case.feeds, **native_states})
+            exact = {**case.feeds, **cast}
             steps.append(Call(exact, native_run(exact), float64_run(exact)))
-            calls.append(Call({**case.inputs, **({} if calls else states)}, native, reference))
+            calls.append(Call({**case.feeds, **({} if calls else states)}, native, reference))
             if unknown := [after for after in pairs.values() if after not in reference]:
                 raise ConfigError(
                     f"the module does not give the file's state {', '.join(unknown)}, so its chunks cannot be "
@@ -235,7 +235,7 @@ def _carried_cases(
     yield chunks
     if chunks.inconclusive:
         yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
-    inputs = cases[0].inputs
-    equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in inputs.items())
+    inputs = cases[0].feeds
+    equal = all(case.feeds[name].shape == array.shape for case in cases for name, array in inputs.items())
     if equal and not states and {*inputs, *reference} <= axes.keys() and chunks.batch > 1:
         yield replace(chunks, label=f"{label}, in a pool", kind="pool")

@@ -23,19 +23,20 @@ from ...input_spec import InputSpec, axes, draw, longest_first, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
 from ..amplify import input_gains
-from ..cases import SHAPES, value_changes
-from ..comparison import Models, Planned, Verification, user_case
+from ..cases import SHAPES, Case, value_cases
+from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
-from ..diagnosis.modules import diagnose_module
-from ..expected import Arrays, Call, Expected, farther, largest_relative_errors, perturbed
+from ..diagnosis.search import Suspect
+from ..expected import Call, Expected, farther, largest_relative_errors, perturbed
 from ..mutants import Target, read_graph
 from ..own_states import file_only, with_own_states
-from ..report import CaseResult, Cause, Location
+from ..report import CaseResult, Location
 from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
+from .diagnosis import suspects, with_first_wrong_layer
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
-from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .inputs import BATCH, TIME, find_arguments, require_same_inputs, with_zero_and_one
 from .jumps import with_jumps
 from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, sweeps
@@ -96,7 +97,7 @@ class ModuleVerification(Verification):
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
             arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
-            self.cases.insert(0, ModuleCase("the example", arrays, {}))
+            self.cases.insert(0, Case("the example", arrays))
         self.note_digest(parameter_digest(own))
 
     def _with_zero_and_one(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
@@ -136,7 +137,7 @@ class ModuleVerification(Verification):
         self.rows = found
         return opened
 
-    def _draw_cases(self) -> Iterator[ModuleCase]:
+    def _draw_cases(self) -> Iterator[Case]:
         rng = np.random.default_rng(self.seed)
         open_axes = axes(self.specs)
         shapes = SHAPES if open_axes else SHAPES[:1]
@@ -151,55 +152,37 @@ class ModuleVerification(Verification):
         lengths = [spec.name for spec in self.specs if isinstance(spec.high, str)]
         if lengths and open_axes:
             case = self.case(rng, 3, 7)
-            cut = {name: np.maximum(array - 1, 1) for name, array in case.inputs.items() if name in lengths}
-            yield replace(case, label=f"{case.label}, none of full length", inputs={**case.inputs, **cut})
+            yield case.changed("none of full length", {name: np.maximum(case.feeds[name] - 1, 1) for name in lengths})
         sites = [site for site in self.models.float64.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
         gain = max((input_gains(site.spec, site.weights).input for site in sites), default=1.0)  # type: ignore[arg-type]
         if gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
-            case = self.case(rng, 3, 7)
-            yield replace(case, label=f"{case.label}, amplified", inputs=self.multiplied(case.inputs, gain))
-        yield from self._value_cases(rng, gain)
+            yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, gain))
+        case = self.case(rng, 3, 4)
+        states = [*(case.feeds.keys() - {spec.name for spec in self.specs}), *self.metadata.states]
+        yield from value_cases(case, self.specs, states, gain, self.dtype)
 
     @property
     def unbounded_inputs(self) -> list[str]:
         """The floating-point inputs without a range."""
         return [spec.name for spec in self.specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
 
-    def multiplied(self, inputs: Arrays, factor: float) -> dict[str, np.ndarray]:
-        """Inputs of which those without a range are multiplied."""
-        changed = {name: (inputs[name] * factor).astype(inputs[name].dtype) for name in self.unbounded_inputs}
-        return {**inputs, **changed}
-
-    def _value_cases(self, rng: np.random.Generator, gain: float) -> Iterator[ModuleCase]:
-        """Zero, one-signed and large values, and the ends of ranges."""
-        case = self.case(rng, 3, 4)
-        states = [*case.states, *self.metadata.states]
-        for label, changed in value_changes(self.specs, states, case.feeds, gain, self.dtype):
-            feeds = {**case.feeds, **changed}
-            inputs, carried = ({name: feeds[name] for name in part} for part in (case.inputs, case.states))
-            yield ModuleCase(f"{case.label}, {label}", inputs, carried, "values")
-
-    def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
+    def _data_case(self, index: int, feeds: Mapping[str, Any]) -> Case:
         """The user's own inputs."""
         label, arrays = user_case(self.model, index, feeds)
         # Without caches, which PyTorch does not have.
-        names = [name for name in feeds if name not in file_only(self.model.metadata)]
-        arguments = self.models.native.arguments
-        inputs = {name: arrays[name] for name in names if name in arguments}
-        states = {name: arrays[name] for name in names if name not in arguments}
-        return ModuleCase(label, inputs, states, "data")
+        return Case(label, {name: arrays[name] for name in feeds if name not in file_only(self.model.metadata)}, "data")
 
-    def case(self, rng: np.random.Generator, batch: int, time: int, *, states: bool = True) -> ModuleCase:
+    def case(self, rng: np.random.Generator, batch: int, time: int, *, states: bool = True) -> Case:
         """Random inputs, and random states where the file has some; see `sizes`."""
         return self.case_at(rng, self.sizes(batch, time), states=states)
 
-    def case_at(self, rng: np.random.Generator, sizes: Mapping[str, int], *, states: bool = True) -> ModuleCase:
+    def case_at(self, rng: np.random.Generator, sizes: Mapping[str, int], *, states: bool = True) -> Case:
         """The same at these sizes of the axes."""
         inputs = draw(self.specs, sizes, rng)
         label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
         if self.metadata.states:
             label += ", states" if states else ", no states"
-        return ModuleCase(label, inputs, self.draw_states(sizes, rng, without=inputs) if states else {})
+        return Case(label, {**inputs, **(self.draw_states(sizes, rng, without=inputs) if states else {})})
 
     def draw_states(
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
@@ -218,11 +201,11 @@ class ModuleVerification(Verification):
 
     def _comparisons(self) -> Iterator[Planned | CaseResult]:
         for expected in self._expectations:
-            yield self.models, None, expected
+            yield self.models, expected
         if self.amplified is not None:
             models = replace(self.models, file=self.amplified.model)
             for expected in self.amplified.expected:
-                yield models, None, expected
+                yield models, expected
 
     @functools.cached_property
     def amplified(self) -> Target | None:
@@ -254,9 +237,18 @@ class ModuleVerification(Verification):
         """Further cases for mutants that the others do not reject."""
         return harder_targets(self)
 
-    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
-        """Where the file first differs and the likely causes, as far as they can be determined."""
-        return diagnose_module(self)
+    @property
+    def state_pairs(self) -> Mapping[str, str]:
+        """The states that the module keeps in attributes, whatever the file says of them."""
+        return self.models.float64.states
+
+    def located(self, done: Comparison, location: Location) -> Location:
+        """`location` with the module, layer and direction."""
+        return with_first_wrong_layer(self, done, location)
+
+    def suspects(self, location: Location) -> Iterator[Suspect]:
+        """The LSTMs."""
+        return suspects(self, location)
 
     @functools.cached_property
     def _expectations(self) -> list[Expected]:
@@ -278,7 +270,7 @@ class ModuleVerification(Verification):
         least = largest_relative_errors(usual)
         return [replace(expected, least=least) for expected in found]
 
-    def expect(self, case: ModuleCase) -> Expected | None:
+    def expect(self, case: Case) -> Expected | None:
         """What PyTorch gives; None where the module itself does not run, such as on fewer steps than its kernel."""
         native_run, float64_run = self.models.native, self.models.float64
         try:
@@ -296,13 +288,14 @@ class ModuleVerification(Verification):
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
             return None
+        states = [array for name, array in case.feeds.items() if name not in native_run.arguments]
         # A float64 module is itself the reference.
         dtypes = (float64_run if self.dtype == "float64" else native_run).dtypes
         return Expected(
             case.label,
             (Call(case.feeds, native, reference),),
             self.dtype,
-            max(float64_run.largest_cell, *(magnitude(state) for state in case.states.values()), 0.0),
+            max(float64_run.largest_cell, *(magnitude(state) for state in states), 0.0),
             case.kind,
             time_axes=self.axes_of_size(TIME),
             batch_axes=self.axes_of_size(BATCH),
@@ -319,15 +312,15 @@ class ModuleVerification(Verification):
                 found[name] = matching[0]
         return found
 
-    def _reference(self, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
+    def _reference(self, case: Case) -> tuple[dict[str, np.ndarray], Case]:
         """The float64 outputs; the longest sequences are first where the module (enforce_sorted) does not run else."""
         try:
             return self.models.float64(case.feeds), case
         except ExportError:
             if case.kind == "data":
                 raise
-            for inputs in longest_first(self.specs, case.inputs):
-                ordered = replace(case, inputs=inputs)
+            for feeds in longest_first(self.specs, case.feeds):
+                ordered = replace(case, feeds=feeds)
                 with contextlib.suppress(ExportError):
                     return self.models.float64(ordered.feeds), ordered
             raise

@@ -10,9 +10,10 @@ import torch
 
 from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.sources.torch_lstm import module_of, spec_of, state_of
-from lstm_onnx.parity.cases import Case, lstm_cases
+from lstm_onnx.parity.cases import Case
 from lstm_onnx.parity.diagnosis.fault_models import FaultModel, fault_models, rounded, run_with
-from lstm_onnx.parity.lstm_reference import run_torch
+from lstm_onnx.parity.lstm.cases import lstm_cases
+from lstm_onnx.parity.lstm.reference import run_torch
 
 from ..files import lstm
 
@@ -35,7 +36,7 @@ def _module(spec: LSTMSpec) -> torch.nn.LSTM:
 
 def _made(module: torch.nn.LSTM, spec: LSTMSpec, one: FaultModel, case: Case) -> dict[str, np.ndarray]:
     changed = module_of(spec, dict(one.weights(state_of(module, spec))))
-    return run_with((one,))(changed, case)
+    return dict(run_with((one,), run_torch)(changed, case.feeds))
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -46,8 +47,9 @@ def test_every_mistake_is_one_and_no_two_are_the_same(name: str) -> None:
     names = [one.name for one in found]
     assert len(set(names)) == len(names)
     short = _case(spec)
-    case = replace(short, lengths=np.array([3, 5, 6], np.int32))  # none whole, so that one more is another
-    right = run_torch(module, case)
+    # None whole, so that one more is another.
+    case = replace(short, feeds={**short.feeds, "lengths": np.array([3, 5, 6], np.int32)})
+    right = run_torch(module, case.feeds)
     seen = {"right": b"".join(right[key].tobytes() for key in sorted(right))}
     for one in found:
         outputs = _made(module, spec, one, case)
@@ -79,12 +81,10 @@ def test_the_catalogue_has_what_fits_the_sizes() -> None:
 def test_layers_that_are_run_one_by_one_give_what_all_of_them_do(name: str) -> None:
     spec = SPECS[name]
     module = _module(spec)
-    from lstm_onnx.parity.diagnosis import fault_models as catalogue
-
-    by_layers = catalogue._in_layer(lambda run: run, 0)(run_torch)
+    by_layers = run_with((FaultModel("none", "", around=lambda run: run, layer=0),), run_torch)
     for start in ("batch 3, time 7, states, lengths", "batch 1, time 7, no states", "batch 3, time 1, states"):
         case = _case(spec, start)
-        whole, parts = run_torch(module, case), by_layers(module, case)
+        whole, parts = run_torch(module, case.feeds), by_layers(module, case.feeds)
         for key in whole:
             np.testing.assert_allclose(parts[key], whole[key], atol=1e-14)
 
@@ -92,7 +92,7 @@ def test_layers_that_are_run_one_by_one_give_what_all_of_them_do(name: str) -> N
 def test_a_mistake_of_one_layer_is_no_mistake_of_the_others() -> None:
     spec = SPECS["stacked"]
     module, case = _module(spec), _case(spec)
-    right = run_torch(module, case)
+    right = run_torch(module, case.feeds)
     one = next(h for h in fault_models(spec, 1, None) if h.name == "lengths ignored in layer 1")
     wrong = _made(module, spec, one, case)
     np.testing.assert_allclose(wrong["hn"][:2], right["hn"][:2], atol=1e-14)
@@ -105,3 +105,21 @@ def test_rounding_is_that_of_the_format(bits: int, dtype: torch.dtype) -> None:
     values = np.concatenate([values, [0.0, 1.0, 1 + 2.0 ** -(bits + 1), 1 + 3 * 2.0 ** -(bits + 1)]])
     expected = torch.from_numpy(values).float().to(dtype).double().numpy()
     np.testing.assert_allclose(rounded(values, bits), expected, atol=2.0**-24)
+
+
+def test_mistakes_of_single_layers_are_combined_with_others() -> None:
+    spec = SPECS["stacked"]
+    module, case = _module(spec), _case(spec, "batch 3, time 7, states")
+    found = {one.name: one for layer in (0, 1) for one in fault_models(spec, layer, None)}
+    states, lengths = found["state order: h0 and c0 exchanged"], found["lengths one too small in layer 1"]
+    exchanged = {**case.feeds, "h0": case.feeds["c0"], "c0": case.feeds["h0"]}
+    wanted = run_with((lengths,), run_torch)(module, exchanged)
+    for pair in ((states, lengths), (lengths, states)):
+        for name, array in run_with(pair, run_torch)(module, case.feeds).items():
+            np.testing.assert_array_equal(array, wanted[name])
+    # Where each layer runs backwards, all of them do.
+    each = tuple(found[f"direction: time runs backwards in layer {layer}"] for layer in (0, 1))
+    whole = run_with((found["direction: time runs backwards"],), run_torch)(module, case.feeds)
+    for name, array in run_with(each, run_torch)(module, case.feeds).items():
+        np.testing.assert_allclose(array, whole[name], atol=1e-14)
+        assert np.abs(array - run_torch(module, case.feeds)[name]).max() > 1e-3

@@ -14,9 +14,9 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx import ParityReport
 from lstm_onnx.parity import K, LSTMVerification, make_report
-from lstm_onnx.parity import cases as sweep
-from lstm_onnx.parity import lstm_reference as reference
 from lstm_onnx.parity.cases import SHAPES
+from lstm_onnx.parity.lstm import reference
+from lstm_onnx.parity.lstm.cases import lstm_cases
 from lstm_onnx.parity.lstm.verification import expectations
 from lstm_onnx.parity.replay import replay
 
@@ -91,9 +91,9 @@ def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -
 def test_single_steps_are_those_of_the_whole_run(batch_first: bool) -> None:
     module = lstm(batch_first=batch_first, num_layers=2).double().eval()
     spec = lstm_onnx.LSTMSpec(5, 8, num_layers=2, batch_first=batch_first, dtype="float64")
-    case = next(case for case in sweep.lstm_cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
-    whole = reference.run_torch(module, case)
-    steps = reference.run_torch(module, reference.windows(module, case, 1))
+    case = next(case for case in lstm_cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
+    whole = reference.run_torch(module, case.feeds)
+    steps = reference.run_torch(module, reference.windows(module, case, 1).feeds)
     output = whole["output"].swapaxes(0, 1) if batch_first else whole["output"]
     each = steps["output"].swapaxes(0, 1) if batch_first else steps["output"]
     assert each.shape == (1, 21, 8)
@@ -128,14 +128,10 @@ def test_a_chaotic_model_that_reads_time_backwards_fails(tmp_path: Path) -> None
 def test_windows_keep_lengths_and_drop_what_lies_past_them() -> None:
     module = lstm().double().eval()
     spec = lstm_onnx.LSTMSpec(5, 8, dtype="float64")
-    case = next(
-        case for case in sweep.lstm_cases(spec, lengths=True) if case.label.startswith("batch 3, time 7, states, le")
-    )
-    assert case.lengths is not None
+    case = next(case for case in lstm_cases(spec, lengths=True) if case.label.startswith("batch 3, time 7, states, le"))
     made = reference.windows(module, case, 2)
-    assert made.lengths is not None
-    assert made.input.shape == (2, sum(min(int(n), 6) for n in case.lengths), 5)
-    assert set(made.lengths.tolist()) == {1, 2}
+    assert made.feeds["input"].shape == (2, sum(min(int(n), 6) for n in case.feeds["lengths"]), 5)
+    assert set(made.feeds["lengths"].tolist()) == {1, 2}
 
 
 def test_nothing_conclusive_at_all_fails_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +150,7 @@ def test_a_chaotic_stream_is_judged_by_pairs_of_its_steps(tmp_path: Path) -> Non
     verification = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module, shapes=(_CHAOTIC,))
     whole = verification.cases[0]
     case = replace(whole, kind="chunks", chunkings=((1,) * _CHAOTIC[1],))
-    (_, long), (_, pairs) = expectations(verification.models, verification.spec, case)
+    long, pairs = expectations(verification.models, verification.spec, case)
     assert long.inconclusive
     assert (pairs.kind, pairs.chunkings, pairs.inconclusive) == ("chunks", ((1, 1),), False)
     assert replay(verification.models.file, pairs).passed

@@ -99,9 +99,9 @@ def test_what_is_drawn_follows_from_the_seed(tagger: Made) -> None:
     module, path = tagger
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     one, same, other = (ModuleVerification(model, module, seed=seed).cases for seed in (0, 0, 1))
-    assert all(np.array_equal(a.inputs["tokens"], b.inputs["tokens"]) for a, b in zip(one, same, strict=True))
-    assert not all(np.array_equal(a.inputs["tokens"], b.inputs["tokens"]) for a, b in zip(one, other, strict=True))
-    assert {int(case.inputs["lengths"].max()) for case in one if "none" not in case.label and case.kind == "whole"} == {
+    assert all(np.array_equal(a.feeds["tokens"], b.feeds["tokens"]) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(a.feeds["tokens"], b.feeds["tokens"]) for a, b in zip(one, other, strict=True))
+    assert {int(case.feeds["lengths"].max()) for case in one if "none" not in case.label and case.kind == "whole"} == {
         1,
         2,
         7,
@@ -274,7 +274,7 @@ def test_a_number_without_axes_stays_what_it_was(tmp_path: Path) -> None:
     lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes)
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     done = ModuleVerification(model, module)
-    assert {int(case.inputs["rate"]) for case in done.cases} == {1}
+    assert {int(case.feeds["rate"]) for case in done.cases} == {1}
     assert all(result.passed for result in done.results())
 
 
@@ -319,7 +319,7 @@ def test_the_longest_of_the_least_lengths_fills_the_time(tagger: Made) -> None:
     module, path = tagger
     done = ModuleVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     (case,) = [case for case in done.cases if ", least of " in case.label]
-    assert case.inputs["lengths"].tolist() == [case.inputs["tokens"].shape[1], 1, 1]
+    assert case.feeds["lengths"].tolist() == [case.feeds["tokens"].shape[1], 1, 1]
 
 
 class Counted(nn.Module):

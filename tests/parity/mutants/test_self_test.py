@@ -77,9 +77,9 @@ def _ones(batch: int, time: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("case", "seen", "unseen"),
     [
-        (Case("one step", _ones(3, 1), None, None), "gates i and o exchanged", "run backwards"),
-        (Case("no states", _ones(3, 7), None, None), "run backwards", "initial c ignored"),
-        (Case("one size", _ones(3, 7), None, None), "R transposed", "batch baked in"),
+        (Case("one step", {"input": _ones(3, 1)}), "gates i and o exchanged", "run backwards"),
+        (Case("no states", {"input": _ones(3, 7)}), "run backwards", "initial c ignored"),
+        (Case("one size", {"input": _ones(3, 7)}), "R transposed", "batch baked in"),
     ],
 )
 def test_what_a_blind_comparison_does_not_see_is_said(case: Case, seen: str, unseen: str, tmp_path: Path) -> None:

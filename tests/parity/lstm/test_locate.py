@@ -11,8 +11,8 @@ import pytest
 import lstm_onnx
 from lstm_onnx.parity import CaseResult, Location, LSTMVerification
 from lstm_onnx.parity.criterion import compare
-from lstm_onnx.parity.diagnosis.locate import locate
 from lstm_onnx.parity.expected import Call, Expected, first_difference
+from lstm_onnx.parity.lstm.locate import locate
 
 from ..files import edit_file, lstm, mutate_file
 
@@ -69,8 +69,8 @@ def test_gates_are_told_by_two_values_of_c(name: str, gate: str, batch_first: bo
     done = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     results = list(done.results())
     wrong = done.compared[4]
-    place = Location(wrong.case.label, "output")
-    found = locate(done.models, done.spec, wrong.case, place)
+    place = Location(wrong.expected.label, "output")
+    found = locate(done.models, done.spec, wrong.expected.calls[0].feeds, place)
     assert not results[4].passed
     assert (found.step, found.layer, found.direction, found.gate) == (0, 0, None, gate)
 
@@ -89,11 +89,12 @@ def test_a_fault_that_begins_later_is_placed_at_its_step(tmp_path: Path) -> None
     edit_file(path, clip)
     done = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     case = done.cases[4]
-    assert case.input.shape[0] == 7
-    np.clip(case.input, None, 1.4, out=case.input)
-    case.input[3, 1, 0] = 3.0
+    x = case.feeds["input"]
+    assert x.shape[0] == 7
+    np.clip(x, None, 1.4, out=x)
+    x[3, 1, 0] = 3.0
     place = Location(case.label, "output")
-    found = locate(done.models, done.spec, case, place)
+    found = locate(done.models, done.spec, case.feeds, place)
     assert (found.step, found.layer) == (3, 0)
 
 
@@ -102,4 +103,4 @@ def test_a_right_file_keeps_the_place_that_it_was_given(tmp_path: Path) -> None:
     lstm_onnx.export(module, path)
     done = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     place = Location("somewhere", "output", step=5)
-    assert locate(done.models, done.spec, done.cases[4], place) == place
+    assert locate(done.models, done.spec, done.cases[4].feeds, place) == place

@@ -23,6 +23,7 @@ from lstm_onnx.parity.diagnosis.fault_models import (
     rounded,
     run_with,
 )
+from lstm_onnx.parity.lstm.reference import run_torch
 from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified
@@ -234,7 +235,7 @@ def test_steps_of_the_first_difference_are_where_it_begins(tmp_path: Path) -> No
     verification = LSTMVerification(model, module)
     report = make_report(verification, verification.results(), mutants="none")
     case = next(case for case in verification.cases if case.label == report.location.case)
-    assert report.location.step == int(case.lengths.min())
+    assert report.location.step == int(case.feeds["lengths"].min())
 
 
 @pytest.fixture
@@ -350,11 +351,11 @@ def test_what_was_tried_is_put_back(tmp_path: Path) -> None:
     verification = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     list(verification.results())
     own, done = verification.models.float64, verification.compared[4]
-    right = parameters_of(own)
+    right, feeds = parameters_of(own), done.expected.calls[0].feeds
     for one in fault_models(verification.spec, 0, None):
         with changed_parameters(own, right, one.weights(right)):
-            run_with((one,))(own, done.case)
+            run_with((one,), run_torch)(own, feeds)
     for name, array in parameters_of(own).items():
         np.testing.assert_array_equal(array, verification.state[name].astype(np.float64))
-    for name, array in run_with(())(own, done.case).items():
+    for name, array in run_with((), run_torch)(own, feeds).items():
         np.testing.assert_array_equal(array, done.expected.calls[0].reference[name])

@@ -15,11 +15,11 @@ from torch import nn
 
 from ...errors import InputError, RunError
 from ...spec import LSTMSpec
-from ..cases import Case
 from ..criterion import compare
-from ..lstm_reference import Outputs, run_torch, states_after
+from ..expected import Arrays
 from ..report import Location
 from ..tolerances import EPSILON, LEAST_TANH, K
+from .reference import Outputs, run_torch, states_after
 
 if TYPE_CHECKING:
     from ..comparison import Models
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _DIRECTIONS = ("forward", "reverse")
 
 
-def locate(models: Models[nn.LSTM], spec: LSTMSpec, case: Case, location: Location) -> Location:
-    """`location` with the step, layer, direction and gate at which the file first differs in `case`."""
+def locate(models: Models[nn.LSTM], spec: LSTMSpec, feeds: Arrays, location: Location) -> Location:
+    """`location` with the step, layer, direction and gate at which the file first differs on `feeds`."""
     time_axis = 1 if spec.batch_first else 0
-    time = case.input.shape[time_axis]
+    time = feeds["input"].shape[time_axis]
     for steps in range(1, time + 1):
-        prefix = _first_steps(case, steps, time_axis)
+        prefix = _first_steps(feeds, steps, time_axis)
         try:
-            actual = models.file.run(prefix.feeds())
+            actual = models.file.run(prefix)
         except (InputError, RunError):
             continue  # a size at which the file does not run
         native, reference = run_torch(models.native, prefix), run_torch(models.float64, prefix)
@@ -51,9 +51,11 @@ def locate(models: Models[nn.LSTM], spec: LSTMSpec, case: Case, location: Locati
     return location
 
 
-def _first_steps(case: Case, steps: int, time_axis: int) -> Case:
-    lengths = None if case.lengths is None else np.minimum(case.lengths, steps).astype(case.lengths.dtype)
-    return replace(case, input=np.take(case.input, range(steps), axis=time_axis), lengths=lengths)
+def _first_steps(feeds: Arrays, steps: int, time_axis: int) -> Arrays:
+    first = {**feeds, "input": np.take(feeds["input"], range(steps), axis=time_axis)}
+    if "lengths" in feeds:
+        first["lengths"] = np.minimum(feeds["lengths"], steps).astype(feeds["lengths"].dtype)
+    return first
 
 
 def _wrong_state(actual: Outputs, native: Outputs, reference: Outputs, spec: LSTMSpec) -> int | None:
@@ -71,24 +73,23 @@ def _wrong_state(actual: Outputs, native: Outputs, reference: Outputs, spec: LST
     return None
 
 
-def _gate(models: Models[nn.LSTM], spec: LSTMSpec, prefix: Case, wrong: int) -> str | None:
+def _gate(models: Models[nn.LSTM], spec: LSTMSpec, prefix: Arrays, wrong: int) -> str | None:
     """The wrong gates, by a step from two values of c; None where they cannot be determined."""
-    if prefix.lengths is not None:
+    if "lengths" in prefix:
         return None
     time_axis = 1 if spec.batch_first else 0
-    before = _first_steps(prefix, prefix.input.shape[time_axis] - 1, time_axis)
-    h, c = states_after(models.float64, before)
+    before = _first_steps(prefix, prefix["input"].shape[time_axis] - 1, time_axis)
     # A reverse direction starts with the last step, which is the one examined here.
-    x = np.take(prefix.input, [-1], axis=time_axis)
-    h, c = h.astype(spec.dtype), c.astype(spec.dtype)
+    x = np.take(prefix["input"], [-1], axis=time_axis)
+    h, c = (state.astype(spec.dtype) for state in states_after(models.float64, before).values())
     other = c.copy()
     other[wrong] += 1.0
-    cases = [Case("", x, (h, start), None) for start in (c, other)]
+    calls = [{"input": x, "h0": h, "c0": start} for start in (c, other)]
     try:
-        actual = [models.file.run(case.feeds()) for case in cases]
+        actual = [models.file.run(feeds) for feeds in calls]
     except (InputError, RunError):
         return None
-    reference = [run_torch(models.float64, case) for case in cases]
+    reference = [run_torch(models.float64, feeds) for feeds in calls]
     difference = other[wrong].astype(np.float64) - c[wrong]
 
     def gates(outputs: list[Outputs]) -> dict[str, np.ndarray]:

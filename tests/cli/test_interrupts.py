@@ -135,6 +135,7 @@ import atexit, os, signal, sys, threading
 from lstm_onnx.cli import interrupts, main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored for what it runs beside
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
 
 def send(number=getattr(signal, sys.argv[1])):
     os.kill(os.getpid(), number)

@@ -15,6 +15,8 @@ import signal
 import socket
 import sys
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main() -> None:
     address, interpreter, name, *arguments = sys.argv[1:]
@@ -63,6 +65,7 @@ def wait(connection, job):
     filters, kind, arguments = job
     asked = {"filters": filters, "kind": kind, "arguments": arguments}
     asked |= {"folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109 - pathlib is not imported
+    asked["ignored"] = [int(number) for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
     content = json.dumps(asked).encode()
     socket.send_fds(connection, [b"%16d" % len(content)], [0, 1, 2])
     connection.sendall(content)
@@ -70,7 +73,7 @@ def wait(connection, job):
     pid = int(answers.readline() or 0)
     if pid == 0:  # its environment is not the one in which the server was started
         return
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: os.kill(pid, number))
     # a signal that comes between two instructions, just before a read, is only seen when the read is over

@@ -55,7 +55,9 @@ def _file(folder: Path, read: Read, **options: Any) -> Path:
 
 def _ran(graph: onnx.ModelProto) -> list[np.ndarray]:
     session, _ = open_session(graph.SerializeToString(), "cpu", 1)
-    return session.run(None, {"x": np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)})
+    x = np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)
+    outputs: list[np.ndarray] = session.run(None, {"x": x})
+    return outputs
 
 
 def _outcomes(path: Path) -> dict[tuple[str, int], tuple[Outcome, onnx.ModelProto]]:

@@ -98,6 +98,7 @@ class _Graph:
 
     def __init__(self, graph: GraphProto, shapes: Shapes, outer: _Graph | None = None) -> None:
         self._graph, self._outer = graph, outer
+        self._states: dict[str, dict[int, _Owned]] = {}
         self._makers: dict[str, NodeProto] = {str(out): node for node in graph.node for out in node.output if out}
         self._initializers = {str(tensor.name): tensor for tensor in graph.initializer}
         self._shapes = shapes
@@ -171,10 +172,12 @@ class _Graph:
 
     def _partly_read(self, node: NodeProto, output: str) -> dict[int, _Owned]:
         """The initial states of a loop's Scan of which only some rows have an effect on an output, and these rows."""
+        if output in self._states:
+            return self._states[output]
         body = next(bodies_of(node), None) if is_scan(node) and read_layer(node, self._makers) is None else None
         if body is None or len(body.input) != len(node.input) or len(body.output) < len(node.output):
             return {}
-        found = {}
+        found = self._states[output] = {}
         read = _Graph(body, self._shapes, self)._rows_read(list(node.output).index(output), len(initial_states(node)))
         for place, rows in enumerate(read):
             value, inner = str(node.input[place]), str(body.input[place].name)

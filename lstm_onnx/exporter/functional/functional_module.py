@@ -43,7 +43,7 @@ class FixedSizeError(ExportError):
     """Tracing fixed a size; at other example sizes it may stay dynamic.
 
     `axes` are the fixed ones, by input and axis, where they are known.  `unexplained` are sizes at which the file is
-    wrong and the module's code goes the way that was traced: a size that is 1 at the traced sizes may not be there.
+    wrong and the user's code goes the way that was traced: a size that is 1 at the traced sizes may not be there.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) 
     """Run at sizes at which the file must not be wrong."""
     outcome = trial.at(sizes)
     if outcome.kind == WRONG:
-        unexplained = None if _line(trial, sizes, decision) else sizes
+        unexplained = None if _is_users(trial, sizes, decision) else sizes
         raise FixedSizeError(_refusal(trial, sizes, outcome, decision), _blamed(trial, sizes), unexplained=unexplained)
     return outcome
 
@@ -137,6 +137,14 @@ def _line(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str | N
     if against and not against[0].inner:
         return against[0].line
     return trial.diverging_line(trial.own, sizes) or (against[0].line if against else None)
+
+
+def _is_users(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> bool:
+    """Whether the user's own code goes by the sizes; torch's own functions may compare a size with 1 alone."""
+    found = [*([] if decision is None else [decision]), *_against(trial, sizes)]
+    line = _line(trial, sizes, decision)
+    torchs = bool(found) and not any(item.direct for item in found) and line in [item.line for item in found]
+    return line is not None and not torchs
 
 
 def _find_least(trial: ShapeTrial, limits: Limits) -> None:

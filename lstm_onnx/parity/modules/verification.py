@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -84,6 +84,9 @@ class ModuleVerification(Verification):
         own, native, float64 = runs_of(model, module, found)
         self.dtype = str(own.dtype).removeprefix("torch.")
         self.models = Models(model, native, float64)
+        self.specs = specs
+        self.kept_sizes: dict[str, int] = {}
+        """The axes that have one size in every drawn case; see `_expected_cases`."""
         longest = max(own.arguments.sizes.values(), default=1)
         self.extra_steps = longest - 1 if longest > _SHORT else 0
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -91,13 +94,15 @@ class ModuleVerification(Verification):
         self._unexplained = False
         self.rows: dict[str, Rows] = {}
         """The integers that inputs with table look-ups can be."""
-        self.specs = specs
         self.specs = self._with_all_rows(self._with_zero_and_one(specs), inputs)
+        self._accepted = Case(
+            "the example" if example_inputs is not None else "inputs that the module was found to accept",
+            {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()},
+        )
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
-            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
-            self.cases.insert(0, Case("the example", arrays))
+            self.cases.insert(0, self._accepted)
         self.note_digest(parameter_digest(own))
 
     def _with_zero_and_one(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
@@ -120,7 +125,7 @@ class ModuleVerification(Verification):
     def sizes(self, batch: int, time: int) -> dict[str, int]:
         """The size of each axis, within its limits; `time` is without the steps that the module needs in any case."""
         sizes = sizes_of(self.specs, batch, time + self.extra_steps)
-        return {axis: self.axes.within(axis, size) for axis, size in sizes.items()}
+        return {axis: self.kept_sizes.get(axis, self.axes.within(axis, size)) for axis, size in sizes.items()}
 
     def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
         """Integers that index a table, drawn from all of its rows unless a source declares their range."""
@@ -257,7 +262,7 @@ class ModuleVerification(Verification):
         The lower bound of PyTorch's own error of an output is its largest in any of the cases, since in a case of
         two numbers it can be nearly 0 by chance.
         """
-        found = [expected for expected in map(self.expect, self.cases) if expected is not None]
+        found = self._expected_cases()
         skipped = len(self.cases) - len(found)
         if skipped:
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
@@ -269,6 +274,37 @@ class ModuleVerification(Verification):
         usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
         least = largest_relative_errors(usual)
         return [replace(expected, least=least) for expected in found]
+
+    def _expected_cases(self) -> list[Expected]:
+        """What PyTorch gives in the cases that the module runs at.
+
+        Where these are few, as of pictures whose height and width are right within a narrow range, more are drawn in
+        which the axes other than those of batch and time have the sizes that the module was found to accept.
+        """
+
+        def run(cases: Iterable[Case]) -> list[Expected]:
+            return [expected for expected in map(self.expect, cases) if expected is not None]
+
+        found = run(self.cases)
+        if 2 * len(found) > len(self.cases):
+            return found
+        roles, own = sizes_of(self.specs, BATCH, TIME), self.named_sizes(self._accepted.feeds)
+        self.kept_sizes = {axis: own[axis] for axis, size in roles.items() if size > TIME and axis in own}
+        if self.kept_sizes:
+            labels = [one.label for one in found]
+            cases = [case for case in self._draw_cases() if case.label not in labels]
+            more = run(cases)
+            if len(more) > len(found):
+                self.cases += cases
+                sizes = ", ".join(f"{axis} {size}" for axis, size in self.kept_sizes.items())
+                self.notes.append(f"the module itself runs at few sizes of other axes than these: {sizes}")
+                found += more
+            else:
+                self.kept_sizes = {}
+        if not found:
+            self.cases.append(self._accepted)
+            found = run([self._accepted])
+        return found
 
     def expect(self, case: Case) -> Expected | None:
         """What PyTorch gives; None where the module itself does not run, such as on fewer steps than its kernel."""

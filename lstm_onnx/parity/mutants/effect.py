@@ -2,6 +2,7 @@
 
 An output's expression has the operators, attributes and inputs that it is computed from.  Of a concatenation from
 which a constant index takes some rows, it has those parts alone: the state of a layer that nobody reads is in none.
+So it is of a Scan's initial state of which the body only uses some rows, as where a loop carries the states of a stack.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from ...onnxgraph.nodes import outer_values
-from ...onnxgraph.recurrent import read_layer
+from ...onnxgraph.nodes import bodies_of, outer_values
+from ...onnxgraph.recurrent import initial_states, is_scan, read_layer
 
 Shapes = Mapping[str, Sequence[int | None]]
 """The shapes of values, as far as they are known."""
+_Rows = frozenset[int] | None
+"""Rows along axis 0; None for all."""
+_Owned = tuple[Hashable, list[tuple[str, int]]]
+"""The form of a computation, and for each row of its result the part of a concatenation and the row in it."""
+_PICKS = frozenset({"Gather", "GatherND", "Slice", "Split"})
+"""Operators that take rows of their first input."""
 _SMALL = 2**16
 """Numbers of the largest constant that is read as an index."""
 TO_THE_END = 2**31 - 1
@@ -89,7 +96,9 @@ def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
 class _Graph:
     """A graph's nodes by their outputs, and what each value is made of."""
 
-    def __init__(self, graph: GraphProto, shapes: Shapes) -> None:
+    def __init__(self, graph: GraphProto, shapes: Shapes, outer: _Graph | None = None) -> None:
+        self._graph, self._outer = graph, outer
+        self._states: dict[str, dict[int, _Owned]] = {}
         self._makers: dict[str, NodeProto] = {str(out): node for node in graph.node for out in node.output if out}
         self._initializers = {str(tensor.name): tensor for tensor in graph.initializer}
         self._shapes = shapes
@@ -104,7 +113,12 @@ class _Graph:
             return [part for part, _ in chosen[1]]
         inputs = [str(name) for name in node.input if name] + outer_values(node)
         layer = read_layer(node, self._makers) if node.op_type == "Scan" else None
-        if layer is None or layer.directions < 2:
+        if layer is None:
+            states = self._partly_read(node, value)
+            whole = [str(name) for place, name in enumerate(node.input) if name and place not in states]
+            rows = [part for _, owned in states.values() for part, _ in owned]
+            return [*whole, *rows, *outer_values(node)] if states else inputs
+        if layer.directions < 2:
             return inputs
         # States, scanned inputs and masks each have one for every direction, as the outputs have.
         direction = list(node.output).index(value) % layer.directions
@@ -120,21 +134,27 @@ class _Graph:
         if chosen is not None:
             form, rows = chosen
             return "chosen", form, tuple((known[part], row) for part, row in rows)
-        inputs = tuple(known.get(name, -1) for name in (*map(str, node.input), *outer_values(node)))
-        return (*_operator(node), list(node.output).index(value), inputs)
+        inputs: list[Hashable] = [known.get(name, -1) for name in (*map(str, node.input), *outer_values(node))]
+        for place, (form, rows) in self._partly_read(node, value).items():
+            inputs[place] = form, tuple((known[part], row) for part, row in rows)
+        return (*_operator(node), list(node.output).index(value), tuple(inputs))
 
-    def _chosen(self, node: NodeProto, output: str) -> tuple[Hashable, list[tuple[str, int]]] | None:
+    def _chosen(self, node: NodeProto, output: str) -> _Owned | None:
         """For an output of rows along an axis that are taken from a concatenation along it.
 
-        The form, which says all of the computation but the rows, and the part and the row in it of each row.
+        The form says all of the computation but the rows.
         """
-        if node.op_type not in ("Gather", "GatherND", "Slice", "Split"):
+        if node.op_type not in _PICKS:
             return None
-        value = str(node.input[0])
         axis, rows = self._rows(node, output)
         if axis is None or rows is None:
             return None
-        form: list[Hashable] = [_operator(node), self._index_shape(node)]
+        owned = self._owned(str(node.input[0]), axis, rows)
+        return None if owned is None else ((_operator(node), self._index_shape(node), owned[0]), owned[1])
+
+    def _owned(self, value: str, axis: int, rows: list[int]) -> _Owned | None:
+        """The parts of a concatenation that some rows of a value along an axis are."""
+        form: list[Hashable] = []
         while (source := self._makers.get(value)) is not None and source.op_type != "Concat":
             before = self._before(source, axis, rows)
             if before is None:
@@ -149,6 +169,63 @@ class _Graph:
         if any(size is None for size in sizes) or not all(row < len(owners) for row in rows):
             return None
         return tuple(form), [owners[row] for row in rows]
+
+    def _partly_read(self, node: NodeProto, output: str) -> dict[int, _Owned]:
+        """The initial states of a loop's Scan of which only some rows have an effect on an output, and these rows."""
+        if output in self._states:
+            return self._states[output]
+        body = next(bodies_of(node), None) if is_scan(node) and read_layer(node, self._makers) is None else None
+        if body is None or len(body.input) != len(node.input) or len(body.output) < len(node.output):
+            return {}
+        found = self._states[output] = {}
+        read = _Graph(body, self._shapes, self)._rows_read(list(node.output).index(output), len(initial_states(node)))
+        for place, rows in enumerate(read):
+            value, inner = str(node.input[place]), str(body.input[place].name)
+            if rows is None or self._size(value, 0) != self._size(inner, 0):
+                continue
+            owned = self._owned(value, 0, sorted(rows)) if rows else ((), [])
+            if owned is not None:
+                found[place] = owned
+        return found
+
+    def _rows_read(self, index: int, count: int) -> list[_Rows]:
+        """For each of the `count` states that a Scan's body carries, the rows that its output `index` depends on."""
+        states, results = ([str(item.name) for item in items] for items in (self._graph.input, self._graph.output))
+        places = {name: place for place, name in enumerate(states[:count])}
+        read: dict[str, _Rows] = {}
+        # A state's last value is its first one where there are no steps.
+        todo: list[tuple[str, _Rows]] = [
+            (name, None) for name in (results[index], *states[index : min(index + 1, count)])
+        ]
+        while todo:
+            value, rows = todo.pop()
+            before = read.get(value, frozenset())
+            if value in read and (before is None or (rows is not None and rows <= before)):
+                continue
+            read[value] = None if rows is None or before is None else before | rows
+            todo += [(results[places[value]], rows)] if value in places else self._parts_of_rows(value, rows)
+        return [read.get(name, frozenset()) for name in states[:count]]
+
+    def _parts_of_rows(self, value: str, rows: _Rows) -> list[tuple[str, _Rows]]:
+        """The values, and the rows of each, that some rows of a value are computed from."""
+        node = self._makers.get(value)
+        if node is None:
+            return []
+        inputs = [str(name) for name in node.input if name]
+        if node.op_type in ("Identity", "Cast"):
+            return [(inputs[0], rows)]
+        if node.op_type == "Concat" and rows is not None and _axis(node) == 0:
+            sizes = [self._size(name, 0) for name in inputs]
+            owners = [(name, row) for name, size in zip(inputs, sizes, strict=True) for row in range(size or 0)]
+            if None not in sizes and all(row < len(owners) for row in rows):
+                return [(name, frozenset({row})) for name, row in map(owners.__getitem__, rows)]
+        if node.op_type in _PICKS:
+            axis, picked = self._rows(node, value)
+            if axis == 0 and picked is not None:
+                if rows is not None and node.op_type in ("Slice", "Split"):
+                    picked = [picked[row] for row in rows]
+                return [(inputs[0], frozenset(picked)), *((name, None) for name in inputs[1:])]
+        return [(name, None) for name in (*inputs, *outer_values(node))]
 
     def _before(self, node: NodeProto, axis: int, rows: list[int]) -> tuple[list[Hashable], int, list[int]] | None:
         """Where some rows along an axis of a change of shape are in its input, and what the form says of it."""
@@ -187,7 +264,9 @@ class _Graph:
             return axis, self._inside(self._constant(str(node.input[1])), self._size(source, axis))
         if node.op_type == "Split":
             axis = _axis(node) % max(rank, 1)
-            sizes = [self._size(str(name), axis) for name in node.output]
+            given = self._constant(str(node.input[1])) if len(node.input) > 1 else None
+            outputs = [self._size(str(name), axis) for name in node.output]
+            sizes = outputs if given is None else [int(size) for size in given]
             place = list(node.output).index(output)
             start = sum(size or 0 for size in sizes[:place])
             known = all(size is not None for size in (*sizes, self._size(source, axis)))
@@ -229,10 +308,12 @@ class _Graph:
         return shape[axis] if axis < len(shape) else None
 
     def _constant(self, value: str) -> np.ndarray | None:
+        node = self._makers.get(value)
         if value in self._initializers:
             tensor = self._initializers[value]
+        elif node is None and self._outer is not None:
+            return self._outer._constant(value)
         else:
-            node = self._makers.get(value)
             found = [item.t for item in node.attribute if item.name == "value"] if node is not None else []
             if node is None or node.op_type != "Constant" or not found:
                 return None

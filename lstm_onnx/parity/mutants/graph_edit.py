@@ -18,7 +18,7 @@ from onnx.shape_inference import InferenceError
 from ...generation.choose import LOOP
 from ...metadata import Metadata
 from ...onnxgraph import bodies_of, nodes_of, outer_values
-from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, read_layer
+from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
 from .effect import TO_THE_END, Shapes, live_values
@@ -241,17 +241,28 @@ def known_shapes(model: ModelProto) -> Shapes:
 
 
 def _inferred(model: ModelProto) -> dict[str, list[int | None]]:
+    copy = without_weights(model)
+    for body in _bodies_of_scans(copy):  # onnx does not read the constants around a body
+        read = {name for node in body.node for name in node.input}
+        body.initializer.extend(tensor for tensor in copy.graph.initializer if tensor.name in read)
     try:
-        shaped = with_shapes(without_weights(model))
+        shaped = with_shapes(copy)
         if _note_last_steps(shaped):
             shaped = with_shapes(shaped)
     except InferenceError:
         return {}
-    values = (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)
-    return {
-        value.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
-        for value in values
-    }
+    found: dict[str, list[int | None]] = {}
+    for graph in (shaped.graph, *_bodies_of_scans(shaped)):
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            dims = value.type.tensor_type.shape.dim
+            shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+            # Two bodies may have values of one name.
+            found[value.name] = shape if found.get(value.name, shape) == shape else []
+    return found
+
+
+def _bodies_of_scans(model: ModelProto) -> Iterator[GraphProto]:
+    return (body for node in model.graph.node if is_scan(node) for body in bodies_of(node))
 
 
 def _note_last_steps(model: ModelProto) -> bool:

@@ -79,6 +79,29 @@ def test_a_size_that_is_one_up_to_a_long_axis_stays_open(tmp_path: Path) -> None
         agree(result.run(signal(3, time)), eager(module, signal(3, time)))
 
 
+def test_a_size_that_torch_compares_with_one_in_a_line_of_the_module_stays_open(tmp_path: Path) -> None:
+    """Where four strides leave one step, torch compares it with 1 in the line of the normalization."""
+
+    class Encoder(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            kept = {"kernel_size": 3, "stride": 2, "padding": 1}
+            self.convs = nn.ModuleList([nn.Conv2d(inputs, 3, **kept) for inputs in (1, 3, 3, 3)])
+            self.norms = nn.ModuleList([nn.BatchNorm2d(3) for _ in self.convs])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.view(x.size(0), 1, -1, 3)
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                y = norm(conv(y)).relu()
+            y = y.transpose(1, 2)
+            return self.lstm(y.contiguous().view(y.size(0), y.size(1), -1))[1][0]
+
+    module = Encoder().eval()
+    result = made(module, signal(2, 3), X, tmp_path)
+    for time in (1, 16, 17, 300):
+        agree(result.run(signal(3, time)), eager(module, signal(3, time)))
+
+
 class Plain(Base):
     def forward(self, x: Tensor) -> Tensor:
         return self.lstm(x)[0]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.parity.mutants import MUTATORS, Edit, Outcome, known_shapes, mutated
 from lstm_onnx.parity.mutants.effect import live_values, same_by_graph
+from lstm_onnx.runtime.providers import open_session
 
 UNREAD = "no output depends on it"
 
@@ -53,10 +54,10 @@ def _file(folder: Path, read: Read, **options: Any) -> Path:
 
 
 def _ran(graph: onnx.ModelProto) -> list[np.ndarray]:
-    from lstm_onnx.runtime.providers import open_session
-
     session, _ = open_session(graph.SerializeToString(), "cpu", 1)
-    return session.run(None, {"x": np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)})
+    x = np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)
+    outputs: list[np.ndarray] = session.run(None, {"x": x})
+    return outputs
 
 
 def _outcomes(path: Path) -> dict[tuple[str, int], tuple[Outcome, onnx.ModelProto]]:
@@ -154,3 +155,52 @@ def test_a_circle_has_no_expression_and_is_not_gone_round_for_ever() -> None:
     circle = onnx.helper.make_model(onnx.helper.make_graph(nodes, "circle", [], [value]))
     assert not same_by_graph(circle, circle, {})
     assert live_values(circle, {}) == {"x", "a", "b", "y"}
+
+
+_LOOP = """
+<ir_version: 8, opset_import: ["": 18]>
+loop (float[time, 3] x) => ({outputs})
+<float[1] one = {{0.5}}, float[1] two = {{-0.25}}, float[1] other = {{2.0}},
+ int64[2] rows = {{1, 1}}, int64[1] zero = {{0}}>
+{{
+  first = Gather(x, zero)
+  a = Mul(first, one)
+  b = Mul(first, {factor})
+  start = Concat <axis = 0> (a, b)
+  last, y = Scan <num_scan_inputs = 1, body = step (float[2, 3] state, float[3] x_t)
+    => (float[2, 3] next, float[n, 3] y_t) {{
+    r0, r1 = Split <axis = 0> (state, rows)
+    n0 = Add({row}, x_t)
+    n1 = Tanh(r1)
+    next = Concat <axis = 0> ({carried})
+    y_t = Identity({read})
+  }}> (start, x)
+}}
+"""
+"""A loop that carries two rows, which begin as `a` and `b`."""
+
+
+@pytest.mark.parametrize(
+    ("row", "carried", "read", "outputs", "same"),
+    [
+        ("r0", "n0, n1", "n0", "float[time, 1, 3] y", True),
+        ("r0", "n0, n1", "n0", "float[time, 1, 3] y, float[2, 3] last", False),
+        ("r0", "n0, n1", "n1", "float[time, 1, 3] y", False),
+        ("r0", "n0, n1", "next", "float[time, 2, 3] y", False),
+        ("r0", "n1, n0", "n0", "float[time, 1, 3] y", False),
+        ("r1", "n0, n1", "n0", "float[time, 1, 3] y", False),
+    ],
+)
+def test_the_rows_of_a_state_that_a_loop_reads(row: str, carried: str, read: str, outputs: str, same: bool) -> None:
+    def file(factor: str) -> onnx.ModelProto:
+        return onnx.parser.parse_model(
+            _LOOP.format(factor=factor, row=row, carried=carried, read=read, outputs=outputs)
+        )
+
+    right, wrong = file("two"), file("other")
+    x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    outcomes = [open_session(model.SerializeToString(), "cpu", 1)[0].run(None, {"x": x}) for model in (right, wrong)]
+    assert all(np.array_equal(one, other) for one, other in zip(*outcomes, strict=True)) == same
+    assert same_by_graph(right, wrong, known_shapes(right)) == same
+    assert same_by_graph(right, file("two"), known_shapes(right))
+    assert not same_by_graph(right, wrong, {})

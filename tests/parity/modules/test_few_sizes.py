@@ -1,0 +1,52 @@
+"""Modules that run at few of the sizes that their file's axes leave open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+
+WIDTH = 16
+
+
+class Narrow(nn.Module):
+    """Takes a part of a picture; `accepted` has the sizes of the axes that it is fussy about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.accepted: dict[int, int] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, size in self.accepted.items():
+            if x.size(axis) != size:
+                raise ValueError("wrong size")
+        return self.lstm(x[..., :3])[0]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("few") / "m.onnx"
+    shapes = {"x": {0: "batch", 1: "time", 2: torch.export.Dim("width", min=WIDTH)}}
+    lstm_onnx.export(Narrow(), path, example_inputs=torch.randn(2, 5, WIDTH), dynamic_shapes=shapes)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("accepted", "judged"), [({2: WIDTH}, ["batch", "width"]), ({0: 3, 1: 7, 2: WIDTH}, ["inputs"])]
+)
+def test_it_is_judged_where_the_module_runs(accepted: dict[int, int], judged: list[str], file: Path) -> None:
+    module = Narrow()
+    module.accepted = accepted
+    right = lstm_onnx.verify(module, file, provider="cpu", threads=1, mutants="none")
+    assert right
+    labels = [case.label for case in right.judged if case.kind == "whole"]
+    assert all(any(word in label for label in labels) for word in judged)
+    with torch.no_grad():
+        module.lstm.get_parameter("bias_ih_l0").add_(0.1)
+    assert not lstm_onnx.verify(module, file, provider="cpu", threads=1, mutants="none").in_parity

@@ -115,7 +115,7 @@ def repair(
     found, notes = closed_states(graph)
     starts = values_of(graph.complete(), original, [state.before for state in found if state.before], seed=seed)
     fixed = fixed_batch(graph, found[0].batch if found else None)
-    exposed = expose(graph, found, starts, _batch_name(original, fixed))
+    exposed = expose(graph, found, starts, _batch_name(original, fixed), opened=fixed is not None)
     notes = [*notes, *exposed.notes]
     graph.remove_unread()
     if not operators and not exposed.states and fixed is None:

@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
-from ..onnxgraph import ONNX_ERRORS, Scope, shape_of
+from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, shape_of, typed
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, batch_axis, direction_of, input_of, is_onnx_operator
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from .graph import Graph
 from .masks import add_final
+
+_DTYPES = ("float16", "float32", "float64")
+"""Of the operators' states."""
+_BATCH_AND_TIME = 2
+"""Open axes of the inputs; where there are fewer, a number that is inferred for the batch is its size."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class State:
         index: of its initial state among its inputs: `INITIAL_H` or `INITIAL_C`.
         before: the value that it starts from; "" for zeros.
         batch: the size or name of the batch axis; None where it is not known.
+        width: the hidden size; 0 where it is not known.
+        elem_type: ONNX's number of its type; 0 where it is not known.
         inside: whether it stays inside, since the operator needs the end of the sequence.
     """
 
@@ -33,6 +40,8 @@ class State:
     index: int
     before: str
     batch: int | str | None
+    width: int
+    elem_type: int
     inside: bool = False
 
 
@@ -64,7 +73,11 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
         if inside:
             notes.append(f"{name} needs the end of the sequence ({direction_of(node)}), so its states stay inside")
         size = scope.dim(_sequence(scope, node), 1)
-        found += [State(node, index, value, size, inside) for index, value in before.items()]
+        width, elem_type = _width_and_type(graph, scope, node)
+        if not inside and not (width and elem_type):
+            inside = True
+            notes.append(f"the size and type of R of {name} are not known, so its states stay inside")
+        found += [State(node, index, value, size, width, elem_type, inside) for index, value in before.items()]
     return found, notes
 
 
@@ -89,7 +102,9 @@ def _shaped(model: ModelProto) -> ModelProto:
         return model
 
 
-def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], batch: int | str) -> Exposed:
+def expose(
+    graph: Graph, states: list[State], values: Mapping[str, np.ndarray], batch: int | str, *, opened: bool
+) -> Exposed:
     """Make states inputs and outputs of the graph.
 
     Args:
@@ -97,6 +112,7 @@ def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], 
         states: of its operators.
         values: what those start from that are not left out, as the source computes it.
         batch: the size or name of the batch axis where it is not known of a state.
+        opened: whether a batch of a fixed size gets that name.
     """
     exposed = Exposed()
     taken = graph.names()
@@ -113,8 +129,8 @@ def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], 
             continue
         path = _path(node)
         name, after = (_free(f"{path}.{short}{end}", taken) for end in "0n")
-        dims = (1, state.batch if state.batch in axes else batch, _width(graph, node))
-        kind = helper.np_dtype_to_tensor_dtype(graph.arrays[node.input[2]].dtype)
+        stays = isinstance(state.batch, int) and not opened and len(axes) < _BATCH_AND_TIME
+        dims = (1, state.batch if stays or state.batch in axes else batch, state.width)
         while len(node.input) <= state.index:
             node.input.append("")
         for other in graph.nodes:  # of a masked operator, its own
@@ -133,16 +149,23 @@ def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], 
             graph.nodes.append(helper.make_node("Identity", [node.output[final]], [after], after))
         else:
             node.output[final] = after
-        graph.inputs.append(helper.make_tensor_value_info(name, kind, dims))
-        graph.outputs.append(helper.make_tensor_value_info(after, kind, dims))
+        graph.inputs.append(helper.make_tensor_value_info(name, state.elem_type, dims))
+        graph.outputs.append(helper.make_tensor_value_info(after, state.elem_type, dims))
         exposed.states[name] = after
         if start is not None and start.any():
             exposed.initial[name] = np.ascontiguousarray(start[:, :1])
     return exposed
 
 
-def _width(graph: Graph, node: NodeProto) -> int:
-    return int(graph.arrays[node.input[2]].shape[2])
+def _width_and_type(graph: Graph, scope: Scope, node: NodeProto) -> tuple[int, int]:
+    """A state's size and element type, 0 where they are not known: those of R, which may be an input or computed."""
+    R = node.input[2]  # noqa: N806
+    if R in graph.arrays:
+        return int(graph.arrays[R].shape[2]), int(helper.np_dtype_to_tensor_dtype(graph.arrays[R].dtype))
+    dtype = scope.dtype(R)
+    return typed(attributes_of(node), "hidden_size", int), int(
+        helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    ) if dtype in _DTYPES else 0
 
 
 def _path(node: NodeProto) -> str:

@@ -122,6 +122,12 @@ def make_streaming(
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)
+    if not done.caches and not pairs:
+        raise ModelError(
+            "needs no states: its outputs of a chunk depend on no other chunk",
+            path=source,
+            hint="lstm_onnx.load(...).run runs it on each chunk",
+        )
     if not done.caches and known:
         raise ModelError(
             "streams as it is: its states are all that later steps need",

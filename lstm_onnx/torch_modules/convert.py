@@ -12,7 +12,7 @@ import torch
 from onnx import NodeProto
 from torch import Tensor, nn
 
-from ..onnxgraph import bodies_of
+from ..onnxgraph import bodies_of, shape_of, value_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
 from .cells import cell_of
 from .constants import with_folded_weights
@@ -288,9 +288,12 @@ class Converter:
             bodies = {item.name: graph.body(item.g) for item in node.attribute}
             then, otherwise = (self.program(bodies[name]) for name in ("then_branch", "else_branch"))
             return IfStep(input_of(node, 0), then, otherwise, outputs)
-        body = self.program(graph.body(next(bodies_of(node))))
+        inner = next(bodies_of(node))
+        body = self.program(graph.body(inner))
         if node.op_type == "Loop":
-            return LoopStep(body, input_of(node, 0), input_of(node, 1), tuple(node.input[2:]), outputs)
+            stacked = inner.output[len(node.input) - 1 :]
+            types = tuple((value_of(item).dtype, shape_of(item.type)) for item in stacked)
+            return LoopStep(body, input_of(node, 0), input_of(node, 1), tuple(node.input[2:]), outputs, types)
         values = attribute_values(node)
         scanned = values["num_scan_inputs"]
         states = len(node.input) - scanned

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from ..errors import InputError
+from ..onnxgraph import Shape
 from .elementwise import ELEMENTWISE, Attributes, Operator
 from .products import PRODUCTS, linear
 from .shapes import SHAPES, reverse_steps
@@ -218,6 +220,8 @@ class ScanStep:
         given = [values[name] for name in self.inputs]
         carried, scanned = given[: self.states], [tensor(item) for item in given[self.states :]]
         count = scanned[0].shape[self.axes[0]]
+        if not count:
+            raise InputError(f"{self.inputs[self.states]} has no steps, and the Scan that reads it needs one")
         stacked: list[list[Value]] = [[] for _ in self.output_axes]
         for number in range(count):
             rows: list[Value] = [
@@ -236,13 +240,18 @@ class ScanStep:
 
 @dataclass(frozen=True)
 class LoopStep:
-    """A Loop: its body runs up to a number of times, while a condition holds; either may be ""."""
+    """A Loop: its body runs up to a number of times, while a condition holds; either may be "".
+
+    Attributes:
+        types: dtype and shape of each value that is stacked, as the body declares them: the result of no steps.
+    """
 
     body: Program
     count: str
     condition: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    types: tuple[tuple[str, Shape | None], ...] = ()
 
     def run(self, root: nn.Module, values: Values) -> None:
         """Run the body."""
@@ -257,7 +266,8 @@ class LoopStep:
             for column, item in zip(stacked, results[len(carried) :], strict=True):
                 column.append(tensor(item))
             number += 1
-        _keep(values, self.outputs, (*carried, *(torch.stack(column) for column in stacked)))
+        joined = [torch.stack(column) for column in stacked] if number else [_no_rows(*kind) for kind in self.types]
+        _keep(values, self.outputs, (*carried, *joined))
 
 
 @dataclass(frozen=True)
@@ -277,6 +287,13 @@ class IfStep:
 
 def _truth(value: Value) -> bool:
     return bool(value if is_number(value) else tensor(value).reshape(()))
+
+
+def _no_rows(dtype: str, shape: Shape | None) -> Tensor:
+    """What a Loop stacks in no steps."""
+    if shape is None or not all(isinstance(size, int) for size in shape) or not hasattr(torch, dtype):
+        raise InputError("a Loop has no steps to run, and the file does not say what shape its result has then")
+    return torch.empty(0, *(int(size or 0) for size in shape), dtype=getattr(torch, dtype))
 
 
 def _keep(values: Values, names: tuple[str, ...], result: Any) -> None:

@@ -173,6 +173,29 @@ def test_files_of_torchs_exporter_get_states_and_any_batch(
         assert any("needs the end of the sequence" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("batch", ["b", 2])
+def test_weights_that_are_inputs_get_states(tmp_path: Path, batch: int | str):
+    """The batch of 2 stays: a second input without it leaves open which axis it is."""
+    shapes = {"x": ("t", batch, FEATURES), "W": (1, 4 * UNITS, FEATURES), "R": (1, 4 * UNITS, UNITS)}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("LSTM", ["x", "W", "R"], ["y", "", ""], "/rnn/LSTM", hidden_size=UNITS)],
+        "g",
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ("t", 1, batch, UNITS))],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
+    onnx.save(model, tmp_path / "a.onnx")
+    result = repair(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert result.states == {"rnn.h0": "rnn.hn", "rnn.c0": "rnn.cn"}
+    feeds = {"x": random(6, 2, FEATURES), "W": random(*shapes["W"]), "R": random(*shapes["R"])}
+    wanted = lstm_onnx.load(tmp_path / "a.onnx", provider="cpu").run(feeds)["y"]
+    repaired = lstm_onnx.load(tmp_path / "b.onnx", provider="cpu")
+    assert repaired.inputs["rnn.c0"].shape == (1, batch, UNITS)
+    stream = repaired.stream(batch=2)
+    parts = [stream.run({**feeds, "x": feeds["x"][start:end]})["y"] for start, end in ((0, 1), (1, 6))]
+    np.testing.assert_allclose(np.concatenate(parts), wanted, atol=2e-6)
+
+
 def test_a_file_without_anything_to_repair_says_so(tmp_path: Path):
     lstm_onnx.export(nn.LSTM(3, 4), tmp_path / "a.onnx")
     with pytest.raises(lstm_onnx.ModelError, match="its states are inputs, and its batch has any size"):

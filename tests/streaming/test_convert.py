@@ -235,3 +235,12 @@ def test_a_recurrent_file_without_metadata_gets_its_states_written(tmp_path: Pat
         stream = streaming.stream(batch=2)
         parts = [stream(x[:1]), stream(x[1:13]), stream(x[13:]), stream.flush()]
         np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-6)
+
+
+def test_a_file_whose_steps_do_not_meet_is_refused_with_what_runs_it(tmp_path: Path):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", "time", H)) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(weights(H, H), "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"needs no states: .*load\(\.\.\.\)\.run runs it on each chunk"):
+        lstm_onnx.make_streaming(tmp_path / "m.onnx", tmp_path / "s.onnx", time={"x": 1})

@@ -172,6 +172,50 @@ def test_sizes_below_zero_are_divided_towards_zero(tmp_path: Path):
     assert lstm_onnx.to_torch(tmp_path / "m.onnx")(torch.zeros(2, 4)).shape == (2, 1)
 
 
+@pytest.mark.parametrize(("shape", "steps"), [((3, 2), 0), ((None, 2), 0), ((None, 2), 4)])
+def test_a_loop_of_no_steps_gives_what_onnx_runtime_gives_or_is_refused(
+    tmp_path: Path, shape: tuple[int | None, ...], steps: int
+):
+    made = {"i": (TensorProto.INT64, ()), "c": (TensorProto.BOOL, ()), "s": (TensorProto.FLOAT, (3, 2))}
+    inputs = [helper.make_tensor_value_info(name, *kind) for name, kind in made.items()]
+    outputs = [helper.make_tensor_value_info("c1", TensorProto.BOOL, ())]
+    outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("s1", "each")]
+    nodes = [helper.make_node("Identity", ["c"], ["c1"]), helper.make_node("Add", ["s", "s"], ["s1"])]
+    nodes.append(helper.make_node("Identity", ["s1"], ["each"]))
+    loop = helper.make_node("Loop", ["n", "", "x"], ["y", "all"], body=helper.make_graph(nodes, "b", inputs, outputs))
+    outer = {"n": (TensorProto.INT64, ()), "x": (TensorProto.FLOAT, (3, 2))}
+    given = [helper.make_tensor_value_info(name, *kind) for name, kind in outer.items()]
+    results = [helper.make_empty_tensor_value_info(name) for name in ("y", "all")]
+    graph = helper.make_graph([loop], "g", given, results)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {"n": np.array(steps), "x": X[0, :, :2]})
+    module, given = lstm_onnx.to_torch(tmp_path / "m.onnx"), (torch.tensor(steps), torch.from_numpy(X[0, :, :2]))
+    if not steps and None in shape:
+        with pytest.raises(lstm_onnx.InputError, match="a Loop has no steps to run"):
+            module(*given)
+        return
+    found = module(*given)
+    for mine, theirs in zip(found.values(), wanted, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs)
+
+
+def test_a_scan_of_no_steps_is_refused(tmp_path: Path):
+    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, (2,)) for name in ("s", "x", "s1", "y")}
+    nodes = [helper.make_node("Add", ["s", "x"], ["s1"]), helper.make_node("Identity", ["s1"], ["y"])]
+    body = helper.make_graph(nodes, "b", [value["s"], value["x"]], [value["s1"], value["y"]])
+    scan = helper.make_node("Scan", ["s", "xs"], ["last", "ys"], body=body, num_scan_inputs=1)
+    given = [value["s"], helper.make_tensor_value_info("xs", TensorProto.FLOAT, ("t", 2))]
+    results = [helper.make_empty_tensor_value_info(name) for name in ("last", "ys")]
+    model = helper.make_model(helper.make_graph([scan], "g", given, results), ir_version=8)
+    model.opset_import[0].version = 18
+    onnx.save(model, tmp_path / "m.onnx")
+    module = lstm_onnx.to_torch(tmp_path / "m.onnx")
+    assert module(torch.ones(2), torch.ones(3, 2))["last"].tolist() == [4.0, 4.0]
+    with pytest.raises(lstm_onnx.InputError, match="xs has no steps"):
+        module(torch.ones(2), torch.ones(0, 2))
+
+
 def test_a_state_whose_size_follows_from_no_input_is_refused(tmp_path: Path):
     shapes = {"x": ("batch", 3), "s": (None, 3)}
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]

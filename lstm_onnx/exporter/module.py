@@ -182,6 +182,10 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     )
     built = BuiltModel(model, graph.nodes.initializers, metadata)
     built = run_trials(functional, graph, built, facts, limits, check=options.check)
+    if explicit and not built.metadata.states:
+        built = built.noted(
+            'states="explicit" added no states: what recurrent parts start from is computed from inputs'
+        )
     if explicit and built.metadata.not_streamable:
         built = with_caches(graph, built, options)
     if built.metadata.not_streamable:

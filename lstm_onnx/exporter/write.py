@@ -108,6 +108,17 @@ def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndar
     return (f"{note}; export module.float() for the CPU",)
 
 
+def rank_notes(outputs: Iterable[ValueInfoProto]) -> tuple[str, ...]:
+    """A note where an output's number of axes goes by the sizes, which runs, but which ONNX does not allow."""
+    found = ", ".join(item.name for item in outputs if not item.type.tensor_type.HasField("shape"))
+    note = (
+        f"{found} has another number of axes at other sizes, as squeeze() removes an axis where it is 1; ONNX Runtime "
+        "runs that, but onnx's checker (and so lstm-onnx check) refuses an output without a fixed number: squeeze an "
+        "axis that is always 1, as squeeze(-1), or bound the others: torch.export.Dim('batch', min=2)"
+    )
+    return (note,) if found else ()
+
+
 def in_order_of_use(model: ModelProto, initializers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A module's parameters and buffers as they are ordered in it, and then constants in the order of their use.
 

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
+import lstm_onnx
 from lstm_onnx.check import check
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.metadata import Metadata, Origin
@@ -133,6 +136,27 @@ def test_a_batch_that_states_name_otherwise_is_one_too(tmp_path: Path) -> None:
     edited_module(tmp_path / "m.onnx", tmp_path / "m.onnx", frozen_shape(0, 2, 4))
     report = check(tmp_path / "m.onnx", provider="cpu")
     assert "N is open in the input x (N, time, 4), and fixed in the value frozen/x" in failing(report, "dynamic-axes")
+
+
+class Agents(nn.Module):
+    """Several rows for each of the batch, whose states are in an axis of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(5, 6)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        following: Tensor = self.cell(x, h.reshape(-1, 6))
+        return following
+
+
+def test_a_batch_in_a_product_is_open(tmp_path: Path) -> None:
+    n = torch.export.Dim("n")
+    shapes = {"x": {0: 3 * n}, "h": {0: n}}
+    examples = torch.randn(6, 5), torch.randn(2, 3, 6)
+    lstm_onnx.export(Agents().eval(), tmp_path / "m.onnx", example_inputs=examples, dynamic_shapes=shapes)
+    report = check(tmp_path / "m.onnx", provider="cpu")
+    assert report, str(report)
 
 
 def story_of(**changes: Any) -> dict[str, str]:

@@ -213,7 +213,7 @@ def _lost_batch(
 ) -> Iterator[Finding]:
     """A value that comes from an input with an open batch, and whose shape has none."""
     shape = scope.shape(value)
-    if shape is None or not _consists_of(shape, axes) or _names(shape) & batches:
+    if shape is None or not _consists_of(shape, axes) or _names(shape) & _names(tuple(batches)):
         return
     sources = scope.data_sources(value)
     for spec in inputs:

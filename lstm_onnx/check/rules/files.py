@@ -65,7 +65,9 @@ def valid_onnx(context: CheckContext) -> Iterator[Finding]:
     try:
         onnx.checker.check_model(context.file, full_check=full)
     except ONNX_ERRORS as error:
-        yield VALID_ONNX.violated("", f"onnx's checker refuses it: {error_line(error)}")
+        unranked = [item.name for item in context.model.graph.output if not item.type.tensor_type.HasField("shape")]
+        ranked = f"give {unranked[0]} one number of axes at all sizes, as with squeeze(-1), and " if unranked else ""
+        yield VALID_ONNX.violated("", f"onnx's checker refuses it: {error_line(error)}", f"{ranked}{VALID_ONNX.fix}")
     else:
         how = "shapes and types included" if full else "without shapes and types, whose negative sizes may crash it"
         yield VALID_ONNX.passed(f"onnx's checker, {how}, accepts it")

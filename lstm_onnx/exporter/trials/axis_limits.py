@@ -35,8 +35,10 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     grown = {name: trial.own[name] + 1 + index for index, name in enumerate(trial.names)}
     _require(trial, limits.all_within(grown))
     _find_least(trial, limits)
-    for sizes in _others(trial):
-        _require(trial, limits.all_within(sizes))
+    outcomes = [_require(trial, limits.all_within(sizes)) for sizes in _others(trial)]
+    if any(outcome.kind == UNRUN for outcome in outcomes):  # it may take multiples alone, as of a batch
+        for factor in (2, 3):
+            _require(trial, limits.all_within({name: factor * size for name, size in trial.own.items()}))
     for name, decision, at in _decided(trial):
         _try_decision(trial, limits, name, decision, at)
     other_branches = _try_other_branches(trial, limits)
@@ -321,7 +323,9 @@ def _try_long(trial: ShapeTrial, limits: Limits) -> None:
     for name in trial.names:
         size = limits.within(name, min(_LONG, LARGEST_SIZE, _LONG_COST // trial.cost({**trial.own, name: 1})))
         if size > 2 * trial.own[name]:
-            _require(trial, limits.all_within({**trial.own, name: size}))
+            outcome = _require(trial, limits.all_within({**trial.own, name: size}))
+            if outcome.kind == UNRUN and (multiple := size - size % trial.own[name]) != size:
+                _require(trial, limits.all_within({**trial.own, name: multiple}))
 
 
 def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:

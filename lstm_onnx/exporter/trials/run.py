@@ -12,7 +12,7 @@ from ...runtime import Model
 from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
 from ..tracing.size_decisions import SizeFacts
-from ..write import BuiltModel, float64_notes
+from ..write import BuiltModel, float64_notes, rank_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
 from .shape_trial import ShapeTrial, written_for_trial
@@ -54,6 +54,7 @@ def run_trials(
         trial = ShapeTrial(opened, functional, facts, limits.guarded)
         notes = run_shape_trial(trial, limits)
         declare_true_shapes(built.model, trial.shapes)
+        notes += rank_notes(built.model.graph.output)
         if (note := trial.short_lengths_note()) is not None:
             notes += (note,)
     else:

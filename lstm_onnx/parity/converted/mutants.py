@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, numpy_helper
 
 from ...errors import LSTMOnnxError
 from ...onnxgraph import nodes_of
@@ -20,9 +20,11 @@ from ...onnxgraph.recurrent import initial_states
 from ...quantization.arithmetic import ZERO_POINT
 from ...quantization.probe import Probe
 from ...quantization.proof import ROUNDINGS, layer_errors
+from ...quantization.recurrent import OR_NAN
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..expected import Expected
+from ..mutants.graph_edit import Edit
 from ..report import MutantResult
 from .exact import GRAPH, STORED, Stored, compare_numbers, different_nodes
 from .layers import LAYERS
@@ -122,13 +124,30 @@ def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[
     yield "a bias dropped", LAYERS, _numbers(biases, np.zeros_like)
     yield "a zero point changed by 1", LAYERS, _numbers(points, lambda array: array - array.dtype.type(1))
     scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
-    crossed = [node for node in scans if len(initial_states(node)) == 2 and node.input[0] != node.input[1]]
+    crossed = list(_start_apart(file, scans))
     # Of a projected layer the products are int8 layers, and its Scan is as it was.
     whole = tuple(f"{layer.name}/" for layer in rewritten.layers)
     for judge, inside in ((LAYERS, True), (GRAPH, False)):
         for kind, nodes, edit in ((_REVERSED, scans, _reversed), ("initial h and c exchanged", crossed, _crossed)):
             names = [node.name for node in nodes if node.name.startswith(whole) is inside]
             yield kind, judge, [(name, partial(edit, name=name)) for name in names]
+
+
+def _start_apart(file: Stored, scans: list[NodeProto]) -> Iterator[NodeProto]:
+    """Those whose h and c start from two values that are not both zeros."""
+    model = deepcopy(file.model)
+    single = {name: array for name, array in file.arrays.items() if array.size == 1}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in single.items())
+    edit = Edit(model)
+    for node in scans:
+        if len(initial_states(node)) != 2:
+            continue
+        h, c = node.input[:2]
+        adding = edit.maker(c)
+        if adding is not None and adding.name.endswith(f"/c0{OR_NAN}"):  # to c is added h * 0, for a NaN in h
+            c = adding.input[0]
+        if h != c and not (edit.is_zero(h) and edit.is_zero(c)):
+            yield node
 
 
 def _numbers(names: list[str], change: Callable[[np.ndarray], np.ndarray]) -> list[tuple[str, _Change]]:

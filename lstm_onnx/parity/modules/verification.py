@@ -42,6 +42,8 @@ from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, sweeps
 from .streams import streamed_cases
 
+_EVEN = (12, 24)
+"""Sizes with many divisors."""
 _SHORT = 12
 """The largest number of steps that a module may need for the usual cases; for others each is that much longer."""
 _JUMPS = (
@@ -166,6 +168,15 @@ class ModuleVerification(Verification):
         states = [*(case.feeds.keys() - {spec.name for spec in self.specs}), *self.metadata.states]
         yield from value_cases(case, self.specs, states, gain, self.dtype)
 
+    def _even_cases(self) -> Iterator[Case]:
+        """All axes grown together: a module may take equal sizes alone, and multiples, such as whole groups of rows."""
+        rng = np.random.default_rng([self.seed, 11])
+        names = list(axes(self.specs))
+        own = self.named_sizes(self._accepted.feeds)
+        doubled = {name: 2 * own.get(name, _EVEN[0]) for name in names}
+        for sizes in (*(dict.fromkeys(names, size) for size in _EVEN), doubled) if len(names) > 1 else ():
+            yield self.case_at(rng, {name: self.axes.within(name, size) for name, size in sizes.items()})
+
     @property
     def unbounded_inputs(self) -> list[str]:
         """The floating-point inputs without a range."""
@@ -266,6 +277,7 @@ class ModuleVerification(Verification):
         skipped = len(self.cases) - len(found)
         if skipped:
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
+            found += filter(None, map(self.expect, self._even_cases()))
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
         found += sweeps(self)
         found += streamed_cases(self)

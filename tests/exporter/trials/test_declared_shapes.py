@@ -49,3 +49,26 @@ def test_another_rank_is_not_declared() -> None:
     assert same.SerializeToString() == model().SerializeToString()
     declare_true_shapes(other, {"y": {(2, 4, 3), (4, 3)}})
     assert not other.graph.output[0].type.tensor_type.HasField("shape")
+
+
+class Squeezed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0][:, -1].squeeze()
+
+
+def test_an_output_without_a_fixed_number_of_axes_is_noted(tmp_path: Path) -> None:
+    module = Squeezed().eval()
+    result = made(module, signal(2, 5), X, tmp_path)
+    agree(result.run(signal(1, 5)), eager(module, signal(1, 5)))
+    assert any("output has another number of axes at other sizes" in note for note in result.exported.notes)
+    report = lstm_onnx.check(result.path, provider="cpu")
+    assert not report  # onnx's checker refuses it
+    assert "one number of axes at all sizes" in str(report)
+    shapes = {"x": {0: torch.export.Dim("batch", min=2), 1: "time"}}
+    result = made(module, signal(2, 5), shapes, tmp_path)
+    assert result.exported.notes == ()
+    assert lstm_onnx.check(result.path, provider="cpu")

@@ -117,6 +117,27 @@ def test_a_right_int8_file_passes_and_its_mutants_do_not(
     assert "<h3>Drift</h3>" in page([report])
 
 
+class ZeroStates(nn.Module):
+    """Its code makes its zero states, of which both layers take their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 16, num_layers=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h, c = (torch.zeros(2, x.shape[1], 16) for _ in "hc")
+        output: torch.Tensor = self.lstm(x, (h, c))[0]
+        return output
+
+
+def test_exchanged_states_that_are_both_zeros_are_no_mistake(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = ZeroStates().eval(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(3, 2, 4), precision="int8")
+    report = lstm_onnx.verify(module, path, **{**OPTIONS, "mutants": "quick"})
+    assert report, str(report)
+
+
 def test_a_file_of_quantize_is_the_same_as_an_export(bare: Files, tmp_path: Path) -> None:
     lstm_onnx.export(bare.module, tmp_path / "m.onnx")
     lstm_onnx.quantize(tmp_path / "m.onnx", tmp_path / "q.onnx")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # as models are written
-from torch import Tensor
+from torch import Tensor, nn
 
+import lstm_onnx
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, agree, eager, made, signal
 
@@ -177,3 +178,37 @@ def test_what_does_otherwise_at_other_sizes_is_not_kept(forward: Forward, tmp_pa
 def test_axes_that_torch_may_fix_are_held_open_too(forward: Forward, tmp_path: Path) -> None:
     with pytest.raises(ExportError):
         made(module(forward), signal(2, 4), {"x": {0: Dim.AUTO, 1: Dim.AUTO}}, tmp_path)
+
+
+class Episodes(nn.Module):
+    """Steps of all environments in one axis, (time * batch, ...), as PPO keeps them; each step's states by `done`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor, done: Tensor) -> Tensor:
+        found = []
+        for step, ended in zip(x.reshape(-1, 2, 3), done.reshape(-1, 2), strict=False):  # here
+            kept = (1 - ended).view(1, -1, 1)
+            out, (h, c) = self.lstm(step.unsqueeze(0), (kept * h, kept * c))
+            found.append(out)
+        return torch.cat(found).flatten(0, 1)
+
+
+def episodes(steps: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(steps)
+    x, h, c = (torch.randn(shape, generator=generator) for shape in ((2 * steps, 3), (1, 2, 4), (1, 2, 4)))
+    return x, h, c, torch.arange(2 * steps) % 3 % 2.0
+
+
+def test_sizes_that_must_grow_together_in_multiples_are_tried(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = Episodes()
+    shapes = {"x": {0: "n"}, "h": {}, "c": {}, "done": {0: "k"}}
+    with pytest.raises(ExportError, match=r"output has shape \(4, 4\) where the module gives \(8, 4\) at n 8, k 8"):
+        made(found, episodes(2), shapes, tmp_path)
+    path = made(found, episodes(2), shapes, tmp_path, check=False).path
+    report = lstm_onnx.verify(found, path, provider="cpu", threads=1, example_inputs=episodes(2))
+    assert "baked shape: n" in str(report)
+    assert not report

@@ -30,7 +30,7 @@ def require_failure(path: Path, rule: str, words: str) -> None:
     assert any(words in f"{finding.where} {finding.message}" for finding in found), str(report)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("opset", range(7, 23))
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_any_outputs_at_any_opset(opset, count, tmp_path):

@@ -43,7 +43,7 @@ def test_its_numbers_are_the_specifications(case: Case):
     compare(case.node.reference(), case.expected, atol=ROUGH.get(case.name, ATOL), rtol=0)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @by_case
 def test_it_runs_right_and_is_not_refused(case: Case, tmp_path):
     path = case.node.save(tmp_path / "m.onnx")
@@ -71,7 +71,7 @@ def test_it_runs_right_and_is_not_refused(case: Case, tmp_path):
     assert found.parameters == sum(a.size for name, a in case.node.inputs.items() if name in "WRBP")
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @by_case
 def test_it_runs_right_without_the_sequence(case: Case, tmp_path):
     outputs = tuple(name for name in case.expected if name != "Y")
@@ -83,7 +83,7 @@ def test_it_runs_right_without_the_sequence(case: Case, tmp_path):
     compare(results, {name: case.expected[name] for name in outputs}, atol=ROUGH.get(case.name, ATOL), rtol=0)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @by_case
 def test_the_command_line_gives_the_same(case: Case, run_cli, tmp_path):
     case.node.save(tmp_path / "m.onnx")

@@ -133,7 +133,7 @@ def _seen(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_is_the_wrapped_modules(kind: str, tmp_path: Path) -> None:
     module = KINDS[kind]().eval()

@@ -34,7 +34,7 @@ def rewritten(folder: Path, case: Case, kernel: str) -> tuple[Path, Rewritten]:
     return path, quantize_model(load_inlined(path), path, kernel=kernel)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(("kernel", "case"), FORMS, ids=str)
 def test_every_operator_is_proven(kernel: str, case: Case, tmp_path: Path):
     path, done = rewritten(tmp_path, case, kernel)
@@ -95,7 +95,7 @@ def test_blocks_give_a_row_alone_the_bits_that_it_has_in_a_batch(op_type: str, t
         assert np.array_equal(alone[:, :, 0], together[:, :, row])
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["x", "h0", "c0"])
 @pytest.mark.parametrize("kernel", [DYNAMIC, BLOCKS])

@@ -28,7 +28,7 @@ def run(session: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize(("time", "batch"), [(1, 1), (9, 4)])
 def test_an_operator_gives_what_its_arithmetic_gives(case: Case, time: int, batch: int, tmp_path: Path):
@@ -57,7 +57,7 @@ def test_an_operator_gives_what_its_arithmetic_gives(case: Case, time: int, batc
         assert 1e-6 < np.abs(array - actual[name]).max() < 0.1 * max(1.0, np.abs(array).max())
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_row_alone_has_the_bits_that_it_has_in_a_batch(case: Case, tmp_path: Path):
     _, int8 = sessions(case, tmp_path)
@@ -101,7 +101,7 @@ def test_padding_changes_nothing(op_type: str, tmp_path: Path):
     assert np.array_equal(short["hn"][:, 0], actual["hn"][:, 0])
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", ["x", "h0"])
 @pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])

@@ -72,7 +72,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Inputs]] = {
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", CASES)
 def test_packs_and_pads_as_torch_does(case: str, tmp_path: Path) -> None:
     padding, options, inputs = CASES[case]
@@ -327,7 +327,7 @@ def test_the_functions_come_back_after_an_error() -> None:
     assert rnn.pack_padded_sequence.__code__ is code
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("total", [None, 4, 6, 9])
 @pytest.mark.parametrize("value", [0.0, -3.0])
 @pytest.mark.parametrize("first", [True, False])

@@ -107,7 +107,7 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
 }
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", CASES)
 def test_python_functions_of_traced_tensors(case: str, tmp_path: Path) -> None:
     before = {name: getattr(builtins, name) for name in ("len", "max", "min", "sum", "int")}

@@ -164,7 +164,7 @@ def test_steps_that_meet_are_kept_in_caches(case: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.concatenate([*parts, stream.flush()], 1), whole, rtol=0, atol=2e-6)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", MEETS)
 def test_steps_that_meet_are_refused_with_their_place(case: str, tmp_path: Path) -> None:
     step, how = MEETS[case]

@@ -62,7 +62,7 @@ def test_a_right_file_has_neither_place_nor_cause(arguments: dict[str, Any], tmp
     assert report.causes == ()
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("arguments", "name", "site", "cause", "place"),
     [

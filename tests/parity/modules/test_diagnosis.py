@@ -44,7 +44,7 @@ def test_a_right_file_has_neither_place_nor_cause(name: str) -> None:
     assert report.causes == ()
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("name", "mistake", "site", "cause", "place"),
     [

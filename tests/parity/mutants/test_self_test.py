@@ -19,7 +19,7 @@ from ..files import lstm
 from .bases import BASES, base, verification
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("scale", [1.0, 0.01])
 @pytest.mark.parametrize("name", BASES)
 def test_every_mutant_of_every_base_is_rejected(name: str, scale: float) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from .options import data_option, first_record, json_option, say_json
-from .params import FILE, option
+from .options import data_option, first_record, json_option, say_json, state_option
+from .params import FILE, by_name, option
 from .streams import say
 
 _LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
@@ -23,8 +23,9 @@ _LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
     help="Print a program that streams FILE with ONNX Runtime alone, and checks its first numbers.",
 )
 @data_option("With --code, inputs whose sizes and integers the program has")
+@state_option(by_name)
 @json_option
-def inspect(file: str, language: str | None, data: str | None, as_json: bool) -> None:
+def inspect(file: str, language: str | None, data: str | None, states: dict[str, str], as_json: bool) -> None:
     """Show the recurrent layers of any ONNX FILE.
 
     Prints their sizes, states, parameters, bytes and FLOPs per time step.
@@ -32,11 +33,11 @@ def inspect(file: str, language: str | None, data: str | None, as_json: bool) ->
     if language is not None:
         from ..inspect.code import program
 
-        text = program(file, language, first_record(file, data))
+        text = program(file, language, first_record(file, data, states or None), states or None)
         _show({"language": language, "program": text}, text.rstrip("\n"), as_json=as_json)
         return
-    if data is not None:
-        raise click.UsageError("--data is for --code, which was not given")
+    if data is not None or states:
+        raise click.UsageError(f"--{'state' if states else 'data'} is for --code, which was not given")
     from ..atomic_io import require_readable
     from ..errors import ModelError
     from ..isolation.limits import Limits

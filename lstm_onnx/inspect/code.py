@@ -72,7 +72,12 @@ class _Input:
         return np.asarray(values, self.info.dtype)
 
 
-def program(path: str | os.PathLike[str], language: str, inputs: Mapping[str, np.ndarray] | None = None) -> str:
+def program(
+    path: str | os.PathLike[str],
+    language: str,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    states: Mapping[str, str] | None = None,
+) -> str:
     """A complete program that runs the file at `path`, call after call with its states carried, and checks the result.
 
     Args:
@@ -80,6 +85,7 @@ def program(path: str | os.PathLike[str], language: str, inputs: Mapping[str, np
         language: one of `LANGUAGES`.
         inputs: numpy arrays by input name, whose shapes the program's inputs have, and whose integers where they are
             all the same; by default the smallest sizes.
+        states: for a file of another tool, each state input and the output that feeds it, as in `load`.
 
     Raises:
         ModelError: the file cannot be run, or has dtypes, names or initial states that programs are not written for.
@@ -89,7 +95,7 @@ def program(path: str | os.PathLike[str], language: str, inputs: Mapping[str, np
         raise InputError(f"there are no programs in {language!r}", hint=f"choose one of {', '.join(LANGUAGES)}")
     import jinja2
 
-    with load(path, "cpu", threads=1, trial=None) as model:
+    with load(path, "cpu", threads=1, states=states, trial=None) as model:
         values = _values(model, language, inputs or {})
     template = (resources.files(__package__) / "programs" / f"{language}.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(  # noqa: S701 - source code, no HTML: names are checked instead

@@ -236,6 +236,9 @@ def test_a_file_that_does_not_say_which_sizes_it_takes_is_refused_with_a_hint(tm
     assert run("python", text, tmp_path).stdout.endswith("pass\n")
     assert "(1, 8)" in text
     assert "16000" in text
+    paired = program(path, "python", given, {"s": "t"})
+    assert run("python", paired, tmp_path).stdout.endswith("pass\n")
+    assert ['"s": "t"' in each for each in (text, paired)] == [False, True]
     for states, cases in ((None, 1), ({"s": "t"}, 2)):
         found = deploy_web(path, tmp_path / "web", states=states, inputs=given)
         assert (found.cases, found.streams) == (cases, states is not None)

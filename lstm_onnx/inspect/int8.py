@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from ..onnxgraph import Scope, Tensor, attributes_of, bodies_of, typed
 from ..onnxgraph.layer_names import NEW_H, RECURRENT_MATMUL
-from ..onnxgraph.recurrent import initial_states, is_scan, scanned_inputs
+from ..onnxgraph.recurrent import initial_states, is_scan
 from ..quantization.kernels import BLOCK_SIZES, MATMUL_INTEGER, MATMUL_NBITS
 from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
 from .report import LSTMInfo
@@ -79,8 +79,8 @@ def _info(
     proj_size: int,
     directions: int,
 ) -> LSTMInfo:
+    masked = next(bodies_of(node)).input[-1].type.tensor_type.elem_type == TensorProto.BOOL
     states = [source for name in initial_states(node) for source in scope.origins(_state(scope, name))[0]]
-    scanned = scanned_inputs(node)
     products = sum(2 * product.sizes[0] * product.sizes[1] for product in weights)
     return LSTMInfo(
         name=node.name,
@@ -91,7 +91,7 @@ def _info(
         proj_size=proj_size,
         bias=True,
         states=tuple(dict.fromkeys(states)),
-        lengths=next(iter(scope.origins(scanned[-1])[0]), "") if len(scanned) > directions else None,
+        lengths=next(iter(scope.origins(node.input[-1])[0]), "") if masked else None,
         dtype="int8",
         parameters=sum(product.sizes[0] * product.sizes[1] for product in weights),
         bytes=sum(product.tensor.num_bytes for product in weights),

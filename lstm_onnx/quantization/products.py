@@ -114,7 +114,7 @@ def step_product(graph: Graph, rows: str, weight: Weight, points: str, name: str
     scale = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
     integers = nodes.one("QuantizeLinear", rows, scale, points, name=f"{name}/uint8", axis=1)
     total = nodes.one(
-        "MatMulInteger", integers, weight.integers, graph.scalar(ZERO_POINT, np.uint8), name=f"{name}/MatMulInteger"
+        "MatMulInteger", integers, weight.integers, graph.scalar(ZERO_POINT, np.uint8), name=f"{name}/{MATMUL_INTEGER}"
     )
     total = nodes.one("DequantizeLinear", total, scale, name=f"{name}/by_rows", axis=1)
     return nodes.one("Mul", total, weight.scales, name=name)
@@ -157,20 +157,48 @@ def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, out
         return nodes.one(
             "Add", total, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=name, output=output
         )
+    total, scales = integer_product(graph, rows, weight, name)
+    # DequantizeLinear for each feature is many times slower than these two.
+    total = nodes.one("Cast", total, name=f"{name}/float", to=TensorProto.FLOAT)
+    total = nodes.one("Mul", total, scales, name=f"{name}/by_rows")
+    return nodes.one("Mul", total, weight.scales, name=name, output=output)
+
+
+def integer_product(graph: Graph, rows: str, weight: Weight, name: str) -> tuple[str, str]:
+    """The integers of a product of float32 rows ``(..., in)`` by a weight ``(in, out)``, and the scales of the rows.
+
+    These are int32 ``(..., out)`` and float32 ``(..., 1)``: NaN for a row that is not finite throughout.
+
+    Args:
+        graph: what the nodes are added to.
+        rows: the value.
+        weight: of `add_weight`.
+        name: what the nodes' names start with.
+    """
+    nodes = graph.nodes
     absolute = nodes.one("Abs", rows, name=f"{name}/abs")
     largest = graph.reduce("ReduceMax", absolute, f"{name}/largest")
     largest = nodes.one("Max", largest, graph.scalar(TINY), name=f"{name}/positive")
-    scale = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
-    scaled = nodes.one("Div", rows, scale, name=f"{name}/scaled")
-    rounded = nodes.one("Round", scaled, name=f"{name}/rounded")
-    shifted = nodes.one("Add", rounded, graph.scalar(ZERO_POINT), name=f"{name}/shifted")
-    integers = nodes.one("Cast", shifted, name=f"{name}/uint8", to=TensorProto.UINT8)
+    scales = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
+    scaled = nodes.one("Div", rows, scales, name=f"{name}/scaled")
     zero_point = graph.scalar(ZERO_POINT, np.uint8)
-    total = nodes.one("MatMulInteger", integers, weight.integers, zero_point, name=f"{name}/MatMulInteger")
-    scale = nodes.one(
-        "Add", scale, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=f"{name}/scale_or_nan"
-    )
-    # DequantizeLinear for each feature is many times slower than these two.
-    total = nodes.one("Cast", total, name=f"{name}/float", to=TensorProto.FLOAT)
-    total = nodes.one("Mul", total, scale, name=f"{name}/by_rows")
-    return nodes.one("Mul", total, weight.scales, name=name, output=output)
+    integers = nodes.one("QuantizeLinear", scaled, graph.scalar(1), zero_point, name=f"{name}/uint8")
+    total = nodes.one("MatMulInteger", integers, weight.integers, zero_point, name=f"{name}/{MATMUL_INTEGER}")
+    zeros = graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero")
+    return total, nodes.one("Add", scales, zeros, name=f"{name}/scale_or_nan")
+
+
+def scaled_step(graph: Graph, total: str, scales: str, weight: Weight, name: str) -> str:
+    """One step of an `integer_product`, in a body, as float32 ``(batch, out)``.
+
+    In a body these numbers are still in a CPU's caches, where they would not be for all steps at once.
+
+    Args:
+        graph: the body.
+        total: the step's integers ``(batch, out)``.
+        scales: of its rows ``(batch,)``.
+        weight: of `add_weight`.
+        name: what the nodes' names start with.
+    """
+    total = graph.nodes.one("DequantizeLinear", total, scales, name=f"{name}/by_rows", axis=0)
+    return graph.nodes.one("Mul", total, weight.scales, name=name)

@@ -17,7 +17,17 @@ from ..onnxgraph.builder import valid_steps
 from .arithmetic import QuantizedWeight
 from .block_products import BlockWeight
 from .kernels import BLOCK_SIZES, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER
-from .products import Graph, Weight, add_weight, quantized_for, quantized_product, step_product, zero_points
+from .products import (
+    Graph,
+    Weight,
+    add_weight,
+    integer_product,
+    quantized_for,
+    quantized_product,
+    scaled_step,
+    step_product,
+    zero_points,
+)
 
 INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
 """What the names of the products end with: by W, by R, and by the part of a GRU's R after the reset gate."""
@@ -93,11 +103,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class _Direction:
-    """One direction: names of its parts in the outer graph, and its weights."""
+    """One direction: names of its parts in the outer graph, and its weights.
+
+    `bias` is of the input's part of the gates, `bias_h` of what a GRU's reset gate multiplies.
+    """
 
     name: str
     index: int
+    W: Weight
     R: tuple[Weight, ...]
+    bias: str
     bias_h: str
     points: str
     peepholes: tuple[str, ...] = ()
@@ -182,15 +197,15 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     hidden_bias = ""
     if layer.op_type == "GRU" and layer.reset_after:
         hidden_bias = nodes.constant(f"{name}/hidden_bias", np.ascontiguousarray(bias_h, np.float32))
-    gx = quantized_product(graph, layer.x, input_weight, f"{name}/{INPUT_PRODUCT}")
-    gx = nodes.one("Add", gx, bias, name=f"{name}/input_gates")
     if layer.h0:
         h0, c0 = _carry_nan(graph, layer, h0, c0, name)
     peepholes = () if layer.P is None else np.split(layer.P[index], 3)
     direction = _Direction(
         name,
         index,
+        input_weight,
         recurrent,
+        bias,
         hidden_bias,
         points,
         tuple(nodes.constant(f"{name}/P_{gate}", part) for gate, part in zip("iof", peepholes, strict=False)),
@@ -198,7 +213,7 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     body = _body(graph, layer, direction, masked=bool(valid))
     backwards = int(layer.reverse[index])
     states = [h0, c0] if layer.cell else [h0]
-    scanned = [gx, valid] if valid else [gx]
+    scanned = [*_products_of_x(graph, layer, direction), *([valid] if valid else [])]
     output, *final = direction_outputs(layer, index)
     nodes.add(
         "Scan",
@@ -213,6 +228,30 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     )
 
 
+def _products_of_x(graph: Graph, layer: Layer, at: _Direction) -> list[str]:
+    """What a body reads of x at each step: its part of the gates; of MatMulInteger, integers and the rows' scales."""
+    nodes, name = graph.nodes, f"{at.name}/{INPUT_PRODUCT}"
+    if graph.kernel in BLOCK_SIZES:
+        product = quantized_product(graph, layer.x, at.W, name)
+        return [nodes.one("Add", product, at.bias, name=f"{at.name}/input_gates")]
+    total, scales = integer_product(graph, layer.x, at.W, name)
+    return [total, nodes.one("Squeeze", scales, nodes.integers(-1), name=f"{name}/scales")]
+
+
+def _gates_of_x(inner: Graph, layer: Layer, at: _Direction) -> tuple[str, list[ValueInfoProto]]:
+    """In a body the input's part of the gates ``(batch, gates)``, and what it reads for them, see `_products_of_x`."""
+    gates = layer.R.shape[1]
+    if inner.kernel in BLOCK_SIZES:
+        gx = f"{at.name}/gates_of_x"
+        return gx, [helper.make_tensor_value_info(gx, TensorProto.FLOAT, ("batch", gates))]
+    total, scales = f"{at.name}/integers_of_x", f"{at.name}/scales_of_x"
+    product = scaled_step(inner, total, scales, at.W, f"{at.name}/{INPUT_PRODUCT}")
+    return inner.nodes.one("Add", product, at.bias, name=f"{at.name}/input_gates"), [
+        helper.make_tensor_value_info(total, TensorProto.INT32, ("batch", gates)),
+        helper.make_tensor_value_info(scales, TensorProto.FLOAT, ("batch",)),
+    ]
+
+
 def _carry_nan(graph: Graph, layer: Layer, h0: str, c0: str, name: str) -> tuple[str, str]:
     """Initial states in which a NaN or an infinity of h makes NaN of what carries it on: c, or all of h."""
     nodes = graph.nodes
@@ -223,11 +262,12 @@ def _carry_nan(graph: Graph, layer: Layer, h0: str, c0: str, name: str) -> tuple
 
 
 def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphProto:
-    """One step: of states ``(1, batch, H)``, the input's part of the gates and, with lengths, whether it is valid."""
+    """One step: of states ``(1, batch, H)``, what gives x's part of the gates and, with lengths, if it is valid."""
     inner = graph.body()
     body = inner.nodes
     name, hidden = at.name, layer.hidden_size
-    h, c, gx, valid = f"{name}/h", f"{name}/c", f"{name}/gates_of_x", f"{name}/valid"
+    h, c, valid = f"{name}/h", f"{name}/c", f"{name}/valid"
+    gx, read = _gates_of_x(inner, layer, at)
     new_c = ""
     if layer.op_type == "LSTM":
         new_h, new_c = _lstm_step(inner, layer, at, h, c, gx)
@@ -246,8 +286,7 @@ def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphP
     else:
         y = body.one("Identity", new_h, name=f"{name}/y")
     inputs, outputs = [h, *([c] if new_c else [])], [new_h, *([new_c] if new_c else [])]
-    gates_of_x = helper.make_tensor_value_info(gx, TensorProto.FLOAT, ("batch", layer.R.shape[1]))
-    values = [*(_state(value, hidden) for value in inputs), gates_of_x]
+    values = [*(_state(value, hidden) for value in inputs), *read]
     if masked:
         values.append(helper.make_tensor_value_info(valid, TensorProto.BOOL, ("batch", 1)))
     return helper.make_graph(body.nodes, f"{name}/step", values, [_state(value, hidden) for value in (*outputs, y)])

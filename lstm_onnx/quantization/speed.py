@@ -1,7 +1,7 @@
 """Where int8 is slower than float32: hidden sizes up to which a layer's nodes cost more than its bytes.
 
-Medians of pairs in one run of both files, one thread, input_size = hidden_size, on an AMD EPYC with AVX512-VNNI and
-ONNX Runtime 1.31.1; a machine without VNNI needs larger layers.
+Medians of pairs in one run of both files, one thread, input_size = hidden_size, ONNX Runtime 1.31.1, on an AMD EPYC
+with AVX512-VNNI; sequences by MatMulInteger on an Intel Xeon with AMX.  A machine without VNNI needs larger layers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STEP_SLOWER_UP_TO = {
 }
 """The largest hidden size at which one step of one sequence is as fast or faster in float32, by kernel and operator."""
 SEQUENCE_SLOWER_UP_TO = {
-    (MATMUL_INTEGER, "LSTM"): 192,  # 1.37 of float32's time at 192, 0.92 at 256
-    (MATMUL_INTEGER, "GRU"): 256,  # 1.11 at 256, 0.31 to 0.65 at 320 and 384
-    (MATMUL_INTEGER, "RNN"): 256,  # 1.13 at 256, 0.91 at 320
+    (MATMUL_INTEGER, "LSTM"): 256,  # 1.27 of float32's time at 256, 0.87 at 320
+    (MATMUL_INTEGER, "GRU"): 320,  # 1.10 at 320, 0.70 at 384
+    (MATMUL_INTEGER, "RNN"): 320,  # 1.10 at 320, 0.91 at 384
     (DYNAMIC_QUANTIZE_LSTM, "LSTM"): 0,  # 0.88 at 64, 0.59 at 128: it has no Scan
     (MATMUL_NBITS, "LSTM"): 192,  # 1.32 at 192, 0.95 at 256
     (MATMUL_NBITS, "GRU"): 256,  # 1.14 at 256, 0.92 at 320

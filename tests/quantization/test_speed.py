@@ -24,10 +24,10 @@ def test_every_kernel_and_operator_has_its_thresholds() -> None:
 @pytest.mark.parametrize(
     ("op_type", "hidden", "kernel", "words"),
     [
-        ("LSTM", 192, MATMUL_INTEGER, [STEP, SEQUENCE]),
-        ("LSTM", 256, MATMUL_INTEGER, [STEP]),
+        ("LSTM", 256, MATMUL_INTEGER, [STEP, SEQUENCE]),
         ("LSTM", 257, MATMUL_INTEGER, []),
-        ("GRU", 300, MATMUL_INTEGER, [STEP]),
+        ("GRU", 320, MATMUL_INTEGER, [STEP, SEQUENCE]),
+        ("RNN", 350, MATMUL_INTEGER, [STEP]),
         ("RNN", 32, MATMUL_NBITS, [STEP, SEQUENCE]),
         ("LSTM", 64, DYNAMIC_QUANTIZE_LSTM, [STEP]),
     ],

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import ExportError
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
-from .copies.caller_state import caller_state_kept
+from .copies.caller_state import caller_state_kept, one_thread_if_small
 from .functional.dynamic_axes import (
     all_axes,
     dynamic_shapes_text,
@@ -77,7 +77,7 @@ def export_module(
     if options.generation is not None:
         step = replace(options, generation=None)
         return write_loop(lambda file: export_module(module, arguments, step, file), options, path)
-    with ONE_AT_A_TIME, caller_state_kept():
+    with ONE_AT_A_TIME, caller_state_kept(), one_thread_if_small(module):
         functional = make_functional(module, arguments, output_names=options.output_names, recurrent_required=False)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
         built = build(functional, type(module).__name__, options)

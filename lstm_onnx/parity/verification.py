@@ -17,7 +17,7 @@ from torch import nn
 from ..atomic_io import require_path, temporary_folder
 from ..errors import ConfigError, ExportError
 from ..exporter import export
-from ..exporter.copies.caller_state import caller_state_kept
+from ..exporter.copies.caller_state import caller_state_kept, one_thread_if_small
 from ..exporter.precision import example_in_dtype
 from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
@@ -185,20 +185,22 @@ class _Comparison:
         """The comparison of a file with PyTorch in the dtype that it is computed in."""
         dtype = model.metadata.options.dtype if model.metadata.options is not None else None
         source = source_in_dtype(self.source, dtype)
-        configured = isinstance(source, Source)
-        if configured:
-            verification = verification_of_source(source, model, seed=self.seed, data=self.data)
+        if isinstance(source, Source):
+            module, described = source.module(), _described_inputs(source, model)
         else:
             example = self.example_inputs
             if dtype is not None and example is not None:
                 example = example_in_dtype(example, dtype)
-            verification = verification_of(model, source, seed=self.seed, example_inputs=example, data=self.data)
-        verification.notes += notes
-        results = _run(verification, progress)
-        if configured:
-            results += _source_problems(source, model)
-        label = source.name if configured else None
-        report = make_report(verification, results, source=label, file=name, mutants=self.mutants)
+            module, described = unwrap_module(source), {"example_inputs": example}
+        with one_thread_if_small(module):
+            verification = verification_of(model, module, seed=self.seed, data=self.data, **described)
+            verification.notes += notes
+            results = _run(verification, progress)
+            label = None
+            if isinstance(source, Source):
+                results += _source_problems(source, model)
+                label = source.name
+            report = make_report(verification, results, source=label, file=name, mutants=self.mutants)
         return report, Golden.of(report, verification)
 
 
@@ -239,16 +241,13 @@ def _source_problems(source: Source, model: Model) -> list[CaseResult]:
     return [CaseResult("lengths", error=f"{source.name} asks for the input lengths, and the file has none")]
 
 
-def verification_of_source(
-    source: Source, model: Model, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()
-) -> Verification:
-    """The verification of `model` against a source, whose description of its inputs overrides the file's."""
+def _described_inputs(source: Source, model: Model) -> dict[str, Any]:
+    """The inputs as a source describes them, which overrides the file's metadata."""
     if isinstance(source, LSTMSource):
-        return verification_of(model, source.module(), seed=seed, data=data)
+        return {}
     # A file from elsewhere does not say what its inputs are; the source's own example does.
     own = source.example if not source.inputs and not model.metadata.inputs else None
-    example = None if own is None else own.as_example_inputs()
-    return verification_of(model, source.module(), seed=seed, inputs=source.inputs, example_inputs=example, data=data)
+    return {"inputs": source.inputs, "example_inputs": None if own is None else own.as_example_inputs()}
 
 
 def verification_of(

@@ -16,6 +16,26 @@ from torch.nn.modules import module as torch_module
 _GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 _BACKWARD_HOOKS = ("_global_backward_pre_hooks", "_global_backward_hooks")
 
+_LARGE = 1_000_000
+"""Parameters from which on more threads than one shorten a module's calls."""
+
+
+@contextlib.contextmanager
+def one_thread_if_small(module: nn.Module) -> Iterator[None]:
+    """Within it, PyTorch computes a small module on one thread.
+
+    Its threads wait for each other at every operator.  Where they are more than the CPUs that are free (a container's
+    share of a large machine, or other work on it) the many short calls of an export and a verification take a hundred
+    times as long.
+    """
+    before = torch.get_num_threads()
+    if sum(parameter.numel() for parameter in module.parameters()) < _LARGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
 
 @contextlib.contextmanager
 def caller_state_kept() -> Iterator[None]:

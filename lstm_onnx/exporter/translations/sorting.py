@@ -1,25 +1,85 @@
-"""Translation of a stable sort, which torch.onnx has none for."""
+"""Translations of stable sorts, medians and k-th smallest numbers, which torch.onnx has none for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir as ir
 import torch
 
-from .size_arithmetic import INT64, cast, constant, op
+from .size_arithmetic import INT64, cast, constant, is_fraction, op
+
+_NOT_IN_TOPK = (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8, ir.DataType.UINT8)
 
 
-def _sorted(x: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
+def _top_k(x: Any, k: Any, dim: int, *, largest: bool) -> tuple[Any, Any]:
     """By TopK, which gives equal numbers in their own order."""
-    if len(x.shape) == 0:
-        return op.Identity(x), constant(0, INT64)
-    place = dim % len(x.shape)
-    size = op.Shape(x, start=place, end=place + 1)
-    whole = x.dtype in (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8, ir.DataType.UINT8)
-    values, indices = op.TopK(cast(x, INT64) if whole else x, size, axis=place, largest=int(descending), sorted=1)
+    whole = x.dtype in _NOT_IN_TOPK
+    values, indices = op.TopK(cast(x, INT64) if whole else x, k, axis=dim, largest=int(largest), sorted=1)
     return (cast(values, x.dtype) if whole else values), indices
 
 
-SORTING: Mapping[Any, Callable[..., Any]] = {torch.ops.aten.sort.stable: _sorted}
+def _size(x: Any, dim: int) -> Any:
+    """int64 ``(1,)``."""
+    return op.Shape(x, start=dim, end=dim + 1)
+
+
+def _sorted(x: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
+    if len(x.shape) == 0:
+        return op.Identity(x), constant(0, INT64)
+    place = dim % len(x.shape)
+    return _top_k(x, _size(x, place), place, largest=descending)
+
+
+def _smallest(x: Any, k: Any, dim: int, keepdim: bool, most_nans: Any) -> tuple[Any, Any]:
+    """The k-th smallest numbers (k int64 ``(1,)``) and where they are; NaN where there are more NaNs than that."""
+    axes = constant([dim], INT64)
+    nan = None
+    if is_fraction(x):
+        nan = op.IsNaN(x)
+        count = op.ReduceSum(op.Cast(nan, to=INT64), axes, keepdims=1)
+        x = _typed(op.Where(nan, constant(math.inf, x.dtype), x), x)  # TopK leaves open where NaN comes
+        nan = op.Greater(count, most_nans)
+    found = [op.Gather(part, constant([-1], INT64), axis=dim) for part in _top_k(x, k, dim, largest=False)]
+    if nan is not None:
+        found[0] = op.Where(nan, constant(math.nan, x.dtype), found[0])
+    values, indices = found if keepdim else [op.Squeeze(part, axes) for part in found]
+    return values, indices
+
+
+def _typed(value: Any, like: Any) -> Any:
+    value.dtype, value.shape = like.dtype, like.shape
+    return value
+
+
+def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    """Of an even number the smaller one in the middle; NaN if any is."""
+    if len(x.shape) == 0:
+        return op.Identity(x), constant(0, INT64)
+    place = dim % len(x.shape)
+    middle = op.Div(op.Add(_size(x, place), constant([1], INT64)), constant([2], INT64))
+    return _smallest(x, middle, place, keepdim, constant([0], INT64))
+
+
+def _median_of_all(x: Any) -> Any:
+    flat = op.Reshape(x, constant([-1], INT64))
+    flat.dtype, flat.shape = x.dtype, ir.Shape([None])
+    return _median(flat, 0)[0]
+
+
+def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    """NaN is larger than all numbers."""
+    if len(x.shape) == 0:
+        return op.Identity(x), constant(0, INT64)
+    place, number = dim % len(x.shape), constant([k], INT64)
+    return _smallest(x, number, place, keepdim, op.Sub(_size(x, place), number))
+
+
+SORTING: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.sort.stable: _sorted,
+    torch.ops.aten.median.dim: _median,
+    torch.ops.aten.median.default: _median_of_all,
+    torch.ops.aten.kthvalue.default: _kth_value,
+}

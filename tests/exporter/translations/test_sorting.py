@@ -1,4 +1,4 @@
-"""A stable sort keeps equal numbers in their own order, also of more than 16 rows."""
+"""Stable sorts keep equal numbers in their own order, also of more than 16 rows; medians and k-th smallest numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
-from tests.exporter.helpers import X_LENGTHS, agree, eager, made, right, with_lengths
+from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
 
 @pytest.mark.parametrize("descending", [True, False])
@@ -73,3 +73,30 @@ def test_an_order_that_torch_leaves_open_is_refused(states: str, tmp_path: Path)
         pytest.skip("this processor's PyTorch sorts stably")
     with pytest.raises(ExportError, match=r"test_sorting.py:\d+: .*sort leaves open in which order equal numbers come"):
         made(SortingPacker(stable=False, back=False), with_lengths(2, 4), X_LENGTHS, tmp_path, states=states)
+
+
+@pytest.mark.parametrize("keepdim", [True, False])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_medians_and_kth_values(dim: int, keepdim: bool, tmp_path: Path) -> None:
+    class Middle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            # A NaN where x is above 1, an infinity where it is below -1.
+            marked = x.masked_fill(x > 1, torch.nan).masked_fill(x < -1, -torch.inf)
+            y = self.lstm(x)[0]
+            whole = (100 * y).int()
+            return (
+                *torch.median(y, dim, keepdim),
+                torch.median(marked, dim, keepdim).values,
+                torch.kthvalue(marked, 1, dim, keepdim).values,
+                torch.kthvalue(whole, 1, dim, keepdim).values,
+                torch.median(whole),
+                y.median(),
+                marked.median(),
+            )
+
+    right(Middle(), signal, X, tmp_path, sizes=((1, 1), (3, 7), (2, 6)))

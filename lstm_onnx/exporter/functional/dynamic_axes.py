@@ -7,7 +7,7 @@ and which time shows in what reaches its recurrent modules.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...errors import ExportError
@@ -87,10 +87,8 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
             "sizes alone"
         )
+    groups = [group for group in groups if search.role(group) or search.may_be_smaller(group)]
     roles = search.completed(groups)
-    kept = [bool(role) or search.may_be_smaller(group) for group, role in zip(groups, roles, strict=True)]
-    groups = [group for group, keeps in zip(groups, kept, strict=True) if keeps]
-    roles = [role for role, keeps in zip(roles, kept, strict=True) if keeps]
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
     labels = list(_labels(groups, roles))
     alone = len(groups) - len(tied.growths)
@@ -322,12 +320,11 @@ class _Search:
                     return _BATCH
         return ""
 
-    def completed(self, groups: Iterable[Group | Mapping[Axis, str]]) -> list[str]:
+    def completed(self, groups: Sequence[Group | Mapping[Axis, str]]) -> list[str]:
         """The role of each group; of those without, the only one can be what is missing, or the only looped one time.
 
         More steps than lengths say reach no layer, and more calls of a cell are no longer ones.
         """
-        groups = list(groups)
         roles = [self.role(group) for group in groups]
         missing = {_BATCH, _TIME} - set(roles)
         others = [index for index, role in enumerate(roles) if not role]
@@ -339,7 +336,7 @@ class _Search:
 
     def may_be_smaller(self, group: Group | Mapping[Axis, str]) -> bool:
         """Whether the module also runs with one entry less; else more are ignored: layers that a state has too many."""
-        if isinstance(group, Mapping):
+        if isinstance(group, Mapping) or self.is_looped(group):
             return True
         name, axis = group[0]
         return self.sizes_at(group, self.shapes[name][axis] - 1) is not None

@@ -257,6 +257,22 @@ class CellOverSteps(nn.Module):
         return h, unread
 
 
+class OwnCells(nn.Module):
+    """Cells without a recurrent module, and as many layers as sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList([nn.Linear(10, 6), nn.Linear(12, 6)])
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        h = list(torch.unbind(state))
+        for step in range(x.size(0)):
+            value = x[step]
+            for index, gates in enumerate(self.gates):
+                value = h[index] = torch.tanh(gates(torch.cat([value, h[index]], 1)))
+        return value, torch.stack(h)
+
+
 class Wrapper(nn.Module):
     """Calls the forward of what it wraps, as wrappers that drop weights do, past all hooks."""
 
@@ -341,13 +357,15 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         (torch.randn(5, 3, 4), torch.randn(5), (torch.zeros(3, 6), torch.zeros(3, 6))),
         {"x": {0: "time", 1: "batch"}, "unread": {0: "unread_0"}, "state": ({0: "batch"}, {0: "batch"})},
     ),
+    (OwnCells(), (torch.randn(5, 2, 4), torch.zeros(2, 2, 6)), {"x": {0: "time", 1: "batch"}, "state": {1: "batch"}}),
     (Wrapped(), (torch.randn(5, 3, 4), zeros(3)), {"x": {0: "time", 1: "batch"}, "state": STATES}),
 ]
 
 
 @pytest.mark.parametrize(("module", "example", "expected"), CASES, ids=lambda item: type(item).__name__)
 def test_batch_and_time_are_found(module: nn.Module, example: tuple[Any, ...], expected: dict[str, Any]) -> None:
-    found = find_dynamic_axes(make_functional(module.eval(), bind_arguments(module, example, None)))
+    arguments = bind_arguments(module, example, None)
+    found = find_dynamic_axes(make_functional(module.eval(), arguments, recurrent_required=False))
     assert ast.literal_eval(dynamic_shapes_text(found)) == expected
     # What is printed can be pasted.
     pasted = bind_arguments(module, example, expected)

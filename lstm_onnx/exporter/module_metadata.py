@@ -18,7 +18,8 @@ from .call.arguments import Arguments
 from .call.metadata import call_to_json
 from .functional.functional_module import FunctionalModule
 from .kept_digest import kept_digest
-from .lowering.explicit_states import ExposedStates, carried_states, one_if_equal
+from .lowering.carried_states import carried_states
+from .lowering.explicit_states import ExposedStates, one_if_equal
 from .lowering.lower import OpaqueCall
 from .lowering.rename import Dims, TracedGraph
 from .module_options import ModuleOptions

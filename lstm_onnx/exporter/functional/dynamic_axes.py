@@ -7,7 +7,7 @@ and which time shows in what reaches its recurrent modules.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...errors import ExportError
@@ -87,7 +87,8 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
             "sizes alone"
         )
-    roles = _completed([search.role(group) for group in groups])
+    groups = [group for group in groups if search.role(group) or search.may_be_smaller(group)]
+    roles = search.completed(groups)
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
     labels = list(_labels(groups, roles))
     alone = len(groups) - len(tied.growths)
@@ -319,6 +320,27 @@ class _Search:
                     return _BATCH
         return ""
 
+    def completed(self, groups: Sequence[Group | Mapping[Axis, str]]) -> list[str]:
+        """The role of each group; of those without, the only one can be what is missing, or the only looped one time.
+
+        More steps than lengths say reach no layer, and more calls of a cell are no longer ones.
+        """
+        roles = [self.role(group) for group in groups]
+        missing = {_BATCH, _TIME} - set(roles)
+        others = [index for index, role in enumerate(roles) if not role]
+        looped = [index for index in others if self.is_looped(groups[index])] if missing == {_TIME} else []
+        for only in (looped, others):
+            if len(missing) == 1 and len(only) == 1:
+                roles[only[0]] = missing.pop()
+        return roles
+
+    def may_be_smaller(self, group: Group | Mapping[Axis, str]) -> bool:
+        """Whether the module also runs with one entry less; else more are ignored: layers that a state has too many."""
+        if isinstance(group, Mapping) or self.is_looped(group):
+            return True
+        name, axis = group[0]
+        return self.sizes_at(group, self.shapes[name][axis] - 1) is not None
+
     def is_looped(self, group: Group | Mapping[Axis, str]) -> bool:
         """Whether the module calls torch's functions more often the longer the axes are."""
         longer, double, _ = self._larger(group)
@@ -380,14 +402,6 @@ def _multiple(name: str, factor: int, offset: int) -> str:
     """``4*time - 16``, as torch writes it."""
     text = name if factor == 1 else f"{factor}*{name}"
     return text if offset == 0 else f"{text} {'-' if offset < 0 else '+'} {abs(offset)}"
-
-
-def _completed(roles: list[str]) -> list[str]:
-    """Where batch or time alone is missing, the only group without a role has it: more steps than lengths say."""
-    missing = {_BATCH, _TIME} - set(roles)
-    if len(missing) == 1 and roles.count("") == 1:
-        return [role or next(iter(missing)) for role in roles]
-    return roles
 
 
 def _labels(groups: Iterable[Group | Mapping[Axis, str]], roles: Iterable[str]) -> Iterator[str]:

@@ -35,10 +35,8 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
     """Steps and rows of what recurrent modules are called with, in order."""
     found: list[tuple[int, int]] = []
 
-    def hook(
-        input_size: int, batch_first: bool, cell: bool
-    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def recorded(forward: Callable[..., Any], input_size: int, batch_first: bool, cell: bool) -> Callable[..., Any]:
+        def record(*args: Any, **kwargs: Any) -> Any:
             x = args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
             data = x.data if isinstance(x, PackedSequence) else x
             # torch 2.13 takes packed sequences of one step with any number of features, and computes nonsense.
@@ -51,17 +49,25 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
             elif isinstance(x, torch.Tensor):
                 steps, rows = (1, 0) if batch_first else (0, 1)
                 found.append((x.shape[steps], x.shape[rows]))
+            return forward(*args, **kwargs)
 
         return record
 
     # A module with states of its own is tried with several shapes of them: only its last call counts.
-    handles = [functional.stateful.register_forward_pre_hook(lambda *_: found.clear())]
+    handle = functional.stateful.register_forward_pre_hook(lambda *_: found.clear())
+    before: list[tuple[nn.Module, Any]] = []
     for path, recurrent in functional.recurrent_modules.items():
         module = functional.stateful.inner.get_submodule(path)
-        record = hook(recurrent.spec.input_size, bool(getattr(module, "batch_first", False)), recurrent.cell)
-        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
+        before.append((module, vars(module).get("forward")))
+        # In the place of a hook, which a wrapper that calls `forward` itself passes by.
+        batch_first = bool(getattr(module, "batch_first", False))
+        module.forward = recorded(module.forward, recurrent.spec.input_size, batch_first, recurrent.cell)
     try:
         yield found
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
+        for module, own in before:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from .program import Leaf, Node, Sizes, Trace, found
+from .program import PICKS, Leaf, Node, Sizes, Trace, found
 
 aten = torch.ops.aten
 MANY = 5
 """So many picks along one axis are taken for those of steps; the shortest trace has more steps, a cell fewer gates."""
-_PICKS = (aten.select.int, aten.slice.Tensor)
 
 
 def inputs_of(node: Node) -> Iterator[Node]:
@@ -53,7 +52,7 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike) -> Trace:
     static = _static(nodes)
     picks: dict[Any, set[Node]] = {}
     for node in nodes:
-        if node.target in _PICKS and node not in static:
+        if node.target in PICKS and node not in static:
             picks.setdefault((_name(node.args[0], numbers), node.args[1]), set()).add(node)
     seeds = {node for group in picks.values() if len({numbers[node] for node in group}) >= MANY for node in group}
     return _rebuilt(trace, nodes, numbers, seeds, _in_steps(trace.sizes[:loops], nodes, seeds, alike))

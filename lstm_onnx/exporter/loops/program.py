@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 Kind = TypeVar("Kind")
 Sizes = tuple[int, ...]
 """The size of each dynamic axis, in the order of `Program.axes`."""
+PICKS = (torch.ops.aten.select.int, torch.ops.aten.slice.Tensor)
+"""Operators that take one or some entries of a tensor, as a step does of its input."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,19 @@ class Node:
         Args:
             loose: without which parameters and modules it uses, so that a search comes to where they differ.
         """
-        outline = _outline(self.args, loose), _outline(self.kwargs, loose)
+        # A state that is an input is in the first step what a value is in the others; a step's entry is of one input.
+        named = self.target in PICKS
+        outline = _outline(self.args, loose, named), _outline(self.kwargs, loose, named)
         return (str(self.target), *outline, str(self.dtype), len(self.shape or ()))
 
 
-def _outline(value: Any, loose: bool) -> Any:
+def _outline(value: Any, loose: bool, named: bool) -> Any:
     if isinstance(value, (Node, NoState)):
         return "value"
     if isinstance(value, Leaf):
-        return "value" if loose else value.name
+        return "value" if loose or (value.input is not None and not named) else value.name
     if isinstance(value, tuple):
-        parts = tuple(_outline(part, loose) for part in value)
+        parts = tuple(_outline(part, loose, named) for part in value)
         values = all(isinstance(part, (Node, Leaf)) for part in value)
         return ("values",) if values and len(parts) > LONG_LIST else parts
     if (isinstance(value, int) and not isinstance(value, bool)) or loose:

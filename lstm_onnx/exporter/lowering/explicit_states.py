@@ -15,13 +15,11 @@ from ...symbolic_dims import names_in
 from ..node_names import state_prefix
 from ..tracing.opaque_node import DOMAIN
 from ..weights import Array
+from .carried_states import skip_reshapes
 from .lower import OpaqueCall, sequence_axes
 from .rename import Dims, TracedGraph
 
 _SHAPE_ONLY = ("Shape", "Size")
-_RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
-_ELEMENTWISE = ("Mul", "Where", "Add", "Sub", "Cast")
-"""Operators by which a forward sets some rows of a state to zero or to a start."""
 
 
 @dataclass
@@ -86,7 +84,7 @@ def expose_states(
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]
-        if _skip_reshapes(first.value(1), producers) in attributes:
+        if skip_reshapes(first.value(1), producers) in attributes:
             continue
         path = first.recurrent.path
         if times & names_in(str(sequence_axes(graph, first)[1])):
@@ -199,59 +197,6 @@ def _one_row(state: Array, name: str) -> Array:
     return np.ascontiguousarray(state[:, :1])
 
 
-def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
-    """The states that are arguments and results of the forward: an LSTM's initial state and its final one."""
-    producers = graph.producers
-    made = {output for opaque in calls for output in opaque.node.output[1:] if output}
-    returned = {_skip_reshapes(output, producers, made): output for output in graph.outputs}
-    pairs: dict[str, str] = {}
-    for chain in _chains(calls):
-        for index in (1, 2):
-            source = _skip_reshapes(chain[0].value(index), producers)
-            end = chain[-1].node.output[index] if index < len(chain[-1].node.output) else ""
-            target = returned.get(end)
-            if source in graph.inputs and target is not None and graph.dims.get(source) == graph.dims.get(target):
-                pairs.setdefault(source, target)
-    for end, target in returned.items():
-        found = _same_place(graph, calls, producers, end, target)
-        if found is not None and found not in pairs and target not in pairs.values():
-            pairs[found] = target
-    return pairs
-
-
-def _same_place(
-    graph: TracedGraph, calls: list[OpaqueCall], producers: Mapping[str, NodeProto], end: str, target: str
-) -> str | None:
-    """The input from which the final state `end` follows, where it has the output's place in its own structure.
-
-    ``states.pi.0`` and ``output.3.pi.0`` are one state, also where the forward sets it to zero at starts of episodes.
-    """
-    by_output = {output: opaque for opaque in calls for output in opaque.node.output[1:] if output}
-    todo, seen, found = [end], set(), []
-    while todo:
-        value = todo.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        node = producers.get(value)
-        if value in by_output:
-            opaque = by_output[value]
-            todo.append(opaque.value(list(opaque.node.output).index(value)))
-        elif value in graph.inputs:
-            if graph.dims[value] == graph.dims.get(target) and _have_one_place(value, target):
-                found.append(value)
-        elif node is not None and node.op_type in (*_RESHAPED, *_ELEMENTWISE):
-            todo += node.input
-    return found[0] if len(found) == 1 and end in by_output else None
-
-
-def _have_one_place(name: str, output: str) -> bool:
-    """Whether the place of an output in its result ends that of an input in its argument: both ``pi.0``."""
-    within, result = name.split(".")[1:], output.split(".")
-    place = result[2 if result[0] == "output" else 1 :]
-    return bool(place) and within[-len(place) :] == place
-
-
 def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
     """The calls in lists, in which each call starts from the final states of the one before it."""
     chains: list[list[OpaqueCall]] = []
@@ -262,13 +207,3 @@ def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
         else:
             chain.append(opaque)
     return chains
-
-
-def _skip_reshapes(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
-    """The value that a chain of operators without arithmetic (such as Unsqueeze) starts from."""
-    while value not in until:
-        node = producers.get(value)
-        if node is None or node.op_type not in _RESHAPED:
-            break
-        value = node.input[0]
-    return value

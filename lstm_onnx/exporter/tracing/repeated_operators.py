@@ -178,6 +178,8 @@ def _is_plain(func: Any) -> bool:
         and not func._schema.is_mutable
         and not tags & set(func.tags)
         and func not in (torch.ops.aten.lift_fresh.default, torch.ops.aten.is_nonzero.default)
+        # Of zeros_like and its kind torch hands the caller another tensor than the tracer gave, which has no node.
+        and not func.overloadpacket.__name__.endswith("_like")
     )
 
 

@@ -230,6 +230,69 @@ class Forecast(nn.Module):
         return self.lstm(torch.cat([x, embedded], 2), state)
 
 
+class Layers(nn.Module):
+    """Each LSTM of a list takes its layer of the states; more layers than there are would be ignored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstms = nn.ModuleList([nn.LSTM(4, 6), nn.LSTM(6, 6)])
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+        for index, lstm in enumerate(self.lstms):
+            x, _ = lstm(x, (state[0][index : index + 1], state[1][index : index + 1]))
+        return x
+
+
+class CellOverSteps(nn.Module):
+    """A cell in a loop over the steps: what is longer calls it more often; nobody reads what belongs to the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(4, 6)
+
+    def forward(self, x: Tensor, unread: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, c = state
+        for step in range(x.size(0)):
+            h, c = self.cell(x[step], (h, c))
+        return h, unread
+
+
+class OwnCells(nn.Module):
+    """Cells without a recurrent module, and as many layers as sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList([nn.Linear(10, 6), nn.Linear(12, 6)])
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        h = list(torch.unbind(state))
+        for step in range(x.size(0)):
+            value = x[step]
+            for index, gates in enumerate(self.gates):
+                value = h[index] = torch.tanh(gates(torch.cat([value, h[index]], 1)))
+        return value, torch.stack(h)
+
+
+class Wrapper(nn.Module):
+    """Calls the forward of what it wraps, as wrappers that drop weights do, past all hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any) -> Any:
+        return self.module.forward(*args)
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = Wrapper(nn.LSTM(4, 6, 2))
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Any:
+        return self.rnn(x, state)
+
+
 CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
     (LanguageModel(), (torch.zeros(5, 3).long(), zeros(3)), LANGUAGE_MODEL),
     (LanguageModel(), (torch.zeros(1, 1).long(), zeros(1)), LANGUAGE_MODEL),  # nothing is told apart by its size
@@ -288,12 +351,21 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         (torch.randn(2, 5, 2), torch.zeros(2).long(), (torch.zeros(2, 2, 6), torch.zeros(2, 2, 6))),
         {"x": BATCH_TIME, "series": {0: "batch"}, "state": STATES},
     ),
+    (Layers(), (torch.randn(5, 3, 4), zeros(3)), {"x": {0: "time", 1: "batch"}, "state": STATES}),
+    (
+        CellOverSteps(),
+        (torch.randn(5, 3, 4), torch.randn(5), (torch.zeros(3, 6), torch.zeros(3, 6))),
+        {"x": {0: "time", 1: "batch"}, "unread": {0: "unread_0"}, "state": ({0: "batch"}, {0: "batch"})},
+    ),
+    (OwnCells(), (torch.randn(5, 2, 4), torch.zeros(2, 2, 6)), {"x": {0: "time", 1: "batch"}, "state": {1: "batch"}}),
+    (Wrapped(), (torch.randn(5, 3, 4), zeros(3)), {"x": {0: "time", 1: "batch"}, "state": STATES}),
 ]
 
 
 @pytest.mark.parametrize(("module", "example", "expected"), CASES, ids=lambda item: type(item).__name__)
 def test_batch_and_time_are_found(module: nn.Module, example: tuple[Any, ...], expected: dict[str, Any]) -> None:
-    found = find_dynamic_axes(make_functional(module.eval(), bind_arguments(module, example, None)))
+    arguments = bind_arguments(module, example, None)
+    found = find_dynamic_axes(make_functional(module.eval(), arguments, recurrent_required=False))
     assert ast.literal_eval(dynamic_shapes_text(found)) == expected
     # What is printed can be pasted.
     pasted = bind_arguments(module, example, expected)

@@ -7,7 +7,8 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.lowering.explicit_states import carried_states, expose_states
+from lstm_onnx.exporter.lowering.carried_states import carried_states
+from lstm_onnx.exporter.lowering.explicit_states import expose_states
 from lstm_onnx.exporter.lowering.lower import lower_calls, opaque_calls
 from lstm_onnx.exporter.lowering.rename import TracedGraph
 from lstm_onnx.exporter.opaque.operators import RecurrentModule
@@ -81,6 +82,16 @@ def test_states_of_the_forwards_own_are_paired_behind_reshaping() -> None:
     found.dims["z"] = found.dims["h_in"]
     pairs = carried_states(found, opaque_calls(found, {"enc.lstm": recurrent()}))
     assert pairs == {"h_in": "z", "c_in": "c"}
+
+
+def test_a_decoders_end_is_no_next_value_of_its_encoders_start() -> None:
+    nodes = [
+        opaque(["x", "h_in", "c_in"], ["y", "h0", "c0"]),
+        opaque(["y", "h0", "c0"], ["z", "h", "c"], path="dec.lstm"),
+    ]
+    found = graph(nodes, ["z", "h", "c"], ("x", "h_in", "c_in"))
+    modules = {path: recurrent(path) for path in ("enc.lstm", "dec.lstm")}
+    assert carried_states(found, opaque_calls(found, modules)) == {}
 
 
 def test_lengths_are_cast_once_and_calls_share_their_weights() -> None:

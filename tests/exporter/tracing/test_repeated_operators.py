@@ -63,6 +63,19 @@ def listed(found: torch.fx.Graph) -> list[Any]:
     ]
 
 
+@pytest.mark.parametrize("made", [torch.zeros_like, torch.ones_like, lambda h: torch.full_like(h, 2.0)])
+def test_every_step_of_a_loop_may_make_a_tensor_like_its_state(made: Callable[[Tensor], Tensor]) -> None:
+    def loop(x: Tensor) -> Tensor:
+        h = x[0]
+        for step in x:
+            h = torch.where(step > 0, made(h), h * 2)
+        return h
+
+    expected = listed(graph(loop, torch.rand(STEPS, 3)))
+    with operators_remembered():
+        assert listed(graph(loop, torch.rand(STEPS, 3))) == expected
+
+
 def test_the_graph_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, x = Loop().eval(), torch.rand(2, STEPS, 3)
     expected = listed(graph(lambda x: loop(x), x))

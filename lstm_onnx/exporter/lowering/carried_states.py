@@ -1,0 +1,136 @@
+"""Which results of a forward are the next values of its arguments: the states that its caller carries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import NodeProto
+
+from .lower import OpaqueCall
+from .rename import TracedGraph
+
+RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
+_PARTS = (*RESHAPED, "Slice", "Gather", "Split")
+"""Operators that take a layer of a state, or h or c of a joint one; Concat joins them again."""
+_ELEMENTWISE = ("Mul", "Where", "Add", "Sub", "Cast")
+"""Operators by which a forward sets some rows of a state to zero or to a start."""
+
+_Steps = Mapping[str, tuple[Any, str]]
+"""By final state: what carries it, a recurrent module or a Scan, and the value that it starts from."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An input from which an output follows through recurrent steps.  `sure`: alone by what is between them."""
+
+    source: str
+    target: str
+    sure: bool
+
+
+def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
+    """The states that are arguments and results of the forward: each input, and the output that is its next value.
+
+    An output is one where nothing but final states are in it, of one or several layers, and the initial states of all
+    follow from this one input, masked or not.
+    """
+    steps, producers = _steps(graph, calls), graph.producers
+    found = [state for target in graph.outputs if (state := _behind(graph, steps, producers, target)) is not None]
+    pairs: dict[str, str] = {}
+    for state in sorted(found, key=lambda state: not state.sure):
+        if state.source not in pairs and state.target not in pairs.values():
+            pairs[state.source] = state.target
+    return pairs
+
+
+def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, str]]:
+    steps: dict[str, tuple[Any, str]] = {}
+    for call in calls:
+        for index, final in enumerate(call.node.output[1:], 1):
+            steps[final] = call.recurrent, call.value(index)
+    for node in graph.nodes.nodes:
+        if node.op_type == "Scan" and node.domain == "":
+            read = next(item.i for item in node.attribute if item.name == "num_scan_inputs")
+            for initial, final in zip(node.input[: len(node.input) - read], node.output, strict=False):
+                steps[final] = node.name, initial
+    steps.pop("", None)
+    return steps
+
+
+def _behind(graph: TracedGraph, steps: _Steps, producers: Mapping[str, NodeProto], target: str) -> _Found | None:
+    """The one input of an output's own axes that the initial states follow from, of all that are in the output."""
+    ends, parts = [], [target]
+    while parts:
+        value = parts.pop()
+        node = producers.get(value)
+        if value in steps:
+            ends.append(value)
+        elif node is not None and node.op_type in (*_PARTS, "Concat"):
+            parts += node.input if node.op_type == "Concat" else node.input[:1]
+        else:
+            return None
+    starts = [_Start.of(graph, steps, producers, end) for end in ends]
+    own = graph.dims.get(target)
+    common = [name for name in graph.inputs if graph.dims[name] == own and all(name in each.inputs for each in starts)]
+    same = [name for name in common if _have_one_place(name, target)]
+    if len(same) == 1:
+        return _Found(same[0], target, sure=True)
+    if len(common) != 1 or any(start.other for start in starts):
+        return None
+    return _Found(common[0], target, sure=not any(start.masked for start in starts))
+
+
+@dataclass
+class _Start:
+    """What a final state's first value is made of.
+
+    Attributes:
+        inputs: the inputs that are in it.
+        masked: whether there is arithmetic between.
+        other: whether another recurrent module is: a decoder that starts from its encoder's end.
+    """
+
+    inputs: set[str] = field(default_factory=set)
+    masked: bool = False
+    other: bool = False
+
+    @classmethod
+    def of(cls, graph: TracedGraph, steps: _Steps, producers: Mapping[str, NodeProto], end: str) -> _Start:
+        start, todo, seen = cls(), [end], {""}
+        while todo:
+            value = todo.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            node = producers.get(value)
+            if value in steps:
+                carrier, initial = steps[value]
+                start.other = start.other or carrier is not steps[end][0]
+                todo.append(initial)
+            elif value in graph.inputs:
+                start.inputs.add(value)
+            elif node is not None and node.op_type in _PARTS:
+                todo.append(node.input[0])
+            elif node is not None and node.op_type in _ELEMENTWISE:
+                start.masked = True
+                todo += node.input
+        return start
+
+
+def _have_one_place(name: str, output: str) -> bool:
+    """Whether the place of an output in its result ends that of an input in its argument: both ``pi.0``."""
+    within, result = name.split(".")[1:], output.split(".")
+    place = result[2 if result[0] == "output" else 1 :]
+    return bool(place) and within[-len(place) :] == place
+
+
+def skip_reshapes(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
+    """The value that a chain of operators without arithmetic (such as Unsqueeze) starts from."""
+    while value not in until:
+        node = producers.get(value)
+        if node is None or node.op_type not in RESHAPED:
+            break
+        value = node.input[0]
+    return value

@@ -1,0 +1,159 @@
+"""States that a forward's caller carries: found, also of several layers and with rows that start anew, and streamed."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import lstm_onnx
+
+BATCH, STEPS, FEATURES, SIZE = 3, 6, 5, 4
+X = {0: "time", 1: "batch"}
+ROWS = {1: "batch"}
+
+
+class SlicedLayers(nn.Module):
+    """A list of LSTMs; each takes its layer of the states, which are joined again."""
+
+    axes = (X, ROWS, ROWS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.LSTM(FEATURES, SIZE), nn.LSTM(SIZE, SIZE)])
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ends = []
+        for index, layer in enumerate(self.layers):
+            x, end = layer(x, (h[index : index + 1], c[index : index + 1]))
+            ends.append(end)
+        return x, torch.cat([end[0] for end in ends]), torch.cat([end[1] for end in ends])
+
+
+class CellsOfLayers(nn.Module):
+    """Cells over the steps; lists of states are taken from stacks, and stacked again."""
+
+    axes = (X, (ROWS, ROWS))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList([nn.LSTMCell(FEATURES, SIZE), nn.LSTMCell(SIZE, SIZE)])
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        h, c = (list(torch.unbind(part)) for part in state)
+        outputs = []
+        for step in range(x.shape[0]):
+            value = x[step]
+            for index, cell in enumerate(self.cells):
+                h[index], c[index] = cell(value, (h[index], c[index]))
+                value = h[index]
+            outputs.append(value)
+        return torch.stack(outputs), (torch.stack(h), torch.stack(c))
+
+
+class JointState(nn.Module):
+    """h and c side by side in one tensor."""
+
+    axes = (X, ROWS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(FEATURES, SIZE)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = state.chunk(2, -1)
+        y, (h, c) = self.lstm(x, (h.contiguous(), c.contiguous()))
+        return y, torch.cat([h, c], -1)
+
+
+class Episodes(nn.Module):
+    """A GRU over single steps, whose state is zero where an episode has ended before the step."""
+
+    axes = (X, ROWS, X)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(FEATURES, SIZE, 2)
+
+    def forward(self, x: Tensor, state: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for step in range(x.size(0)):
+            y, state = self.gru(x[step].unsqueeze(0), state * (1.0 - done[step].unsqueeze(0)))
+            outputs.append(y)
+        return torch.cat(outputs, dim=0), state
+
+
+class EpisodesOfCells(nn.Module):
+    """The same with a cell, and a state without an axis of layers."""
+
+    axes = (X, {0: "batch"}, X)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(FEATURES, SIZE)
+
+    def forward(self, x: Tensor, h: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for step in range(x.size(0)):
+            h = self.cell(x[step], torch.where(done[step] > 0, torch.zeros_like(h), h))
+            outputs.append(h)
+        return torch.stack(outputs), h
+
+
+def inputs_of(module: nn.Module, steps: int, batch: int) -> tuple[Any, ...]:
+    """Draw inputs; states are not zero, and a third of the steps starts an episode."""
+    draw = torch.Generator().manual_seed(steps * batch)
+    x = torch.randn(steps, batch, FEATURES, generator=draw)
+    layers = torch.randn(2, batch, SIZE, generator=draw)
+    done = (torch.rand(steps, batch, 1, generator=draw) < 0.3).float()
+    match module:
+        case SlicedLayers():
+            return x, layers, layers.flip(0)
+        case CellsOfLayers():
+            return x, (layers, layers.flip(0))
+        case JointState():
+            return x, torch.randn(1, batch, 2 * SIZE, generator=draw)
+        case Episodes():
+            return x, layers, done
+    return x, layers[0], done
+
+
+PAIRS: dict[type[nn.Module], dict[str, str]] = {
+    SlicedLayers: {"h": "output.1", "c": "output.2"},
+    CellsOfLayers: {"state.0": "output.1.0", "state.1": "output.1.1"},
+    JointState: {"state": "output.1"},
+    Episodes: {"state": "output.1"},
+    EpisodesOfCells: {"h": "output.1"},
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS, ids=lambda kind: kind.__name__)
+def test_states_of_layers_and_episodes_are_paired_and_stream(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = kind().eval(), tmp_path / "a.onnx"
+    axes: Any = kind.axes
+    result = lstm_onnx.export(module, path, example_inputs=inputs_of(module, STEPS, BATCH), dynamic_shapes=axes)
+    assert result.states == PAIRS[kind]
+    inputs = inputs_of(module, 9, 2)
+    with torch.no_grad():
+        wanted = [tensor.numpy() for tensor in pytree.tree_leaves(module(*inputs))]
+    with lstm_onnx.load(path, provider="cpu", threads=1) as model:
+        feeds = dict(zip(model.inputs, (tensor.numpy() for tensor in pytree.tree_leaves(inputs)), strict=True))
+        for cuts in ((0, 9), (0, 1, 2, 7, 9)):
+            stream = model.stream(batch=2)
+            stream.state = {name: feeds[name] for name in PAIRS[kind]}
+            pieces = []
+            for start, end in itertools.pairwise(cuts):
+                chunk = {name: feed[start:end] for name, feed in feeds.items() if name not in PAIRS[kind]}
+                pieces.append(stream.run(chunk)["output.0"])
+            np.testing.assert_allclose(np.concatenate(pieces), wanted[0], rtol=1e-5, atol=1e-6)
+            for name, array in zip(PAIRS[kind], wanted[1:], strict=True):
+                np.testing.assert_allclose(stream.state[name], array, rtol=1e-5, atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..symbolic_dims import names_in
 from .call.arguments import Arguments
 from .call.metadata import call_to_json
 from .functional.functional_module import FunctionalModule
+from .functional.two_calls import held_in_two_calls
 from .kept_digest import kept_digest
 from .lowering.carried_states import carried_states
 from .lowering.explicit_states import ExposedStates, one_if_equal
@@ -48,7 +50,7 @@ def module_metadata(
         options: how it is exported.
     """
     states = {**_attribute_states(functional, graph), **exposed.states}
-    for name, after in carried_states(graph, calls).items():
+    for name, after in carried_states(graph, calls, partial(held_in_two_calls, functional)).items():
         states.setdefault(name, after)
     initial = dict(exposed.initial)
     for attribute in functional.attribute_states:

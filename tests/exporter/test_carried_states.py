@@ -157,3 +157,43 @@ def test_states_of_layers_and_episodes_are_paired_and_stream(kind: type[nn.Modul
             np.testing.assert_allclose(np.concatenate(pieces), wanted[0], rtol=1e-5, atol=1e-6)
             for name, array in zip(PAIRS[kind], wanted[1:], strict=True):
                 np.testing.assert_allclose(stream.state[name], array, rtol=1e-5, atol=1e-6)
+
+
+class Exchanged(SlicedLayers):
+    """The layers' final states in another order than the initial ones."""
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, h, c = super().forward(x, h, c)
+        return x, h.flip(0), torch.cat([c[1:], c[:1]])
+
+
+class JointExchanged(JointState):
+    """c before h in the result."""
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = super().forward(x, state)
+        return y, torch.cat([state[..., SIZE:], state[..., :SIZE]], -1)
+
+
+class ScaledStart(nn.Module):
+    """Features are the start, scaled; the final state is no such features."""
+
+    axes = (X, ROWS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.scale = nn.GRU(FEATURES, SIZE, 2), nn.Parameter(torch.rand(SIZE) + 2)
+
+    def forward(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gru(x, features * self.scale)
+
+
+@pytest.mark.parametrize("kind", [Exchanged, JointExchanged, ScaledStart], ids=lambda kind: kind.__name__)
+def test_what_would_be_another_state_in_the_next_call_is_not_paired(kind: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module: Any = kind().eval()
+    layers = torch.randn(2, BATCH, SIZE)
+    start = {Exchanged: (layers, layers), JointExchanged: (torch.randn(1, BATCH, 2 * SIZE),)}.get(kind, (layers,))
+    example = (torch.randn(STEPS, BATCH, FEATURES), *start)
+    result = lstm_onnx.export(module, tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=module.axes)
+    assert not result.states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,26 +23,46 @@ _Steps = Mapping[str, tuple[Any, str]]
 
 @dataclass(frozen=True)
 class _Found:
-    """An input from which an output follows through recurrent steps.  `sure`: alone by what is between them."""
+    """An input from which an output follows through recurrent steps.
+
+    Attributes:
+        source, target: the input and the output.
+        sure: whether no other input comes into question.
+        whole: whether the one is the other's next value as it stands: it is not taken apart, and arithmetic, if any,
+            is between values of one place in their structures.
+    """
 
     source: str
     target: str
     sure: bool
+    whole: bool
 
 
-def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
+def carried_states(
+    graph: TracedGraph, calls: list[OpaqueCall], held: Callable[[Mapping[str, str]], Collection[str]]
+) -> dict[str, str]:
     """The states that are arguments and results of the forward: each input, and the output that is its next value.
 
     An output is one where nothing but final states are in it, of one or several layers, and the initial states of all
-    follow from this one input, masked or not.
+    follow from this one input.  Where parts are taken or masked on the way, which part is where, and whether the
+    arithmetic is a mask, only a run shows.
+
+    Args:
+        graph: the traced graph.
+        calls: its opaque calls.
+        held: which of these inputs, carried from call to call, are next values.
     """
     steps, producers = _steps(graph, calls), graph.producers
     found = [state for target in graph.outputs if (state := _behind(graph, steps, producers, target)) is not None]
-    pairs: dict[str, str] = {}
+    chosen: dict[str, _Found] = {}
     for state in sorted(found, key=lambda state: not state.sure):
-        if state.source not in pairs and state.target not in pairs.values():
-            pairs[state.source] = state.target
-    return pairs
+        if state.source not in chosen and all(state.target != other.target for other in chosen.values()):
+            chosen[state.source] = state
+    pairs = {state.source: state.target for state in chosen.values()}
+    kept = {state.source for state in chosen.values() if state.whole}
+    if len(kept) < len(pairs):
+        kept |= set(held(pairs))
+    return {source: target for source, target in pairs.items() if source in kept}
 
 
 def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, str]]:
@@ -61,25 +81,28 @@ def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, 
 
 def _behind(graph: TracedGraph, steps: _Steps, producers: Mapping[str, NodeProto], target: str) -> _Found | None:
     """The one input of an output's own axes that the initial states follow from, of all that are in the output."""
-    ends, parts = [], [target]
+    ends, parts, taken = [], [target], False
     while parts:
         value = parts.pop()
         node = producers.get(value)
         if value in steps:
             ends.append(value)
         elif node is not None and node.op_type in (*_PARTS, "Concat"):
+            taken = taken or node.op_type not in RESHAPED
             parts += node.input if node.op_type == "Concat" else node.input[:1]
         else:
             return None
     starts = [_Start.of(graph, steps, producers, end) for end in ends]
+    whole = not taken and not any(start.taken for start in starts)
     own = graph.dims.get(target)
     common = [name for name in graph.inputs if graph.dims[name] == own and all(name in each.inputs for each in starts)]
     same = [name for name in common if _have_one_place(name, target)]
     if len(same) == 1:
-        return _Found(same[0], target, sure=True)
+        return _Found(same[0], target, sure=True, whole=whole)
     if len(common) != 1 or any(start.other for start in starts):
         return None
-    return _Found(common[0], target, sure=not any(start.masked for start in starts))
+    masked = any(start.masked for start in starts)
+    return _Found(common[0], target, sure=not masked, whole=whole and not masked)
 
 
 @dataclass
@@ -89,11 +112,13 @@ class _Start:
     Attributes:
         inputs: the inputs that are in it.
         masked: whether there is arithmetic between.
+        taken: whether parts are taken between.
         other: whether another recurrent module is: a decoder that starts from its encoder's end.
     """
 
     inputs: set[str] = field(default_factory=set)
     masked: bool = False
+    taken: bool = False
     other: bool = False
 
     @classmethod
@@ -112,6 +137,7 @@ class _Start:
             elif value in graph.inputs:
                 start.inputs.add(value)
             elif node is not None and node.op_type in _PARTS:
+                start.taken = start.taken or node.op_type not in RESHAPED
                 todo.append(node.input[0])
             elif node is not None and node.op_type in _ELEMENTWISE:
                 start.masked = True

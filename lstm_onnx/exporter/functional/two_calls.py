@@ -1,0 +1,65 @@
+"""Whether states that a caller carries are the same after two calls as after one for both their steps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from ...errors import ExportError
+from .functional_module import FunctionalModule, Tensors, resize_example
+
+_STEPS = 2
+"""Of an axis: the fewer, the more of what a state held at the start is left in it at the end."""
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+
+
+def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) -> set[str]:
+    """The inputs of `pairs` whose outputs, carried from call to call, end as in one call for all steps.
+
+    Every axis that the states do not have is taken for time by turns.
+
+    Args:
+        functional: the module.
+        pairs: each input, and the output that may be its next value.
+    """
+    axes = functional.arguments.axes
+    own = {dim for source in pairs for dim in axes[source].values()}
+    held: set[str] = set()
+    for time in sorted({dim for dims in axes.values() for dim in dims.values()} - own):
+        # A module that does not run so carries nothing from call to call.
+        with contextlib.suppress(ExportError):
+            for inputs, states in _examples(functional, time):
+                held |= _held(functional, pairs, time, inputs, states)
+                break
+    return held
+
+
+def _examples(functional: FunctionalModule, time: str) -> Iterator[tuple[Tensors, Tensors]]:
+    """Inputs and attribute states with a few steps, else with as many as in the example."""
+    sizes = functional.arguments.sizes
+    for steps in dict.fromkeys([_STEPS, sizes[time]]):
+        with contextlib.suppress(ExportError):
+            if steps > 1:
+                yield resize_example(functional, {**sizes, time: steps})
+
+
+def _held(
+    functional: FunctionalModule, pairs: Mapping[str, str], time: str, inputs: Tensors, states: Tensors
+) -> set[str]:
+    whole, _ = functional.run(inputs, states)
+    axes = functional.arguments.axes
+    places = {name: axis for name, dims in axes.items() for axis, dim in dims.items() if dim == time}
+    steps = next(inputs[name].shape[axis] for name, axis in places.items())
+    carried, outputs = dict(inputs), whole
+    for start, end in ((0, 1), (1, steps)):
+        part = {name: carried[name].narrow(axis, start, end - start) for name, axis in places.items()}
+        outputs, after = functional.run({**carried, **part}, states)
+        states = {name: after[result] for name, result in functional.states.items()}
+        carried |= {source: outputs[target] for source, target in pairs.items()}
+    return {source for source, target in pairs.items() if _close(outputs[target], whole[target])}
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=_RELATIVE, atol=_ABSOLUTE)

@@ -61,3 +61,9 @@ def add_batch_axis(inputs: Inputs, feeds: Record) -> Record:
     if not is_single_sequence(inputs, feeds):
         return feeds
     return {name: np.expand_dims(array, inputs[name].shape.index("batch")) for name, array in feeds.items()}
+
+
+def remove_batch_axis(outputs: Mapping[str, ValueInfo], record: Record) -> Record:
+    """`record`, the outputs of a batch of one, without the batch axis of those that have it."""
+    axes = {name: outputs[name].shape.index("batch") for name in record if "batch" in outputs[name].shape}
+    return {name: array.squeeze(axes[name]) if name in axes else array for name, array in record.items()}

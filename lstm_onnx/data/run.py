@@ -14,7 +14,7 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunks import run_chunks
 from ..runtime.tensor_info import require_known_names, validated_feeds, validated_lengths
-from .cast_inputs import cast_inputs, is_single_sequence
+from .cast_inputs import add_batch_axis, cast_inputs, is_single_sequence, remove_batch_axis
 from .formats import Record, Records, place_of
 
 _LARGE_BATCH = 64
@@ -73,8 +73,7 @@ def run_records(
             continue
         for item in items:
             with _at(item.place):
-                outputs = run_chunks(model, item.feeds, chunk) if chunk else _run_record(model, item.feeds, workers)
-            yield outputs
+                yield _run_alone(model, item.feeds, chunk, workers)
 
 
 @contextlib.contextmanager
@@ -102,6 +101,15 @@ def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterato
         if not isinstance(error.index, int) or error.__cause__ is None:
             raise
         raise type(error)(f"{places[error.index]}: {error.__cause__}", name=error.name, index=error.index) from error
+
+
+def _run_alone(model: Model, feeds: Record, chunk: int | None, workers: int | None) -> Record:
+    """Run one record; if it is a single sequence, as a batch of one without that axis in the outputs."""
+    single = model.spec is None and is_single_sequence(model.inputs, feeds)
+    if single:
+        feeds = add_batch_axis(model.inputs, feeds)
+    outputs = run_chunks(model, feeds, chunk) if chunk else _run_record(model, feeds, workers)
+    return remove_batch_axis(model.outputs, outputs) if single else outputs
 
 
 def _run_record(model: Model, feeds: Record, workers: int | None) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from lstm_onnx import InputError, data, load
@@ -15,6 +16,19 @@ from tests.runtime.models import exported
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "m.onnx"
     exported(path)
+    return load(path, "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def module_model(tmp_path_factory):
+    """As of a module: without the metadata by which a file is known as a bare LSTM."""
+    path = tmp_path_factory.mktemp("run") / "module.onnx"
+    exported(path, batch_first=True)
+    proto = onnx.load(path)
+    kept = [entry for entry in proto.metadata_props if entry.key != "lstm_onnx.spec"]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    onnx.save(proto, path)
     return load(path, "cpu", threads=1)
 
 
@@ -80,3 +94,18 @@ def test_random_input_follows_the_seed_and_the_sizes(model):
     assert record["input"].shape == (10, 3, 4)
     assert np.array_equal(record["input"], again["input"])
     assert not np.array_equal(record["input"], other["input"])
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("suffix", ["csv", "npy", "jsonl", "parquet"])
+def test_one_sequence_of_a_module_needs_no_batch_axis(module_model, tmp_path, suffix, chunk):
+    x = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
+    path = tmp_path / f"x.{suffix}"
+    data.write(path, [{"input": x}], many=suffix in ("jsonl", "parquet"))
+    with data.read(path, name="input") as records:
+        (outputs,) = run_records(module_model, records, chunk=chunk)
+    expected = module_model.run({"input": x[np.newaxis]})
+    assert set(outputs) == set(expected)
+    for name, whole in expected.items():
+        axis = module_model.outputs[name].shape.index("batch")
+        np.testing.assert_allclose(outputs[name], whole.squeeze(axis), atol=1e-6)

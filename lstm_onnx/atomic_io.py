@@ -323,7 +323,7 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
 
 def _is_git_lfs_pointer(path: str | os.PathLike[str]) -> bool:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - without pathlib
+        with open(path, "rb") as file:
             return file.read(len(_GIT_LFS)) == _GIT_LFS
     except OSError:
         return False  # an error that names it follows

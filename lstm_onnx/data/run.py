@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
-from ..runtime.chunks import run_chunks
+from ..runtime.chunks import output_time_axes, run_chunks, time_axis
 from ..runtime.tensor_info import require_known_names, validated_feeds, validated_lengths
 from .cast_inputs import add_batch_axis, cast_inputs, is_single_sequence, remove_batch_axis
 from .formats import Record, Records, place_of
@@ -73,7 +73,10 @@ def run_records(
             continue
         for item in items:
             with _at(item.place):
-                yield _run_alone(model, item.feeds, chunk, workers)
+                outputs = _run_alone(model, item.feeds, chunk, workers)
+            for name in _of_the_last_chunk(model, outputs) if chunk else ():
+                tell_once(f"{name} has no time axis, so it is that of the last chunk")
+            yield outputs
 
 
 @contextlib.contextmanager
@@ -110,6 +113,14 @@ def _run_alone(model: Model, feeds: Record, chunk: int | None, workers: int | No
         feeds = add_batch_axis(model.inputs, feeds)
     outputs = run_chunks(model, feeds, chunk) if chunk else _run_record(model, feeds, workers)
     return remove_batch_axis(model.outputs, outputs) if single else outputs
+
+
+def _of_the_last_chunk(model: Model, outputs: Record) -> list[str]:
+    """The outputs of which earlier chunks had their own, in a file that does not say what a chunk of it gives."""
+    if model.spec is not None or model.metadata.not_streamable is not None:
+        return []
+    joined = output_time_axes(model, time_axis(model))
+    return [name for name in outputs if name not in joined and name not in model.states.values()]
 
 
 def _run_record(model: Model, feeds: Record, workers: int | None) -> Record:

@@ -109,3 +109,21 @@ def test_one_sequence_of_a_module_needs_no_batch_axis(module_model, tmp_path, su
     for name, whole in expected.items():
         axis = module_model.outputs[name].shape.index("batch")
         np.testing.assert_allclose(outputs[name], whole.squeeze(axis), atol=1e-6)
+
+
+def test_a_note_names_outputs_of_the_last_chunk_in_other_tools_files(tmp_path):
+    """There each chunk may have its own, as a voice-activity model's probability."""
+    path = tmp_path / "other.onnx"
+    exported(path)
+    proto = onnx.load(path)
+    del proto.metadata_props[:]
+    proto.graph.node.append(onnx.helper.make_node("Identity", ["hn"], ["last"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("last", onnx.TensorProto.FLOAT, (1, "batch", 5)))
+    onnx.save(proto, path)
+    model = load(path, "cpu", threads=1, states={"h0": "hn", "c0": "cn"})
+    notes: list[str] = []
+    x = np.ones((5, 1, 4), np.float32)
+    np.savez(tmp_path / "x.npz", input=x)
+    (outputs,) = run_records(model, data.read(tmp_path / "x.npz"), chunk=2, on_note=notes.append)
+    assert notes == ["last has no time axis, so it is that of the last chunk"]
+    np.testing.assert_allclose(outputs["last"], model.run({"input": x})["last"], atol=1e-6)

@@ -176,13 +176,12 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
 @contextlib.contextmanager
 def _columns_hint(records: Records, *, selected: bool) -> Iterator[None]:
     """Mention --columns in an error of a table that was read without it."""
-    from ..data.formats import TABLES
     from ..errors import InputError
 
     try:
         yield
     except InputError as error:
-        if selected or records.many or records.format not in TABLES:
+        if selected or not records.is_table:
             raise
         raise InputError(f"{error}{_COLUMNS_HINT}") from error
 

@@ -47,6 +47,29 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
     return feeds, notes
 
 
+def arrange_table(inputs: Inputs, record: Record) -> Record:
+    """A table, ``{name: (time, features)}``, with the axes of one sequence of its input.
+
+    An input with a batch axis and one other open axis takes one number per time step; one whose last axis is "time"
+    has its features before it.
+
+    Raises:
+        InputError: the input takes one number per time step, and the table has several columns.
+    """
+    (name, array), *others = record.items()
+    info = inputs.get(name)
+    if others or info is None or "batch" not in info.shape or array.ndim != 2:
+        return record
+    axes = [dim for dim in info.shape if dim != "batch"]
+    if len(axes) == 1 and not isinstance(axes[0], int):
+        if array.shape[1] != 1:
+            raise InputError(
+                f"the table has {array.shape[1]} columns, and the model takes one number per time step: {info}"
+            )
+        return {name: array[:, 0]}
+    return {name: array.T} if len(axes) == 2 and axes[1] == "time" else record
+
+
 def is_single_sequence(inputs: Inputs, feeds: Record) -> bool:
     """Whether all of `feeds` lack the batch axis, as `Model.map` takes them."""
     infos = [inputs.get(name) for name in feeds]

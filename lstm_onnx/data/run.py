@@ -14,7 +14,7 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunks import output_time_axes, run_chunks, time_axis
 from ..runtime.tensor_info import require_known_names, validated_feeds, validated_lengths
-from .cast_inputs import add_batch_axis, cast_inputs, is_single_sequence, remove_batch_axis
+from .cast_inputs import add_batch_axis, arrange_table, cast_inputs, is_single_sequence, remove_batch_axis
 from .formats import Record, Records, place_of
 
 _LARGE_BATCH = 64
@@ -59,6 +59,8 @@ def run_records(
         index, record = numbered
         place = place_of(record, index) if records.many else ""
         with _at(place):
+            if records.is_table:
+                record = arrange_table(model.inputs, record)
             feeds, notes = cast_inputs(model.inputs, record, typed=records.typed)
         for note in sorted(notes):
             tell_once(note)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lstm_onnx import InputError, data, load
@@ -127,3 +129,21 @@ def test_a_note_names_outputs_of_the_last_chunk_in_other_tools_files(tmp_path):
     (outputs,) = run_records(model, data.read(tmp_path / "x.npz"), chunk=2, on_note=notes.append)
     assert notes == ["last has no time axis, so it is that of the last chunk"]
     np.testing.assert_allclose(outputs["last"], model.run({"input": x})["last"], atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_of_one_column_is_a_sequence_of_numbers_and_no_batch(tmp_path, suffix):
+    """y: the sum so far of x, (batch, time)."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, ("batch", "time")) for name in "xy")
+    axis = onnx.numpy_helper.from_array(np.array(1), "axis")
+    graph = helper.make_graph([helper.make_node("CumSum", ["x", "axis"], ["y"])], "g", [x], [y], [axis])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "csv":
+        path.write_text("x\n1\n2\n3\n")
+    else:
+        pq.write_table(pa.table({"value": [1.0, 2.0, 3.0]}), path)
+    with data.read(path, name="x") as records:
+        (outputs,) = run_records(load(tmp_path / "m.onnx", "cpu", threads=1), records)
+    assert outputs["y"].tolist() == [1, 3, 6]

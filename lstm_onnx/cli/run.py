@@ -100,9 +100,10 @@ def run(
     if engine == "ray":
         from .run_on_ray import run_on_ray
 
-        others = {"--format": format_, "--size": size, "--json": as_json, "--state": states}
-        _require_absent("ray", {**others, "--isolate": isolate is not None})
-        run_on_ray(file, data, output, address, selected, steps, provider, threads)
+        _require_absent(
+            "ray", {"--format": format_, "--size": size, "--json": as_json, "--isolate": isolate is not None}
+        )
+        run_on_ray(file, data, output, address, selected, steps, states, provider, threads)
         return
     _require_absent("local", {"--address": address})
     from dataclasses import replace

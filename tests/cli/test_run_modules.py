@@ -116,5 +116,3 @@ def test_a_state_of_another_tools_file_is_named_with_state(run_cli, tmp_path):
     done = run_cli("run", "other.onnx", "x.npz", "--state", "state=stateN", "-o", "y.npz")
     assert done.code == 0, done.err
     assert arrays("y.npz")["y"].tolist() == [[2] * 3] * 2
-    done = run_cli("run", "other.onnx", "x.npz", "--engine", "ray", "--state", "state=stateN", "-o", "y")
-    assert "--state is not for --engine ray" in done.err

@@ -67,7 +67,8 @@ def run_records(
         return _Placed(place, feeds)
 
     def can_be_mapped(item: _Placed) -> bool:
-        return records.many and not chunk and is_single_sequence(model.inputs, item.feeds)
+        named = all("batch" in model.inputs[name].shape for name in item.feeds if name in model.inputs)
+        return records.many and not chunk and named and is_single_sequence(model.inputs, item.feeds)
 
     for mapped, items in groupby(map(cast, enumerate(records.rows)), key=can_be_mapped):
         if mapped:

@@ -92,7 +92,8 @@ def test_one_sequence_gets_a_batch_of_one() -> None:
         (("batch", "time", 3), 3, (5, 3)),
         (("time", "batch", 3), 3, (5, 3)),
         (("batch", 3), 3, (5, 3)),  # a step's features: rows are a batch
-        (("rows", "time"), 3, (5, 3)),
+        (("time", "features"), 3, (5, 3)),
+        (("batch_size", "seq"), 1, (5,)),  # as other tools call them
     ],
 )
 def test_a_table_has_the_axes_of_one_sequence(shape: tuple[Any, ...], columns: int, expected: tuple[int, ...]) -> None:
@@ -107,3 +108,9 @@ def test_a_table_has_the_axes_of_one_sequence(shape: tuple[Any, ...], columns: i
 def test_a_table_of_several_columns_is_no_batch_of_an_input_of_one_number() -> None:
     with pytest.raises(InputError, match=r"the table has 2 columns, .* one number per time step: x int64"):
         arrange_table({"x": info("x", np.int64, "batch", "time")}, {"x": np.ones((5, 2))})
+
+
+@pytest.mark.parametrize("shape", [("N", "T"), (None, None), ("rows", "time")])
+def test_a_table_of_an_input_whose_axes_are_not_known_is_refused(shape: tuple[Any, ...]) -> None:
+    with pytest.raises(InputError, match=r"which axis of x float32 \(.*\) is time is not known; pass an array"):
+        arrange_table({"x": info("x", np.float32, *shape)}, {"x": np.ones((5, 1))})

@@ -131,17 +131,20 @@ def test_a_note_names_outputs_of_the_last_chunk_in_other_tools_files(tmp_path):
     np.testing.assert_allclose(outputs["last"], model.run({"input": x})["last"], atol=1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_table_of_one_column_is_a_sequence_of_numbers_and_no_batch(tmp_path, suffix):
+@pytest.mark.parametrize("batch", ["batch", "batch_size"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_table_of_one_column_is_a_sequence_of_numbers_and_no_batch(tmp_path, suffix, batch):
     """y: the sum so far of x, (batch, time)."""
     helper, kind = onnx.helper, onnx.TensorProto
-    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, ("batch", "time")) for name in "xy")
+    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, (batch, "time")) for name in "xy")
     axis = onnx.numpy_helper.from_array(np.array(1), "axis")
     graph = helper.make_graph([helper.make_node("CumSum", ["x", "axis"], ["y"])], "g", [x], [y], [axis])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
     path = tmp_path / f"x.{suffix}"
     if suffix == "csv":
         path.write_text("x\n1\n2\n3\n")
+    elif suffix == "jsonl":
+        path.write_text("[1, 2, 3]\n")
     else:
         pq.write_table(pa.table({"value": [1.0, 2.0, 3.0]}), path)
     with data.read(path, name="x") as records:

@@ -29,6 +29,9 @@ READER_SECONDS = 10.0
 """How long to wait for a reader of a pipe."""
 _LONGEST_SHOWN = 400
 """Characters of a path in an error."""
+_GIT_LFS = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024
+"""Bytes, by Git LFS's specification."""
 _PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
 
 
@@ -294,8 +297,8 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
     With `pipes`, pipes are accepted too.
 
     Raises:
-        FileError: it does not exist, is a directory, a device, a socket or a pipe, is empty, or may not be
-            read; `what` says in the message what was expected there.
+        FileError: it does not exist, is a directory, a device, a socket or a pipe, is empty, may not be read, or
+            is a pointer of Git LFS; `what` says in the message what was expected there.
     """
     require_path(path, what)
     try:
@@ -303,7 +306,7 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
     except OSError as error:
         text = os.fspath(path)
         shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:100]}...{text[-100:]}"
-        raise FileError(f"{shown}: {error.strerror or error}", hint=f"expected {what}") from error
+        raise FileError(error.strerror or str(error), hint=f"expected {what}", path=shown) from error
     if stat.S_ISDIR(found.st_mode):
         raise FileError("is a directory", hint=f"expected {what}", path=path)
     is_pipe = stat.S_ISFIFO(found.st_mode)
@@ -314,6 +317,16 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
         raise FileError("is empty", hint=f"expected {what}", path=path)
     if not os.access(path, os.R_OK):
         raise FileError("permission denied", hint=f"expected {what}", path=path)
+    if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_POINTER and _is_git_lfs_pointer(path):
+        raise FileError("is a pointer of Git LFS to a file that was not fetched", hint="run git lfs pull", path=path)
+
+
+def _is_git_lfs_pointer(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_GIT_LFS)) == _GIT_LFS
+    except OSError:
+        return False  # an error that names it follows
 
 
 def require_utf8(path: Name) -> None:

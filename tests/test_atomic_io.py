@@ -122,6 +122,19 @@ def test_a_readable_file_is_a_file_with_something_in_it(tmp_path: Path) -> None:
             readable_file(path, "a thing")
 
 
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    pointer = tmp_path / "model.onnx"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", encoding="utf-8")
+    with pytest.raises(FileError, match=r"model.onnx: is a pointer of Git LFS .*; run git lfs pull$"):
+        readable_file(pointer, "an .onnx file")
+
+
+def test_the_error_of_a_missing_file_has_its_path(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as caught:
+        readable_file(tmp_path / "none", "a file")
+    assert caught.value.path == str(tmp_path / "none")
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read and write everything")
 def test_permissions(tmp_path: Path) -> None:
     path = tmp_path / "a"

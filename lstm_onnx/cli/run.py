@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .child import needs_child, run_in_child
-from .options import detail, json_option, note, progress, provider_options, seed_option, warn
-from .params import FILE, option
+from .options import detail, json_option, note, progress, provider_options, seed_option, state_option, warn
+from .params import FILE, by_name, option
 from .streams import data_stdout, reader_left, say, stdout_is_closed
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
 @seed_option
 @option("--stream", is_flag=True, help="Run one time step per call and carry the states.")
 @option("--chunk", type=click.IntRange(min=1), metavar="N", help="Run N time steps per call and carry the states.")
+@state_option(by_name)
 @option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -71,6 +72,7 @@ def run(
     seed: int,
     stream: bool,
     chunk: int | None,
+    states: dict[str, str],
     engine: str,
     address: str | None,
     isolate: bool | None,
@@ -101,7 +103,7 @@ def run(
         _require_absent(
             "ray", {"--format": format_, "--size": size, "--json": as_json, "--isolate": isolate is not None}
         )
-        run_on_ray(file, data, output, address, selected, steps, provider, threads)
+        run_on_ray(file, data, output, address, selected, steps, states, provider, threads)
         return
     _require_absent("local", {"--address": address})
     from dataclasses import replace
@@ -119,7 +121,7 @@ def run(
         raise click.UsageError("--json prints the outputs to stdout; leave out --json or -o")
     target = "-" if as_json and output is None else output
     _check_target(target, file, data)
-    model = _load(file, provider, threads, isolate=isolate, limited=data is None and not size)
+    model = _load(file, provider, threads, states or None, isolate=isolate, limited=data is None and not size)
     detail(lambda: f"{file} runs on {model.provider}")
     if data is None:
         records = _random_input(model, size, seed)
@@ -175,13 +177,12 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
 @contextlib.contextmanager
 def _columns_hint(records: Records, *, selected: bool) -> Iterator[None]:
     """Mention --columns in an error of a table that was read without it."""
-    from ..data.formats import TABLES
     from ..errors import InputError
 
     try:
         yield
     except InputError as error:
-        if selected or records.many or records.format not in TABLES:
+        if selected or not records.is_table:
             raise
         raise InputError(f"{error}{_COLUMNS_HINT}") from error
 
@@ -198,7 +199,15 @@ def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stop
         return ()
 
 
-def _load(file: str, provider: str, threads: int | None, *, isolate: bool | None, limited: bool) -> Model:
+def _load(
+    file: str,
+    provider: str,
+    threads: int | None,
+    states: dict[str, str] | None,
+    *,
+    isolate: bool | None,
+    limited: bool,
+) -> Model:
     """Load the model; or run this command in a child process, and exit with its exit code.
 
     `limited` is whether the time limit is for the complete run.
@@ -213,7 +222,7 @@ def _load(file: str, provider: str, threads: int | None, *, isolate: bool | None
     from ..runtime import load
 
     stage("session creation")
-    model = load(file, provider=provider, threads=threads, trial=isolated)
+    model = load(file, provider=provider, threads=threads, states=states, trial=isolated)
     if inside():
         from ..runtime.trial import first_run
 

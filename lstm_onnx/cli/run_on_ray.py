@@ -17,6 +17,7 @@ def run_on_ray(
     address: str | None,
     columns: list[str] | None,
     chunk: int | None,
+    states: dict[str, str],
     provider: str,
     threads: int | None,
 ) -> None:
@@ -37,6 +38,7 @@ def run_on_ray(
             address=address,
             columns=columns,
             chunk=chunk,
+            states=states or None,
             provider=provider,
             threads=threads or 1,
             on_note=lambda text: note(f"note: {text}"),

@@ -47,11 +47,51 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
     return feeds, notes
 
 
+def arrange_table(inputs: Inputs, record: Record) -> Record:
+    """A table, ``{name: (time, features)}``, with the axes of one sequence of its input.
+
+    An input with a batch axis and one other open axis takes one number per time step; one whose last axis is "time"
+    has its features before it.
+
+    Raises:
+        InputError: the input takes one number per time step, and the table has several columns; or its two axes are
+            open, and their names do not say which is time.
+    """
+    (name, array), *others = record.items()
+    info = inputs.get(name)
+    if others or info is None or array.ndim != 2:
+        return record
+    batch = _batch_axis(info)
+    axes = [dim for axis, dim in enumerate(info.shape) if axis != batch]
+    if batch is None:
+        if len(axes) == 2 and axes[0] != "time" and not any(isinstance(dim, int) for dim in axes):
+            raise InputError(
+                f"a table's rows are time steps, and which axis of {info} is time is not known",
+                hint="pass an array of its axes, such as .npy",
+                name=name,
+            )
+        return record
+    if len(axes) == 1 and not isinstance(axes[0], int):
+        if array.shape[1] != 1:
+            raise InputError(
+                f"the table has {array.shape[1]} columns, and the model takes one number per time step: {info}"
+            )
+        return {name: array[:, 0]}
+    return {name: array.T} if len(axes) == 2 and axes[1] == "time" else record
+
+
+def _batch_axis(info: ValueInfo) -> int | None:
+    """The batch, which other tools' files may call "batch_size"."""
+    names = [dim.lower() if isinstance(dim, str) and dim.isidentifier() else "" for dim in info.shape]
+    axes = [axis for axis, name in enumerate(names) if name.startswith("batch")]
+    return axes[0] if len(axes) == 1 else None
+
+
 def is_single_sequence(inputs: Inputs, feeds: Record) -> bool:
-    """Whether all of `feeds` lack the batch axis, as `Model.map` takes them."""
+    """Whether all of `feeds` lack the batch axis."""
     infos = [inputs.get(name) for name in feeds]
     return all(
-        info is not None and "batch" in info.shape and array.ndim == len(info.shape) - 1
+        info is not None and _batch_axis(info) is not None and array.ndim == len(info.shape) - 1
         for info, array in zip(infos, feeds.values(), strict=True)
     )
 
@@ -60,4 +100,14 @@ def add_batch_axis(inputs: Inputs, feeds: Record) -> Record:
     """`feeds` with a batch axis of 1 if they are a single sequence; unchanged if not."""
     if not is_single_sequence(inputs, feeds):
         return feeds
-    return {name: np.expand_dims(array, inputs[name].shape.index("batch")) for name, array in feeds.items()}
+    axes = {name: _batch_axis(inputs[name]) for name in feeds}
+    return {name: np.expand_dims(array, axis) for name, array in feeds.items() if (axis := axes[name]) is not None}
+
+
+def remove_batch_axis(outputs: Mapping[str, ValueInfo], record: Record) -> Record:
+    """`record`, the outputs of a batch of one, without the batch axis of those that have it."""
+    axes = {name: _batch_axis(outputs[name]) for name in record}
+    return {
+        name: array if (axis := axes[name]) is None or array.shape[axis] != 1 else array.squeeze(axis)
+        for name, array in record.items()
+    }

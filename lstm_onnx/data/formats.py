@@ -65,6 +65,11 @@ class Records:
     typed: bool
     count: int | None
 
+    @property
+    def is_table(self) -> bool:
+        """Whether the record is a table, one row per time step."""
+        return self.format in TABLES and not self.many
+
     def __enter__(self) -> Self:
         """Return self."""
         return self

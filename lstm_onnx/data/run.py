@@ -12,9 +12,9 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
-from ..runtime.chunks import run_chunks
+from ..runtime.chunks import output_time_axes, run_chunks, time_axis
 from ..runtime.tensor_info import require_known_names, validated_feeds, validated_lengths
-from .cast_inputs import cast_inputs, is_single_sequence
+from .cast_inputs import add_batch_axis, arrange_table, cast_inputs, is_single_sequence, remove_batch_axis
 from .formats import Record, Records, place_of
 
 _LARGE_BATCH = 64
@@ -59,13 +59,16 @@ def run_records(
         index, record = numbered
         place = place_of(record, index) if records.many else ""
         with _at(place):
+            if records.is_table:
+                record = arrange_table(model.inputs, record)
             feeds, notes = cast_inputs(model.inputs, record, typed=records.typed)
         for note in sorted(notes):
             tell_once(note)
         return _Placed(place, feeds)
 
     def can_be_mapped(item: _Placed) -> bool:
-        return records.many and not chunk and is_single_sequence(model.inputs, item.feeds)
+        named = all("batch" in model.inputs[name].shape for name in item.feeds if name in model.inputs)
+        return records.many and not chunk and named and is_single_sequence(model.inputs, item.feeds)
 
     for mapped, items in groupby(map(cast, enumerate(records.rows)), key=can_be_mapped):
         if mapped:
@@ -73,7 +76,9 @@ def run_records(
             continue
         for item in items:
             with _at(item.place):
-                outputs = run_chunks(model, item.feeds, chunk) if chunk else _run_record(model, item.feeds, workers)
+                outputs = _run_alone(model, item.feeds, chunk, workers)
+            for name in _of_the_last_chunk(model, outputs) if chunk else ():
+                tell_once(f"{name} has no time axis, so it is that of the last chunk")
             yield outputs
 
 
@@ -102,6 +107,23 @@ def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterato
         if not isinstance(error.index, int) or error.__cause__ is None:
             raise
         raise type(error)(f"{places[error.index]}: {error.__cause__}", name=error.name, index=error.index) from error
+
+
+def _run_alone(model: Model, feeds: Record, chunk: int | None, workers: int | None) -> Record:
+    """Run one record; if it is a single sequence, as a batch of one without that axis in the outputs."""
+    single = model.spec is None and is_single_sequence(model.inputs, feeds)
+    if single:
+        feeds = add_batch_axis(model.inputs, feeds)
+    outputs = run_chunks(model, feeds, chunk) if chunk else _run_record(model, feeds, workers)
+    return remove_batch_axis(model.outputs, outputs) if single else outputs
+
+
+def _of_the_last_chunk(model: Model, outputs: Record) -> list[str]:
+    """The outputs of which earlier chunks had their own, in a file that does not say what a chunk of it gives."""
+    if model.spec is not None or model.metadata.not_streamable is not None:
+        return []
+    joined = output_time_axes(model, time_axis(model))
+    return [name for name in outputs if name not in joined and name not in model.states.values()]
 
 
 def _run_record(model: Model, feeds: Record, workers: int | None) -> Record:

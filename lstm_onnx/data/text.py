@@ -44,6 +44,8 @@ def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, 
         rows = _filled_rows(place, ((reader.line_num, row) for row in reader))
         return {name: _table(place, rows, columns)}
     except csv.Error as error:
+        if "\r" in first_line.rstrip("\r\n"):
+            raise FileError(f"{place}: its lines end with a carriage return alone; save it with LF or CRLF") from error
         raise FileError(f"{place}: line {reader.line_num}: {reason(error)}; fix the quotes in that row") from error
 
 

@@ -163,8 +163,9 @@ def _batch_axes(model: Model) -> dict[str, int]:
             axis = state_batch_axis(model.inputs[source])
         if axis is None:
             raise ModelError(
-                f"{info} has no batch axis, and Triton needs one for every tensor of a model that it batches",
+                f"{info} has no dynamic batch axis, and Triton needs one for every tensor of a model that it batches",
                 path=model.path,
+                hint="export it with one; lstm-onnx repair opens a fixed batch where it can",
                 name=name,
             )
         found[name] = axis

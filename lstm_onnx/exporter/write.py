@@ -108,6 +108,16 @@ def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndar
     return (f"{note}; export module.float() for the CPU",)
 
 
+def nan_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A note where a recurrent operator has a NaN among its weights, of which its outputs on the CPU show nothing."""
+    names = {name for node in nodes if node.op_type in ("LSTM", "GRU", "RNN") for name in node.input[1:]}
+    found = [name for name in initializers if name in names and np.isnan(initializers[name]).any()]
+    if not found:
+        return ()
+    what = "where PyTorch's outputs are NaN, ONNX Runtime's are numbers"
+    return (f"NaN among the weights {', '.join(found)}: {what}; export from a checkpoint before training diverged",)
+
+
 def rank_notes(outputs: Iterable[ValueInfoProto]) -> tuple[str, ...]:
     """A note where an output's number of axes goes by the sizes, which runs, but which ONNX does not allow."""
     found = ", ".join(item.name for item in outputs if not item.type.tensor_type.HasField("shape"))
@@ -181,6 +191,7 @@ def _written(built: BuiltModel, options: ExportOptions, path: str | os.PathLike[
         more = ()
         if options.precision == "float16":
             model, initializers, more = with_float16_weights(model, initializers)
+        more = (*more, *nan_notes(nodes_of(model.graph.node), initializers))
         external, num_bytes = write_model(model, initializers, path)
         nodes = len(model.graph.node)
     return ExportResult(

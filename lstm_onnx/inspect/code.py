@@ -17,6 +17,7 @@ from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import TIME, batch_name
 from ..runtime.chunks import time_axis
+from ..runtime.initial_states import stream_initial_state
 from ..runtime.streamable import is_streamable
 from ..runtime.tensor_info import require_known_names
 
@@ -118,7 +119,7 @@ def _values(model: Model, language: str, given: Mapping[str, np.ndarray]) -> dic
     require_known_names(model.inputs, given)
     inputs = [_sized(each, given.get(each.info.name)) for each in _inputs(model, streams=streams)]
     start = model.completed({each.info.name: each.numbers(0) for each in inputs})
-    states = {name: start[name] for name in model.states if name in start}
+    states = {name: _start(model, name, start.get(name), given.get(name)) for name in model.states}
     large = next((name for name, array in states.items() if np.any(array) and array.size > _MOST_INITIAL), None)
     if large is not None:
         raise ModelError(
@@ -161,6 +162,16 @@ def _values(model: Model, language: str, given: Mapping[str, np.ndarray]) -> dic
         "types": [_type(dtype, language) for dtype in used],
         "result_types": [_type(dtype, language) for dtype in dtypes],
     }
+
+
+def _start(model: Model, name: str, completed: np.ndarray | None, given: np.ndarray | None) -> np.ndarray:
+    """What a state starts from, also where none of its file's axes has a name by which its size is known."""
+    if completed is not None:
+        return completed
+    info = model.inputs[name]
+    if given is not None:
+        return np.zeros(given.shape, info.dtype)
+    return stream_initial_state(info, 1, model.metadata.initial.get(name))
 
 
 def _require_dtype(model: Model, info: ValueInfo) -> None:

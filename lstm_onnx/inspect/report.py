@@ -162,10 +162,19 @@ class Inspection:
         lines += [str(loop) for loop in self.loops]
         lines += [f"the model: {self.parameters:,} parameters, {self.bytes:,} bytes"]
         if self.lstms:
-            lines[-1] += f"; its {self._kinds} {self.flops_per_step:,} FLOPs per sequence and step"
+            lines[-1] += f"; {self._flops}"
         if self.other_ops:
             lines.append("other nodes: " + ", ".join(f"{op} {count}" for op, count in self.other_ops.items()))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    @property
+    def _flops(self) -> str:
+        """Of the recurrent nodes; a size that the file lacks makes a sum of 0 or a part of it, which is no count."""
+        uncounted = sum(not lstm.flops_per_step for lstm in self.lstms)
+        if not self.flops_per_step:
+            return f"the FLOPs of its {self._kinds} are not counted"
+        counted = f"its {self._kinds} {self.flops_per_step:,} FLOPs per sequence and step"
+        return f"{counted}, without the {uncounted} that are not counted" if uncounted else counted
 
     def _streams(self) -> str:
         """Whether chunks give what the whole sequence gives, and how late."""
@@ -200,7 +209,8 @@ def _table(lstms: Sequence[LSTMInfo]) -> list[str]:
         sizes = ("?" if lstm.input_size is None else str(lstm.input_size), str(lstm.hidden_size or "?"))
         lengths = "-" if lstm.lengths is None else lstm.lengths or "computed"
         words = ("yes" if lstm.bias else "no", ", ".join(lstm.states) or "-", lengths, lstm.dtype)
-        numbers = (f"{lstm.parameters:,}", f"{lstm.bytes:,}", f"{lstm.flops_per_step:,}")
+        flops = f"{lstm.flops_per_step:,}" if lstm.flops_per_step else "?"
+        numbers = (f"{lstm.parameters:,}", f"{lstm.bytes:,}", flops)
         cells = (lstm.name, lstm.kind, lstm.direction, *sizes, str(lstm.proj_size or "-"), *words, *numbers)
         rows.append(tuple(one_line(cell, _MOST_CELL) for cell in cells))
     return table_lines(rows, right=(3, 4, 5, 10, 11, 12))

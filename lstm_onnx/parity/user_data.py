@@ -11,8 +11,8 @@ from typing import Any
 
 from .. import data as files
 from ..data import Record
-from ..data.cast_inputs import add_batch_axis, cast_inputs
-from ..data.formats import TABLES, place_of
+from ..data.cast_inputs import add_batch_axis, arrange_table, cast_inputs
+from ..data.formats import place_of
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
 from ..runtime.conversion import to_numpy
@@ -51,6 +51,8 @@ class UserData:
         for index, record in enumerate(self.records):
             named = {name or next(iter(model.inputs)): array for name, array in record.items()}
             try:
+                if self.table:
+                    named = arrange_table(model.inputs, named)
                 feeds, remarks = cast_inputs(model.inputs, named, typed=self.typed)
                 feeds = add_batch_axis(model.inputs, feeds)
                 complete_feeds(model, feeds)
@@ -78,7 +80,7 @@ def read(source: str | os.PathLike[str], *, columns: Sequence[str] | None = None
         records = tuple(islice(found.rows, MOST))
         more = next(found.rows, None) is not None
     place = "stdin" if os.fspath(source) == "-" else os.fspath(source)
-    return UserData(place, records, more, found.typed, found.format in TABLES and not found.many)
+    return UserData(place, records, more, found.typed, found.is_table)
 
 
 def require_drawing(seed: Any, data: Any) -> None:

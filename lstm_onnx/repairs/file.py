@@ -10,7 +10,7 @@ from pathlib import Path
 from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..errors import ModelError
 from ..metadata import Metadata
-from ..onnxgraph import nodes_of
+from ..onnxgraph import nodes_of, shape_of
 from ..onnxgraph.load import metadata_of
 from ..onnxgraph.recurrent import is_onnx_operator
 from ..onnxgraph.trial import require_harmless
@@ -23,7 +23,7 @@ from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
 from .plain import computed_sizes, read_as, simplify
 from .proof import Proof, marks_of, prove, values_of
-from .states import Exposed, closed_states, expose, fixed_size
+from .states import Exposed, closed_states, expose, fixed_sizes
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,12 @@ def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> 
             kinds = ", ".join(dict.fromkeys(inner))
             why = [f"its operators ({kinds}) are within a branch or a loop, where they stay as they are"]
     elif not notes:
-        sizes = {dim for node in graph.nodes if is_onnx_operator(node) for dim in [fixed_size(graph, node)] if dim}
+        sizes = fixed_sizes(graph)
         why = ["its states are inputs, and its batch has any size"]
         if sizes:
             why = [f"its states are inputs; the batch of {', '.join(map(str, sizes))} that they have is not opened"]
+        elif all(isinstance(dim, int) for value in graph.inputs for dim in shape_of(value.type) or ()):
+            why = ["its states are inputs; each of its sizes is fixed, and is not opened"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
 
 

@@ -81,11 +81,12 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
     return found, notes
 
 
-def fixed_size(graph: Graph, node: NodeProto) -> int | None:
-    """The size of an operator's batch, where it is a number."""
-    dims = {value.name: shape_of(value.type) or () for value in graph.inputs}
-    shape = dims.get(input_of(node, INITIAL_H), ())
-    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
+def fixed_sizes(graph: Graph) -> list[int]:
+    """The sizes of the operators' batches that are numbers."""
+    scope = Scope.of(_shaped(graph.complete()).graph)
+    operators = [node for node in graph.nodes if is_onnx_operator(node)]
+    sizes = [scope.dim(_sequence(scope, node), batch_axis(node)) for node in operators]
+    return list(dict.fromkeys(size for size in sizes if isinstance(size, int)))
 
 
 def _sequence(scope: Scope, node: NodeProto) -> str:

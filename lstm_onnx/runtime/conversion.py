@@ -40,7 +40,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
         _refuse_masked(value, name)
         return _native(value.view(np.ndarray)), unchanged
     if hasattr(value, "__dlpack__"):
-        return _from_dlpack(value, name)
+        return _from_dlpack(value, info, name)
     if isinstance(value, (list, tuple)):
         _refuse_masked_items(value, name, 0)
     if isinstance(value, Mapping):
@@ -66,7 +66,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
     return _native(array), unchanged
 
 
-def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, ToCallerType]:
+def _from_dlpack(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray, ToCallerType]:
     try:
         kind, index = value.__dlpack_device__()
     except Exception as error:  # every library raises its own
@@ -81,11 +81,23 @@ def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, ToCallerType]:
     try:
         if hasattr(value, "resolve_neg"):
             value = value.resolve_neg()  # torch negates lazily, by a flag that DLPack does not transport
-        return np.from_dlpack(value), to_caller_type
+        array = np.from_dlpack(value)
     except Exception as error:
+        if getattr(value, "requires_grad", False):
+            hint = "use .detach()"
+        else:  # such as bfloat16, which numpy does not have, or a sparse layout
+            hint = f"it has dtype {getattr(value, 'dtype', 'unknown')}" + (f"; the model takes {info}" if info else "")
+        raise InputError(f"{name} cannot be read as an array: {reason(error)}", hint=hint, name=name) from error
+    wanted = None if info is None else info.dtype
+    if wanted is not None and wanted.kind == "f" and array.dtype != wanted and _is_torch(value):
         raise InputError(
-            f"{name} cannot be read as an array: {reason(error)} (a torch tensor may need .detach())", name=name
-        ) from error
+            f"{name} has dtype {array.dtype}", hint=f"the model takes {wanted} (use .to(torch.{wanted}))", name=name
+        )
+    return array, to_caller_type
+
+
+def _is_torch(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch"
 
 
 def _native(array: np.ndarray) -> np.ndarray:

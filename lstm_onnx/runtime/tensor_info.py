@@ -35,6 +35,8 @@ Dim = int | str | None
 Limits = Mapping[str, tuple[int, int | None]]
 """The smallest and the largest size of an axis, by its name; None for no upper limit."""
 _LONGEST_NAME = 200
+_NOT_REAL = "cOSUMm"
+"""Kinds of dtypes whose values a cast to floats would lose, or cannot take: complex numbers, objects, text, dates."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,9 @@ def _validated(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, st
             )
         return array
     if array.dtype != info.dtype:
-        raise InputError(
-            f"{name} has dtype {array.dtype}",
-            hint=f"the model takes {info.dtype} (use .astype(numpy.{info.dtype}))",
-            name=name,
-        )
+        numbers = array.dtype.kind not in _NOT_REAL and array.dtype.names is None
+        use = f" (use .astype(numpy.{info.dtype}))" if numbers else ""
+        raise InputError(f"{name} has dtype {array.dtype}", hint=f"the model takes {info.dtype}{use}", name=name)
     if array.ndim != len(info.shape):
         raise InputError(
             f"{name} has shape {array.shape}", hint=f"the model takes {len(info.shape)} axes: {info}", name=name

@@ -25,6 +25,9 @@ from .whole import WholeSequences
 PLATFORM = "onnxruntime_onnx"
 VERSION = "1"
 """The only version of each model."""
+_NO_STATES = (
+    'export it with states="explicit"; lstm-onnx serve --state INPUT=OUTPUT names those of another tool\'s file'
+)
 
 
 class ServedModel:
@@ -82,8 +85,7 @@ class ServedModel:
             if self._batcher is None:  # one without streams is false
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
-            hint = "send whole sequences" if model.states else "lstm-onnx serve --state INPUT=OUTPUT names them"
-            self._not_streamable = f"{error.message}; {hint}"
+            self._not_streamable = f"{error.message}; {'send whole sequences' if model.states else _NO_STATES}"
 
     # --- running ----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 
 import lstm_onnx
 from tests.module_files import module_file, with_initial
+from tests.runtime.models import accumulator
 
 
 def arrays(path):
@@ -106,3 +107,12 @@ def test_nothing_of_torch_is_needed_to_run_a_module(run_cli, monkeypatch):
     path = module_file("policy")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run_cli("run", path).code == 0
+
+
+def test_a_state_of_another_tools_file_is_named_with_state(run_cli, tmp_path):
+    accumulator(tmp_path / "other.onnx")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 3), np.float32), scale=np.array(2))
+    assert "missing input: state" in run_cli("run", "other.onnx", "x.npz", "-o", "y.npz").err
+    done = run_cli("run", "other.onnx", "x.npz", "--state", "state=stateN", "-o", "y.npz")
+    assert done.code == 0, done.err
+    assert arrays("y.npz")["y"].tolist() == [[2] * 3] * 2

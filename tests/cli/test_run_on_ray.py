@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lstm_onnx.cli import main as command
+from lstm_onnx.ray.dataset import MapResult
 
 
 def main(arguments: list[str]) -> object:
@@ -50,3 +51,16 @@ def test_without_ray(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "ray" else found(name, *rest))
     assert main(["run", "m.onnx", str(tmp_path), "-o", str(tmp_path / "out"), "--engine", "ray"]) == 2
     assert "Ray is not installed; pip install 'lstm-onnx[ray]'" in capsys.readouterr().err
+
+
+def test_states_reach_the_workers_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = {}
+
+    def map_dataset(*_: object, **options: object) -> MapResult:
+        passed.update(options)
+        return MapResult(str(tmp_path), 0, 0, 0)
+
+    monkeypatch.setattr("lstm_onnx.ray.map", map_dataset)
+    monkeypatch.setenv("RAY_ADDRESS", "none")
+    assert main(["run", "m.onnx", "data", "-o", "out", "--engine", "ray", "--state", "state=stateN"]) == 0
+    assert passed["states"] == {"state": "stateN"}

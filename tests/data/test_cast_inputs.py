@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstm_onnx.data.cast_inputs import add_batch_axis, cast_inputs, is_single_sequence
+from lstm_onnx.data.cast_inputs import add_batch_axis, arrange_table, cast_inputs, is_single_sequence
 from lstm_onnx.errors import InputError
 from lstm_onnx.runtime.tensor_info import ValueInfo
 
@@ -80,3 +80,37 @@ def test_one_sequence_gets_a_batch_of_one() -> None:
     ):
         assert not is_single_sequence(INPUTS, record)
         assert add_batch_axis(INPUTS, record) is record
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns", "expected"),
+    [
+        (("batch", "time"), 1, (5,)),  # tokens, samples, one series
+        (("words", "batch"), 1, (5,)),
+        (("batch", 3, "time"), 3, (3, 5)),
+        (("batch", "features", "time"), 3, (3, 5)),
+        (("batch", "time", 3), 3, (5, 3)),
+        (("time", "batch", 3), 3, (5, 3)),
+        (("batch", 3), 3, (5, 3)),  # a step's features: rows are a batch
+        (("time", "features"), 3, (5, 3)),
+        (("batch_size", "seq"), 1, (5,)),  # as other tools call them
+    ],
+)
+def test_a_table_has_the_axes_of_one_sequence(shape: tuple[Any, ...], columns: int, expected: tuple[int, ...]) -> None:
+    table = np.arange(5.0 * columns).reshape(5, columns)
+    arranged = arrange_table({"x": info("x", np.float32, *shape)}, {"x": table})["x"]
+    assert arranged.shape == expected
+    assert arranged.T.ravel()[0] == table[0, 0]
+    if len(expected) == 2 and expected[1] == 5:
+        np.testing.assert_array_equal(arranged.T, table)
+
+
+def test_a_table_of_several_columns_is_no_batch_of_an_input_of_one_number() -> None:
+    with pytest.raises(InputError, match=r"the table has 2 columns, .* one number per time step: x int64"):
+        arrange_table({"x": info("x", np.int64, "batch", "time")}, {"x": np.ones((5, 2))})
+
+
+@pytest.mark.parametrize("shape", [("N", "T"), (None, None), ("rows", "time")])
+def test_a_table_of_an_input_whose_axes_are_not_known_is_refused(shape: tuple[Any, ...]) -> None:
+    with pytest.raises(InputError, match=r"which axis of x float32 \(.*\) is time is not known; pass an array"):
+        arrange_table({"x": info("x", np.float32, *shape)}, {"x": np.ones((5, 1))})

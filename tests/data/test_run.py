@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lstm_onnx import InputError, data, load
@@ -15,6 +18,19 @@ from tests.runtime.models import exported
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "m.onnx"
     exported(path)
+    return load(path, "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def module_model(tmp_path_factory):
+    """As of a module: without the metadata by which a file is known as a bare LSTM."""
+    path = tmp_path_factory.mktemp("run") / "module.onnx"
+    exported(path, batch_first=True)
+    proto = onnx.load(path)
+    kept = [entry for entry in proto.metadata_props if entry.key != "lstm_onnx.spec"]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    onnx.save(proto, path)
     return load(path, "cpu", threads=1)
 
 
@@ -80,3 +96,57 @@ def test_random_input_follows_the_seed_and_the_sizes(model):
     assert record["input"].shape == (10, 3, 4)
     assert np.array_equal(record["input"], again["input"])
     assert not np.array_equal(record["input"], other["input"])
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("suffix", ["csv", "npy", "jsonl", "parquet"])
+def test_one_sequence_of_a_module_needs_no_batch_axis(module_model, tmp_path, suffix, chunk):
+    x = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
+    path = tmp_path / f"x.{suffix}"
+    data.write(path, [{"input": x}], many=suffix in ("jsonl", "parquet"))
+    with data.read(path, name="input") as records:
+        (outputs,) = run_records(module_model, records, chunk=chunk)
+    expected = module_model.run({"input": x[np.newaxis]})
+    assert set(outputs) == set(expected)
+    for name, whole in expected.items():
+        axis = module_model.outputs[name].shape.index("batch")
+        np.testing.assert_allclose(outputs[name], whole.squeeze(axis), atol=1e-6)
+
+
+def test_a_note_names_outputs_of_the_last_chunk_in_other_tools_files(tmp_path):
+    """There each chunk may have its own, as a voice-activity model's probability."""
+    path = tmp_path / "other.onnx"
+    exported(path)
+    proto = onnx.load(path)
+    del proto.metadata_props[:]
+    proto.graph.node.append(onnx.helper.make_node("Identity", ["hn"], ["last"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("last", onnx.TensorProto.FLOAT, (1, "batch", 5)))
+    onnx.save(proto, path)
+    model = load(path, "cpu", threads=1, states={"h0": "hn", "c0": "cn"})
+    notes: list[str] = []
+    x = np.ones((5, 1, 4), np.float32)
+    np.savez(tmp_path / "x.npz", input=x)
+    (outputs,) = run_records(model, data.read(tmp_path / "x.npz"), chunk=2, on_note=notes.append)
+    assert notes == ["last has no time axis, so it is that of the last chunk"]
+    np.testing.assert_allclose(outputs["last"], model.run({"input": x})["last"], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", ["batch", "batch_size"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_table_of_one_column_is_a_sequence_of_numbers_and_no_batch(tmp_path, suffix, batch):
+    """y: the sum so far of x, (batch, time)."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, (batch, "time")) for name in "xy")
+    axis = onnx.numpy_helper.from_array(np.array(1), "axis")
+    graph = helper.make_graph([helper.make_node("CumSum", ["x", "axis"], ["y"])], "g", [x], [y], [axis])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "csv":
+        path.write_text("x\n1\n2\n3\n")
+    elif suffix == "jsonl":
+        path.write_text("[1, 2, 3]\n")
+    else:
+        pq.write_table(pa.table({"value": [1.0, 2.0, 3.0]}), path)
+    with data.read(path, name="x") as records:
+        (outputs,) = run_records(load(tmp_path / "m.onnx", "cpu", threads=1), records)
+    assert outputs["y"].tolist() == [1, 3, 6]

@@ -247,7 +247,7 @@ def test_values_in_bodies_keep_their_meaning(tmp_path: Path) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     accumulator(tmp_path / "scale.onnx", metadata={"lstm_onnx.states": '{"state": "stateN"}'})
-    with pytest.raises(ModelError, match=r"scale int64 \(\) has no batch axis"):
+    with pytest.raises(ModelError, match=r"scale int64 \(\) has no dynamic batch axis.*; export it with one"):
         deploy_triton(tmp_path / "scale.onnx", tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
     with pytest.raises(ModelError, match="its rows cannot be batched: y of one sequence depends on the other"):

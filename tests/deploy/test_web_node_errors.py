@@ -87,6 +87,12 @@ def streamed(job: dict[str, Any], model: Model) -> None:
         stream.run(arrays_of(feeds))
 
 
+def test_a_load_without_a_runtime_names_both(perform: Node, folders: Folders) -> None:
+    (answer,) = perform([{"kind": "run", "runtime": "none", "model": folders.file("tutorial"), "feeds": {}}])
+    assert answer["kind"] == "InputError"
+    assert answer["error"] == "load takes the runtime first; pass onnxruntime-web or onnxruntime-node"
+
+
 def twice_as_many_states(path: Path) -> Path:
     """y = x + the state's first rows; the state has two rows for each of x."""
     info = helper.make_tensor_value_info

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from torch import nn
 
 import lstm_onnx
@@ -215,3 +216,16 @@ def test_over_two_gigabytes_for_real(tmp_path: Path) -> None:
     np.testing.assert_allclose(cn[0, 0], c, atol=1e-5)
     np.testing.assert_allclose(hn[0, 0], o * np.tanh(c), atol=1e-5)
     np.testing.assert_array_equal(output, hn)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_note_names_weights_that_are_nan(kind: type[nn.LSTM | nn.GRU], tmp_path: Path) -> None:
+    module = kind(4, 3, num_layers=2)
+    with torch.no_grad():
+        module.weight_hh_l1[0, 0] = float("nan")
+    axes = {"input": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}}
+    more = {} if kind is nn.LSTM else {"example_inputs": torch.zeros(5, 2, 4), "dynamic_shapes": axes}
+    exported = lstm_onnx.export(module, tmp_path / "m.onnx", **more)
+    (note,) = [note for note in exported.notes if "NaN" in note]
+    assert note.startswith("NaN among the weights ")
+    assert "l1/R: " in note

@@ -27,7 +27,7 @@ from lstm_onnx.spec import ExportOptions
 from tests.streaming.test_convert import conv_lstm, saved
 
 from ..docs.blocks import ROOT
-from ..runtime.models import exported
+from ..runtime.models import accumulator, exported
 
 NODE_MODULES = ROOT / ".ci/node_modules"
 DECLARATIONS = Path(__file__).parent / "declarations"
@@ -105,6 +105,17 @@ def test_programs_run_and_notice_wrong_numbers(files: list[Path], language: str)
     found = run(language, wrong, file.parent)
     assert found.returncode != 0
     assert "FAIL" in found.stderr
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_a_state_whose_batch_has_no_name_starts_from_zeros(tmp_path: Path, batch: int) -> None:
+    """As in a file of another tool; with no --data, or with the state in it or not."""
+    path = accumulator(tmp_path / "other.onnx", axis=None)
+    inputs = {"scale": np.array(2), "x": np.ones((max(batch, 1), 3), np.float32)}
+    if batch:
+        inputs["state"] = np.zeros((batch, 3), np.float32)
+    text = program(path, "python", inputs, {"state": "stateN"})
+    assert run("python", text, tmp_path).stdout.endswith("pass\n")
 
 
 def library(folder: Path) -> Path:

@@ -173,10 +173,12 @@ def test_weights_as_constant_nodes_and_behind_casts(tmp_path: Path) -> None:
 
 def test_computed_weights_are_said_not_guessed(tmp_path: Path) -> None:
     relu = [helper.make_node("Relu", [f"raw_{name}"], [name]) for name in "WR"]
-    (only,) = inspected(tmp_path, graph([*relu, lstm()], names="B", inputs=("X", "raw_W", "raw_R"))).lstms
+    result = inspected(tmp_path, graph([*relu, lstm()], names="B", inputs=("X", "raw_W", "raw_R")))
+    (only,) = result.lstms
     assert (only.input_size, only.hidden_size, only.parameters, only.flops_per_step) == (None, H, 8 * H, 0)
     assert "W, R computed in the graph" in only.notes[0]
     assert "sizes" in only.notes[1]
+    assert str(result).splitlines()[-2].endswith("; the FLOPs of its LSTMs are not counted")
 
 
 def test_states_are_followed_through_shape_operators(tmp_path: Path) -> None:

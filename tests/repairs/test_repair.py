@@ -202,3 +202,27 @@ def test_a_file_without_anything_to_repair_says_so(tmp_path: Path):
         repair(tmp_path / "a.onnx", tmp_path / "b.onnx")
     with pytest.raises(lstm_onnx.FileError):
         repair(tmp_path / "none.onnx", tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(
+    ("unknown", "message"),
+    [(False, "the batch of 1 that they have is not opened"), (True, "each of its sizes is fixed")],
+)
+def test_a_fixed_batch_of_states_that_are_packed_is_not_called_open(tmp_path: Path, unknown: bool, message: str):
+    """The states are slices of one input, as other tools write them; the batch within the file may not be known."""
+    helper = onnx.helper
+    nodes = [
+        node("Compress", "x all", "inner", axis=1) if unknown else node("Tanh", "x", "inner"),
+        node("Split", "state", "h0 c0", axis=0, num_outputs=2),
+        helper.make_node("LSTM", ["inner", "W", "R", "", "", "h0", "c0"], ["y", "hn", "cn"], hidden_size=UNITS),
+        node("Concat", "hn cn", "after", axis=0),
+    ]
+    shapes = {"x": (1, 1, FEATURES), "state": (2, 1, UNITS), "y": (1, 1, 1, UNITS), "after": (2, 1, UNITS)}
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    weights = {"W": random(1, 4 * UNITS, FEATURES), "R": random(1, 4 * UNITS, UNITS), "all": np.array([True])}
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", values[:2], values[2:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(lstm_onnx.ModelError, match=f"nothing to repair: its states are inputs; {message}"):
+        repair(tmp_path / "a.onnx", tmp_path / "b.onnx")

@@ -70,6 +70,12 @@ def test_what_does_not_fit_is_named(changes: dict[str, np.ndarray], message: str
         validated_feeds(INFOS, feeds(**changes))
 
 
+@pytest.mark.parametrize("dtype", ["c8", "O", "U3", "M8[s]", [("a", "f4")]])
+def test_no_cast_is_recommended_that_loses_or_fails(dtype: Any):
+    with pytest.raises(InputError, match=r"^x has dtype .*; the model takes float32$"):
+        validated_feeds(INFOS, feeds(x=np.zeros((5, 2, 4), dtype)))
+
+
 def test_missing_inputs_are_listed_together():
     with pytest.raises(InputError, match=r"^missing input: x float32 \(time, batch, 4\); h float32 \(2, batch, 3\)$"):
         validated_feeds(INFOS, {})
@@ -174,11 +180,12 @@ def test_what_is_no_array_of_the_models_numbers_is_refused(value: Any, info: Val
     ("tensor", "message"),
     [
         (torch.ones(2, requires_grad=True), r"^x cannot be read as an array: .*\.detach\(\)"),
-        (torch.ones(2, dtype=torch.bfloat16), "^x cannot be read as an array"),
+        (torch.ones(2, dtype=torch.bfloat16), "^x cannot .* it has dtype torch.bfloat16; the model takes x float32"),
+        (torch.ones(2, dtype=torch.float64), r"^x has dtype float64; the model takes float32 \(use .to\(torch.float32"),
         (torch.ones(2).to_sparse(), "^x cannot be read as an array"),
         (torch.ones(2, device="meta"), "^x cannot be read as an array"),
     ],
-    ids=["requires_grad", "bfloat16", "sparse", "meta"],
+    ids=["requires_grad", "bfloat16", "float64", "sparse", "meta"],
 )
 def test_tensors_that_have_no_array_are_refused(tensor: torch.Tensor, message: str):
     with pytest.raises(InputError, match=message):

@@ -98,7 +98,7 @@ def _read(path: Path, prefix: str, module_names: Collection[str] | None) -> dict
         return _read_shards(path, choose)
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path, choose)[0]
-    tensors = _torch_tensors(path)
+    tensors = _torch_tensors(path, prefix)
     return {name: _numpy(tensors[key], f"{path}: {key}") for name, key in choose(list(tensors)).items()}
 
 
@@ -163,8 +163,11 @@ def _read_safetensors(path: Path, choose: _Choose) -> tuple[dict[str, Array], li
     return found, names
 
 
-def _torch_tensors(path: Path) -> dict[str, Any]:
-    """The tensors of a file that torch.save wrote, by name."""
+def _torch_tensors(path: Path, prefix: str = "") -> dict[str, Any]:
+    """The tensors of a file that torch.save wrote, by name.
+
+    Of several state dicts in it, `prefix` may name another one than would be read without it, such as "ema.".
+    """
     _refuse_bombs(path)
     torch = import_torch(f"{path} needs it to be read; a .safetensors file does not")
     try:
@@ -183,7 +186,14 @@ def _torch_tensors(path: Path) -> dict[str, Any]:
         if (other := _other_format(path)) is not None:
             raise WeightsError(f"{path}: is {other}") from None
         raise WeightsError(f"{path}: is truncated, or not a PyTorch checkpoint: {_reason(error)}") from error
-    return _tensors(torch, content, path)
+    found = _tensors(torch, content, path)
+    if not prefix or not isinstance(content, Mapping) or any(name.startswith(prefix) for name in found):
+        return found
+    named = [key for key in content if isinstance(key, str) and prefix.startswith(f"{key}.")]
+    key = next((key for key in named if _has_tensors(torch, content[key])), None)
+    if key is None:
+        return found
+    return {f"{key}.{name}": tensor for name, tensor in _tensors(torch, content[key], path).items()}
 
 
 def _held(error: pickle.UnpicklingError) -> str:

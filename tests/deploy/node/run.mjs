@@ -10,6 +10,7 @@ const { load } = await import(pathToFileURL(join(files, "lstm-onnx.mjs")));
 const { concatenate, prove, readGolden } = await import(pathToFileURL(join(files, "golden.mjs")));
 
 async function runtime(name) {
+  if (name === "none") return {};
   if (name === "onnxruntime-node") return createRequire(join(modules, "x.js"))(name);
   const ort = await import(pathToFileURL(join(modules, "onnxruntime-web/dist/ort.node.min.mjs")));
   ort.env.wasm.numThreads = 1;

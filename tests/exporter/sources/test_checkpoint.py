@@ -302,6 +302,21 @@ def test_two_state_dicts_side_by_side_are_told_apart(tmp_path: Path) -> None:
     _same(load_state_dict(tmp_path / "net.pt", "encoder.lstm."))
 
 
+@pytest.mark.parametrize("inner", ["", "module."])
+def test_the_prefix_chooses_among_state_dicts(inner: str, tmp_path: Path) -> None:
+    """As of averaged weights, which are those to deploy; without a prefix it is "model"."""
+    trained, averaged = _state(inner), {name: tensor * 2 for name, tensor in _state(inner).items()}
+    torch.save({"model": trained, "ema": averaged, "optimizer": {"state": {}}}, tmp_path / "net.pt")
+    _same(load_state_dict(tmp_path / "net.pt"))
+    found = load_state_dict(tmp_path / "net.pt", f"ema.{inner}")
+    _same({name: array / 2 for name, array in found.items()})
+
+
+def test_a_prefix_within_the_state_dict_goes_before_its_key(tmp_path: Path) -> None:
+    torch.save({"model": _state("model."), "state": _state()}, tmp_path / "net.pt")
+    _same(load_state_dict(tmp_path / "net.pt", "model."))
+
+
 def test_a_configuration_under_a_common_name_is_no_state_dict(tmp_path: Path) -> None:
     torch.save({"model": {"name": "tagger", "layers": {"n": 2}}, "weights": _state()}, tmp_path / "net.pt")
     _same(load_state_dict(tmp_path / "net.pt"))

@@ -465,7 +465,8 @@ function streamInitialState(ort, info, batch, initial) {
  * state input and the output that feeds it; `sessionOptions`, what ONNX Runtime's InferenceSession.create takes.
  */
 export async function load(ort, source, options = {}) {
-  const runtime = ort.InferenceSession ? ort : ort.default; // a CommonJS package that was imported as a whole
+  const runtime = ort?.InferenceSession ? ort : ort?.default; // a CommonJS package that was imported as a whole
+  if (!runtime?.InferenceSession) throw new InputError("load takes the runtime first", { hint: "pass onnxruntime-web or onnxruntime-node" });
   const { path, bytes } = await readSource(source);
   const file = readModel(bytes, path);
   const metadata = readMetadata(file.properties, path);

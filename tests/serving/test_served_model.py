@@ -1,0 +1,29 @@
+"""What a model says of itself, without a server."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import onnx
+import pytest
+
+from lstm_onnx.runtime import load
+from lstm_onnx.serving.errors import RequestError
+from lstm_onnx.serving.metrics import Metrics, Statistics
+from lstm_onnx.serving.served_model import ServedModel
+from lstm_onnx.serving.settings import Settings
+
+from ..runtime.models import exported
+
+
+def test_a_model_without_states_says_how_it_gets_them(tmp_path: Path) -> None:
+    """The file may be ours, exported with states="zero", or another tool's."""
+    exported(tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "m.onnx")
+    with load(tmp_path / "m.onnx", "cpu", threads=1) as model, ThreadPoolExecutor(1) as executor:
+        served = ServedModel("m", model, "", Settings(), executor, Metrics(), Statistics())
+        with pytest.raises(RequestError, match='export it with states="explicit"; lstm-onnx serve --state'):
+            served.require_batcher()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import zlib
@@ -49,6 +50,9 @@ def pytest_runtest_setup() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads") and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+    # pytest gives each logger that does not propagate a handler, and where this one has any, torch writes a report of
+    # each step of a trace, with its stack and graph.
+    logging.getLogger("torch.__trace").propagate = True
 
 
 def in_first_part(name: str, parts: int) -> bool:

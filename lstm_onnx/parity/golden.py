@@ -53,22 +53,20 @@ def verify_golden(
         from .mutants import require_level  # which needs onnx
 
         require_level(mutants)
-    stored = read(golden)
-    require_runtime(runtime, provider)
+    require_runtime(runtime, provider, threads)
     require_drift(max_drift)
     if isinstance(path, Model):
         if runtime != ONNXRUNTIME:
             raise ConfigError(f"{path.path}: is open in ONNX Runtime; pass its path for another runtime")
-        report = _verified(path, stored, golden, mutants, max_drift)
+        report = _verified(path, golden, mutants, max_drift)
     else:
         with running(runtime, threads) as engine:
-            report = _verified(load_on(engine, path, provider, threads), stored, golden, mutants, max_drift)
+            report = _verified(load_on(engine, path, provider, threads), golden, mutants, max_drift)
     return replace(report, seconds=time.perf_counter() - started)
 
 
-def _verified(
-    model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str, max_drift: float | None
-) -> ParityReport:
+def _verified(model: Model, golden: str | os.PathLike[str], mutants: str, max_drift: float | None) -> ParityReport:
+    stored = read(golden)
     _require_same_names(model, stored, golden)
     require_judgeable(model, precision_of(model))
     if precision_of(model):

@@ -102,7 +102,7 @@ def verify_all(
         raise ConfigError("precisions are for configured models; export the module itself with precision=")
     require_drift(max_drift)
     for runtime, provider in itertools.product(runtimes, providers):
-        require_runtime(runtime, provider)
+        require_runtime(runtime, provider, threads)
     if isinstance(file, Model) and tuple(runtimes) != (ONNXRUNTIME,):
         raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
     done = []

@@ -43,6 +43,15 @@ def run_cli(
     return run
 
 
+def made_once(files: dict[str, bytes], make: Callable[[], object]) -> None:
+    """Have the files in this folder that `make` writes: it runs once, and what it wrote is kept in `files`."""
+    if not files:
+        make()
+        files.update({path.name: path.read_bytes() for path in Path().iterdir()})
+    for name, content in files.items():
+        Path(name).write_bytes(content)
+
+
 @pytest.fixture
 def invoke(run_cli: Callable[..., Done]) -> Invoke:
     """The same for what is printed to stdout and stderr together."""

@@ -5,6 +5,7 @@ The whole of it (pytest -m slow) takes a quarter of an hour; CI runs a seeded pa
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -35,7 +36,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, _programs: Path | None) -> Place:
     """A folder with all that `COMMANDS` take."""
     folder = tmp_path_factory.mktemp("endings") / "work"
     folder.mkdir()
@@ -47,7 +48,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         '[lstm]\ninput_size = 4\nhidden_size = 3\n[weights]\nfile = "net.safetensors"\n', encoding="utf-8"
     )
     environment = endings.environment_in(folder)
-    endings.prepared(folder, environment)
+    forking = {} if _programs is None else {"PATH": os.pathsep.join([str(_programs), environment["PATH"]])}
+    endings.prepared(folder, {**environment, **forking})
     return Place(folder, environment)
 
 

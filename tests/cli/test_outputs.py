@@ -11,18 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .conftest import Done
+from .conftest import Done, made_once
 
 Run = Callable[..., Done]
 LONG_NAME = "n" * 240
+_MADE: dict[str, bytes] = {}
 
 
 @pytest.fixture
 def place(run_cli: Run, toml: Callable[..., Path], tmp_path: Path) -> Path:
     """m.onnx, x.npz and net.toml, and links to them by other names."""
-    toml()
-    run_cli("export", "net.toml", "-o", "m.onnx")
-    run_cli("verify", "net.toml", "m.onnx", "--mutants", "none", "--golden", "g.npz")
+
+    def make() -> None:
+        toml()
+        assert run_cli("export", "net.toml", "-o", "m.onnx").code == 0
+        assert run_cli("verify", "net.toml", "m.onnx", "--mutants", "none", "--golden", "g.npz").code == 0
+
+    made_once(_MADE, make)
     np.savez("x.npz", input=np.ones((3, 1, 4), np.float32))
     for link, target in {
         "x-soft.npz": "x.npz",

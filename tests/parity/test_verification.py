@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderError
+from lstm_onnx import ConfigError, ExportError, FileError, InputError, ModelError, ProviderError
 from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity.cases import SHAPES, Case
 from lstm_onnx.parity.lstm.cases import lstm_cases
@@ -313,6 +314,17 @@ def test_a_model_that_is_loaded_is_verified_as_it_is(tmp_path: Path) -> None:
     assert not model.closed
     assert set(report.versions) == {"lstm-onnx", "torch", "onnxruntime", "onnx", "numpy", "python"}
     assert report.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [({"provider": "gpu"}, ProviderError), ({"threads": 0}, InputError), ({"max_drift": -1.0}, ConfigError)],
+)
+def test_wrong_options_are_said_before_anything_is_read(wrong: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        lstm_onnx.verify(lstm(), "none.onnx", **wrong)
+    with pytest.raises(error):
+        lstm_onnx.verify_golden("none.onnx", "none.npz", **wrong)
 
 
 def test_mutants_are_tried_at_the_level_asked_for(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from ..copies.caller_state import replaced
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
 _DECOMPOSITIONS: list[Any] = []
 """What the last table was made of, and the table."""
+_SPLIT: list[Any] = []
+"""The last table, with the names of all composite operators, and its two parts."""
+_SIGNATURES: dict[tuple[Any, ...], Any] = {}
 _PRESERVABLE: dict[int, tuple[Any, bool]] = {}
 """By the id of an operator, which is kept with the answer so that no other gets its id."""
 
@@ -32,10 +35,12 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     kernels = functools.partial(_keys_of, {"cpu", "meta", *devices})
     changes: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("torch.onnx._internal.exporter._registration:ONNXRegistry", "from_torchlib", _built_once),
+        ("torch.onnx._internal.exporter._schemas", "op_signature_from_function", _read_once),
         ("torch.onnx._internal.exporter._decomp", "create_onnx_friendly_decomposition_table", _last_kept),
         # For all composite operators, which torch asks its dispatcher for once for each namespace.
         ("torch._export.utils", "_materialize_cpp_cia_ops", functools.cache),
         ("torch._export.utils", "_check_valid_to_preserve", _asked_once),
+        ("torch.export.exported_program", "_split_decomp_table_to_cia_and_python_decomp", _split_once),
         ("torch.export.exported_program", "_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", kernels),
         ("torch.export.exported_program", "_BACKEND_KEYS_TO_OVERRIDE", kernels),
         ("torch._ops:OperatorBase", "py_impl", _faster_py_impl),
@@ -62,18 +67,45 @@ def _built_once(own: Any) -> Any:
     return classmethod(kept)
 
 
+def _read_once(own: Callable[..., Any]) -> Callable[..., Any]:
+    """torch reads the annotations of each of our translations at each export."""
+
+    def kept(function: Any, *names: str, **version: Any) -> Any:
+        key = (function, names, *version.items())
+        if key not in _SIGNATURES:
+            _SIGNATURES[key] = own(function, *names, **version)
+        return _SIGNATURES[key]
+
+    return kept
+
+
 def _last_kept(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Of the table of decompositions keep the last one, as long as all that it is made of is the same."""
     decompositions: dict[Any, Any] = torch._decomp.decomposition_table
-    registrations: Callable[[str], Any] = torch._C._dispatch_get_registrations_for_dispatch_key
 
     def kept(registered: Any) -> Any:
-        of = set(registered), list(decompositions.items()), registrations("CompositeImplicitAutograd")
+        of = set(registered), list(decompositions.items()), _composite_operators()
         if not _DECOMPOSITIONS or _DECOMPOSITIONS[0] != of:
             _DECOMPOSITIONS[:] = [of, own(registered)]
         return dict(_DECOMPOSITIONS[1])
 
     return kept
+
+
+def _split_once(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The two parts of a table of decompositions, for composite operators and for others, as long as it is the same."""
+
+    def kept(table: dict[Any, Any]) -> tuple[dict[Any, Any], ...]:
+        of = list(table.items()), _composite_operators()
+        if not _SPLIT or _SPLIT[0] != of:
+            _SPLIT[:] = [of, own(table)]
+        return tuple(dict(part) for part in _SPLIT[1])
+
+    return kept
+
+
+def _composite_operators() -> Any:
+    return torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
 
 
 def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:

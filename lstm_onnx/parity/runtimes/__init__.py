@@ -19,7 +19,7 @@ from typing import Any
 from ...errors import ConfigError, shown
 from ...isolation.process import started
 from ...runtime import Model, load
-from ...runtime.providers import open_session
+from ...runtime.providers import open_session, parse_provider, validated_threads
 from . import web
 from .process import EngineProcess
 from .session import EngineSession
@@ -65,16 +65,20 @@ RUNTIMES = (ONNXRUNTIME, *_ENGINES)
 """The names of all engines; the first is the default."""
 
 
-def require_runtime(name: Any, provider: str = "auto") -> None:
-    """Check the name of an engine, and that it runs where `provider` says.
+def require_runtime(name: Any, provider: str = "auto", threads: int | None = None) -> None:
+    """Check the name of an engine, that it runs where `provider` says, and the number of threads.
 
     Raises:
         ConfigError: there is no such engine, or it does not run there.
+        ProviderError: there is no such provider.
+        InputError: the number of threads is wrong.
     """
     if name not in RUNTIMES:
         raise ConfigError(f"runtime = {shown(name)} is not known; it must be one of {', '.join(RUNTIMES)}")
     if name != ONNXRUNTIME and provider not in ("auto", "cpu", "CPUExecutionProvider"):
         raise ConfigError(f'{name} runs on the CPU here; use provider "cpu" or "auto", and not {shown(provider)}')
+    parse_provider(provider)
+    validated_threads(threads)
 
 
 @contextmanager

@@ -116,3 +116,47 @@ def test_what_a_decomposition_may_leave_is_asked_once_for_each_operator_of_torch
         assert [utils._check_valid_to_preserve(operator) for operator in operators * 2] == expected * 2
     assert len(set(expected)) == 2
     assert utils._check_valid_to_preserve is own
+
+
+def test_a_translation_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    schemas: Any = pytest.importorskip("torch.onnx._internal.exporter._schemas")
+    own, calls = schemas.op_signature_from_function, []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        return own(*arguments, **named)
+
+    def translation(x: Any, y: int = 2) -> Any:
+        return x
+
+    monkeypatch.setattr(schemas, "op_signature_from_function", counted)
+    for _ in range(2):
+        with tables_kept():
+            found = schemas.op_signature_from_function(translation, "__traced", "translation")
+            other = schemas.op_signature_from_function(translation, "__traced", "other")
+    assert (found, other) == (own(translation, "__traced", "translation"), own(translation, "__traced", "other"))
+    assert found != other
+    assert len(calls) == 2
+
+
+def test_a_table_is_split_once_while_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported: Any = pytest.importorskip("torch.export.exported_program")
+    name = "_split_decomp_table_to_cia_and_python_decomp"
+    own, calls = getattr(exported, name), []
+
+    def counted(table: Any) -> Any:
+        calls.append(1)
+        return own(table)
+
+    monkeypatch.setattr(exported, name, counted)
+    linear, gelu = torch.ops.aten.linear.default, torch.ops.aten.gelu.default
+    tables = [{linear: len, gelu: max}, {gelu: max}, {linear: len, gelu: min}]
+    for table in tables:
+        expected = own(dict(table))
+        for _ in range(2):
+            with tables_kept():
+                found = getattr(exported, name)(dict(table))
+            assert [list(part.items()) for part in found] == [list(part.items()) for part in expected]
+            for part in found:
+                part.clear()  # a caller's own
+    assert len(calls) == len(tables)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import lstm_onnx
 
 WIDTH = 16
+EVERY_SIZE = True
 
 
 class Narrow(nn.Module):

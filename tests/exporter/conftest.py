@@ -8,14 +8,6 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from tests.few_sizes import few_sizes
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_sizes(request: pytest.FixtureRequest) -> Iterator[None]:
-    with few_sizes(request):
-        yield
-
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:

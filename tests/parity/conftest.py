@@ -1,22 +1,14 @@
-"""A file with its golden file, for all tests of them, and the sizes at which modules are verified."""
+"""A file with its golden file, for all tests of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import lstm_onnx
-from tests.few_sizes import few_sizes
 
 from .golden_cases import small_lstm, stored_golden
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_sizes(request: pytest.FixtureRequest) -> Iterator[None]:
-    with few_sizes(request):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ from lstm_onnx.parity.sizes import Axes, sizes_to_try, spans
 from .files import edit_file, lstm, verified
 
 Change = Callable[[onnx.ModelProto], object]
-EVERY_SIZE = True
 
 
 def _wrong_where(source: str, *steps: tuple[str, dict[str, object]], test: str, limit: float, output: str) -> Change:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 import lstm_onnx
 
 WIDTH = 16
-EVERY_SIZE = True
 
 
 class Narrow(nn.Module):

@@ -163,7 +163,8 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     if rolled is not None:
         lower_bodies(graph, recurrent_modules, options.export)
     calls = opaque_calls(graph, recurrent_modules)
-    if not calls and rolled is None:
+    # A subclass may write its equations out, for a number of steps that is fixed.
+    if not calls and rolled is None and not any(item.own_forward for item in recurrent_modules.values()):
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
     exposed = _exposed(functional, graph, calls, rolled, inputs) if explicit else ExposedStates()

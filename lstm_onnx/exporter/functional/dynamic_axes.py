@@ -6,15 +6,18 @@ and which time shows in what reaches its recurrent modules.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...errors import ExportError
 from ...symbolic_dims import names_in
-from ..call.arguments import Arguments, resize_tensor
+from ..call.arguments import Arguments
 from ..call.structure import as_dynamic_shapes
-from .functional_module import FunctionalModule, resize_example
+from .attribute_states import initial_tensors
+from .functional_module import FunctionalModule, Tensors, resize_example
 from .recurrent_calls import CountedCalls, recorded_calls
 
 Axis = tuple[str, int]
@@ -149,13 +152,10 @@ class _Search:
 
     def __init__(self, functional: FunctionalModule) -> None:
         self.runs, self.most = 0, _MOST_RUNS
-        self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
+        self.functional = _with_arguments(functional, axes={name: {} for name in functional.arguments.tensors})
+        self.states = initial_tensors(functional.attribute_states)
         self.known: dict[tuple[frozenset[tuple[Axis, str]], int], list[tuple[int, int]] | None] = {}
         self.calls: dict[tuple[frozenset[tuple[Axis, str]], int], int] = {}
-
-    @staticmethod
-    def _no_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
-        return {name: {} for name in functional.arguments.tensors}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -177,11 +177,8 @@ class _Search:
         for count in range(len(ones), 0, -1):
             for group in itertools.combinations(ones, count):
                 if self.sizes_at(group, 2) is not None:
-                    tensors = dict(self.functional.arguments.tensors)
-                    for name, axis in group:
-                        tensors[name] = resize_tensor(tensors[name], {axis: 2})
-                    arguments = replace(self.functional.arguments, tensors=tensors)
-                    self.functional = replace(self.functional, arguments=arguments)
+                    tensors, self.states = self.resized(_dims(group), 2)
+                    self.functional = _with_arguments(self.functional, tensors=tensors)
                     self.known.clear()
                     return
 
@@ -258,9 +255,8 @@ class _Search:
             for count in range(1, _MOST_TIED + 1):
                 for base, *others in itertools.combinations(sorted(sizes), count + 1):
                     for dims in itertools.product(*(_follows(size, base, alone=count == 1) for size in others)):
-                        growth = dict.fromkeys(sizes[base], _AXIS)
-                        for size, dim in zip(others, dims, strict=True):
-                            growth |= dict.fromkeys(sizes[size], dim)
+                        each = zip((base, *others), (_AXIS, *dims), strict=True)
+                        growth = {axis: dim for size, dim in each for axis in sizes[size]}
                         if self.grows(growth):
                             return self.with_factor(growth, base, sizes)
         return Tied()
@@ -344,17 +340,21 @@ class _Search:
             self.runs += 1
         return self.known[key]
 
+    def resized(self, dims: Mapping[Axis, str], size: int) -> tuple[Tensors, Tensors]:
+        """The example's inputs and states with some axes of another size; the module runs on them."""
+        axes = {name: {axis: dim for (own, axis), dim in dims.items() if own == name} for name in self.shapes}
+        functional = _with_arguments(self.functional, axes=axes)
+        return resize_example(functional, {_AXIS: size} if dims else {}, self.states)
+
     def _run(self, dims: Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
-        axes = self._no_axes(self.functional)
-        for (name, axis), dim in dims.items():
-            axes[name][axis] = dim
-        functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
-        with recorded_calls(functional) as found:
-            try:
-                resize_example(functional, {_AXIS: size} if dims else {})
-            except ExportError:
-                return None
-        return found
+        with recorded_calls(self.functional) as found, contextlib.suppress(ExportError):
+            self.resized(dims, size)
+            return found
+        return None
+
+
+def _with_arguments(functional: FunctionalModule, **changes: Any) -> FunctionalModule:
+    return replace(functional, arguments=replace(functional.arguments, **changes))
 
 
 def _dims(group: Group | Mapping[Axis, str]) -> Mapping[Axis, str]:

@@ -89,6 +89,7 @@ class RecurrentModule:
         path: of the submodule, as ``named_modules`` gives it.
         spec: its sizes.
         cell: whether it is an nn.LSTMCell, nn.GRUCell or nn.RNNCell.
+        own_forward: whether it is of a subclass with a forward of its own.
         weights: its parameters by torch's names, as its last call used them.
         folds: the known products of its projections (see `kept_digest.kept_folds`).
         calls: the calls of the last eager run.
@@ -102,6 +103,7 @@ class RecurrentModule:
     path: str
     spec: RecurrentSpec
     cell: bool
+    own_forward: bool = False
     weights: dict[str, Array] = field(default_factory=dict)
     folds: Sequence[Array] = ()
     calls: list[RecordedCall] = field(default_factory=list)
@@ -129,10 +131,11 @@ def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
         base = next((base for base in _TRACEABLE if isinstance(module, base)), None)
         if base is None:
             continue
-        recurrent = RecurrentModule(path, _spec_of(module, path), cell=isinstance(module, nn.RNNCellBase))
+        kind = type(module)
+        cell, own_forward = isinstance(module, nn.RNNCellBase), kind.forward is not base.forward
+        recurrent = RecurrentModule(path, _spec_of(module, path), cell=cell, own_forward=own_forward)
         recurrent_modules[path] = recurrent
         module.__dict__["_lstm_onnx_recurrent"] = recurrent
-        kind = type(module)
         traceable = _TRACEABLE[base]
         # Ours goes between a user's subclass and torch's class, so that its forward is kept and its
         # super().forward() calls ours.

@@ -327,6 +327,14 @@ def test_the_batch_of_a_module_with_states_of_its_own_is_found() -> None:
     assert found == {"x": BATCH_TIME, "weights": {0: "weights_0"}}
 
 
+def test_the_states_of_a_batch_of_one_grow_with_the_example() -> None:
+    """A batch of 1 is made larger before anything else is tried; what the module holds has to be as large then."""
+    module = Stateful().eval()
+    module.hidden = (torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))
+    found = open_axes_of(module, (torch.randn(1, 5, 4), torch.ones(3)))
+    assert found == {"x": BATCH_TIME, "weights": {0: "weights_0"}}
+
+
 @pytest.mark.parametrize(
     ("count", "message"),
     [

@@ -150,9 +150,30 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
 
 
 def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> BuiltModel:
-    """Trace at `sizes`, lower the graph, and try the file."""
+    """Trace at `sizes`, lower the graph, and try the file; a loop that was not rolled up may leave it right.
+
+    Raises:
+        ExportError: it is wrong; where there is such a loop, the error is about that.
+    """
     inputs, states = resize_example(functional, sizes)
-    traced, rolled = _traced(functional, inputs, states, options.export.opset, sizes)
+    traced, rolled, refusal = _traced(functional, inputs, states, options.export.opset, sizes)
+    try:
+        return _lowered(functional, name, inputs, traced, rolled, options)
+    except FixedSizeError:
+        if refusal is None:
+            raise
+        raise refusal from None
+
+
+def _lowered(
+    functional: FunctionalModule,
+    name: str,
+    inputs: Tensors,
+    traced: Traced,
+    rolled: RolledUp | None,
+    options: ModuleOptions,
+) -> BuiltModel:
+    """The model of a trace, tried out."""
     graph = rename(traced.model, functional)
     functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.export.opset)
@@ -199,15 +220,19 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
 
 def _traced(
     functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, sizes: Mapping[str, int]
-) -> tuple[Traced, RolledUp | None]:
-    """The module's trace; where Python loops go over an axis, that of the module with these rolled up."""
+) -> tuple[Traced, RolledUp | None, ExportError | None]:
+    """The module's trace; where Python loops go over an axis, that of the module with these rolled up.
+
+    Returns:
+        The trace, its loops, and why they were not rolled up, where a file of the trace may be right all the same.
+    """
     loops = looped_axes(functional, sizes)
     refusal: ExportError | None = None
     if loops:
         try:
             rolled = rolled_up(functional, loops, sizes)
             if rolled is not None:
-                return _traced_rolled(functional, inputs, states, opset, rolled), rolled
+                return _traced_rolled(functional, inputs, states, opset, rolled), rolled, None
         except ExportError as error:
             refusal = error
     elif not functional.recurrent_modules:
@@ -221,7 +246,7 @@ def _traced(
         raise refusal from None
     if refusal is not None and not static and _are_fixed(functional, traced, loops):
         raise refusal
-    return traced, None
+    return traced, None, None if static else refusal
 
 
 def _are_fixed(functional: FunctionalModule, traced: Traced, labels: Collection[str]) -> bool:

@@ -90,9 +90,8 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
             "sizes alone"
         )
-    roles = _completed([search.role(group) for group in groups])
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
-    labels = list(_labels(groups, roles))
+    labels = list(_labels(groups, _completed([search.role(group) for group in groups])))
     alone = len(groups) - len(tied.growths)
     for group, label in zip(groups[:alone], labels[:alone], strict=True):
         for name, axis in group:
@@ -298,14 +297,16 @@ class _Search:
     def role(self, group: Group | Mapping[Axis, str]) -> str:
         """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does.
 
-        Where nothing reaches one, an axis of which more entries take more calls of torch's functions is time: cells
-        written by hand, in a Python loop.
+        An axis of which more entries take more calls of one step each is time; and where nothing reaches one, more
+        calls of torch's functions: cells in a Python loop, or written by hand.
         """
         before = self.sizes_at((), 0) or []
         if not before:
             return _TIME if self.is_looped(group) else ""
         for size in self._larger(group):
             after = self.sizes_at(group, size)
+            if after and len(after) > len(before) and all(steps == 1 for steps, _ in before):
+                return _TIME
             if after is None or len(after) != len(before):
                 continue
             for (steps, rows), (more_steps, more_rows) in zip(before, after, strict=True):
@@ -371,9 +372,8 @@ def _follows(size: int, base: int, *, alone: bool) -> list[str]:
 def _factors(own: int, size: int) -> list[int]:
     """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
     divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
-    return list(dict.fromkeys([size // own, 1, *sorted(divisors, key=lambda factor: abs(factor - size / own))]))[
-        :_FACTORS
-    ]
+    near = sorted(divisors, key=lambda factor: abs(factor - size / own))
+    return list(dict.fromkeys([size // own, 1, *near]))[:_FACTORS]
 
 
 def _multiple(name: str, factor: int, offset: int) -> str:

@@ -74,7 +74,8 @@ def expose_states(
     Args:
         graph: the traced graph, which is changed.
         calls: its opaque calls.
-        attributes: the inputs of attribute states; a call that starts from one has its pair already.
+        attributes: the inputs of attribute states; a call that starts from one has its pair already, as has one that
+            starts from an argument of the forward, which returns its next value.
         looped: the calls that stand for those in Python loops, by the module's path.
 
     Raises:
@@ -82,11 +83,12 @@ def expose_states(
     """
     exposed = ExposedStates()
     producers = graph.producers
+    given = {*attributes, *carried_states(graph, calls)}
     times = {name for opaque in calls for name in names_in(str(sequence_axes(graph, opaque)[0]))}
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]
-        if _skip_reshapes(first.value(1), producers) in attributes:
+        if _skip_reshapes(first.value(1), producers) in given:
             continue
         path = first.recurrent.path
         if times & names_in(str(sequence_axes(graph, first)[1])):

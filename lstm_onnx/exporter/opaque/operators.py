@@ -89,7 +89,6 @@ class RecurrentModule:
         path: of the submodule, as ``named_modules`` gives it.
         spec: its sizes.
         cell: whether it is an nn.LSTMCell, nn.GRUCell or nn.RNNCell.
-        own_forward: whether it is of a subclass with a forward of its own.
         weights: its parameters by torch's names, as its last call used them.
         folds: the known products of its projections (see `kept_digest.kept_folds`).
         calls: the calls of the last eager run.
@@ -98,12 +97,12 @@ class RecurrentModule:
         num_traced: calls in this pass of the tracer, which may run the forward more than once.
         peepholes: ``(1, 3*H)`` of the input, output and forget gate, of an LSTM in the user's own code.
         reset_before: of a GRU in the user's own code, whether r multiplies h before the product with the weights.
+        own_forward: whether it is of a subclass with a forward of its own.
     """
 
     path: str
     spec: RecurrentSpec
     cell: bool
-    own_forward: bool = False
     weights: dict[str, Array] = field(default_factory=dict)
     folds: Sequence[Array] = ()
     calls: list[RecordedCall] = field(default_factory=list)
@@ -112,6 +111,7 @@ class RecurrentModule:
     num_traced: int = 0
     peepholes: Array | None = None
     reset_before: bool = False
+    own_forward: bool = False
 
     def reset_calls(self) -> None:
         """Start counting calls anew; while the module is traced, those of the last eager run are kept."""

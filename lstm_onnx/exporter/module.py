@@ -241,7 +241,8 @@ def _traced(
     try:
         traced = trace(functional, inputs, states, opset)
     except FixedSizeError:
-        if static or refusal is None:
+        # Of a loop over a module that takes multiples of a block alone, the trace's own error says more.
+        if static or refusal is None or isinstance(refusal, OtherSizesFailError):
             raise
         raise refusal from None
     if refusal is not None and not static and _are_fixed(functional, traced, loops):

@@ -18,6 +18,8 @@ _ADVICE = (
     "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
 )
 
+_MANY = 60
+"""Entries more, with which the line of a loop is called more often than others."""
 _FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
@@ -77,7 +79,8 @@ def _shortened(functional: FunctionalModule, loops: Sequence[str], sizes: Mappin
     if name is None:
         return None
     what = f"it makes a step for several entries of {name}; export what is before the loop by itself, and the loop"
-    return NotRolled(f"{what} as a module with an input of its steps", busiest_line(functional, sizes))
+    longer = {**sizes, name: functional.arguments.within(name, sizes[name] + _MANY)}
+    return NotRolled(f"{what} as a module with an input of its steps", busiest_line(functional, longer))
 
 
 def refused(refusal: NotRolled) -> ExportError:

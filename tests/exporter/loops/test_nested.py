@@ -148,3 +148,24 @@ def test_a_loop_over_a_shortened_axis_is_refused_with_its_line(tmp_path: Path) -
             example_inputs=torch.randn(2, 21, FEATURES),
             dynamic_shapes={"x": {0: "batch", 1: "words"}},
         )
+
+
+class BlocksInALoop(Text):
+    """The last word of each block, by an index that goes on from block to block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.start(x)
+        for first in range(0, x.shape[1], 4):
+            h = torch.tanh(self.x1(x[:, first + 3]) + self.h1(h))
+        return h
+
+
+def test_a_loop_over_blocks_is_refused_with_its_line(tmp_path: Path) -> None:
+    """At the lengths at which loops are looked for the module does not run, which says nothing of the reason."""
+    with pytest.raises(ExportError, match=r"test_nested\.py:\d+: .*words of x \(always 12\) would be fixed"):
+        lstm_onnx.export(
+            BlocksInALoop().eval(),
+            tmp_path / "m.onnx",
+            example_inputs=torch.randn(2, 12, FEATURES),
+            dynamic_shapes={"x": {0: "batch", 1: "words"}},
+        )

@@ -95,6 +95,8 @@ def expose_states(
             note = f"{path} starts again at each step of a sequence, so its states stay internal; it has no h0"
         elif path in looped and looped[path].ambiguous:
             note = f"{path} is called in several loops, so its states stay internal; it has no h0"
+        elif (source := _skip_reshapes(first.value(1), producers)) in graph.inputs:
+            note = f"{path} starts from {source}, whose next value forward does not return; return it for a stream"
         elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
             note = f"{path} starts from states that the model computes, which stay internal; it has no h0"
         else:

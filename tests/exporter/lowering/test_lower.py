@@ -71,6 +71,16 @@ def test_a_state_from_data_stays_inside_and_one_from_shapes_does_not() -> None:
     assert lifted.notes == ["enc.lstm starts from states that the model computes, which stay internal; it has no h0"]
 
 
+def test_a_state_from_an_input_is_said_to_be_missing_from_the_outputs_alone() -> None:
+    nodes = [opaque(["x", "h_in", "c_in"], ["y", "h", "c"])]
+    for outputs, notes in ((["y", "h", "c"], 0), (["y"], 1)):
+        found = graph(list(nodes), outputs, ("x", "h_in", "c_in"))
+        lifted = expose_states(found, opaque_calls(found, {"enc.lstm": recurrent()}))
+        assert lifted.states == {}
+        assert len(lifted.notes) == notes
+    assert lifted.notes[0].startswith("enc.lstm starts from h_in, whose next value forward does not return")
+
+
 def test_states_of_the_forwards_own_are_paired_behind_reshaping() -> None:
     nodes = [
         helper.make_node("Identity", ["h_in"], ["h0"], name="i"),

@@ -97,6 +97,7 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
     Batch and time stay dynamic, or the export is refused: nobody expects a file for a single length.
     """
     arguments = find_dynamic_axes(functional)
+    tried = dynamic_shapes_text(arguments)
     problem: FixedSizeError | None = None
     while True:
         try:
@@ -105,7 +106,7 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
             others = {axis for axis in error.axes or all_axes(arguments) if is_other_axis(arguments, axis)}
             problem = problem or error
             if not others:
-                raise problem from None
+                raise ExportError(f"{problem}; dynamic_shapes was not given, and {tried} was tried") from None
             arguments = without_axes(arguments, others)
         else:
             shapes = dynamic_shapes_text(arguments)

@@ -79,8 +79,10 @@ def nested_loops(
 def shortened_axis(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> str | None:
     """The axis of several entries of which a loop makes one step, as after a stride; None for none."""
     for name in loops:
-        counts = [_calls(functional, {**sizes, name: sizes[name] + more}) for more in range(3)]
-        if None not in counts and len(set(counts)) < len(counts):
+        grown = [sizes[name] + more for more in (0, 1, 2, _MANY_MORE, 2 * _MANY_MORE)]
+        counts = [found for size in grown if (found := _calls(functional, {**sizes, name: size})) is not None]
+        # Not more calls with each entry, and still more and more: a branch by the size makes more of them once.
+        if len(counts) == len(grown) and len({*counts[:3]}) < 3 and counts[0] < counts[3] < counts[4]:
             return name
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,24 @@ def test_an_axis_that_becomes_one_is_squeezed(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = module(x).numpy()
         np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], expected, atol=1e-6)
+
+
+class _Prefixed(nn.Module):
+    """A learned start before each sequence, of which the number of rows is fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.start = nn.LSTM(3, 4, batch_first=True), nn.Parameter(torch.randn(2, 1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.start if x.shape[0] == 2 else self.start[:1].expand(x.shape[0], -1, -1) * 2
+        return self.lstm(torch.cat([rows, x], 1))[0]
+
+
+def test_a_refusal_has_the_axes_that_were_found(tmp_path: Path) -> None:
+    tried = re.escape("; dynamic_shapes was not given, and {'x': {0: 'batch', 1: 'time'}} was tried")
+    with pytest.raises(ExportError, match=rf"{tried}$"):
+        lstm_onnx.export(_Prefixed().eval(), tmp_path / "m.onnx", example_inputs=torch.randn(2, 5, 3))
 
 
 class _Heights(nn.Module):

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
@@ -31,11 +32,13 @@ from .functional.functional_module import (
     resize_example,
     trace_sizes,
 )
+from .functional.two_calls import held_in_two_calls
 from .generating import write_loop
 from .loops.detect import looped_axes, may_be_static
 from .loops.lengths import lengths_to_try
 from .loops.rolled_up import RolledUp, rolled_up
 from .loops.states import expose_loop_states, looped_calls
+from .lowering.carried_states import carried_states
 from .lowering.explicit_states import ExposedStates, expose_states
 from .lowering.lower import OpaqueCall, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
@@ -97,6 +100,7 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
     Batch and time stay dynamic, or the export is refused: nobody expects a file for a single length.
     """
     arguments = find_dynamic_axes(functional)
+    tried = dynamic_shapes_text(arguments)
     problem: FixedSizeError | None = None
     while True:
         try:
@@ -105,7 +109,7 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
             others = {axis for axis in error.axes or all_axes(arguments) if is_other_axis(arguments, axis)}
             problem = problem or error
             if not others:
-                raise problem from None
+                raise ExportError(f"{problem}; dynamic_shapes was not given, and {tried} was tried") from None
             arguments = without_axes(arguments, others)
         else:
             shapes = dynamic_shapes_text(arguments)
@@ -150,9 +154,30 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
 
 
 def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> BuiltModel:
-    """Trace at `sizes`, lower the graph, and try the file."""
+    """Trace at `sizes`, lower the graph, and try the file; a loop that was not rolled up may leave it right.
+
+    Raises:
+        ExportError: it is wrong; where there is such a loop, the error is about that.
+    """
     inputs, states = resize_example(functional, sizes)
-    traced, rolled = _traced(functional, inputs, states, options.export.opset, sizes)
+    traced, rolled, refusal = _traced(functional, inputs, states, options.export.opset, sizes)
+    try:
+        return _lowered(functional, name, inputs, traced, rolled, options)
+    except FixedSizeError:
+        if refusal is None:
+            raise
+        raise refusal from None
+
+
+def _lowered(
+    functional: FunctionalModule,
+    name: str,
+    inputs: Tensors,
+    traced: Traced,
+    rolled: RolledUp | None,
+    options: ModuleOptions,
+) -> BuiltModel:
+    """The model of a trace, tried out."""
     graph = rename(traced.model, functional)
     functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.export.opset)
@@ -163,12 +188,15 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     if rolled is not None:
         lower_bodies(graph, recurrent_modules, options.export)
     calls = opaque_calls(graph, recurrent_modules)
-    if not calls and rolled is None:
+    # A subclass may write its equations out, for a number of steps that is fixed.
+    if not calls and rolled is None and not any(item.own_forward for item in recurrent_modules.values()):
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
-    exposed = _exposed(functional, graph, calls, rolled, inputs) if explicit else ExposedStates()
+    carried = carried_states(graph, calls, partial(held_in_two_calls, functional))
+    given = [*functional.states, *carried]
+    exposed = _exposed(functional, graph, calls, rolled, inputs, given) if explicit else ExposedStates()
     require_separate_names(graph)
-    metadata = module_metadata(functional, graph, calls, exposed, options)
+    metadata = module_metadata(functional, graph, calls, exposed, carried, options)
     metadata = replace(metadata, table_rows=traced.table_rows)
     facts = traced.facts.known_of(axis_names(metadata))
     limits = requested_limits(functional, metadata, facts)
@@ -198,15 +226,19 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
 
 def _traced(
     functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, sizes: Mapping[str, int]
-) -> tuple[Traced, RolledUp | None]:
-    """The module's trace; where Python loops go over an axis, that of the module with these rolled up."""
+) -> tuple[Traced, RolledUp | None, ExportError | None]:
+    """The module's trace; where Python loops go over an axis, that of the module with these rolled up.
+
+    Returns:
+        The trace, its loops, and why they were not rolled up, where a file of the trace may be right all the same.
+    """
     loops = looped_axes(functional, sizes)
     refusal: ExportError | None = None
     if loops:
         try:
             rolled = rolled_up(functional, loops, sizes)
             if rolled is not None:
-                return _traced_rolled(functional, inputs, states, opset, rolled), rolled
+                return _traced_rolled(functional, inputs, states, opset, rolled), rolled, None
         except ExportError as error:
             refusal = error
     elif not functional.recurrent_modules:
@@ -215,12 +247,13 @@ def _traced(
     try:
         traced = trace(functional, inputs, states, opset)
     except FixedSizeError:
-        if static or refusal is None:
+        # Of a loop over a module that takes multiples of a block alone, the trace's own error says more.
+        if static or refusal is None or isinstance(refusal, OtherSizesFailError):
             raise
         raise refusal from None
     if refusal is not None and not static and _are_fixed(functional, traced, loops):
         raise refusal
-    return traced, None
+    return traced, None, None if static else refusal
 
 
 def _are_fixed(functional: FunctionalModule, traced: Traced, labels: Collection[str]) -> bool:
@@ -251,14 +284,15 @@ def _exposed(
     calls: list[OpaqueCall],
     rolled: RolledUp | None,
     inputs: Tensors,
+    given: Collection[str],
 ) -> ExposedStates:
-    """The states of recurrent modules, and what Python loops carry, as inputs and outputs of the graph."""
+    """The states of recurrent modules, and what Python loops carry, as inputs and outputs of the graph; see `given`."""
     if rolled is None:
-        return expose_states(graph, calls, functional.states)
-    given = list(inputs.values())
-    looped = looped_calls(rolled, given, list(functional.recurrent_modules))
-    exposed = expose_states(graph, calls, functional.states, looped)
-    exposed.loop_states += expose_loop_states(graph, rolled, given, exposed)
+        return expose_states(graph, calls, given)
+    tensors = list(inputs.values())
+    looped = looped_calls(rolled, tensors, list(functional.recurrent_modules))
+    exposed = expose_states(graph, calls, given, looped)
+    exposed.loop_states += expose_loop_states(graph, rolled, tensors, exposed)
     return exposed
 
 

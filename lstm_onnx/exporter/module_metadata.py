@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,7 @@ from ..symbolic_dims import names_in
 from .call.arguments import Arguments
 from .call.metadata import call_to_json
 from .functional.functional_module import FunctionalModule
-from .functional.two_calls import held_in_two_calls
 from .kept_digest import kept_digest
-from .lowering.carried_states import carried_states
 from .lowering.explicit_states import ExposedStates, one_if_equal
 from .lowering.lower import OpaqueCall
 from .lowering.rename import Dims, TracedGraph
@@ -38,6 +35,7 @@ def module_metadata(
     graph: TracedGraph,
     calls: list[OpaqueCall],
     exposed: ExposedStates,
+    carried: Mapping[str, str],
     options: ModuleOptions,
 ) -> Metadata:
     """The metadata of a traced module, before its trials.
@@ -47,10 +45,11 @@ def module_metadata(
         graph: its graph, with opaque calls.
         calls: those.
         exposed: the states that ``states="explicit"`` made inputs and outputs.
+        carried: the states that are arguments and results of the forward.
         options: how it is exported.
     """
     states = {**_attribute_states(functional, graph), **exposed.states}
-    for name, after in carried_states(graph, calls, partial(held_in_two_calls, functional)).items():
+    for name, after in carried.items():
         states.setdefault(name, after)
     initial = dict(exposed.initial)
     for attribute in functional.attribute_states:

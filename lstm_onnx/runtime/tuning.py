@@ -120,9 +120,10 @@ CHUNK_TOLERANCE = 64.0
 Over 400 random models (tests/runtime/test_chunk_check.py) at most 9; operators that combine time steps outside of the
 states give 1000 and more."""
 PADDING_TOLERANCE = {"float16": 3e-2}
-DEFAULT_PADDING_TOLERANCE = 1e-3
-"""Relative difference between a sequence alone and padded; float16 rounds at 5e-4, float32 at 6e-8, and a padded
-sequence that matters (a mean over time) differs by its share of padding."""
+DEFAULT_PADDING_TOLERANCE = 2e-5
+"""Relative difference between a sequence alone and padded; float16 rounds at 5e-4, float32 at 6e-8.  A mean over time
+differs by its share of padding, but a convolution with small weights before the layers by 1e-4 alone; where rounding
+makes more than that, sequences of other lengths are only run in batches of their own."""
 
 # --- interpreter exit ---------------------------------------------------------------------------------------------
 

@@ -6,16 +6,20 @@ and which time shows in what reaches its recurrent modules.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 from ...errors import ExportError
 from ...symbolic_dims import names_in
-from ..call.arguments import Arguments, resize_tensor
+from ..call.arguments import Arguments
 from ..call.structure import as_dynamic_shapes
-from .functional_module import FunctionalModule, resize_example
+from .attribute_states import initial_tensors
+from .functional_module import FunctionalModule, Tensors, resize_example
 from .recurrent_calls import CountedCalls, recorded_calls
+from .tied_sizes import AXIS, Tied, follows, multiple
 
 Axis = tuple[str, int]
 """An input's name and one of its axes."""
@@ -28,28 +32,13 @@ _RESERVED = 40
 _LARGEST_GROUP = 8
 _SMALL = 16
 """Axes up to this size are tried at every size up to its double."""
-_FACTORS = 20
 _MOST_LEFT_OUT = 2
 """Axes that happen to have the size of others and may have no other: a state's layers, a number of features."""
 _MOST_PICKED = 32
 """Choices of one axis of each input: a state's batch, and not its layers of the same number."""
-_MOST_TIED, _MOST_SHIFT, _MOST_TIED_RUNS = 2, 4, 200
-"""Sizes that follow from another one, how far one may exceed another without being a multiple, and runs for them."""
+_MOST_TIED, _MOST_TIED_RUNS = 2, 200
+"""Sizes that follow from another one, and runs for them."""
 _BATCH, _TIME = "batch", "time"
-_AXIS = "axis"
-"""Stands for the size that changes in those that follow from it: ``2*axis``."""
-
-
-@dataclass(frozen=True)
-class Tied:
-    """Axes that can only change together with others of other sizes.
-
-    `growths` are those that change with one size, which comes first in each, as expressions of ``axis``; `dims` are
-    all of them, as format strings of the growths' names: ``2*{0}``, ``{0} + 1``, ``{0}*{1}``.
-    """
-
-    growths: tuple[Mapping[Axis, str], ...] = ()
-    dims: Mapping[Axis, str] = field(default_factory=dict)
 
 
 def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
@@ -88,9 +77,8 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "sizes alone"
         )
     groups = [group for group in groups if search.role(group) or search.may_be_smaller(group)]
-    roles = search.completed(groups)
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
-    labels = list(_labels(groups, roles))
+    labels = list(_labels(groups, search.completed(groups)))
     alone = len(groups) - len(tied.growths)
     for group, label in zip(groups[:alone], labels[:alone], strict=True):
         for name, axis in group:
@@ -150,13 +138,10 @@ class _Search:
 
     def __init__(self, functional: FunctionalModule) -> None:
         self.runs, self.most = 0, _MOST_RUNS
-        self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
+        self.functional = _with_arguments(functional, axes={name: {} for name in functional.arguments.tensors})
+        self.states = initial_tensors(functional.attribute_states)
         self.known: dict[tuple[frozenset[tuple[Axis, str]], int], list[tuple[int, int]] | None] = {}
         self.calls: dict[tuple[frozenset[tuple[Axis, str]], int], int] = {}
-
-    @staticmethod
-    def _no_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
-        return {name: {} for name in functional.arguments.tensors}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -178,11 +163,8 @@ class _Search:
         for count in range(len(ones), 0, -1):
             for group in itertools.combinations(ones, count):
                 if self.sizes_at(group, 2) is not None:
-                    tensors = dict(self.functional.arguments.tensors)
-                    for name, axis in group:
-                        tensors[name] = resize_tensor(tensors[name], {axis: 2})
-                    arguments = replace(self.functional.arguments, tensors=tensors)
-                    self.functional = replace(self.functional, arguments=arguments)
+                    tensors, self.states = self.resized(_dims(group), 2)
+                    self.functional = _with_arguments(self.functional, tensors=tensors)
                     self.known.clear()
                     return
 
@@ -258,20 +240,19 @@ class _Search:
             sizes = {size: axes for size, axes in sizes.items() if axes and size > 1}
             for count in range(1, _MOST_TIED + 1):
                 for base, *others in itertools.combinations(sorted(sizes), count + 1):
-                    for dims in itertools.product(*(_follows(size, base, alone=count == 1) for size in others)):
-                        growth = dict.fromkeys(sizes[base], _AXIS)
-                        for size, dim in zip(others, dims, strict=True):
-                            growth |= dict.fromkeys(sizes[size], dim)
+                    for dims in itertools.product(*(follows(size, base, alone=count == 1) for size in others)):
+                        each = zip((base, *others), (AXIS, *dims), strict=True)
+                        growth = {axis: dim for size, dim in each for axis in sizes[size]}
                         if self.grows(growth):
                             return self.with_factor(growth, base, sizes)
         return Tied()
 
     def with_factor(self, growth: Mapping[Axis, str], base: int, sizes: Mapping[int, list[Axis]]) -> Tied:
         """Tied axes, and another size that one has as its factor: rows of each step of a batch."""
-        dims = {axis: dim.replace(_AXIS, "{0}") for axis, dim in growth.items()}
+        dims = {axis: dim.replace(AXIS, "{0}") for axis, dim in growth.items()}
         for factor in (size for size in sizes if not {*sizes[size]} & growth.keys()):
-            products = [axis for axis, dim in growth.items() if dim == _multiple(_AXIS, factor, 0)]
-            other = dict.fromkeys(sizes[factor], _AXIS) | dict.fromkeys(products, _multiple(_AXIS, base, 0))
+            products = [axis for axis, dim in growth.items() if dim == multiple(AXIS, factor, 0)]
+            other = dict.fromkeys(sizes[factor], AXIS) | dict.fromkeys(products, multiple(AXIS, base, 0))
             if products and self.grows(other):
                 both = dict.fromkeys(sizes[factor], "{1}") | dict.fromkeys(products, "{0}*{1}")
                 return Tied((growth, other), dims | both)
@@ -303,14 +284,16 @@ class _Search:
     def role(self, group: Group | Mapping[Axis, str]) -> str:
         """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does.
 
-        Where nothing reaches one, an axis of which more entries take more calls of torch's functions is time: cells
-        written by hand, in a Python loop.
+        An axis of which more entries take more calls of one step each is time; and where nothing reaches one, more
+        calls of torch's functions: cells in a Python loop, or written by hand.
         """
         before = self.sizes_at((), 0) or []
         if not before:
             return _TIME if self.is_looped(group) else ""
         for size in self._larger(group):
             after = self.sizes_at(group, size)
+            if after and len(after) > len(before) and all(steps == 1 for steps, _ in before):
+                return _TIME
             if after is None or len(after) != len(before):
                 continue
             for (steps, rows), (more_steps, more_rows) in zip(before, after, strict=True):
@@ -366,42 +349,25 @@ class _Search:
             self.runs += 1
         return self.known[key]
 
+    def resized(self, dims: Mapping[Axis, str], size: int) -> tuple[Tensors, Tensors]:
+        """The example's inputs and states with some axes of another size; the module runs on them."""
+        axes = {name: {axis: dim for (own, axis), dim in dims.items() if own == name} for name in self.shapes}
+        functional = _with_arguments(self.functional, axes=axes)
+        return resize_example(functional, {AXIS: size} if dims else {}, self.states)
+
     def _run(self, dims: Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
-        axes = self._no_axes(self.functional)
-        for (name, axis), dim in dims.items():
-            axes[name][axis] = dim
-        functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
-        with recorded_calls(functional) as found:
-            try:
-                resize_example(functional, {_AXIS: size} if dims else {})
-            except ExportError:
-                return None
-        return found
+        with recorded_calls(self.functional) as found, contextlib.suppress(ExportError):
+            self.resized(dims, size)
+            return found
+        return None
+
+
+def _with_arguments(functional: FunctionalModule, **changes: Any) -> FunctionalModule:
+    return replace(functional, arguments=replace(functional.arguments, **changes))
 
 
 def _dims(group: Group | Mapping[Axis, str]) -> Mapping[Axis, str]:
-    return group if isinstance(group, Mapping) else dict.fromkeys(group, _AXIS)
-
-
-def _follows(size: int, base: int, *, alone: bool) -> list[str]:
-    """What a larger size may be made of `base` by; of several, only what is likely."""
-    factors = _factors(base, size) if alone else [size // base, 1]
-    ties = [(factor, size - factor * base) for factor in dict.fromkeys(factors)]
-    return [_multiple(_AXIS, *tie) for tie in ties if alone or not tie[1] or (tie[0] == 1 and tie[1] <= _MOST_SHIFT)]
-
-
-def _factors(own: int, size: int) -> list[int]:
-    """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
-    divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
-    return list(dict.fromkeys([size // own, 1, *sorted(divisors, key=lambda factor: abs(factor - size / own))]))[
-        :_FACTORS
-    ]
-
-
-def _multiple(name: str, factor: int, offset: int) -> str:
-    """``4*time - 16``, as torch writes it."""
-    text = name if factor == 1 else f"{factor}*{name}"
-    return text if offset == 0 else f"{text} {'-' if offset < 0 else '+'} {abs(offset)}"
+    return group if isinstance(group, Mapping) else dict.fromkeys(group, AXIS)
 
 
 def _labels(groups: Iterable[Group | Mapping[Axis, str]], roles: Iterable[str]) -> Iterator[str]:

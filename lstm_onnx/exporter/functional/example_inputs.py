@@ -22,8 +22,8 @@ from .attribute_states import AttributeSnapshot
 from .functional_module import call_forward, inference_context
 
 _BATCH = 3
-_TIMES = (7, 40, 160)
-"""Steps to try: some modules need as many as their kernels have."""
+_TIMES = (7, 12, 40, 160)
+"""Steps to try: some modules need as many as their kernels have, or whole blocks of 4 or 32 steps."""
 _MOST_CANDIDATES = 16
 
 
@@ -38,7 +38,8 @@ def find_example_inputs(
     """Draw arguments on which the module runs, on its own device.
 
     Several batch sizes, numbers of steps and orders of lengths are tried, since a module may keep states
-    of one batch size in attributes, require the longest sequences first, or have long kernels.
+    of one batch size in attributes, require the longest sequences first, or have long kernels; and at last the least
+    size of each axis, at which a file was found right.
 
     Args:
         module: it is run as a copy.
@@ -53,7 +54,7 @@ def find_example_inputs(
     """
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
-    for time, batch in itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)]):
+    for time, batch in (*itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)]), (1, 1)):
         sizes = {axis: clamped(size, limits.get(axis, ANY_SIZE)) for axis, size in sizes_of(specs, batch, time).items()}
         drawn = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
         for tensors in (drawn.tensors, *_longest_first(drawn.tensors, specs)):

@@ -323,14 +323,21 @@ def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:
     return [sizes for index, sizes in enumerate((first, second, third)) if sizes not in (first, second, third)[:index]]
 
 
-def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tuple[Tensors, Tensors]:
-    """The example inputs and initial states at other sizes.
+def resize_example(
+    functional: FunctionalModule, sizes: Mapping[str, int], states: Tensors | None = None
+) -> tuple[Tensors, Tensors]:
+    """The example inputs and the attribute states at other sizes.
+
+    Args:
+        functional: the module.
+        sizes: of the dynamic axes, by their names.
+        states: those at the example's sizes; None is for the initial ones.
 
     Raises:
         ExportError: the module does not run at them.
     """
     example = functional.arguments.sizes
-    states = initial_tensors(functional.attribute_states)
+    states = initial_tensors(functional.attribute_states) if states is None else states
     inputs = functional.arguments.resize(sizes)
     filled = functional.arguments.resize_filled(sizes)
     changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]

@@ -14,6 +14,8 @@ from ..functional.recurrent_calls import CountedCalls
 from ..user_code import user_line
 
 _MORE = 3
+_MANY_MORE = 12
+"""For a loop over a part of an axis, such as every second or fourth step."""
 
 
 class _CountedLines(CountedCalls):
@@ -39,10 +41,12 @@ def looped_axes(functional: FunctionalModule, sizes: Mapping[str, int]) -> list[
     before = _calls(functional, sizes)
     found = []
     for name, size in sizes.items():
-        longer = functional.arguments.within(name, size + _MORE)
-        calls = _calls(functional, {**sizes, name: longer}) if longer > size else None
-        if before is not None and calls is not None and calls - before >= longer - size:
-            found.append(name)
+        for more in (_MORE, _MANY_MORE):
+            longer = functional.arguments.within(name, size + more)
+            calls = _calls(functional, {**sizes, name: longer}) if longer > size else None
+            if before is not None and calls is not None and calls - before >= longer - size:
+                found.append(name)
+                break
     return found
 
 
@@ -69,6 +73,17 @@ def nested_loops(
         # Calls of loops behind one another add up, and those of nested ones multiply.
         if len(counts) == len(grown) and counts[0] + counts[3] - counts[1] - counts[2] >= more**2:
             return one, other
+    return None
+
+
+def shortened_axis(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> str | None:
+    """The axis of several entries of which a loop makes one step, as after a stride; None for none."""
+    for name in loops:
+        grown = [sizes[name] + more for more in (0, 1, 2, _MANY_MORE, 2 * _MANY_MORE)]
+        counts = [found for size in grown if (found := _calls(functional, {**sizes, name: size})) is not None]
+        # Not more calls with each entry, and still more and more: a branch by the size makes more of them once.
+        if len(counts) == len(grown) and len({*counts[:3]}) < 3 and counts[0] < counts[3] < counts[4]:
+            return name
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
 from ..opaque.operators import RecurrentModule
-from .detect import busiest_line, nested_loops
+from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .refusal import NotRolled
 from .roll import Rolled, roll
@@ -18,6 +18,8 @@ _ADVICE = (
     "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
 )
 
+_MANY = 60
+"""Entries more, with which the line of a loop is called more often than others."""
 _FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
@@ -50,12 +52,14 @@ def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping
             raise problem
         rolled = roll(functional, loops, sizes)
         if rolled is None:
+            if (problem := _shortened(functional, loops, sizes)) is not None:
+                raise problem
             return None
         inner = functional.stateful.inner
         module = RolledModule(rolled.apart, inner, rolled.calls, rolled.least)
         return RolledUp(module.eval(), rolled)
     except NotRolled as refusal:
-        refusal = _nested(functional, loops, sizes) or refusal
+        refusal = _nested(functional, loops, sizes) or _shortened(functional, loops, sizes) or refusal
         raise refused(refusal) from None
 
 
@@ -67,6 +71,16 @@ def _nested(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[s
     one, other = nested
     what = f"{one} within a loop over {one}" if one == other else f"{one} and {other} within one another"
     return NotRolled(f"it loops over {what}; {_FLAT}", busiest_line(functional, sizes))
+
+
+def _shortened(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> NotRolled | None:
+    """The refusal of a module with a loop over an axis that was made shorter before."""
+    name = shortened_axis(functional, loops, sizes)
+    if name is None:
+        return None
+    what = f"it makes a step for several entries of {name}; export what is before the loop by itself, and the loop"
+    longer = {**sizes, name: functional.arguments.within(name, sizes[name] + _MANY)}
+    return NotRolled(f"{what} as a module with an input of its steps", busiest_line(functional, longer))
 
 
 def refused(refusal: NotRolled) -> ExportError:

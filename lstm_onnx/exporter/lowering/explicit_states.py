@@ -59,7 +59,7 @@ class LoopedCall:
 def expose_states(
     graph: TracedGraph,
     calls: list[OpaqueCall],
-    attributes: Collection[str] = (),
+    given: Collection[str] = (),
     looped: Mapping[str, LoopedCall] = MappingProxyType({}),
 ) -> ExposedStates:
     """Make the states of recurrent modules inputs and outputs of the graph.
@@ -72,7 +72,8 @@ def expose_states(
     Args:
         graph: the traced graph, which is changed.
         calls: its opaque calls.
-        attributes: the inputs of attribute states; a call that starts from one has its pair already.
+        given: the inputs that are states already: those of attributes, and arguments of the forward whose next values
+            it returns; a call that starts from one has its pair.
         looped: the calls that stand for those in Python loops, by the module's path.
 
     Raises:
@@ -84,13 +85,15 @@ def expose_states(
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]
-        if skip_reshapes(first.value(1), producers) in attributes:
+        if skip_reshapes(first.value(1), producers) in given:
             continue
         path = first.recurrent.path
         if times & names_in(str(sequence_axes(graph, first)[1])):
             note = f"{path} starts again at each step of a sequence, so its states stay internal; it has no h0"
         elif path in looped and looped[path].ambiguous:
             note = f"{path} is called in several loops, so its states stay internal; it has no h0"
+        elif (source := skip_reshapes(first.value(1), producers)) in graph.inputs:
+            note = f"{path} starts from {source}, whose next value forward does not return; return it for a stream"
         elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
             note = f"{path} starts from states that the model computes, which stay internal; it has no h0"
         else:

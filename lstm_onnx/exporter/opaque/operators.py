@@ -97,6 +97,7 @@ class RecurrentModule:
         num_traced: calls in this pass of the tracer, which may run the forward more than once.
         peepholes: ``(1, 3*H)`` of the input, output and forget gate, of an LSTM in the user's own code.
         reset_before: of a GRU in the user's own code, whether r multiplies h before the product with the weights.
+        own_forward: whether it is of a subclass with a forward of its own.
     """
 
     path: str
@@ -110,6 +111,7 @@ class RecurrentModule:
     num_traced: int = 0
     peepholes: Array | None = None
     reset_before: bool = False
+    own_forward: bool = False
 
     def reset_calls(self) -> None:
         """Start counting calls anew; while the module is traced, those of the last eager run are kept."""
@@ -129,10 +131,11 @@ def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
         base = next((base for base in _TRACEABLE if isinstance(module, base)), None)
         if base is None:
             continue
-        recurrent = RecurrentModule(path, _spec_of(module, path), cell=isinstance(module, nn.RNNCellBase))
+        kind = type(module)
+        cell, own_forward = isinstance(module, nn.RNNCellBase), kind.forward is not base.forward
+        recurrent = RecurrentModule(path, _spec_of(module, path), cell=cell, own_forward=own_forward)
         recurrent_modules[path] = recurrent
         module.__dict__["_lstm_onnx_recurrent"] = recurrent
-        kind = type(module)
         traceable = _TRACEABLE[base]
         # Ours goes between a user's subclass and torch's class, so that its forward is kept and its
         # super().forward() calls ours.

@@ -22,7 +22,7 @@ from ..user_code import user_line
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
-from .pooling import max_pool1d, pooled_over_all
+from .pooling import max_pool1d, pooled_over_all, windows_of_all
 from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
@@ -320,6 +320,11 @@ def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
     return _max_pool1d(mode, func, args, kwargs) if func.__name__ == "max_pool1d" else None
 
 
+def _unfold(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    windows = windows_of_all(*args, **kwargs) if func is nn.functional.unfold else None
+    return None if windows is None else (windows,)
+
+
 def _max_pool1d(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     kwargs = {name: value for name, value in kwargs.items() if name != "return_indices"}
     return (mode.constants.call(max_pool1d, args, kwargs),)
@@ -380,6 +385,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
     **{f"{kind}_pool{count}d": _pool for kind in ("max", "avg") for count in (1, 2, 3)},
+    "unfold": _unfold,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
     "exp": _exp,

@@ -1,4 +1,4 @@
-"""Pooling over an axis whose size stays symbolic while it is traced."""
+"""Pooling and windows over an axis whose size stays symbolic while it is traced."""
 
 from __future__ import annotations
 
@@ -69,6 +69,21 @@ def pooled_over_all(
     )
     pooled: Tensor = getattr(torch.nn.functional, name)(x, kernel, steps, ceil_mode=ceil_mode)
     return pooled
+
+
+def windows_of_all(x: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor | None:
+    """torch.nn.functional.unfold whose kernel is as long as one axis, by windows of the other; None for others."""
+    kernel, dilations, paddings, strides = (_each(given, 2) for given in (kernel_size, dilation, padding, stride))
+    whole = [
+        isinstance(size, torch.SymInt) and statically_known_true(size == own)
+        for size, own in zip(kernel, x.shape[-2:], strict=True)
+    ]
+    other = 1 if whole[0] else 0
+    if x.dim() != 4 or sum(whole) != 1 or dilations != [1, 1] or paddings != [0, 0]:
+        return None
+    windows = x.unfold(other - 2, kernel[other], strides[other])  # (batch, channels, ..., of the kernel)
+    order = (0, 1, 4, 3, 2) if other == 0 else (0, 1, 2, 4, 3)
+    return windows.permute(order).flatten(1, 3)
 
 
 def _each(value: Any, count: int) -> list[Any]:

@@ -23,9 +23,11 @@ from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .ranges import Range, is_symbolic
-from .repeated_lists import multiplied
+from .repeated_lists import RepeatedList, multiplied
 
 _MOST_RETRACES = 16
+_CONSTRUCTORS = ("LongTensor", "IntTensor", "FloatTensor", "BoolTensor")
+"""Old ways to make a tensor of a list or of sizes, which no function mode sees either."""
 
 
 class Builtins:
@@ -68,6 +70,7 @@ class Builtins:
                 (torch.SymInt, "__rmul__", multiplied(torch.SymInt.__rmul__)),
                 # No function mode sees torch.from_numpy.
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
+                *((torch, name, _constructor(getattr(torch, name))) for name in _CONSTRUCTORS),
                 # numpy asks an array-like for its numbers, which a traced tensor does not have.
                 (np, "array", _array(np.array)),
                 (np, "asarray", _array(np.asarray)),
@@ -155,6 +158,24 @@ def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
         return array.tensor.clone() if isinstance(array, TracedArray) else own(array)
 
     return from_numpy
+
+
+class _ConstructorMeta(type):
+    own: Any
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, cls.own)
+
+
+def _constructor(own: Any) -> type:
+    def __new__(_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        if len(args) == 1 and isinstance(args[0], RepeatedList):
+            return torch.tensor(args[0], dtype=own.dtype)
+        if not kwargs and any(map(is_symbolic, args)):
+            return torch.empty(args, dtype=own.dtype)
+        return own(*args, **kwargs)
+
+    return _ConstructorMeta(own.__name__, (), {"own": own, "dtype": own.dtype, "__new__": __new__})
 
 
 def _array(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -40,6 +40,9 @@ _REWRITES = (
 )
 
 
+_LONGEST = "; in the place of a loop up to the longest length, go over the padded axis: range(x.size(1))"
+
+
 def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:
     """A tracing error whose cause is known, with what to write instead; None for others."""
     cause = forward_error(error)
@@ -48,7 +51,11 @@ def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str
     if fixed:
         return fixed
     advice = next((item for pattern, item in _REWRITES if re.search(pattern, type(cause).__name__ + text)), None)
-    return None if advice is None else ExportError(f"{_at(error_line(cause))}{advice}")
+    if advice is None:
+        return None
+    line = error_line(cause)
+    longest = _LONGEST if advice is NUMBERS and line is not None and "range(" in line else ""
+    return ExportError(f"{_at(line)}{advice}{longest}")
 
 
 def unexplained(error: Exception) -> ExportError:

@@ -6,7 +6,7 @@ A module's rows and steps may depend on each other in any way, so that each size
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,24 @@ _MOST_LOOKUPS = 2e10
 """Multiplications of the sweep over a table's rows."""
 _WIDE = 64
 """Features of an output above which only some are compared, in a sweep."""
+
+
+def multiples(runs: Callable[[Mapping[str, int]], bool], own: Mapping[str, int], limits: Axes) -> dict[str, int]:
+    """The number of which an axis is a multiple, where the module takes no others: whole blocks of steps.
+
+    Args:
+        runs: whether the module runs at these sizes of all axes.
+        own: sizes at which it does.
+        limits: the sizes that the file takes.
+    """
+    found = {}
+    for name, size in own.items():
+        for number in (number for number in range(1, size + 1) if size % number == 0):
+            others = [limits.within(name, size + number * count) for count in (1, 2)]
+            if size not in others and all(runs({**own, name: other}) for other in others):
+                found[name] = number
+                break
+    return {name: number for name, number in found.items() if number > 1}
 
 
 def sweeps(verification: ModuleVerification) -> Iterator[Expected]:

@@ -70,14 +70,19 @@ class TimeAxes:
         carried = {*model.states, *model.states.values()}
         axes: dict[str, int] = {}
         folded = False
+        lengths = tuple(spec.name for spec in specs if spec.high in time)
+        given = {dim for info in model.inputs.values() for dim in info.shape}
         for name, info in {**model.inputs, **model.outputs}.items():
             for axis, dim in enumerate(info.shape):
-                if name not in carried and isinstance(dim, str) and names_in(dim) & time:
+                if name in carried or not isinstance(dim, str):
+                    continue
+                if names_in(dim) & time:
                     axes[name] = axis
                     folded = folded or dim not in time
+                elif lengths and dim.isidentifier() and dim not in given:  # the longest of the lengths
+                    axes[name] = axis
         if (streaming := model.metadata.streaming) is not None:
             axes |= {name: axis for name, axis in streaming.outputs.items() if axis is not None}
-        lengths = tuple(spec.name for spec in specs if spec.high in time)
         return cls(time, axes, folded, lengths, batch_axes)
 
     def take(self, array: np.ndarray, name: str, steps: range) -> np.ndarray:

@@ -39,7 +39,7 @@ from .harder import harder_targets
 from .inputs import BATCH, TIME, find_arguments, require_same_inputs, with_zero_and_one
 from .jumps import with_jumps
 from .run import ModuleRun, runs_of, shape_of
-from .sizes import is_conclusive, sweeps
+from .sizes import is_conclusive, multiples, sweeps
 from .streams import streamed_cases
 
 _EVEN = (12, 24)
@@ -91,16 +91,17 @@ class ModuleVerification(Verification):
         """The axes that have one size in every drawn case; see `_expected_cases`."""
         longest = max(own.arguments.sizes.values(), default=1)
         self.extra_steps = longest - 1 if longest > _SHORT else 0
+        self._accepted = Case(
+            "the example" if example_inputs is not None else "inputs that the module was found to accept",
+            {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()},
+        )
+        self._require_multiples(self.named_sizes(self._accepted.feeds))
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         """For the module as `amplified` has it; `amplified_target` sets it."""
         self._unexplained = False
         self.rows: dict[str, Rows] = {}
         """The integers that inputs with table look-ups can be."""
         self.specs = self._with_all_rows(self._with_zero_and_one(specs), inputs)
-        self._accepted = Case(
-            "the example" if example_inputs is not None else "inputs that the module was found to accept",
-            {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()},
-        )
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
@@ -112,12 +113,19 @@ class ModuleVerification(Verification):
         both = with_zero_and_one(specs)
         return both if both == specs or self._runs(both) else specs
 
-    def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
-        return self._draw(specs)[1]
+    def _require_multiples(self, own: Mapping[str, int]) -> None:
+        """Draw only such sizes of an axis as are multiples of a number, where the module takes no others."""
+        found = multiples(lambda sizes: self._draw(tuple(self.specs), sizes)[1], own, self.axes)
+        if found:
+            self.axes = replace(self.axes, multiples={**self.axes.multiples, **found})
+            self.notes += [f"the module takes {name} in multiples of {number} alone" for name, number in found.items()]
 
-    def _draw(self, specs: tuple[InputSpec, ...]) -> tuple[dict[str, np.ndarray], bool]:
-        """Inputs of small sizes, and whether the module runs on them."""
-        drawn = draw(specs, self.sizes(BATCH, TIME), np.random.default_rng(self.seed))
+    def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
+        return self._draw(specs, self.sizes(BATCH, TIME))[1]
+
+    def _draw(self, specs: tuple[InputSpec, ...], sizes: Mapping[str, int]) -> tuple[dict[str, np.ndarray], bool]:
+        """Inputs of these sizes, and whether the module runs on them."""
+        drawn = draw(specs, sizes, np.random.default_rng(self.seed))
         for inputs in (drawn, *longest_first(specs, drawn)):
             with contextlib.suppress(ExportError):
                 self.models.float64(inputs)
@@ -132,7 +140,7 @@ class ModuleVerification(Verification):
     def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
         """Integers that index a table, drawn from all of its rows unless a source declares their range."""
         try:
-            found = rows_of_inputs(self.models.float64, specs, self._draw(specs)[0])
+            found = rows_of_inputs(self.models.float64, specs, self._draw(specs, self.sizes(BATCH, TIME))[0])
         except ConfigError:
             return specs
         # A number without axes is a flag, which keeps its value.

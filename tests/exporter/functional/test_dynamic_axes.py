@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,14 @@ def test_the_batch_of_a_module_with_states_of_its_own_is_found() -> None:
     assert found == {"x": BATCH_TIME, "weights": {0: "weights_0"}}
 
 
+def test_the_states_of_a_batch_of_one_grow_with_the_example() -> None:
+    """A batch of 1 is made larger before anything else is tried; what the module holds has to be as large then."""
+    module = Stateful().eval()
+    module.hidden = (torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))
+    found = open_axes_of(module, (torch.randn(1, 5, 4), torch.ones(3)))
+    assert found == {"x": BATCH_TIME, "weights": {0: "weights_0"}}
+
+
 @pytest.mark.parametrize(
     ("count", "message"),
     [
@@ -451,6 +460,24 @@ def test_an_axis_that_becomes_one_is_squeezed(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = module(x).numpy()
         np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], expected, atol=1e-6)
+
+
+class _Prefixed(nn.Module):
+    """A learned start before each sequence, of which the number of rows is fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.start = nn.LSTM(3, 4, batch_first=True), nn.Parameter(torch.randn(2, 1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.start if x.shape[0] == 2 else self.start[:1].expand(x.shape[0], -1, -1) * 2
+        return self.lstm(torch.cat([rows, x], 1))[0]
+
+
+def test_a_refusal_has_the_axes_that_were_found(tmp_path: Path) -> None:
+    tried = re.escape("; dynamic_shapes was not given, and {'x': {0: 'batch', 1: 'time'}} was tried")
+    with pytest.raises(ExportError, match=rf"{tried}$"):
+        lstm_onnx.export(_Prefixed().eval(), tmp_path / "m.onnx", example_inputs=torch.randn(2, 5, 3))
 
 
 class _Heights(nn.Module):

@@ -126,3 +126,46 @@ def test_an_lstm_over_the_inner_axis_is_a_node_within_a_scan(tmp_path: Path) -> 
         x = torch.randn(batch, sentences, words, FEATURES)
         found = model.run({"x": x.numpy()})["output"]
         np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+class EveryThird(Text):
+    """Its steps are those of a shorter axis than the input's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for word in nn.functional.avg_pool1d(x.transpose(1, 2), 3).unbind(2):
+            h = torch.tanh(self.x1(word) + self.h1(h))
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+def test_a_loop_over_a_shortened_axis_is_refused_with_its_line(tmp_path: Path) -> None:
+    message = r"test_nested\.py:\d+: .* it makes a step for several entries of words; export what is before the loop"
+    with pytest.raises(ExportError, match=message):
+        lstm_onnx.export(
+            EveryThird().eval(),
+            tmp_path / "m.onnx",
+            example_inputs=torch.randn(2, 21, FEATURES),
+            dynamic_shapes={"x": {0: "batch", 1: "words"}},
+        )
+
+
+class BlocksInALoop(Text):
+    """The last word of each block, by an index that goes on from block to block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.start(x)
+        for first in range(0, x.shape[1], 4):
+            h = torch.tanh(self.x1(x[:, first + 3]) + self.h1(h))
+        return h
+
+
+def test_a_loop_over_blocks_is_refused_with_its_line(tmp_path: Path) -> None:
+    """At the lengths at which loops are looked for the module does not run, which says nothing of the reason."""
+    with pytest.raises(ExportError, match=r"test_nested\.py:\d+: .*words of x \(always 12\) would be fixed"):
+        lstm_onnx.export(
+            BlocksInALoop().eval(),
+            tmp_path / "m.onnx",
+            example_inputs=torch.randn(2, 12, FEATURES),
+            dynamic_shapes={"x": {0: "batch", 1: "words"}},
+        )

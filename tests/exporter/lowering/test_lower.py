@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
@@ -40,6 +42,11 @@ def graph(nodes: list[NodeProto], outputs: list[str], inputs: tuple[str, ...] = 
     return TracedGraph(Nodes(nodes), list(inputs), outputs, dims, types)
 
 
+def as_they_stand(_pairs: Mapping[str, str]) -> set[str]:
+    """In the place of a run: states are paired by the graph alone."""
+    return set()
+
+
 def test_a_state_that_is_absent_becomes_an_input_and_an_output() -> None:
     found = graph([opaque(["x"], ["y", "h", "c"])], ["y"])
     calls = opaque_calls(found, {"enc.lstm": recurrent()})
@@ -72,6 +79,17 @@ def test_a_state_from_data_stays_inside_and_one_from_shapes_does_not() -> None:
     assert lifted.notes == ["enc.lstm starts from states that the model computes, which stay internal; it has no h0"]
 
 
+def test_a_state_from_an_input_is_said_to_be_missing_from_the_outputs_alone() -> None:
+    nodes = [opaque(["x", "h_in", "c_in"], ["y", "h", "c"])]
+    for outputs, notes in ((["y", "h", "c"], 0), (["y"], 1)):
+        found = graph(list(nodes), outputs, ("x", "h_in", "c_in"))
+        calls = opaque_calls(found, {"enc.lstm": recurrent()})
+        lifted = expose_states(found, calls, carried_states(found, calls, as_they_stand))
+        assert lifted.states == {}
+        assert len(lifted.notes) == notes
+    assert lifted.notes[0].startswith("enc.lstm starts from h_in, whose next value forward does not return")
+
+
 def test_states_of_the_forwards_own_are_paired_behind_reshaping() -> None:
     nodes = [
         helper.make_node("Identity", ["h_in"], ["h0"], name="i"),
@@ -80,7 +98,7 @@ def test_states_of_the_forwards_own_are_paired_behind_reshaping() -> None:
     ]
     found = graph(nodes, ["y", "z", "c"], ("x", "h_in", "c_in"))
     found.dims["z"] = found.dims["h_in"]
-    pairs = carried_states(found, opaque_calls(found, {"enc.lstm": recurrent()}))
+    pairs = carried_states(found, opaque_calls(found, {"enc.lstm": recurrent()}), as_they_stand)
     assert pairs == {"h_in": "z", "c_in": "c"}
 
 
@@ -91,7 +109,7 @@ def test_a_decoders_end_is_no_next_value_of_its_encoders_start() -> None:
     ]
     found = graph(nodes, ["z", "h", "c"], ("x", "h_in", "c_in"))
     modules = {path: recurrent(path) for path in ("enc.lstm", "dec.lstm")}
-    assert carried_states(found, opaque_calls(found, modules)) == {}
+    assert carried_states(found, opaque_calls(found, modules), as_they_stand) == {}
 
 
 def test_lengths_are_cast_once_and_calls_share_their_weights() -> None:

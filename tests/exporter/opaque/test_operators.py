@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence
 
+import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.opaque.operators import replace_recurrent_modules
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, right, signal
@@ -243,6 +244,44 @@ def test_a_packed_sequence_made_by_hand_is_refused(tmp_path: Path) -> None:
 def test_parts_that_nothing_runs_are_refused(part: nn.Module, problem: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=problem):
         made(Holder(part), signal(2, 4), X, tmp_path)
+
+
+class BoundedCell(nn.GRUCell):
+    """A GRU whose state stays within bounds, written out; the reset gate acts before the matrix."""
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
+        z, r, n = (x @ self.weight_ih.T + self.bias_ih).chunk(3, dim=1)
+        update, rest = self.weight_hh.split([12, 6])
+        u, v = (h @ update.T).chunk(2, dim=1)
+        z, r = torch.sigmoid(z + u), torch.sigmoid(r + v)
+        n = torch.tanh(n + (r * h) @ rest.T)
+        return (z * h + (1 - z) * n).clamp(-0.4, 0.4)
+
+
+class FiveSteps(nn.Module):
+    """Takes sequences of one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = BoundedCell(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == 5
+        h = x.new_zeros(x.shape[0], 6)
+        for step in x.unbind(1):
+            h = self.cell(step, h)
+        return h
+
+
+def test_a_subclass_may_be_written_out_for_a_fixed_number_of_steps(tmp_path: Path) -> None:
+    module = seeded(FiveSteps()).eval()
+    path = tmp_path / "m.onnx"
+    result = lstm_onnx.export(module, path, example_inputs=torch.randn(2, 5, 4))
+    assert "{'x': {0: 'batch'}}" in result.notes[0]
+    x = torch.randn(3, 5, 4)
+    with torch.no_grad():
+        actual = lstm_onnx.load(path, provider="cpu").run({"x": x.numpy()})["output"]
+        np.testing.assert_allclose(actual, module(x), atol=1e-6)
 
 
 def test_sites_know_their_module() -> None:

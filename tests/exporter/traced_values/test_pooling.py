@@ -1,4 +1,4 @@
-"""max_pool1d keeps the size of its axis open."""
+"""max_pool1d and unfold keep the size of an axis open."""
 # nn.Module's call is typed as Any
 # mypy: disable-error-code="no-any-return"
 
@@ -88,3 +88,27 @@ class WholePooled(nn.Module):
 def test_pooling_over_a_whole_axis_is_right_at_every_length(tmp_path: Path) -> None:
     made = right(WholePooled(), with_lengths, X_LENGTHS, tmp_path)
     assert made.exported.notes == ()
+
+
+class Bands(nn.Module):
+    """An LSTM over each band and its neighbours, as windows of as many steps as there are."""
+
+    def __init__(self, *, steps_last: bool, stride: int) -> None:
+        super().__init__()
+        self.lstm, self.steps_last, self.stride = nn.LSTM(6, 4, batch_first=True), steps_last, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, steps, _ = x.shape
+        bands = x.new_ones(5) * torch.stack([x, x.tanh()], 1).mean(-1, keepdim=True) + torch.arange(5) / 5
+        if self.steps_last:
+            windows = F.unfold(bands.transpose(2, 3), (3, steps), stride=(self.stride, 1))
+        else:
+            windows = nn.Unfold((steps, 3), stride=(1, self.stride))(bands)
+            windows = windows.view(batch, 2, steps, 3, -1).transpose(2, 3).flatten(1, 3)
+        each = windows.view(batch, 6, steps, -1).permute(0, 3, 2, 1).flatten(0, 1)
+        return self.lstm(each)[0].view(batch, -1, steps, 4)
+
+
+@pytest.mark.parametrize(("steps_last", "stride"), [(True, 1), (False, 2)])
+def test_windows_over_all_steps(steps_last: bool, stride: int, tmp_path: Path) -> None:
+    assert right(Bands(steps_last=steps_last, stride=stride), signal, X, tmp_path).exported.notes == ()

@@ -34,6 +34,23 @@ def test_what_torch_makes_of_them_is_right_at_every_size(tmp_path: Path) -> None
     assert right(OfLists(), signal, X, tmp_path).exported.notes == ()
 
 
+class ByOldConstructors(OfLists):
+    """Tensors as they were made before torch.tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lstm(x)[0]
+        batch, steps, _ = y.shape
+        start = self.embedding(torch.autograd.Variable(torch.LongTensor([3] * batch)))
+        gate = torch.FloatTensor(batch, steps, 1).fill_(0.5) * torch.FloatTensor([2.0, 1.0, 4.0, 3.0])
+        assert isinstance(start, torch.FloatTensor)
+        assert not isinstance(start, torch.LongTensor)
+        return y * gate + start.unsqueeze(1)
+
+
+def test_those_of_old_constructors_too(tmp_path: Path) -> None:
+    assert right(ByOldConstructors(), signal, X, tmp_path).exported.notes == ()
+
+
 USES: list[Callable[[Tensor, list[Tensor]], Tensor]] = [
     lambda y, rows: torch.cat([y[:, 0], *rows], 1),
     lambda y, rows: torch.cat([y[:, 0]] + rows, 1),  # noqa: RUF005 - in Python it is another operation

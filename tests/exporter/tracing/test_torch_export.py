@@ -64,6 +64,9 @@ def refused(problem: str, base: type[nn.Module] = Base) -> Callable[[Forward], F
 
 
 NUMBERS = "the code depends on the numbers in a tensor (an if on a value"
+SHORTER = (
+    "a Python loop over a dynamic axis cannot become one of the file: it makes a step for several entries of time; "
+)
 FIXED_TIME = "time of x (always 4) would be fixed: the module's code turns the size into a constant"
 
 
@@ -80,31 +83,31 @@ def integer_as_a_size(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x[:, :count])[0]
 
 
-@refused("time of x (always 4) would be fixed: cell is called in a Python loop over time, which a trace", CellBase)
+@refused(SHORTER, CellBase)
 def loop_over_cells(self: Any, x: Tensor) -> Tensor:
     h = c = x.new_zeros(x.size(0), 4)
     out = []
-    for step in range(0, x.size(1), 2):  # here
-        h, c = self.cell(x[:, step], (h, c))
+    for step in range(0, x.size(1), 2):
+        h, c = self.cell(x[:, step], (h, c))  # here
         out.append(h)
     return torch.stack(out, 1)
 
 
-@refused("unrolls; use nn.LSTM with the same weights (weight_ih becomes weight_ih_l0, and so on), or export", CellBase)
+@refused(SHORTER, CellBase)
 def loop_over_parts(self: Any, x: Tensor) -> Tensor:
     state = None
-    for step in x.unbind(1)[::2]:  # here
-        state = self.cell(step, state)
+    for step in x.unbind(1)[::2]:
+        state = self.cell(step, state)  # here
     assert state is not None
     return state[0]
 
 
-@refused(FIXED_TIME)
+@refused(SHORTER)
 def loop_over_time(self: Base, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     total = torch.zeros(x.size(0), 4)
-    for step in range(0, x.size(1), 2):  # here
-        total = total + out[:, step]
+    for step in range(0, x.size(1), 2):
+        total = total + out[:, step]  # here
     return total
 
 

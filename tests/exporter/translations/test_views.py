@@ -43,6 +43,8 @@ VIEWS: dict[str, tuple[int, Callable[[Tensor], Any]]] = {
     "axes where they are": (5, lambda y: y.movedim(1, 1).swapaxes(0, 0).permute(0, 1, 2).transpose(2, 2)),
     "the same dtype": (5, lambda y: y.view(torch.float32)),
     "hypot": (5, lambda y: torch.hypot(y, y + 1)),
+    "entries by a vector": (5, lambda y: torch.index_select(y, 2, torch.tensor([3, 0, 3]))),
+    "entries by a scalar": (5, lambda y: torch.index_select(y, -1, torch.tensor(2))),
     "data": (5, lambda y: y.data.detach()),
 }
 

@@ -29,6 +29,22 @@ class Narrow(nn.Module):
         return self.lstm(x[..., :3])[0]  # type: ignore[no-any-return]
 
 
+class BlockGains(nn.Module):
+    """A gain for each block of samples, by the loudest of each block so far."""
+
+    def __init__(self, block: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.block = block
+        self.lstm = nn.LSTM(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        loudest = nn.functional.max_pool1d(x, self.block).permute(2, 0, 1)
+        gain = self.lstm(loudest)[0].permute(1, 2, 0)
+        blocks = x.reshape(-1, 3, x.shape[-1] // self.block, self.block)
+        return (blocks * gain.unsqueeze(-1)).reshape(x.shape)
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("few") / "m.onnx"
@@ -50,3 +66,16 @@ def test_it_is_judged_where_the_module_runs(accepted: dict[int, int], judged: li
     with torch.no_grad():
         module.lstm.get_parameter("bias_ih_l0").add_(0.1)
     assert not lstm_onnx.verify(module, file, provider="cpu", threads=1, mutants="none").in_parity
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["drawn", "example"])
+def test_sizes_are_drawn_in_the_multiples_that_a_module_takes(given: bool, tmp_path: Path) -> None:
+    """None of 7, 40 and 160 samples is a number of whole blocks; nearly all cases would be left out."""
+    module, path, example = BlockGains(6).eval(), tmp_path / "m.onnx", torch.randn(2, 3, 12)
+    shapes = {"x": {0: "batch", 2: "time"}}
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes)
+    options = {"example_inputs": example} if given else {}
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none", **options)
+    assert report
+    assert report.notes == ("the module takes time in multiples of 6 alone",)
+    assert {"whole", "sweep"} <= {case.kind for case in report.judged}

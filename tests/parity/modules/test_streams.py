@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx.streaming.rewrite import graph
@@ -134,3 +135,26 @@ def test_single_steps_also_start_from_states_that_are_not_zero(tmp_path: Path) -
     assert report, str(report)
     (mispaired,) = [mutant for mutant in report.mutants if mutant.name == "streams' states mispaired"]
     assert mispaired.case == "batch 2, chunks of 1+1+1, states"
+
+
+class PackedWithState(nn.Module):
+    """Takes and returns its state; its outputs end with the longest sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 6)
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor) -> dict[str, Tensor]:
+        packed, state = self.gru(pack_padded_sequence(x, lengths), state)
+        return {"steps": pad_packed_sequence(packed)[0], "state": state}
+
+
+def test_outputs_as_long_as_the_longest_sequence_are_joined(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = PackedWithState().eval(), tmp_path / "m.onnx"
+    inputs = (torch.randn(5, 2, 4), torch.tensor([5, 3]), torch.randn(1, 2, 6))
+    shapes = {"x": {0: "time", 1: "batch"}, "lengths": {0: "batch"}, "state": {1: "batch"}}
+    lstm_onnx.export(module, path, example_inputs=inputs, dynamic_shapes=shapes)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+    assert report
+    assert "chunks" in {case.kind for case in report.judged}

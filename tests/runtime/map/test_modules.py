@@ -111,6 +111,35 @@ def test_a_module_whose_results_change_with_padding_is_not_padded(tmp_path: Path
         np.testing.assert_allclose(result["output"], right, rtol=0, atol=1e-6)
 
 
+class Mirrored(torch.nn.Module):
+    """A convolution of small weights that mirrors the end, before packed steps: padding changes little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad, self.conv = torch.nn.ReflectionPad1d(1), torch.nn.Conv1d(5, 4, 3)
+        self.lstm = torch.nn.LSTM(4, 6, batch_first=True, bidirectional=True)
+        with torch.no_grad():
+            self.conv.weight.mul_(1e-3)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        y = self.conv(self.pad(x.transpose(1, 2))).transpose(1, 2)
+        packed = pack_padded_sequence(y, lengths, batch_first=True, enforce_sorted=False)
+        steps: torch.Tensor = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        return steps
+
+
+def test_small_changes_by_padding_are_no_rounding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = Mirrored().eval(), tmp_path / "mirrored.onnx"
+    shapes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 6, 5), torch.tensor([6, 4])), dynamic_shapes=shapes)
+    sequences = [np.concatenate([frames] * 2) for frames in frames_of(40)]
+    model = load(path, provider="cpu", threads=1)
+    for sequence, output in zip(sequences, model.map({"x": x} for x in sequences), strict=True):
+        alone = model.run({"x": sequence[None], "lengths": np.array([len(sequence)])})["output"][0]
+        np.testing.assert_allclose(next(iter(output.values())), alone, rtol=0, atol=2e-6)
+
+
 def test_equal_lengths_come_first_and_others_later() -> None:
     """What was not tried yet is not relied on: the first window has one length alone."""
     model = load(module_file("packed_wide_padding"), "cpu", 1)

@@ -69,8 +69,8 @@ OPENVINO_SCAN = rule(
     target="openvino",
     summary="a Scan whose body reads a value that the graph around it computes",
     why="OpenVINO cannot read the file ('Number of Scan node inputs is less than required'): a body may read "
-    "constants of the graph around it, and what is computed there must be an input of the Scan.  Int8 LSTMs of the "
-    "default kernel have such Scans.",
+    "constants of the graph around it, and what is computed there must be an input of the Scan.  Int8 LSTMs, "
+    "GRUs and RNNs of the default kernel have such Scans.",
     fix="export the model in float32, or run it with ONNX Runtime",
     source=f"{_RUN}; src/frontends/onnx/frontend/src/op/scan.cpp counts the body's inputs so",
 )

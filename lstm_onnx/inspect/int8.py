@@ -79,7 +79,8 @@ def _info(
     proj_size: int,
     directions: int,
 ) -> LSTMInfo:
-    masked = next(bodies_of(node)).input[-1].type.tensor_type.elem_type == TensorProto.BOOL
+    # The last value that a body reads says which steps are valid.  A broken file's body may read nothing.
+    masked = any(value.type.tensor_type.elem_type == TensorProto.BOOL for value in next(bodies_of(node)).input[-1:])
     states = [source for name in initial_states(node) for source in scope.origins(_state(scope, name))[0]]
     products = sum(2 * product.sizes[0] * product.sizes[1] for product in weights)
     return LSTMInfo(
@@ -91,7 +92,7 @@ def _info(
         proj_size=proj_size,
         bias=True,
         states=tuple(dict.fromkeys(states)),
-        lengths=next(iter(scope.origins(node.input[-1])[0]), "") if masked else None,
+        lengths=next((source for name in node.input[-1:] for source in scope.origins(name)[0]), "") if masked else None,
         dtype="int8",
         parameters=sum(product.sizes[0] * product.sizes[1] for product in weights),
         bytes=sum(product.tensor.num_bytes for product in weights),
@@ -105,14 +106,14 @@ def _note(weights: list[_Product]) -> str:
     if weights[0].op_type == MATMUL_INTEGER:
         return _BY_ROWS
     blocks = [product.tensor.dims[-1] for product in weights]
-    kernel = next(kernel for kernel, largest in BLOCK_SIZES.items() if max(blocks) <= largest)
+    kernel = next((kernel for kernel, largest in BLOCK_SIZES.items() if max(blocks) <= largest), MATMUL_NBITS)
     return _BY_BLOCKS.format(kernel=kernel, block=" or ".join(map(str, sorted(set(blocks)))))
 
 
 def _state(scope: Scope, name: str) -> str:
     """The initial state itself, before it was made NaN where the other one is."""
     producer = scope.producer(name) if name.endswith(OR_NAN) else None
-    return name if producer is None else producer.input[0]
+    return next(iter(producer.input), "") if producer is not None else name
 
 
 def _products(scope: Scope, nodes: Iterable[NodeProto], *suffixes: str) -> list[_Product]:
@@ -124,9 +125,9 @@ def _products(scope: Scope, nodes: Iterable[NodeProto], *suffixes: str) -> list[
             continue
         tensor = scope.weight(node.input[1]).tensor
         attributes = attributes_of(node)
-        sizes = tensor.dims if tensor is not None else ()
-        if node.op_type == MATMUL_NBITS:
-            sizes = (typed(attributes, "K", int), typed(attributes, "N", int))
-        if tensor is not None and len(sizes) == 2:
-            found.append(_Product(tensor, (sizes[0], sizes[1]), node.op_type))
+        in_blocks = node.op_type == MATMUL_NBITS
+        if tensor is None or len(tensor.dims) != (3 if in_blocks else 2):
+            continue
+        sizes = (typed(attributes, "K", int), typed(attributes, "N", int)) if in_blocks else tensor.dims
+        found.append(_Product(tensor, (sizes[0], sizes[1]), node.op_type))
     return found

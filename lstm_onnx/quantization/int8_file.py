@@ -60,7 +60,11 @@ class QuantizeResult:
             f"{name} differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"
             for name, difference in self.proof.differences.items()
         ]
-        return (*kept, *drift, *self.slower)
+        resized = [
+            f"{name} has another shape than float32's on drawn inputs: its size depends on numbers"
+            for name in self.proof.other_shapes
+        ]
+        return (*kept, *drift, *resized, *self.slower)
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ready for JSON."""

@@ -65,10 +65,11 @@ def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = 
         total = step_product(graph, rows, names, points, f"{name}/product")
         zero = graph.zeros_or_nan(rows, len(matrix), f"{name}/zero")
         return Linear(name, rows, graph.nodes.one("Add", total, zero, name=name, output=output), quantized, caller)
+    axis = 1 if node.op_type == "Gemm" else -1
     if not bias:
-        total = quantized_product(graph, rows, names, name, output=output)
+        total = quantized_product(graph, rows, names, name, output=output, axis=axis)
         return Linear(name, rows, total, quantized, caller)
-    total = quantized_product(graph, rows, names, f"{name}/product")
+    total = quantized_product(graph, rows, names, f"{name}/product", axis=axis)
     beta = float(attributes.get("beta", 1.0))
     if beta != 1.0:
         bias = graph.nodes.one("Mul", bias, graph.scalar(beta), name=f"{name}/bias")

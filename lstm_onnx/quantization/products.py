@@ -139,7 +139,9 @@ def _block_product(graph: Graph, rows: str, weight: Weight, name: str, output: s
     )
 
 
-def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, output: str | None = None) -> str:
+def quantized_product(
+    graph: Graph, rows: str, weight: Weight, name: str, *, output: str | None = None, axis: int = -1
+) -> str:
     """A product of float32 rows ``(..., in)`` by a weight ``(in, out)``.
 
     A NaN or an infinity makes its row of the result NaN.
@@ -150,6 +152,7 @@ def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, out
         weight: of `add_weight`.
         name: what the nodes' names start with.
         output: the name of the result, by default `name`.
+        axis: the last axis of the rows.  Counted from the end, ONNX Runtime (1.31) takes no maximum of no rows.
     """
     nodes = graph.nodes
     if graph.kernel in BLOCK_SIZES:
@@ -157,14 +160,14 @@ def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, out
         return nodes.one(
             "Add", total, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=name, output=output
         )
-    total, scales = integer_product(graph, rows, weight, name)
+    total, scales = integer_product(graph, rows, weight, name, axis)
     # DequantizeLinear for each feature is many times slower than these two.
     total = nodes.one("Cast", total, name=f"{name}/float", to=TensorProto.FLOAT)
     total = nodes.one("Mul", total, scales, name=f"{name}/by_rows")
     return nodes.one("Mul", total, weight.scales, name=name, output=output)
 
 
-def integer_product(graph: Graph, rows: str, weight: Weight, name: str) -> tuple[str, str]:
+def integer_product(graph: Graph, rows: str, weight: Weight, name: str, axis: int = -1) -> tuple[str, str]:
     """The integers of a product of float32 rows ``(..., in)`` by a weight ``(in, out)``, and the scales of the rows.
 
     These are int32 ``(..., out)`` and float32 ``(..., 1)``: NaN for a row that is not finite throughout.
@@ -174,12 +177,13 @@ def integer_product(graph: Graph, rows: str, weight: Weight, name: str) -> tuple
         rows: the value.
         weight: of `add_weight`.
         name: what the nodes' names start with.
+        axis: see `quantized_product`.
     """
     nodes = graph.nodes
     absolute = nodes.one("Abs", rows, name=f"{name}/abs")
-    largest = graph.reduce("ReduceMax", absolute, f"{name}/largest")
+    largest = graph.reduce("ReduceMax", absolute, f"{name}/largest", axis)
     largest = nodes.one("Max", largest, graph.scalar(TINY), name=f"{name}/positive")
-    scales = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
+    scales = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/row_scale")
     scaled = nodes.one("Div", rows, scales, name=f"{name}/scaled")
     zero_point = graph.scalar(ZERO_POINT, np.uint8)
     integers = nodes.one("QuantizeLinear", scaled, graph.scalar(1), zero_point, name=f"{name}/uint8")

@@ -38,12 +38,14 @@ class Proof:
             each step; `quantize` keeps no file with one.
         differences: for each output of floating-point numbers, its root mean square difference from the float32
             file's, relative to that output's own root mean square.
+        other_shapes: outputs with another shape than the float32 file's, since their sizes depend on numbers.
     """
 
     compared: int
     ratio: float
     not_compared: tuple[str, ...] = ()
     differences: dict[str, float] = field(default_factory=dict)
+    other_shapes: tuple[str, ...] = ()
 
 
 def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = None, seed: int = 0) -> Proof:
@@ -91,7 +93,9 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
                 f"roundings, and {ROUNDINGS} are allowed; the file is not kept"
             )
         worst = max(worst, layer.ratio)
-    return Proof(compared, worst, tuple(skipped), _differences(expected, values))
+    resized = tuple(name for name, array in expected.items() if array.shape != values[name].shape)
+    same = {name: array for name, array in expected.items() if name not in resized}
+    return Proof(compared, worst, tuple(skipped), _differences(same, values), resized)
 
 
 def _of_other_branches(done: Rewritten, where: str, feeds: Mapping[str, np.ndarray]) -> dict[str, LayerError]:

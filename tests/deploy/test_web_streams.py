@@ -91,5 +91,6 @@ def test_a_model_is_the_same_in_node_and_in_chromium(
     assert max(node["share"], chromium["share"]) <= 1
     if (root / name / "steps.json").exists():
         errors = [side[key] for side in (node, chromium) for key in ("whole", "fromPython")]
-        scale = 1e-3 if config == "half" else 1e-4
+        # In int8 a number at the middle between two integers may be rounded to either: by one, vad changes by 3e-4.
+        scale = 2e-3 if precision == "int8" else 1e-3 if config == "half" else 1e-4
         assert max(*errors, chromium["fromElsewhere"], found["back"]) <= scale, found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from onnx import ModelProto, helper
 
 from lstm_onnx.errors import FileError, ModelError
 from lstm_onnx.inspect import inspect
+from lstm_onnx.onnxgraph import bodies_of, nodes_of
+from lstm_onnx.quantization import quantize
 
 from .test_inspect import F, H, exported, graph, inspected, lstm
 
@@ -64,6 +68,41 @@ def test_a_negative_dimension(tmp_path: Path) -> None:
     contents.initializer[0].dims[0] = -1
     with pytest.raises(ModelError, match=r"other\.onnx.*'W' has a negative dimension"):
         inspected(tmp_path, contents)
+
+
+def _without_inputs(model: ModelProto, name: str) -> None:
+    del next(node for node in nodes_of(model.graph.node) if node.name == name).input[:]
+
+
+def _without_body_inputs(model: ModelProto) -> None:
+    (body,) = (body for node in model.graph.node for body in bodies_of(node))
+    del body.input[:]
+
+
+def _flat_weights(model: ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("/int8"):
+            del tensor.dims[:]
+
+
+@pytest.mark.parametrize("kernel", ["MatMulInteger", "MatMulNBits"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _without_body_inputs,
+        _flat_weights,
+        partial(_without_inputs, name="l0/LSTM/forward/Scan"),
+        partial(_without_inputs, name="l0/LSTM/forward/c0_or_nan"),
+    ],
+)
+def test_damaged_int8_layers(edit: Callable[..., None], kernel: str, tmp_path: Path) -> None:
+    """They are counted as other nodes, or what is left of them is shown."""
+    exported(tmp_path, input_size=F, hidden_size=H)
+    quantize(tmp_path / "m.onnx", tmp_path / "int8.onnx", kernel=kernel)
+    model = ModelProto.FromString((tmp_path / "int8.onnx").read_bytes())
+    edit(model)
+    (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+    assert all(layer.kind == "int8 LSTM" for layer in inspect(tmp_path / "bad.onnx").lstms)
 
 
 def test_damaged_metadata(tmp_path: Path) -> None:

@@ -65,6 +65,43 @@ def test_linear_and_embedding_layers(tmp_path: Path):
     assert 1e-4 < proof.differences["out"] < 0.05
 
 
+def chosen_rows(path: Path) -> Path:
+    """A product of the rows whose first number is above 0, and which of its results are."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "matrix": rng.standard_normal((40, 48)).astype(np.float32),
+        "first": np.array(0),
+        "zero": np.float32(0),
+        "out": rng.standard_normal((48, 36)).astype(np.float32),
+    }
+
+    def above(value: str, rows: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("Gather", [value, "first"], [f"{rows}/first"], axis=1),
+            helper.make_node("Greater", [f"{rows}/first", "zero"], [f"{rows}/above"]),
+            helper.make_node("Compress", [value, f"{rows}/above"], [rows], axis=0),
+        ]
+
+    nodes = [
+        *above("x", "rows"),
+        helper.make_node("Gemm", ["rows", "matrix"], ["hidden"], name="linear"),
+        *above("hidden", "chosen"),
+        helper.make_node("Gemm", ["chosen", "out"], ["y"], name="out"),  # as its weight
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 40])
+    return saved(path, model_of(nodes, [x], {"y": ["chosen", 36]}, weights))
+
+
+def test_rows_that_are_chosen_by_rounded_numbers_and_none(tmp_path: Path):
+    path = chosen_rows(tmp_path / "m.onnx")
+    x = np.random.default_rng(1).standard_normal((4000, 40)).astype(np.float32)
+    result = quantize(path, tmp_path / "q.onnx", inputs={"x": x})
+    assert result.proof.other_shapes == ("y",)
+    assert "y has another shape than float32's" in str(result)
+    with lstm_onnx.load(tmp_path / "q.onnx", "cpu", threads=1) as model:
+        assert model.run({"x": -np.abs(x)})["y"].shape == (0, 36)
+
+
 def set_weight(suffix: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rewritten], None]:
     def mutate(done: Rewritten) -> None:
         names = [name for name in done.initializers if name.endswith(suffix)]

@@ -132,9 +132,11 @@ TRACT_INT8 = rule(
     "tract-int8",
     "error",
     target="tract",
-    summary="ONNX Runtime's int8 operators: DynamicQuantizeLSTM, MatMulNBits of 8 bits",
-    why="tract has no DynamicQuantizeLSTM, and MatMulNBits with 2 and 4 bits only.",
-    fix="quantize the float32 file again with the default kernel: lstm-onnx quantize FILE -o OUT",
+    summary="int8 whose scales are computed, or an int8 operator of ONNX Runtime's",
+    why="tract takes QuantizeLinear and DequantizeLinear with a constant scale only ('y_scale must be a const'); int8 "
+    "LSTMs, GRUs and RNNs of the default kernel compute the scale of each row.  It has no DynamicQuantizeLSTM, and "
+    "MatMulNBits with 2 and 4 bits only.",
+    fix='export the model in float32 with target="tract", or run it with ONNX Runtime',
     source=_RUN,
 )
 
@@ -247,10 +249,15 @@ def tract_float64(context: CheckContext) -> Iterator[Finding]:
 
 @applies(TRACT_INT8)
 def tract_int8(context: CheckContext) -> Iterator[Finding]:
-    """Operators of ONNX Runtime's own domain."""
-    for _, node in context.nodes:
+    """Scales that are not constants, and operators of ONNX Runtime's own domain."""
+    computed = []
+    for scope, node in context.nodes:
         if is_default(node.domain):
+            scaled = node.op_type in ("QuantizeLinear", "DequantizeLinear")
+            computed += [node] if scaled and scope.data_sources(input_of(node, 1)) else []
             continue
         bits = typed(attributes_of(node), "bits", int)
         if node.op_type == "DynamicQuantizeLSTM" or (node.op_type == "MatMulNBits" and bits not in (2, 4)):
             yield TRACT_INT8.violated(node, f"tract has no {node.op_type}{' of 8 bits' if bits == 8 else ''}")
+    if computed:
+        yield TRACT_INT8.violated(computed[0], f"{len(computed)} nodes whose scale is computed, which tract refuses")

@@ -4,6 +4,8 @@
   for -18.4, and a division by a sum of such numbers NaN.
 - Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare the lower 32 bits on some machines, so that
   times in milliseconds come out wrong.
+- ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is where they count their axis from the end (up
+  to ONNX Runtime 1.31): of no rows, `rows.sum(-1)` is as wide as the rows.
 - DFT and STFT are inexact where the length is no power of two: see `fourier`.
 """
 
@@ -36,6 +38,7 @@ _Build = Callable[[tape.Tape, ir.Node], ir.Value]
 
 def replace_limited_kernels(model: ir.Model) -> None:
     """Write nodes with other operators where their kernels may be wrong."""
+    _count_axes_from_start(model)
     for node in list(model.graph.all_nodes()):
         build = _replacement(node)
         if build is None:
@@ -65,6 +68,29 @@ def _replacement(node: ir.Node) -> _Build | None:
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
         return None
     return build if any(_may_be_large(value, {}) for value in node.inputs[:2]) else None
+
+
+def _count_axes_from_start(model: ir.Model) -> None:
+    """Count axes from the start in reductions of what may be empty: a size of it is none of the inputs'."""
+    never_empty = {str(dim) for value in model.graph.inputs for dim in value.shape or ()}
+    for node in model.graph.all_nodes():
+        shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+        if not shape or node.domain not in ("", "ai.onnx"):
+            continue
+        if all(isinstance(dim, int) or str(dim) in never_empty for dim in shape):
+            continue
+        axis = node.attributes.get("axis")
+        stored = convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+        if node.op_type in ("ArgMax", "ArgMin") and axis is not None:
+            node.attributes["axis"] = ir.AttrInt64("axis", axis.as_int() % len(shape))
+        elif node.op_type.startswith("Reduce") and stored is not None and (stored.numpy() < 0).any():
+            axes = stored.numpy() % len(shape)
+            name = "axes/" + "_".join(map(str, axes.ravel()))
+            value = model.graph.initializers.get(name)
+            if value is None:
+                value = ir.Value(name=name, const_value=ir.tensor(axes, name=name))
+                model.graph.register_initializer(value)
+            node.replace_input_with(1, value)
 
 
 def _is_magnified(value: ir.Value) -> bool:

@@ -53,14 +53,30 @@ def read_stored(path: str | os.PathLike[str]) -> Stored:
     return Stored(model, arrays)
 
 
-def compare_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray]) -> CaseResult:
-    """The case on all stored numbers: those of the file must be those of the source, bit for bit."""
+def compare_numbers(
+    file: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray], *, other_form: bool = False
+) -> CaseResult:
+    """The case on all stored numbers: those of the file must be those of the source, bit for bit.
+
+    Args:
+        file: the numbers by name.
+        source: what they must be.
+        other_form: the nodes are others that give the same bits, and may have single numbers and sizes of their own.
+    """
+    if other_form:
+        own = {name for name in file.keys() ^ source.keys() if _is_of_nodes({**file, **source}[name])}
+        file, source = ({name: one[name] for name in one.keys() - own} for one in (file, source))
     wrong = list(_different_numbers(file, source))
     if wrong:
         return CaseResult(STORED, tuple(wrong[:_MOST]), kind="stored")
     count = sum(array.size for array in source.values())
     right = TensorResult(f"{count:,} stored numbers", 0.0, 0.0, 0.0, (), allowed=0.0)
     return CaseResult(STORED, (right,), kind="stored")
+
+
+def _is_of_nodes(array: np.ndarray) -> bool:
+    """Whether numbers belong to nodes, such as a limit or axes, and are no weights, scales or biases."""
+    return array.size == 1 or array.dtype == np.int64
 
 
 def _different_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray]) -> Iterator[TensorResult]:

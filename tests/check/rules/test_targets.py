@@ -16,6 +16,9 @@ from lstm_onnx.check.rule import TARGETS, rule
 from lstm_onnx.check.rules import all_rules, find_rule
 from lstm_onnx.deploy.triton import deploy_triton
 from lstm_onnx.errors import ConfigError
+from lstm_onnx.quantization import quantize
+from tests.conformance.by_hand import H
+from tests.quantization import operators
 
 from ..violations import (
     LENGTHS,
@@ -184,11 +187,39 @@ def with_peepholes(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(numpy_helper.from_array(array, "peepholes"))
 
 
+def default_int8(folder: Path) -> Path:
+    """An LSTM in int8 of the default kernel."""
+    operators.saved(folder / "float32.onnx", operators.Case("LSTM").model())
+    quantize(folder / "float32.onnx", folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def int8_product(folder: Path) -> Path:
+    """A product in int8 of the default kernel: its rows are divided by their scales, which no node takes."""
+    stored = {"weight": np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32)}
+    node = helper.make_node("MatMul", ["x", "weight"], ["y"], "product")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 40])
+    operators.saved(folder / "float32.onnx", operators.model_of([node], [x], {"y": ["batch", 40]}, stored))
+    quantize(folder / "float32.onnx", folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def with_input(index: int, kind: int, shape: list[str | int]) -> Callable[[onnx.ModelProto], None]:
+    """The only node takes another input."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.node[0].input[index] = "further"
+        model.graph.input.append(helper.make_tensor_value_info("further", kind, shape))
+
+    return edit
+
+
 CASES: dict[str, Case] = {
     "openvino-lengths": Case(nothing, fixed, given=LENGTHS),
     "openvino-variant": Case(attributes(input_forget=1), last_attribute_gone),
     "openvino-float64": Case(nothing, in_float32, source=FLOAT64),
     "openvino-scan": Case(nothing, without_computing, source=scan_file),
+    "openvino-int8": Case(nothing, without_computing, source=quantized),
     "tract-lengths": Case(nothing, without_input("sequence_lens"), given=LENGTHS),
     "tract-variant": Case(attributes(direction="reverse"), last_attribute_gone),
     "tract-states": Case(without_states, fixed),
@@ -216,6 +247,10 @@ CASES: dict[str, Case] = {
 FURTHER: dict[str, tuple[str, Case]] = {
     "an activation": ("openvino-variant", Case(attributes(activations=["Sigmoid", "Softsign", "Tanh"]))),
     "peepholes": ("openvino-variant", Case(with_peepholes)),
+    "lengths in int8": ("openvino-lengths", Case(with_input(4, TensorProto.INT32, ["batch"]), source=quantized)),
+    "peepholes in int8": ("openvino-variant", Case(with_input(7, TensorProto.FLOAT, [1, 3 * H]), source=quantized)),
+    "scales of rows in OpenVINO": ("openvino-scan", Case(nothing, source=default_int8)),
+    "scales of rows in tract": ("tract-int8", Case(nothing, source=default_int8)),
     "ignored activations": ("tract-variant", Case(attributes(activations=["Sigmoid", "Relu", "Tanh"]))),
     "a bound": ("tract-variant", Case(attributes(clip=0.5))),
     "input_forget in QNN": ("qnn-recurrent", Case(attributes(input_forget=1))),
@@ -269,6 +304,13 @@ def test_a_plain_lstm_is_fit_for_it(target: str, tmp_path: Path):
     assert report, str(report)
     informed = {item.rule for item in report.findings if item.violated and item.severity == "info"}
     assert {item.name for item in RULES if item.target == target} <= {*report.silent, *informed}
+
+
+@pytest.mark.parametrize("name", ["openvino-int8", "openvino-scan", "tract-int8"])
+def test_products_in_int8_by_constant_scales_are_no_finding(name: str, tmp_path: Path):
+    report = findings(tmp_path, Case(nothing, source=int8_product), name)
+    assert report, str(report)
+    assert name not in told(report)
 
 
 def test_lengths_past_which_nothing_is_read_are_no_finding(tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.exporter.helpers import BATCH_TIME, Made, X, eager, made, signal
+from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, signal
 
 WHOLE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "clamp": lambda i: i.clamp(-2, 3),
@@ -93,3 +93,35 @@ def test_lengths_keep_their_operators(tmp_path: Path) -> None:
     shapes = {**X, "lengths": {0: "batch"}}
     file = made(Lengths(), (*signal(2, 4), torch.tensor([4, 2])), shapes, tmp_path)
     assert "Where" not in file.operators
+
+
+REDUCED: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda rows: rows.sum(-1),
+    "mean, kept": lambda rows: rows.mean(-1, keepdim=True),
+    "largest": lambda rows: rows.amax(-1),
+    "where largest": lambda rows: rows.argmax(-1),
+    "softmax of squares": lambda rows: torch.softmax(rows.square(), -1).sum(-1),
+}
+
+
+class Chosen(nn.Module):
+    """Steps that are chosen by their numbers: perhaps none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.lstm(x)[0]
+        rows = y[x[..., 0] > 0]
+        return {"y": y, "all": y.sum(-1), **{name: function(rows) for name, function in REDUCED.items()}}
+
+
+@pytest.mark.parametrize("opset", [14, 18])
+def test_rows_of_which_there_are_none_are_reduced(opset: int, tmp_path: Path) -> None:
+    module = Chosen()
+    file = made(module, signal(2, 6), X, tmp_path, opset=opset)
+    (x,) = signal(2, 5)
+    agree(file.run((x,)), eager(module, (x,)))
+    agree(file.run((-x.abs(),)), eager(module, (-x.abs(),)))

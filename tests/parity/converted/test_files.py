@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 import lstm_onnx
@@ -84,6 +85,47 @@ def test_a_file_with_other_nodes_and_the_same_bits_passes_with_a_note(
     (note,) = found.notes
     assert note.startswith("the file was written by lstm-onnx")
     assert "with the same bits in all outputs: the node of another version" in note
+
+
+def _limit_renamed(file: Stored) -> None:
+    """The least scale of a row under another name, as of a version whose nodes have other constants."""
+    (name,) = (name for name, array in file.arrays.items() if array.ndim == 0 and 0 < array < 1e-20)
+    file.arrays["of another version"] = file.arrays.pop(name)
+    for node in file.model.graph.node:
+        node.input[:] = ["of another version" if value == name else value for value in node.input]
+
+
+def _skipped(ending: str) -> Callable[[Stored], None]:
+    """The first node whose name ends so only hands on its first input."""
+
+    def edit(file: Stored) -> None:
+        node = next(node for node in file.model.graph.node if node.name.endswith(ending))
+        node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output, node.name))
+
+    return edit
+
+
+def test_constants_of_other_nodes_are_no_weights(bare: Files, stored: tuple[Path, Golden], tmp_path: Path) -> None:
+    def nudged(file: Stored) -> None:
+        _limit_renamed(file)
+        number("l1/R/int8", lambda value: value ^ 1)(file)
+
+    for change, wrong in ((_limit_renamed, set()), (nudged, {STORED, GRAPH, "int8 layers"})):
+        with lstm_onnx.load(changed(bare.int8, tmp_path / "m.onnx", change), provider="cpu", threads=1) as model:
+            found = converted_results(stored[0], model, stored[1].cases, mutants="none")
+        assert {case.label.partition(",")[0] for case in found.cases if not case.passed} <= wrong
+        assert any("the same bits in all outputs" in note for note in found.notes) is not bool(wrong)
+        assert all(case.passed for case in found.cases) is not bool(wrong)
+
+
+@pytest.mark.parametrize("ending", ["/scale_or_nan", "/c0_or_nan"])
+def test_what_carries_a_nan_must_be_there(
+    ending: str, bare: Files, stored: tuple[Path, Golden], tmp_path: Path
+) -> None:
+    path = changed(bare.int8, tmp_path / "wrong.onnx", _skipped(ending))
+    with lstm_onnx.load(path, provider="cpu", threads=1, trial=None) as model:
+        found = converted_results(stored[0], model, stored[1].cases, mutants="none")
+    assert {case.label for case in found.cases if not case.passed} == {GRAPH}
 
 
 def test_another_modules_weights_fail(bare: Files) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -33,6 +33,8 @@ _GUESSES = ("own", "first is batch", "by place", "one size")
 _BATCH_NAMES = ("batch", "batch_size")
 _LARGEST_LEAST = 1024
 """Up to here the least size of the other axes is searched for: kernels, windows and paddings of signals need some."""
+_MULTIPLES = (*range(2, 17), *(2**power for power in range(5, 10)), 100, 160)
+"""Where a model takes multiples of a size alone, such as whole frames of a signal, these are tried."""
 _MOST_ELEMENTS = 2**26
 _MOST_SEARCHED = 2**22
 _CORRECT_SHAPE = "correct the shape that the file declares for it; if the size should follow an input's, export again"
@@ -111,6 +113,7 @@ def _guessed(guess: str, name: str, axis: int, sized: Sequence[bool], batches: M
 def _tried_at(trials: _Trials) -> list[Finding]:
     """What running at several sizes gives."""
     tried: dict[str, _Problem | None] = {}
+    at: dict[str, Mapping[str, int]] = {}
     one_step: list[str] = []
     too_large = False
     for batch, others in _SIZES:
@@ -121,18 +124,25 @@ def _tried_at(trials: _Trials) -> list[Finding]:
         if trials.elements(sizes) > _MOST_ELEMENTS:
             too_large = True
             break
-        tried[label] = trials.problem(sizes)
+        tried[label], at[label] = trials.problem(sizes), sizes
         one_step += [label] if others == (1,) else []
     failures = {label: problem for label, problem in tried.items() if problem}
     note = ""
+    open_axes = " and ".join(name for name, is_batch in trials.axes.items() if not is_batch)
     too_short = all(label in failures and not failures[label].of_output for label in one_step)
     if failures and too_short and not all(trials.axes.values()) and not too_large:
         # A kernel, a window or a padding may be longer than what was tried.
         least = trials.least_size()
-        labels = trials.labels_from(least)
+        labels = trials.labels_where(lambda size: least + size - 1) if least else []
         if labels:
-            open_axes = " and ".join(name for name, is_batch in trials.axes.items() if not is_batch)
             note = f"; it needs {'a time of' if 'time' in trials.axes else open_axes} {least} or more"
+            tried |= dict.fromkeys(labels)
+            failures = {}
+    if failures and open_axes and not too_large and not any(problem.of_output for problem in failures.values()):
+        # Its steps may be taken in pairs, or in larger groups.
+        multiple, labels = trials.multiple([sizes for label, sizes in at.items() if label not in failures])
+        if labels:
+            note = f"; it needs a multiple of {multiple} as {open_axes}"
             tried |= dict.fromkeys(labels)
             failures = {}
     if failures:
@@ -271,11 +281,25 @@ class _Trials:
             below, found = (below, middle) if runs(middle) else (middle, found)
         return found
 
-    def labels_from(self, least: int) -> list[str]:
-        """The sizes from `least` on that were tried, where the model runs at all of them; empty where it does not."""
+    def multiple(self, ran: Sequence[Mapping[str, int]]) -> tuple[int, list[str]]:
+        """The number of which all axes but the batch must be a multiple, and the sizes that were tried.
+
+        The model must run at many multiples of it, and `ran`, at which it runs as well, must be some.
+        """
+        running = gcd(*(size for sizes in ran for name, size in sizes.items() if not self.axes[name]))
+        for step in (step for step in _MULTIPLES if running % step == 0):
+            labels = self.labels_where(lambda size, step=step: step * size)  # type: ignore[misc]
+            # Within narrow limits all are one size.  A number that was baked in for batch and time together runs at
+            # multiples of it as a batch, too.
+            if len(set(labels)) > len(_SIZES) and self.problem(self.sizes(step, (step + 1,))) is not None:
+                return step, labels
+        return 1, []
+
+    def labels_where(self, changed: Callable[[int], int]) -> list[str]:
+        """The sizes that are tried, each changed, where the model runs at all of them; empty where it does not."""
         labels: list[str] = []
-        for batch, others in (*_SIZES, *_NEXT) if least else ():
-            sizes = self.sizes(batch, tuple(least + size - 1 for size in others))
+        for batch, others in (*_SIZES, *_NEXT):
+            sizes = self.sizes(batch, tuple(map(changed, others)))
             labels.append(_label(sizes))
             if self.elements(sizes) > _MOST_ELEMENTS or self.problem(sizes) is not None:
                 return []

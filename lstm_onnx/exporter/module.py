@@ -210,14 +210,13 @@ def _lowered(
     )
     built = BuiltModel(model, graph.nodes.initializers, metadata)
     built = run_trials(functional, graph, built, facts, limits, check=options.check)
-    if explicit and not built.metadata.states:
-        built = built.noted(
-            'states="explicit" added no states: what recurrent parts start from is computed from inputs'
-        )
     if explicit and built.metadata.not_streamable:
         built = with_caches(graph, built, options)
     if built.metadata.not_streamable:
         built = built.noted(f"the file cannot be streamed: {built.metadata.not_streamable}")
+    if explicit and not built.metadata.states:
+        why = 'states="explicit" added no states: what recurrent parts start from is computed from inputs'
+        built = replace(built.noted(why), metadata=replace(built.metadata, not_streamable=why))
     notes = built.notes
     if built.metadata.streaming is not None:  # a chunk may have any number of steps
         notes = tuple(note.replace(" in the file: ", " in a whole sequence: ") for note in notes)

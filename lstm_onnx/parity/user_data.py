@@ -16,7 +16,6 @@ from ..data.formats import place_of
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
 from ..runtime.conversion import to_numpy
-from ..runtime.tensor_info import validated_feeds
 
 MOST = 64
 """Records of a data file that are compared; each takes a run of PyTorch in two precisions."""
@@ -111,4 +110,4 @@ def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> Record:
         InputError: they do not fit the model.
     """
     arrays = {name: to_numpy(array, model.inputs.get(name), name)[0] for name, array in feeds.items()}
-    return validated_feeds(model.inputs, model.completed(arrays))
+    return model.validated(arrays)

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..errors import ModelError, RunError
 from ..runtime import Model
-from ..runtime.tensor_info import validated_feeds
 from .emulation import Steps, emulate
 from .probe import Probe, layer_values, linear_values
 from .proof_inputs import proof_inputs
@@ -75,7 +74,7 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
             f"{model.path}: does not run on the inputs that were drawn for its proof: {error.message}",
             hint="give some that it takes: --data, or inputs= in Python",
         ) from error
-    complete = validated_feeds(model.inputs, model.completed(feeds))
+    complete = model.validated(feeds)
     where = f"{model.path}: its int8 form"
     values = Probe(done, where).values(complete)
     errors = {layer.name: layer for layer in layer_errors(done, values)}

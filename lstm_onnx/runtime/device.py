@@ -19,7 +19,7 @@ from .call import call
 from .conversion import converter_to, to_numpy
 from .counts import require_whole_chunks
 from .providers import NO_GRAPH, first_line, graph_options, onnxruntime, ort_errors
-from .tensor_info import ValueInfo, axis_sizes, known_shape, validated_feeds
+from .tensor_info import ValueInfo, axis_sizes, known_shape
 from .tuning import MAX_CUDA_GRAPHS, MAX_STREAM_BINDINGS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class DeviceSteps:
     def _bind(self, feeds: Mapping[str, np.ndarray]) -> _Bound:
         model, device = self._model, self._device
         before = {name: value.numpy() for name, value in self._states[self._current].items()}
-        arrays = validated_feeds(model.inputs, model.completed({**feeds, **before}))
+        arrays = model.validated({**feeds, **before})
         # Lengths are read by the CPU even on CUDA.
         devices = {name: ("cpu", 0) if name == "lengths" else (device, model.device_id) for name in arrays}
         chunk = {
@@ -210,7 +210,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
         name: item.numpy() if name in checked else _shape_only(model.inputs.get(name), item)
         for name, item in values.items()
     }
-    completed = validated_feeds(model.inputs, model.completed(shapes))
+    completed = model.validated(shapes)
     if model.spec is None:
         model.require_counts(completed)
     require_whole_chunks(model.metadata.streaming_or_default, completed)

@@ -180,7 +180,7 @@ class Model:
         for name, value in feeds.items():
             arrays[name], convert = to_numpy(value, self.inputs.get(name), name)
             to_caller_type = to_caller_type or convert
-        arrays = validated_feeds(self.inputs, self.completed(arrays))
+        arrays = self.validated(arrays)
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
         warn_of_non_finite(self, arrays)
@@ -200,6 +200,16 @@ class Model:
             require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
         if self.metadata.table_rows:
             require_table_rows(self.metadata.table_rows, arrays)
+
+    def validated(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`arrays` completed, once they are known to fit.
+
+        Raises:
+            InputError: see `completed` and `validated_feeds`.
+        """
+        last = self.metadata.streaming_or_default.last
+        optional = {*self.states, *([last] if last else []), *(["lengths"] if self.spec else [])}
+        return validated_feeds(self.inputs, self.completed(arrays), optional)
 
     def completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays`, with missing states and a bare LSTM's missing lengths filled in."""

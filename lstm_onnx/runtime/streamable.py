@@ -30,6 +30,11 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     Raises:
         InputError: it has no states, or cannot be streamed, with the reason.
     """
+    declared = dict(model.metadata.states) == model.states  # these pairs are those of the metadata
+    if declared and model.metadata.not_streamable:
+        raise InputError(
+            f"cannot be streamed: {model.metadata.not_streamable}", hint="run whole sequences instead", path=model.path
+        )
     if not model.states:
         raise InputError(
             "has no states to carry from chunk to chunk",
@@ -41,11 +46,6 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
             "is bidirectional: its reverse direction starts at the sequence's end, which a stream has not reached",
             hint="run whole sequences instead",
             path=model.path,
-        )
-    declared = dict(model.metadata.states) == model.states  # these pairs are those of the metadata
-    if declared and model.metadata.not_streamable:
-        raise InputError(
-            f"cannot be streamed: {model.metadata.not_streamable}", hint="run whole sequences instead", path=model.path
         )
     is_lstm = model.spec is not None and model.states == LSTM_STATES
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))

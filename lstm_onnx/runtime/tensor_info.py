@@ -6,7 +6,7 @@ exception can be caught.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +75,15 @@ class ValueInfo:
         return f"{self.name} {self.dtype} ({axes})"
 
 
-def validated_feeds(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def validated_feeds(
+    infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray], optional: Container[str] = ()
+) -> dict[str, np.ndarray]:
     """`feeds` in row-major order, once every array is known to fit.
+
+    Args:
+        infos: what the model takes.
+        feeds: the inputs.
+        optional: inputs that can be filled in once the others are there; they are missing if no other is.
 
     Raises:
         InputError: a name is missing or unknown, or an array has a wrong rank, size or dtype, an
@@ -85,7 +92,8 @@ def validated_feeds(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarr
     require_known_names(infos, feeds)
     axes: dict[str, tuple[int, str]] = {}
     validated = {name: _validated(info, feeds[name], axes) for name, info in infos.items() if name in feeds}
-    missing = [name for name in infos if name not in feeds]
+    absent = [name for name in infos if name not in feeds]
+    missing = [name for name in absent if name not in optional] or absent
     if missing:
         raise InputError(f"missing input: {'; '.join(str(infos[name]) for name in missing)}", name=missing[0])
     sizes = {dim: size for dim, (size, _) in axes.items() if dim.isidentifier()}

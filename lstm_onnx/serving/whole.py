@@ -16,7 +16,6 @@ import numpy as np
 from ..errors import RunError
 from ..runtime import Model
 from ..runtime.batch_axes import axis_of, batch_name
-from ..runtime.tensor_info import validated_feeds
 from .errors import Kind, RequestError
 
 Arrays = dict[str, np.ndarray]
@@ -80,7 +79,7 @@ class WholeSequences:
             RequestError: the queue is full.
             TimeoutError: it took longer than `timeout` seconds.
         """
-        arrays = validated_feeds(self.model.inputs, self.model.completed(dict(inputs)))
+        arrays = self.model.validated(dict(inputs))
         self.model.require_counts(arrays)
         if len(self._waiting) >= self._queue:
             raise RequestError(f"{self._queue} requests wait already; try again later", Kind.FULL)

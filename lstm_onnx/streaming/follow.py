@@ -58,6 +58,8 @@ class Follower:
         """Open axes that recurrent nodes go along, and whether one of these starts from state inputs."""
         self.per_call: Meeting | None = None
         """A recurrent node whose states go on by one step at each call, however many steps the call has."""
+        self.from_the_end: Meeting | None = None
+        """A recurrent node with carried states that goes backwards through a fixed number of steps."""
         self.by_hand: Meeting | None = None
         self._same: dict[str, str] = {}
         self._graph = model.graph
@@ -112,6 +114,7 @@ class Follower:
         met = next((found for name, found in self.meetings.items() if self.first_name(name) in time), None)
         if met is None and time:
             met = self.per_call or self._apart(time)
+        met = met or self.from_the_end
         known = time | open_names(self.facts.values())
         names = frozenset(name for name in known if self.first_name(name) in time)
         return TimeAxis(names, met, self.by_hand if time else None)

@@ -332,3 +332,26 @@ def test_states_of_a_module_that_do_not_fit(tmp_path: Path, changes: dict[str, A
 def test_a_start_that_fits_passes(tmp_path: Path) -> None:
     start = {"state.0": np.ones((1, 1, 10), np.float32)}
     assert check(with_metadata(tmp_path / "m.onnx", module_file("policy"), initial=start), provider="cpu")
+
+
+@pytest.mark.parametrize("steps", [2, 160])
+def test_a_file_that_takes_whole_groups_of_steps_alone(steps: int, tmp_path: Path) -> None:
+    shape = numpy_helper.from_array(np.array([0, -1, 2 * steps]), "shape")
+    report = by_hand(
+        tmp_path,
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+        out=("batch", "groups", 2 * steps),
+        constants=(shape,),
+    )
+    assert report, str(report)
+    assert f"time {7 * steps}" in str(report)
+    assert f"; it needs a multiple of {steps} as time" in str(report)
+
+
+def test_a_number_of_groups_that_was_baked_in_fails(tmp_path: Path) -> None:
+    """It runs at multiples of 6, where its output has another batch than the file declares."""
+    shape = numpy_helper.from_array(np.array([-1, 6, 2]), "shape")
+    report = by_hand(
+        tmp_path, helper.make_node("Reshape", ["x", "shape"], ["y"]), out=("batch", "groups", 2), constants=(shape,)
+    )
+    assert "cannot run at batch 1, time 1" in failing(report, "runnable")

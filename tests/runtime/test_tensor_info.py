@@ -81,6 +81,13 @@ def test_missing_inputs_are_listed_together():
         validated_feeds(INFOS, {})
 
 
+def test_optional_inputs_are_missing_only_where_no_other_is():
+    with pytest.raises(InputError, match=r"^missing input: x float32 \(time, batch, 4\)$"):
+        validated_feeds(INFOS, {}, optional={"h"})
+    with pytest.raises(InputError, match=r"^missing input: h float32 \(2, batch, 3\)$"):
+        validated_feeds(INFOS, {"x": np.zeros((5, 2, 4), np.float32)}, optional={"h"})
+
+
 def test_an_array_at_fault_is_named_before_an_absent_one():
     with pytest.raises(InputError, match=r"^x has shape"):
         validated_feeds(INFOS, {"x": np.zeros((1, 5, 2, 4), np.float32)})

@@ -217,6 +217,18 @@ def test_a_direction_that_starts_at_the_end(direction: str) -> None:
     assert f"is {direction}: that direction starts at the sequence's end" in str(found.meeting)
 
 
+def test_a_fixed_number_of_steps_from_the_end_is_no_step() -> None:
+    both = node(
+        "LSTM", "x", "W", "R", "", "", "h0", "c0", to=("z", "hn", "cn"), hidden_size=H, direction="bidirectional"
+    )
+    weights = {name: np.zeros((2, 4 * H, H), np.float32) for name in "WR"}
+    for steps in (1, 5):
+        shapes = {"x": (steps, "batch", H), "h0": (2, "batch", H), "c0": (2, "batch", H)}
+        found = follow_time(model(both, more=shapes, **weights), STATES)
+        assert found.names == set()
+        assert ("starts at the sequence's end" in str(found.meeting)) == (steps > 1)
+
+
 def test_one_state_of_two() -> None:
     lstm = node("LSTM", "x", "W", "R", "", "", "h0", to=("z", "hn", "cn"), hidden_size=H)
     found = follow_time(model(lstm), {"h0": "hn"})

@@ -199,11 +199,11 @@ class TracedArray(_TracedNumbers):
     def astype(self, dtype: Any, **_: Any) -> TracedArray:
         """As of an array."""
         kind = torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
-        return self._with(self.tensor.to(kind))
+        return self._with(self.tensor.to(kind, copy=True))
 
     def copy(self) -> TracedArray:
         """As of an array."""
-        return self
+        return self._with(self.tensor.clone())
 
     @property
     def shape(self) -> Any:
@@ -217,6 +217,11 @@ class TracedArray(_TracedNumbers):
     def min(self) -> Any:
         """As of an array."""
         return self.tensor.min().item()
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """As of an array: of the tensor's own memory."""
+        found, numbers = (item.tensor if isinstance(item, TracedArray) else item for item in (index, value))
+        self.tensor[found] = numbers
 
     def __getitem__(self, index: Any) -> TracedArray:
         """As of an array, in another order."""

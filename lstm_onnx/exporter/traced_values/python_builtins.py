@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ class Builtins:
         """Within it, they are; other threads get from them what they get from Python's."""
         with contextlib.ExitStack() as stack:
             for table in self._int_tables.values():
-                for name, kind in {"int": _Int, "range": Range}.items():
+                for name, kind in {"int": _Int, "float": _Float, "range": Range}.items():
                     if name not in table:
                         table[name] = kind
                         stack.callback(table.pop, name, None)
@@ -75,6 +76,11 @@ class Builtins:
                 (np, "array", _array(np.array)),
                 (np, "asarray", _array(np.asarray)),
                 (np, "arange", _arange(np.arange)),
+                (np, "zeros", _filled(np.zeros, torch.zeros)),
+                (np, "ones", _filled(np.ones, torch.ones)),
+                # Python's ask a size for its number.
+                (math, "sqrt", _of_size(math.sqrt, torch.sym_sqrt)),
+                (math, "log", _of_size(math.log, _log)),
                 (builtins, "max", max),  # see `replace_extremes`
                 (builtins, "min", min),
             ]
@@ -198,7 +204,31 @@ def _arange(own: Callable[..., Any]) -> Callable[..., Any]:
     return arange
 
 
+def _filled(own: Callable[..., Any], fill: Callable[..., Tensor]) -> Callable[..., Any]:
+    def filled(shape: Any, dtype: Any = float, *args: Any, **kwargs: Any) -> Any:
+        sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+        if args or kwargs or not any(map(is_symbolic, sizes)):
+            return own(shape, dtype, *args, **kwargs)
+        return TracedArray(fill(tuple(sizes), dtype=torch.float64)).astype(dtype)
+
+    return filled
+
+
+def _of_size(own: Callable[..., Any], symbolic: Callable[[Any], Any]) -> Callable[..., Any]:
+    def of_size(number: Any, *args: Any) -> Any:
+        traced = is_symbolic(number) or isinstance(number, torch.SymFloat)
+        return symbolic(number) if traced and not args else own(number, *args)
+
+    return of_size
+
+
+def _log(size: Any) -> Tensor:
+    """As a tensor, since torch.export knows no logarithm of a size."""
+    return torch.scalar_tensor(size, dtype=torch.float64).log().to(torch.get_default_dtype())
+
+
 _to_int: Any = torch.sym_int
+_to_float: Any = torch.sym_float
 
 
 class _IntMeta(type):
@@ -222,3 +252,19 @@ class _Int(builtins.int, metaclass=_IntMeta):
         if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
             return value.item()
         return builtins.int(value, *args, **kwargs)
+
+
+class _FloatMeta(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, (builtins.float, torch.SymFloat))
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, builtins.float)
+
+
+class _Float(builtins.float, metaclass=_FloatMeta):
+    """Python's float, but for sizes that are not fixed."""
+
+    def __new__(cls, value: Any = 0.0) -> Any:
+        symbolic = is_symbolic(value) or isinstance(value, torch.SymFloat)
+        return _to_float(value) if symbolic else builtins.float(value)

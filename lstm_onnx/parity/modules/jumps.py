@@ -9,6 +9,7 @@ these places, and of others a file that rounds nowhere, or otherwise, differs in
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,13 +18,15 @@ from ...errors import ExportError
 from ...runtime import Model
 from ..expected import Call, Expected, perturbed
 from ..replay import replay
-from ..tolerances import NATIVE_EPSILON
+from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
 
 _RUNS = 8
 """A number at an edge is on its other side in half of them."""
 _UNITS = (1, 4)
 """How many roundings are tried: right files were off by one or two before a jump."""
+_MORE = 2.0
+"""How much farther than these runs together a file may be."""
 _INDEPENDENT = ("whole", "values", "data", "sweep", "steps")
 """Kinds of cases whose calls do not depend on each other."""
 
@@ -36,46 +39,68 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
         model: the file.
         expected: the case.
     """
-    if len(expected.calls) > 1 and expected.kind not in _INDEPENDENT:
-        return None
-    calls = []
-    for call in expected.calls:
-        found: Call | None = call
-        if not _passes(model, expected, call):
-            tried = (_with_jumps(run, expected, call, units) for units in _UNITS)
+    alone = expected.kind in _INDEPENDENT
+    calls: list[Call] = []
+    for part in [(call,) for call in expected.calls] if alone else [expected.calls]:
+        found: tuple[Call, ...] | None = part
+        if not _passes(model, expected, part):
+            tried = (_with_jumps(run, expected, part, units) for units in _UNITS)
             found = next((one for one in tried if one is not None and _passes(model, expected, one)), None)
         if found is None:
             return None
-        calls.append(found)
+        calls += found
     return replace(expected, calls=tuple(calls))
 
 
-def _passes(model: Model, expected: Expected, call: Call) -> bool:
-    result = replay(model, replace(expected, calls=(call,)))
+def _passes(model: Model, expected: Expected, calls: tuple[Call, ...]) -> bool:
+    result = replay(model, replace(expected, calls=calls))
     return result.passed or result.inconclusive
 
 
-def _with_jumps(run: ModuleRun, expected: Expected, call: Call, units: int) -> Call | None:
-    """A call with the jumps of its outputs at so many roundings; None where it has none."""
-    unit = units * NATIVE_EPSILON[expected.dtype]
-    right = replace(expected, calls=(call,), dtypes={}, feature_steps={}, time_axes={}).judge([call.reference])
-    bounds = {one.output: one.allowed for one in right.tensors if call.reference[one.output].dtype.kind == "f"}
-    moves: dict[str, list[np.ndarray]] = {name: [np.zeros_like(call.reference[name])] for name in bounds}
+def _with_jumps(run: ModuleRun, expected: Expected, calls: tuple[Call, ...], units: int) -> tuple[Call, ...] | None:
+    """Calls in turn with the jumps of their outputs at so many roundings; None where they have none."""
+    moved: list[list[dict[str, np.ndarray]]] = []
     for seed in range(_RUNS):
         try:
-            found = run.with_rounded_layers(perturbed(call.feeds, expected.dtype, seed), unit, seed)
+            moved.append(list(_moved(run, expected, calls, units * NATIVE_EPSILON[expected.dtype], seed)))
         except ExportError:
             return None
-        for name, moved in moves.items():
-            array = found[name][..., :: expected.feature_steps[name]] if name in expected.feature_steps else found[name]
-            if array.shape != moved[0].shape:
-                return None
-            with np.errstate(invalid="ignore"):
-                moved.append(np.nan_to_num(array - call.reference[name], nan=0.0, posinf=0.0, neginf=0.0))
+    every = zip(calls, zip(*moved, strict=True), strict=True)
+    found = tuple(replace(call, jumps=_jumps(expected, call, moves)) for call, moves in every)
+    return found if any(call.jumps for call in found) else None
+
+
+def _moved(
+    run: ModuleRun, expected: Expected, calls: tuple[Call, ...], unit: float, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """How far numbers that are off by a `unit` move each floating-point output of calls in turn."""
+    states: dict[str, np.ndarray] = {}
+    for call in calls:
+        found = run.with_rounded_layers(states | perturbed(call.feeds, expected.dtype, seed), unit, seed)
+        states = {name: found[after] for name, after in run.state_pairs.items() if after in found}
+        moves = {}
+        for name, reference in call.reference.items():
+            if reference.dtype.kind == "f":
+                array = found[name][..., :: expected.feature_steps.get(name, 1)] if reference.ndim else found[name]
+                if array.shape != reference.shape:
+                    raise ExportError(f"{name} has another shape")
+                with np.errstate(invalid="ignore"):
+                    moves[name] = np.nan_to_num(array - reference, nan=0.0, posinf=0.0, neginf=0.0)
+        yield moves
+
+
+def _jumps(
+    expected: Expected, call: Call, moved: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each output that jumps, how far it may be below and above the reference."""
+    right = replace(expected, calls=(call,), dtypes={}, feature_steps={}, time_axes={}).judge([call.reference])
     jumps = {}
-    for name, bound in bounds.items():
-        there = np.max(np.abs(moves[name]), axis=0) > bound
-        if there.any():
-            ends = np.min(moves[name], axis=0), np.max(moves[name], axis=0)
-            jumps[name] = (np.where(there, ends[0], 0.0), np.where(there, ends[1], 0.0))
-    return replace(call, jumps=jumps) if jumps else None
+    for one in right.tensors:
+        if call.reference[one.output].dtype.kind == "f":
+            moves = np.stack([np.zeros_like(call.reference[one.output]), *(run[one.output] for run in moved)])
+            farthest = np.abs(moves).max(axis=0)
+            if (farthest > one.allowed).any():
+                # A jump is less and less in later steps; where there are several, a file has others than these runs.
+                there = _MORE * (farthest > one.allowed / K)
+                jumps[one.output] = (there * moves.min(axis=0), there * moves.max(axis=0))
+    return jumps

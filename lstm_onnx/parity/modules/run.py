@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from ..criterion import magnitude
 from ..expected import Arrays
 from ..own_states import with_own_states
 from .inputs import forward_outputs
+from .same_roundings import Roundings
 
 
 def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[FunctionalModule, ModuleRun, ModuleRun]:
@@ -55,6 +57,9 @@ class ModuleRun:
         self._device = device
         self.dtypes: dict[str, str] = {}
         """The dtypes of the last run's outputs."""
+        self.roundings = Roundings(prepared.native or prepared.dtype)
+        """What the last run rounded numbers to on the way."""
+        self._rounds: bool | None = None
 
     @property
     def arguments(self) -> list[str]:
@@ -77,6 +82,11 @@ class ModuleRun:
         return self._prepared.states
 
     @property
+    def state_pairs(self) -> dict[str, str]:
+        """All states and the outputs that update them; those in attributes as in the module, whatever the file says."""
+        return {**self._metadata.states, **self.states}
+
+    @property
     def largest_cell(self) -> float:
         """The largest finite |c| (or |h|) that a recurrent module of the last run was started from or gave."""
         calls = [call for site in self.sites.values() for call in site.calls]
@@ -87,21 +97,44 @@ class ModuleRun:
         """The module at a path in the copy that is run."""
         return self._prepared.stateful.inner.get_submodule(path)
 
-    def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def __call__(self, feeds: Arrays, as_in: Roundings | None = None) -> dict[str, np.ndarray]:
         """Run it on inputs and states by the file's names; absent states start as the module's code starts them.
+
+        Args:
+            feeds: the inputs and states.
+            as_in: numbers next to each other are rounded as in this run, such as that of the float64 copy; integers
+                that are outputs are the module's own.
 
         Raises:
             ExportError: it does not run on them.
         """
+        if as_in is not None:
+            own = self(feeds)
+            if not as_in.found:
+                return own
+            same = self._run(feeds, Roundings(as_in.native, as_in))
+            return {name: same[name] if array.dtype.kind == "f" else array for name, array in own.items()}
+        if self._rounds is False:  # looking at every operator takes long
+            return self._run(feeds)
+        self.roundings = Roundings(self.roundings.native)
+        results = self._run(feeds, self.roundings)
+        if self._rounds is None:
+            self._rounds = bool(self.roundings.found)
+        return results
+
+    def _run(self, feeds: Arrays, roundings: Roundings | None = None) -> dict[str, np.ndarray]:
         tensors = {name: self._tensor(array) for name, array in feeds.items()}
         # A state that is an argument of forward is an input to PyTorch.
         inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}
         states = {**self._start(inputs), **tensors}
-        outputs = call_with_states(self._prepared, self._metadata, inputs, states)
+        with roundings or contextlib.nullcontext():
+            outputs = call_with_states(self._prepared, self._metadata, inputs, states)
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
-    def with_rounded_layers(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
+    def with_rounded_layers(
+        self, feeds: Arrays, unit: float, seed: int = 0, as_in: Roundings | None = None
+    ) -> dict[str, np.ndarray]:
         """As a call, with what each recurrent module gives off by up to `unit`.
 
         A saturated gate is 0 in one implementation and 1e-17 in another; where the module divides by the norm of such
@@ -125,7 +158,7 @@ class ModuleRun:
             for path in self.sites
         ]
         try:
-            return self(feeds)
+            return self(feeds, as_in)
         finally:
             for handle in handles:
                 handle.remove()

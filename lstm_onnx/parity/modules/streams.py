@@ -210,8 +210,7 @@ def _carried_cases(
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
     float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
     native_states = dict(float64_states)
-    # States in attributes continue as in the module, whatever the file's metadata says.
-    pairs = {**verification.metadata.states, **float64_run.states}
+    pairs = float64_run.state_pairs
     calls: list[Call] = []
     steps: list[Call] = []
     cell = 0.0
@@ -220,9 +219,10 @@ def _carried_cases(
             cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
             reference = float64_run({**case.feeds, **float64_states})
             cell = max(cell, float64_run.largest_cell)
-            native = native_run({**case.feeds, **native_states})
+            native = native_run({**case.feeds, **native_states}, float64_run.roundings)
             exact = {**case.feeds, **cast}
-            steps.append(Call(exact, native_run(exact), float64_run(exact)))
+            exact_reference = float64_run(exact)
+            steps.append(Call(exact, native_run(exact, float64_run.roundings), exact_reference))
             calls.append(Call({**case.feeds, **({} if calls else states)}, native, reference))
             if unknown := [after for after in pairs.values() if after not in reference]:
                 raise ConfigError(

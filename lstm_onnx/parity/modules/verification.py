@@ -331,10 +331,11 @@ class ModuleVerification(Verification):
         native_run, float64_run = self.models.native, self.models.float64
         try:
             reference, case = self._reference(case)
-            native = native_run(case.feeds)
+            as_in = float64_run.roundings
+            native = native_run(case.feeds, as_in)
             if case.kind == "values":
-                native = farther(native, float64_run(perturbed(case.feeds, self.dtype)), reference)
-                rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype])
+                native = farther(native, float64_run(perturbed(case.feeds, self.dtype), as_in), reference)
+                rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype], as_in=as_in)
                 native = farther(native, rounded, reference)
                 # With saturated gates an argmax is of equal numbers.
                 floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}

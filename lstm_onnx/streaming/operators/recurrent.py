@@ -32,7 +32,11 @@ def recurrent(call: Call) -> list[Fact]:
     names = _went_along(call, time, starts, x)
     direction = call.attributes.get("direction", b"forward")
     if direction not in (b"forward", "forward"):
-        call.meet(names, f"is {text(direction)}: {_FROM_THE_END}")
+        how = f"is {text(direction)}: {_FROM_THE_END}"
+        call.meet(names, how)
+        carried = any(start.states for start in starts if start is not None)
+        if carried and not names and length(time) != Size.of(1):
+            call.follower.from_the_end = call.follower.from_the_end or Meeting(str(call.node.name), call.op, how)
     if call.op == "DynamicQuantizeLSTM":
         call.meet(names, "takes the scale of its activations from all steps of a call")
     hidden = axis_of(Size.of(int(call.attributes.get("hidden_size", 0))))

@@ -188,3 +188,45 @@ def test_a_loop_over_rows_is_still_a_loop(tmp_path: Path) -> None:
     result = made(module, signal(2, 4), X, tmp_path)
     for size in ((2, 4), (1, 1), (5, 3)):
         agree(result.run(signal(*size)), eager(module, signal(*size)))
+
+
+class OfSizes(nn.Module):
+    """Numbers of Python and arrays of numpy, of open sizes."""
+
+    def __init__(self, compute: Callable[[Tensor, int], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.compute = compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.compute(self.lstm(x)[0], x.size(1))
+
+
+def marked(y: Tensor, steps: int) -> Tensor:
+    mask = np.zeros((steps, 1), dtype=np.float32)
+    mask[0] = 2
+    return y * torch.from_numpy(mask)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda y, steps: y.sum(1) / float(steps),
+        lambda y, steps: y * (float(steps) ** -0.5 if isinstance(float(steps), float) else 0),
+        lambda y, steps: y / math.sqrt(steps + 1),
+        lambda y, steps: y * math.log(steps),
+        lambda y, steps: y[:, : int(math.sqrt(steps))],
+        lambda y, steps: y + torch.from_numpy(np.zeros((steps, 1))),
+        lambda y, steps: y * torch.tensor(np.ones(steps, np.float32) / steps).unsqueeze(1),
+        marked,
+    ],
+)
+def test_numbers_and_arrays_of_an_open_size(compute: Callable[[Tensor, int], Tensor], tmp_path: Path) -> None:
+    module, path = OfSizes(compute), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 6, 3))
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    assert model.inputs["x"].shape == ("batch", "time", 3)
+    for steps in (1, 9, 30):
+        x = torch.randn(3, steps, 3)
+        np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], module(x).detach(), rtol=1e-4, atol=1e-6)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lstm_onnx import export, load
 from lstm_onnx.parity.golden_file import Golden
+from lstm_onnx.parity.modules.streams import _carried_cases
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 from lstm_onnx.parity.verification import make_report
@@ -32,7 +33,7 @@ class Rounded(nn.Module):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[torch.dtype, Path]:
     folder, found = tmp_path_factory.mktemp("rounded"), {}
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
         found[dtype] = folder / f"{dtype}.onnx"
         export(Rounded(dtype), found[dtype], example_inputs=torch.randn(2, 5, 3), check=False)
     return found
@@ -57,6 +58,60 @@ def test_a_right_file_at_an_edge_passes_and_wrong_ones_do_not(files: dict[torch.
     assert wrong.explained(wrong.models, case) is None
     assert not replay(wrong.model, found).passed
     assert not wrong.notes
+
+
+def test_a_jump_of_pytorch_itself_does_not_excuse_a_file_without_the_rounding(files: dict[torch.dtype, Path]) -> None:
+    module = Rounded(torch.float16)
+    wrong = ModuleVerification(load(files[torch.float32], "cpu", threads=1), module)
+    case = wrong.case(np.random.default_rng(0), 256, 32)
+    expected, native = wrong.expect(case), wrong.models.native(case.feeds)["output"]
+    assert expected is not None
+    (call,) = expected.calls
+    assert np.abs(native - call.reference["output"]).max() > 1e-5  # so that 32 times that would allow any file
+    assert call.torch_error("output") < 1e-6
+    assert not replay(wrong.model, expected).passed
+    assert wrong.explained(wrong.models, expected) is None
+    right = ModuleVerification(load(files[torch.float16], "cpu", threads=1), module)
+    assert not replay(right.model, expected).passed
+    explained = right.explained(right.models, expected)
+    assert explained is not None
+    assert replay(right.model, explained).passed
+
+
+class Carried(nn.Module):
+    """One step, whose rounded state starts the next call."""
+
+    def __init__(self, *, rounds: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.LSTMCell(3, 16)
+        self.register_buffer("last", torch.zeros(64, 16))
+        self.rounds = rounds
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c = self.cell(x, (self.last, torch.zeros(64, 16)))
+        if self.rounds:
+            h = h.half().to(x)
+        self.last = h
+        return self.cell(h[:, :3], (h, c))[0]
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_jump_in_an_earlier_call_is_explained(rounds: bool, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    export(Carried(rounds=rounds), path, example_inputs=torch.randn(64, 3), dynamic_shapes={}, check=False)
+    verification = ModuleVerification(load(path, "cpu", threads=1), Carried())
+    cases = [verification.case(np.random.default_rng(seed), 64, 1, states=False) for seed in range(3)]
+    (expected, *_) = _carried_cases(verification, "64 rows, 3 calls", cases, {})
+    result = replay(verification.model, expected)
+    assert not result.passed
+    assert not result.error
+    explained = verification.explained(verification.models, expected)
+    if rounds:
+        assert explained is not None
+        assert replay(verification.model, explained).passed
+    else:
+        assert explained is None
 
 
 def test_what_jumps_is_not_in_a_golden_file(files: dict[torch.dtype, Path], monkeypatch: pytest.MonkeyPatch) -> None:

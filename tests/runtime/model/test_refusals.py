@@ -88,7 +88,7 @@ def test_refused_before_onnx_runtime_sees_it(sealed: Model, x: Any, states: Any,
     [
         ({"input": X, "hidden": H}, "^hidden is not an input of the model; its inputs are input, h0, c0, lengths"),
         ({"h0": H, "c0": H}, "^missing input: input float32"),
-        ({}, "^missing input: input float32"),
+        ({}, r"^missing input: input float32 \(time, batch, 4\)$"),
         ({"input": X, "h0": H[:, :0]}, "^h0 has shape .* the axis batch is empty"),
         ({"input": X, "lengths": [1.5, 2, 3]}, "^lengths holds values of dtype float64"),
         ({"input": X, "lengths": np.array([1.5, 2, 3])}, "^lengths has dtype float64"),

@@ -7,27 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from ..aten import aten, aten_operators
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .copies import CONVERSIONS
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, positions_in
 
-aten = torch.ops.aten
-_ZEROS = {aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default}
-_OF_ZEROS = {
-    *CONVERSIONS,
-    aten.unsqueeze.default,
-    aten.expand.default,
-    aten.view.default,
-    aten.reshape.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.squeeze.dim,
-    aten.repeat.default,
-    aten.transpose.int,
-}
+_ZEROS = aten_operators("zeros new_zeros zeros_like")
+_OF_ZEROS = CONVERSIONS | aten_operators(
+    "unsqueeze expand view reshape select.int slice.Tensor squeeze.dim repeat transpose.int"
+)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..aten import aten
 from .program import Affine, Operator, by_step
 from .refusal import NotRolled
 
-aten = torch.ops.aten
 _COMPARISONS = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ("gt", "ge", "lt", "le", "eq", "ne")}
 _ARITHMETIC: dict[Any, Any] = {aten.rsub.Scalar: torch.rsub} | {
     getattr(getattr(aten, name), kind): getattr(torch, name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..aten import aten
 from .batched import run_at_once
 from .canonical import RECURRENT
 from .cells import RecurrentCall
@@ -19,8 +20,6 @@ from .recurrent import run_recurrent
 from .refusal import NotRolled
 from .scan import ScanInputs, run_scan
 from .steps import Steps, interleaved
-
-aten = torch.ops.aten
 
 
 class RolledModule(nn.Module):

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..aten import aten
 from .program import Affine, Carry, Element, Loop, Operator, positions_in
 from .steps import Steps, is_known_equal
-
-aten = torch.ops.aten
 
 
 def buffers_of(

@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .gate_match import gates_in
 from .program import Carry, Element, Here, Loop, Operator, Program, Result, Run, positions_in
 from .read_off import Cell, read_cell, weights_alone
-
-aten = torch.ops.aten
 
 
 def with_recurrent_operators(

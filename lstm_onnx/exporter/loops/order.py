@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
-
+from ..aten import aten
 from .program import Leaf, Node, Sizes, Trace, found
 
-aten = torch.ops.aten
 MANY = 5
 """So many picks along one axis are taken for those of steps; the shortest trace has more steps, a cell fewer gates."""
 _PICKS = (aten.select.int, aten.slice.Tensor)

@@ -14,27 +14,15 @@ import torch
 from torch import Tensor
 
 from ...spec import GRUSpec, LSTMSpec, RNNSpec
+from ..aten import aten, aten_operators
 from .canonical import RECURRENT
 from .cell_weights import WEIGHTS
 from .cells import is_read, is_result
 from .gate_match import Gates
 from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, by_step, found
 
-aten = torch.ops.aten
-_AFFINE = {
-    aten.linear.default,
-    aten.add.Tensor,
-    aten.sub.Tensor,
-    aten.mul.Tensor,
-    aten.neg.default,
-    aten.cat.default,
-    aten.slice.Tensor,
-    aten.addmm.default,
-    aten.mm.default,
-    aten.matmul.default,
-    aten.t.default,
-}
-_PRODUCTS = {aten.linear.default, aten.matmul.default, aten.mm.default}
+_AFFINE = aten_operators("linear add.Tensor sub.Tensor mul.Tensor neg cat slice.Tensor addmm mm matmul t")
+_PRODUCTS = aten_operators("linear matmul mm")
 _DTYPES = ("float32", "float16")
 """In float64 ONNX Runtime has no recurrent operators, and runs a Scan."""
 _MOST_FEATURES = 4096

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
+from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, found
 
-aten = torch.ops.aten
 _Moved = dict[int, tuple[int, int]]
 """Where each position of a body went: a loop and a position in it."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..aten import aten_operators
 from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
 from ..lowering.rename import TracedGraph
 from .canonical import RECURRENT
@@ -18,16 +19,7 @@ from .copies import CONVERSIONS
 from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .rolled_up import RolledUp
 
-aten = torch.ops.aten
-_SHAPE_ONLY = {
-    aten.sym_size.int,
-    aten.new_zeros.default,
-    aten.new_ones.default,
-    aten.new_full.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.full_like.default,
-}
+_SHAPE_ONLY = aten_operators("sym_size.int new_zeros new_ones new_full zeros_like ones_like full_like")
 """Operators that take of a tensor its shape and dtype alone."""
 _CONSTANT = (Affine, NoState, int, float, str, torch.dtype, torch.device, torch.layout, type(None))
 

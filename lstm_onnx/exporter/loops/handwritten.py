@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...onnxgraph.builder import unique_name
 from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
@@ -55,11 +56,7 @@ def _replaced(program: Program, loop: Loop, cell: Cell, path: str) -> Program:
 
 def _path(loop: Loop, cell: Cell, modules: Mapping[str, RecurrentModule]) -> str:
     base = loop.body[cell.gates.h.position].module or cell.spec.op_type.lower()
-    path, number = base, 1
-    while path in modules:
-        number += 1
-        path = f"{base}_{number}"
-    return path
+    return unique_name(base, modules)
 
 
 def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> Cell | None:

@@ -11,6 +11,7 @@ from onnx import NodeProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph.nodes import Walk
 from ...symbolic_dims import names_in
 from ..node_names import state_prefix
 from ..tracing.opaque_node import DOMAIN
@@ -113,12 +114,8 @@ def _continues(opaque: OpaqueCall, before: OpaqueCall) -> bool:
 
 def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: TracedGraph) -> bool:
     """Whether a value depends on the inputs' values, and not only on their shapes."""
-    todo, seen = [value] if value else [], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
+    walk = Walk([value] if value else [])
+    for name in walk:
         if name in graph.inputs:
             return True
         node = producers.get(name)
@@ -126,7 +123,7 @@ def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: Trac
             continue
         if node.domain == DOMAIN or any(bodies_of(node)):
             return True
-        todo += [item for item in node.input if item]
+        walk.add(item for item in node.input if item)
     return False
 
 
@@ -227,21 +224,17 @@ def _same_place(
     ``states.pi.0`` and ``output.3.pi.0`` are one state, also where the forward sets it to zero at starts of episodes.
     """
     by_output = {output: opaque for opaque in calls for output in opaque.node.output[1:] if output}
-    todo, seen, found = [end], set(), []
-    while todo:
-        value = todo.pop()
-        if value in seen:
-            continue
-        seen.add(value)
+    walk, found = Walk([end]), []
+    for value in walk:
         node = producers.get(value)
         if value in by_output:
             opaque = by_output[value]
-            todo.append(opaque.value(list(opaque.node.output).index(value)))
+            walk.add([opaque.value(list(opaque.node.output).index(value))])
         elif value in graph.inputs:
             if graph.dims[value] == graph.dims.get(target) and _have_one_place(value, target):
                 found.append(value)
         elif node is not None and node.op_type in (*_RESHAPED, *_ELEMENTWISE):
-            todo += node.input
+            walk.add(node.input)
     return found[0] if len(found) == 1 and end in by_output else None
 
 

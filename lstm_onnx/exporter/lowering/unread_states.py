@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...onnxgraph import outer_values
+from ...onnxgraph.nodes import Walk, outer_values
 from .rename import TracedGraph
 
 
@@ -30,16 +30,11 @@ def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Map
 def _values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
     """The values that `ends` depend on, with what the next values of states among them depend on."""
     producers = graph.producers
-    found: set[str] = set()
-    todo = list(ends)
-    while todo:
-        value = todo.pop()
-        if value in found:
-            continue
-        found.add(value)
+    found = Walk(ends)
+    for value in found:
         if value in states:
-            todo.append(states[value])
+            found.add([states[value]])
         node = producers.get(value)
         if node is not None:
-            todo += [name for name in (*node.input, *outer_values(node)) if name]
-    return found
+            found.add(name for name in (*node.input, *outer_values(node)) if name)
+    return found.seen

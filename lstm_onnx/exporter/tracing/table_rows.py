@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ...onnxgraph.nodes import Walk
 from ..aten import aten, aten_operators
 
 _ALL_NUMBERS = aten_operators(
@@ -70,12 +71,8 @@ def _size(table: Any, axis: int) -> int | None:
 
 def _sources(value: Any) -> Iterator[str]:
     """The integer inputs of which a value has all numbers."""
-    todo, seen = [value], set()
-    while todo:
-        node = todo.pop()
-        if not isinstance(node, Node) or node in seen:
-            continue
-        seen.add(node)
+    walk: Walk[Node] = Walk([value] if isinstance(value, Node) else [])
+    for node in walk:
         found = node.meta.get("val")
         if not isinstance(found, torch.Tensor) or found.is_floating_point() or found.dtype is torch.bool:
             continue
@@ -83,7 +80,8 @@ def _sources(value: Any) -> Iterator[str]:
             yield node.name
         elif node.target in _ALL_NUMBERS and not (node.target in _PADS and _cuts(node.args[1])):
             first = node.args[0]
-            todo += first if isinstance(first, (list, tuple)) else [first]
+            items = first if isinstance(first, (list, tuple)) else [first]
+            walk.add(item for item in items if isinstance(item, Node))
 
 
 def _cuts(pads: Any) -> bool:

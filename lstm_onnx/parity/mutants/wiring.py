@@ -19,7 +19,6 @@ from .equivalence import (
     unread_h,
     unread_padding,
     unread_reverse,
-    unread_row,
 )
 from .graph_edit import Edit, set_attribute
 from .order import unread_order
@@ -121,8 +120,6 @@ def _exchanged(first: list[Port], second: list[Port], edit: Edit) -> Outcome:
         return equivalent("the two are the same value")
     if not pair[0].output and all(edit.is_zero(port.value) for port in pair):
         return equivalent("both are zeros")
-    if pair[0].output and all(unread_row(edit, port.value) for port in (*first, *second)):
-        return equivalent("neither is read: another layer's is chosen")
     for one, other in zip(first, second, strict=True):
         one.value, other.value = other.value, one.value
     return APPLIED

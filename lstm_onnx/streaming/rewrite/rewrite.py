@@ -229,8 +229,8 @@ class _Rewrite:
         if g.used_steps:
             self._count_steps(caches)
         ends = [value.name for value in outputs] + list(caches.values())
-        g.prune(ends, outer_values)
-        g.without_identities(set(ends), outer_values)
+        g.prune(ends)
+        g.without_identities(set(ends))
         used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
         last = g.last_name if g.last_name in used else None
         if last is not None and not g.ending:

@@ -19,7 +19,7 @@ _ARITHMETIC: dict[Any, Any] = {aten.rsub.Scalar: torch.rsub} | {
 }
 
 
-def with_step_number(item: Operator, value: Any) -> Tensor:
+def with_step_number(item: Operator, value: Any) -> Any:
     """The result of an operator of which an argument is made of the number of the step.
 
     Raises:
@@ -27,7 +27,7 @@ def with_step_number(item: Operator, value: Any) -> Tensor:
     """
     args = value(item.args)
     if item.target is aten.select.int and not by_step(item.args[:2]):
-        return _tensor(torch.index_select(args[0], args[1], args[2].reshape(1)).squeeze(args[1]))
+        return torch.index_select(args[0], args[1], args[2].reshape(1)).squeeze(args[1])
     if item.target is aten.slice.Tensor and not by_step(item.args[:2]) and item.args[4] == 1:
         return _window(item, args)
     if item.target is aten.select_scatter.default and not by_step(item.args[:3]):
@@ -36,24 +36,18 @@ def with_step_number(item: Operator, value: Any) -> Tensor:
         return torch.where(rows == at, row.unsqueeze(dim), base)
     if item.target is aten.full.default and not by_step(item.args[0]):
         number = args[1].to(dict(item.kwargs).get("dtype") or torch.int64)
-        return _tensor(number.expand(args[0]).clone())
+        return number.expand(args[0]).clone()
     if item.target in _COMPARISONS:
-        return _tensor(_COMPARISONS[item.target](*args))
+        return _COMPARISONS[item.target](*args)
     if item.target in _ARITHMETIC:
-        return _tensor(_ARITHMETIC[item.target](*args, **dict(value(item.kwargs))))
+        return _ARITHMETIC[item.target](*args, **dict(value(item.kwargs)))
     name = str(getattr(item.target, "__name__", item.target)).split(".")[0]
     raise NotRolled(f"{name} takes the number of the step", item.line)
 
 
-def _tensor(result: Any) -> Tensor:
-    assert isinstance(result, Tensor)  # noqa: S101 - of tensors
-    return result
-
-
 def _window(item: Operator, args: Any) -> Tensor:
     start, end = item.args[2], item.args[3]
-    if not isinstance(start, Affine) or not isinstance(end, Affine):
-        raise NotRolled("a slice is longer in each step", item.line)
-    if (start.step, start.sizes) != (end.step, end.sizes):
+    affine = isinstance(start, Affine) and isinstance(end, Affine)
+    if not affine or (start.step, start.sizes) != (end.step, end.sizes):
         raise NotRolled("a slice is longer in each step", item.line)
     return torch.index_select(args[0], args[1], args[2] + torch.arange(end.const - start.const))

@@ -218,7 +218,7 @@ class Search:
             if isinstance(value, NoState):
                 continue
             shape, dtype = self._form(value, made, t)
-            if _frozen(shape) != _frozen(node.shape) or dtype != node.dtype:
+            if shape != node.shape or dtype != node.dtype:
                 raise NotRolled("the state before the first step has another shape or dtype than after it", node.line)
 
     def _form(self, value: Any, made: dict[Any, Node], t: int) -> tuple[Any, Any]:
@@ -235,7 +235,7 @@ class Search:
 
 
 def _shape_of_all(nodes: Sequence[Node], places: Sequence[Place]) -> Any:
-    shape = as_one([_frozen(item.shape) for item in nodes], places)
+    shape = as_one([item.shape for item in nodes], places)
     if by_step(shape):
         raise NotRolled("the size of a tensor grows from step to step")
     return shape
@@ -244,7 +244,3 @@ def _shape_of_all(nodes: Sequence[Node], places: Sequence[Place]) -> Any:
 def _without(names: dict[Node, Any], kept: int) -> dict[Node, Any]:
     """Names without those of operators from `kept` on."""
     return {node: name for node, name in names.items() if not (isinstance(name, Result) and name.index >= kept)}
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(part) for part in value) if isinstance(value, (tuple, list)) else value

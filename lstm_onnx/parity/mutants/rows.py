@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from onnx import NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import NodeProto
 
-from ...runtime.call import call
-from ...runtime.providers import open_session
+from ...onnxgraph.compute import computed
 from .graph_edit import Edit
 
 _UNARY = frozenset(
@@ -39,7 +38,12 @@ def after_layers_of_rows(edit: Edit, value: str, rows: np.ndarray) -> list[np.nd
             nodes.append(node)
             own.update(node.output)
     ends = [name for name in own if edit.is_output(name) or any(node not in nodes for node in edit.readers(name))]
-    return _computed(edit, nodes, value, rows, sorted(ends))
+    constants = {name: edit.constant(name) for node in nodes for name in node.input}
+    arrays = {name: array for name, array in constants.items() if array is not None}
+    names = [name for name in sorted(ends) if name != value]
+    version = edit.model.ir_version
+    found = computed(nodes, arrays, {value: rows}, names, edit.model.opset_import, ir_version=version) if names else {}
+    return [rows if name == value else found[name] for name in sorted(ends)]
 
 
 def _is_by_row(edit: Edit, node: NodeProto, own: Iterable[str]) -> bool:
@@ -60,18 +64,3 @@ def _is_by_row(edit: Edit, node: NodeProto, own: Iterable[str]) -> bool:
     if node.op_type == "Gemm":
         return not attributes.get("transA") and node.input[0] in own and all(one.ndim <= 2 for one in constants)
     return node.op_type == "MatMul" and node.input[0] in own and all(array.ndim == 2 for array in constants)
-
-
-def _computed(edit: Edit, nodes: list[NodeProto], value: str, rows: np.ndarray, wanted: list[str]) -> list[np.ndarray]:
-    constants = {name: edit.constant(name) for node in nodes for name in node.input}
-    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items() if array is not None]
-    inputs = [helper.make_tensor_value_info(value, helper.np_dtype_to_tensor_dtype(rows.dtype), rows.shape)]
-    outputs = [ValueInfoProto(name=name) for name in wanted if name != value]
-    found = {value: rows}
-    if outputs:
-        graph = helper.make_graph(nodes, "rows", inputs, outputs, initializers)
-        model = helper.make_model(graph, opset_imports=edit.model.opset_import, ir_version=edit.model.ir_version)
-        session, _ = open_session(model.SerializeToString(), "cpu", 1)
-        names = [item.name for item in outputs]
-        found |= dict(zip(names, call("the layers after a table", session.run, names, {value: rows}), strict=True))
-    return [found[name] for name in wanted]

@@ -34,13 +34,12 @@ from .functional.functional_module import (
 from .generating import write_loop
 from .loops.detect import looped_axes, may_be_static
 from .loops.lengths import lengths_to_try
-from .loops.rolled_up import RolledUp, rolled_up
+from .loops.roll import RolledUp, rolled_up
 from .loops.states import expose_loop_states, looped_calls
-from .lowering.explicit_states import ExposedStates, expose_states
+from .lowering.explicit_states import ExposedStates, expose_states, remove_unread_states
 from .lowering.lower import OpaqueCall, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename, require_separate_names
-from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
 from .module_options import ModuleOptions
 from .tracing.size_decisions import axis_names

@@ -17,8 +17,7 @@ from ..aten import aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
 from .copies import unchanged, value_of
-from .program import Leaf, Node, NoState, Sizes, Trace
-from .refusal import NotRolled
+from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _LARGEST = 2**63 - 1

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..aten import aten
-from .program import Affine, Operator, by_step
-from .refusal import NotRolled
+from .program import Affine, NotRolled, Operator, by_step
 
 _COMPARISONS = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ("gt", "ge", "lt", "le", "eq", "ne")}
 _ARITHMETIC: dict[Any, Any] = {aten.rsub.Scalar: torch.rsub} | {

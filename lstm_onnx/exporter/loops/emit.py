@@ -12,12 +12,24 @@ from torch.utils import _pytree as pytree
 from ..aten import aten
 from .batched import run_at_once
 from .canonical import RECURRENT
-from .cells import RecurrentCall
+from .cells import RecurrentCall, run_recurrent
 from .counted import with_step_number
 from .filled import buffers_of, filled
-from .program import Affine, Carry, Element, Leaf, Listed, Loop, NoState, Operator, Program, Result, Run, by_step
-from .recurrent import run_recurrent
-from .refusal import NotRolled
+from .program import (
+    Affine,
+    Carry,
+    Element,
+    Leaf,
+    Listed,
+    Loop,
+    NoState,
+    NotRolled,
+    Operator,
+    Program,
+    Result,
+    Run,
+    by_step,
+)
 from .scan import ScanInputs, run_scan
 from .steps import Steps, interleaved
 

@@ -11,11 +11,12 @@ from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
 from ..opaque.operators import RecurrentModule
 from .cells import RecurrentCall
+from .detect import busiest_line, nested_loops
+from .emit import RolledModule
 from .handwritten import with_recurrent_operators
 from .order import Alike, ordered
-from .program import Leaf, Program, Sizes, Trace
+from .program import Leaf, NotRolled, Program, Sizes, Trace, deepest
 from .proof import is_proven, unrolled
-from .refusal import NotRolled, deepest
 from .search import DIFFERENT, Search
 from .split import split
 from .trace import places_of, sizes_to_trace, trace_at
@@ -158,3 +159,66 @@ def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRo
 
 def _first_line(program: Program) -> str | None:
     return next((loop.line for loop in program.loops if loop.line), None)
+
+
+_ADVICE = (
+    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
+    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
+)
+
+_FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
+
+
+@dataclass(frozen=True)
+class RolledUp:
+    """What is traced, and what it was made of."""
+
+    module: RolledModule
+    rolled: Rolled
+
+    @property
+    def recurrent_modules(self) -> Mapping[str, RecurrentModule]:
+        """By path, those of hand-written cells included."""
+        return self.rolled.modules
+
+
+def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> RolledUp | None:
+    """A module with its Python loops rolled up; None where it has none.
+
+    Args:
+        functional: the module.
+        loops: the axes over which it may loop.
+        sizes: a size for each dynamic axis, 2 or more.
+
+    Raises:
+        ExportError: there is a loop, and no proof of what it is; the message has the line and the reason.
+    """
+    try:
+        if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
+            raise problem
+        rolled = roll(functional, loops, sizes)
+        if rolled is None:
+            return None
+        inner = functional.stateful.inner
+        module = RolledModule(rolled.apart, inner, rolled.calls, rolled.least)
+        return RolledUp(module.eval(), rolled)
+    except NotRolled as refusal:
+        refusal = _nested(functional, loops, sizes) or refusal
+        raise refused(refusal) from None
+
+
+def _nested(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> NotRolled | None:
+    """The refusal of a module whose loops are nested."""
+    nested = nested_loops(functional, loops, sizes)
+    if nested is None:
+        return None
+    one, other = nested
+    what = f"{one} within a loop over {one}" if one == other else f"{one} and {other} within one another"
+    return NotRolled(f"it loops over {what}; {_FLAT}", busiest_line(functional, sizes))
+
+
+def refused(refusal: NotRolled) -> ExportError:
+    """The refusal as the user reads it."""
+    at = f"at {refusal.line}: " if refusal.line else ""
+    problem = f"a Python loop over a dynamic axis cannot become one of the file: {refusal.reason}"
+    return ExportError(f"{at}{problem}; {_ADVICE}")

@@ -10,8 +10,22 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .program import Affine, Carry, Element, Leaf, Loop, Node, NoState, Operator, Result, Trace, by_step, found
-from .refusal import NotRolled, deepest
+from .program import (
+    Affine,
+    Carry,
+    Element,
+    Leaf,
+    Loop,
+    Node,
+    NoState,
+    NotRolled,
+    Operator,
+    Result,
+    Trace,
+    by_step,
+    deepest,
+    found,
+)
 from .unify import Place, as_number, as_one, in_body
 
 _Names = list[dict[Node, Any]]

@@ -17,7 +17,7 @@ from .canonical import RECURRENT
 from .cells import is_zeros
 from .copies import CONVERSIONS
 from .program import Affine, Carry, Leaf, NoState, Program, Result
-from .rolled_up import RolledUp
+from .roll import RolledUp
 
 _SHAPE_ONLY = aten_operators("sym_size.int new_zeros new_ones new_full zeros_like ones_like full_like")
 """Operators that take of a tensor its shape and dtype alone."""

@@ -23,8 +23,7 @@ from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d, pooled_over_all
-from .python_builtins import Builtins
-from .ranges import SymbolicRange
+from .python_builtins import Builtins, SymbolicRange
 from .repeated_lists import expand_lists, joined
 from .value_checks import find_check
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
-from .ranges import Range, is_symbolic
 from .repeated_lists import multiplied
 
 _MOST_RETRACES = 16
@@ -201,3 +201,56 @@ class _Int(builtins.int, metaclass=_IntMeta):
         if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
             return value.item()
         return builtins.int(value, *args, **kwargs)
+
+
+class SymbolicRange:
+    """A range of which an end goes by a size.
+
+    It has no ``__getitem__``: torch takes the numbers of a sequence before any mode sees the index.
+    """
+
+    def __init__(self, *ends: Any) -> None:
+        self.ends = ends
+
+    @property
+    def tensor(self) -> Tensor:
+        """Its numbers, int64."""
+        return torch.arange(*self.ends)
+
+    def fixed(self) -> builtins.range:
+        """Python's own, which fixes the size."""
+        return builtins.range(*map(operator.index, self.ends))
+
+    def __iter__(self) -> Iterator[int]:
+        """As of Python's own."""
+        return iter(self.fixed())
+
+    def __reversed__(self) -> Iterator[int]:
+        """As of Python's own."""
+        return reversed(self.fixed())
+
+    def __len__(self) -> int:
+        """As of Python's own."""
+        return len(self.fixed())
+
+    def __contains__(self, number: object) -> bool:
+        """As of Python's own."""
+        return number in self.fixed()
+
+
+class _RangeMeta(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, (builtins.range, SymbolicRange))
+
+
+class Range(metaclass=_RangeMeta):
+    """Python's range, but for sizes that are not fixed."""
+
+    def __new__(cls, *ends: Any) -> Any:
+        """As Python's own."""
+        return (SymbolicRange if any(map(is_symbolic, ends)) else builtins.range)(*ends)
+
+
+def is_symbolic(number: Any) -> bool:
+    """Whether a number is a size that is not fixed."""
+    return isinstance(number, torch.SymInt) and not is_concrete_int(number)

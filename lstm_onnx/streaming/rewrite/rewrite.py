@@ -13,11 +13,10 @@ from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
-from .facts import Carry, Fact, OwnStateError, RefusedError, Static, Stream
+from .facts import Carry, Fact, NodeRefusedError, OwnStateError, RefusedError, Rewritten, Static, Stream, StreamOutput
 from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
-from .results import NodeRefusedError, Rewritten, StreamOutput
 from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, NeedsEndError, Rewriter, stored
 from .source import Source, module_of
 

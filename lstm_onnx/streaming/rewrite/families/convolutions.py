@@ -1,4 +1,4 @@
-"""Convolutions and pooling: a window over steps, whose earlier ones are kept."""
+"""Convolutions, pooling and STFT: a window over steps, whose earlier ones are kept."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...operators.windows import FIRST_SPATIAL, Window
+from ...operators.windows import FIRST_SPATIAL, Window, window_of
 from ...size import Size
 from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import window
 from .pooling import averaged, averages_fewer, with_last_window
-from .windows import padded_window, size_of
 
 
 @family("Conv", "AveragePool", "MaxPool", "LpPool")
@@ -79,3 +78,54 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
     if fewer:
         p.emitted(call, averaged(p, call, fact, shape, p.names[call.node.output[0]], found))
     return replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))
+
+
+def size_of(p: Rewriter, window: Window, place: int, size: Size) -> Size:
+    """The size of an axis of the result."""
+    whole = size + Size.of(window.before[place] + window.after[place] - window.reach(place))
+    return p.lengths.floor(whole, window.strides[place]) + Size.of(1)
+
+
+def padded_window(call: Call, fact: Stream) -> Window:
+    """The window on this input, with the padding that it has there.
+
+    Raises:
+        RefusedError: its kernel is not known, or its padding depends on the number of steps.
+    """
+    weight = call.fact(1)
+    window = window_of(call, fact.rank, (weight.shape if weight is not None else None) or ())
+    if window is None:
+        raise RefusedError("has a kernel of unknown size")
+    if not window.auto.startswith("SAME"):
+        return window
+    less, more = [], []
+    for place, size in enumerate(fact.shape[FIRST_SPATIAL:]):
+        number, stride, reach = size.number, window.strides[place], window.reach(place)
+        if number is None and stride != 1:
+            raise RefusedError("has auto_pad with a stride, and its padding depends on the number of steps")
+        both = reach - 1 if number is None else max((-(-number // stride) - 1) * stride + reach - number, 0)
+        less.append(both // 2)
+        more.append(both - both // 2)
+    before, after = (less, more) if window.auto == "SAME_UPPER" else (more, less)
+    return replace(window, before=before, after=after)
+
+
+@family("STFT")
+def frames(p: Rewriter, call: Call) -> list[Fact]:
+    """``(batch, time, 1)`` or, complex, ``(batch, time, 2)`` to ``(batch, frames, bins, 2)``."""
+    f, steps, lengths = call.fact(0), call.integers(1), call.integers(3) if call.has(3) else None
+    if any(not isinstance(other, Static) for other in call.given[1:]):
+        raise RefusedError("has a window that varies with time")
+    if not isinstance(f, Stream):
+        return p.plain(call)
+    if f.axis != 1:
+        raise RefusedError("has time for another axis than that of its samples")
+    shape = call.fact(2).shape if call.has(2) else None  # type: ignore[union-attr]
+    number = lengths[0] if lengths else shape[0].number if shape else None
+    if steps is None or number is None:
+        raise RefusedError("has frames of a length that is not constant")
+    x, found = window(p, p.name(call.node.input[0]), f, number, steps[0])
+    p.copy(call, [x, *(p.name(name) if name else "" for name in call.node.input[1:])])
+    bins = number // 2 + 1 if call.attributes.get("onesided", 1) else number
+    sizes = (f.shape[0], found.shape[1], Size.of(bins), Size.of(2))
+    return [replace(found, shape=sizes, dtype=p.output_dtype(call))]

@@ -238,9 +238,9 @@ def _traced_rolled(
 ) -> Traced:
     traced = trace(functional, inputs, states, opset, rolled.module)
     names = list(functional.arguments.tensors)
-    looped = tuple((names[number], axis) for number, axis in rolled.rolled.program.places)
+    looped = tuple((names[number], axis) for number, axis in rolled.module.program.places)
     lengths = tuple(lengths_to_try(functional.stateful.inner))
-    notes = tuple(f"{line}: {CHECK_NOTE}" for line in rolled.rolled.checks)
+    notes = tuple(f"{line}: {CHECK_NOTE}" for line in rolled.checks)
     return replace(traced, facts=replace(traced.facts, looped=looped, lengths=lengths), notes=notes)
 
 

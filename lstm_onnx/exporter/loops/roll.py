@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
 from ..opaque.operators import RecurrentModule
-from .cells import RecurrentCall
 from .detect import busiest_line, nested_loops
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
@@ -25,33 +24,32 @@ _MOST_SECONDS = 14.0
 """Of computing, for all traces and searches; a refusal must not be waited for longer than 20 s."""
 _MOST_AXES = 3
 _NO_LOOP = "there is no loop over the axis"
+_ADVICE = (
+    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
+    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
+)
+_FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
 @dataclass(frozen=True)
-class Rolled:
+class RolledUp:
     """A module whose loops were rolled up.
 
     Attributes:
-        program: the program, of which every trace is an unrolled form.
-        loops: the looped axes.
-        apart: the program to export, with its loops taken apart.
-        calls: the loops of `apart` that are one call of a recurrent module.
-        modules: the recurrent modules by path, those of hand-written cells included.
-        least: the least size of each dynamic axis.
+        program: what was proven: every trace is an unrolled form of it.
+        module: what is traced: the program with its loops taken apart.
+        recurrent_modules: by path, those of hand-written cells included.
         checks: the user's lines of checks of numbers that are not in the program.
     """
 
     program: Program
-    loops: tuple[str, ...]
-    apart: Program
-    calls: Mapping[int, RecurrentCall]
-    modules: Mapping[str, RecurrentModule]
-    least: Sizes
+    module: RolledModule
+    recurrent_modules: Mapping[str, RecurrentModule]
     checks: tuple[str, ...]
 
 
-def roll(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> Rolled | None:
-    """The module with its loops rolled up; None where nothing is repeated along one of the axes.
+def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> RolledUp | None:
+    """A module with its Python loops rolled up; None where nothing is repeated along one of the axes.
 
     Args:
         functional: the module.
@@ -59,20 +57,24 @@ def roll(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str,
         sizes: a size for each dynamic axis, 2 or more.
 
     Raises:
-        NotRolled: there is a loop, but no proof of what it is.
-        ExportError: the module cannot be traced at fixed lengths either.
+        ExportError: there is a loop, and no proof of what it is, or it cannot be traced at fixed lengths either; the
+            message has the line and the reason.
     """
-    if len(loops) > _MOST_AXES:
-        return None
     try:
+        if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
+            raise problem
+        if len(loops) > _MOST_AXES:
+            return None
         return _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
     except NotRolled as refusal:
         if refusal.reason == _NO_LOOP:
             return None
-        raise
+        raise refused(_nested(functional, loops, sizes) or refusal) from None
 
 
-def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int], end: float) -> Rolled | None:
+def _rolled(
+    functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int], end: float
+) -> RolledUp | None:
     others = {name: size for name, size in sizes.items() if name not in loops}
     axes = (*loops, *others)
     places = places_of(functional, axes)
@@ -104,7 +106,8 @@ def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[s
         if unrolled(apart, at_sizes) != unrolled(simple, at_sizes):
             raise NotRolled("its loops cannot be taken apart", _first_line(program))
     least = tuple(functional.arguments.limits.get(name, (1, None))[0] for name in axes)
-    return Rolled(program, tuple(loops), apart, calls, modules, least, traces[0].checks)
+    module = RolledModule(apart, functional.stateful.inner, calls, least)
+    return RolledUp(program, module.eval(), modules, traces[0].checks)
 
 
 def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:
@@ -159,52 +162,6 @@ def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRo
 
 def _first_line(program: Program) -> str | None:
     return next((loop.line for loop in program.loops if loop.line), None)
-
-
-_ADVICE = (
-    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
-    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
-)
-
-_FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
-
-
-@dataclass(frozen=True)
-class RolledUp:
-    """What is traced, and what it was made of."""
-
-    module: RolledModule
-    rolled: Rolled
-
-    @property
-    def recurrent_modules(self) -> Mapping[str, RecurrentModule]:
-        """By path, those of hand-written cells included."""
-        return self.rolled.modules
-
-
-def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> RolledUp | None:
-    """A module with its Python loops rolled up; None where it has none.
-
-    Args:
-        functional: the module.
-        loops: the axes over which it may loop.
-        sizes: a size for each dynamic axis, 2 or more.
-
-    Raises:
-        ExportError: there is a loop, and no proof of what it is; the message has the line and the reason.
-    """
-    try:
-        if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
-            raise problem
-        rolled = roll(functional, loops, sizes)
-        if rolled is None:
-            return None
-        inner = functional.stateful.inner
-        module = RolledModule(rolled.apart, inner, rolled.calls, rolled.least)
-        return RolledUp(module.eval(), rolled)
-    except NotRolled as refusal:
-        refusal = _nested(functional, loops, sizes) or refusal
-        raise refused(refusal) from None
 
 
 def _nested(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> NotRolled | None:

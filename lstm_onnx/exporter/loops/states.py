@@ -32,10 +32,10 @@ def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[s
         inputs: example inputs.
         modules: the paths of the module's own recurrent modules.
     """
-    program = rolled.rolled.apart
+    program = rolled.module.program
     counts = Counter(dict(item.kwargs)["module"] for item in program.operators if item.target is RECURRENT)
     found: dict[str, LoopedCall] = {}
-    for call in rolled.rolled.calls.values():
+    for call in rolled.module.calls.values():
         initial = [value for value in call.initial if value is not None]
         own = call.module in modules
         found[call.module] = LoopedCall(
@@ -60,7 +60,7 @@ def expose_loop_states(
         inputs: example inputs.
         exposed: what is known of exposed states, which is changed.
     """
-    program = rolled.rolled.apart
+    program = rolled.module.program
     loops = {loop.index: loop for loop in program.loops}
     scans = [node for node in graph.nodes.nodes if node.op_type == "Scan" and node.domain == ""]
     names: list[str] = []

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..atomic_io import intermediate_file
 from ..generation.convert import write_generating
-from .intermediate_file import intermediate_file
 from .module_options import ModuleOptions
 from .targets import written_for
 from .write import ExportResult

@@ -36,14 +36,13 @@ from .functional.two_calls import held_in_two_calls
 from .generating import write_loop
 from .loops.detect import looped_axes, may_be_static
 from .loops.lengths import lengths_to_try
-from .loops.rolled_up import RolledUp, rolled_up
+from .loops.roll import RolledUp, rolled_up
 from .loops.states import expose_loop_states, looped_calls
 from .lowering.carried_states import carried_states
-from .lowering.explicit_states import ExposedStates, expose_states
+from .lowering.explicit_states import ExposedStates, expose_states, remove_unread_states
 from .lowering.lower import OpaqueCall, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename, require_separate_names
-from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
 from .module_options import ModuleOptions
 from .tracing.size_decisions import axis_names
@@ -271,9 +270,9 @@ def _traced_rolled(
 ) -> Traced:
     traced = trace(functional, inputs, states, opset, rolled.module)
     names = list(functional.arguments.tensors)
-    looped = tuple((names[number], axis) for number, axis in rolled.rolled.program.places)
+    looped = tuple((names[number], axis) for number, axis in rolled.module.program.places)
     lengths = tuple(lengths_to_try(functional.stateful.inner))
-    notes = tuple(f"{line}: {CHECK_NOTE}" for line in rolled.rolled.checks)
+    notes = tuple(f"{line}: {CHECK_NOTE}" for line in rolled.checks)
     return replace(traced, facts=replace(traced.facts, looped=looped, lengths=lengths), notes=notes)
 
 

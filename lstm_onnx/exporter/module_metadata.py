@@ -12,6 +12,7 @@ from onnx import helper
 
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
+from ..onnxgraph.nodes import Walk
 from ..onnxgraph.write import digest
 from ..symbolic_dims import names_in
 from .call.arguments import Arguments
@@ -167,17 +168,13 @@ def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
 def _length_input(graph: TracedGraph, lengths: str) -> str | None:
     """The only input of one axis from which lengths are computed, entry by entry; None where there is none."""
     producers = graph.producers
-    todo, seen, found = [lengths], set(), []
-    while todo:
-        value = todo.pop()
-        if value in seen or not value:
-            continue
-        seen.add(value)
+    walk, found = Walk([lengths]), []
+    for value in walk:
         if value in graph.inputs:
             if len(graph.dims[value]) == 1:
                 found.append(value)
         elif value in producers and producers[value].op_type in _REORDERING:
-            todo.append(producers[value].input[0])
+            walk.add(producers[value].input[:1])
         elif value in producers and producers[value].op_type in _ARITHMETIC:
-            todo += producers[value].input
+            walk.add(producers[value].input)
     return found[0] if len(found) == 1 else None

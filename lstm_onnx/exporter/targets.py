@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from ..atomic_io import atomic_write
+from ..atomic_io import atomic_write, intermediate_file
 from ..errors import ExportError, WeightsError
 from ..onnxgraph import nodes_of
 from ..spec import ExportOptions
-from .intermediate_file import intermediate_file
 from .weights import LayerWeights, fold_projection
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from .. import __version__
-from ..atomic_io import require_writable
+from ..atomic_io import intermediate_file, require_writable
 from ..errors import FileError
 from ..metadata import Metadata
 from ..onnxgraph import nodes_of
@@ -19,7 +19,6 @@ from ..onnxgraph.write import write_model
 from ..quantization import quantize
 from ..spec import ExportOptions, LSTMSpec
 from .float16_weights import with_float16_weights
-from .intermediate_file import intermediate_file
 from .targets import fit_nodes, written_for
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}

@@ -25,13 +25,11 @@ class Carried:
         name: in the body, before a step.
         after: in the body, after it.
         state: the state that it is, or is a part of.
-        parts: how many parts the state has; 1 where it is carried as it is.
     """
 
     name: str
     after: str
     state: str
-    parts: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from ..errors import ConfigError, ModelError
 from ..isolation.stages import stage
 from ..metadata import Metadata
 from ..onnxgraph import Scope, Tensor, external_problem, is_default, load_inlined, value_of
-from ..onnxgraph.layer_names import module_path
-from ..onnxgraph.recurrent import GATES
+from ..onnxgraph.recurrent import GATES, module_path
 from .int8 import INT8, int8_info
 from .loops import loop_info
 from .lstms import lstm_info

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from onnx import NodeProto, TensorProto
 
 from ..onnxgraph import Scope, Tensor, attributes_of, bodies_of, typed
-from ..onnxgraph.layer_names import NEW_H, RECURRENT_MATMUL
-from ..onnxgraph.recurrent import initial_states, is_scan
+from ..onnxgraph.recurrent import NEW_H, RECURRENT_MATMUL, initial_states, is_scan
 from ..quantization.kernels import BLOCK_SIZES, MATMUL_INTEGER, MATMUL_NBITS
 from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
 from .report import LSTMInfo

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,12 @@ class Nodes:
     def integers(self, *values: int) -> str:
         """A 1-D int64 initializer (axes, shapes, sizes); equal ones are shared."""
         return self.constant(integers_name(values), np.array(values, np.int64))
+
+
+def unique_name(name: str, taken: Container[str]) -> str:
+    """The name, or if it is taken the first of ``name_2``, ``name_3`` that is not."""
+    others = (f"{name}_{number}" for number in itertools.count(2))
+    return next(found for found in itertools.chain([name], others) if found not in taken)
 
 
 def integers_name(values: Iterable[int]) -> str:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+T = TypeVar("T")
 MOST_NODES = 10**5
 """Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
+
+
+class Walk(Generic[T]):
+    """Items to go through, each once; those that follow from an item are added on the way."""
+
+    def __init__(self, starts: Iterable[T]) -> None:
+        self.todo = list(starts)
+        self.seen: set[T] = set()
+
+    def __iter__(self) -> Iterator[T]:
+        """The items, the last ones that were added first."""
+        while self.todo:
+            item = self.todo.pop()
+            if item not in self.seen:
+                self.seen.add(item)
+                yield item
+
+    def add(self, items: Iterable[T]) -> None:
+        """Go through these, too."""
+        self.todo += items
 
 
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
@@ -63,6 +85,37 @@ def outer_values(node: NodeProto) -> list[str]:
         used = [name for inner in nodes_of(body.node) for name in inner.input]
         found += [name for name in (*used, *(value.name for value in body.output)) if name and name not in own]
     return list(dict.fromkeys(found))
+
+
+def needed_nodes(nodes: Sequence[NodeProto], values: Iterable[str]) -> tuple[list[NodeProto], set[str]]:
+    """The nodes that values depend on, of nodes in order; and these values with all that the nodes read."""
+    wanted, kept = set(values), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= {*node.input, *outer_values(node)} - {""}
+    return kept[::-1], wanted
+
+
+def sorted_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """The nodes so that each comes after those whose values it reads; of a circle, in any order."""
+    made = {name: node for node in nodes for name in node.output if name}
+    done: set[int] = set()
+    ordered: list[NodeProto] = []
+    for start in nodes:
+        todo = [start]
+        while todo:
+            node = todo[-1]
+            before = [made[name] for name in (*node.input, *outer_values(node)) if name in made]
+            waiting = [item for item in before if id(item) not in done and item is not node]
+            if waiting and len(todo) <= len(nodes):
+                todo += waiting[:1]
+                continue
+            todo.pop()
+            if id(node) not in done:
+                done.add(id(node))
+                ordered.append(node)
+    return ordered
 
 
 def _defined(body: GraphProto) -> set[str]:

@@ -6,6 +6,7 @@ ONNX's operators take ``X, W, R, B, sequence_lens, initial_h`` and, an LSTM, ``i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,6 @@ from typing import Any
 
 from onnx import NodeProto
 
-from .layer_names import MAP_H0, NEW_H, PROJECTIONS, RECURRENT_BIAS, RECURRENT_MATMUL, RESET
 from .nodes import bodies_of
 from .tensors import attributes_of, is_default, text, typed
 
@@ -286,3 +286,21 @@ def _second_inputs(nodes: Sequence[NodeProto], suffix: str) -> tuple[Port, ...]:
 
 def _ends(node: NodeProto, *suffixes: str) -> bool:
     return str(node.name).endswith(suffixes)
+
+
+_CALL = re.compile(r"(?:^|(?<=/))call[0-9]+/(?=l[0-9]+/[A-Za-z]*$)")
+_LAYER = re.compile(r"(?:(?P<path>.+)/)?l[0-9]+/(?:LSTM|GRU|RNN|Scan)")
+PSEUDO_INVERSE = "/W_hr_pinv"
+"""The weight that maps h0 into a layer whose projection is folded into R."""
+MAP_H0, PROJECTIONS = "/unproject_h0", ("/project", "/project_hn")
+"""The MatMuls before and after such a layer."""
+RECURRENT_MATMUL, NEW_H = "/recurrent_gates", "/new_h"
+"""In the body of a layer's Scan, one each for each direction: R h, and what gives h (a product with W_hr, if any)."""
+RESET, RECURRENT_BIAS = "/reset", "/recurrent_new_biased"
+"""In that of a GRU: the new gate's part of R h times the reset gate, and before it plus its bias."""
+
+
+def module_path(node: str) -> str | None:
+    """The path of the nn.Module whose layer the node of that name is; None for another node."""
+    match = _LAYER.fullmatch(_CALL.sub("", node))
+    return (match["path"] or "").replace("/", ".") if match else None

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from onnx import GraphProto, NodeProto, TypeProto
 
-from .layer_names import PSEUDO_INVERSE
 from .nodes import bodies_of, outer_values
+from .recurrent import PSEUDO_INVERSE
 from .tensors import Dim, Shape, Tensor, attributes_of, dtype_name, shape_of, typed
 
 _MOVES_DATA = frozenset(

@@ -109,7 +109,7 @@ def _converted(
             f"{model.path}: has {precision_of(model)} weights, and {os.fspath(golden)} is of a file without; store one "
             "with lstm-onnx verify SOURCE FILE --golden"
         )
-    from .converted.report import converted_report  # which needs onnx
+    from .converted.results import converted_report
 
     with temporary_folder() as folder:
         path = folder / "float32.onnx"

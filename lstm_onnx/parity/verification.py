@@ -28,7 +28,7 @@ from ..spec import INT8_KERNELS
 from .build import build_report, with_mutants
 from .comparison import Verification
 from .converted.drift import precision_of, require_drift, with_limited_drift
-from .converted.report import converted_report
+from .converted.results import converted_report
 from .converted.source import export_float32, source_in_dtype
 from .generation.step_file import export_step, joined_report, step_loop
 from .generation.verification import GenerationVerification

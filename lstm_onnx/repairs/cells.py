@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper
 
+from ..errors import LSTMOnnxError
 from ..onnxgraph import attributes_of, bodies_of, typed
+from ..onnxgraph.compute import computed
 from ..onnxgraph.recurrent import GATES
-from ..runtime.providers import ort_errors
-from .proof import session_of
 from .steps import Step
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +65,7 @@ def cell_of(step: Step, opset: int) -> Cell | None:
         return None
     for cell in _candidates(kinds[gates], products, width):
         h, c = states[cell.h], states[1 - cell.h] if len(states) == 2 else states[cell.h]
-        found = computed(cell, x, h, c)
+        found = next_states(cell, x, h, c)
         ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
         pairs = list(zip(found, ordered, strict=True))
         if all(np.abs(mine - theirs).max() <= _NEAR * max(1.0, np.abs(theirs).max()) for mine, theirs in pairs):
@@ -164,7 +164,7 @@ def _ordered(
     return W, R, np.concatenate([bias_x, bias_h])
 
 
-def computed(cell: Cell, x: Array, h: Array, c: Array) -> list[Array]:
+def next_states(cell: Cell, x: Array, h: Array, c: Array) -> list[Array]:
     """One step of ONNX's operator in float64: the new h, and of an LSTM the new c."""
     width = h.shape[1]
     W, R = cell.W[0].astype(np.float64), cell.R[0].astype(np.float64)  # noqa: N806
@@ -242,16 +242,7 @@ def _computed(
     nodes: list[NodeProto], constants: Mapping[str, Array], feeds: dict[str, Array], names: list[str], opset: int
 ) -> dict[str, Array]:
     """Values that nodes compute, by ONNX Runtime; empty where it does not run them."""
-    read = {name for node in nodes for name in node.input}
-    stored = [numpy_helper.from_array(array, name) for name, array in constants.items() if name in read]
-    inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in feeds.items()
-    ]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in names]
-    graph = helper.make_graph(nodes, "step", inputs, outputs, stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     try:
-        return dict(zip(names, session_of(model).run(None, feeds), strict=True))
-    except ort_errors():
+        return computed(nodes, constants, feeds, names, [helper.make_opsetid("", opset)])
+    except LSTMOnnxError:
         return {}

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from ..onnxgraph import is_default, load_inlined, nodes_of, outer_values
 from ..onnxgraph.load import read_weights
+from ..onnxgraph.nodes import needed_nodes
 
 
 @dataclass
@@ -67,35 +68,9 @@ class Graph:
 
     def remove_unread(self) -> None:
         """Remove the nodes and the stored values that nothing reads."""
-        wanted = {value.name for value in self.outputs}
-        kept: list[NodeProto] = []
-        for node in reversed(self.nodes):
-            if wanted & set(node.output):
-                kept.append(node)
-                wanted |= {*node.input, *outer_values(node)}
-        self.nodes = kept[::-1]
+        self.nodes, wanted = needed_nodes(self.nodes, (value.name for value in self.outputs))
         for name in [name for name in self.arrays if name not in wanted]:
             del self.arrays[name]
-
-    def sort(self) -> None:
-        """Order the nodes so that each comes after those whose values it reads."""
-        made = {name: node for node in self.nodes for name in node.output if name}
-        done: set[int] = set()
-        ordered: list[NodeProto] = []
-        for start in self.nodes:
-            todo = [start]
-            while todo:
-                node = todo[-1]
-                before = [made[name] for name in (*node.input, *outer_values(node)) if name in made]
-                waiting = [item for item in before if id(item) not in done and item is not node]
-                if waiting and len(todo) <= len(self.nodes):
-                    todo += waiting[:1]
-                    continue
-                todo.pop()
-                if id(node) not in done:
-                    done.add(id(node))
-                    ordered.append(node)
-        self.nodes = ordered
 
     def complete(self) -> ModelProto:
         """The model with its stored values."""

@@ -10,6 +10,7 @@ from onnx import NodeProto
 
 from ..onnxgraph import Scope, Shape, attributes_of, typed
 from ..onnxgraph.builder import Nodes
+from ..onnxgraph.nodes import sorted_nodes
 from ..onnxgraph.recurrent import read_layer
 from .cells import Cell, cell_of, constant_values
 from .graph import Graph
@@ -142,8 +143,7 @@ def chains_to_operators(graph: Graph, sizes: Mapping[str, np.ndarray]) -> dict[s
         tried.nodes = [node for node in tried.nodes if not given & set(node.output)] + nodes
         replaced[name] = cell.op_type
     if replaced:
-        graph.nodes, graph.arrays = tried.nodes, tried.arrays
-        graph.sort()
+        graph.nodes, graph.arrays = sorted_nodes(tried.nodes), tried.arrays
         graph.remove_unread()
     return replaced
 

@@ -40,12 +40,7 @@ def simplify(graph: Graph) -> None:
     types = _types(graph)
     # What bodies read keeps its name, and so do the graph's outputs.
     fixed = {name for node in graph.nodes for name in outer_values(node)} | {value.name for value in graph.outputs}
-    first: dict[tuple[object, ...], str] = {}
-    names: dict[str, str] = {}
-    for name, array in graph.arrays.items():
-        other = first.setdefault((array.dtype.str, array.shape, array.tobytes()), name)
-        if other != name:
-            names[name] = other
+    names = first_equal(graph.arrays)
     known: dict[tuple[object, ...], NodeProto] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
@@ -63,6 +58,14 @@ def simplify(graph: Graph) -> None:
         nodes.append(node)
     graph.nodes = nodes
     graph.remove_unread()
+
+
+def first_equal(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """For each array, the first one that is equal to it."""
+    first: dict[tuple[object, ...], str] = {}
+    return {
+        name: first.setdefault((array.dtype.str, array.shape, array.tobytes()), name) for name, array in arrays.items()
+    }
 
 
 def form(node: NodeProto, mapped: Mapping[str, str]) -> tuple[object, ...]:

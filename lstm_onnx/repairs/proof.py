@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, helper
 
 from ..errors import InputError, ModelError, RunError
 from ..runtime import Model
 from ..runtime.chunk_check import mismatch, rounded
-from ..runtime.providers import ort_errors
+from ..runtime.providers import open_session, ort_errors
 
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
@@ -178,18 +177,10 @@ def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, s
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in outputs)
     found: list[dict[str, Array]] = []
     try:
-        session = session_of(model)
-    except ort_errors():
+        session, _ = open_session(model.SerializeToString(), "cpu", 1)
+    except ModelError:
         return found
     for sizes in _SIZES if wanted else ():
         with contextlib.suppress(*ort_errors()):
             found.append(dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True)))
     return found
-
-
-def session_of(model: ModelProto) -> onnxruntime.InferenceSession:
-    """A model opened on one thread of the CPU, without messages."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

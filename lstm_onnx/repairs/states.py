@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, shape_of, typed
-from ..onnxgraph.builder import Nodes
+from ..onnxgraph.builder import Nodes, unique_name
 from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, batch_axis, direction_of, input_of, is_onnx_operator
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from .graph import Graph
@@ -129,7 +129,8 @@ def expose(
             exposed.notes.append(f"{node.name} starts from other numbers in each row, so its states stay inside")
             continue
         path = _path(node)
-        name, after = (_free(f"{path}.{short}{end}", taken) for end in "0n")
+        name, after = (unique_name(f"{path}.{short}{end}", taken) for end in "0n")
+        taken |= {name, after}
         stays = isinstance(state.batch, int) and not opened and len(axes) < _BATCH_AND_TIME
         dims = (1, state.batch if stays or state.batch in axes else batch, state.width)
         while len(node.input) <= state.index:
@@ -177,12 +178,3 @@ def _path(node: NodeProto) -> str:
         parts[-1] += last
     plain = [re.sub(r"\W+", "_", part) for part in parts if part not in ("while_loop", "PartitionedCall")]
     return ".".join(plain) or str(node.op_type).lower()
-
-
-def _free(name: str, taken: set[str]) -> str:
-    number, wanted = 1, name
-    while wanted in taken:
-        number += 1
-        wanted = f"{name}_{number}"
-    taken.add(wanted)
-    return wanted

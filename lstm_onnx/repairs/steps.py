@@ -9,6 +9,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from ..onnxgraph import attributes_of, bodies_of, is_default, typed
+from ..onnxgraph.nodes import Walk
 
 
 @dataclass(frozen=True)
@@ -267,12 +268,8 @@ def _stacked(node: NodeProto, results: list[str], first: int, after: list[str]) 
 
 def _needed(inner: _Body, wanted: list[str]) -> list[NodeProto]:
     """The nodes that values depend on, in order."""
-    todo, names = list(wanted), set()
-    while todo:
-        name = todo.pop()
-        if name in names:
-            continue
-        names.add(name)
+    walk = Walk(wanted)
+    for name in walk:
         node = inner.producers.get(name)
-        todo += list(node.input) if node is not None else [inner.source[name]] if name in inner.source else []
-    return [node for node in inner.nodes if names & set(node.output)]
+        walk.add(node.input if node is not None else [inner.source[name]] if name in inner.source else [])
+    return [node for node in inner.nodes if walk.seen & set(node.output)]

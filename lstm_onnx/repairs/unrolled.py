@@ -14,8 +14,9 @@ import numpy as np
 from onnx import NodeProto
 
 from ..onnxgraph import bodies_of
+from ..onnxgraph.nodes import Walk
 from .graph import Graph
-from .plain import form
+from .plain import first_equal, form
 from .steps import Step
 
 _LEAST_STEPS = 3
@@ -50,7 +51,7 @@ class _Values:
         self.place = {
             name: index for index, node in enumerate(graph.nodes) for name in node.output if name and name not in arrays
         }
-        self.same = _equal(arrays)
+        self.same = first_equal(arrays)
         self.readers: dict[str, list[int]] = {}
         for index, node in enumerate(graph.nodes):
             for name in node.input:
@@ -61,44 +62,32 @@ class _Values:
 
     def depends(self, name: str, on: str) -> bool:
         """Whether a value is computed from another one."""
-        first, todo, seen = self.place.get(on, -1), [name], set()
-        while todo:
-            value = todo.pop()
+        first, walk = self.place.get(on, -1), Walk([name])
+        for value in walk:
             if value == on:
                 return True
             place = self.place.get(value, -1)
-            if value in seen or place <= first:
-                continue
-            seen.add(value)
-            todo += self.nodes[place].input
+            if place > first:
+                walk.add(self.nodes[place].input)
         return False
 
     def between(self, end: str, start: str) -> list[int] | None:
         """The nodes that a value is computed by from another one; None where they are too many."""
         found: set[int] = set()
-        todo = [end]
-        while todo:
-            value = todo.pop()
+        walk = Walk([end])
+        for value in walk:
             place = self.place.get(value)
             if value == start or place is None or place in found or not self.depends(value, start):
                 continue
             found.add(place)
             if len(found) > _MOST_NODES or any(bodies_of(self.nodes[place])):
                 return None
-            todo += self.nodes[place].input
+            walk.add(self.nodes[place].input)
         return sorted(found)
 
     def made_of(self, ends: set[str], start: str) -> list[int]:
         """The nodes that compute values from another one and from stored values."""
         return sorted({index for end in ends for index in self.between(end, start) or []})
-
-
-def _equal(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """For each array, the first one that is equal to it."""
-    first: dict[tuple[object, ...], str] = {}
-    return {
-        name: first.setdefault((array.dtype.str, array.shape, array.tobytes()), name) for name, array in arrays.items()
-    }
 
 
 def chains(graph: Graph, arrays: Mapping[str, np.ndarray]) -> Iterator[Chain]:
@@ -177,19 +166,15 @@ def _entries(values: _Values, hs: list[str], number: int) -> _Entries | None:
 def _products_of(values: _Values, name: str) -> list[NodeProto]:
     """The products with a stored matrix from which a value follows, the last ones on each way."""
     found: list[NodeProto] = []
-    todo = [name]
-    seen: set[str] = set()
-    while todo and len(seen) < _MOST_NODES:
-        value = todo.pop()
-        place = values.place.get(value)
-        if value in seen or place is None:
+    walk = Walk([name])
+    for value in walk:
+        if value not in values.place:
             continue
-        seen.add(value)
-        node = values.nodes[place]
+        node = values.nodes[values.place[value]]
         if node.op_type in ("MatMul", "Gemm") and node.input[1] in values.arrays:
             found.append(node)
-        else:
-            todo += node.input
+        elif len(walk.seen) < _MOST_NODES:
+            walk.add(node.input)
     return found
 
 

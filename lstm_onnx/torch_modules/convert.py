@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from ..onnxgraph import bodies_of, shape_of, value_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
 from .cells import cell_of
-from .constants import with_folded_weights
-from .graph import FileGraph, attribute_values, torch_array
+from .graph import FileGraph, attribute_values, torch_array, with_folded_weights
 from .layers import layer_of, scope_of
 from .operator_layers import operator_layer
 from .program import IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step, values_read

@@ -15,7 +15,6 @@ from lstm_onnx.exporter.emitter import StackOutputs, recurrent_stack
 from lstm_onnx.exporter.targets import LayerForm
 from lstm_onnx.exporter.weights import layer_weights
 from lstm_onnx.onnxgraph.builder import Nodes
-from lstm_onnx.onnxgraph.layer_names import module_path
 from lstm_onnx.onnxgraph.recurrent import (
     RecurrentLayer,
     batch_axis,
@@ -23,6 +22,7 @@ from lstm_onnx.onnxgraph.recurrent import (
     initial_states,
     is_onnx_operator,
     is_operator,
+    module_path,
     read_layer,
     scanned_inputs,
 )

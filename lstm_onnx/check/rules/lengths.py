@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, node_label, typed
+from ...onnxgraph.nodes import Walk
 from ...onnxgraph.recurrent import SEQUENCE_LENS, batch_axis, direction_of, input_of, is_operator
 from ..context import END, CheckContext, listed
 from ..finding import Finding
@@ -164,12 +165,8 @@ def _same_time(node: NodeProto, name: str) -> list[str]:
 
 
 def _misused(context: CheckContext, start: NodeProto) -> Iterator[Finding]:
-    todo, seen = [_Padded(str(start.output[0]), 1 - batch_axis(start), 4)], set()
-    while todo:
-        value = todo.pop()
-        if value in seen:
-            continue
-        seen.add(value)
+    walk = Walk([_Padded(str(start.output[0]), 1 - batch_axis(start), 4)])
+    for value in walk:
         for scope, reader, index in context.readers.get(value.name, ()):
             problem = _problem(context, scope, reader, index, value)
             if problem:
@@ -177,7 +174,7 @@ def _misused(context: CheckContext, start: NodeProto) -> Iterator[Finding]:
             elif reader.output and (axis := _next_axis(context, scope, reader, index, value)) is not None:
                 rank = len(scope.shape(reader.output[0]) or ()) or value.rank
                 zero = value.zero and is_default(reader.domain) and reader.op_type in _KEEP_ZEROS
-                todo.append(_Padded(str(reader.output[0]), axis, rank, zero))
+                walk.add([_Padded(str(reader.output[0]), axis, rank, zero)])
 
 
 def _problem(context: CheckContext, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:

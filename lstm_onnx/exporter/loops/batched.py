@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..aten import aten
 from .program import Element, Here, Loop, Operator, by_step
 from .scan import ScanInputs
 from .steps import Steps
-
-aten = torch.ops.aten
 
 
 def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[int]) -> bool:

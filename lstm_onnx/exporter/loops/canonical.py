@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..aten import aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
 from .copies import unchanged, value_of
-from .program import Leaf, Node, NoState, Sizes, Trace
-from .refusal import NotRolled
+from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
-aten = torch.ops.aten
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _LARGEST = 2**63 - 1
 _MANY = 3
@@ -31,8 +30,8 @@ _CHECKS = {
     "sym_constrain_range_for_size",
     "sym_constrain_range",
 }
-_SQUEEZES = {aten.squeeze.dim, aten.squeeze.dims}
-_SPLITS = {aten.split.Tensor, aten.chunk.default, aten.split_with_sizes.default, aten.split.sizes}
+_SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
+_SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes")
 
 
 def changes_in_place(target: Any) -> bool:

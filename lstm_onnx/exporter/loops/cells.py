@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from ..aten import aten, aten_operators
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .copies import CONVERSIONS
-from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, positions_in
+from .program import Affine, Carry, Element, Here, Loop, NoState, Operator, Program, Result, by_step, positions_in
+from .steps import Steps
 
-aten = torch.ops.aten
-_ZEROS = {aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default}
-_OF_ZEROS = {
-    *CONVERSIONS,
-    aten.unsqueeze.default,
-    aten.expand.default,
-    aten.view.default,
-    aten.reshape.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.squeeze.dim,
-    aten.repeat.default,
-    aten.transpose.int,
-}
+_ZEROS = aten_operators("zeros new_zeros zeros_like")
+_OF_ZEROS = CONVERSIONS | aten_operators(
+    "unsqueeze expand view reshape select.int slice.Tensor squeeze.dim repeat transpose.int"
+)
 
 
 @dataclass(frozen=True)
@@ -150,3 +140,55 @@ def is_zeros(program: Program, value: Any) -> bool:
             return False
         value = item.args[0]
     return False
+
+
+def run_recurrent(module: Any, loop: Loop, call: RecurrentCall, count: Any, needed: Collection[int]) -> bool:
+    """Call the recurrent module once, and keep what its steps return.
+
+    Args:
+        module: the `RolledModule` that runs; what is kept is kept there.
+        loop: the loop.
+        call: what it is a call of.
+        count: the number of steps.
+        needed: positions of which other steps than the last one are used.
+
+    Returns:
+        Whether it could: the operator has no states of all steps but those that are its output.
+    """
+    rows = call.kwargs["rows"]
+    for position in needed:
+        which, _ = call.outputs.get(position, (2, None))
+        if which == 2 or (which == 1 and rows != 1):
+            return False
+    sequence, batch_first = _sequence(module, call, count)
+    initial = [None if state is None or isinstance(state, NoState) else state for state in call.initial]
+    if all(state is None or is_zeros(module.program, state) for state in initial):
+        states: list[Any] = [None, None]
+    else:
+        states = [None if state is None else module.value(state) for state in initial]
+    kwargs = {**call.kwargs, "batch_first": batch_first}
+    output, *final = module.recurrent_call(sequence, states, None, kwargs)
+    steps = Steps(output, 1 if batch_first else 0)
+    for position, (which, lacks) in call.outputs.items():
+        if which == 0 or (which == 1 and rows == 1):
+            axis = (1 if call.kwargs["batch_first"] else 0) if which == 0 else 0
+            module.steps[loop.index, position] = steps if lacks is not None else steps.unsqueezed(axis)
+        if which > 0:
+            last = final[which - 1]
+            module.last[loop.index, position] = last if lacks is None else last.squeeze(lacks)
+    return True
+
+
+def _sequence(module: Any, call: RecurrentCall, count: Any) -> tuple[Any, bool]:
+    """The whole sequence, and whether its batch comes first."""
+    source = call.source
+    if isinstance(source.base, Element):
+        whole = module.steps[source.base.loop, source.base.position]
+    else:
+        whole = Steps(module.value(source.base), source.axis)
+    whole = whole.range(module.number(source.start.at_first()), source.start.step, count)
+    if not source.squeezed:  # an entry has an axis of one step
+        axis = 1 if call.kwargs["batch_first"] else 0
+        entries = whole.along(0).squeeze(axis + 1)
+        whole = Steps(entries, 0)
+    return whole.tensor, whole.axis == 1

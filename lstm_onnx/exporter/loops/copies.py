@@ -7,31 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..aten import aten, aten_operators
 from .program import Leaf, Node
 
-aten = torch.ops.aten
-_COPIES = {
-    aten.clone.default,
-    aten.contiguous.default,
-    aten.detach.default,
-    aten.detach_.default,
-    aten.alias.default,
-    aten.lift_fresh_copy.default,
-}
-CONVERSIONS = {
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.device,
-    aten.to.other,
-    aten.type_as.default,
-    aten._to_copy.default,
-}
-_DROPOUTS = {
-    aten.dropout.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
-    aten.feature_alpha_dropout.default,
-}
+_COPIES = aten_operators("clone contiguous detach detach_ alias lift_fresh_copy")
+CONVERSIONS = aten_operators("to.dtype to.dtype_layout to.device to.other type_as _to_copy")
+_DROPOUTS = aten_operators("dropout feature_dropout alpha_dropout feature_alpha_dropout")
 
 
 def value_of(node: Any) -> Any:

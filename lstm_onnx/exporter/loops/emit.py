@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..aten import aten
 from .batched import run_at_once
 from .canonical import RECURRENT
-from .cells import RecurrentCall
-from .counted import with_step_number
-from .filled import buffers_of, filled
-from .program import Affine, Carry, Element, Leaf, Listed, Loop, NoState, Operator, Program, Result, Run, by_step
-from .recurrent import run_recurrent
-from .refusal import NotRolled
+from .cells import RecurrentCall, run_recurrent
+from .program import (
+    Affine,
+    Carry,
+    Element,
+    Leaf,
+    Listed,
+    Loop,
+    NoState,
+    NotRolled,
+    Operator,
+    Program,
+    Result,
+    Run,
+    by_step,
+    positions_in,
+)
 from .scan import ScanInputs, run_scan
-from .steps import Steps, interleaved
-
-aten = torch.ops.aten
+from .steps import Steps, interleaved, is_known_equal
 
 
 class RolledModule(nn.Module):
@@ -215,3 +225,99 @@ def _flattened(steps: Steps, axis: int) -> Tensor:
     if isinstance(size, int) and size == 1:
         return moved.squeeze(axis + 1)
     return moved.flatten(axis, axis + 1)
+
+
+def buffers_of(
+    loop: Loop, outer: Collection[Element], wanted: Collection[int], is_last: Callable[[Element], bool]
+) -> set[int]:
+    """The positions that fill a row each of a tensor that no step reads.
+
+    Args:
+        loop: the loop.
+        outer: its values that are used after it.
+        wanted: positions of which all steps are used.
+        is_last: whether one of `outer` is of the last step.
+    """
+    return {
+        item.index
+        for item in loop.body
+        if _fills_a_row(item) and not _is_read(loop, item) and item.index not in wanted
+        if all(is_last(element) for element in outer if element.position == item.index)
+    }
+
+
+def _fills_a_row(item: Operator) -> bool:
+    if item.target is not aten.select_scatter.default or not isinstance(item.args[0], Carry):
+        return False
+    carry, _, _, index = item.args
+    return carry.position == item.index and carry.back == 1 and isinstance(index, Affine) and abs(index.step) == 1
+
+
+def _is_read(loop: Loop, item: Operator) -> bool:
+    others = (item.args[1], *(other.arguments for other in loop.body if other is not item))
+    return item.index in positions_in(others)
+
+
+def filled(module: Any, item: Operator, rows: Steps, count: Any) -> Tensor:
+    """The tensor after all steps: the rows in their places, and the rest as before.
+
+    Args:
+        module: the `RolledModule` that runs.
+        item: the operator that fills.
+        rows: of all steps.
+        count: the number of steps.
+    """
+    carry, _, dim, index = item.args
+    start = module.number(index.at_first())
+    before = module.value(carry.initial[0])
+    if index.step < 0:
+        start = start - (count - 1)
+        rows = rows.range(count - 1, -1, count)
+    tensor = rows.along(dim).to(before.dtype)
+    if is_known_equal(start, 0) and is_known_equal(before.shape[dim], count):
+        return tensor
+    end = start + count
+    head = aten.slice.Tensor(before, dim, 0, start)
+    return torch.cat([head, tensor, aten.slice.Tensor(before, dim, end, before.shape[dim])], dim)
+
+
+_COMPARISONS = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ("gt", "ge", "lt", "le", "eq", "ne")}
+_ARITHMETIC: dict[Any, Any] = {aten.rsub.Scalar: torch.rsub} | {
+    getattr(getattr(aten, name), kind): getattr(torch, name)
+    for name in ("add", "sub", "mul", "div")
+    for kind in ("Tensor", "Scalar")
+}
+
+
+def with_step_number(item: Operator, value: Any) -> Any:
+    """The result of an operator of which an argument is made of the number of the step.
+
+    Raises:
+        NotRolled: it takes no tensor in its place.
+    """
+    args = value(item.args)
+    if item.target is aten.select.int and not by_step(item.args[:2]):
+        return torch.index_select(args[0], args[1], args[2].reshape(1)).squeeze(args[1])
+    if item.target is aten.slice.Tensor and not by_step(item.args[:2]) and item.args[4] == 1:
+        return _window(item, args)
+    if item.target is aten.select_scatter.default and not by_step(item.args[:3]):
+        base, row, dim, at = args
+        rows = torch.arange(base.shape[dim]).reshape([-1] + [1] * (base.dim() - 1 - dim))
+        return torch.where(rows == at, row.unsqueeze(dim), base)
+    if item.target is aten.full.default and not by_step(item.args[0]):
+        number = args[1].to(dict(item.kwargs).get("dtype") or torch.int64)
+        return number.expand(args[0]).clone()
+    if item.target in _COMPARISONS:
+        return _COMPARISONS[item.target](*args)
+    if item.target in _ARITHMETIC:
+        return _ARITHMETIC[item.target](*args, **dict(value(item.kwargs)))
+    name = str(getattr(item.target, "__name__", item.target)).split(".")[0]
+    raise NotRolled(f"{name} takes the number of the step", item.line)
+
+
+def _window(item: Operator, args: Any) -> Tensor:
+    start, end = item.args[2], item.args[3]
+    affine = isinstance(start, Affine) and isinstance(end, Affine)
+    if not affine or (start.step, start.sizes) != (end.step, end.sizes):
+        raise NotRolled("a slice is longer in each step", item.line)
+    return torch.index_select(args[0], args[1], args[2] + torch.arange(end.const - start.const))

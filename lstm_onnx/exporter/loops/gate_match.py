@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
-
+from ..aten import aten
 from .program import Carry, Here, Loop
 
-aten = torch.ops.aten
 NONLINEARITIES = {aten.tanh.default: "tanh", aten.relu.default: "relu"}
 """Of an RNN."""
 

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ...onnxgraph.builder import unique_name
+from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .gate_match import gates_in
 from .program import Carry, Element, Here, Loop, Operator, Program, Result, Run, positions_in
 from .read_off import Cell, read_cell, weights_alone
-
-aten = torch.ops.aten
 
 
 def with_recurrent_operators(
@@ -57,11 +56,7 @@ def _replaced(program: Program, loop: Loop, cell: Cell, path: str) -> Program:
 
 def _path(loop: Loop, cell: Cell, modules: Mapping[str, RecurrentModule]) -> str:
     base = loop.body[cell.gates.h.position].module or cell.spec.op_type.lower()
-    path, number = base, 1
-    while path in modules:
-        number += 1
-        path = f"{base}_{number}"
-    return path
+    return unique_name(base, modules)
 
 
 def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> Cell | None:

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
-
+from ...onnxgraph.nodes import Walk
+from ..aten import aten
 from .program import PICKS, Leaf, Node, Sizes, Trace, found
 
-aten = torch.ops.aten
 MANY = 5
 """So many picks along one axis are taken for those of steps; the shortest trace has more steps, a cell fewer gates."""
 
@@ -59,13 +58,10 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike) -> Trace:
 
 
 def _live(trace: Trace, *, unused: bool) -> list[Node]:
-    live: set[Node] = set()
-    todo = list(found(Node, trace.outputs))
-    while todo:
-        node = todo.pop()
-        if node not in live:
-            live.add(node)
-            todo += inputs_of(node)
+    walk = Walk(found(Node, trace.outputs))
+    for node in walk:
+        walk.add(inputs_of(node))
+    live = walk.seen
     if unused:
         keys = {node.key() for node in live}
         live |= {node for node in trace.nodes if node.key() in keys}

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
 from ..opaque.operators import RecurrentModule
-from .cells import RecurrentCall
+from .detect import busiest_line, nested_loops, shortened_axis
+from .emit import RolledModule
 from .handwritten import with_recurrent_operators
 from .order import Alike, ordered
-from .program import Leaf, Program, Sizes, Trace
+from .program import Leaf, NotRolled, Program, Sizes, Trace, deepest
 from .proof import is_proven, unrolled
-from .refusal import NotRolled, deepest
 from .search import DIFFERENT, Search
 from .split import split
 from .trace import places_of, sizes_to_trace, trace_at
@@ -24,33 +24,34 @@ _MOST_SECONDS = 14.0
 """Of computing, for all traces and searches; a refusal must not be waited for longer than 20 s."""
 _MOST_AXES = 3
 _NO_LOOP = "there is no loop over the axis"
+_ADVICE = (
+    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
+    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
+)
+_MANY = 60
+"""Entries more, with which the line of a loop is called more often than others."""
+_FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
 @dataclass(frozen=True)
-class Rolled:
+class RolledUp:
     """A module whose loops were rolled up.
 
     Attributes:
-        program: the program, of which every trace is an unrolled form.
-        loops: the looped axes.
-        apart: the program to export, with its loops taken apart.
-        calls: the loops of `apart` that are one call of a recurrent module.
-        modules: the recurrent modules by path, those of hand-written cells included.
-        least: the least size of each dynamic axis.
+        program: what was proven: every trace is an unrolled form of it.
+        module: what is traced: the program with its loops taken apart.
+        recurrent_modules: by path, those of hand-written cells included.
         checks: the user's lines of checks of numbers that are not in the program.
     """
 
     program: Program
-    loops: tuple[str, ...]
-    apart: Program
-    calls: Mapping[int, RecurrentCall]
-    modules: Mapping[str, RecurrentModule]
-    least: Sizes
+    module: RolledModule
+    recurrent_modules: Mapping[str, RecurrentModule]
     checks: tuple[str, ...]
 
 
-def roll(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> Rolled | None:
-    """The module with its loops rolled up; None where nothing is repeated along one of the axes.
+def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> RolledUp | None:
+    """A module with its Python loops rolled up; None where nothing is repeated along one of the axes.
 
     Args:
         functional: the module.
@@ -58,20 +59,27 @@ def roll(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str,
         sizes: a size for each dynamic axis, 2 or more.
 
     Raises:
-        NotRolled: there is a loop, but no proof of what it is.
-        ExportError: the module cannot be traced at fixed lengths either.
+        ExportError: there is a loop, and no proof of what it is, or it cannot be traced at fixed lengths either; the
+            message has the line and the reason.
     """
-    if len(loops) > _MOST_AXES:
-        return None
     try:
-        return _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
+        if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
+            raise problem
+        rolled = None
+        if len(loops) <= _MOST_AXES:
+            rolled = _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
     except NotRolled as refusal:
-        if refusal.reason == _NO_LOOP:
-            return None
-        raise
+        if refusal.reason != _NO_LOOP:
+            refusal = _nested(functional, loops, sizes) or _shortened(functional, loops, sizes) or refusal
+            raise refused(refusal) from None
+    if rolled is None and (problem := _shortened(functional, loops, sizes)) is not None:
+        raise refused(problem)
+    return rolled
 
 
-def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int], end: float) -> Rolled | None:
+def _rolled(
+    functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int], end: float
+) -> RolledUp | None:
     others = {name: size for name, size in sizes.items() if name not in loops}
     axes = (*loops, *others)
     places = places_of(functional, axes)
@@ -103,7 +111,8 @@ def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[s
         if unrolled(apart, at_sizes) != unrolled(simple, at_sizes):
             raise NotRolled("its loops cannot be taken apart", _first_line(program))
     least = tuple(functional.arguments.limits.get(name, (1, None))[0] for name in axes)
-    return Rolled(program, tuple(loops), apart, calls, modules, least, traces[0].checks)
+    module = RolledModule(apart, functional.stateful.inner, calls, least)
+    return RolledUp(program, module.eval(), modules, traces[0].checks)
 
 
 def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:
@@ -158,3 +167,30 @@ def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRo
 
 def _first_line(program: Program) -> str | None:
     return next((loop.line for loop in program.loops if loop.line), None)
+
+
+def _nested(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> NotRolled | None:
+    """The refusal of a module whose loops are nested."""
+    nested = nested_loops(functional, loops, sizes)
+    if nested is None:
+        return None
+    one, other = nested
+    what = f"{one} within a loop over {one}" if one == other else f"{one} and {other} within one another"
+    return NotRolled(f"it loops over {what}; {_FLAT}", busiest_line(functional, sizes))
+
+
+def _shortened(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> NotRolled | None:
+    """The refusal of a module with a loop over an axis that was made shorter before."""
+    name = shortened_axis(functional, loops, sizes)
+    if name is None:
+        return None
+    what = f"it makes a step for several entries of {name}; export what is before the loop by itself, and the loop"
+    longer = {**sizes, name: functional.arguments.within(name, sizes[name] + _MANY)}
+    return NotRolled(f"{what} as a module with an input of its steps", busiest_line(functional, longer))
+
+
+def refused(refusal: NotRolled) -> ExportError:
+    """The refusal as the user reads it."""
+    at = f"at {refusal.line}: " if refusal.line else ""
+    problem = f"a Python loop over a dynamic axis cannot become one of the file: {refusal.reason}"
+    return ExportError(f"{at}{problem}; {_ADVICE}")

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..aten import aten
 from .cells import is_read
-from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, Operator, Result, by_step, found
-from .refusal import NotRolled
+from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, by_step, found
 from .steps import Steps
-
-aten = torch.ops.aten
 
 
 class ScanInputs:

@@ -10,8 +10,22 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .program import Affine, Carry, Element, Leaf, Loop, Node, NoState, Operator, Result, Trace, by_step, found
-from .refusal import NotRolled, deepest
+from .program import (
+    Affine,
+    Carry,
+    Element,
+    Leaf,
+    Loop,
+    Node,
+    NoState,
+    NotRolled,
+    Operator,
+    Result,
+    Trace,
+    by_step,
+    deepest,
+    found,
+)
 from .unify import Place, as_number, as_one, in_body
 
 _Names = list[dict[Node, Any]]
@@ -218,7 +232,7 @@ class Search:
             if isinstance(value, NoState):
                 continue
             shape, dtype = self._form(value, made, t)
-            if _frozen(shape) != _frozen(node.shape) or dtype != node.dtype:
+            if shape != node.shape or dtype != node.dtype:
                 raise NotRolled("the state before the first step has another shape or dtype than after it", node.line)
 
     def _form(self, value: Any, made: dict[Any, Node], t: int) -> tuple[Any, Any]:
@@ -235,7 +249,7 @@ class Search:
 
 
 def _shape_of_all(nodes: Sequence[Node], places: Sequence[Place]) -> Any:
-    shape = as_one([_frozen(item.shape) for item in nodes], places)
+    shape = as_one([item.shape for item in nodes], places)
     if by_step(shape):
         raise NotRolled("the size of a tensor grows from step to step")
     return shape
@@ -244,7 +258,3 @@ def _shape_of_all(nodes: Sequence[Node], places: Sequence[Place]) -> Any:
 def _without(names: dict[Node, Any], kept: int) -> dict[Node, Any]:
     """Names without those of operators from `kept` on."""
     return {node: name for node, name in names.items() if not (isinstance(name, Result) and name.index >= kept)}
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(part) for part in value) if isinstance(value, (tuple, list)) else value

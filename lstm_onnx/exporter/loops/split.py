@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
+from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, found
 
-aten = torch.ops.aten
 _Moved = dict[int, tuple[int, int]]
 """Where each position of a body went: a loop and a position in it."""
 
@@ -23,31 +21,29 @@ def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Pro
     """The program with its loops taken apart where that makes recurrent calls, and these by loop."""
     fresh = 1 + max((item.index for item in program.items), default=0)
     items: list[Operator | Loop] = []
-    calls: dict[int, RecurrentCall] = {}
     moves: dict[int, _Moved] = {}
     for item in program.items:
         if not isinstance(item, Loop):
             items.append(item)
             continue
-        loops, moved, own = _best(item, fresh, modules)
+        loops, moved = _best(item, fresh, modules)
         fresh += 2 * len(item.body) + 2
         items += loops
-        if own:
+        if moved:
             moves[item.index] = moved
-        calls |= own
     changed = replace(program, items=tuple(items)).moved(moves)
     return changed, {loop.index: call for loop in changed.loops if (call := call_of(loop, modules)) is not None}
 
 
-def _best(
-    loop: Loop, first: int, modules: Mapping[str, RecurrentModule]
-) -> tuple[list[Loop], _Moved, dict[int, RecurrentCall]]:
-    best: tuple[list[Loop], _Moved, dict[int, RecurrentCall]] = ([loop], {}, {})
+def _best(loop: Loop, first: int, modules: Mapping[str, RecurrentModule]) -> tuple[list[Loop], _Moved]:
+    """The way of taking a loop apart that makes most recurrent calls; the loop itself where none makes any."""
+    best: tuple[list[Loop], _Moved] = ([loop], {})
+    most = 0
     for before in (False, True):
         loops, moved = _apart(loop, first, before=before)
-        calls = {part.index: call for part in loops if (call := call_of(part, modules)) is not None}
-        if len(calls) > len(best[2]):
-            best = loops, moved, calls
+        calls = sum(call_of(part, modules) is not None for part in loops)
+        if calls > most:
+            best, most = (loops, moved), calls
     return best
 
 

@@ -10,24 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..aten import aten_operators
 from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
 from ..lowering.rename import TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros
 from .copies import CONVERSIONS
 from .program import Affine, Carry, Leaf, NoState, Program, Result
-from .rolled_up import RolledUp
+from .roll import RolledUp
 
-aten = torch.ops.aten
-_SHAPE_ONLY = {
-    aten.sym_size.int,
-    aten.new_zeros.default,
-    aten.new_ones.default,
-    aten.new_full.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.full_like.default,
-}
+_SHAPE_ONLY = aten_operators("sym_size.int new_zeros new_ones new_full zeros_like ones_like full_like")
 """Operators that take of a tensor its shape and dtype alone."""
 _CONSTANT = (Affine, NoState, int, float, str, torch.dtype, torch.device, torch.layout, type(None))
 
@@ -40,10 +32,10 @@ def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[s
         inputs: example inputs.
         modules: the paths of the module's own recurrent modules.
     """
-    program = rolled.rolled.apart
+    program = rolled.module.program
     counts = Counter(dict(item.kwargs)["module"] for item in program.operators if item.target is RECURRENT)
     found: dict[str, LoopedCall] = {}
-    for call in rolled.rolled.calls.values():
+    for call in rolled.module.calls.values():
         initial = [value for value in call.initial if value is not None]
         own = call.module in modules
         found[call.module] = LoopedCall(
@@ -68,7 +60,7 @@ def expose_loop_states(
         inputs: example inputs.
         exposed: what is known of exposed states, which is changed.
     """
-    program = rolled.rolled.apart
+    program = rolled.module.program
     loops = {loop.index: loop for loop in program.loops}
     scans = [node for node in graph.nodes.nodes if node.op_type == "Scan" and node.domain == ""]
     names: list[str] = []

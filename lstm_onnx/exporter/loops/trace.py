@@ -8,8 +8,7 @@ from dataclasses import replace
 from ..functional.functional_module import FunctionalModule, resize_example
 from ..tracing.torch_export import exported_program, fixed_graph
 from .canonical import canonical, canonical_program, changes_graph
-from .program import Sizes, Trace
-from .refusal import NotRolled
+from .program import NotRolled, Sizes, Trace
 
 
 def trace_at(functional: FunctionalModule, sizes: Mapping[str, int], axes: Sequence[str], *, lines: bool) -> Trace:

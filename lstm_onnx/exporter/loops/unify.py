@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .program import Affine, Carry, Element, Here, Listed, Run, Sizes
-from .refusal import NotRolled
+from .program import Affine, Carry, Element, Here, Listed, NotRolled, Run, Sizes
 
 Place = tuple[int | None, Sizes]
 """Where something was seen: in which step (None outside of a loop), at which lengths."""

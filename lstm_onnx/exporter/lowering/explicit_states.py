@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from onnx import NodeProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph.nodes import Walk, outer_values
 from ...symbolic_dims import names_in
 from ..node_names import state_prefix
 from ..tracing.opaque_node import DOMAIN
@@ -114,12 +115,8 @@ def _continues(opaque: OpaqueCall, before: OpaqueCall) -> bool:
 
 def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: TracedGraph) -> bool:
     """Whether a value depends on the inputs' values, and not only on their shapes."""
-    todo, seen = [value] if value else [], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
+    walk = Walk([value] if value else [])
+    for name in walk:
         if name in graph.inputs:
             return True
         node = producers.get(name)
@@ -127,7 +124,7 @@ def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: Trac
             continue
         if node.domain == DOMAIN or any(bodies_of(node)):
             return True
-        todo += [item for item in node.input if item]
+        walk.add(item for item in node.input if item)
     return False
 
 
@@ -210,3 +207,37 @@ def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
         else:
             chain.append(opaque)
     return chains
+
+
+def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Mapping[str, str]) -> None:
+    """Remove the states that no output depends on, now or in a later call, with the nodes that compute them.
+
+    A forward writes such a state and never reads it, or only passes it on.
+
+    Args:
+        graph: it is changed.
+        outputs: the outputs that are not states.
+        states: each state input and the output that is its next value.
+    """
+    read = _values_before(graph, outputs, states)
+    unread = {name: after for name, after in states.items() if name not in read}
+    if not unread:
+        return
+    graph.inputs[:] = [name for name in graph.inputs if name not in unread]
+    graph.outputs[:] = [name for name in graph.outputs if name not in unread.values()]
+    needed = _values_before(graph, graph.outputs, {})
+    graph.nodes.nodes[:] = [node for node in graph.nodes.nodes if not needed.isdisjoint(node.output)]
+    graph.remove_unread_initializers()
+
+
+def _values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
+    """The values that `ends` depend on, with what the next values of states among them depend on."""
+    producers = graph.producers
+    found = Walk(ends)
+    for value in found:
+        if value in states:
+            found.add([states[value]])
+        node = producers.get(value)
+        if node is not None:
+            found.add(name for name in (*node.input, *outer_values(node)) if name)
+    return found.seen

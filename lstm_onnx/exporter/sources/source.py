@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ConfigError, ExportError, LSTMOnnxError
+from ...errors import ConfigError, ExportError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
 from ...spec import ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
@@ -22,10 +22,10 @@ from ..module_options import ModuleOptions, changed_options
 from ..weights import Array, cast_state_dict, validate_state_dict
 from ..write import ExportResult, require_output_path
 from .callables import attribute_of, import_file, import_package
-from .checkpoint import load_state_dict
-from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
+from .checkpoint import load_state_dict, tensor_names
+from .checkpoint_names import lstm_prefixes
+from .config import WEIGHT_SUFFIXES, LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
 from .module_argument import is_unknown, not_a_module, unwrap_module
-from .other_files import not_a_source
 from .torch_lstm import check_sizes, is_bare_lstm, module_of, require_lstm_options, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
@@ -310,3 +310,37 @@ def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise ExportError(f"{source}: the callable raised {type(error).__name__}: {error}") from error
+
+
+_KINDS = "a model's .toml, package.module:callable or file.py:callable"
+
+
+def not_a_source(source: str) -> LSTMOnnxError:
+    """The error for a SOURCE that is none of what it can be."""
+    lower = Path(source).name.lower()
+    if not os.path.isfile(source):  # noqa: PTH113 - False for a name that no file can have
+        missing = ", and no such file exists" if Path(source).suffix and not os.path.exists(source) else ""  # noqa: PTH110
+        return ConfigError(f"{source}: is not {_KINDS}{missing}")
+    if lower.endswith((".onnx", ".ort")):
+        return ConfigError(
+            f"{source}: is an ONNX file already; SOURCE is the PyTorch side, {_KINDS} (lstm-onnx check and inspect "
+            "read .onnx files)"
+        )
+    if lower.endswith(".py"):
+        return ConfigError(f"{source}: name the callable in it that returns the module as well, {source}:make")
+    if lower.endswith(".pt2"):
+        return ConfigError(f"{source}: is an ExportedProgram, which has no module to trace; SOURCE is {_KINDS}")
+    if lower.endswith(WEIGHT_SUFFIXES):
+        return _weights(source)
+    return ConfigError(f"{source}: is not {_KINDS}")
+
+
+def _weights(source: str) -> LSTMOnnxError:
+    try:
+        names = tensor_names(source)
+    except WeightsError as error:
+        return error
+    return ConfigError(
+        f"{source}: holds weights and no module ({lstm_prefixes(names)}); describe the module in a .toml, with "
+        f'[lstm] and its sizes (or [module]) and [weights] file = "{Path(source).name}"'
+    )

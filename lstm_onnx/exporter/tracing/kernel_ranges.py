@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import convenience, tape
 
+from ...onnxgraph.nodes import Walk
 from .fourier import replaced_transform
 
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
@@ -94,14 +95,13 @@ def _count_axes_from_start(model: ir.Model) -> None:
 
 
 def _is_magnified(value: ir.Value) -> bool:
-    todo, seen = [value], {value}
-    while todo:
-        for user, place in todo.pop().uses():
+    walk = Walk([value])
+    for passed in walk:
+        for user, place in passed.uses():
             if _MAGNIFIES.get(user.op_type) == place:
                 return True
             if user.op_type in _PASSES or (user.op_type == "Add" and _is_constant(user.inputs[1 - place])):
-                todo += [output for output in user.outputs if output not in seen]
-                seen.update(user.outputs)
+                walk.add(user.outputs)
     return False
 
 

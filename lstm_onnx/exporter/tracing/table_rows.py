@@ -12,65 +12,25 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-aten = torch.ops.aten
-_ALL_NUMBERS = {
-    aten._to_copy.default,
-    aten._unsafe_view.default,
-    aten.alias.default,
-    aten.cat.default,
-    aten.clone.default,
-    aten.concat.default,
-    aten.concatenate.default,
-    aten.constant_pad_nd.default,
-    aten.contiguous.default,
-    aten.detach.default,
-    aten.expand.default,
-    aten.flatten.using_ints,
-    aten.flip.default,
-    aten.hstack.default,
-    aten.lift_fresh_copy.default,
-    aten.pad.default,
-    aten.permute.default,
-    aten.repeat.default,
-    aten.reshape.default,
-    aten.roll.default,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.stack.default,
-    aten.t.default,
-    aten.tile.default,
-    aten.to.device,
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.other,
-    aten.transpose.int,
-    aten.unsqueeze.default,
-    aten.view.default,
-}
+from ...onnxgraph.nodes import Walk
+from ..aten import aten, aten_operators
+
+_ALL_NUMBERS = aten_operators(
+    "_to_copy _unsafe_view alias cat clone concat concatenate constant_pad_nd contiguous detach expand "
+    "flatten.using_ints flip hstack lift_fresh_copy pad permute repeat reshape roll squeeze squeeze.dim "
+    "squeeze.dims stack t tile to.device to.dtype to.dtype_layout to.other transpose.int unsqueeze view"
+)
 """Operators whose result has all numbers of their first argument, a tensor or a list of them."""
 _PADS = (aten.pad.default, aten.constant_pad_nd.default)
 """Of these, those that leave numbers out where a pad is negative."""
-_OF_ROWS = {
-    aten.embedding.default,
-    aten.embedding_bag.default,
-    aten.embedding_bag.padding_idx,
-    aten._embedding_bag.default,
-    aten._embedding_bag_forward_only.default,
-}
+_OF_ROWS = aten_operators(
+    "embedding embedding_bag embedding_bag.padding_idx _embedding_bag _embedding_bag_forward_only"
+)
 """Look-ups of the rows of a table: ``(table, rows)``."""
-_ALONG_AXIS = {
-    aten.gather.default,
-    aten.index_add.default,
-    aten.index_add_.default,
-    aten.index_select.default,
-    aten.scatter.src,
-    aten.scatter.value,
-    aten.scatter_.src,
-    aten.scatter_.value,
-    aten.scatter_add.default,
-    aten.scatter_add_.default,
-}
+_ALONG_AXIS = aten_operators(
+    "gather index_add index_add_ index_select scatter.src scatter.value scatter_.src scatter_.value scatter_add "
+    "scatter_add_"
+)
 """Look-ups along an axis: ``(table, axis, entries)``.  PyTorch takes no negative ones, and ONNX's operators do."""
 
 
@@ -111,12 +71,8 @@ def _size(table: Any, axis: int) -> int | None:
 
 def _sources(value: Any) -> Iterator[str]:
     """The integer inputs of which a value has all numbers."""
-    todo, seen = [value], set()
-    while todo:
-        node = todo.pop()
-        if not isinstance(node, Node) or node in seen:
-            continue
-        seen.add(node)
+    walk: Walk[Node] = Walk([value] if isinstance(value, Node) else [])
+    for node in walk:
         found = node.meta.get("val")
         if not isinstance(found, torch.Tensor) or found.is_floating_point() or found.dtype is torch.bool:
             continue
@@ -124,7 +80,8 @@ def _sources(value: Any) -> Iterator[str]:
             yield node.name
         elif node.target in _ALL_NUMBERS and not (node.target in _PADS and _cuts(node.args[1])):
             first = node.args[0]
-            todo += first if isinstance(first, (list, tuple)) else [first]
+            items = first if isinstance(first, (list, tuple)) else [first]
+            walk.add(item for item in items if isinstance(item, Node))
 
 
 def _cuts(pads: Any) -> bool:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError, LSTMOnnxError
 from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors, inference_context
 from ..opaque.packed_sequences import replace_packing_functions
-from ..traced_values import constants, each_number, function_mode, python_builtins, ranges, repeated_lists
+from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
 from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
@@ -32,25 +32,21 @@ from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
-from .assigned_parameters import assigned_parameters
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
-from .exact_rewrites import exact_rewrites, keep_initializers
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .table_rows import table_rows
+from .torch_changes import assigned_parameters, exact_rewrites, keep_initializers, tables_kept
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
-from .torch_tables import tables_kept
 
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 ONE_AT_A_TIME = threading.RLock()
 """Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
-_THROUGH = [
-    str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, ranges, repeated_lists)
-]
+_THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, repeated_lists)]
 
 
 @dataclass(frozen=True)

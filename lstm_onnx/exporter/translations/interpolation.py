@@ -26,16 +26,12 @@ _EXACT = 2.0**-25
 
 @dataclass(frozen=True)
 class _Axis:
-    """An axis to interpolate: its place, its sizes before and after as int64 scalars, and the factor that was given.
-
-    `fixed` are both sizes where they are numbers.
-    """
+    """An axis to interpolate: its place, its sizes before and after as int64 scalars, and the factor that was given."""
 
     place: int
     before: Any
     after: Any
     factor: Any
-    fixed: tuple[int, int] | None
 
 
 def _axes(x: Any, sizes: Any, factors: Sequence[Any] | None) -> list[_Axis]:
@@ -56,10 +52,9 @@ def _axes(x: Any, sizes: Any, factors: Sequence[Any] | None) -> list[_Axis]:
             size = int(own * factor) if known else None
             wanted = op.Mul(cast(before, DOUBLE), as_double(factor))
             after = constant(size, INT64) if size is not None else cast(wanted, INT64)
-        fixed = (own, size) if isinstance(own, int) and isinstance(size, int) else None
-        if fixed is not None and own == size and factor in (None, 1):
+        if isinstance(own, int) and isinstance(size, int) and own == size and factor in (None, 1):
             continue
-        found.append(_Axis(place, before, after, factor, fixed))
+        found.append(_Axis(place, before, after, factor))
     return found
 
 

@@ -8,8 +8,7 @@ from ...runtime.providers import runs_operator
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
 from .limits import Limits
-from .row_order import SORTED_STABLY, require_row_order, sort_cause
-from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
+from .shape_trial import RIGHT, SORTED_STABLY, UNRUN, WRONG, Outcome, ShapeTrial, Sizes, require_row_order, sort_cause
 
 _LONG = 509
 """A size far above most examples', at which what grows with the size, or is kept from call to call, shows."""

@@ -19,7 +19,7 @@ from ...quantization.kernels import SAME_BITS_ALONE
 from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected, as_float64
-from ..report import CaseResult, Drift, MutantResult
+from ..report import CaseResult, Drift, MutantResult, ParityReport
 from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
 from .layers import compare_layers, layer_cases, row_results
@@ -190,3 +190,43 @@ def _opened(stored: Stored, model: Model) -> Any:
     with temporary_folder() as folder:
         write_model(stored.model, stored.arrays, folder / "model.onnx")
         return load(folder / "model.onnx", provider=model.provider, threads=1, trial=None)
+
+
+def converted_report(
+    report: ParityReport,
+    float32: str | os.PathLike[str],
+    model: Model,
+    expected: Sequence[Expected],
+    *,
+    mutants: str = "quick",
+    max_drift: float | None = None,
+) -> ParityReport:
+    """The report on the file of `model`.
+
+    Args:
+        report: on `float32`.
+        float32: the file that it was made of.
+        model: the file, open.
+        expected: the cases of `float32`.
+        mutants: how many wrong copies of the file are tried.
+        max_drift: see `converted_results`.
+    """
+    found = converted_results(
+        float32, model, expected, mutants=mutants if report.in_parity else "none", max_drift=max_drift
+    )
+    labels = [replace(case, label=f"in float32: {case.label}") for case in report.cases]
+    location = report.location and replace(report.location, case=f"in float32: {report.location.case}")
+    notes = [*report.notes, *found.notes]
+    if model.metadata.digest not in (None, report.digest):
+        notes.append("the file was exported from other weights than these (its digest differs)")
+    return replace(
+        report,
+        file=model.path,
+        digest=model.metadata.digest,
+        cases=(*labels, *found.cases),
+        location=location,
+        mutants=(*report.mutants, *found.mutants),
+        notes=tuple(notes),
+        precision=precision_of(model),
+        drift=found.drift,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...onnxgraph.recurrent import RecurrentLayer
-from . import caches, generating, partial, scans, unread, weights, wiring
+from . import generating, partial, scans, unread, weights, wiring
 from .equivalence import Outcome
 from .graph_edit import Edit
 
@@ -94,8 +94,8 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("one row of a table wrong", partial.in_one_row, once=True, kinds=("sweep",)),
     Mutator("another dtype of an output", partial.other_dtype, once=True),
     Mutator("streams' states mispaired", wiring.mispaired, once=True, streams=True),
-    Mutator("a cache of earlier steps stale", caches.stale, once=True, streams=True, kinds=("chunks",)),
-    Mutator("a cache of earlier steps lost", caches.lost, once=True, streams=True, kinds=("chunks",)),
+    Mutator("a cache of earlier steps stale", wiring.stale_cache, once=True, streams=True, kinds=("chunks",)),
+    Mutator("a cache of earlier steps lost", wiring.lost_cache, once=True, streams=True, kinds=("chunks",)),
 )
 """The quick ones are one of each kind; the full set has every pair of gates, and smaller errors."""
 _OF_LOOPS = (scans.stale_carry, scans.one_step_more, scans.stale_element)

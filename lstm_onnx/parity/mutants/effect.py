@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from ...onnxgraph.nodes import bodies_of, outer_values
+from ...onnxgraph.nodes import Walk, bodies_of, outer_values
 from ...onnxgraph.recurrent import initial_states, is_scan, read_layer
 
 Shapes = Mapping[str, Sequence[int | None]]
@@ -43,14 +43,10 @@ def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
 def live_values(model: ModelProto, shapes: Shapes) -> set[str]:
     """The values that an output depends on; of a Scan with two directions, those of each direction separately."""
     graph = _Graph(model.graph, shapes)
-    live: set[str] = set()
-    todo = [str(item.name) for item in model.graph.output]
-    while todo:
-        value = todo.pop()
-        if value not in live:
-            live.add(value)
-            todo += graph.parts(value)
-    return live
+    live = Walk(str(item.name) for item in model.graph.output)
+    for value in live:
+        live.add(graph.parts(value))
+    return live.seen
 
 
 def _interface(model: ModelProto) -> tuple[Hashable, ...]:

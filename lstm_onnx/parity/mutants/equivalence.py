@@ -13,7 +13,6 @@ from onnx import NodeProto
 
 from ...onnxgraph.padding import is_masked
 from ...onnxgraph.recurrent import Port, RecurrentLayer
-from ...onnxgraph.tensors import attributes_of
 from .graph_edit import Edit
 
 LARGEST = 2**24
@@ -132,30 +131,7 @@ def unread_padding(edit: Edit, layer: RecurrentLayer) -> str:
         return ""
     finals = [port.value for state in ("h", "c") for port in layer.final(state)]
     assert layer.lengths is not None  # noqa: S101 - the caller's condition
-    if any(not unread_row(edit, value) for value in finals if edit.used(value)):
+    if edit.live & set(finals):
         return ""
     masked = all(is_masked(edit, value, layer.lengths.value) for value in layer.y if value)
     return "its output past a sequence's end is never read" if masked else ""
-
-
-def unread_row(edit: Edit, value: str) -> bool:
-    """Whether a final state is only concatenated with others, of which another one is then chosen."""
-    if edit.is_output(value):
-        return False
-    for node in edit.readers(value):
-        rows = [edit.size(name, 0) for name in node.input]
-        if node.op_type != "Concat" or any(size is None for size in rows) or edit.is_output(node.output[0]):
-            return False
-        place = list(node.input).index(value)
-        begin = sum(size or 0 for size in rows[:place])
-        own = range(begin, begin + (rows[place] or 0))
-        total = sum(size or 0 for size in rows)
-        if not all(_chooses_another(edit, reader, own, total) for reader in edit.readers(node.output[0])):
-            return False
-    return True
-
-
-def _chooses_another(edit: Edit, reader: NodeProto, own: range, total: int) -> bool:
-    along_rows = reader.op_type == "Gather" and not attributes_of(reader).get("axis")
-    index = edit.constant(reader.input[1]) if along_rows else None
-    return index is not None and not set((index.reshape(-1) % total).tolist()) & set(own)

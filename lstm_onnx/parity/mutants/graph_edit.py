@@ -18,6 +18,7 @@ from onnx.shape_inference import InferenceError
 from ...generation.choose import LOOP
 from ...metadata import Metadata
 from ...onnxgraph import bodies_of, nodes_of, outer_values
+from ...onnxgraph.nodes import Walk, sorted_nodes
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
@@ -110,14 +111,12 @@ class Edit:
 
     def origins(self, value: str) -> set[str]:
         """The values that one is derived from by changes of shape, concatenations and linear maps."""
-        found, todo = set(), [value]
-        while todo:
-            one = todo.pop()
+        found = Walk([value])
+        for one in found:
             node = self._producers.get(one)
-            found.add(one)
             if node is not None and node.op_type in _LINEAR:
-                todo += [name for name in node.input if name not in found]
-        return found
+                found.add(node.input)
+        return found.seen
 
     def fold(self, layer: RecurrentLayer) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
         """For a fold that lstm-onnx wrote: the ports that read the inverse that h0 passes, and the projection."""
@@ -169,16 +168,9 @@ class Edit:
 
     def sort(self) -> None:
         """Sort the nodes topologically; what was found in the graph before is then invalid."""
-        waiting = list(enumerate(map(deepcopy, self.graph.node)))
-        ahead = {value for _, node in waiting for value in node.output if value}
+        ordered = sorted_nodes(list(map(deepcopy, self.graph.node)))
         del self.graph.node[:]
-        while waiting:
-            ready = {index for index, node in waiting if not ahead & reads(node)}
-            if not ready:  # a cycle, which ONNX Runtime refuses
-                ready = {index for index, _ in waiting}
-            self.graph.node.extend(node for index, node in waiting if index in ready)
-            ahead -= {value for index, node in waiting if index in ready for value in node.output}
-            waiting = [(index, node) for index, node in waiting if index not in ready]
+        self.graph.node.extend(ordered)
 
     def array(self, array: np.ndarray) -> str:
         """Add an initializer, and return its name."""

@@ -1,4 +1,4 @@
-"""Mistakes in a layer's connections and attributes: states, time, lengths, shapes, activations."""
+"""Mistakes in a layer's connections and attributes: states, time, lengths, shapes, activations, caches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from onnx import NodeProto
 
 from ...onnxgraph.recurrent import Port, RecurrentLayer
+from ...onnxgraph.tensors import attributes_of
 from .equivalence import (
     ABSENT,
     APPLIED,
@@ -19,10 +21,8 @@ from .equivalence import (
     unread_h,
     unread_padding,
     unread_reverse,
-    unread_row,
 )
 from .graph_edit import Edit, set_attribute
-from .order import unread_order
 
 Ends = Callable[[RecurrentLayer, str], list[Port]]
 _OTHER_ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Tanh"], "GRU": ["HardSigmoid", "Tanh"]}
@@ -121,8 +121,6 @@ def _exchanged(first: list[Port], second: list[Port], edit: Edit) -> Outcome:
         return equivalent("the two are the same value")
     if not pair[0].output and all(edit.is_zero(port.value) for port in pair):
         return equivalent("both are zeros")
-    if pair[0].output and all(unread_row(edit, port.value) for port in (*first, *second)):
-        return equivalent("neither is read: another layer's is chosen")
     for one, other in zip(first, second, strict=True):
         one.value, other.value = other.value, one.value
     return APPLIED
@@ -220,3 +218,84 @@ def mispaired(edit: Edit, _layer: RecurrentLayer) -> Outcome:
             entry.value = json.dumps(pairs)
             return APPLIED
     return ABSENT
+
+
+def stale_cache(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """A cache that is never written."""
+    found = next(_caches(edit), None)
+    if found is None:
+        return ABSENT
+    name, after = found
+    edit.replace_output(after, lambda _: edit.node("Identity", name))
+    return APPLIED
+
+
+def lost_cache(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """A cache that is zero after each call."""
+    for _, after in _caches(edit):
+        edit.wrap_output(after, "Mul", np.zeros(1, np.float32))
+        return APPLIED
+    return ABSENT
+
+
+def _caches(edit: Edit) -> Iterator[tuple[str, str]]:
+    """The caches of which every later step depends: where steps are counted, some are read at the start alone."""
+    metadata = edit.metadata
+    streaming = metadata.streaming
+    if streaming is None or streaming.steps is not None:
+        return
+    floats = {value.name for value in edit.graph.input if value.type.tensor_type.elem_type == 1}
+    for name in streaming.caches:
+        if name in floats and edit.maker(metadata.states[name]) is not None:
+            yield name, metadata.states[name]
+
+
+_BY_ELEMENT = frozenset({"Identity", "Cast", "Dropout", "Relu", "Tanh", "Sigmoid", "LeakyRelu", "Elu", "Neg", "Abs"})
+_WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div"})
+_REDUCTIONS = frozenset(
+    {
+        *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"),
+        *("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
+    }
+)
+
+
+def unread_order(edit: Edit, layer: RecurrentLayer) -> str:
+    """Of a Scan's reverse direction, no output depends on the order of the steps in what it gives for each."""
+    if not layer.scan or layer.directions != 2 or not edit.used(layer.y[1]):
+        return ""
+    return "its steps are only reduced over time, in any order" if _any_order(edit, layer.y[1], 0) else ""
+
+
+def _any_order(edit: Edit, value: str, time: int) -> bool:
+    """Whether only reductions over the axis `time` read a value, each number of a step apart from the others."""
+    return not edit.is_output(value) and all(
+        _reader_in_any_order(edit, node, value, time) for node in edit.readers(value)
+    )
+
+
+def _reader_in_any_order(edit: Edit, node: NodeProto, value: str, time: int) -> bool:
+    rank, attributes = len(edit.shapes.get(value, ())), attributes_of(node)
+    if not rank or node not in edit.graph.node:  # of unknown rank, or in the body of another node
+        return False
+    out, op = str(node.output[0]), node.op_type
+    constants = [edit.constant(name) for name in node.input if name != value]
+    if op in _REDUCTIONS:
+        axes = attributes.get("axes")
+        if axes is None and constants:
+            axes = None if constants[0] is None else constants[0].reshape(-1)
+        return axes is not None and time in {int(axis) % rank for axis in axes}
+    if op in _BY_ELEMENT and len(node.input) == 1:
+        return _any_order(edit, out, time)
+    if op in _WITH_CONSTANT:
+        # A constant of fewer axes has none beside the time, or one size for all of it.
+        same = all(one is not None and (one.ndim < rank - time or one.shape[time - rank] == 1) for one in constants)
+        return same and all(one is not None and one.ndim <= rank for one in constants) and _any_order(edit, out, time)
+    if op == "Transpose" and "perm" in attributes:
+        return _any_order(edit, out, [int(axis) for axis in attributes["perm"]].index(time))
+    if op == "Squeeze" and len(constants) == 1 and constants[0] is not None:
+        removed = {int(axis) % rank for axis in constants[0].reshape(-1)}
+        return time not in removed and _any_order(edit, out, time - sum(axis < time for axis in removed))
+    if op == "Concat":
+        return int(attributes.get("axis", 0)) % rank != time and _any_order(edit, out, time)
+    return False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .facts import OwnStateError, RefusedError
-from .results import NodeRefusedError, Rewritten, StreamOutput
+from .facts import NodeRefusedError, OwnStateError, RefusedError, Rewritten, StreamOutput
 from .rewrite import rewrite
 
 __all__ = ["NodeRefusedError", "OwnStateError", "RefusedError", "Rewritten", "StreamOutput", "rewrite"]

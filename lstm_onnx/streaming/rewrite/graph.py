@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from ...onnxgraph.builder import Nodes
+from ...onnxgraph.builder import Nodes, unique_name
+from ...onnxgraph.nodes import needed_nodes, outer_values
 from ..size import Size
 from .counts import Count, Gate, Least, Stage
 from .facts import RefusedError, Shape
@@ -75,10 +76,7 @@ class Graph:
 
     def fresh(self, name: str) -> str:
         """A name like this one that no value has."""
-        found, number = name, 1
-        while found in self.taken:
-            number += 1
-            found = f"{name}_{number}"
+        found = unique_name(name, self.taken)
         self.taken.add(found)
         return found
 
@@ -293,19 +291,14 @@ class Graph:
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def prune(self, outputs: Iterable[str], captured: Callable[[NodeProto], list[str]]) -> None:
+    def prune(self, outputs: Iterable[str]) -> None:
         """Remove nodes and initializers that nothing uses."""
-        needed, kept = set(outputs), []
-        for node in reversed(self.nodes.nodes):
-            if any(name in needed for name in node.output):
-                kept.append(node)
-                needed.update(name for name in (*node.input, *captured(node)) if name)
-        self.nodes.nodes[:] = kept[::-1]
+        self.nodes.nodes, needed = needed_nodes(self.nodes.nodes, outputs)
         self.nodes.initializers = {name: array for name, array in self.nodes.initializers.items() if name in needed}
 
-    def without_identities(self, ends: set[str], captured: Callable[[NodeProto], list[str]]) -> None:
+    def without_identities(self, ends: set[str]) -> None:
         """Let nodes make outputs under these names, where an Identity only renames what they made."""
-        inside = {name for node in self.nodes.nodes for name in captured(node)}
+        inside = {name for node in self.nodes.nodes for name in outer_values(node)}
         made = {name for node in self.nodes.nodes for name in node.output} - ends - inside
         renamed: dict[str, str] = {}
         kept = []

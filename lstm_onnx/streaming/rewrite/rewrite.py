@@ -13,11 +13,10 @@ from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
-from .facts import Carry, Fact, OwnStateError, RefusedError, Static, Stream
+from .facts import Carry, Fact, NodeRefusedError, OwnStateError, RefusedError, Rewritten, Static, Stream, StreamOutput
 from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
-from .results import NodeRefusedError, Rewritten, StreamOutput
 from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, NeedsEndError, Rewriter, stored
 from .source import Source, module_of
 
@@ -229,8 +228,8 @@ class _Rewrite:
         if g.used_steps:
             self._count_steps(caches)
         ends = [value.name for value in outputs] + list(caches.values())
-        g.prune(ends, outer_values)
-        g.without_identities(set(ends), outer_values)
+        g.prune(ends)
+        g.without_identities(set(ends))
         used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
         last = g.last_name if g.last_name in used else None
         if last is not None and not g.ending:

@@ -213,9 +213,9 @@ class Rewriter:
             outputs.append(name)
         self.graph.nodes.nodes.append(make_node_like(call.node, given, outputs, **changed))
 
-    def emitted(self, call: Call, name: str, place: int = 0) -> None:
-        """Let a value of the streaming graph stand for an output of the node."""
-        self.names[call.node.output[place]] = name
+    def emitted(self, call: Call, name: str) -> None:
+        """Let a value of the streaming graph stand for the first output of the node."""
+        self.names[call.node.output[0]] = name
 
     def target(self, shape: Sequence[Size], axis: int, size: int | str = -1) -> str:
         """A shape for Reshape or Expand whose time axis is `size`."""
@@ -248,13 +248,11 @@ class Rewriter:
         for place, fact in enumerate(facts):
             if isinstance(fact, Static) and fact.repeated is not None:
                 axis, count = fact.repeated
-                if fact.shape is None:
-                    raise RefusedError("the shape of its input is not known")
-                steps = self.graph.at_least_one(count)
-                shape = self.target(fact.shape, axis, steps)
+                shape = require_shape(fact)
+                wanted = self.target(shape, axis, self.graph.at_least_one(count))
                 value = call.node.input[place]
-                self.names[value] = self.graph.add("Expand", self.name(value), shape)
-                stream = Stream(fact.shape, fact.dtype, axis, count)
+                self.names[value] = self.graph.add("Expand", self.name(value), wanted)
+                stream = Stream(shape, fact.dtype, axis, count)
                 self.facts[value] = facts[place] = stream
         return replace(call, facts=tuple(facts))
 

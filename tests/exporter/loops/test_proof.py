@@ -14,7 +14,7 @@ from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.functional_module import make_functional
 from lstm_onnx.exporter.loops.program import Affine, Carry, Here, Leaf, Loop, Operator, Program, Trace
 from lstm_onnx.exporter.loops.proof import is_proven
-from lstm_onnx.exporter.loops.roll import roll
+from lstm_onnx.exporter.loops.roll import rolled_up
 from lstm_onnx.exporter.loops.trace import trace_at
 
 from .test_files import made
@@ -29,7 +29,7 @@ def rolled(name: str) -> tuple[Program, list[Trace]]:
     module, entry = made(ZOO[name]), ZOO[name]
     arguments = bind_arguments(module, entry.inputs(2, 5), tuple(entry.axes))
     functional = make_functional(module, arguments, recurrent_required=False)
-    found = roll(functional, ["time"], {"time": 5, "batch": 2})
+    found = rolled_up(functional, ["time"], {"time": 5, "batch": 2})
     assert found is not None
     axes = found.program.axes
     sizes = [dict(zip(axes, own, strict=True)) for own in SIZES]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lstm_onnx.exporter.lowering.explicit_states import remove_unread_states
 from lstm_onnx.exporter.lowering.rename import TracedGraph
-from lstm_onnx.exporter.lowering.unread_states import remove_unread_states
 from lstm_onnx.onnxgraph.builder import Nodes
 
 STATES = {"a": "a.next", "b": "b.next", "c": "c.next"}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lstm_onnx.exporter.tracing.exact_rewrites import exact_rewrites
+from lstm_onnx.exporter.tracing.torch_changes import exact_rewrites
 from tests.exporter.helpers import Made, X, made, signal
 
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.metadata import Metadata
 from lstm_onnx.parity import CaseResult
-from lstm_onnx.parity.modules.harder import harder_targets
+from lstm_onnx.parity.modules.harder import harder_targets, widened_graph, widened_inputs, widened_module
 from lstm_onnx.parity.modules.verification import ModuleVerification
-from lstm_onnx.parity.modules.widened import widened_graph, widened_inputs, widened_module
 from lstm_onnx.parity.replay import replay
 
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx.onnxgraph import graphs_of
-from lstm_onnx.parity.runtimes.fixed_sizes import write_fixed
+from lstm_onnx.parity.runtimes.tract import write_fixed
 from tests.runtime.models import exported
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_onnx.streaming.rewrite import RefusedError, counts, graph, stages
-from lstm_onnx.streaming.rewrite.families import convolutions, positions, recurrent
+from lstm_onnx.streaming.rewrite.families import constants, convolutions, recurrent
 
 from .chunks import ChunkRun, difference, rewritten, session
 from .random_graphs import random_graph, time_axis
@@ -109,7 +109,7 @@ def _no_maximum(patch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_restart(patch: pytest.MonkeyPatch) -> None:
-    own = positions.numbered
+    own = constants.numbered
 
     def wrong(p: Any, call: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:

@@ -1,4 +1,4 @@
-"""Convolutions and pooling: a window over steps, whose earlier ones are kept."""
+"""Convolutions, pooling and STFT: a window over steps, whose earlier ones are kept."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...operators.windows import FIRST_SPATIAL, Window
-from ...size import Size
+from ...operators.windows import FIRST_SPATIAL, Window, window_of
+from ...size import ONE, Size
 from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import window
-from .pooling import averaged, averages_fewer, with_last_window
-from .windows import padded_window, size_of
 
 
 @family("Conv", "AveragePool", "MaxPool", "LpPool")
@@ -79,3 +77,124 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
     if fewer:
         p.emitted(call, averaged(p, call, fact, shape, p.names[call.node.output[0]], found))
     return replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))
+
+
+def size_of(p: Rewriter, window: Window, place: int, size: Size) -> Size:
+    """The size of an axis of the result."""
+    whole = size + Size.of(window.before[place] + window.after[place] - window.reach(place))
+    return p.lengths.floor(whole, window.strides[place]) + Size.of(1)
+
+
+def padded_window(call: Call, fact: Stream) -> Window:
+    """The window on this input, with the padding that it has there.
+
+    Raises:
+        RefusedError: its kernel is not known, or its padding depends on the number of steps.
+    """
+    weight = call.fact(1)
+    window = window_of(call, fact.rank, (weight.shape if weight is not None else None) or ())
+    if window is None:
+        raise RefusedError("has a kernel of unknown size")
+    if not window.auto.startswith("SAME"):
+        return window
+    less, more = [], []
+    for place, size in enumerate(fact.shape[FIRST_SPATIAL:]):
+        number, stride, reach = size.number, window.strides[place], window.reach(place)
+        if number is None and stride != 1:
+            raise RefusedError("has auto_pad with a stride, and its padding depends on the number of steps")
+        both = reach - 1 if number is None else max((-(-number // stride) - 1) * stride + reach - number, 0)
+        less.append(both // 2)
+        more.append(both - both // 2)
+    before, after = (less, more) if window.auto == "SAME_UPPER" else (more, less)
+    return replace(window, before=before, after=after)
+
+
+@family("STFT")
+def frames(p: Rewriter, call: Call) -> list[Fact]:
+    """``(batch, time, 1)`` or, complex, ``(batch, time, 2)`` to ``(batch, frames, bins, 2)``."""
+    f, steps, lengths = call.fact(0), call.integers(1), call.integers(3) if call.has(3) else None
+    if any(not isinstance(other, Static) for other in call.given[1:]):
+        raise RefusedError("has a window that varies with time")
+    if not isinstance(f, Stream):
+        return p.plain(call)
+    if f.axis != 1:
+        raise RefusedError("has time for another axis than that of its samples")
+    shape = call.fact(2).shape if call.has(2) else None  # type: ignore[union-attr]
+    number = lengths[0] if lengths else shape[0].number if shape else None
+    if steps is None or number is None:
+        raise RefusedError("has frames of a length that is not constant")
+    x, found = window(p, p.name(call.node.input[0]), f, number, steps[0])
+    p.copy(call, [x, *(p.name(name) if name else "" for name in call.node.input[1:])])
+    bins = number // 2 + 1 if call.attributes.get("onesided", 1) else number
+    sizes = (f.shape[0], found.shape[1], Size.of(bins), Size.of(2))
+    return [replace(found, shape=sizes, dtype=p.output_dtype(call))]
+
+
+def with_last_window(call: Call, shape: Window) -> Window:
+    """With padding at the end instead of ceil_mode, whose last window may go over the end but starts before it."""
+    if not call.attributes.get("ceil_mode"):
+        return shape
+    after = [
+        min(padding + stride - 1, shape.reach(place) - 1)
+        for place, (padding, stride) in enumerate(zip(shape.after, shape.strides, strict=True))
+    ]
+    return replace(shape, after=after)
+
+
+def averages_fewer(call: Call, shape: Window, d: int) -> bool:
+    """Whether some windows are divided by another number than others, in a way that depends on the end of time."""
+    if call.op != "AveragePool":
+        return False
+    if call.attributes.get("count_include_pad"):
+        return bool(call.attributes.get("ceil_mode")) and shape.after != _explicit(call, shape)[1]
+    return bool(shape.before[d] or shape.after[d])
+
+
+def _explicit(call: Call, shape: Window) -> tuple[list[int], list[int]]:
+    """The padding that the node itself has."""
+    count = len(shape.kernel)
+    pads = list(call.attributes.get("pads", [0] * 2 * count))
+    return pads[:count], pads[count:]
+
+
+def averaged(p: Rewriter, call: Call, fact: Stream, shape: Window, total: str, found: Stream) -> str:
+    """The average of what is there, of the average that counts all of a window.
+
+    Args:
+        p: the rewrite.
+        call: the AveragePool.
+        fact: its input.
+        shape: its window, with `with_last_window`.
+        total: its output with zeros for what is not there, counted.
+        found: the fact of that.
+    """
+    g, dtype = p.graph, p.dtype(fact)
+    d = fact.axis - FIRST_SPATIAL
+    if any(size.number is None for a, size in enumerate(fact.shape) if a >= FIRST_SPATIAL and a != fact.axis):
+        raise RefusedError("averages fewer entries at the ends of an open axis")
+    sizes = (fact.shape[0], ONE, *fact.shape[FIRST_SPATIAL:])
+    one = g.constant(np.ones([1] * fact.rank, dtype), "one")
+    ones = g.add("Expand", one, p.target(sizes, fact.axis, g.at_least_one(fact.count)), hint="ones")
+    there = replace(fact, shape=sizes)
+    counted = bool(call.attributes.get("count_include_pad"))
+    before, after = list(shape.before), list(shape.after)
+    if counted:
+        first, last = _explicit(call, shape)
+        before = [b - own for b, own in zip(before, first, strict=True)]
+        after = [a - own for a, own in zip(after, last, strict=True)]
+        ones, there = window(p, ones, there, 1, 1, first[d], last[d], 1.0)
+        first[d] = last[d] = 0
+        if any((*first, *last)):
+            ones = g.add("Pad", ones, g.ints(0, 0, *first, 0, 0, *last), g.constant(np.ones((), dtype)), hint="counted")
+            grown = zip(there.shape[FIRST_SPATIAL:], first, last, strict=True)
+            there = replace(there, shape=(*sizes[:FIRST_SPATIAL], *(size + Size.of(b + a) for size, b, a in grown)))
+    reach = shape.reach(d)
+    fed, there = window(p, ones, there, reach, shape.strides[d], before[d], after[d], 0.0)
+    before[d] = after[d] = 0
+    if there.count != found.count:
+        raise RefusedError("averages fewer steps at the ends")
+    options = {"dilations": shape.dilations} if set(shape.dilations) != {1} else {}
+    pads = {"pads": [*before, *after]} if any((*before, *after)) else {}
+    share = g.add("AveragePool", fed, kernel_shape=shape.kernel, strides=shape.strides, count_include_pad=1,
+                  hint="share", **options, **pads)  # fmt: skip
+    return g.add("Div", total, share, hint="averaged")

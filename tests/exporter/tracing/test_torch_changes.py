@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lstm_onnx.exporter.opaque.operators import OPERATOR
-from lstm_onnx.exporter.tracing.torch_tables import tables_kept
+from lstm_onnx.exporter.tracing.torch_changes import tables_kept
 
 
 def test_the_table_of_translations_is_built_once_and_nobody_else_sees_it() -> None:

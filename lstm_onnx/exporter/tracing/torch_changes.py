@@ -1,15 +1,29 @@
-"""Tables that torch builds at each export, and that would be more than half of the time of a small one."""
+"""What torch does otherwise while a module is traced and translated.
+
+- It builds some tables at each export, which would be more than half of the time of a small one: they are kept.
+- DropConnect assigns ``dropout(weight_raw, p, self.training)`` to ``lstm.weight_hh_l0`` at each call.  In eval mode
+  dropout returns the parameter itself, which nn.Module takes; while it is traced, it returns another tensor, which
+  nn.Module refuses.
+- onnxscript removes ``x + c`` and ``x - c`` where c is 0, and ``x * c`` and ``x / c`` where it is 1; but it takes
+  every c below 1e-8 for 0, and every c within 1e-5 of 1 for 1.  So it removes the eps of a norm: zeros divided by
+  their deviation become NaN.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import functools
+import math
 import pkgutil
+import threading
 from collections.abc import Callable, Collection, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import onnx_ir as ir
 import torch
+from torch import Tensor, nn
 
 from ..copies.caller_state import replaced
 
@@ -147,3 +161,46 @@ def _faster_py_impl(own: Any) -> Any:
         return set_kernel
 
     return py_impl if OpOverload.py_impl is own else own
+
+
+@contextlib.contextmanager
+def assigned_parameters() -> Iterator[None]:
+    """Let modules of this thread take any tensor for a parameter.
+
+    The caller must hold `torch_export.ONE_AT_A_TIME`.
+    """
+    own = nn.Module.__setattr__
+    thread = threading.get_ident()
+
+    def assign(module: nn.Module, name: str, value: Any) -> None:
+        parameters = module.__dict__.get("_parameters") or {}
+        if threading.get_ident() == thread and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            parameters.pop(name, None)  # as an attribute, it is found likewise
+        own(module, name, value)
+
+    with replaced(nn.Module, "__setattr__", assign):
+        yield
+
+
+def _isclose(one: float, other: float, **_tolerances: float) -> bool:
+    return one == other
+
+
+@contextlib.contextmanager
+def exact_rewrites() -> Iterator[None]:
+    """Compare constants of patterns exactly for the duration of the context."""
+    from onnxscript.rewriter import _matcher
+
+    # An AttributeError here is better than a file without some of its constants.
+    with replaced(_matcher, "math", SimpleNamespace(**{**vars(math), "isclose": _isclose})):
+        yield
+
+
+def keep_initializers(model: ir.Model) -> None:
+    """Store the constants that onnxscript's rules made but lost: two clips of one value give theirs the same names."""
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.const_value is None or value.producer() is not None:
+                continue
+            if not value.is_initializer() and not value.is_graph_input():
+                model.graph.register_initializer(value)

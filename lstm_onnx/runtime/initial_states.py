@@ -46,6 +46,23 @@ def cast_initial_states(initial: Initial, inputs: Mapping[str, ValueInfo]) -> di
     return states
 
 
+def known_initial_states(
+    infos: Mapping[str, ValueInfo], sizes: Mapping[str, int], initial: Initial
+) -> dict[str, np.ndarray]:
+    """What missing states start from, without those of unknown sizes, which are reported as missing.
+
+    Args:
+        infos: the state inputs.
+        sizes: the sizes of named axes, as far as they are known.
+        initial: the file's values.
+
+    Raises:
+        InputError: see `initial_state`.
+    """
+    found = {name: initial_state(info, sizes, initial.get(name)) for name, info in infos.items()}
+    return {name: state for name, state in found.items() if state is not None}
+
+
 def initial_state(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None) -> np.ndarray | None:
     """What a missing state starts from.
 

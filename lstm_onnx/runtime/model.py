@@ -18,7 +18,7 @@ from .call import call
 from .conversion import to_numpy
 from .counts import require_counts, require_table_rows, require_whole_chunks
 from .flops import is_small
-from .initial_states import initial_state
+from .initial_states import known_initial_states
 from .loaded_model import ClosedSession, one_thread_session, read_interface
 from .lstm_call import call_lstm
 from .non_finite_inputs import hides_nan, warn_of_non_finite
@@ -202,11 +202,7 @@ class Model:
             require_table_rows(self.metadata.table_rows, arrays)
 
     def validated(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """`arrays` completed, once they are known to fit.
-
-        Raises:
-            InputError: see `completed` and `validated_feeds`.
-        """
+        """`arrays` completed, once they are known to fit (InputError: see `completed` and `validated_feeds`)."""
         last = self.metadata.streaming_or_default.last
         optional = {*self.states, *([last] if last else []), *(["lengths"] if self.spec else [])}
         return validated_feeds(self.inputs, self.completed(arrays), optional)
@@ -214,12 +210,8 @@ class Model:
     def completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays`, with missing states and a bare LSTM's missing lengths filled in."""
         sizes = axis_sizes(self.inputs, arrays)
-        for name in self.states:
-            if name in arrays:
-                continue
-            state = initial_state(self.inputs[name], sizes, self.metadata.initial.get(name))
-            if state is not None:  # otherwise it is reported as missing
-                arrays[name] = state
+        infos = {name: self.inputs[name] for name in self.states if name not in arrays}
+        arrays |= known_initial_states(infos, sizes, self.metadata.initial)
         if (last := self.metadata.streaming_or_default.last) is not None:
             arrays.setdefault(last, np.ones(1, np.int64))
         if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:

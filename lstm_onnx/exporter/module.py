@@ -26,6 +26,7 @@ from .functional.functional_module import (
     FixedSizeError,
     FunctionalModule,
     OtherSizesFailError,
+    PartsError,
     Tensors,
     make_functional,
     not_recurrent,
@@ -244,9 +245,9 @@ def _traced(
     static = refusal is None or may_be_static(functional, loops)
     try:
         traced = trace(functional, inputs, states, opset)
-    except FixedSizeError:
+    except FixedSizeError as error:
         # Of a loop over a module that takes multiples of a block alone, the trace's own error says more.
-        if static or refusal is None or isinstance(refusal, OtherSizesFailError):
+        if static or refusal is None or isinstance(refusal, OtherSizesFailError) or isinstance(error, PartsError):
             raise
         raise refusal from None
     if refusal is not None and not static and _are_fixed(functional, traced, loops):

@@ -61,6 +61,10 @@ class OtherSizesFailError(FixedSizeError):
     """The module itself does not run at other example sizes."""
 
 
+class PartsError(FixedSizeError):
+    """A tensor is split into a number of parts that goes by a size."""
+
+
 @dataclass(frozen=True)
 class FunctionalModule:
     """A module as a function of its inputs and states.

@@ -25,6 +25,7 @@ def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) ->
         pairs: each input, and the output that may be its next value.
     """
     axes = functional.arguments.axes
+    pairs = {source: target for source, target in pairs.items() if source in axes and target in functional.outputs}
     own = {dim for source in pairs for dim in axes[source].values()}
     held: set[str] = set()
     for time in sorted({dim for dims in axes.values() for dim in dims.values()} - own):

@@ -181,7 +181,8 @@ def _constructor(own: Any) -> type:
             return torch.empty(args, dtype=own.dtype)
         return own(*args, **kwargs)
 
-    return _ConstructorMeta(own.__name__, (), {"own": own, "dtype": own.dtype, "__new__": __new__})
+    # Tensor.type knows the class by its whole name.
+    return _ConstructorMeta(f"torch.{own.__name__}", (), {"own": own, "dtype": own.dtype, "__new__": __new__})
 
 
 def _array(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors, inference_context
+from ..functional.functional_module import (
+    FunctionalModule,
+    PartsError,
+    Tensors,
+    inference_context,
+)
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
@@ -328,7 +333,7 @@ def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
             continue
         least, largest = functional.arguments.limits.get(label, (1, None))
         if least < parts.least or largest is None or largest > (parts.largest or 0):
-            raise FixedSizeError(
+            raise PartsError(
                 f"at {line}: split gives {len(parts.tensors)} parts where {label} is {parts.least} to {parts.largest}, "
                 "and another number elsewhere, and a graph has one number of them; cut the whole tensor with unfold or "
                 "reshape, split it into as many parts at all sizes with chunk or tensor_split, or bound the axis: "

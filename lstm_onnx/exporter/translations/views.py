@@ -1,4 +1,4 @@
-"""Translations of views that change nothing, such as a squeeze of axes that are not 1, and of picked entries."""
+"""Translations of views that change nothing, such as a squeeze of axes that are not 1."""
 
 from __future__ import annotations
 
@@ -32,15 +32,9 @@ def _same_dtype(x: Any, dtype: int) -> Any:
     return op.Identity(x)
 
 
-def _index_select(x: Any, dim: int, index: Any) -> Any:
-    """torch.onnx reshapes an index that is a vector, and the size of its axis is lost."""
-    return op.Gather(x, index if len(index.shape) == 1 else op.Reshape(index, constant([-1], INT64)), axis=dim)
-
-
 VIEWS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.squeeze.dim: lambda x, dim: _squeeze(x, dim),
     torch.ops.aten.squeeze.dims: lambda x, dim: _squeeze(x, dim),
-    torch.ops.aten.index_select.default: _index_select,
     torch.ops.aten.view.dtype: _same_dtype,
     torch.ops.prims.view_of.default: _same,
 }

@@ -271,15 +271,17 @@ function validate(info, tensor, axes, limits) {
   }
 }
 
-/** Checks that all tensors fit, together, and none is missing. */
-function validateFeeds(infos, feeds, limits) {
+/** Checks that all tensors fit, together, and none is missing but `optional` ones, which are if no other is. */
+function validateFeeds(infos, feeds, limits, optional = []) {
   requireKnownNames(infos, feeds);
   const axes = new Map();
-  const missing = [];
+  const absent = [];
   for (const name in infos) {
     if (Object.hasOwn(feeds, name)) validate(infos[name], feeds[name], axes, limits);
-    else missing.push(name);
+    else absent.push(name);
   }
+  const needed = absent.filter((name) => !optional.includes(name));
+  const missing = needed.length ? needed : absent;
   if (missing.length) {
     const wanted = missing.map((name) => described(infos[name])).join("; ");
     throw new InputError(`missing input: ${wanted}`, { name: missing[0] });
@@ -512,9 +514,11 @@ export class Model {
 
   /** Checks complete feeds. */
   validate(feeds) {
-    validateFeeds(this.inputs, feeds, this.metadata.axis_limits);
+    const { spec, streaming, axis_limits: limits } = this.metadata;
+    const filledIn = [...Object.keys(this.states), streaming?.last, spec ? "lengths" : undefined];
+    validateFeeds(this.inputs, feeds, limits, filledIn);
     this.requireNumbers(feeds);
-    const { chunk = 1, time = {} } = this.metadata.streaming ?? {};
+    const { chunk = 1, time = {} } = streaming ?? {};
     for (const [name, axis] of Object.entries(time)) {
       const steps = feeds[name].dims[axis];
       if (steps % chunk) {

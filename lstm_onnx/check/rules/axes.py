@@ -8,6 +8,7 @@ sequence.  What shapes do not prove either way is left to the rule that runs the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 from onnx import NodeProto
@@ -155,13 +156,15 @@ def _operator_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Find
 
 
 def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
+    """Time and batch of what a Scan reads for each step, which all of that shares: each is said of the first value."""
     time_axes = typed(attributes_of(node), "scan_input_axes", list)
-    for index, value in enumerate(scanned_inputs(node)):
-        axis = time_axes[index] if index < len(time_axes) else 0
-        if _is_fixed(scope, value, axis):
-            yield _fixed_axis(graph, scope, node, value, "time", axis)
-        if ours and _is_fixed(scope, value, 1):
-            yield _fixed_axis(graph, scope, node, value, "batch", 1)
+    scanned = scanned_inputs(node)
+    times = [(value, time_axes[index] if index < len(time_axes) else 0) for index, value in enumerate(scanned)]
+    batches = [(value, 1) for value in scanned] if ours else []
+    for name, axes in (("time", times), ("batch", batches)):
+        fixed = next(((value, axis) for value, axis in axes if _is_fixed(scope, value, axis)), None)
+        if fixed is not None:
+            yield _fixed_axis(graph, scope, node, fixed[0], name, fixed[1])
 
 
 def _in_loop(scope: Scope | None) -> bool:
@@ -202,8 +205,9 @@ def _module_axes(graph: Graph, inputs: Sequence[InputSpec]) -> Iterator[Finding]
     yield from _frozen_literals(graph, axes)
     batches = axes & {"batch", *graph.batches}
     for scope, node in graph.recurrent:
-        for value in scanned_inputs(node) if is_scan(node) else node.input[:1]:
-            yield from _lost_batch(scope, node, value, inputs, axes, batches)
+        values = scanned_inputs(node) if is_scan(node) else node.input[:1]
+        lost = (found for value in values for found in _lost_batch(scope, node, value, inputs, axes, batches))
+        yield from itertools.islice(lost, 1)
         if not is_scan(node):
             yield from _other_batch(scope, node)
 

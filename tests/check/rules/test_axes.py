@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from torch import nn
 
+import lstm_onnx
 from lstm_onnx.check import CheckReport, check
 
 from ..models import failing
@@ -158,3 +160,16 @@ def test_a_size_that_only_shapes_know_is_no_name(tmp_path: Path):
     report = check(path, provider="cpu")
     assert "the input X of unknown shape has open axes without a name" in said(report, "unnamed-axes")
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_sizes_of_what_a_scan_reads_are_told_once(tmp_path: Path) -> None:
+    """An int8 layer reads integers and scales for each step, of one time and batch."""
+    lstm_onnx.export(nn.LSTM(8, 8, bidirectional=True), tmp_path / "open.onnx", precision="int8")
+    model = onnx.load(tmp_path / "open.onnx")
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, (5, 2, 8), strict=True):
+        dim.dim_value = size
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "fixed.onnx")
+    found = [finding.message for finding in check(tmp_path / "fixed.onnx").findings if finding.rule == "dynamic-axes"]
+    fixed = [message for message in found if message.startswith("time is fixed at 5 in the value")]
+    assert [message.split("/")[2] for message in fixed] == ["forward", "reverse"]

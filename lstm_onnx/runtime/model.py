@@ -82,6 +82,7 @@ class Model:
         found = read_interface(path, session, provider, states)
         self.metadata: Metadata = found.metadata
         self.inputs, self.outputs, self.states, self.counts = found.inputs, found.outputs, found.states, found.counts
+        self._filled_in = {*self.states, self.metadata.streaming_or_default.last, "lengths" if self.spec else None}
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         self.hides_nan = provider == "cpu" and hides_nan(session)
         sleep_if_ending()
@@ -203,9 +204,7 @@ class Model:
 
     def validated(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` completed, once they are known to fit (InputError: see `completed` and `validated_feeds`)."""
-        last = self.metadata.streaming_or_default.last
-        optional = {*self.states, *([last] if last else []), *(["lengths"] if self.spec else [])}
-        return validated_feeds(self.inputs, self.completed(arrays), optional)
+        return validated_feeds(self.inputs, self.completed(arrays), self._filled_in)
 
     def completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays`, with missing states and a bare LSTM's missing lengths filled in."""

@@ -76,7 +76,7 @@ class ValueInfo:
 
 
 def validated_feeds(
-    infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray], optional: Container[str] = ()
+    infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray], optional: Container[object] = ()
 ) -> dict[str, np.ndarray]:
     """`feeds` in row-major order, once every array is known to fit.
 

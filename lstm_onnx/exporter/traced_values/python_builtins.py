@@ -27,7 +27,9 @@ from .ranges import Range, is_symbolic
 from .repeated_lists import RepeatedList, multiplied
 
 _MOST_RETRACES = 16
-_CONSTRUCTORS = ("LongTensor", "IntTensor", "FloatTensor", "BoolTensor")
+_CONSTRUCTORS = tuple(
+    f"{kind}Tensor" for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool", "Half", "BFloat16", "Float", "Double")
+)
 """Old ways to make a tensor of a list or of sizes, which no function mode sees either."""
 
 

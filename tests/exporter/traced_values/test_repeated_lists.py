@@ -69,3 +69,17 @@ def test_other_uses_fix_the_size_and_are_refused(use: Callable[[Tensor, list[Ten
 
     with pytest.raises(lstm_onnx.ExportError, match=r"test_repeated_lists\.py:\d+: .*time of x .*would be fixed"):
         made(Used(), signal(2, 4), X, tmp_path)
+
+
+class ByOthers(OfLists):
+    """The constructors of other dtypes, and their classes as dtypes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lstm(x.type(torch.DoubleTensor).type(torch.FloatTensor))[0]
+        batch = y.size(0)
+        twice = torch.ShortTensor([2] * batch).to(y)[:, None, None]
+        return y * twice * torch.DoubleTensor(batch, 1, 1).fill_(3).to(y)
+
+
+def test_those_of_other_dtypes_too(tmp_path: Path) -> None:
+    assert right(ByOthers(), signal, X, tmp_path).exported.notes == ()

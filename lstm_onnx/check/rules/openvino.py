@@ -79,7 +79,7 @@ OPENVINO_INT8 = rule(
     "openvino-int8",
     "info",
     target="openvino",
-    summary="ONNX Runtime's int8 operators, of which OpenVINO gives other numbers",
+    summary="ONNX Runtime's int8 operators, for which OpenVINO computes other numbers",
     why="OpenVINO computes DynamicQuantizeLSTM with activations in float32, and rounds those of MatMulNBits in groups "
     "of its own (DYNAMIC_QUANTIZATION_GROUP_SIZE).  Outputs are as far from ONNX Runtime's as these are from float32's "
     "(1e-2), so that what was verified is not what runs.",
@@ -174,5 +174,5 @@ def openvino_int8(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.nodes:
         blocks = node.op_type == "MatMulNBits" and attributes_of(node).get("bits") == 8
         if not is_default(node.domain) and (node.op_type == QUANTIZED_LSTM or blocks):
-            yield OPENVINO_INT8.violated(node, f"OpenVINO gives other numbers of this {node.op_type}")
+            yield OPENVINO_INT8.violated(node, f"OpenVINO computes other numbers for this {node.op_type}")
             return

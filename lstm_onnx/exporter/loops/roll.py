@@ -184,9 +184,9 @@ def _shortened(functional: FunctionalModule, loops: Sequence[str], sizes: Mappin
     name = shortened_axis(functional, loops, sizes)
     if name is None:
         return None
-    what = f"it makes a step for several entries of {name}; export what is before the loop by itself, and the loop"
+    what = f"it makes a step for several entries of {name}; export what is before the loop as one module, and the loop"
     longer = {**sizes, name: functional.arguments.within(name, sizes[name] + _MANY)}
-    return NotRolled(f"{what} as a module with an input of its steps", busiest_line(functional, longer))
+    return NotRolled(f"{what} as another, whose input has one entry for each step", busiest_line(functional, longer))
 
 
 def refused(refusal: NotRolled) -> ExportError:

@@ -216,7 +216,7 @@ def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
     for old, value in initializers.items():
         array = np.asarray(value.const_value.numpy(), order="C")
         # Not the bytes themselves, which would be another copy of all weights.
-        key = (array.dtype.str, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8)).digest())
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
         if key not in known:
             name = str(old).removeprefix("inner.")
             if _ANONYMOUS.fullmatch(name):

@@ -20,10 +20,15 @@ _SEARCHED = 2**24
 """How many bytes from the end are searched for the metadata."""
 
 
-def with_checksum(content: bytes) -> bytes:
-    """Insert the checksum into a serialized model that has the entry `KEY` with the value `UNKNOWN`."""
+def with_checksum(content: bytes, before: int = 0) -> bytes:
+    """Insert the checksum into a serialized model that has the entry `KEY` with the value `UNKNOWN`.
+
+    Args:
+        content: the model, or the end of it.
+        before: the CRC-32 of what comes before `content`.
+    """
     at = content.rindex(_MARK) + len(_MARK)
-    return b"".join((content[:at], _digits(zlib.crc32(content)), content[at + len(_ZEROS) :]))
+    return b"".join((content[:at], _digits(zlib.crc32(content, before)), content[at + len(_ZEROS) :]))
 
 
 def is_intact(path: str | os.PathLike[str]) -> bool:

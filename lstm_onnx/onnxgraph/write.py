@@ -6,15 +6,17 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, StringStringEntryProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, StringStringEntryProto, TensorProto, helper
 
 from ..atomic_io import atomic_write
 from ..checksum import KEY, UNKNOWN, with_checksum
 from ..metadata import Metadata
+from .serialize import Tensor, model_pieces
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
 """Bytes of weights above which they are written to a file of their own: protobuf cannot hold 2 GiB."""
@@ -41,8 +43,7 @@ def write_model(
     """
     total = sum(array.nbytes for array in initializers.values())
     if total <= EXTERNAL_DATA_THRESHOLD:
-        tensors = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
-        return None, _write_proto(model, tensors, path)
+        return None, _write_proto(model, [Tensor.of(*item) for item in initializers.items()], path)
     target = Path(os.path.realpath(path))
     # Named by its content: if anything fails, the model that was there before still has its own data.
     data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGEST_DIGITS]}.data")
@@ -64,16 +65,16 @@ def set_metadata(model: ModelProto, metadata: Metadata) -> None:
     helper.set_model_props(model, {**others, **metadata.to_metadata()})
 
 
-def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[TensorProto], int]:
+def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[Tensor], int]:
     """Write the large tensors to `data`; returns all tensors for the model, and the number of bytes written."""
     tensors = []
     offset = 0
     with atomic_write(data) as stream:
         for name, array in initializers.items():
             if array.nbytes < _INLINE_BYTES:
-                tensors.append(numpy_helper.from_array(array, name))
+                tensors.append(Tensor.of(name, array))
                 continue
-            tensors.append(_external_tensor(name, array, data.name, offset))
+            tensors.append(Tensor(_external_tensor(name, array, data.name, offset)))
             stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             padding = -array.nbytes % _ALIGNMENT
             stream.write(b"\0" * padding)
@@ -99,16 +100,19 @@ def _remove_stale(target: Path, data: Path) -> None:
                 file.unlink()
 
 
-def _write_proto(model: ModelProto, tensors: list[TensorProto], path: str | os.PathLike[str]) -> int:
-    complete = ModelProto()
-    complete.CopyFrom(model)
-    complete.graph.initializer.extend(tensors)
+def _write_proto(model: ModelProto, tensors: Sequence[Tensor], path: str | os.PathLike[str]) -> int:
+    marked = ModelProto()
+    marked.CopyFrom(model)
     # First of the metadata, so that check recognises a file that is truncated after it.
-    complete.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
-    content = with_checksum(complete.SerializeToString(deterministic=True))
+    marked.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
+    pieces, end = model_pieces(marked, tensors)
+    crc, size = 0, len(end)
     with atomic_write(path) as stream:
-        stream.write(content)
-    return len(content)
+        for piece in pieces:
+            crc = zlib.crc32(piece, crc)
+            size += stream.write(piece)
+        stream.write(with_checksum(end, crc))
+    return size
 
 
 def _external_tensor(name: str, array: np.ndarray, location: str, offset: int) -> TensorProto:

@@ -103,7 +103,7 @@ class Expected:
         return next((feeds[name].shape[axis] for name, axis in self.batch_axes.items() if name in feeds), 1)
 
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
-        """Compare a file's outputs call by call; the result of each output is that of its worst call.
+        """Compare what is `compared` of a file's outputs, by call; the result of an output is that of its worst call.
 
         The label of a sweep's result names the calls that fail.
         """
@@ -127,6 +127,18 @@ class Expected:
         label = f"{self.label}: {abbreviated(failed)}" if failed and self.kind == "sweep" else self.label
         return CaseResult(label, tuple(tensors.values()), kind=self.kind)
 
+    def compared(self, outputs: Arrays) -> dict[str, np.ndarray]:
+        """What is compared of a run's outputs; see `feature_steps`."""
+        return some_features(outputs, self.feature_steps)
+
+    def with_features(self, steps: Mapping[str, int]) -> Expected:
+        """The same case, in which only some features of these outputs are stored and compared."""
+        calls = (
+            replace(call, native=some_features(call.native, steps), reference=some_features(call.reference, steps))
+            for call in self.calls
+        )
+        return replace(self, calls=tuple(calls), feature_steps=steps)
+
     def as_if(self, predicted: Arrays) -> Expected:
         """The same case of one call, if float64 gave `predicted` and PyTorch's own errors were the same."""
         call = self.calls[0]
@@ -141,8 +153,6 @@ class Expected:
         if actual.dtype.name != wanted:
             problem = f"has dtype {actual.dtype}, PyTorch's is {wanted}"
             return TensorResult(name, math.inf, math.nan, math.inf, (), problem=problem)
-        if name in self.feature_steps and actual.ndim:
-            actual = actual[..., :: self.feature_steps[name]]
         size = magnitude(reference)
         # States of an unstable layer can be huge where the output is not; see `tolerances.COARSEST`.
         largest = max(1.0, size) * COARSEST / EPSILON[self.dtype]
@@ -158,6 +168,14 @@ class Expected:
             time_axis=self.time_axes.get(name),
             jumps=call.jumps.get(name),
         )
+
+
+def some_features(outputs: Arrays, steps: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Outputs with only each so many-th feature, as copies: views would keep all features in memory."""
+    return {
+        name: array[..., :: steps[name]].copy() if name in steps and array.ndim else array
+        for name, array in outputs.items()
+    }
 
 
 def as_float64(arrays: Arrays) -> dict[str, np.ndarray]:

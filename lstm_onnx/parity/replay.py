@@ -31,7 +31,7 @@ def replay(model: Model, expected: Expected) -> CaseResult:
                 return expected.judge(_run_pool(model, expected))
             if expected.kind == "sweep":
                 return _run_sweep(model, expected)
-            return expected.judge([model.run(call.feeds) for call in expected.calls])
+            return expected.judge([expected.compared(model.run(call.feeds)) for call in expected.calls])
     except (InputError, RunError) as error:
         return CaseResult(expected.label, error=str(error), kind=expected.kind)
 
@@ -42,7 +42,7 @@ def _run_sweep(model: Model, expected: Expected) -> CaseResult:
     errors: dict[str, str] = {}
     for call in expected.calls:
         try:
-            outputs.append(model.run(call.feeds))
+            outputs.append(expected.compared(model.run(call.feeds)))
         except (InputError, RunError) as error:
             errors[call.label] = str(error)
     if errors:

@@ -75,3 +75,17 @@ def test_a_large_call_does_not_allow_any_error_in_a_small_one() -> None:
     outputs = [{"y": call.reference["y"].astype(np.float32)} for call in calls]
     assert case.judge(outputs).passed
     assert not case.judge([outputs[0], {"y": outputs[1]["y"] * np.float32(1.1)}]).passed
+
+
+def test_some_features_are_copied_and_compared() -> None:
+    wide = np.arange(600.0).reshape(2, 300)
+    case = Expected("case", (Call({"x": RIGHT}, {"y": wide, "z": RIGHT}, {"y": wide, "z": RIGHT}),), "float32", 1.0)
+    few = case.with_features({"y": 100})
+    reference = few.calls[0].reference
+    assert np.array_equal(reference["y"], wide[:, ::100])
+    assert reference["y"].base is None  # which a view of all features has
+    assert reference["z"] is RIGHT
+    outputs = {"y": wide.astype(np.float32), "z": RIGHT.astype(np.float32)}
+    assert few.judge([few.compared(outputs)]).passed
+    outputs["y"][1, 200] += 1
+    assert not few.judge([few.compared(outputs)]).passed

@@ -116,7 +116,7 @@ def _batch(case: Expected) -> int:
 
 def _judged(case: Expected, call: Call) -> WebCall:
     """A call with what the criterion allows, which does not depend on what a file gives."""
-    alone = replace(case, calls=(call,), dtypes={}, feature_steps={}, time_axes={})
+    alone = replace(case, calls=(call,), dtypes={}, time_axes={})
     results = {result.output: result for result in alone.judge([call.reference]).tensors}
     names = [name for name, result in results.items() if not result.inconclusive]
     free = {

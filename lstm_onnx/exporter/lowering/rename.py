@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -214,7 +215,8 @@ def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
     graph.initializers.clear()  # first, since a new name may be the old one of another
     for old, value in initializers.items():
         array = np.asarray(value.const_value.numpy(), order="C")
-        key = (array.dtype.str, array.shape, array.tobytes())
+        # Not the bytes themselves, which would be another copy of all weights.
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
         if key not in known:
             name = str(old).removeprefix("inner.")
             if _ANONYMOUS.fullmatch(name):

@@ -24,6 +24,7 @@ from ..criterion import magnitude
 from ..expected import Expected, largest_relative_errors
 from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
+from .sizes import of_some_features
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -213,6 +214,6 @@ def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]
         case = verification.case(rng, batch, time)
         expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive and _is_within_range(expected):
-            cases.append(expected)
+            cases.append(of_some_features(expected))
     least = largest_relative_errors(cases)
     return [replace(expected, least=least) for expected in cases]

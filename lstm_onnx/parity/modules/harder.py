@@ -30,6 +30,7 @@ from ..mutants import Target, folder_of, opened
 from ..replay import replay
 from ..tolerances import EPSILON
 from .amplify import SHAPES, amplified_target
+from .sizes import of_some_features
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -87,7 +88,7 @@ def _harder_targets(verification: ModuleVerification) -> Iterator[Target]:
         widened = _widened(verification)
         if widened is not None:
             usual = (widened.expect(case) for case in widened.cases)
-            cases = [expected for expected in usual if expected is not None and not expected.inconclusive]
+            cases = [of_some_features(found) for found in usual if found is not None and not found.inconclusive]
             usual_target = Target(widened.model, widened.graph, cases)
             for target in itertools.chain((usual_target,), harder_targets(widened)):
                 yield _labelled(target, "in float32,")
@@ -107,9 +108,10 @@ def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, in
         cases.append(replace(drawn, label=f"{drawn.label}, once more"))
         if verification.unbounded_inputs:
             cases.append(drawn.multiplied("louder", dict.fromkeys(verification.unbounded_inputs, _LOUDER)))
-    expected = [found for found in map(verification.expect, cases) if found is not None and not found.inconclusive]
+    found = map(verification.expect, cases)
+    expected = [of_some_features(one) for one in found if one is not None and not one.inconclusive]
     least = largest_relative_errors(expected)
-    return [replace(found, least=least) for found in expected]
+    return [replace(one, least=least) for one in expected]
 
 
 def _widened(verification: ModuleVerification) -> ModuleVerification | None:

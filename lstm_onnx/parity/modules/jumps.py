@@ -78,10 +78,10 @@ def _moved(
     for call in calls:
         found = run.with_rounded_layers(states | perturbed(call.feeds, expected.dtype, seed), unit, seed)
         states = {name: found[after] for name, after in run.state_pairs.items() if after in found}
-        moves = {}
+        moves, compared = {}, expected.compared(found)
         for name, reference in call.reference.items():
             if reference.dtype.kind == "f":
-                array = found[name][..., :: expected.feature_steps.get(name, 1)] if reference.ndim else found[name]
+                array = compared[name]
                 if array.shape != reference.shape:
                     raise ExportError(f"{name} has another shape")
                 with np.errstate(invalid="ignore"):
@@ -93,7 +93,7 @@ def _jumps(
     expected: Expected, call: Call, moved: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Of each output that jumps, how far it may be below and above the reference."""
-    right = replace(expected, calls=(call,), dtypes={}, feature_steps={}, time_axes={}).judge([call.reference])
+    right = replace(expected, calls=(call,), dtypes={}, time_axes={}).judge([call.reference])
     jumps = {}
     for one in right.tensors:
         if call.reference[one.output].dtype.kind == "f":

@@ -1,0 +1,55 @@
+"""Of outputs with many features, such as a language model's tokens, a verification keeps few in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx.parity.expected import Expected
+from lstm_onnx.parity.modules.harder import harder_targets
+from lstm_onnx.parity.modules.verification import ModuleVerification
+
+FEATURES = 1000
+
+
+class Scores(nn.Module):
+    """A number for each of many tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.head = nn.Linear(4, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0])
+
+
+@pytest.fixture
+def verification(tmp_path: Path) -> ModuleVerification:
+    module = Scores().eval()
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=(torch.randn(2, 5, 3),))
+    return ModuleVerification(lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", threads=1), module)
+
+
+def _kept_features(case: Expected) -> set[int]:
+    """How many features the memory behind each of PyTorch's outputs has."""
+    arrays = [array for call in case.calls for part in (call.native, call.reference) for array in part.values()]
+    return {(array if array.base is None else array.base).shape[-1] for array in arrays}
+
+
+def test_sweeps_and_further_cases_keep_few_features(verification: ModuleVerification) -> None:
+    results = list(verification.results())
+    assert all(result.passed for result in results)
+    by_kind = {kind: [case for case in verification.expected if case.kind == kind] for kind in ("whole", "sweep")}
+    further = [case for target in harder_targets(verification) for case in target.expected]
+    assert by_kind["sweep"]
+    assert further
+    for case in (*by_kind["sweep"], *(case for case in further if "small outputs" not in case.label)):
+        assert max(_kept_features(case)) <= 64, case.label
+    # Every feature is compared somewhere.
+    assert any(_kept_features(case) == {FEATURES} for case in by_kind["whole"])

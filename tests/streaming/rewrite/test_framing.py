@@ -42,6 +42,15 @@ def by_rows(b: Builder) -> str:
     return b.add("GatherND", b.add("Transpose", "x", perm=[2, 0, 1]), at)
 
 
+def folded(b: Builder, size: int, hop: int) -> str:
+    """Windows, each made a row of channels, and summed where they overlap: (batch, 2, 1, steps)."""
+    x = b.add("Conv", "x", b.weight(2 * size, 4, 2), strides=[2])
+    windows = b.add("Shape", x, start=2, end=3)
+    steps = b.add("Add", b.add("Mul", b.add("Sub", windows, b.const([1])), b.const([hop])), b.const([size]))
+    image = b.add("Concat", b.const([1]), steps, axis=0)
+    return b.add("Col2Im", x, image, b.const([1, size]), strides=[1, hop])
+
+
 FRAMED: dict[str, Callable[[Builder], str]] = {
     "one after another": lambda b: frames(b, 4, 4),
     "overlapping": lambda b: frames(b, 6, 2),
@@ -55,6 +64,9 @@ FRAMED: dict[str, Callable[[Builder], str]] = {
     "of a stride": lambda b: b.add("Conv", b.add("ReduceMean", frames(b, 6, 2), b.const([3]), keepdims=0),
                                    b.weight(3, 4, 2), strides=[2]),
     "transformed": lambda b: b.add("DFT", b.add("Unsqueeze", frames(b, 6, 3), b.const([4])), axis=3, onesided=1),
+    "put together": lambda b: folded(b, 6, 2),
+    "put together, without overlap": lambda b: folded(b, 3, 3),
+    "put together, with steps between": lambda b: folded(b, 2, 3),
     "of some channels": lambda b: b.add("GatherND", b.add("Transpose", "x", perm=[1, 0, 2]), b.const([[2], [0], [2]])),
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ from .program import (
     Result,
     Run,
     by_step,
+    numbered_by_step,
     positions_in,
 )
 from .scan import ScanInputs, run_scan
@@ -213,7 +214,7 @@ class RolledModule(nn.Module):
 
     def in_step(self, item: Operator, value: Any) -> Any:
         """The result of an operator of a body in a step; `value` gives its arguments."""
-        if any(by_step(arg) for arg in item.args if not isinstance(arg, Element)):
+        if numbered_by_step(item.args):
             return with_step_number(item, value)
         return self.call(item, value)
 
@@ -296,11 +297,11 @@ def with_step_number(item: Operator, value: Any) -> Any:
         NotRolled: it takes no tensor in its place.
     """
     args = value(item.args)
-    if item.target is aten.select.int and not by_step(item.args[:2]):
+    if item.target is aten.select.int and not numbered_by_step(item.args[:2]):
         return torch.index_select(args[0], args[1], args[2].reshape(1)).squeeze(args[1])
-    if item.target is aten.slice.Tensor and not by_step(item.args[:2]) and item.args[4] == 1:
+    if item.target is aten.slice.Tensor and not numbered_by_step(item.args[:2]) and item.args[4] == 1:
         return _window(item, args)
-    if item.target is aten.select_scatter.default and not by_step(item.args[:3]):
+    if item.target is aten.select_scatter.default and not numbered_by_step(item.args[:3]):
         base, row, dim, at = args
         rows = torch.arange(base.shape[dim]).reshape([-1] + [1] * (base.dim() - 1 - dim))
         return torch.where(rows == at, row.unsqueeze(dim), base)

@@ -333,6 +333,11 @@ def by_step(value: Any) -> bool:
     return any(number.step for number in found(Affine, value))
 
 
+def numbered_by_step(value: Any) -> bool:
+    """Whether arguments hold a number that grows with the step, other than in what picks an element of another loop."""
+    return by_step(mapped(value, lambda part: 0 if isinstance(part, Element) else None))
+
+
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """Arguments with each part for which `change` gives something else than None replaced by that."""
     new = change(value)

@@ -28,6 +28,8 @@ _STATE_OUTPUTS = {"h": 1, "c": 2}
 _SHAPE_ONLY = frozenset(
     {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Split", "Slice"}
 )
+"""Operators whose output has the elements of their first input, and no others."""
+_PICKS = _SHAPE_ONLY | {"Gather", "GatherElements", "GatherND", "Neg", "Tile"}
 """Operators whose output is zero where their first input is, whatever their other inputs."""
 _LINEAR = _SHAPE_ONLY | {"Concat", "MatMul", "Add", "Dropout"}
 
@@ -90,7 +92,9 @@ class Edit:
         if node.op_type == "ConstantOfShape":
             tensor = next((item.t for item in node.attribute if item.name == "value"), None)
             return tensor is None or not np.any(numpy_helper.to_array(tensor))
-        return node.op_type in _SHAPE_ONLY and self.is_zero(node.input[0])
+        if node.op_type == "Concat":
+            return all(map(self.is_zero, node.input))
+        return node.op_type in _PICKS and self.is_zero(node.input[0])
 
     def size(self, value: str, axis: int) -> int | None:
         """The size of a value along an axis, where it is fixed."""

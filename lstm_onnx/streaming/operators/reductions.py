@@ -106,6 +106,30 @@ def cumulative(call: Call) -> list[Fact]:
     return [replace(fact, numbers=None, positions=fact.positions | (frozenset() if fact.varies else names))]
 
 
+@operator("DFT")
+def transformed(call: Call) -> list[Fact]:
+    """DFT along one axis, of real numbers or, with a last axis of 2, complex ones."""
+    fact = call.fact(0)
+    asked = call.integers(2) if call.has(2) else [call.attributes.get("axis", 1 if call.opset < 20 else -2)]
+    if fact.axes is None or asked is None or not -fact.rank <= asked[0] < fact.rank:
+        call.meet(fact.open, _OVER)
+        return []
+    axis = asked[0] % fact.rank
+    _meet(call, fact, [axis, fact.rank - 1])
+    count = call.integers(1) if call.has(1) else None
+    onesided, inverse = call.attributes.get("onesided", 0), call.attributes.get("inverse", 0)
+    size = Size.of(count[0]) if count else Size.computed("dft") if call.has(1) else length(fact.axes[axis])
+    if onesided:
+        number = size.number
+        if number is None or (inverse and not count):
+            size = Size.computed("dft")
+        elif not inverse:
+            size = Size.of(number // 2 + 1)
+    axes = [*fact.axes[:-1], axis_of(Size.of(1 if onesided and inverse else 2))]
+    axes[axis] = axis_of(size)
+    return [replace(fact, axes=tuple(axes), numbers=None)]
+
+
 @operator("TopK")
 def top(call: Call) -> list[Fact]:
     """TopK along one axis: values and indices."""

@@ -44,6 +44,21 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Numbers of steps: ``stride * i + offsets`` for each i along an axis.
+
+    Attributes:
+        axis: along which i goes from 0 on, to a size that depends on the number of time steps.
+        stride: 1 or more.
+        offsets: with a size of 1 along `axis`.
+    """
+
+    axis: int
+    stride: int
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
 class Static:
     """A value that is the same at every step of a sequence.
 
@@ -54,6 +69,7 @@ class Static:
         fill: the one number that all its elements are, where that is known.
         repeated: the axis that has a step for each time step in the whole graph and only one here, and their count.
         quotient: a number that depends on the number of time steps, as a size and what it is divided by.
+        places: numbers of steps, which no node computes until one reads them.
     """
 
     shape: Shape | None
@@ -63,6 +79,7 @@ class Static:
     fill: float | None = None
     repeated: tuple[int, Count] | None = None
     quotient: tuple[Size, int] | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)

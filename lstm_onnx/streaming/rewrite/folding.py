@@ -8,7 +8,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from .facts import Static
 from .rewriter import Call
 
-_SMALL = 64
+_SMALL = 2**12
 _FOLDED = frozenset(
     {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Identity", "Mul", "Neg", "Reshape"}
     | {"Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}

@@ -14,6 +14,7 @@ from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
 from .facts import Carry, Fact, NodeRefusedError, OwnStateError, RefusedError, Rewritten, Static, Stream, StreamOutput
+from .families.framing import placed
 from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
@@ -158,9 +159,13 @@ class _Rewrite:
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
         if call.op in _RANDOM:
             raise RefusedError("draws random numbers, which differ at each call")
-        if call.op not in ANY_STATIC:
+        numbered = any(isinstance(fact, Static) and fact.places is not None for fact in call.given)
+        found = placed(p, call) if numbered and is_default(call.node.domain) else None
+        if found is not None:
+            return found
+        if call.op not in ANY_STATIC or (numbered and call.op != "Shape"):
             call = p.materialized(call)
-        if any(isinstance(fact, Static) and fact.repeated for fact in inner):
+        if any(isinstance(fact, Static) and (fact.repeated or fact.places) for fact in inner):
             raise RefusedError("has a body that reads a value of each step")
         if known is not None:
             return list(known(p, call))
@@ -303,7 +308,7 @@ class _Rewrite:
         fact = p.facts[value.name]
         producer = next((node for node in self.source.model.graph.node if value.name in node.output), NodeProto())
         try:
-            if isinstance(fact, Static) and fact.repeated is not None:
+            if isinstance(fact, Static) and (fact.repeated is not None or fact.places is not None):
                 identity = helper.make_node("Identity", [value.name], [value.name], name=producer.name)
                 fact = p.materialized(Call(identity, {}, (fact,))).facts[0] or fact
             inner = p.name(value.name)

@@ -13,7 +13,7 @@ from onnx import NodeProto, helper
 from ..node import Node
 from ..size import ONE, Size
 from .counts import Count, Input, Stage, equal, span, total_multiple
-from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
+from .facts import Carry, Fact, Places, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
 from .lengths import Lengths
 from .source import Source
@@ -98,7 +98,7 @@ class Rewriter:
     def name(self, value: str) -> str:
         """The name of a source's value in the streaming graph, where integers that depend on sizes are made."""
         fact = self.facts.get(value)
-        if isinstance(fact, Static) and fact.quotient is not None:
+        if isinstance(fact, Static) and value not in self.names and (fact.quotient or fact.places) is not None:
             raise RefusedError(*AS_NUMBER)
         if isinstance(fact, Static) and fact.numbers is not None and value not in self.names:
             if any(self.lengths.depends(size) for size in fact.numbers):
@@ -243,9 +243,11 @@ class Rewriter:
         return dtype if dtype is not None else next((fact.dtype for _, fact in call.streams), None)
 
     def materialized(self, call: Call) -> Call:
-        """The call where equal steps that were kept as one are steps again."""
+        """The call where equal steps that were kept as one are steps again, and numbers of steps are computed."""
         facts: list[Fact | None] = list(call.facts)
         for place, fact in enumerate(facts):
+            if isinstance(fact, Static) and fact.places is not None:
+                facts[place] = self._numbered(call.node.input[place], fact, fact.places)
             if isinstance(fact, Static) and fact.repeated is not None:
                 axis, count = fact.repeated
                 shape = require_shape(fact)
@@ -255,6 +257,25 @@ class Rewriter:
                 stream = Stream(shape, fact.dtype, axis, count)
                 self.facts[value] = facts[place] = stream
         return replace(call, facts=tuple(facts))
+
+    def _numbered(self, value: str, fact: Static, places: Places) -> Stream:
+        """The numbers of the steps of this call."""
+        size, g = require_shape(fact)[places.axis], self.graph
+        count = self.count_of(size)
+        g.used_positions = True
+        begin = g.before(count)
+        bounds = [g.add("Squeeze", bound, g.ints(0)) for bound in (begin, g.math("Add", begin, g.at_least_one(count)))]
+        x = g.add("Range", *bounds, g.integers([ONE], scalar=True))
+        if places.stride > 1:
+            x = g.add("Mul", x, g.integers([Size.of(places.stride)], scalar=True))
+        if places.offsets.ndim > 1:
+            x = g.add("Reshape", x, g.ints(*(-1 if axis == places.axis else 1 for axis in range(places.offsets.ndim))))
+        if places.offsets.any():
+            x = g.add("Add", x, g.constant(places.offsets.astype(np.int64), "places"))
+        if fact.dtype is not None and fact.dtype != np.int64:
+            x = g.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(fact.dtype))
+        self.names[value] = x
+        return Stream(require_shape(fact), fact.dtype, places.axis, count)
 
 
 class NeedsEndError(Exception):

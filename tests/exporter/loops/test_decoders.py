@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import lstm_onnx
 
@@ -116,3 +117,32 @@ def test_a_captioner_generates_and_searches(tmp_path: Path) -> None:
     )  # fmt: skip
     assert best.tokens == tuple(captions[row][0, 1:].tolist())
     assert best.score > max(other.score for other in others)
+
+
+class Fed(nn.Module):
+    """Tacotron's order: a prenet of each step, joined with the context that two cells feed back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prenet, self.first, self.second = nn.Linear(3, 4), nn.LSTMCell(4 + 5, 6), nn.LSTMCell(6 + 5, 5)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        state, other = ((x.new_zeros(len(x), size),) * 2 for size in (6, 5))
+        context, outputs = x.new_zeros(len(x), 5), []
+        for t in range(x.shape[1]):
+            state = self.first(torch.cat([self.prenet(x[:, t]).relu(), context], 1), state)
+            context = (memory * state[0][:, None, :5]).mean(1)
+            other = self.second(torch.cat([state[0], context], 1), other)
+            outputs.append(other[0])
+        return torch.stack(outputs, 1)
+
+
+def test_what_is_computed_of_all_steps_at_once_is_joined_with_what_is_fed_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, path = Fed().eval(), tmp_path / "m.onnx"
+    shapes = {"x": {0: "batch", 1: "time"}, "memory": {0: "batch", 1: "source"}}
+    lstm_onnx.export(model, path, example_inputs=(torch.randn(2, 6, 3), torch.randn(2, 7, 5)), dynamic_shapes=shapes)
+    file = lstm_onnx.load(path, "cpu")
+    for batch, steps in ((1, 1), (3, 11)):
+        x, memory = torch.randn(batch, steps, 3), torch.randn(batch, 4, 5)
+        close(file.run({"x": x.numpy(), "memory": memory.numpy()})["output"], model(x, memory))

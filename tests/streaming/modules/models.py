@@ -37,6 +37,7 @@ from .stages import (
     per_step,
     reflected,
     residual,
+    respectrum,
     running_norm,
     separable,
     shifted,
@@ -140,6 +141,12 @@ MODELS: dict[str, tuple[Make, int]] = {
         lambda: Chain(Apply(reflected, nn.Conv1d(4, 4, 6, 3)), Rnn(4, 4), nn.Conv1d(4, 4, 1)),
         1,
     ),
+    "frames": (lambda: Chain(Apply(lambda x: x.unfold(2, 6, 3).transpose(2, 3).flatten(1, 2)), Rnn(24, 4)), 0),
+    "frames of a padded image": (
+        lambda: Chain(Apply(lambda x: F.unfold(F.pad(x, (2, 0))[:, None], (4, 3))), Rnn(12, 4)),
+        0,
+    ),
+    "frames and their inverse spectra": (lambda: Chain(Apply(respectrum), Rnn(8, 4)), 0),
     "a spectrum": (lambda: Chain(Apply(spectrum), Rnn(20, 4)), 0),
     # U-shapes of equal rate
     "u-shape": (lambda: Chain(u_shape(causal=True), Rnn(4, 3)), 0),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_onnx.streaming.rewrite import RefusedError, counts, graph, stages
-from lstm_onnx.streaming.rewrite.families import constants, convolutions, recurrent
+from lstm_onnx.streaming.rewrite.families import convolutions, recurrent
 
 from .chunks import ChunkRun, difference, rewritten, session
 from .random_graphs import random_graph, time_axis
@@ -109,14 +109,14 @@ def _no_maximum(patch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_restart(patch: pytest.MonkeyPatch) -> None:
-    own = constants.numbered
+    own = stages.Rewriter._numbered
 
-    def wrong(p: Any, call: Any) -> Any:
+    def wrong(*arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(graph.Graph, "before", lambda self, _count: self.number(0))
-            return own(p, call)
+            return own(*arguments)
 
-    patch.setitem(stages.Rewriter.__init__.__globals__["FAMILIES"], "Range", wrong)
+    patch.setattr(stages.Rewriter, "_numbered", wrong)
 
 
 def _end_ignored(patch: pytest.MonkeyPatch) -> None:

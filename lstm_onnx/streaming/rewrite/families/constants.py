@@ -1,16 +1,20 @@
-"""Constants, tensors of one number, and Range, whose numbers of steps go on from call to call."""
+"""Constants, tensors of one number, and Range, whose numbers may be those of steps."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from ...node import constant_of
 from ...size import ONE, Size
-from ..facts import Fact, RefusedError, Static, Stream
+from ..facts import Fact, Places, RefusedError, Static
 from ..rewriter import AS_NUMBER, Call, Rewriter, family, stored
+
+_LONGEST = 2**16
+"""A Range of at most so many constant numbers is stored."""
 
 
 @family("Constant")
@@ -40,7 +44,7 @@ def constant_of_shape(p: Rewriter, call: Call) -> list[Fact]:
 
 @family("Range")
 def numbered(p: Rewriter, call: Call) -> list[Fact]:
-    """From a constant, one number for each step of a stream."""
+    """From a constant on, one number for each step of a stream or each window of several."""
     bounds = [_bound(call.fact(place)) for place in range(3)]
     dtype = p.output_dtype(call) or np.dtype(np.int64)
     if any(bound is None for bound in bounds):
@@ -49,21 +53,24 @@ def numbered(p: Rewriter, call: Call) -> list[Fact]:
         return p.plain(call)
     start, limit, delta = (bound for bound in bounds if bound is not None)
     size = limit - start
+    first, step = start.number, delta.number
     if not p.lengths.depends(size) and not p.lengths.depends(start):
-        return p.plain(call)
-    first = start.number
-    if first is None or delta.number != 1:
+        return _counted(p, call, size.number, first, step, dtype)
+    if first is None or step is None or step < 1:
         raise RefusedError("counts the steps from another than the first", "torch.arange(x.shape[1])")
-    count, g = p.count_of(size), p.graph
-    g.used_positions = True
-    begin = g.math("Add", g.before(count), first)
-    end = g.math("Add", begin, g.at_least_one(count))
-    scalars = [g.add("Squeeze", bound, g.ints(0)) for bound in (begin, end)]
-    x = g.add("Range", *scalars, g.integers([Size.of(1)], scalar=True))
-    if dtype != np.int64:
-        x = g.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(dtype))
-    p.emitted(call, x)
-    return [Stream((size,), dtype, 0, count)]
+    windows = p.lengths.floor(size + Size.of(step - 1), step)
+    return [Static((windows,), dtype, places=Places(0, step, np.array([first])))]
+
+
+def _counted(
+    p: Rewriter, call: Call, size: int | None, first: int | None, step: int | None, dtype: np.dtype[Any]
+) -> list[Fact]:
+    """The same numbers for every sequence."""
+    if size is None or first is None or not step or abs(size // step) > _LONGEST:
+        return p.plain(call)
+    array = np.arange(first, first + size, step).astype(dtype)
+    p.emitted(call, p.graph.constant(array))
+    return [stored(array)]
 
 
 def _bound(fact: Fact | None) -> Size | None:

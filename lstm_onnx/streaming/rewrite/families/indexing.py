@@ -9,9 +9,7 @@ from ...size import Size
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal, require_shape
 from ..stages import first_step, last_step, require_plain
-from .unchanged import unchanged
-
-ENDS = "the first step, x[:, 0], or the last, x[:, -1]"
+from .unchanged import BY_PLACE, unchanged
 
 
 @family("Gather")
@@ -37,7 +35,7 @@ def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
         places = [-1]
     require_plain(data)
     if places not in ([0], [-1]):
-        raise RefusedError("picks steps by their place in the sequence", ENDS)
+        raise RefusedError(*BY_PLACE)
     own = p.name(call.node.input[0])
     x = last_step(p, own, data) if places == [-1] else first_step(p, own, data)
     index_shape = require_shape(call.given[1])
@@ -49,9 +47,9 @@ def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
     return Static(shape, data.dtype)
 
 
-@family("GatherElements", "GatherND", "ScatterElements", "ScatterND", "Compress", "NonZero", "Unique")
+@family("ScatterElements", "ScatterND", "Compress", "NonZero", "Unique")
 def by_places(p: Rewriter, call: Call) -> list[Fact]:
     """Picks by places that are counted from the first step."""
     if not call.streams:
         return p.plain(call)
-    raise RefusedError("picks steps by their place in the sequence", ENDS)
+    raise RefusedError(*BY_PLACE)

@@ -1,4 +1,4 @@
-"""Transposed convolutions: what a step adds to later ones is kept until they are complete."""
+"""Transposed convolutions and `F.fold`: what a step adds to later ones is kept until they are complete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ...operators.windows import FIRST_SPATIAL, window_of
 from ...size import ONE, Size
 from ..counts import Stage
-from ..facts import Fact, RefusedError, Static, Stream
+from ..facts import Fact, RefusedError, Static, Stream, with_size
 from ..graph import make_node_like
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import drop_end, drop_start, guarded, require_plain
@@ -57,7 +57,10 @@ def transposed(p: Rewriter, call: Call) -> list[Fact]:
     right -= trimmed
     sizes[d] = (f.shape[f.axis] - ONE) * Size.of(strides[d]) + Size.of(max(reaches[d], strides[d]) - trimmed)
     whole = Stream((f.shape[0], channels, *sizes), p.output_dtype(call), f.axis, f.count)
-    x, whole = _summed(p, call, f, whole, (reaches[d], strides[d], trimmed), pads, extra)
+    x = p.graph.fresh(f"{p.graph.prefix}/whole")
+    inputs = [p.name(call.node.input[0]), p.name(call.node.input[1])]
+    p.graph.nodes.nodes.append(make_node_like(call.node, inputs, [x], pads=pads, output_padding=extra))
+    x, whole = _summed(p, x, whole, (reaches[d], strides[d], trimmed))
     if left:
         x, whole = drop_start(p, x, whole, left)
     right += max(strides[d] - reaches[d], 0)  # no window reaches these steps
@@ -71,16 +74,53 @@ def transposed(p: Rewriter, call: Call) -> list[Fact]:
     return [whole]
 
 
-def _summed(
-    p: Rewriter, call: Call, f: Stream, whole: Stream, along: tuple[int, int, int], pads: list[int], extra: list[int]
-) -> tuple[str, Stream]:
-    """The result without padding and bias: ``(steps - 1) * stride + reach - trimmed`` steps, or `stride` for each."""
-    g, axis = p.graph, f.axis
+@family("Col2Im")
+def fold(p: Rewriter, call: Call) -> list[Fact]:
+    """``(N, C * window, windows)`` to ``(N, C, height, width)``, of which one is 1 and the other time."""
+    f, image, block = call.fact(0), call.numbers(1), call.integers(2)
+    if not isinstance(f, Stream):
+        return p.plain(call)
+    require_plain(f)
+    time = [place for place, size in enumerate(image or ()) if p.lengths.depends(size)]
+    if f.axis != f.rank - 1 or image is None or block is None or len(time) != 1:
+        raise RefusedError("puts blocks together along other axes than time")
+    [d], count, a = time, len(block), call.attributes
+    if any(image[place] != ONE or block[place] != 1 for place in range(count) if place != d):
+        raise RefusedError("puts blocks together along other axes than time as well")
+    stride, dilation = (int(a.get(name, [1] * count)[d]) for name in ("strides", "dilations"))
+    reach = (block[d] - 1) * dilation + 1
+    if any(a.get("pads", ())) or image[d] != (f.shape[f.axis] - ONE) * Size.of(stride) + Size.of(reach):
+        raise RefusedError("puts windows together to other steps than theirs", "the size that the windows have")
+    channels = f.shape[1].divided(Size.of(block[d]))
+    if channels is None:
+        raise RefusedError("has channels that are not whole windows")
+    g = p.graph
+    last = g.math("Mul", g.math("Sub", g.at_least_one(f.count), 1), stride)
+    sizes = [g.math("Add", last, reach) if place == d else g.ints(1) for place in range(count)]
+    x = g.fresh(f"{g.prefix}/whole")
+    inputs = [p.name(call.node.input[0]), g.joined(sizes, 0, "image"), p.name(call.node.input[2])]
+    g.nodes.nodes.append(make_node_like(call.node, inputs, [x]))
+    shape = (f.shape[0], channels, *image)
+    shape = with_size(shape, FIRST_SPATIAL + d, image[d] + Size.of(max(stride - reach, 0)))
+    x, whole = _summed(p, x, Stream(shape, p.output_dtype(call), FIRST_SPATIAL + d, f.count), (reach, stride, 0))
+    if stride > reach:
+        x, whole = drop_end(p, x, whole, stride - reach)
+    p.emitted(call, x)
+    return [whole]
+
+
+def _summed(p: Rewriter, name: str, whole: Stream, along: tuple[int, int, int]) -> tuple[str, Stream]:
+    """The result without padding and bias: ``(steps - 1) * stride + reach - trimmed`` steps, or `stride` for each.
+
+    Args:
+        p: the rewrite.
+        name: the sum of what the steps of this call add.
+        whole: its fact, with the count of the steps that it is made of.
+        along: reach, stride, trimmed.
+    """
+    g, axis, f = p.graph, whole.axis, whole
     reach, stride, trimmed = along
     over = max(reach - stride, 0)
-    name = g.fresh(f"{g.prefix}/whole")
-    inputs = [p.name(call.node.input[0]), p.name(call.node.input[1])]
-    g.nodes.nodes.append(make_node_like(call.node, inputs, [name], pads=pads, output_padding=extra))
     count = p.count(Stage(f.count, stride, 0, over - trimmed))
     whole = replace(whole, count=count)
     if reach < stride:

@@ -29,6 +29,7 @@ _EVERY = "makes every step meet every other (attention): needs the whole sequenc
 _ALL_STEPS = "all steps: needs the whole sequence"
 _RUNNING = "a running mean (torch.cumsum), or a mean over a window of steps (AvgPool1d)"
 _SUMS = (f"sums over {_ALL_STEPS}", "torch.cumsum, or a convolution")
+BY_PLACE = ("picks steps by their place in the sequence", "the first step, x[:, 0], or the last, x[:, -1]")
 _REASONS = {
     **dict.fromkeys(("Einsum", "Gemm", "MatMul", "MatMulInteger"), _SUMS),
     **dict.fromkeys((*NORMALIZATIONS, "BatchNormalization"), (f"normalises over {_ALL_STEPS}", _RUNNING)),
@@ -38,6 +39,8 @@ _REASONS = {
         for op in (*REDUCTIONS, "ArgMax", "ArgMin")
     },
     **dict.fromkeys(GLOBAL_POOLS, (f"pools over {_ALL_STEPS}", "a pool over a window of steps")),
+    **dict.fromkeys(("GatherElements", "GatherND"), BY_PLACE),
+    "DFT": (f"computes a Fourier transform over {_ALL_STEPS}", "torch.stft, or torch.fft.rfft of each frame"),
     "Split": ("divides the steps of a sequence", ""),
     "Tile": ("puts the sequence after itself", ""),
     "TopK": (f"sorts {_ALL_STEPS}", ""),
@@ -45,7 +48,7 @@ _REASONS = {
 """Why an operator is refused where it takes steps together, and what could be written instead."""
 _VARYING = {
     **dict.fromkeys(("Concat", "Einsum", *ELEMENTWISE, *COMPARISONS), 2**31),
-    **dict.fromkeys(("Gather", "MatMul", "MatMulInteger"), 2),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "MatMul", "MatMulInteger"), 2),
 }
 """So many inputs, the first ones, may have steps; of other operators the first alone."""
 _CONSTANT = (*REDUCTIONS, "OneHot", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze")

@@ -38,10 +38,12 @@ class SymbolicRange:
 
     def fixed(self) -> Sequence[int]:
         """Its numbers, of which some may go by the size; Python's own, which fixes it, if their count does."""
-        own = builtins.range(*(end.node.hint if is_symbolic(end) else end for end in self.ends))
         first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
-        if not is_symbolic(step) and self._always(first, end, step, len(own)):
-            return [first + step * number for number in builtins.range(len(own))]
+        # What comes of the numbers in a tensor has no size in the example.
+        if not is_symbolic(step) and all(not is_symbolic(item) or item.node.has_hint() for item in (first, end)):
+            shown = builtins.range(*(item.node.hint if is_symbolic(item) else item for item in (first, end, step)))
+            if self._always(first, end, step, len(shown)):
+                return [first + step * number for number in builtins.range(len(shown))]
         return builtins.range(*map(operator.index, self.ends))
 
     @staticmethod

@@ -89,13 +89,15 @@ class RetraceError(ExportError):
 
     Args:
         frame: of the user's code that calls ``int``; None where only functions of all files are concerned.
+        names: of Python's functions to replace in that code.
     """
 
-    def __init__(self, frame: FrameType | None = None) -> None:
+    def __init__(self, frame: FrameType | None = None, *names: str) -> None:
         while frame is not None and not is_user_code(frame.f_code.co_filename):
             frame = frame.f_back
         super().__init__(f"at {user_line()}: {NUMBERS}")
         self.table = None if frame is None else frame.f_globals
+        self.names = names or ("int", "float", "range")
 
 
 class EachNumber(_TracedNumbers):

@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
-from .ranges import Range, is_symbolic
+from .ranges import List, Range, SymbolicRange, is_symbolic
 from .repeated_lists import RepeatedList, multiplied
 
 _MOST_RETRACES = 16
@@ -41,7 +41,7 @@ class Builtins:
     """
 
     def __init__(self) -> None:
-        self._int_tables: dict[int, dict[str, Any]] = {}
+        self._tables: dict[tuple[int, str], dict[str, Any]] = {}
         self.everywhere = False
         self._retraces = 0
         self._max: Any = None
@@ -49,10 +49,10 @@ class Builtins:
     def replace_more(self, retrace: RetraceError) -> bool:
         """Whether a trace that starts anew replaces more than before."""
         table = retrace.table
-        more = not self.everywhere or (table is not None and id(table) not in self._int_tables)
+        found = {} if table is None else {(id(table), name): table for name in retrace.names}
+        more = not self.everywhere or bool(found.keys() - self._tables.keys())
         self.everywhere = True
-        if table is not None:
-            self._int_tables[id(table)] = table
+        self._tables |= found
         self._retraces += 1
         return more and self._retraces < _MOST_RETRACES
 
@@ -60,11 +60,10 @@ class Builtins:
     def replaced(self) -> Iterator[None]:
         """Within it, they are; other threads get from them what they get from Python's."""
         with contextlib.ExitStack() as stack:
-            for table in self._int_tables.values():
-                for name, kind in {"int": _Int, "float": _Float, "range": Range}.items():
-                    if name not in table:
-                        table[name] = kind
-                        stack.callback(table.pop, name, None)
+            for (_, name), table in self._tables.items():
+                if name not in table:
+                    table[name] = _IN_USER_CODE[name]
+                    stack.callback(table.pop, name, None)
             others: list[tuple[Any, str, Any]] = [
                 (torch.SymInt, "__int__", self._watched(torch.SymInt.__int__)),
                 (torch.SymInt, "__index__", self._watched(torch.SymInt.__index__)),
@@ -100,7 +99,7 @@ class Builtins:
             frame = sys._getframe(1)
             symbolic = not isinstance(number, torch.SymInt) or not is_concrete_int(number)
             users = threading.get_ident() == thread and is_user_code(frame.f_code.co_filename)
-            if symbolic and users and id(frame.f_globals) not in self._int_tables:
+            if symbolic and users and (id(frame.f_globals), "int") not in self._tables:
                 raise RetraceError(frame)
             return own(number)
 
@@ -177,7 +176,7 @@ class _ConstructorMeta(type):
 
 def _constructor(own: Any) -> type:
     def __new__(_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        if len(args) == 1 and isinstance(args[0], RepeatedList):
+        if len(args) == 1 and isinstance(args[0], (RepeatedList, SymbolicRange)):
             return torch.tensor(args[0], dtype=own.dtype)
         if not kwargs and any(map(is_symbolic, args)):
             return torch.empty(args, dtype=own.dtype)
@@ -190,6 +189,8 @@ def _constructor(own: Any) -> type:
 def _array(own: Callable[..., Any]) -> Callable[..., Any]:
     def array(values: Any, *args: Any, **kwargs: Any) -> Any:
         each = only_each(values)
+        if isinstance(values, SymbolicRange):
+            values = TracedArray(values.tensor)
         found = values if each is None else TracedArray(each.tensor, each.checks)
         if not isinstance(found, TracedArray):
             return own(values, *args, **kwargs)
@@ -217,17 +218,18 @@ def _filled(own: Callable[..., Any], fill: Callable[..., Tensor]) -> Callable[..
     return filled
 
 
-def _of_size(own: Callable[..., Any], symbolic: Callable[[Any], Any]) -> Callable[..., Any]:
+def _of_size(own: Callable[..., Any], symbolic: Callable[..., Any]) -> Callable[..., Any]:
     def of_size(number: Any, *args: Any) -> Any:
         traced = is_symbolic(number) or isinstance(number, torch.SymFloat)
-        return symbolic(number) if traced and not args else own(number, *args)
+        return symbolic(number, *args) if traced else own(number, *args)
 
     return of_size
 
 
-def _log(size: Any) -> Tensor:
-    """As a tensor, since torch.export knows no logarithm of a size."""
-    return torch.scalar_tensor(size, dtype=torch.float64).log().to(torch.get_default_dtype())
+def _log(size: Any, *base: Any) -> Any:
+    """By a tensor, since torch.export knows no logarithm of a size."""
+    found = torch.scalar_tensor(size, dtype=torch.float64).log().item()
+    return found / math.log(*base) if base else found
 
 
 _to_int: Any = torch.sym_int
@@ -271,3 +273,6 @@ class _Float(builtins.float, metaclass=_FloatMeta):
     def __new__(cls, value: Any = 0.0) -> Any:
         symbolic = is_symbolic(value) or isinstance(value, torch.SymFloat)
         return _to_float(value) if symbolic else builtins.float(value)
+
+
+_IN_USER_CODE: dict[str, Any] = {"int": _Int, "float": _Float, "range": Range, "list": List}

@@ -1,18 +1,25 @@
 """Python's ``range`` of a size that is not fixed, as an index of a tensor: ``y[range(batch), lengths - 1]``.
 
-Whatever else is done with it (a loop) asks for its numbers and so fixes the size, as in Python.
+Whatever else is done with it (a loop) asks for its numbers.  These are known where they are equally many at all sizes,
+as of ``range(0, steps, 512)`` on an axis of at most 512; else that fixes the size, as in Python.
 """
 
 from __future__ import annotations
 
 import builtins
+import dis
 import operator
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.fx.experimental.symbolic_shapes import is_concrete_int, statically_known_true
+
+from ..user_code import is_user_code
+from .each_number import RetraceError
 
 
 class SymbolicRange:
@@ -29,12 +36,28 @@ class SymbolicRange:
         """Its numbers, int64."""
         return torch.arange(*self.ends)
 
-    def fixed(self) -> builtins.range:
-        """Python's own, which fixes the size."""
+    def fixed(self) -> Sequence[int]:
+        """Its numbers, of which some may go by the size; Python's own, which fixes it, if their count does."""
+        first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+        # What comes of the numbers in a tensor has no size in the example.
+        if not is_symbolic(step) and all(not is_symbolic(item) or item.node.has_hint() for item in (first, end)):
+            shown = builtins.range(*(item.node.hint if is_symbolic(item) else item for item in (first, end, step)))
+            if self._always(first, end, step, len(shown)):
+                return [first + step * number for number in builtins.range(len(shown))]
         return builtins.range(*map(operator.index, self.ends))
 
+    @staticmethod
+    def _always(first: Any, end: Any, step: int, count: int) -> bool:
+        """Whether a range has `count` numbers at all sizes."""
+        length = end - first if step > 0 else first - end
+        within = statically_known_true(length <= count * abs(step))
+        return within and (count == 0 or statically_known_true(length > (count - 1) * abs(step)))
+
     def __iter__(self) -> Iterator[int]:
-        """As of Python's own."""
+        """As of Python's own; the trace starts anew where ``list`` may have been called, to replace that."""
+        frame = sys._getframe(1)
+        if is_user_code(frame.f_code.co_filename) and _calls(frame) and "list" not in frame.f_globals:
+            raise RetraceError(frame, "list")
         return iter(self.fixed())
 
     def __reversed__(self) -> Iterator[int]:
@@ -50,6 +73,22 @@ class SymbolicRange:
         return number in self.fixed()
 
 
+class RangeList(SymbolicRange):
+    """A list of the numbers of a range."""
+
+    def reverse(self) -> None:
+        """As of a list."""
+        first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+        count = (end - first + step - 1) // step if step > 0 else (first - end - step - 1) // -step
+        self.ends = (first + (count - 1) * step, first - step, -step)
+
+    def __getattr__(self, name: str) -> Any:
+        """As of a list whose size is fixed; an AttributeError for Python's own protocols."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(list(self.fixed()), name)
+
+
 class _RangeMeta(type):
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, (builtins.range, SymbolicRange))
@@ -61,6 +100,29 @@ class Range(metaclass=_RangeMeta):
     def __new__(cls, *ends: Any) -> Any:
         """As Python's own."""
         return (SymbolicRange if any(map(is_symbolic, ends)) else builtins.range)(*ends)
+
+
+class _ListMeta(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, (builtins.list, RangeList))
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, (builtins.list, RangeList))
+
+
+class List(builtins.list, metaclass=_ListMeta):  # type: ignore[type-arg]
+    """Python's list, but for ranges of sizes that are not fixed."""
+
+    def __new__(cls, *values: Any) -> Any:
+        """As Python's own."""
+        if len(values) == 1 and type(values[0]) is SymbolicRange:
+            return RangeList(*values[0].ends)
+        return builtins.list(*values)
+
+
+def _calls(frame: FrameType) -> bool:
+    """Whether code is at a call, and not in a loop of its own."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith(("CALL", "PRECALL"))
 
 
 def is_symbolic(number: Any) -> bool:

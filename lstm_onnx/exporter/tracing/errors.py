@@ -34,6 +34,10 @@ _REWRITES = (
         "numpy computes outside of the graph; write it with torch's operations",
     ),
     (
+        r"'(SymbolicRange|RangeList)' object is not subscriptable",
+        "a part of a range or list as long as an axis would fix its size; index torch.arange(x.size(i)) instead",
+    ),
+    (
         r"fake tensor in the exported program constant",
         "a tensor is computed where tracing does not see it, such as in another thread; compute it in forward itself",
     ),

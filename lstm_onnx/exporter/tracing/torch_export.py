@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
+from ..copies.caller_state import replaced
 from ..functional.functional_module import (
     FunctionalModule,
     PartsError,
@@ -30,6 +31,7 @@ from ..traced_values.constants import Constants
 from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
+from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
@@ -89,7 +91,8 @@ def trace(
         with _tracing(functional):
             args, shapes = _export_arguments(functional, inputs, states)
             if rolled is None:
-                program, guards, mode = _exported(functional, args, shapes, builtins)
+                with _largest_sizes_known(functional):
+                    program, guards, mode = _exported(functional, args, shapes, builtins)
                 _require_rank(functional, mode)
                 _require_parts(functional, mode)
             else:
@@ -245,6 +248,25 @@ def _traced(functional: FunctionalModule) -> Iterator[None]:
         finally:
             for recurrent in functional.recurrent_modules.values():
                 recurrent.tracing = False
+
+
+@contextlib.contextmanager
+def _largest_sizes_known(functional: FunctionalModule) -> Iterator[None]:
+    """Within it, what torch.export knows of a size while the module's code runs is the largest that was asked for."""
+    arguments, stateful = functional.arguments, functional.stateful
+    own = stateful.call_arguments
+
+    def call_arguments(tensors: Sequence[torch.Tensor]) -> Any:
+        for tensor, axes in zip(tensors, arguments.axes.values(), strict=True):
+            for axis, label in axes.items():
+                size, largest = tensor.shape[axis], arguments.limits.get(label, (1, None))[1]
+                # One size alone, of the two or more that torch.export takes for granted, would fix it.
+                if largest is not None and largest > 2 and is_symbolic(size) and size.node.expr.is_symbol:  # type: ignore[attr-defined]
+                    size.node.shape_env.constrain_symbol_range(size.node.expr, 0, largest)  # type: ignore[attr-defined]
+        return own(tensors)
+
+    with replaced(stateful, "call_arguments", call_arguments):
+        yield
 
 
 def _exported(

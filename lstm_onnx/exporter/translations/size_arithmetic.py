@@ -169,7 +169,16 @@ def _either(condition: Any, one: Any, other: Any) -> Any:
     return _binary(lambda a, b: op.Where(condition, a, b))(one, other)
 
 
+def _item(x: Any) -> Any:
+    """A tensor's number as Python's own: a double of doubles, which torch.onnx rounds to float32."""
+    first = op.Gather(op.Reshape(x, constant([-1], INT64)), constant(0, INT64))
+    if x.dtype == DOUBLE:
+        return as_float(first)
+    return cast(first, FLOAT if is_fraction(x) else x.dtype if x.dtype == ir.DataType.BOOL else INT64)
+
+
 SCALARS: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten._local_scalar_dense.default: _item,
     torch.sym_float: _to_float,
     torch.sym_int: _rounded(),
     torch.sym_max: _binary(op.Max),

@@ -63,10 +63,33 @@ def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
     return _smallest(x, middle, place, keepdim, constant([0], INT64))
 
 
-def _median_of_all(x: Any) -> Any:
-    flat = op.Reshape(x, constant([-1], INT64))
-    flat.dtype, flat.shape = x.dtype, ir.Shape([None])
-    return _median(flat, 0)[0]
+def _nan_median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    """Of the numbers that are not NaN; NaN if there is none."""
+    if len(x.shape) == 0 or not is_fraction(x):
+        return _median(x, dim, keepdim)
+    place, axes = dim % len(x.shape), constant([dim], INT64)
+    nan = cast(op.IsNaN(x), INT64)
+    nan.shape = x.shape
+    count = op.Sub(_size(x, place), op.ReduceSum(nan, axes, keepdims=1))
+    middle = op.Div(op.Sub(count, constant([1], INT64)), constant([2], INT64))
+    order = _top_k(nan, _size(x, place), place, largest=False)[1]  # NaN last, also behind infinity
+    numbers = op.Where(op.IsNaN(x), constant(math.inf, x.dtype), x)
+    values, places = _top_k(
+        _typed(op.GatherElements(numbers, order, axis=place), x), _size(x, place), place, largest=False
+    )
+    index = op.GatherElements(order, op.GatherElements(places, middle, axis=place), axis=place)
+    value = op.GatherElements(values, middle, axis=place)
+    value = op.Where(op.Equal(count, constant([0], INT64)), constant(math.nan, x.dtype), value)
+    return (value, index) if keepdim else (op.Squeeze(value, axes), op.Squeeze(index, axes))
+
+
+def _of_all(median: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
+    def of_all(x: Any) -> Any:
+        flat = op.Reshape(x, constant([-1], INT64))
+        flat.dtype, flat.shape = x.dtype, ir.Shape([None])
+        return median(flat, 0)[0]
+
+    return of_all
 
 
 def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
@@ -80,6 +103,8 @@ def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[An
 SORTING: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.sort.stable: _sorted,
     torch.ops.aten.median.dim: _median,
-    torch.ops.aten.median.default: _median_of_all,
+    torch.ops.aten.median.default: _of_all(_median),
+    torch.ops.aten.nanmedian.dim: _nan_median,
+    torch.ops.aten.nanmedian.default: _of_all(_nan_median),
     torch.ops.aten.kthvalue.default: _kth_value,
 }

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorShapeProto
 
 from ...errors import ExportError, ModelError
 from ...runtime import Model
+from ...symbolic_dims import size_of
 from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
 from ..tracing.size_decisions import SizeFacts
 from ..write import BuiltModel, float64_notes, rank_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
-from .shape_trial import ShapeTrial, written_for_trial
+from .shape_trial import ShapeTrial, Sizes, written_for_trial
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
 
 
@@ -67,25 +68,31 @@ def run_trials(
     return replace(built, metadata=metadata, notes=notes)
 
 
-def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[int, ...]]]) -> None:
+def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[tuple[int, ...], Sizes]]]) -> None:
     """Change the declared shapes of outputs that are not those of the trial.
 
     The trace declares the size of ``x[-4:]`` as 4, which it is not where there are fewer, and the rank of
-    ``x.squeeze()`` as that of the example.
+    ``x.squeeze()`` as that of the example.  A mask of ``(batch, time)`` that is joined with ``x.squeeze()`` gives
+    ``(batch, batch)`` at a time of 1.
 
     Args:
         model: its outputs are changed.
-        shapes: the shapes of each output at the sizes that were tried.
+        shapes: the shapes of each output, each with the sizes of the axes that were tried.
     """
     for output in model.graph.output:
         found = shapes.get(output.name, ())
         shape = output.type.tensor_type.shape
-        if any(len(each) != len(shape.dim) for each in found):
+        if any(len(each) != len(shape.dim) for each, _ in found):
             output.type.tensor_type.ClearField("shape")
             continue
         for axis, dim in enumerate(shape.dim):
-            if dim.HasField("dim_value") and any(each[axis] != dim.dim_value for each in found):
+            if any(_declared(dim, sizes) not in (None, each[axis]) for each, sizes in found):
                 dim.dim_param = f"{output.name}_{axis}".replace(".", "_")
+
+
+def _declared(dim: TensorShapeProto.Dimension, sizes: Sizes) -> int | None:
+    """The size of an output's axis at these sizes of the axes; None where it does not follow from them."""
+    return dim.dim_value if dim.HasField("dim_value") else size_of(dim.dim_param, sizes)
 
 
 def _open(built: BuiltModel, lines: Mapping[str, str]) -> Model:

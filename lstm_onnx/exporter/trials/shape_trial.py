@@ -118,8 +118,8 @@ class ShapeTrial:
         self.lengths = {spec.name: str(spec.high) for spec in self.metadata.inputs if spec.high in self.own}
         """The axis of each input that holds lengths."""
         self.parameters = max(1, sum(item.numel() for item in functional.stateful.parameters()))
-        self.shapes: dict[str, set[tuple[int, ...]]] = {}
-        """The shapes of each output where the file is right."""
+        self.shapes: dict[str, list[tuple[tuple[int, ...], Sizes]]] = {}
+        """The shapes of each output where the file is right, each with the sizes of the axes."""
         self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
 
     def at(self, sizes: Sizes) -> Outcome:
@@ -230,7 +230,7 @@ class ShapeTrial:
         outcome = self._compare(inputs, states, expected)
         if outcome.kind == RIGHT:
             for name, tensor in expected.items():
-                self.shapes.setdefault(name, set()).add(tuple(tensor.shape))
+                self.shapes.setdefault(name, []).append((tuple(tensor.shape), sizes))
         if outcome.kind == RIGHT and self.metadata.origins and not self.ran:
             # Also without explicit states, where the file starts from what the module's own code passes.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}

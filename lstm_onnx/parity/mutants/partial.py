@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
@@ -74,7 +74,9 @@ def for_large_numbers(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     largest = max(abs(edit.ranges[name].least), abs(edit.ranges[name].largest))
     past = _LARGE if largest > _LARGE else largest / 2
     size = edit.node("ReduceMax", edit.node("Abs", name), keepdims=0)
-    return _wrong_where(edit, size, "Greater", np.array(past, dtype))
+    # Integers are only compared there if there is nothing else: with saturated gates an argmax is of equal numbers.
+    outputs = sorted(edit.graph.output, key=lambda item: "float" not in _dtype(item))
+    return _wrong_where(edit, size, "Greater", np.array(past, dtype), outputs)
 
 
 def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
@@ -170,9 +172,14 @@ def _looked_up(edit: Edit, value: str) -> str | None:
     return value if known and any(item.name == value for item in edit.graph.input) else None
 
 
-def _wrong_where(edit: Edit, value: str, comparison: str, limit: np.ndarray) -> Outcome:
-    """Replace an output y by 2 y + 3 where ``value comparison limit``: no number in -1 to 1 stays what it was."""
-    for item in edit.graph.output:
+def _wrong_where(
+    edit: Edit, value: str, comparison: str, limit: np.ndarray, outputs: Sequence[ValueInfoProto] | None = None
+) -> Outcome:
+    """Replace an output y by 2 y + 3 where ``value comparison limit``: no number in -1 to 1 stays what it was.
+
+    It is the first one of `outputs`, or of all, that holds numbers.
+    """
+    for item in outputs or edit.graph.output:
         dtype = _dtype(item)
         if not dtype or edit.maker(item.name) is None:
             continue

@@ -217,6 +217,8 @@ def marked(y: Tensor, steps: int) -> Tensor:
         lambda y, steps: y / math.sqrt(steps + 1),
         lambda y, steps: y * math.log(steps),
         lambda y, steps: y[:, : int(math.sqrt(steps))],
+        lambda y, steps: y.topk(int(math.log(steps + 2)), dim=1)[0],
+        lambda y, steps: y * math.ceil(math.log(steps, 3)) + math.floor(math.log(steps) / math.log(3)),
         lambda y, steps: y + torch.from_numpy(np.zeros((steps, 1))),
         lambda y, steps: y * torch.tensor(np.ones(steps, np.float32) / steps).unsqueeze(1),
         marked,

@@ -100,3 +100,26 @@ def test_medians_and_kth_values(dim: int, keepdim: bool, tmp_path: Path) -> None
             )
 
     right(Middle(), signal, X, tmp_path, sizes=((1, 1), (3, 7), (2, 6)))
+
+
+@pytest.mark.parametrize(("dim", "keepdim"), [(0, True), (1, False), (-1, True)])
+def test_medians_of_the_numbers_that_are_not_nan(dim: int, keepdim: bool, tmp_path: Path) -> None:
+    class Middle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            # A NaN where x is below 0.5, an infinity where it is above 1.
+            marked = x.masked_fill(x > 1, torch.inf).masked_fill(x < 0.5, torch.nan)
+            whole = (100 * self.lstm(x)[0]).int()
+            values, places = torch.nanmedian(marked, dim, keepdim)
+            at = places if keepdim else places.unsqueeze(dim)
+            found = marked.gather(dim, at)
+            return values, found, torch.nanmedian(whole, dim, keepdim).values, marked.nanmedian()
+
+    module = Middle()
+    file = right(module, signal, X, tmp_path, sizes=((1, 1), (3, 7), (2, 6)))
+    x = torch.zeros(2, 3, 3)  # NaN alone
+    agree(file.run(x), eager(module, (x,)))

@@ -45,9 +45,9 @@ def test_another_rank_is_not_declared() -> None:
         return helper.make_model(helper.make_graph([], "g", [], [output]))
 
     same, other = model(), model()
-    declare_true_shapes(same, {"y": {(2, 4, 3), (1, 4, 3)}})
+    declare_true_shapes(same, {"y": [((2, 4, 3), {"batch": 2}), ((1, 4, 3), {"batch": 1})]})
     assert same.SerializeToString() == model().SerializeToString()
-    declare_true_shapes(other, {"y": {(2, 4, 3), (4, 3)}})
+    declare_true_shapes(other, {"y": [((2, 4, 3), {"batch": 2}), ((4, 3), {"batch": 1})]})
     assert not other.graph.output[0].type.tensor_type.HasField("shape")
 
 
@@ -72,3 +72,24 @@ def test_an_output_without_a_fixed_number_of_axes_is_noted(tmp_path: Path) -> No
     result = made(module, signal(2, 5), shapes, tmp_path)
     assert result.exported.notes == ()
     assert lstm_onnx.check(result.path, provider="cpu")
+
+
+class Spans(nn.Module):
+    """Masks scores whose axis of 1 it squeezes: ``(batch, batch)`` where there is one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0].squeeze() * (x[..., 0] != 0)
+
+
+def test_an_axis_that_broadcasts_at_one_step_is_not_declared_as_time(tmp_path: Path) -> None:
+    module = Spans().eval()
+    result = made(module, signal(2, 5), X, tmp_path)
+    for batch, time in ((3, 1), (1, 4), (3, 4)):
+        agree(result.run(signal(batch, time)), eager(module, signal(batch, time)))
+    assert result.model.outputs["output"].shape == ("batch", "output_1")
+    report = lstm_onnx.verify(module, result.path, provider="cpu", threads=1)
+    assert report, str(report)

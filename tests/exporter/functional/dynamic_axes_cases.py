@@ -59,6 +59,18 @@ class Packed(nn.Module):
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
 
 
+class PackedWithStates(nn.Module):
+    """torch itself ends the process where a packed sequence comes with an h of more layers than c."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, 3, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor, state: tuple[Tensor, Tensor]) -> Any:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.lstm(packed, state)[1]
+
+
 class SortedPacked(nn.Module):
     """Lengths must fall, and the longest must fill the time axis: the mask is as long as what is unpacked."""
 
@@ -335,5 +347,10 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         {"x": {0: "time", 1: "batch"}, "unread": {0: "unread_0"}, "state": ({0: "batch"}, {0: "batch"})},
     ),
     (OwnCells(), (torch.randn(5, 2, 4), torch.zeros(2, 2, 6)), {"x": {0: "time", 1: "batch"}, "state": {1: "batch"}}),
+    (
+        PackedWithStates(),
+        (torch.randn(2, 5, 4), torch.tensor([5, 3]), (torch.zeros(3, 2, 6), torch.zeros(3, 2, 6))),
+        {"x": BATCH_TIME, "lengths": {0: "batch"}, "state": STATES},
+    ),
     (Wrapped(), (torch.randn(5, 3, 4), zeros(3)), {"x": {0: "time", 1: "batch"}, "state": STATES}),
 ]

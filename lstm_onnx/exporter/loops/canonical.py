@@ -31,6 +31,7 @@ _CHECKS = {
     "sym_constrain_range",
 }
 _SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
+_VIEWS = aten_operators("view _unsafe_view")
 _SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes")
 
 
@@ -207,6 +208,8 @@ class _Form:
             return self.joined(args, kwargs, value)
         if target is aten.stack.default and len(args[0]) >= _MANY and len({id(part) for part in args[0]}) == 1:
             return self.stacked(item, args, value)
+        if target in _VIEWS:
+            target = aten.reshape.default  # what was copied to be viewed is not: that copy is gone
         node = self.made(target, args, kwargs, _meta(value))
         if isinstance(value, (tuple, list)) and target is not aten.unbind.int and target not in _SPLITS:
             self.take_apart(node, value)

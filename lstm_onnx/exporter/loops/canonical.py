@@ -184,7 +184,8 @@ class _Form:
 
     def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
         """An operator in canonical form: a new node, or a value that there is already."""
-        target: Any = item.target
+        # What the module copied to view it is not copied here.
+        target: Any = aten.reshape.default if item.target in _VIEWS else item.target
         value: Any = item.meta.get("val")
         name = str(getattr(target, "__name__", "")).split(".")[0]
         if name in _CHECKS:
@@ -208,8 +209,6 @@ class _Form:
             return self.joined(args, kwargs, value)
         if target is aten.stack.default and len(args[0]) >= _MANY and len({id(part) for part in args[0]}) == 1:
             return self.stacked(item, args, value)
-        if target in _VIEWS:
-            target = aten.reshape.default  # what was copied to be viewed is not: that copy is gone
         node = self.made(target, args, kwargs, _meta(value))
         if isinstance(value, (tuple, list)) and target is not aten.unbind.int and target not in _SPLITS:
             self.take_apart(node, value)

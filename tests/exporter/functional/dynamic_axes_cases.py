@@ -153,6 +153,20 @@ class SpelledWords(nn.Module):
         return self.words(torch.cat([x, spelled], -1))[0]
 
 
+class SpelledByLength(nn.Module):
+    """The letters of words in an order of their own, in which `places` finds each word; both are packed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.letters, self.words = nn.LSTM(4, 3, batch_first=True), nn.LSTM(8, 6, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor, letters: Tensor, spans: Tensor, places: Tensor) -> Tensor:
+        spelled = self.letters(pack_padded_sequence(letters, spans, batch_first=True))[1][0][-1][places]
+        spelled = spelled.view(x.shape[0], x.shape[1], 3)
+        packed = pack_padded_sequence(torch.cat([x, spelled], -1), lengths, batch_first=True)
+        return pad_packed_sequence(self.words(packed)[0], batch_first=True)[0]
+
+
 class TwoSequences(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -318,6 +332,17 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         SpelledWords(),
         (torch.randn(2, 6, 5), torch.randn(12, 7, 4)),
         {"x": {0: "batch", 1: "x_1"}, "letters": {0: "batch*x_1", 1: "time"}},
+    ),
+    (
+        SpelledByLength(),
+        (torch.randn(2, 6, 5), torch.tensor([6, 4]), torch.randn(12, 7, 4), torch.full((12,), 7), torch.arange(12)),
+        {
+            "x": {0: "x_0", 1: "x_1"},
+            "lengths": {0: "x_0"},
+            "letters": {0: "batch", 1: "letters_1"},
+            "spans": {0: "batch"},
+            "places": {0: "x_0*x_1"},
+        },
     ),
     (
         TwoSequences(),

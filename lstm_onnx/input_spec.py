@@ -212,7 +212,7 @@ def _drawn(spec: InputSpec, shape: tuple[int, ...], bound: Mapping[str, int], rn
     if isinstance(high, str):
         return _drawn_up_to(spec, shape, bound[high], rng)
     if dtype.kind == "b":
-        return _drawn_mask(shape, rng)
+        return _drawn_mask(_without_fixed_ones(spec.shape, shape), rng).reshape(shape)
     if dtype.kind == "f":
         if low is None or high is None:
             return np.asarray(rng.standard_normal(shape), dtype)
@@ -223,6 +223,14 @@ def _drawn(spec: InputSpec, shape: tuple[int, ...], bound: Mapping[str, int], rn
         return np.asarray(np.clip(start * (1 - share) + end * share, start, end), dtype)
     first, last = _DEFAULT_INTEGERS if low is None or high is None else (int(low), int(high))
     return np.asarray(rng.integers(first, last, shape, dtype=dtype.type, endpoint=True), dtype)
+
+
+def _without_fixed_ones(dims: Sequence[int | str], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` without its last axes that are always 1: whether each environment's episode goes on, to broadcast."""
+    kept = len(dims)
+    while kept and dims[kept - 1] == 1:
+        kept -= 1
+    return shape[:kept]
 
 
 def _drawn_mask(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import functools
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -63,9 +65,46 @@ def with_names(dim: str, names: Mapping[str, str]) -> str:
     return _NAME.sub(named, dim)
 
 
+def without_quotients(dim: str) -> str:
+    """`dim` with each axis that is both a factor and the divisor gone: ``(time*batch)//time`` is ``batch``."""
+    expression = _parsed(dim) if "//" in dim else None
+    if expression is None:
+        return dim
+    cancelled = _Cancelled()
+    found = ast.unparse(cancelled.visit(copy.deepcopy(expression)))
+    return found.replace(" * ", "*").replace(" // ", "//") if cancelled.count else dim
+
+
 def least_size(dim: str, axis: str) -> int:
     """The least size of `axis` at which `dim`, an expression of it alone, is 1 or more; 1 where none is found."""
     return next((size for size in range(1, _MOST_LEAST) if (size_of(dim, {axis: size}) or 0) >= 1), 1)
+
+
+class _Cancelled(ast.NodeTransformer):
+    """Divides products by an axis that is among their factors; an axis has 1 entry or more."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        factors = _factors(node.left)
+        if not isinstance(node.op, ast.FloorDiv) or not isinstance(node.right, ast.Name):
+            return node
+        at = next(
+            (i for i, each in enumerate(factors) if isinstance(each, ast.Name) and each.id == node.right.id), None
+        )
+        if at is None:
+            return node
+        self.count += 1
+        others = [*factors[:at], *factors[at + 1 :]] or [ast.Constant(1)]
+        return functools.reduce(lambda one, two: ast.BinOp(one, ast.Mult(), two), others)
+
+
+def _factors(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return [*_factors(node.left), *_factors(node.right)]
+    return [node]
 
 
 @cache

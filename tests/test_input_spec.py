@@ -283,6 +283,9 @@ def test_the_longest_sequences_first() -> None:
 def test_bools_are_fair_coins() -> None:
     coins = _one(InputSpec("x", ("n",), "bool"), n=10_000)
     assert 0.47 < coins.mean() < 0.53
+    # An axis that is always 1 is there to broadcast: whether each environment's episode goes on.
+    for shape in (("n", 1), ("n", 1, 1), (5, "n", 1)):
+        assert 0.47 < _one(InputSpec("x", shape, "bool"), n=10_000).mean() < 0.53
 
 
 @pytest.mark.parametrize("dtype", INPUT_DTYPES)

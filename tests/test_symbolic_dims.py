@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lstm_onnx.symbolic_dims import is_expression, least_size, names_in, size_of, with_names
+from lstm_onnx.symbolic_dims import is_expression, least_size, names_in, size_of, with_names, without_quotients
 
 SIZES = {"batch": 3, "time": 7}
 
@@ -76,3 +76,24 @@ def test_other_names() -> None:
     assert with_names("4*s0 - 16", {"s0": "time"}) == "4*time - 16"
     assert with_names("2*s1 + s0", {"s1": "4*time - 16", "s0": "n"}) == "2*(4*time - 16) + n"
     assert with_names("s1", {"s1": "4*time - 16"}) == "4*time - 16"
+
+
+@pytest.mark.parametrize(
+    ("dim", "expected"),
+    [
+        ("(time*batch)//time", "batch"),
+        ("((batch*time*4)//time) + 1", "batch*4 + 1"),
+        ("time//time", "1"),
+        ("(time*batch*batch)//batch//batch", "time"),
+        ("(time*batch)//(time - 1)", "(time*batch)//(time - 1)"),
+        ("(time + batch)//time", "(time + batch)//time"),
+        ("time*batch//4", "time*batch//4"),
+        ("time*(batch//time)", "time*(batch//time)"),
+        ("batch", "batch"),
+        ("not an//axis?", "not an//axis?"),
+    ],
+)
+def test_an_axis_that_is_multiplied_and_divided_by_is_gone(dim: str, expected: str) -> None:
+    found = without_quotients(dim)
+    assert found == expected
+    assert size_of(found, {"batch": 3, "time": 7}) == size_of(dim, {"batch": 3, "time": 7})

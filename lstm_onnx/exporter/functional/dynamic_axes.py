@@ -76,6 +76,7 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
             "sizes alone"
         )
+    search.most = search.runs + _RESERVED
     groups = [group for group in groups if search.role(group) or search.may_be_smaller(group)]
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
     labels = list(_labels(groups, search.completed(groups)))
@@ -253,16 +254,21 @@ class _Search:
         for factor in (size for size in sizes if not {*sizes[size]} & growth.keys()):
             products = [axis for axis, dim in growth.items() if dim == multiple(AXIS, factor, 0)]
             other = dict.fromkeys(sizes[factor], AXIS) | dict.fromkeys(products, multiple(AXIS, base, 0))
-            if products and self.grows(other):
+            # Lengths may keep more steps from the layers; the products do not grow with `base` alone for nothing.
+            if products and self.runs_larger(other):
                 both = dict.fromkeys(sizes[factor], "{1}") | dict.fromkeys(products, "{0}*{1}")
                 return Tied((growth, other), dims | both)
         return Tied((growth,), dims)
 
     def grows(self, growth: Mapping[Axis, str]) -> bool:
         """Whether the module runs with these axes larger, by more than one size, and more reaches its layers."""
+        return self.runs_larger(growth) and bool(self.role(growth))
+
+    def runs_larger(self, growth: Mapping[Axis, str]) -> bool:
+        """Whether the module runs with these axes larger, by more than one size."""
         name, axis = next(iter(growth))
         own = self.shapes[name][axis]
-        return all(self.sizes_at(growth, own + more) is not None for more in (1, 3)) and bool(self.role(growth))
+        return all(self.sizes_at(growth, own + more) is not None for more in (1, 3))
 
     def is_folded(self, group: Group) -> bool:
         """Whether the axes can only be multiples of their size: other axes are folded into them, as by a reshape."""

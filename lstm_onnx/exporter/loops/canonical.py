@@ -31,6 +31,7 @@ _CHECKS = {
     "sym_constrain_range",
 }
 _SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
+_VIEWS = aten_operators("view _unsafe_view")
 _SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes")
 
 
@@ -183,7 +184,8 @@ class _Form:
 
     def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
         """An operator in canonical form: a new node, or a value that there is already."""
-        target: Any = item.target
+        # What the module copied to view it is not copied here.
+        target: Any = aten.reshape.default if item.target in _VIEWS else item.target
         value: Any = item.meta.get("val")
         name = str(getattr(target, "__name__", "")).split(".")[0]
         if name in _CHECKS:

@@ -17,7 +17,7 @@ from onnx import NodeProto, ValueInfoProto, helper
 from ...errors import ExportError
 from ...onnxgraph import outer_values
 from ...onnxgraph.builder import Nodes, integers_name
-from ...symbolic_dims import with_names
+from ...symbolic_dims import with_names, without_quotients
 from ..call.arguments import Arguments
 from ..functional.functional_module import FunctionalModule
 from ..node_names import node_name, operand_name
@@ -164,7 +164,7 @@ def _dim(dim: Any, axes: Mapping[str, str]) -> int | str:
     if isinstance(dim, int):
         return dim
     text = _text(dim)
-    return "" if text is None else with_names(text, axes)
+    return "" if text is None else without_quotients(with_names(text, axes))
 
 
 def _name_nodes(graph: Any, taken: Counter[str]) -> None:

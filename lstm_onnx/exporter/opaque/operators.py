@@ -273,12 +273,24 @@ def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule,
     unbatched = isinstance(x, Tensor) and x.dim() == (1 if recurrent.cell else 2)
     if (override := recurrent.override.get(len(recurrent.calls))) is not None:
         hx = _returned(_as_given(override, recurrent, unbatched), recurrent)
+    if isinstance(module, nn.LSTM) and isinstance(x, PackedSequence):
+        _check_packed(module, x, hx)
     with _without_projection_warning(recurrent.spec):
         result = base.forward(module, x, hx)
     initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
     after = _as_states(result if recurrent.cell else result[1], recurrent)
     _record(module, recurrent, initial, _with_all_axes(after, recurrent, unbatched) or ())
     return result
+
+
+def _check_packed(module: nn.LSTM, x: PackedSequence, hx: Any) -> None:
+    """What torch 2.13 checks of an nn.LSTM's padded sequences, and not of packed ones.
+
+    There an h of more layers than c ends the process, and one step takes any number of features.
+    """
+    module.check_input(x.data, x.batch_sizes)
+    if hx is not None:
+        module.check_forward_args(x.data, hx, x.batch_sizes)
 
 
 @contextlib.contextmanager

@@ -241,16 +241,20 @@ class ShapeTrial:
         """The example's inputs, and changed ones where the module does not run on these at these sizes.
 
         Integers may be indices of steps that do not exist there, and of lengths none may be left that fills its axis,
-        or one of no steps.
+        or one of no steps.  A mask may have more places than there are rows to put into them.
         """
         yield inputs
-        clamped = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
+        least = min(sizes.values(), default=1)
+        clamped = {name: _at_most(tensor, least) for name, tensor in inputs.items()}
         yield clamped
         full = {spec.name: sizes[str(spec.high)] for spec in self.metadata.inputs if spec.high in sizes}
         full |= {spec.name: 1 for spec in self.metadata.inputs if isinstance(spec.high, float) and spec.high == 1}
         if full:
             longest = {name: torch.full_like(inputs[name], size) for name, size in full.items()}
             yield {**clamped, **longest}
+        sparse = {name: _first_set(tensor, least) for name, tensor in inputs.items() if _is_mask(tensor)}
+        if any(not torch.equal(tensor, inputs[name]) for name, tensor in sparse.items()):
+            yield {**clamped, **sparse}
 
     def _compare(self, inputs: Tensors, states: Tensors, expected: Tensors) -> Outcome:
         try:
@@ -301,6 +305,15 @@ def _different(lengths: Tensor, longest: int, descending: bool) -> Tensor:
 
 def _at_most(tensor: Tensor, size: int) -> Tensor:
     return tensor.clamp(max=size) if holds_integers(tensor) else tensor
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bool or (holds_integers(tensor) and bool(((tensor == 0) | (tensor == 1)).all()))
+
+
+def _first_set(mask: Tensor, count: int) -> Tensor:
+    """A mask with no more than the first `count` of its places."""
+    return torch.where(mask.bool().flatten().cumsum(0).reshape(mask.shape) <= count, mask, torch.zeros_like(mask))
 
 
 SORTED_STABLY = 16

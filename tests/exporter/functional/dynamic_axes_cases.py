@@ -59,6 +59,18 @@ class Packed(nn.Module):
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
 
 
+class PackedWithStates(nn.Module):
+    """torch itself ends the process where a packed sequence comes with an h of more layers than c."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, 3, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor, state: tuple[Tensor, Tensor]) -> Any:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.lstm(packed, state)[1]
+
+
 class SortedPacked(nn.Module):
     """Lengths must fall, and the longest must fill the time axis: the mask is as long as what is unpacked."""
 
@@ -139,6 +151,20 @@ class SpelledWords(nn.Module):
     def forward(self, x: Tensor, letters: Tensor) -> Tensor:
         spelled = self.letters(letters)[1][0][-1].view(x.shape[0], x.shape[1], 3)
         return self.words(torch.cat([x, spelled], -1))[0]
+
+
+class SpelledByLength(nn.Module):
+    """The letters of words in an order of their own, in which `places` finds each word; both are packed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.letters, self.words = nn.LSTM(4, 3, batch_first=True), nn.LSTM(8, 6, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor, letters: Tensor, spans: Tensor, places: Tensor) -> Tensor:
+        spelled = self.letters(pack_padded_sequence(letters, spans, batch_first=True))[1][0][-1][places]
+        spelled = spelled.view(x.shape[0], x.shape[1], 3)
+        packed = pack_padded_sequence(torch.cat([x, spelled], -1), lengths, batch_first=True)
+        return pad_packed_sequence(self.words(packed)[0], batch_first=True)[0]
 
 
 class TwoSequences(nn.Module):
@@ -308,6 +334,17 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         {"x": {0: "batch", 1: "x_1"}, "letters": {0: "batch*x_1", 1: "time"}},
     ),
     (
+        SpelledByLength(),
+        (torch.randn(2, 6, 5), torch.tensor([6, 4]), torch.randn(12, 7, 4), torch.full((12,), 7), torch.arange(12)),
+        {
+            "x": {0: "x_0", 1: "x_1"},
+            "lengths": {0: "x_0"},
+            "letters": {0: "batch", 1: "letters_1"},
+            "spans": {0: "batch"},
+            "places": {0: "x_0*x_1"},
+        },
+    ),
+    (
         TwoSequences(),
         (torch.randn(2, 5, 4), torch.randn(2, 5, 4)),
         {"source": BATCH_TIME, "target": {0: "batch", 1: "target_1"}},
@@ -335,5 +372,10 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         {"x": {0: "time", 1: "batch"}, "unread": {0: "unread_0"}, "state": ({0: "batch"}, {0: "batch"})},
     ),
     (OwnCells(), (torch.randn(5, 2, 4), torch.zeros(2, 2, 6)), {"x": {0: "time", 1: "batch"}, "state": {1: "batch"}}),
+    (
+        PackedWithStates(),
+        (torch.randn(2, 5, 4), torch.tensor([5, 3]), (torch.zeros(3, 2, 6), torch.zeros(3, 2, 6))),
+        {"x": BATCH_TIME, "lengths": {0: "batch"}, "state": STATES},
+    ),
     (Wrapped(), (torch.randn(5, 3, 4), zeros(3)), {"x": {0: "time", 1: "batch"}, "state": STATES}),
 ]

@@ -19,7 +19,7 @@ from lstm_onnx.onnxgraph import nodes_of
 from .zoo import ZOO, Entry, signal
 
 LENGTHS = (1, 2, 3, 7, 30, 200)
-ORDINARY = ("LSTMInOneMatrix", "TutorialSeq2Seq", "FirstStepApart")
+ORDINARY = ("LSTMInOneMatrix", "TutorialSeq2Seq", "FirstStepApart", "CopiedToBeViewed")
 RECURRENT = {"LSTM", "GRU", "RNN"}
 
 

@@ -202,6 +202,18 @@ class StopsByValue(Loop):
         return h
 
 
+@entry("scan")
+class CopiedToBeViewed(Loop):
+    def forward(self, x: Tensor) -> Tensor:
+        h, states, outputs = self.start(x), [], []
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.x1(x[:, t]) * self.h1(h))
+            states.append(h)
+            outputs.append(self.h1(h))
+        both = torch.stack(states).permute(1, 0, 2) + torch.stack(outputs).permute(1, 0, 2)
+        return self.out(both.contiguous().view(-1, both.shape[-1])).view(x.shape[0], x.shape[1], -1)
+
+
 @entry("refused")
 class TruncatesTheSequence(Loop):
     def __init__(self) -> None:

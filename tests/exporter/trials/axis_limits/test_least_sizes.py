@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.nn.functional as F  # noqa: N812  # as models are written
-from torch import Tensor
+from torch import Tensor, nn
 
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, agree, eager, made, signal
@@ -121,3 +122,34 @@ def test_a_branch_for_all_axes_at_one_bounds_the_last(tmp_path: Path) -> None:
 def test_an_example_below_the_least_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"reflected|if x.shape\[-1\] <= 6"):
         made(module(reflected), signal(2, 4), X, tmp_path)
+
+
+class Neighbours(nn.Module):
+    """What is known of each neighbour goes to its place in a grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4)
+
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        grid = torch.zeros_like(places, dtype=x.dtype)
+        return grid.masked_scatter(places.bool(), self.lstm(x)[1][0][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_fewer_rows_than_the_places_of_the_example_are_tried_with_fewer_places(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    def inputs(rows: int) -> tuple[Tensor, Tensor]:
+        places = torch.zeros(3, 6, 4, dtype=dtype)
+        places.view(18, 4)[torch.arange(rows) * 2] = 1
+        return torch.randn(5, rows, 3), places
+
+    module = Neighbours().eval()
+    result = made(module, inputs(7), {"x": {0: "time", 1: "rows"}, "places": None}, tmp_path)
+    assert result.model.metadata.axis_limits == {}
+    assert result.exported.notes == ()
+    for rows in (1, 4, 9):
+        example = inputs(rows)
+        agree(result.run(example), eager(module, example))

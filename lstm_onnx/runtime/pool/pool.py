@@ -192,6 +192,10 @@ class Pool:
         """How many slots are open."""
         return len(self._rows)
 
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied."""
+        raise TypeError("a pool cannot be pickled or copied; pickle its model, and set the states of another pool")
+
     def __repr__(self) -> str:
         """The model's path and the slots, on one line."""
         return one_line(f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...atomic_io import atomic_write, require_apart, require_path, require_writable
+from ...atomic_io import atomic_write, make_folder, require_apart, require_path, require_writable
 from ...errors import FileError, InputError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph import graphs_of, load_inlined, load_model
@@ -215,11 +215,8 @@ def _packaged(name: str) -> bytes:
 
 def _write(folder: Path, files: Mapping[str, bytes], runtime: OnnxRuntimeWeb) -> None:
     """Write the files, the page last: it is there only if all that it loads is."""
-    try:
-        for parent in {Path(name).parent for name in (*files, *runtime.files)}:
-            (folder / parent).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot be created: {error.strerror or error}", path=folder) from error
+    for parent in {Path(name).parent for name in (*files, *runtime.files)}:
+        make_folder(folder / parent)
     for name in (*files, *runtime.files):
         require_writable(folder / name)
     for name, source in runtime.files.items():

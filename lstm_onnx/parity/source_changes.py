@@ -72,7 +72,7 @@ def interface_problems(source: Source, model: Model) -> list[str]:
         missing = source.options.lengths and "lengths" not in model.inputs
         return [f"{source.name} asks for the input lengths, and the file has none"] if missing else []
     asked, names = source.options.output_names, forward_outputs(model)
-    if asked is None or set(asked) == set(names):
+    if asked is None or set(asked) == set(names) or model.metadata.generation is not None:  # of which they are a step's
         return []
     return [f"{source.name} calls the outputs {', '.join(asked)}, and the file {', '.join(names)}"]
 

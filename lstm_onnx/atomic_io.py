@@ -164,6 +164,26 @@ def temporary_folder() -> Iterator[Path]:
         _UNFINISHED.discard(folder)
 
 
+def make_folder(path: Name) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        FileError: it cannot be made, as where a file has its name.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+    except OSError as error:
+        above = [os.fspath(path)]
+        while (parent := os.path.dirname(above[-1])) not in ("", above[-1]):  # noqa: PTH120
+            above.append(parent)
+        file = next((one for one in above if os.path.lexists(one) and not os.path.isdir(one)), None)  # noqa: PTH112
+        if file is not None:
+            raise FileError(
+                "is not a folder", path=file, hint="name a folder, which is made if it is not there"
+            ) from error
+        raise FileError(f"cannot be created: {error.strerror or error}", path=path) from error
+
+
 def discard_unfinished() -> None:
     """Remove incomplete files and temporary folders of a process that is about to end."""
     import shutil

@@ -40,6 +40,11 @@ def names_in(dim: str) -> set[str]:
     return set(_NAME.findall(dim))
 
 
+def renamed(dim: str, names: Mapping[str, str]) -> str:
+    """A name or an expression with other names of the axes; one that `names` does not have stays."""
+    return _NAME.sub(lambda found: names.get(found[0], found[0]), dim)
+
+
 def is_expression(dim: object) -> bool:
     """Whether `dim` is an expression of axis names that `size_of` can compute, and no name."""
     if not isinstance(dim, str) or dim.isidentifier() or not names_in(dim):

@@ -14,7 +14,14 @@ import pytest
 
 from lstm_onnx import FileError
 from lstm_onnx import atomic_io as files
-from lstm_onnx.atomic_io import atomic_write, readable_file, require_apart, require_writable, temporary_folder
+from lstm_onnx.atomic_io import (
+    atomic_write,
+    make_folder,
+    readable_file,
+    require_apart,
+    require_writable,
+    temporary_folder,
+)
 
 
 def _names(folder: Path) -> list[str]:
@@ -313,6 +320,15 @@ def test_a_temporary_folder_is_gone_afterwards(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(FileError, match="a temporary folder cannot be created: No such file"), temporary_folder():
         pytest.fail("made")
+
+
+def test_a_folder_is_made_unless_a_file_has_its_name(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "b" / "c"):
+        with pytest.raises(FileError, match=r"file: is not a folder; name a folder"):
+            make_folder(path)
 
 
 def test_all_that_is_unfinished_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

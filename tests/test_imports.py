@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,24 @@ export_lstm(source.spec, source.options, source.state, sys.argv[2])
     assert_without(modules, "torch", "onnx_ir", "onnxscript", "onnxruntime", "click")
     exported(tmp_path / "same.onnx")
     assert (tmp_path / "net.onnx").read_bytes() == (tmp_path / "same.onnx").read_bytes()
+
+
+def test_onnx_runtime_collects_nothing(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx", **SPEC)
+    home = tmp_path / "home"
+    home.mkdir()
+    script = (
+        "import sys, lstm_onnx; lstm_onnx.load(sys.argv[1]); print(__import__('os').environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    for asked, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "true"}, "true")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "m.onnx")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            env={**environment, "HOME": str(home), **asked},
+        )
+        assert done.stdout.strip() == expected
+    assert not list(home.rglob("*.db"))

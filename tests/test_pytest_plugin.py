@@ -78,7 +78,7 @@ def test_right_files_pass_and_wrong_ones_fail_with_the_table(run: Run):
             ">       assert lstm_onnx_parity()",
             "E       lstm_onnx.testing.ParityError: wrong.onnx: NOT in parity with PyTorch*",
             "E       output *ratio*",
-            "E       hn *fails*",
+            "E       hn *FAILS*",
             "test_it.py:*: ParityError",
             "FAILED test_it.py::test_marked?wrong.onnx? - *",
         ]
@@ -89,7 +89,7 @@ def test_right_files_pass_and_wrong_ones_fail_with_the_table(run: Run):
 def test_other_plugins_and_several_workers_see_the_same_tests(run: Run):
     result = run("-n", "2", test_it=CHECKS)
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["E       hn *fails*"])
+    result.stdout.fnmatch_lines(["E       hn *FAILS*"])
 
 
 def test_without_the_plugin_its_names_are_unknown(run: Run):
@@ -211,7 +211,7 @@ def test_wrong(lstm_onnx_parity):
         [
             ">       lstm_onnx_parity(file=*",
             "E       lstm_onnx.testing.ParityError: wrong.onnx: NOT in parity with PyTorch, net.toml",
-            "E       output *fails*",
+            "E       output *FAILS*",
             "E       likely cause: *",
             "E       first differs in *gate*",
             "test_it.py:*: ParityError",

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import FileError, MissingDependencyError, reason
 from .arrays import check_expansion
 from .formats import PlacedRecord, Record, enumerated
+from .piped import cut_on_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ def write_parquet(
                     layout, schema = record_layout, _schema(pa, record_layout, metadata)
                     # No dictionaries: they merge the bit patterns of NaN, and save nothing here.
                     writer = stack.enter_context(pq.ParquetWriter(stream, schema, use_dictionary=False))
+                    stack.enter_context(cut_on_error(stream))
                 if record_layout != layout:
                     raise _layout_error(place, index, record_layout, layout)
                 waiting.append(record)

@@ -15,6 +15,7 @@ import numpy as np
 from ..atomic_io import atomic_write
 from ..errors import FileError, reason
 from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native
+from .piped import Piped, cut_on_error
 
 _LONGEST_MEMBER = 2**16 - 1 - len(".npy")
 """Maximum bytes of a name in a zip file."""
@@ -90,7 +91,7 @@ def _standard_output(stdout: BinaryIO | None) -> Iterator[BinaryIO]:
             raise FileError("stdout: is closed; pass a file instead of -")
         stdout = sys.stdout.buffer
     try:
-        yield stdout
+        yield cast("BinaryIO", Piped(stdout))
         stdout.flush()
     except BrokenPipeError:
         raise  # a reader that has read enough (| head), which the command line handles
@@ -171,7 +172,7 @@ def _write_npz(job: _Job) -> tuple[str, ...]:
     # Not numpy.savez: it needs all arrays at once, cannot store one named "file", and writes the time, where equal
     # arrays should give equal files.
     stream = cast("IO[bytes]", _Unseekable(job.stream)) if _is_device(job.stream) else job.stream
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w") as archive, cut_on_error(job.stream):
         for name, array in _named(job.rows, job.many):
             if "\0" in name or len(name.encode()) > _LONGEST_MEMBER:
                 why = "has a zero byte" if "\0" in name else f"is longer than {_LONGEST_MEMBER:,} bytes"

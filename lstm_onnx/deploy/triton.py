@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_io import atomic_write, require_apart, require_path, require_writable, temporary_folder
-from ..errors import FileError, InputError, ModelError, RunError
+from ..atomic_io import atomic_write, make_folder, require_apart, require_path, require_writable, temporary_folder
+from ..errors import InputError, ModelError, RunError
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
@@ -223,10 +223,7 @@ def _write(
         write_batch_first(load_inlined(file), file, axes, trial / "model.onnx", ranges_of(model))
         _require_equal(model, trial / "model.onnx", axes)
     for path in (folder / "1" / "model.onnx", *(folder / name for name in files)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"cannot be created: {error.strerror or error}", path=path.parent) from error
+        make_folder(path.parent)
         require_writable(path)
     write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx", ranges_of(model))
     for name, content in reversed(list(files.items())):

@@ -233,6 +233,11 @@ def started(
     """
     if not sys.executable:
         raise errors.LSTMOnnxError("a child process cannot be started: this Python does not know its own program")
+    if getattr(sys, "frozen", False):  # PyInstaller and the like: sys.executable is the program, which would start anew
+        raise errors.LSTMOnnxError(
+            "a child process cannot be started: this program is frozen into one file, which is no Python interpreter",
+            hint="open the files in a Python environment, or leave out trial=True for files that you trust",
+        )
     command = [sys.executable, "-P", "-c", boot, json.dumps(sys.path), str(os.getpid()), *more]
     try:
         return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)  # noqa: S603

@@ -20,6 +20,7 @@ from .criterion import (
     nan_as_inf,
 )
 from .report import CaseResult, Location
+from .sizes import spans
 from .tolerances import COARSEST, EPSILON, NATIVE_EPSILON
 
 Arrays = Mapping[str, np.ndarray]
@@ -124,7 +125,9 @@ class Expected:
                     failed.append(call.label)
                 if name not in tensors or _severity(result) > _severity(tensors[name]):
                     tensors[name] = result
-        label = f"{self.label}: {abbreviated(failed)}" if failed and self.kind == "sweep" else self.label
+        label = (
+            f"{self.label}: {abbreviated(failed, len(self.calls))}" if failed and self.kind == "sweep" else self.label
+        )
         return CaseResult(label, tuple(tensors.values()), kind=self.kind)
 
     def compared(self, outputs: Arrays) -> dict[str, np.ndarray]:
@@ -270,8 +273,17 @@ _MOST_NAMED = 8
 """Calls of a sweep that a label names."""
 
 
-def abbreviated(names: Sequence[str]) -> str:
-    """A list such as ``time 61, time 62 and 9 more``."""
+def abbreviated(names: Sequence[str], of: int) -> str:
+    """Some of `of` calls, such as ``time 1 to 61, 64``, or the first ones ``and 9 more``; ``all`` if these are all."""
+    if len(names) == of > 1:
+        return "all"
+    sizes: dict[str, list[int]] = {}
+    for axis, _, size in (name.rpartition(" ") for name in names):
+        if not (axis.isidentifier() and size.isdecimal()):
+            break
+        sizes.setdefault(axis, []).append(int(size))
+    else:
+        return ", ".join(f"{axis} {spans(found)}" for axis, found in sizes.items())
     if len(names) <= _MOST_NAMED:
         return ", ".join(names)
     return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"

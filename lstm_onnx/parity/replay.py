@@ -46,7 +46,7 @@ def _run_sweep(model: Model, expected: Expected) -> CaseResult:
         except (InputError, RunError) as error:
             errors[call.label] = str(error)
     if errors:
-        label = f"{expected.label}: {abbreviated(list(errors))}"
+        label = f"{expected.label}: {abbreviated(list(errors), len(expected.calls))}"
         return CaseResult(label, error=next(iter(errors.values())), kind=expected.kind)
     # Curves over time are computed only for failures: there are many calls.
     result = replace(expected, time_axes={}).judge(outputs)

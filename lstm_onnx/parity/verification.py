@@ -25,7 +25,7 @@ from ..exporter.sources.torch_lstm import is_bare_lstm
 from ..input_spec import InputSpec
 from ..runtime import Model
 from ..spec import INT8_KERNELS
-from .build import build_report, with_mutants
+from .build import INTERFACE, build_report, with_mutants
 from .comparison import Verification
 from .converted.drift import precision_of, require_drift, with_limited_drift
 from .converted.results import converted_report
@@ -38,6 +38,7 @@ from .modules.verification import ModuleVerification
 from .mutants import changes_recurrence, require_level
 from .report import CaseResult, ParityReport
 from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_runtime, running
+from .source_changes import changed_options, inputs_with_axes_of, interface_problems, renamed_outputs
 from .user_data import UserData
 
 Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContextManager[Iterable[CaseResult]]]
@@ -115,6 +116,8 @@ def verify_all(
                         engine = models.enter_context(running(runtime, threads))
                         model = models.enter_context(load_on(engine, model, provider, threads))
                     feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
+                    if isinstance(compared, Source):
+                        notes = [*notes, *changed_options(compared, model)]
                     comparison = _Comparison(compared, model, example_inputs, seed, feeds, mutants)
                     report, golden = comparison.run(name, max_drift, notes, progress)
                     done.append(Verified(replace(report, command=command), golden))
@@ -186,7 +189,9 @@ class _Comparison:
         dtype = model.metadata.options.dtype if model.metadata.options is not None else None
         source = source_in_dtype(self.source, dtype)
         if isinstance(source, Source):
-            module, described = source.module(), _described_inputs(source, model)
+            module = source.module()
+            described, more = _described_inputs(source, model)
+            notes = [*notes, *more]
         else:
             example = self.example_inputs
             if dtype is not None and example is not None:
@@ -195,10 +200,12 @@ class _Comparison:
         with one_thread_if_small(module):
             verification = verification_of(model, module, seed=self.seed, data=self.data, **described)
             verification.notes += notes
+            if isinstance(verification, ModuleVerification):
+                verification.notes += renamed_outputs(source, verification.own_outputs, model)
             results = _run(verification, progress)
             label = None
             if isinstance(source, Source):
-                results += _source_problems(source, model)
+                results += [CaseResult(INTERFACE, error=problem) for problem in interface_problems(source, model)]
                 label = source.name
             report = make_report(verification, results, source=label, file=name, mutants=self.mutants)
         return report, Golden.of(report, verification)
@@ -234,20 +241,14 @@ def _files(
         yield chosen, path, f"a fresh export in {precision}" if precision else "a fresh export"
 
 
-def _source_problems(source: Source, model: Model) -> list[CaseResult]:
-    """A failing case for a file without the lengths that its source asks for."""
-    if isinstance(source, ModuleSource) or not source.options.lengths or "lengths" in model.inputs:
-        return []
-    return [CaseResult("lengths", error=f"{source.name} asks for the input lengths, and the file has none")]
-
-
-def _described_inputs(source: Source, model: Model) -> dict[str, Any]:
-    """The inputs as a source describes them, which overrides the file's metadata."""
+def _described_inputs(source: Source, model: Model) -> tuple[dict[str, Any], list[str]]:
+    """The inputs as a source describes them, which overrides the file's metadata, and notes."""
     if isinstance(source, LSTMSource):
-        return {}
+        return {}, []
     # A file from elsewhere does not say what its inputs are; the source's own example does.
     own = source.example if not source.inputs and not model.metadata.inputs else None
-    return {"inputs": source.inputs, "example_inputs": None if own is None else own.as_example_inputs()}
+    inputs, notes = inputs_with_axes_of(source, model)
+    return {"inputs": inputs, "example_inputs": None if own is None else own.as_example_inputs()}, notes
 
 
 def verification_of(

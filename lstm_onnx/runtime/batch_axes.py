@@ -42,8 +42,17 @@ def batch_name(model: Model) -> str | None:
     return str(next(iter(candidates))) if len(candidates) == 1 else None
 
 
-def require_batch(model: Model, feeds: Mapping[str, Any], batch: int) -> None:
+def require_batch(
+    model: Model, feeds: Mapping[str, Any], batch: int, *, carrier: str = "this stream carries", hint: str | None = None
+) -> None:
     """Refuse another number of sequences than the `batch` of a stream, with a better message than for two inputs.
+
+    Args:
+        model: the model.
+        feeds: its inputs by name.
+        batch: the number of sequences.
+        carrier: what has so many, as the message says it.
+        hint: how to mend it; by default that another stream has to be opened.
 
     Raises:
         InputError: an input has another number.
@@ -56,8 +65,8 @@ def require_batch(model: Model, feeds: Mapping[str, Any], batch: int) -> None:
         size = int(shape[info.shape.index(axis)])
         if size not in (0, batch):
             raise InputError(
-                f"{name} has shape {tuple(shape)}, which is {size} sequences, and this stream carries {batch}",
-                hint=f"open it with stream(batch={size})",
+                f"{name} has shape {tuple(shape)}, which is {size} sequences, and {carrier} {batch}",
+                hint=hint or f"open it with stream(batch={size})",
                 name=name,
             )
 

@@ -68,9 +68,13 @@ class Placement:
 def onnxruntime() -> Any:
     """The onnxruntime module.
 
+    Its wheels of 1.31 and 1.32 store an identifier of the machine, and how they are used, to upload it, from the import
+    on.  They do neither where ORT_DISABLE_TELEMETRY is 1, as it is here unless the user set it.
+
     Raises:
         MissingDependencyError: it is not installed, or both of its wheels are, which overwrite each other's files.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         module = importlib.import_module("onnxruntime")
         _ = module.InferenceSession  # an incompletely removed wheel leaves an empty namespace

@@ -382,6 +382,12 @@ class Stream:
         while len(self._bound) > MAX_STREAM_BINDINGS:
             self._bound.popitem(last=False)
 
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied."""
+        raise TypeError(
+            "a stream cannot be pickled or copied; keep its state, and set it as the state of another stream"
+        )
+
     def __repr__(self) -> str:
         """The model's path, the batch and the states' shapes, on one line."""
         states = ", ".join(f"{name} {array.shape}" for name, array in self._start.items())

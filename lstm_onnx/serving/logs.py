@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ..terminal_text import MOST_MESSAGE, one_line
 
-_MOST_REFUSALS = 20
-"""Lines of refused requests a second; a client that sends nothing else must not fill the disk."""
+_MOST_OF_A_KIND = 20
+"""Lines of refused requests and of warnings a second; a client that sends nothing else must not fill the disk."""
+_LIMITED = ("refused", "warning")
+_NO_HANDSHAKE = "ASGI callable returned without completing handshake."
+"""uvicorn's error after a handshake that was answered with an HTTP error, as a refused one is."""
 
 
 class Log:
@@ -25,13 +31,14 @@ class Log:
         self._as_json = as_json
         self._quiet = quiet
         self._second = 0
-        self._written = self._left_out = 0
+        self._written: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
 
     def event(self, event: str, **facts: Any) -> None:
         """Write that something happened; `event` names it, and `facts` are its details."""
         if self._quiet and event in ("refused", "started", "stopped", "loaded", "unloaded"):
             return
-        if event == "refused" and not self._may_write():
+        if event in _LIMITED and not self._may_write(event):
             return
         self._write(event, facts)
 
@@ -42,15 +49,16 @@ class Log:
         if not self._as_json:
             sys.stderr.write(text)
 
-    def _may_write(self) -> bool:
+    def _may_write(self, event: str) -> bool:
         now = int(time.monotonic())
         if now != self._second:
-            left_out, self._second, self._written, self._left_out = self._left_out, now, 0, 0
-            if left_out:
-                self._write("refused", {"left_out": left_out})
-        self._written += 1
-        if self._written > _MOST_REFUSALS:
-            self._left_out += 1
+            left_out, self._second = self._left_out, now
+            self._written, self._left_out = Counter(), Counter()
+            for name, count in left_out.items():
+                self._write(name, {"left_out": count})
+        self._written[event] += 1
+        if self._written[event] > _MOST_OF_A_KIND:
+            self._left_out[event] += 1
             return False
         return True
 
@@ -71,10 +79,25 @@ class ToLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; that a task was cancelled at the end of the server is none."""
+        """Write one record, but for a task that was cancelled at the server's end and a handshake that was refused."""
         if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return
+        if record.msg == _NO_HANDSHAKE:
             return
         if record.exc_info and record.exc_info[1] is not None:
             self._log.failure(record.name, record.exc_info[1])
         else:
             self._log.event(record.name, message=record.getMessage())
+
+
+@contextlib.contextmanager
+def warnings_logged(log: Log) -> Iterator[None]:
+    """Write Python's warnings to the log, and each of those on a NaN in an input, which is one of a request."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        log.event("warning", message=str(message))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", ".* has a NaN", RuntimeWarning)
+        warnings.showwarning = show
+        yield

@@ -19,7 +19,7 @@ import uvicorn
 from ..errors import FileError, InputError
 from .connections import quiet_options
 from .http_app import HttpApp
-from .logs import Log, ToLog
+from .logs import Log, ToLog, warnings_logged
 from .service import Service
 from .settings import Settings
 
@@ -59,16 +59,14 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
     """
     settings.require_safe()
     listener = _listen(settings)
-    with contextlib.closing(listener):
+    with contextlib.closing(listener), warnings_logged(log):
         service = Service(files, settings, log)
-        logging.captureWarnings(True)  # such as that an input has a NaN
         try:
             service.repository.open_all()
             with _run_loop() as runner:
                 return runner.run(_serve(service, listener, started))
         finally:
             service.repository.close(wait=not service.running)
-            logging.captureWarnings(False)
 
 
 def _run_loop() -> asyncio.Runner:
@@ -81,7 +79,7 @@ def _run_loop() -> asyncio.Runner:
 
 async def _serve(service: Service, listener: socket.socket, started: Callable[[Addresses], object]) -> int:
     settings = service.settings
-    for name in ("uvicorn.error", "websockets.server", "grpc._cython.cygrpc", "py.warnings"):
+    for name in ("uvicorn.error", "websockets.server", "grpc._cython.cygrpc"):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.handlers = [ToLog(service.log)]

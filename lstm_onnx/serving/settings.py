@@ -65,7 +65,11 @@ class Settings:
         return self.host in LOOPBACK
 
     def require_safe(self) -> None:
-        """Refuse to let anybody in by accident (InputError)."""
+        """Refuse to let anybody in by accident, and what cannot be served (InputError)."""
+        if self.port and self.port == self.grpc_port:
+            raise InputError(
+                f"--port and --grpc-port are both {self.port}", hint="pass another --grpc-port, or --no-grpc"
+            )
         if not self.is_loopback and self.tokens is None and not self.open_to_all:
             raise InputError(
                 f"--host {self.host} lets other machines connect, and no token is asked for",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from lstm_onnx import data
-from lstm_onnx.errors import FileError
+from lstm_onnx.errors import FileError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -294,6 +294,22 @@ def test_stdout_need_not_be_seekable(format: str) -> None:
             assert not writer.closed
         (found,) = data.read("-", stdin=reader, name="output").rows
     assert np.array_equal(found["output"].astype(np.float32), ONE["output"])
+
+
+@pytest.mark.parametrize("format", MANY)
+def test_an_error_leaves_no_whole_file_on_stdout(format: str) -> None:
+    def records() -> Iterator[dict[str, np.ndarray]]:
+        yield ONE
+        raise InputError("record 2 does not fit")
+
+    out = io.BytesIO()
+    with pytest.raises(InputError):
+        data.write("-", records(), many=True, format=format, stdout=out)
+    if format == "jsonl":
+        assert out.getvalue().count(b"\n") == 1  # a line is whole in itself
+        return
+    with pytest.raises(FileError):
+        list(data.read("-", stdin=io.BytesIO(out.getvalue()), format=format).rows)
 
 
 def test_stdout_left_out_is_the_process_s(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -156,6 +156,12 @@ def test_a_python_that_does_not_know_itself_cannot_start_one(child: Child, monke
         child.call(f"{WORK}:pid", {})
 
 
+def test_a_frozen_program_does_not_start_itself(child: Child, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(LSTMOnnxError, match="this program is frozen into one file"):
+        child.call(f"{WORK}:pid", {})
+
+
 def test_the_current_folder_is_not_searched_for_modules(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Who checks the files of a folder does not run what lies in it."""
     for name in ("json", "queue", "numpy", "onnx"):

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lstm_onnx.parity.expected import Call, Expected, largest_relative_errors, with_least_errors
+from lstm_onnx.parity.expected import Call, Expected, abbreviated, largest_relative_errors, with_least_errors
 
 RIGHT = np.ones((2, 3))
 CHAOTIC = RIGHT + 0.1
@@ -17,6 +17,14 @@ CHAOTIC = RIGHT + 0.1
 def _case(*native: np.ndarray) -> Expected:
     calls = tuple(Call({"x": RIGHT}, {"y": own}, {"y": RIGHT}) for own in native)
     return Expected("case", calls, "float32", 1.0, "sweep")
+
+
+def test_calls_that_fail_are_named_in_short() -> None:
+    sizes = [f"time {size}" for size in (1, 2, 3, 5, *range(9, 40))]
+    assert abbreviated(sizes, 100) == "time 1 to 3, 5, 9 to 39"
+    assert abbreviated(["batch 1", "time 2"], 3) == "batch 1, time 2"
+    assert abbreviated(sizes, len(sizes)) == "all"
+    assert abbreviated([f"call {i}, states" for i in range(9)], 10).endswith("call 7, states and 1 more")
 
 
 @pytest.mark.parametrize("order", [1, -1])

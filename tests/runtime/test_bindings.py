@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import shutil
 import threading
@@ -150,6 +151,15 @@ def test_a_closed_model_says_so(path: Path) -> None:
         with pytest.raises(RunError, match="is closed; load it again"):
             call()
     model.close()
+
+
+def test_what_holds_states_does_not_pickle(path: Path) -> None:
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    with lstm_onnx.Batcher(model) as batcher:
+        for held in (model.stream(), model.pool(slots=2), batcher, batcher.open()):
+            for function in (pickle.dumps, copy.copy, copy.deepcopy):
+                with pytest.raises(TypeError, match="cannot be pickled or copied; "):
+                    function(held)
 
 
 def test_a_model_pickles_by_path_and_options(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

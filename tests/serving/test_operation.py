@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import socket
@@ -24,6 +25,7 @@ from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.serving.client import open_stream
 from lstm_onnx.serving.repository import files_by_name
+from lstm_onnx.serving.settings import Settings
 
 from ..runtime.models import accumulator, exported, randoms
 from .servers import LONG, Server, command, serving
@@ -210,6 +212,21 @@ def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert f"cannot listen at 127.0.0.1:{port} for gRPC" in done.stderr
+
+
+def test_one_port_for_both_is_refused() -> None:
+    with pytest.raises(InputError, match="--port and --grpc-port are both 8000"):
+        Settings(port=8000, grpc_port=8000).require_safe()
+    Settings(port=0, grpc_port=0).require_safe()
+
+
+def test_each_request_with_a_nan_is_logged(folder: Path) -> None:
+    with serving([folder / "lstm.onnx"], "--no-grpc") as server:
+        for _ in range(2):
+            assert ask(server, "POST", INFER, infer((math.nan, 0, 0, 0)))[0] == 200
+        logged = [event["message"] for event in server.events() if event["event"] == "warning"]
+    assert len(logged) == 2
+    assert all("input has a NaN or an infinity" in message for message in logged)
 
 
 def test_names_of_models(tmp_path: Path) -> None:

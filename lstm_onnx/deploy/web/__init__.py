@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...atomic_io import atomic_write, require_apart, require_path, require_writable
+from ...atomic_io import atomic_write, make_folder, require_apart, require_path, require_writable
 from ...errors import FileError, InputError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph import graphs_of, load_inlined, load_model
@@ -22,6 +22,7 @@ from ...parity.golden_file import read
 from ...parity.user_data import complete_feeds
 from ...runtime import Model, ValueInfo, load
 from ...runtime.batch_axes import TIME
+from ...runtime.providers import onnxruntime
 from ...runtime.streamable import is_streamable, stream_inputs
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
@@ -140,13 +141,11 @@ def _cases(
     """The cases, and where their numbers come from."""
     if golden is not None and inputs is not None:
         raise InputError("golden and inputs were both given", hint="leave one of the two out", name="inputs")
-    import onnxruntime
-
     nodes = (node for graph in graphs_of(load_inlined(model.path).graph) for node in graph.node)
     coarse = any("Quant" in node.op_type or node.op_type in _ROUNDING for node in nodes)
-    versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    versions = {"onnxruntime": onnxruntime().__version__, "numpy": np.__version__}
     if golden is None:
-        source = f"ONNX Runtime {onnxruntime.__version__} in Python"
+        source = f"ONNX Runtime {onnxruntime().__version__} in Python"
         given = None if inputs is None else complete_feeds(model, inputs)
         cases = from_file(model, [] if given is None else [("data", given)], chunk=given, coarse=coarse)
         return cases, {"source": source, "versions": versions}
@@ -163,7 +162,7 @@ def _cases(
         source = f"PyTorch {torch} in float64" if torch else "PyTorch in float64"
         return from_golden(stored.cases), {"source": source, "versions": dict(stored.versions)}
     feeds = [(case.label, case.calls[0].feeds) for case in stored.cases if case.kind in ("whole", "values")]
-    source = f"ONNX Runtime {onnxruntime.__version__} in Python, which is compared with PyTorch"
+    source = f"ONNX Runtime {onnxruntime().__version__} in Python, which is compared with PyTorch"
     return from_file(model, feeds, coarse=coarse), {"source": source, "versions": {**stored.versions, **versions}}
 
 
@@ -216,11 +215,8 @@ def _packaged(name: str) -> bytes:
 
 def _write(folder: Path, files: Mapping[str, bytes], runtime: OnnxRuntimeWeb) -> None:
     """Write the files, the page last: it is there only if all that it loads is."""
-    try:
-        for parent in {Path(name).parent for name in (*files, *runtime.files)}:
-            (folder / parent).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot be created: {error.strerror or error}", path=folder) from error
+    for parent in {Path(name).parent for name in (*files, *runtime.files)}:
+        make_folder(folder / parent)
     for name in (*files, *runtime.files):
         require_writable(folder / name)
     for name, source in runtime.files.items():

@@ -290,6 +290,12 @@ def _output_names(derived: list[str], requested: tuple[str, ...] | None, argumen
                 f"output_names has {taken!r}, which is {'an input of forward' if taken else 'empty'}; give the output "
                 f"another name, such as {(taken + '_out').lstrip('_')!r}"
             )
+        for own, name in zip(derived, requested, strict=True):
+            if name != own and name in derived:
+                raise ExportError(
+                    f"output_names calls {own} {name!r}, which forward calls another output; give the names in the "
+                    f"order of forward's outputs: {', '.join(derived)}"
+                )
         return requested
     # In ONNX an input and an output of one name would be one value.
     names: list[str] = []

@@ -52,7 +52,13 @@ def import_package(package: str, where: str) -> Any:
             return importlib.import_module(package)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ExportError(f"{where}: {package} cannot be imported: {reason}") from error
+        missing = isinstance(error, ModuleNotFoundError) and f"{package}.".startswith(f"{error.name}.")
+        hint = (
+            "it is looked for in the current folder and in Python's path: set PYTHONPATH to the folder that contains "
+            f"{package.partition('.')[0]}, such as src, or name its file, as in {package.replace('.', '/')}.py:callable"
+        )
+        text = f"{where}: {package} cannot be imported: {reason}"
+        raise ExportError(text, hint=hint if missing else None) from error
 
 
 def attribute_of(namespace: Any, path: str, where: str) -> Any:

@@ -77,9 +77,12 @@ def verify_source_file(
     model = file if isinstance(file, Model) else load(file, provider=provider, threads=threads, trial=None)
     precision = precision_of(model)
     if not precision:
+        with load(source, provider=model.provider, threads=1, trial=None) as other:
+            exchanged = bool(precision_of(other))
+        hint = f"only such a file is compared with a file like {os.fspath(source)}; give the PyTorch model as SOURCE"
         raise ConfigError(
             f"{model.path}: is neither int8 nor float16 by its metadata, as lstm-onnx quantize and export write them",
-            hint=f"only such a file is compared with a file like {os.fspath(source)}; give the PyTorch model as SOURCE",
+            hint=f"{os.fspath(source)} is {precision_of(other)}: exchange the two" if exchanged else hint,
         )
     with load(source, provider=model.provider, threads=1, trial=None) as float32:
         if precision_of(float32):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ...errors import ExportError
+from ...errors import ConfigError, ExportError
 from ...exporter.call.arguments import Arguments
 from ...exporter.functional.call_with_states import call_with_states
 from ...exporter.functional.functional_module import FunctionalModule, make_functional
@@ -30,21 +31,41 @@ from .same_roundings import Roundings
 def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[FunctionalModule, ModuleRun, ModuleRun]:
     """A module as a function of its inputs and states, and its runs in the native precision and in float64.
 
+    The function has the module's own names of its outputs, the runs have the file's.
+
     Args:
-        model: the file whose inputs and outputs the runs have.
+        model: the file whose inputs and outputs the runs take and give.
         module: the module.
         found: arguments that its forward accepts.
 
     Raises:
-        ExportError: it fails on them.
+        ConfigError: the file gives other outputs than the module.
+        ExportError: the module fails on the arguments.
     """
-    prepare = functools.partial(
-        make_functional, module, found, output_names=forward_outputs(model), recurrent_required=False
-    )
-    own, float64 = prepare(), prepare(dtype=torch.float64)
-    native = prepare(dtype=torch.float32) if own.dtype == torch.float64 else own
+    own = make_functional(module, found, recurrent_required=False)
+    names = _names_in_file(own.outputs, model)
+    prepare = functools.partial(make_functional, module, found, output_names=names, recurrent_required=False)
+    float64 = prepare(dtype=torch.float64)
+    native = prepare(dtype=torch.float32) if own.dtype == torch.float64 else replace(own, outputs=names)
     device = next(iter(found.tensors.values())).device
     return own, ModuleRun(native, model, device), ModuleRun(float64, model, device)
+
+
+def _names_in_file(own: tuple[str, ...], model: Model) -> tuple[str, ...]:
+    """What the file calls each of the module's outputs: the same if it has these names, else by their order.
+
+    Raises:
+        ConfigError: there are fewer outputs or more, or one has the name that the file gives to another.
+    """
+    names = forward_outputs(model)
+    if set(own) == set(names):
+        return own
+    exchanged = any(one in own and one != other for one, other in zip(names, own, strict=False))
+    if len(own) != len(names) or exchanged:
+        raise ConfigError(
+            f"{model.path}: gives {', '.join(names)}, and the module {', '.join(own)}; is the file this module's?"
+        )
+    return names
 
 
 class ModuleRun:

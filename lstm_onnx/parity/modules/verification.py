@@ -86,6 +86,8 @@ class ModuleVerification(Verification):
         own, native, float64 = runs_of(model, module, found)
         self.dtype = str(own.dtype).removeprefix("torch.")
         self.models = Models(model, native, float64)
+        self.own_outputs = own.outputs
+        """What the module itself calls its outputs."""
         self.specs = specs
         self.kept_sizes: dict[str, int] = {}
         """The axes that have one size in every drawn case; see `_expected_cases`."""

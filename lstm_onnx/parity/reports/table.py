@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..report import ParityReport
 
 _INDENT = "    "
-_FAILS = "<- fails"
+_FAILS = "FAILS"
 _WIDE, _BROAD = 84, 60
 """The least terminal widths for a table with columns, and for remarks with labels beside them."""
 _LABELS = 17
@@ -36,9 +36,11 @@ def plain(report: ParityReport) -> str:
 
 
 def table(shown: Sequence[Row], names: Sequence[str] = COLUMNS) -> list[str]:
-    """The lines of the table of outputs, under the names of its columns."""
-    marked = [(*row.cells, "" if row.passed else _FAILS) for row in shown]
-    return table_lines([(*names, ""), *marked], right=NUMBERS)
+    """The lines of the table of outputs, under the names of its columns; the last may be long, so marks precede it."""
+    if all(row.passed for row in shown):
+        return table_lines([names, *(row.cells for row in shown)], right=NUMBERS)
+    marked = [(*row.cells[:-1], "" if row.passed else _FAILS, row.cells[-1]) for row in shown]
+    return table_lines([(*names[:-1], "", names[-1]), *marked], right=NUMBERS)
 
 
 def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:

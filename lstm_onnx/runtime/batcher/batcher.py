@@ -167,6 +167,10 @@ class BatchedStream:
         """End the stream, at any time and more than once.  Waiting requests fail; a running step finishes."""
         self._scheduler.close_stream(self)
 
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied."""
+        raise TypeError("a stream of a Batcher cannot be pickled or copied; open another one")
+
     def __repr__(self) -> str:
         """The model's path, the slot and the waiting requests, on one line."""
         path = self._batcher.pool.model.path
@@ -286,6 +290,10 @@ class Batcher:
     def __exit__(self, *_: object) -> None:
         """Finish the waiting requests, and close."""
         self.close()
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied."""
+        raise TypeError("a Batcher cannot be pickled or copied; pickle its model, and make another one")
 
     def __repr__(self) -> str:
         """The model's path, open streams and waiting requests, on one line."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError, RunError
-from ..batch_axes import BatchAxes
+from ..batch_axes import BatchAxes, require_batch
 from ..pool.pool import Pool
 from ..pool.state_memory import Arrays, Slot
 from ..shutdown import LostLock, require_running, watch
@@ -91,6 +91,8 @@ class Scheduler:
         shapes: tuple[Any, ...] = tuple([(array.shape, array.dtype) for array in arrays.values()])
         if shapes not in self.known_shapes or len(arrays) != len(self.pool.inputs):
             ending = {self.pool.last: np.zeros(1, np.int64)} if self.pool.last is not None else {}
+            hint = "open a stream for each sequence"
+            require_batch(self.pool.model, arrays, 1, carrier="each stream carries", hint=hint)
             arrays = validated_feeds(self.pool.model.inputs, {**arrays, **ending, **self.pool.initial_state})
             arrays = {name: arrays[name] for name in self.pool.inputs}
             if len(self.known_shapes) > MAX_KNOWN_SIGNATURES:

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import InputError, RunError, reason, shown
 from ...terminal_text import one_line
 from ..arguments import positive_integer
-from ..batch_axes import BatchAxes, require_state_batch_axis
+from ..batch_axes import BatchAxes, require_batch, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
 from ..initial_states import validated_states
 from ..non_finite_inputs import warn_of_non_finite
@@ -192,6 +192,10 @@ class Pool:
         """How many slots are open."""
         return len(self._rows)
 
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled or copied."""
+        raise TypeError("a pool cannot be pickled or copied; pickle its model, and set the states of another pool")
+
     def __repr__(self) -> str:
         """The model's path and the slots, on one line."""
         return one_line(f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>")
@@ -301,6 +305,8 @@ class Pool:
         key = (len(rows), *[array.shape for array in arrays.values()], self._common_phase(rows))
         bound = self._parts.find(offset, key, arrays)
         if bound is None:
+            hint = "x has one row for each slot of the step"
+            require_batch(self.model, arrays, len(rows), carrier="the number of slots is", hint=hint)
             # The states are only validated for the sizes of their axes, so any of that size will do.
             validated_feeds(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
             bound = self._parts.bind(offset, key, arrays)

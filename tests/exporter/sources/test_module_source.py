@@ -187,7 +187,7 @@ def test_weights_that_do_not_fit_are_named(folder: Path, change: object, words: 
         ("net.py:number", ExportError, "is a int; it must be a callable"),
         ("net.py:gives_number", ExportError, "returns a int; it must return an nn.Module"),
         ("net.py:fails", ExportError, "raised KeyError: 'weights'"),
-        ("no_such_package_here:make", ExportError, "cannot be imported: ModuleNotFoundError"),
+        ("no_such_package_here:make", ExportError, "'no_such_package_here'; it is looked for in the current folder"),
     ],
 )
 def test_a_factory_that_is_none(folder: Path, factory: str, error: type[Exception], words: str) -> None:

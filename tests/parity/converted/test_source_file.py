@@ -213,6 +213,8 @@ def test_what_cannot_be_compared_is_an_error(folder: Path) -> None:
     int8 = folder / "MatMulInteger.onnx"
     with pytest.raises(ConfigError, match=r"m\.onnx: is neither int8 nor float16 by its metadata"):
         verified(folder, "m.onnx")
+    with pytest.raises(ConfigError, match=r"MatMulInteger\.onnx is int8: exchange the two"):
+        lstm_onnx.verify(int8, folder / "m.onnx", **OPTIONS)
     with pytest.raises(ModelError, match="is int8 itself; give the float32 file"):
         lstm_onnx.verify(int8, int8, **OPTIONS)
     with pytest.raises(ConfigError, match="which cannot be exported"):

@@ -125,7 +125,7 @@ def test_a_failure_has_the_table_of_its_case():
     head, *lines = failure.text.splitlines()
     assert head.startswith("output  largest error")
     assert [line.split()[0] for line in lines] == ["output", "hn", "cn"]
-    assert [line.endswith("<- fails") for line in lines] == [True, True, False]
+    assert ["  FAILS  " in line for line in lines] == [True, True, False]
     assert suite.find("system-out").text == plain(samples.failing)
 
 

@@ -30,6 +30,14 @@ def test_bad_input_reaches_its_own_caller_alone(gated: tuple[Batcher, Gate]) -> 
     assert server.waiting == 0
 
 
+def test_a_step_of_several_sequences_is_refused(model: Model) -> None:
+    with (
+        Batcher(model) as batcher,
+        pytest.raises(InputError, match="each stream carries 1; open a stream for each"),
+    ):
+        batcher.open().step(np.zeros((1, 2, 4), np.float32))
+
+
 def test_a_failing_request_harms_no_other(tmp_path: Path) -> None:
     model = lookup(tmp_path / "l.onnx")
     with Batcher(model, window=LONG * 10) as server:

@@ -1,0 +1,142 @@
+"""What a source describes and a file does otherwise, as when the source was changed after the export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ConfigError
+from ..exporter.sources.source import LSTMSource, ModuleSource, Source
+from ..input_spec import InputSpec
+from ..runtime import Model
+from ..spec import ExportOptions
+from ..symbolic_dims import renamed
+from .converted.drift import precision_of
+from .modules.inputs import forward_outputs
+
+
+def inputs_with_axes_of(source: ModuleSource, model: Model) -> tuple[tuple[InputSpec, ...], list[str]]:
+    """The inputs that a source describes, with the file's names of their axes, and a note for each other name.
+
+    Raises:
+        ConfigError: the source and the file do not agree on which axes have the same size.
+    """
+    names = _axis_names(source, model)
+    notes = [
+        f"the axis {theirs} of the file is called {own} in {source.name}"
+        for own, theirs in names.items()
+        if own != theirs
+    ]
+    return tuple(_with_axes(spec, names) for spec in source.inputs) if notes else source.inputs, notes
+
+
+def _axis_names(source: ModuleSource, model: Model) -> dict[str, str]:
+    """What the file calls each axis that the source names."""
+    in_file = {spec.name: spec.shape for spec in model.metadata.inputs}
+    names: dict[str, str] = {}
+    for spec in source.inputs:
+        shape = in_file.get(spec.name, ())
+        for own, theirs in zip(spec.shape, shape, strict=False):
+            if not (_is_axis(own) and _is_axis(theirs)):
+                continue
+            if names.setdefault(str(own), str(theirs)) != theirs or list(names.values()).count(str(theirs)) > 1:
+                raise ConfigError(
+                    f"{source.name}: {spec.name} has the axes {_shown(spec.shape)}, and in {model.path} "
+                    f"{_shown(shape)}: they do not agree on which axes of the inputs have the same size",
+                    hint="export the file again",
+                )
+    return names
+
+
+def _is_axis(dim: int | str) -> bool:
+    return isinstance(dim, str) and dim.isidentifier()
+
+
+def _shown(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _with_axes(spec: InputSpec, names: Mapping[str, str]) -> InputSpec:
+    shape = tuple(renamed(dim, names) if isinstance(dim, str) else dim for dim in spec.shape)
+    high = renamed(spec.high, names) if isinstance(spec.high, str) else spec.high
+    return replace(spec, shape=shape, high=high)
+
+
+def interface_problems(source: Source, model: Model) -> list[str]:
+    """What of the inputs and outputs that a source asks for a file of lstm-onnx does not have."""
+    if not model.metadata.versions:
+        return []
+    if isinstance(source, LSTMSource):
+        missing = source.options.lengths and "lengths" not in model.inputs
+        return [f"{source.name} asks for the input lengths, and the file has none"] if missing else []
+    asked, names = source.options.output_names, forward_outputs(model)
+    if asked is None or set(asked) == set(names) or model.metadata.generation is not None:  # of which they are a step's
+        return []
+    return [f"{source.name} calls the outputs {', '.join(asked)}, and the file {', '.join(names)}"]
+
+
+def renamed_outputs(source: Any, own: Sequence[str], model: Model) -> list[str]:
+    """A note on names that a module gives its outputs, as by a dict, and that are others in the file.
+
+    Args:
+        source: the nn.Module, or a source that was loaded, which may say what the file calls them.
+        own: what the module calls them.
+        model: the file, which calls none of them as the module does another.
+    """
+    names = forward_outputs(model)
+    asked = source.options.output_names if isinstance(source, ModuleSource) else None
+    pairs = [(one, theirs) for one, theirs in zip(own, names, strict=True) if one.split(".")[0] != "output"]
+    if asked is not None or set(own) == set(names) or all(one == theirs for one, theirs in pairs):
+        return []
+    changed = ", ".join(f"{one} is {theirs}" for one, theirs in pairs if one != theirs)
+    return [f"the file has other names of outputs than the module, and they were compared in order: {changed}"]
+
+
+def changed_options(source: Source, model: Model) -> list[str]:
+    """A note on the options that a source sets and a file of lstm-onnx was not exported with, if there are any."""
+    differing = list(_differing(source, model)) if model.metadata.options is not None else []
+    if not differing:
+        return []
+    return [f"{source.name} has {' and '.join(differing)}, and the file was exported otherwise"]
+
+
+def _differing(source: Source, model: Model) -> Iterator[str]:
+    """Each option that was not left at its default, as it is written in a .toml."""
+    exported = model.metadata.options or ExportOptions()
+    options = source.options if isinstance(source, LSTMSource) else source.options.export
+    for name in ("opset", "projection", "target"):
+        value = getattr(options, name)
+        if value not in (getattr(ExportOptions, name), getattr(exported, name)):
+            yield f"{name} = {json.dumps(value)}"
+    made = model.metadata.quantization
+    if options.precision not in (None, _precision(model)):
+        yield f"precision = {json.dumps(options.precision)}"
+    elif options.precision == "int8" and made is not None:
+        for name in ("layers", "kernel"):
+            if getattr(options, name) != getattr(made, name):
+                yield f"{name} = {json.dumps(getattr(options, name))}"
+    if isinstance(source, ModuleSource):
+        yield from _differing_in_module(source, model)
+
+
+def _differing_in_module(source: ModuleSource, model: Model) -> Iterator[str]:
+    options, metadata = source.options, model.metadata
+    if options.states == "explicit" and not metadata.states:
+        yield 'states = "explicit"'
+    if options.chunk not in (None, metadata.streaming_or_default.chunk):
+        yield f"chunk = {options.chunk}"
+    if options.generation is not None and metadata.generation is None:
+        yield "a table [generate]"
+    names = _axis_names(source, model)
+    for axis, (low, high) in source.limits.items():
+        least, most = metadata.axis_limits.get(names.get(axis, axis), (1, None))
+        if low < least or (most is not None and (high is None or high > most)):
+            yield f"limits = {{ {axis} = {[low] if high is None else [low, high]} }}"
+
+
+def _precision(model: Model) -> str:
+    """What the file's weights are stored in, as `export` calls it."""
+    dtypes = [info.dtype.name for info in (*model.inputs.values(), *model.outputs.values()) if info.dtype is not None]
+    return precision_of(model) or next((name for name in dtypes if name.startswith("float")), "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .size import ONE, Size, product
 
@@ -50,6 +50,10 @@ class Fact:
     def rank(self) -> int:
         """The number of axes; 0 if it is unknown."""
         return len(self.axes or ())
+
+    def without_axes(self, spans: Names = NONE) -> Fact:
+        """The same where its axes are not known, and may have those of `spans`, too."""
+        return replace(self, axes=None, spans=self.open | spans, numbers=None)
 
     @property
     def depends_on_sizes(self) -> Names:

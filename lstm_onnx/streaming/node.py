@@ -61,6 +61,15 @@ class Node(Generic[F]):
         values = [size.number for size in numbers or () if size.number is not None]
         return None if numbers is None or len(values) < len(numbers) else values
 
+    def operands(self) -> list[tuple[Size, ...]] | None:
+        """What an elementwise operator takes of known integers, for each of its results; else None."""
+        given = [self.numbers(place) for place in range(len(self.facts))]
+        known = [values for values in given if values is not None]
+        count = max(map(len, known), default=0)
+        if len(known) < max(len(given), 1) or any(len(values) not in (1, count) for values in known):
+            return None
+        return list(zip(*(values * count if len(values) == 1 else values for values in known), strict=True))
+
     def gathered(self) -> tuple[Size, ...] | None:
         """What a Gather picks of known integers; None where it picks of other values, or by unknown places."""
         numbers, places = self.numbers(0), self.integers(1)

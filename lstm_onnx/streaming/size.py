@@ -130,4 +130,11 @@ def product(sizes: tuple[Size, ...] | list[Size]) -> Size:
     return total
 
 
+def normal(axis: int, rank: int) -> int:
+    """An axis counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
 ONE = Size.of(1)
+FAR = 2**31 - 1
+"""What exporters write for the end of any axis, or more."""

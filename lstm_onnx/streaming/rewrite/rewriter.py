@@ -297,11 +297,6 @@ def require_no_carry(call: Call) -> None:
         )
 
 
-def normal(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
-    return axis + rank if axis < 0 else axis
-
-
 def stored(array: np.ndarray) -> Static:
     """The fact of a constant."""
     numbers = None

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...size import Size
+from ...size import Size, normal
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal, require_no_carry, require_shape
+from ..rewriter import Call, Rewriter, family, require_no_carry, require_shape
 from ..stages import put_after, put_before
 from .unchanged import unchanged
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...size import ONE
+from ...size import ONE, normal
 from ..facts import Fact, RefusedError, Stream, with_size
 from ..graph import END
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family
 from ..stages import real, require_plain
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...operators.elementwise import COMPARISONS, COPIES, ELEMENTWISE
+from ...size import normal
 from ..facts import Fact, RefusedError, Static
-from ..rewriter import Call, Rewriter, broadcast, family, normal, require_no_carry, require_shape
+from ..rewriter import Call, Rewriter, broadcast, family, require_no_carry, require_shape
 from .shapes import arithmetic
 from .unchanged import unchanged
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...size import Size
+from ...size import Size, normal
 from ..counts import Least, Stage
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family
 from ..stages import drop_end, drop_start, guarded, mirror, require_plain, window
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 
 from ....onnxgraph import bodies_of, outer_values
-from ...size import ONE, Size
+from ...size import ONE, Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..graph import State, make_node_like
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family
 from ..stages import aligned, require_plain
 
 _REVERSE = "a model without a reverse direction"

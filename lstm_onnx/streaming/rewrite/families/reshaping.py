@@ -7,9 +7,9 @@ from dataclasses import replace
 from math import lcm
 
 from ...operators.shapes import resolved
-from ...size import ONE, Size, product
+from ...size import ONE, Size, normal, product
 from ..facts import Carry, Fact, Fold, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family
 from ..stages import require_plain, window
 
 

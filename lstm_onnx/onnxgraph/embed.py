@@ -31,6 +31,5 @@ def embedded(model: ModelProto, source: str | os.PathLike[str], entries: Mapping
     if model.ByteSize() > EXTERNAL_DATA_THRESHOLD:
         raise ModelError("has more than 2 GiB of weights, which one file cannot hold", path=source)
     kept = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    del model.metadata_props[:]
     helper.set_model_props(model, {KEY: UNKNOWN, **kept, **entries})
     return with_checksum(model.SerializeToString(deterministic=True))

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 T = TypeVar("T")
 MOST_NODES = 10**5
 """Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
+
+END_OF_AXIS = 2**31 - 1
+"""Exporters write this or more for the end of any axis."""
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+"""Operators that draw other numbers at each run."""
 
 
 class Walk(Generic[T]):
@@ -72,6 +79,17 @@ def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorPro
                     yield str(node.output[0]), attribute.t
 
 
+def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    """The inputs that a caller passes: in old files, initializers are listed as inputs, too."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def producers_of(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
+    """The node that makes each value, without those in bodies."""
+    return {str(name): node for node in nodes for name in node.output if name}
+
+
 def node_label(node: NodeProto) -> str:
     """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
     return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
@@ -99,7 +117,7 @@ def needed_nodes(nodes: Sequence[NodeProto], values: Iterable[str]) -> tuple[lis
 
 def sorted_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto]:
     """The nodes so that each comes after those whose values it reads; of a circle, in any order."""
-    made = {name: node for node in nodes for name in node.output if name}
+    made = producers_of(nodes)
     done: set[int] = set()
     ordered: list[NodeProto] = []
     for start in nodes:

@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
 from ..onnxgraph import external_problem, graphs_of, is_default, nodes_of
+from ..onnxgraph.load import location_of
 
 _FOLDED = ("Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that older exports of PyTorch arrange an LSTM's gates by; none makes more of its inputs."""
@@ -70,7 +71,7 @@ class Weights:
 
     def _array(self, tensor: TensorProto) -> np.ndarray:
         if tensor.data_location == TensorProto.EXTERNAL:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+            location = location_of(tensor)
             problem = external_problem(self.path, location)
             if problem:
                 raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")

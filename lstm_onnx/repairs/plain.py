@@ -10,12 +10,12 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from ..onnxgraph import ONNX_ERRORS, Scope, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
+from ..onnxgraph.nodes import RANDOM, producers_of
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from ..runtime import Model
 from .graph import Graph
 from .proof import values_at_sizes
 
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 _MOST_ENTRIES = 8
 """Of a size, a shape or a bound of a slice."""
 _SEQUENCE_RANK = 3
@@ -51,7 +51,7 @@ def simplify(graph: Graph) -> None:
             names[node.output[0]] = node.input[0]
             continue
         same = known.setdefault(form(node, {}), node)
-        unique = same is node or own or node.op_type in _RANDOM or any(bodies_of(node))
+        unique = same is node or own or node.op_type in RANDOM or any(bodies_of(node))
         if not unique and len(same.output) == len(node.output):
             names.update(zip(node.output, same.output, strict=True))
             continue
@@ -177,7 +177,7 @@ def without_choices(graph: Graph, constants: Mapping[str, np.ndarray]) -> None:
 
 def with_products_per_step(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:
     """A copy in which each step multiplies its own part of a sequence, where the file multiplies the whole one."""
-    producers = {name: node for node in graph.nodes for name in node.output}
+    producers = producers_of(graph.nodes)
     nodes: list[NodeProto] = []
     for node in graph.nodes:
         product, bias = _product(graph, producers, node, shapes)

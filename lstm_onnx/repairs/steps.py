@@ -9,7 +9,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from ..onnxgraph import attributes_of, bodies_of, is_default, typed
-from ..onnxgraph.nodes import Walk
+from ..onnxgraph.nodes import Walk, producers_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Body:
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
             else:
                 self.nodes.append(node)
-        self.producers = {name: node for node in self.nodes for name in node.output}
+        self.producers = producers_of(self.nodes)
 
     def resolved(self, name: str) -> str:
         """What a value is a copy of."""

@@ -136,5 +136,3 @@ def normal(axis: int, rank: int) -> int:
 
 
 ONE = Size.of(1)
-FAR = 2**31 - 1
-"""What exporters write for the end of any axis, or more."""

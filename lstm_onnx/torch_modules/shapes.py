@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..onnxgraph.nodes import END_OF_AXIS
 from .elementwise import Attributes, Operator, torch_dtype
 from .values import Scalar, Value, integer, integers, is_host, is_number, tensor, tensors
-
-_OPEN_END = 2**31 - 1
-"""Slices that end here or later have no end."""
 
 
 def _shape(inputs: list[Value], attributes: Attributes) -> Any:
@@ -123,9 +121,9 @@ def _slice(inputs: list[Value], attributes: Attributes) -> Any:
 
 def _python_slice(start: Any, end: Any, step: Any) -> slice:
     if step < 0:
-        last = type(end) is int and end <= -_OPEN_END
+        last = type(end) is int and end <= -END_OF_AXIS
         return slice(start, None if last else end, step)
-    return slice(start, None if type(end) is int and end >= _OPEN_END else end, step)
+    return slice(start, None if type(end) is int and end >= END_OF_AXIS else end, step)
 
 
 def _sliced(x: Tensor, start: Any, end: Any, axis: int, step: Any) -> Tensor:

@@ -23,6 +23,7 @@ from ...errors import LSTMOnnxError
 from ...exporter.copies.clone import clone_module
 from ...input_spec import InputSpec
 from ...metadata import Metadata
+from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import graphs_of
 from ..criterion import magnitude
 from ..expected import Expected, largest_relative_errors
@@ -143,12 +144,10 @@ def widened_graph(model: onnx.ModelProto, folder: str) -> onnx.ModelProto:
         for node in graph.node:
             for attribute in node.attribute:
                 _widen_attribute(attribute)
-    metadata = Metadata.from_metadata({entry.key: entry.value for entry in copy.metadata_props})
+    metadata = Metadata.from_metadata(entries_of(copy))
     initial = {name: _widened_array(array) for name, array in metadata.initial.items()}
     entries = replace(metadata, inputs=tuple(map(widened_spec, metadata.inputs)), initial=initial).to_metadata()
-    others = {entry.key: entry.value for entry in copy.metadata_props if entry.key not in entries}
-    del copy.metadata_props[:]
-    helper.set_model_props(copy, {**others, **entries})
+    helper.set_model_props(copy, {**entries_of(copy), **entries})
     return copy
 
 

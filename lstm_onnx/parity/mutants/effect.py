@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from ...onnxgraph.nodes import Walk, bodies_of, outer_values
+from ...onnxgraph.nodes import END_OF_AXIS, Walk, bodies_of, outer_values, producers_of
 from ...onnxgraph.recurrent import initial_states, is_scan, read_layer
 
 Shapes = Mapping[str, Sequence[int | None]]
@@ -25,8 +25,6 @@ _PICKS = frozenset({"Gather", "GatherND", "Slice", "Split"})
 """Operators that take rows of their first input."""
 _SMALL = 2**16
 """Numbers of the largest constant that is read as an index."""
-TO_THE_END = 2**31 - 1
-"""An end of a Slice from which on it is past every end."""
 
 
 def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
@@ -95,7 +93,7 @@ class _Graph:
     def __init__(self, graph: GraphProto, shapes: Shapes, outer: _Graph | None = None) -> None:
         self._graph, self._outer = graph, outer
         self._states: dict[str, dict[int, _Owned]] = {}
-        self._makers: dict[str, NodeProto] = {str(out): node for node in graph.node for out in node.output if out}
+        self._makers = producers_of(graph.node)
         self._initializers = {str(tensor.name): tensor for tensor in graph.initializer}
         self._shapes = shapes
 
@@ -274,7 +272,7 @@ class _Graph:
         size = self._size(source, axis % max(rank, 1))
         if size is None or step not in ([], [1]):
             return None, None
-        return axis % max(rank, 1), list(range(size))[start : None if end >= TO_THE_END else end]
+        return axis % max(rank, 1), list(range(size))[start : None if end >= END_OF_AXIS else end]
 
     @staticmethod
     def _inside(index: np.ndarray | None, count: int | None) -> list[int] | None:

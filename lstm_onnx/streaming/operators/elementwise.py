@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
+from ...onnxgraph.nodes import END_OF_AXIS
 from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, join, length, open_names
-from ..size import FAR, Size
+from ..size import Size
 
 _NAMES = (
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BiasGelu BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
@@ -59,7 +60,7 @@ def _least(a: Size, b: Size) -> Size | None:
     """`a` where `b` is no less, or is what exporters write for the end of any axis."""
     if _no_less(b, a) is not None:
         return a
-    return a if a.symbol is not None and b.number is not None and b.number >= FAR else None
+    return a if a.symbol is not None and b.number is not None and b.number >= END_OF_AXIS else None
 
 
 @operator(*ELEMENTWISE)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...onnxgraph.nodes import END_OF_AXIS
 from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, axis_of, join, length, open_names, symbols
-from ..size import FAR, Size, normal
+from ..size import Size, normal
 from .elementwise import one_axis, require_steps_alone
 
 
@@ -65,11 +66,11 @@ def _is_whole(call: Call, axis: Axis, start: Size | None, end: Size | None, step
     if end is None:
         # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
         return call.fact(2).lengths
-    return end == size or (end.number is not None and end.number >= FAR)
+    return end == size or (end.number is not None and end.number >= END_OF_AXIS)
 
 
 def _reaches_end(end: Size | None, axis: Axis) -> bool:
-    return end is not None and (end == length(axis) or (end.number is not None and end.number >= FAR))
+    return end is not None and (end == length(axis) or (end.number is not None and end.number >= END_OF_AXIS))
 
 
 def _cut(axis: Axis, start: Size | None, end: Size | None, step: int) -> Size:

@@ -10,6 +10,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ...metadata import Streaming
 from ...onnxgraph import attributes_of, is_default, outer_values
+from ...onnxgraph.load import opset_of
+from ...onnxgraph.nodes import RANDOM
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
@@ -21,7 +23,6 @@ from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, NeedsEndError, Rewr
 from .source import Source, module_of
 
 LEAST_OPSET = 13
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _MOVES = frozenset(
     ("Identity", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Split", "Concat", "Cast")
 )
@@ -52,7 +53,7 @@ def rewrite(
     Raises:
         RefusedError: it cannot be computed chunk by chunk, or not in such chunks.
     """
-    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+    opset = opset_of(model)
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
     source = Source(model, initializers, time, states)
@@ -156,7 +157,7 @@ class _Rewrite:
             return [stored(constant)]
         inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
-        if call.op in _RANDOM:
+        if call.op in RANDOM:
             raise RefusedError("draws random numbers, which differ at each call")
         if call.op not in ANY_STATIC:
             call = p.materialized(call)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...size import FAR, ONE, Size, normal
+from ....onnxgraph.nodes import END_OF_AXIS
+from ...size import ONE, Size, normal
 from ..counts import Least, largest_lead
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..rewriter import Call, Rewriter, family
@@ -75,11 +76,11 @@ def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, 
     if first is None or end is None:
         raise RefusedError("has bounds that are not constant")
     if size is None:
-        if (first, step) != (0, 1) or end < FAR:
+        if (first, step) != (0, 1) or end < END_OF_AXIS:
             raise RefusedError("cuts an open axis")
         return x, f
-    end = max(min(end, FAR), -FAR)
-    kept = len(range(*slice(first, end if end > -FAR else None, step).indices(size)))
+    end = max(min(end, END_OF_AXIS), -END_OF_AXIS)
+    kept = len(range(*slice(first, end if end > -END_OF_AXIS else None, step).indices(size)))
     g = p.graph
     x = g.add("Slice", x, g.ints(first), g.ints(end), g.ints(axis), g.ints(step))
     return x, replace(f, shape=with_size(f.shape, axis, Size.of(kept)))
@@ -100,7 +101,7 @@ def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
         return from_end, True
 
     first, first_from_end = place(start)
-    last, last_from_end = (0, True) if (stop.number or 0) >= FAR else place(stop)
+    last, last_from_end = (0, True) if (stop.number or 0) >= END_OF_AXIS else place(stop)
     return _Bounds(first, first_from_end, last, last_from_end, step)
 
 

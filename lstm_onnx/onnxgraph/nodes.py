@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 T = TypeVar("T")
 MOST_NODES = 10**5
 """Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
 
+_NUMBERS = {
+    AttributeProto.INT: np.int64,
+    AttributeProto.INTS: np.int64,
+    AttributeProto.FLOAT: np.float32,
+    AttributeProto.FLOATS: np.float32,
+}
 END_OF_AXIS = 2**31 - 1
 """Exporters write this or more for the end of any axis."""
 RANDOM = frozenset(
@@ -69,6 +76,15 @@ def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
         yield from _constant_nodes(graph.node)
     for function in model.functions:
         yield from _constant_nodes(function.node)
+
+
+def constant_of(node: NodeProto) -> TensorProto | None:
+    """What a Constant holds; None where that is no tensor and no numbers, or the node is another."""
+    item = node.attribute[0] if node.op_type == "Constant" and node.attribute else AttributeProto()
+    if item.type == AttributeProto.TENSOR:
+        return item.t
+    kind = _NUMBERS.get(item.type)
+    return None if kind is None else numpy_helper.from_array(np.array(helper.get_attribute_value(item), kind))
 
 
 def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:

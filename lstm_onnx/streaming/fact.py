@@ -39,6 +39,11 @@ class Fact:
     numbers: tuple[Size, ...] | None = field(default=None)
     lengths: bool = False
 
+    @classmethod
+    def of_numbers(cls, numbers: tuple[Size, ...]) -> Fact:
+        """The fact of a value of one axis that holds these integers."""
+        return cls((axis_of(Size.of(len(numbers))),), numbers=numbers)
+
     @property
     def open(self) -> Names:
         """All open axes along which the value may vary."""

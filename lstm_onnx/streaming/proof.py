@@ -13,7 +13,7 @@ from ..input_spec import draw
 from ..metadata import Streaming
 from ..runtime import Model
 from ..runtime.chunk_check import mismatch, rounded
-from ..symbolic_dims import is_expression, size_of
+from ..symbolic_dims import ANY_SIZE, clamped, is_expression, size_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -160,8 +160,7 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
             if isinstance(dim, str) and not is_expression(dim):
                 batch = dim == "batch" or dim in state_dims or dim in first
                 wanted = steps if dim in names else _BATCH if batch else _OTHER
-                least, largest = model.metadata.axis_limits.get(dim, (1, None))
-                sizes[dim] = max(least, wanted if largest is None else min(wanted, largest))
+                sizes[dim] = clamped(wanted, model.metadata.axis_limits.get(dim, ANY_SIZE))
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
     states: Arrays = {}
     for name, info in infos.items():

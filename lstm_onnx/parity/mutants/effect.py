@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from ...onnxgraph.nodes import END_OF_AXIS, Walk, bodies_of, outer_values, producers_of
+from ...onnxgraph.nodes import END_OF_AXIS, Walk, bodies_of, constant_of, outer_values, producers_of
 from ...onnxgraph.recurrent import initial_states, is_scan, read_layer
 
 Shapes = Mapping[str, Sequence[int | None]]
@@ -303,15 +303,13 @@ class _Graph:
 
     def _constant(self, value: str) -> np.ndarray | None:
         node = self._makers.get(value)
-        if value in self._initializers:
-            tensor = self._initializers[value]
-        elif node is None and self._outer is not None:
-            return self._outer._constant(value)
-        else:
-            found = [item.t for item in node.attribute if item.name == "value"] if node is not None else []
-            if node is None or node.op_type != "Constant" or not found:
-                return None
-            tensor = found[0]
+        tensor = self._initializers.get(value)
+        if tensor is None and node is None:
+            return None if self._outer is None else self._outer._constant(value)
+        if tensor is None and node is not None:
+            tensor = constant_of(node)
+        if tensor is None:
+            return None
         small = int(np.prod(tensor.dims, initial=1)) <= _SMALL and not tensor.external_data
         return numpy_helper.to_array(tensor) if small and tensor.data_type else None
 

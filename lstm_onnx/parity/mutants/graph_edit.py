@@ -19,7 +19,7 @@ from ...generation.choose import LOOP
 from ...metadata import Metadata
 from ...onnxgraph import bodies_of, nodes_of, outer_values
 from ...onnxgraph.load import entries_of
-from ...onnxgraph.nodes import END_OF_AXIS, Walk, producers_of, sorted_nodes
+from ...onnxgraph.nodes import END_OF_AXIS, Walk, constant_of, producers_of, sorted_nodes
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
@@ -79,8 +79,8 @@ class Edit:
             return None
         if node.op_type == "Identity":
             return self.constant(node.input[0])
-        tensor = next((item.t for item in node.attribute if item.name == "value"), None)
-        return numpy_helper.to_array(tensor) if node.op_type == "Constant" and tensor is not None else None
+        tensor = constant_of(node)
+        return None if tensor is None else numpy_helper.to_array(tensor)
 
     def is_zero(self, value: str) -> bool:
         """Whether a value is known to be zero."""

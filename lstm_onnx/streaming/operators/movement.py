@@ -20,7 +20,7 @@ def slice_(call: Call) -> list[Fact]:
         numbers = call.sliced()
         if numbers is None:
             return [Fact(None, sized=fact.depends_on_sizes)]
-        return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
+        return [Fact.of_numbers(numbers)]
     if fact.axes is None or starts is None:
         if fact.varies:
             call.meet(fact.open, "takes a part of the steps")
@@ -159,7 +159,7 @@ def concat(call: Call) -> list[Fact]:
     facts = call.given
     numbers = call.concatenated()
     if call.op == "Concat" and numbers is not None and all(fact.rank == 1 for fact in facts):
-        return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
+        return [Fact.of_numbers(numbers)]
     joined = join(facts)
     ranks = {fact.rank for fact in facts}
     if call.op != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
@@ -195,7 +195,7 @@ def split(call: Call) -> list[Fact]:
         parts, at = [], 0
         for size in sizes:
             kept = fact.numbers[at : at + size]
-            parts.append(Fact((axis_of(Size.of(len(kept))),), numbers=kept))
+            parts.append(Fact.of_numbers(kept))
             at += size
         return parts
     if fact.axes is None or not -fact.rank <= axis < fact.rank:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...onnxgraph.nodes import constant_of
 from ..call import Call, operator, stored
 from ..fact import NONE, Axis, Fact, axis_of, join, length, names_of
-from ..node import Node, constant_of
+from ..node import Node
 from ..size import ONE, Size, normal, product
 from .elementwise import require_steps_alone
 
@@ -21,7 +22,7 @@ def shape(call: Call) -> list[Fact]:
         return [Fact(None, sized=fact.open)]
     start, end = call.attributes.get("start", 0), call.attributes.get("end", fact.rank)
     sizes = tuple(length(axis) for axis in fact.axes)[slice(start, end)]
-    return [Fact((axis_of(Size.of(len(sizes))),), numbers=sizes)]
+    return [Fact.of_numbers(sizes)]
 
 
 @operator("Size")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import helper, numpy_helper
 
-from ...node import constant_of
+from ....onnxgraph.nodes import constant_of
 from ...size import ONE, Size
 from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import AS_NUMBER, Call, Rewriter, family, stored

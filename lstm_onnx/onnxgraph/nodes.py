@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,6 +18,10 @@ _NUMBERS = {
     AttributeProto.FLOAT: np.float32,
     AttributeProto.FLOATS: np.float32,
 }
+_REPEATS = frozenset({"Expand", "Tile"})
+_PASSED = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that change the shape of a value, or take a part of it."""
+_MOST_STEPS = 8
 END_OF_AXIS = 2**31 - 1
 """Exporters write this or more for the end of any axis."""
 RANDOM = frozenset(
@@ -129,6 +133,25 @@ def needed_nodes(nodes: Sequence[NodeProto], values: Iterable[str]) -> tuple[lis
             kept.append(node)
             wanted |= {*node.input, *outer_values(node)} - {""}
     return kept[::-1], wanted
+
+
+def repeating_node(
+    value: str, producer: Callable[[str], NodeProto | None], steps: int = _MOST_STEPS
+) -> NodeProto | None:
+    """The Expand or Tile that a value, or a part of it, comes from by nothing but changes of shape.
+
+    Args:
+        value: the value.
+        producer: gives the node that makes a value; None for an input or a stored tensor.
+        steps: how many nodes to follow.
+    """
+    node = producer(value)
+    if node is None or node.op_type in _REPEATS:
+        return node
+    if node.op_type not in _PASSED or not steps:
+        return None
+    sources = node.input if node.op_type == "Concat" else node.input[:1]
+    return next((found for each in sources if (found := repeating_node(each, producer, steps - 1)) is not None), None)
 
 
 def sorted_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from onnx import NodeProto
 
 from ...onnxgraph import attributes_of, is_default, node_label, typed
+from ...onnxgraph.nodes import repeating_node
 from ...onnxgraph.recurrent import (
     DEFAULT_ACTIVATIONS,
     INITIAL_C,
@@ -18,7 +19,6 @@ from ...onnxgraph.recurrent import (
     has_default_activations,
     input_of,
 )
-from ...onnxgraph.repeated import repeating_node
 from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule

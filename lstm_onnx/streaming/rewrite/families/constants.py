@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from ....onnxgraph.nodes import constant_of
 from ...size import ONE, Size
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import AS_NUMBER, Call, Rewriter, family, stored
+from ..rewriter import AS_NUMBER, TWO_AXES, Call, Rewriter, family, stored
 
 
 @family("Constant")
@@ -31,7 +31,7 @@ def constant_of_shape(p: Rewriter, call: Call) -> list[Fact]:
         return [replace(fact, fill=float(value.reshape(-1)[0])) for fact in p.plain(call) if isinstance(fact, Static)]
     steps = [axis for axis, size in enumerate(sizes) if p.lengths.depends(size)]
     if len(steps) > 1:
-        raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+        raise RefusedError(TWO_AXES)
     repeated = (steps[0], p.count_of(sizes[steps[0]])) if steps else None
     shape = [ONE if axis in steps else size for axis, size in enumerate(sizes)]
     p.copy(call, [p.graph.integers(shape)])

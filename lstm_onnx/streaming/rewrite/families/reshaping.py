@@ -9,7 +9,7 @@ from math import lcm
 from ...operators.shapes import resolved
 from ...size import ONE, Size, normal, product
 from ..facts import Carry, Fact, Fold, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family
+from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import require_plain, window
 
 
@@ -27,11 +27,9 @@ def reshape(p: Rewriter, call: Call) -> list[Fact]:
 
 
 @family("Flatten")
-def flatten(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def flatten(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     """To two axes."""
-    fact = call.fact(0)
-    if not isinstance(fact, Stream):
-        return p.plain(call)
     at = normal(int(call.attributes.get("axis", 1)), fact.rank)
     return [_regrouped(p, call, fact, [product(list(fact.shape[:at])), product(list(fact.shape[at:]))])]
 

@@ -211,6 +211,12 @@ def largest_relative_errors(cases: Iterable[Expected]) -> dict[str, float]:
     return largest
 
 
+def with_largest_errors(cases: Sequence[Expected]) -> list[Expected]:
+    """The cases, each with `largest_relative_errors` of all as its lower bound of PyTorch's own error."""
+    least = largest_relative_errors(cases)
+    return [replace(case, least=least) for case in cases]
+
+
 def farther(first: Arrays, second: Arrays, reference: Arrays) -> dict[str, np.ndarray]:
     """The number of `first` or `second` that is farther from the reference, element by element."""
     chosen = {}

@@ -26,7 +26,7 @@ from ...metadata import Metadata
 from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import graphs_of
 from ..criterion import magnitude
-from ..expected import Expected, largest_relative_errors
+from ..expected import Expected, with_largest_errors
 from ..mutants import Target, folder_of, opened
 from ..replay import replay
 from ..tolerances import EPSILON
@@ -109,8 +109,7 @@ def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, in
         if verification.unbounded_inputs:
             cases.append(drawn.multiplied("louder", dict.fromkeys(verification.unbounded_inputs, _LOUDER)))
     expected = [found for found in map(verification.expect, cases) if found is not None and not found.inconclusive]
-    least = largest_relative_errors(expected)
-    return [replace(found, least=least) for found in expected]
+    return with_largest_errors(expected)
 
 
 def _widened(verification: ModuleVerification) -> ModuleVerification | None:

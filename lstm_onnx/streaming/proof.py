@@ -12,7 +12,7 @@ from ..errors import InputError, RunError
 from ..input_spec import draw
 from ..metadata import Streaming
 from ..runtime import Model
-from ..runtime.chunk_check import first_mismatch, rounded
+from ..runtime.chunk_check import first_mismatch, rounded, taken
 from ..symbolic_dims import ANY_SIZE, clamped, is_expression, size_of
 
 Arrays = dict[str, np.ndarray]
@@ -116,10 +116,7 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     if streaming.last is None:  # what has no time axis may not be known before the first step
         cut = list(itertools.dropwhile(lambda size: size == 0, cut))
     for size in cut:
-        chunk = {
-            name: np.take(array, range(start, start + size), streaming.time[name]) if name in streaming.time else array
-            for name, array in feeds.items()
-        }
+        chunk = taken(feeds, streaming.time, range(start, start + size))
         start += size
         for name, array in stream.run(chunk).items():
             parts[name].append(array)

@@ -14,10 +14,12 @@ from ..errors import ConfigError
 from ..metadata import Metadata
 from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, stored_tensors, typed
 from ..onnxgraph.load import entries_of
-from ..onnxgraph.recurrent import input_of, is_onnx_operator, is_operator
+from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator, is_operator
 from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_weights
 from .graph import Graph
 
+OVER_STEPS = frozenset({*GATES, "Loop", "Scan"})
+"""Operators that go from step to step, which engines for parallel work do not have."""
 _SMALL = 1024
 _FOLLOWED = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})
 _MOST_FOLLOWED = 8

@@ -60,13 +60,10 @@ def _bounds(call: Call, name: str, index: int) -> list[Size | None] | None:
 
 
 def _is_whole(call: Call, axis: Axis, start: Size | None, end: Size | None, step: int) -> bool:
-    size = length(axis)
     if start != Size.of(0) or step != 1:
         return False
-    if end is None:
-        # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
-        return call.fact(2).lengths
-    return end == size or (end.number is not None and end.number >= END_OF_AXIS)
+    # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
+    return call.fact(2).lengths if end is None else _reaches_end(end, axis)
 
 
 def _reaches_end(end: Size | None, axis: Axis) -> bool:

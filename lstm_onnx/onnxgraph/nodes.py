@@ -107,7 +107,7 @@ def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
 
 def producers_of(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
     """The node that makes each value, without those in bodies."""
-    return {str(name): node for node in nodes for name in node.output if name}
+    return {name: node for node in nodes for name in node.output if name}
 
 
 def node_label(node: NodeProto) -> str:

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .criterion import (
-    TensorResult,
-    compare,
-    is_inconclusive,
-    largest_conclusive_error,
-    magnitude,
-    nan_as_inf,
-)
+from .criterion import TensorResult, compare, is_inconclusive, largest_conclusive_error, magnitude, nan_as_inf
 from .report import CaseResult, Location
 from .tolerances import COARSEST, EPSILON, NATIVE_EPSILON
 

@@ -11,18 +11,7 @@ from torch.nn import functional
 
 from ..onnxgraph.nodes import END_OF_AXIS
 from .elementwise import Attributes, Operator, torch_dtype
-from .values import (
-    Scalar,
-    Value,
-    axes_of,
-    integer,
-    integers,
-    is_host,
-    is_number,
-    optional_integers,
-    tensor,
-    tensors,
-)
+from .values import Scalar, Value, axes_of, integer, integers, is_host, is_number, optional_integers, tensor, tensors
 
 
 def _shape(inputs: list[Value], attributes: Attributes) -> Any:

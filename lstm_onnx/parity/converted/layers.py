@@ -165,10 +165,7 @@ def row_results(
     metadata = model.metadata
     streams = bool(model.states) and metadata.streaming is None and not (metadata.not_streamable or backwards)
     largest = sorted(expected, key=lambda case: sum(array.size for array in case.calls[0].feeds.values()))[-2:]
-    for label, compare, possible in (
-        ("alone", rows_alone, True),
-        ("step by step", step_by_step, streams),
-    ):
+    for label, compare, possible in (("alone", rows_alone, True), ("step by step", step_by_step, streams)):
         found = RowCounts()
         for case in largest if possible else ():
             found += compare(rewritten, probe, model, case)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper
@@ -66,7 +65,7 @@ def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
     shapes = shapes_of(graph.model)  # of the source, whose batch is fixed
     nodes = [_as_transpose(graph, node, shapes, size) or node for node in graph.nodes]
     if any(new is not old for new, old in zip(nodes, graph.nodes, strict=True)):
-        yield replace(graph, nodes=nodes)
+        yield Graph(graph.model, nodes, graph.arrays, graph.inputs, graph.outputs)
     fixed = {
         node.input[1]
         for node in graph.nodes
@@ -80,4 +79,4 @@ def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
         index = shape.index(size)
         shape[index] = -1 if -1 not in shape else 0
         arrays[name] = np.array(shape, np.int64)
-    yield replace(graph, arrays=arrays)
+    yield Graph(graph.model, graph.nodes, arrays, graph.inputs, graph.outputs)

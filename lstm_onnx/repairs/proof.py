@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from ..errors import InputError, ModelError, RunError
 from ..runtime import Model
-from ..runtime.chunk_check import first_mismatch, rounded
+from ..runtime.chunk_check import mismatch, rounded
 from ..runtime.providers import open_session, ort_errors
 
 Array = np.ndarray[Any, Any]
@@ -69,7 +69,7 @@ def prove(
             found = repaired.run(feeds)
         except (InputError, RunError) as error:
             return Proof(runs, error.reason)
-        if problem := first_mismatch(found, whole, near):
+        if problem := _difference(found, whole, near):
             return Proof(runs, problem)
         if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed, marks)):
             return Proof(runs, problem)
@@ -101,8 +101,17 @@ def _batched(
             if not ways:
                 return f"{name} has shape {found[name].shape} for {_ROWS} batches of {array.shape}"
             cut[name] = np.split(found[name], _ROWS, ways[0])[number]
-        if problem := first_mismatch(cut, whole, near):
+        if problem := _difference(cut, whole, near):
             return f"in a larger batch: {problem}"
+    return ""
+
+
+def _difference(found: Mapping[str, Array], whole: Mapping[str, Array], near: Mapping[str, Array]) -> str:
+    for name, array in whole.items():
+        if found[name].shape != array.shape:
+            return f"{name} has shape {found[name].shape} instead of {array.shape}"
+        if problem := mismatch(found[name], array, near[name]):
+            return f"{name}: {problem}"
     return ""
 
 

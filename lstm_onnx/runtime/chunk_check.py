@@ -196,16 +196,6 @@ def mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> st
     return f"it is off by {error:.3g}; the largest number is {scale:.3g}"
 
 
-def first_mismatch(found: Arrays, wanted: Arrays, near: Arrays) -> str:
-    """How the first of all wanted arrays that differs does so, with its name; `near` as `perturbed` of `mismatch`."""
-    for name, array in wanted.items():
-        if found[name].shape != array.shape:
-            return f"{name} has shape {found[name].shape} instead of {array.shape}"
-        if problem := mismatch(found[name], array, near[name]):
-            return f"{name}: {problem}"
-    return ""
-
-
 def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Sequence[int]) -> list[np.ndarray]:
     """The ways to combine the chunks to `shape`: the last one alone, or all concatenated along time.
 

@@ -12,7 +12,7 @@ from ..errors import InputError, RunError
 from ..input_spec import draw
 from ..metadata import Streaming
 from ..runtime import Model
-from ..runtime.chunk_check import first_mismatch, rounded, taken
+from ..runtime.chunk_check import mismatch, rounded, taken
 from ..symbolic_dims import ANY_SIZE, clamped, is_expression, size_of
 
 Arrays = dict[str, np.ndarray]
@@ -76,7 +76,7 @@ def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
                 found = in_chunks(model, feeds, states, cut)
             except (InputError, RunError) as error:
                 return StreamProof(tuple(lengths), cuts, f"in chunks of {_shown(cut)}: {error.reason}")
-            problem = first_mismatch(found, {name: whole[name] for name in found}, near)
+            problem = _difference(found, whole, near)
             if problem:
                 return StreamProof(tuple(lengths), cuts, f"{steps} steps in chunks of {_shown(cut)}: {problem}")
     return StreamProof(tuple(lengths), cuts, not_run="" if lengths else failed or "no sequence fits it")
@@ -179,6 +179,16 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
         else:
             feeds[name] = np.asarray(values, info.dtype)
     return feeds, states
+
+
+def _difference(found: Arrays, whole: Mapping[str, np.ndarray], near: Mapping[str, np.ndarray]) -> str:
+    for name, array in found.items():
+        if array.shape != whole[name].shape:
+            return f"{name} has shape {array.shape}, and {whole[name].shape} at once"
+        problem = mismatch(array, whole[name], near[name])
+        if problem:
+            return f"{name}: {problem}"
+    return ""
 
 
 def _shown(cut: list[int]) -> str:

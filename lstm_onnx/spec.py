@@ -271,11 +271,6 @@ class ExportOptions:
         """What the module is computed in: float32 where `precision` is that of the weights alone; None for its own."""
         return "float32" if self.precision in ("float16", "int8") else self.precision
 
-    @property
-    def smaller(self) -> bool:
-        """Whether the weights are stored in fewer bits than they are computed with."""
-        return self.precision in ("float16", "int8")
-
     def to_dict(self) -> dict[str, Any]:
         """The fields without the newer ones that have their defaults, so that older versions read them."""
         newer = (("precision", None), ("layers", INT8_LAYERS[0]), ("kernel", INT8_KERNELS[0]), ("target", None))

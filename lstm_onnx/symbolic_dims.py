@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 
+Limit = tuple[int, int | None]
+"""The least and the largest size of an axis; None where there is no largest."""
+ANY_SIZE: Limit = (1, None)
 _LONGEST = 200
 """Characters of an expression; those that torch.export writes are far shorter."""
 _MOST_LEAST = 2**12
@@ -33,6 +36,12 @@ def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
         return None if expression is None else _value(expression, sizes)
     except (LookupError, ZeroDivisionError):
         return None
+
+
+def clamped(size: int, limit: Limit) -> int:
+    """`size`, or the nearest that the limit allows."""
+    least, largest = limit
+    return max(least, size if largest is None else min(size, largest))
 
 
 def names_in(dim: str) -> set[str]:

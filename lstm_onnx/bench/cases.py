@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ConfigError, LSTMOnnxError
 from ..runtime import Model
 from ..runtime.batch_axes import TIME
+from ..runtime.chunk_check import taken
 from ..runtime.providers import ort_errors
 from ..runtime.stream import Stream
 from .measure import Candidate
@@ -81,11 +82,7 @@ def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         calls = []
         for at in range(0, total, size):
             steps_of_call = range(at, min(at + size, total))
-            part = {
-                name: np.ascontiguousarray(np.take(array, steps_of_call, time[name])) if name in time else array
-                for name, array in inputs.items()
-            }
-            calls.append(_stream_call(stream, part))
+            calls.append(_stream_call(stream, taken(inputs, time, steps_of_call)))
 
         def run() -> Any:
             stream.reset()

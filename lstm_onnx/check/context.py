@@ -13,12 +13,13 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from ..errors import ConfigError
 from ..metadata import Metadata
 from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, stored_tensors, typed
-from ..onnxgraph.recurrent import input_of, is_onnx_operator, is_operator
+from ..onnxgraph.load import entries_of
+from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator, is_operator
 from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_weights
 from .graph import Graph
 
-END = 2**31 - 1
-"""Exporters write this or more for the end of an axis."""
+OVER_STEPS = frozenset({*GATES, "Loop", "Scan"})
+"""Operators that go from step to step, which engines for parallel work do not have."""
 _SMALL = 1024
 _FOLLOWED = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})
 _MOST_FOLLOWED = 8
@@ -51,7 +52,7 @@ class CheckContext:
         """A file, with its metadata parsed and its shapes inferred as far as possible."""
         metadata, metadata_problem, shaped, shapes_problem = None, "", model, ""
         try:
-            metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+            metadata = Metadata.from_metadata(entries_of(model))
         except ConfigError as error:
             metadata_problem = str(error)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -113,3 +114,17 @@ def _require_provider(provider: str) -> None:
     reason = cuda_unavailable() if provider == "cuda" else None
     if reason is not None:
         raise ProviderError(f"CUDA cannot be used: {reason}")
+
+
+def target_findings(path: str | os.PathLike[str], target: str) -> list[Finding]:
+    """The violations that ``check --target`` names, most severe first; not those of rules for every engine.
+
+    Args:
+        path: an .onnx file of ours.
+        target: one of `spec.TARGETS`.
+    """
+    file = os.fspath(path)
+    context = CheckContext.of(file, load_model(file), "cpu")
+    own = [item for item in applications(FILE, targets=[target]) if item.rules[0].target == target]
+    found = [finding for item in own for finding in dict.fromkeys(item.function(context)) if finding.violated]
+    return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.severity))

@@ -9,16 +9,7 @@ from ..errors import ModelError, ProviderError
 from ..isolation.stages import share, stage
 from ..onnxgraph import error_line
 from ..runtime import Model
-from ..runtime.providers import (
-    CPU,
-    CUDA,
-    Placement,
-    cuda_unavailable,
-    first_line,
-    off_cuda,
-    open_session,
-    placements,
-)
+from ..runtime.providers import CPU, CUDA, Placement, cuda_unavailable, first_line, off_cuda, open_session, placements
 from .context import listed
 from .finding import Finding
 from .report import CheckResults
@@ -76,10 +67,7 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
         # States have a rule of their own: here every input is passed.
         model = Model(file, session, where, states={})
     except ProviderError as error:
-        runs = (
-            FLOAT64_ON_CPU.violated("", run_error(error)),
-            RUNNABLE.skipped("not tried, since it cannot run"),
-        )
+        runs = (FLOAT64_ON_CPU.violated("", run_error(error)), RUNNABLE.skipped("not tried, since it cannot run"))
     except model_errors() as error:
         runs = (RUNNABLE.violated("", f"it cannot be loaded: {run_error(error)}"),)
     else:

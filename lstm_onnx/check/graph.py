@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from onnx import ModelProto, NodeProto
 
 from ..onnxgraph import Scope, shape_of
+from ..onnxgraph.nodes import inputs_of
 from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, SEQUENCE_LENS, batch_axis, input_of, is_operator, is_scan
 
 
@@ -15,8 +16,7 @@ class Graph:
 
     def __init__(self, model: ModelProto) -> None:
         graph = model.graph
-        constants = {tensor.name for tensor in graph.initializer}
-        self.inputs = {value.name: value.type for value in graph.input if value.name not in constants}
+        self.inputs = {value.name: value.type for value in inputs_of(graph)}
         self.outputs = {value.name: value.type for value in graph.output}
         self.scopes = tuple(Scope.of(graph).walk())
 

@@ -17,7 +17,7 @@ from ..onnxgraph import Dim, axis_name, error_line, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.providers import first_line, ort_errors
 from ..runtime.tensor_info import Limits
-from ..symbolic_dims import size_of
+from ..symbolic_dims import ANY_SIZE, clamped, size_of
 from .finding import Finding
 from .rules.providers import RUNNABLE
 
@@ -209,7 +209,7 @@ class _Trials:
         limits = dict(self.model.metadata.axis_limits)
         for spec in self.specs:
             if isinstance(spec.high, str) and isinstance(spec.low, int):
-                least, largest = limits.get(spec.high, (1, None))
+                least, largest = limits.get(spec.high, ANY_SIZE)
                 limits[spec.high] = max(least, spec.low), largest
         return limits
 
@@ -219,8 +219,7 @@ class _Trials:
             name: batch if self.axes[name] else others[index % len(others)] for index, name in enumerate(self.axes)
         }
         for name, size in sizes.items():
-            least, largest = self.limits.get(name, (1, None))
-            sizes[name] = max(least, size if largest is None else min(size, largest))
+            sizes[name] = clamped(size, self.limits.get(name, ANY_SIZE))
         return sizes
 
     def _all_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -75,7 +75,7 @@ def bench(
     write_plot: Callable[[Any, str], None]
     if hidden_sizes:
         from ..bench.hidden_sizes import ROUNDS, compare_hidden_sizes
-        from ..bench.hidden_sizes_plot import write_hidden_sizes_plot as write_plot
+        from ..bench.hidden_sizes import write_hidden_sizes_plot as write_plot
 
         spec = getattr(model, "spec", None)
         if spec is None:

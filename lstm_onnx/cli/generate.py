@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .child import exit_after_child
-from .options import json_option, report, seed_option
+from .options import json_option, report, seed_option, state_option
 from .params import FILE, by_name, name_pair, onnx_output, option
 
 
@@ -34,13 +34,8 @@ from .params import FILE, by_name, name_pair, onnx_output, option
 )
 @option("--stop-above", type=float, default=0.5, show_default=True, help="Threshold of --stop-output.")
 @option("--pad", type=float, help="Value of the output after its sequence has ended.  [default: the stop token, or 0]")
-@option(
-    "--state",
-    "states",
-    metavar="INPUT=OUTPUT",
-    callback=by_name,
-    multiple=True,
-    help="A state input, and the output that is its next value; may be repeated.  [default: FILE's metadata]",
+@state_option(
+    by_name, "A state input, and the output that is its next value; may be repeated.  [default: FILE's metadata]"
 )
 @seed_option
 @json_option

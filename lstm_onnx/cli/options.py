@@ -19,6 +19,8 @@ T = TypeVar("T")
 _QUIET, _VERBOSE = "lstm_onnx.quiet", "lstm_onnx.verbose"
 """Keys of click's `Context.meta`, which a command shares with the group."""
 
+_STATES = "A state, and the output that feeds it, for files of other tools; may be repeated."
+
 
 def provider_options(function: F) -> F:
     """--provider and --threads."""
@@ -69,15 +71,15 @@ def first_record(file: str, data: str | None, states: Mapping[str, str] | None =
     return dict(records[0])
 
 
-def state_option(callback: Callable[..., Any]) -> Callable[[F], F]:
-    """--state, for files that do not pair their states."""
+def state_option(callback: Callable[..., Any], text: str = _STATES) -> Callable[[F], F]:
+    """--state; by default for files that do not pair their states."""
     return option(
         "--state",
         "states",
         multiple=True,
         metavar="INPUT=OUTPUT",
         callback=callback,
-        help="A state, and the output that feeds it, for files of other tools; may be repeated.",
+        help=text,
     )
 
 

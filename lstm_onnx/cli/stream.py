@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .child import exit_after_child
-from .options import json_option, report, seed_option
+from .options import json_option, report, seed_option, state_option
 from .params import FILE, by_name, integer_by_name, onnx_output, option
 
 
@@ -34,13 +34,9 @@ from .params import FILE, by_name, integer_by_name, onnx_output, option
     type=click.IntRange(min=1),
     help="Chunks will have a multiple of N steps, which makes the file faster.",
 )
-@click.option(
-    "--state",
-    "states",
-    metavar="INPUT=OUTPUT",
-    callback=by_name,
-    multiple=True,
-    help="A state input of FILE, and the output that is its next value, such as h=hn; may be repeated.  "
+@state_option(
+    by_name,
+    "A state input of FILE, and the output that is its next value, such as h=hn; may be repeated.  "
     "[default: those of its recurrent nodes]",
 )
 @seed_option

@@ -12,6 +12,7 @@ from ..errors import ModelError
 from ..metadata import METADATA_PREFIX
 from ..onnxgraph import bodies_of, graphs_of
 from ..onnxgraph.load import read_weights
+from ..onnxgraph.nodes import inputs_of
 from ..onnxgraph.write import write_model
 from .range_checks import Range, range_check
 
@@ -45,7 +46,7 @@ def write_batch_first(
     """
     graph = model.graph
     ranges = ranges or {}
-    inputs = [value for value in _real_inputs(graph) if axes[value.name] or value.name in ranges]
+    inputs = [value for value in inputs_of(graph) if axes[value.name] or value.name in ranges]
     outputs = [value for value in graph.output if axes[value.name]]
     both = {value.name for value in inputs} & {value.name for value in outputs}
     if both:
@@ -67,18 +68,11 @@ def write_batch_first(
         value.type.CopyFrom(shape)
     del graph.value_info[:]
     props = {item.key: item.value for item in model.metadata_props if not item.key.startswith(METADATA_PREFIX)}
-    del model.metadata_props[:]
     helper.set_model_props(model, props)
     initializers = {**read_weights(model, source), **constants}
     del graph.initializer[:]
     _, size = write_model(model, initializers, path)
     return size
-
-
-def _real_inputs(graph: GraphProto) -> list[ValueInfoProto]:
-    """The inputs that a caller passes: in old files, initializers are listed as inputs too."""
-    initializers = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in initializers]
 
 
 def _names(graph: GraphProto) -> Iterator[str]:

@@ -124,7 +124,7 @@ def written_for(
     """
     if target is None:
         return write(path)
-    from ..check.target import target_findings
+    from ..check.examine import target_findings
 
     with intermediate_file(Path(path).name, path) as trial:
         written = write(trial)

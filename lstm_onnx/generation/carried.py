@@ -13,6 +13,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ..onnxgraph import attributes_of, is_default, nodes_of
+from ..onnxgraph.nodes import producers_of
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 
@@ -53,7 +54,7 @@ def parts_of(
         constants: the step's initializers.
     """
     readers = [node for node in nodes_of(nodes) if state in node.input]
-    writers = {value: node for node in nodes for value in node.output if value}
+    writers = producers_of(nodes)
     join = writers.get(after)
     if len(readers) != 1 or join is None or not all(any(node is own for own in nodes) for node in readers):
         return None

@@ -13,8 +13,8 @@ from ..errors import ConfigError, ModelError
 from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, GeneratingStep, Generation
 from ..input_spec import InputSpec
 from ..metadata import Metadata
-from ..onnxgraph import is_default, load_inlined, nodes_of
-from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph import load_inlined, nodes_of
+from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
@@ -187,7 +187,7 @@ def write_generating(
 
 
 def _require_opset(model: ModelProto, source: str | os.PathLike[str]) -> None:
-    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+    opset = opset_of(model)
     if opset < _LEAST_OPSET:
         raise ModelError(
             f"has opset {opset}, and a generating file needs {_LEAST_OPSET}",

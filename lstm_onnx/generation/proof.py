@@ -13,6 +13,7 @@ from ..runtime import Model
 from ..runtime.batch_axes import state_batch_axis
 from ..runtime.chunk_check import mismatch, rounded
 from ..runtime.tensor_info import known_shape
+from ..symbolic_dims import ANY_SIZE, clamped
 from .python_loop import Arrays, Looped, repeat
 
 _CASES = ((1, 1, 6), (3, 4, 9), (2, 3, 1), (2, 2, 0))
@@ -76,9 +77,7 @@ def draw_prompt(model: Model, sizes: tuple[int, int, int], rng: np.random.Genera
         known[str(prompt.shape[described.time_axis])] = time
     limits = model.metadata.axis_limits
     for index, axis in enumerate(axes(specs)):
-        low, high = limits.get(axis, (1, None))
-        size = known.get(axis, _OTHER + index)
-        known[axis] = max(low, size if high is None else min(size, high))
+        known[axis] = clamped(known.get(axis, _OTHER + index), limits.get(axis, ANY_SIZE))
     feeds = draw(specs, known, rng)
     if MAX_STEPS in feeds:
         feeds[MAX_STEPS] = np.array(steps, np.int64)

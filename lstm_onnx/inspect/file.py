@@ -13,6 +13,7 @@ from ..errors import ConfigError, ModelError
 from ..isolation.stages import stage
 from ..metadata import Metadata
 from ..onnxgraph import Scope, Tensor, external_problem, is_default, load_inlined, value_of
+from ..onnxgraph.load import entries_of, opset_of
 from ..onnxgraph.recurrent import GATES, module_path
 from .int8 import INT8, int8_info
 from .loops import loop_info
@@ -30,7 +31,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     model = load_inlined(path)
     file = Path(path)
     try:
-        metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+        metadata = Metadata.from_metadata(entries_of(model))
         top = Scope.of(model.graph)
         lstms, loops, others, stored = _walk(top)
     except (ConfigError, ModelError) as error:
@@ -44,7 +45,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         file=os.fspath(path),
         file_bytes=file.stat().st_size + external,
         ir_version=model.ir_version,
-        opset=next((opset.version for opset in model.opset_import if is_default(opset.domain)), None),
+        opset=opset_of(model) or None,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         inputs=tuple(value_of(item) for item in model.graph.input if item.name not in top.tensors),
         outputs=tuple(value_of(item) for item in model.graph.output),

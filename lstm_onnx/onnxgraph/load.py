@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message
-from onnx import ModelProto, inliner, numpy_helper
+from onnx import ModelProto, TensorProto, inliner, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from ..atomic_io import readable_file
 from ..errors import ConfigError, FileError, ModelError
 from ..metadata import Metadata
 from .nodes import MOST_NODES, inlined_size, stored_tensors
+from .tensors import is_default
 
 ONNX_ERRORS = (
     onnx.checker.ValidationError,
@@ -93,11 +94,7 @@ def read_external(model: ModelProto, path: str | os.PathLike[str]) -> bool:
     Raises:
         ModelError: the file of a weight is missing, is not a plain file in the model's folder, or is too short.
     """
-    locations = [
-        next((item.value for item in tensor.external_data if item.key == "location"), "")
-        for _, tensor in stored_tensors(model)
-        if uses_external_data(tensor)
-    ]
+    locations = [location_of(tensor) for _, tensor in stored_tensors(model) if uses_external_data(tensor)]
     for location in dict.fromkeys(locations):
         problem = external_problem(path, location)
         if problem:
@@ -123,6 +120,16 @@ def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, n
         raise ModelError(f"its weights cannot be read: {error_line(error)}", path=path) from error
 
 
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators; 0 where the model has none of them."""
+    return next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+
+
+def entries_of(model: ModelProto) -> dict[str, str]:
+    """The metadata entries of a file, of whichever tool."""
+    return {item.key: item.value for item in model.metadata_props}
+
+
 def metadata_of(model: ModelProto, path: str | os.PathLike[str]) -> Metadata:
     """What a file says about itself.
 
@@ -130,7 +137,7 @@ def metadata_of(model: ModelProto, path: str | os.PathLike[str]) -> Metadata:
         ModelError: that is damaged.
     """
     try:
-        return Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+        return Metadata.from_metadata(entries_of(model))
     except ConfigError as error:
         raise ModelError(error.message, path=path, hint=error.hint) from error
 
@@ -138,6 +145,11 @@ def metadata_of(model: ModelProto, path: str | os.PathLike[str]) -> Metadata:
 def error_line(error: BaseException | str) -> str:
     """The message of an error from onnx on one line of limited length."""
     return textwrap.shorten(str(error) or type(error).__name__, _LONGEST_ERROR, placeholder=" ...")
+
+
+def location_of(tensor: TensorProto) -> str:
+    """The file that holds a stored tensor; "" where that is the model's."""
+    return next((str(item.value) for item in tensor.external_data if item.key == "location"), "")
 
 
 def external_problem(file: str | os.PathLike[str], location: str) -> str:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 T = TypeVar("T")
 MOST_NODES = 10**5
 """Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
+
+_NUMBERS = {
+    AttributeProto.INT: np.int64,
+    AttributeProto.INTS: np.int64,
+    AttributeProto.FLOAT: np.float32,
+    AttributeProto.FLOATS: np.float32,
+}
+_REPEATS = frozenset({"Expand", "Tile"})
+_PASSED = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that change the shape of a value, or take a part of it."""
+_MOST_STEPS = 8
+END_OF_AXIS = 2**31 - 1
+"""Exporters write this or more for the end of any axis."""
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+"""Operators that draw other numbers at each run."""
 
 
 class Walk(Generic[T]):
@@ -64,12 +82,32 @@ def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
         yield from _constant_nodes(function.node)
 
 
+def constant_of(node: NodeProto) -> TensorProto | None:
+    """What a Constant holds; None where that is no tensor and no numbers, or the node is another."""
+    item = node.attribute[0] if node.op_type == "Constant" and node.attribute else AttributeProto()
+    if item.type == AttributeProto.TENSOR:
+        return item.t
+    kind = _NUMBERS.get(item.type)
+    return None if kind is None else numpy_helper.from_array(np.array(helper.get_attribute_value(item), kind))
+
+
 def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
     for node in nodes:
         if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.TENSOR:
                     yield str(node.output[0]), attribute.t
+
+
+def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    """The inputs that a caller passes: in old files, initializers are listed as inputs, too."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def producers_of(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
+    """The node that makes each value, without those in bodies."""
+    return {name: node for node in nodes for name in node.output if name}
 
 
 def node_label(node: NodeProto) -> str:
@@ -97,9 +135,28 @@ def needed_nodes(nodes: Sequence[NodeProto], values: Iterable[str]) -> tuple[lis
     return kept[::-1], wanted
 
 
+def repeating_node(
+    value: str, producer: Callable[[str], NodeProto | None], steps: int = _MOST_STEPS
+) -> NodeProto | None:
+    """The Expand or Tile that a value, or a part of it, comes from by nothing but changes of shape.
+
+    Args:
+        value: the value.
+        producer: gives the node that makes a value; None for an input or a stored tensor.
+        steps: how many nodes to follow.
+    """
+    node = producer(value)
+    if node is None or node.op_type in _REPEATS:
+        return node
+    if node.op_type not in _PASSED or not steps:
+        return None
+    sources = node.input if node.op_type == "Concat" else node.input[:1]
+    return next((found for each in sources if (found := repeating_node(each, producer, steps - 1)) is not None), None)
+
+
 def sorted_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto]:
     """The nodes so that each comes after those whose values it reads; of a circle, in any order."""
-    made = {name: node for node in nodes for name in node.output if name}
+    made = producers_of(nodes)
     done: set[int] = set()
     ordered: list[NodeProto] = []
     for start in nodes:

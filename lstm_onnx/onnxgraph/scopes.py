@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from onnx import GraphProto, NodeProto, TypeProto
 
-from .nodes import bodies_of, outer_values
+from .nodes import bodies_of, outer_values, producers_of
 from .recurrent import PSEUDO_INVERSE
 from .tensors import Dim, Shape, Tensor, attributes_of, dtype_name, shape_of, typed
 
@@ -53,7 +53,7 @@ class Scope:
         for node in graph.node:
             if node.op_type == "Constant" and node.output:
                 tensors.update((node.output[0], Tensor.of_constant(item)) for item in node.attribute)
-        producers = {output: node for node in graph.node for output in node.output if output}
+        producers = producers_of(graph.node)
         inputs = [item.name for item in graph.input]
         types = {item.name: item.type for item in (*graph.value_info, *graph.input, *graph.output)}
         known = frozenset((*tensors, *producers, *inputs))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, helper, inliner, numpy_helper
 
-from .nodes import bodies_of, graphs_of, nodes_of
+from .nodes import bodies_of, graphs_of, inputs_of, nodes_of
 from .tensors import axis_name
 
 _LARGE_TENSOR = 2**16
@@ -50,11 +50,9 @@ def sizes_alone(arrays: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
 
 def with_axis_names(model: ModelProto) -> ModelProto | None:
     """`model`, changed: the axes of its inputs that have neither size nor name get one; None if there are none."""
-    stored = {tensor.name for tensor in model.graph.initializer}
     unnamed = [
         (value.name, axis, dim)
-        for value in model.graph.input
-        if value.name not in stored
+        for value in inputs_of(model.graph)
         for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         if not dim.dim_param and not dim.HasField("dim_value")
     ]

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .criterion import (
-    TensorResult,
-    compare,
-    is_inconclusive,
-    largest_conclusive_error,
-    magnitude,
-    nan_as_inf,
-)
+from .criterion import TensorResult, compare, is_inconclusive, largest_conclusive_error, magnitude, nan_as_inf
 from .report import CaseResult, Location
 from .sizes import spans
 from .tolerances import COARSEST, EPSILON, NATIVE_EPSILON
@@ -230,6 +223,12 @@ def largest_relative_errors(cases: Iterable[Expected]) -> dict[str, float]:
             relative = error / magnitude(reference) if error > NATIVE_EPSILON[dtype] else 0.0
             largest[name] = max(largest.get(name, 0.0), relative)
     return largest
+
+
+def with_largest_errors(cases: Sequence[Expected]) -> list[Expected]:
+    """The cases, each with `largest_relative_errors` of all as its lower bound of PyTorch's own error."""
+    least = largest_relative_errors(cases)
+    return [replace(case, least=least) for case in cases]
 
 
 def farther(first: Arrays, second: Arrays, reference: Arrays) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
+from ..runtime.chunk_check import taken
 from ..runtime.chunks import concatenated
 from .expected import Arrays, Expected, abbreviated
 from .report import CaseResult
@@ -94,12 +95,7 @@ def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
     feeds = expected.calls[0].feeds
     start = 0
     for size in chunking:
-        yield {
-            name: np.take(array, range(start, start + size), axis=expected.time_axes[name])
-            if name in expected.time_axes
-            else array
-            for name, array in feeds.items()
-        }
+        yield taken(feeds, expected.time_axes, range(start, start + size))
         start += size
 
 

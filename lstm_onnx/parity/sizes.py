@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..metadata import Metadata
+from ..symbolic_dims import ANY_SIZE, Limit, clamped
 
 DENSE = 73
 """All sizes below it are tried where that is cheap."""
@@ -27,16 +28,13 @@ MOST_NUMBERS = 2**19
 """Numbers in a sweep's outputs, so that a golden file stays small."""
 _POWERS = (16, 32, 64, 128, 256, 512, 1024)
 _ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 250, 300, 384, 400, 500, 600, 768, 1000)
-Limits = tuple[int, int | None]
-"""The least and the largest size; None where there is no upper bound."""
-OPEN: Limits = (1, None)
 
 
 @dataclass(frozen=True)
 class Axes:
     """What a file's metadata says of its axes: limits, sizes at which the model's code may change, and multiples."""
 
-    limits: Mapping[str, Limits] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     boundaries: Mapping[str, Sequence[int]] = field(default_factory=dict)
     multiples: Mapping[str, int] = field(default_factory=dict)
 
@@ -48,20 +46,19 @@ class Axes:
 
     def within(self, axis: str, size: int) -> int:
         """The size nearest to `size` that the axis can have; the next one of an axis with multiples."""
-        least, most = self.limits.get(axis, OPEN)
-        size = max(size, least) if most is None else min(max(size, least), most)
+        size = clamped(size, self.limits.get(axis, ANY_SIZE))
         by = self.multiples.get(axis, 1)
         return -(-size // by) * by
 
     def to_try(self, axis: str, cost: Callable[[int], float], budget: float, **options: Any) -> list[int]:
         """The sizes of an axis to try; see `sizes_to_try`."""
-        limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
+        limits, boundaries = self.limits.get(axis, ANY_SIZE), self.boundaries.get(axis, ())
         found = sizes_to_try(limits, boundaries, cost, budget, **options)
         return sorted({self.within(axis, size) for size in found})
 
 
 def sizes_to_try(
-    limits: Limits,
+    limits: Limit,
     boundaries: Sequence[int],
     cost: Callable[[int], float],
     budget: float,

@@ -13,6 +13,7 @@ from ..atomic_io import require_apart, require_writable
 from ..errors import ConfigError, ModelError, ProviderError, shown
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined
+from ..onnxgraph.load import entries_of, metadata_of
 from ..onnxgraph.write import write_model
 from ..runtime import load
 from ..spec import INT8_LAYERS
@@ -176,7 +177,7 @@ def quantized_model(
         FileError, ModelError: see `quantize`.
     """
     model = load_inlined(source)
-    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    metadata = metadata_of(model, source)
     if metadata.options is not None and metadata.options.precision == "float16":
         raise ModelError(f"{source}: has float16 weights; quantize the float32 file, whose weights are not rounded yet")
     done = quantize_model(model, source, layers=layers, kernel=kernel, unproven=unproven)
@@ -186,6 +187,6 @@ def quantized_model(
         raise ModelError(f"{source}: has no layer to quantize ({reasons})")
     if metadata.options is not None:
         options = replace(metadata.options, precision="int8", layers=layers, kernel=kernel)
-        props = {item.key: item.value for item in done.model.metadata_props}
+        props = entries_of(done.model)
         helper.set_model_props(done.model, props | Metadata(options=options).to_metadata_entry("export"))
     return done

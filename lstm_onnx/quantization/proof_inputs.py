@@ -10,7 +10,7 @@ from ..data.random_input import default_sizes
 from ..errors import InputError
 from ..input_spec import draw
 from ..runtime import Model, ValueInfo
-from ..symbolic_dims import size_of
+from ..symbolic_dims import ANY_SIZE, clamped, size_of
 from .rewrite import Rewritten
 
 _BATCH, _TIME = 3, 12
@@ -37,7 +37,8 @@ def proof_inputs(
     """
     rng = np.random.default_rng(seed)
     own = {axis: _TIME if size > 1 else _BATCH for axis, size in default_sizes(model).items()}
-    sizes = {axis: _limited(model, axis, size) for axis, size in (own | dict(sizes or {})).items()}
+    limits, wanted = model.metadata.axis_limits, own | dict(sizes or {})
+    sizes = {axis: clamped(size, limits.get(axis, ANY_SIZE)) for axis, size in wanted.items()}
     named = {axis: size for axis, size in sizes.items() if axis == "time" or axis.endswith("_time")}
     time = min((named or sizes).values(), default=1)
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
@@ -62,11 +63,6 @@ def proof_inputs(
         else:
             feeds[name] = (rng.integers(0, rows[name], shape) if name in rows else np.ones(shape)).astype(info.dtype)
     return feeds
-
-
-def _limited(model: Model, axis: str, size: int) -> int:
-    least, largest = model.metadata.axis_limits.get(axis, (1, None))
-    return max(least, size if largest is None else min(size, largest))
 
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:

@@ -11,9 +11,11 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from ..checksum import KEY
 from ..errors import ModelError
-from ..metadata import Metadata, Quantization
+from ..metadata import Quantization
 from ..onnxgraph import bodies_of, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
+from ..onnxgraph.load import metadata_of, opset_of
+from ..onnxgraph.nodes import producers_of
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
 from .dynamic_lstm import add_dynamic_lstm
 from .kernels import BLOCK_SIZES, CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
@@ -82,12 +84,12 @@ def quantize_model(
         ModelError: it is int8 already, its opset is too old, a layer is not what the kernel computes, or a file
             beside it cannot be read.
     """
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset < _LEAST_OPSET:
         raise ModelError(
             f"{path}: has opset {opset}, and int8 layers need {_LEAST_OPSET}; convert it with onnx.version_converter"
         )
-    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    metadata = metadata_of(model, path)
     if metadata.quantization is not None:
         raise ModelError(f"{path}: is int8 already; quantize the float32 file that it came from")
     if metadata.generation is not None:
@@ -114,7 +116,7 @@ def quantize_model(
 def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
     """Raise a ModelError for a model with a recurrent layer that DynamicQuantizeLSTM does not compute."""
     for graph in graphs_of(model.graph):
-        producers = {value: node for node in graph.node for value in node.output if value}
+        producers = producers_of(graph.node)
         for node in graph.node:
             layer = read_layer(node, producers)
             kind = "" if layer is None else "a projected LSTM" if layer.W_hr else _WITH_ARTICLE[layer.op_type]
@@ -190,7 +192,7 @@ class _Rewriter:
         """For the Scan of a projected layer the zero points of its rows, which are added before it; "" for others."""
         if node.op_type != "Scan" or at.kernel in BLOCK_SIZES:
             return ""
-        layer = read_layer(node, {value: item for item in graph.node for value in item.output if value})
+        layer = read_layer(node, producers_of(graph.node))
         state = next(bodies_of(node)).input[0].type.tensor_type.shape.dim
         if layer is None or len(state) != 3:
             return ""
@@ -227,6 +229,6 @@ class _Rewriter:
 
 def _projected_inputs(graph: GraphProto) -> frozenset[str]:
     """The products by W of projected layers, which stand before their Scans."""
-    producers = {value: node for node in graph.node for value in node.output if value}
+    producers = producers_of(graph.node)
     layers = [read_layer(node, producers) for node in graph.node if node.op_type == "Scan"]
     return frozenset(port.node.name for layer in layers if layer is not None for port in layer.W)

@@ -11,6 +11,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
 from ..onnxgraph import external_problem, graphs_of, is_default, nodes_of
+from ..onnxgraph.load import location_of
+from ..onnxgraph.nodes import constant_of
 
 _FOLDED = ("Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that older exports of PyTorch arrange an LSTM's gates by; none makes more of its inputs."""
@@ -32,9 +34,9 @@ class Weights:
             for tensor in graph.initializer:
                 self._add(tensor.name, tensor, others)
             for node in graph.node:
-                values = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
-                if node.op_type == "Constant" and values:
-                    self._add(node.output[0], values[0], others)
+                tensor = constant_of(node)
+                if tensor is not None:
+                    self._add(node.output[0], tensor, others)
                 else:
                     others.update(node.output)
         # The bodies of two nodes may use one name for different values.
@@ -70,7 +72,7 @@ class Weights:
 
     def _array(self, tensor: TensorProto) -> np.ndarray:
         if tensor.data_location == TensorProto.EXTERNAL:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+            location = location_of(tensor)
             problem = external_problem(self.path, location)
             if problem:
                 raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")

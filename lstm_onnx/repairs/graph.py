@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
-from ..onnxgraph import is_default, load_inlined, nodes_of, outer_values
-from ..onnxgraph.load import read_weights
+from ..onnxgraph import load_inlined, nodes_of, outer_values
+from ..onnxgraph.load import opset_of, read_weights
 from ..onnxgraph.nodes import needed_nodes
 
 
@@ -49,7 +49,7 @@ class Graph:
     @property
     def opset(self) -> int:
         """Of ONNX's own operators."""
-        return next((item.version for item in self.model.opset_import if is_default(item.domain)), 0)
+        return opset_of(self.model)
 
     @property
     def size(self) -> int:

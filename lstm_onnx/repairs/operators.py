@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from ..onnxgraph import Scope, Shape, attributes_of, typed
 from ..onnxgraph.builder import Nodes
-from ..onnxgraph.nodes import sorted_nodes
+from ..onnxgraph.nodes import producers_of, sorted_nodes
 from ..onnxgraph.recurrent import read_layer
 from .cells import Cell, cell_of, constant_values
 from .graph import Graph
@@ -32,7 +32,7 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
     """
     arrays = graph.arrays
     scope = Scope.of(graph.as_model().graph)
-    producers = {name: node for node in graph.nodes for name in node.output}
+    producers = producers_of(graph.nodes)
     replaced: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
@@ -154,7 +154,7 @@ def _written(
     """The name and the nodes of a chain's operator, with the states that are read outside of the chain."""
     # Those of the chain's own nodes, too, which nothing reads any more when it is replaced.
     wanted = graph.read()
-    producers = {name: node for node in graph.nodes for name in node.output}
+    producers = producers_of(graph.nodes)
     hs = [name for name in chain.hs[1:] if name in wanted]
     if any(len(producers[name].output) > 1 for name in (*hs, *chain.final) if name in producers):
         return None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from ..onnxgraph import ONNX_ERRORS, Scope, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
+from ..onnxgraph.nodes import RANDOM, constant_of, producers_of
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from ..runtime import Model
 from .graph import Graph
 from .proof import values_at_sizes
 
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 _MOST_ENTRIES = 8
 """Of a size, a shape or a bound of a slice."""
 _SEQUENCE_RANK = 3
@@ -23,13 +23,12 @@ _SEQUENCE_RANK = 3
 
 def constants_of(nodes: list[NodeProto]) -> dict[str, np.ndarray]:
     """The tensors of Constant nodes."""
-    return {
-        node.output[0]: numpy_helper.to_array(item.t)
+    found = {
+        str(node.output[0]): constant_of(node)
         for node in nodes
         if node.op_type == "Constant" and is_default(node.domain)
-        for item in node.attribute
-        if item.name == "value"
     }
+    return {name: numpy_helper.to_array(tensor) for name, tensor in found.items() if tensor is not None}
 
 
 def simplify(graph: Graph) -> None:
@@ -51,7 +50,7 @@ def simplify(graph: Graph) -> None:
             names[node.output[0]] = node.input[0]
             continue
         same = known.setdefault(form(node, {}), node)
-        unique = same is node or own or node.op_type in _RANDOM or any(bodies_of(node))
+        unique = same is node or own or node.op_type in RANDOM or any(bodies_of(node))
         if not unique and len(same.output) == len(node.output):
             names.update(zip(node.output, same.output, strict=True))
             continue
@@ -177,7 +176,7 @@ def without_choices(graph: Graph, constants: Mapping[str, np.ndarray]) -> None:
 
 def with_products_per_step(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:
     """A copy in which each step multiplies its own part of a sequence, where the file multiplies the whole one."""
-    producers = {name: node for node in graph.nodes for name in node.output}
+    producers = producers_of(graph.nodes)
     nodes: list[NodeProto] = []
     for node in graph.nodes:
         product, bias = _product(graph, producers, node, shapes)
@@ -190,8 +189,7 @@ def with_products_per_step(graph: Graph, shapes: Mapping[str, Shape | None]) -> 
         nodes += [part, helper.make_node("MatMul", [f"{output}/x", product.input[1]], [end], end)]
         if bias is not None:
             nodes.append(helper.make_node("Add", [end, bias], [output], f"{output}/biased"))
-    nodes = [copy.deepcopy(node) for node in nodes]
-    changed = Graph(graph.model, nodes, dict(graph.arrays), graph.inputs, graph.outputs)
+    changed = replace(graph, nodes=copy.deepcopy(nodes), arrays=dict(graph.arrays))
     changed.remove_unread()
     return changed
 

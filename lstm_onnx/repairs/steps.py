@@ -9,7 +9,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from ..onnxgraph import attributes_of, bodies_of, is_default, typed
-from ..onnxgraph.nodes import Walk
+from ..onnxgraph.nodes import Walk, constant_of, producers_of
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class _Body:
         for node in body.node:
             if node.op_type == "Identity":
                 self.source[node.output[0]] = node.input[0]
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            if (tensor := constant_of(node)) is not None:
+                self.constants[node.output[0]] = numpy_helper.to_array(tensor)
             else:
                 self.nodes.append(node)
-        self.producers = {name: node for node in self.nodes for name in node.output}
+        self.producers = producers_of(self.nodes)
 
     def resolved(self, name: str) -> str:
         """What a value is a copy of."""

@@ -61,11 +61,13 @@ class WholeSequence:
 
     def chunk(self, start: int, size: int) -> dict[str, np.ndarray]:
         """The inputs of `size` steps from step `start` on."""
-        parts = {
-            name: np.take(array, range(start, start + size), axis=self.axes[name]) if name in self.axes else array
-            for name, array in self.feeds.items()
-        }
+        parts = taken(self.feeds, self.axes, range(start, start + size))
         return parts | {name: np.full_like(self.feeds[name], size) for name in self.lengths}
+
+
+def taken(arrays: Arrays, axes: Mapping[str, int], places: Sequence[int]) -> dict[str, np.ndarray]:
+    """Some entries of arrays along their axes, such as steps or rows; all of an array without one."""
+    return {name: np.take(array, places, axes[name]) if name in axes else array for name, array in arrays.items()}
 
 
 def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chunkings: Sequence[Sequence[int]]) -> str:
@@ -137,9 +139,7 @@ def row_difference(
     """
     whole, perturbed = run(dict(feeds)), run(rounded(feeds))
     for some in (range(rows), range(-rows, 0)):
-        alone = run(
-            {name: np.take(array, some, axes[name]) if name in axes else array for name, array in feeds.items()}
-        )
+        alone = run(taken(feeds, axes, some))
         for name, axis in outputs.items():
             in_batch, near = (np.take(np.asarray(results[name]), some, axis) for results in (whole, perturbed))
             actual = np.asarray(alone[name])

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from .errors import Kind, RequestError
 from .service import Service
 from .settings import LOOPBACK
+from .tokens import Tokens
 
 PUBLIC = ("/v2/health/live", "/v2/health/ready", "/", "/index.html", "/page.mjs", "/client.mjs")
 """Paths that need no token: health, and the page, which is the same on every server."""
@@ -45,7 +46,12 @@ def require_access(
     for name in subprotocols or ():
         if name.startswith(_TOKEN_PREFIX):
             header = f"Bearer {name.removeprefix(_TOKEN_PREFIX)}"
-    if not service.tokens.accepts(header):
+    require_token(service.tokens, header)
+
+
+def require_token(tokens: Tokens, header: str | None) -> None:
+    """Refuse a request whose header `authorization` has none of the tokens (RequestError)."""
+    if not tokens.accepts(header):
         raise RequestError("a bearer token is needed, and the request has none or a wrong one", Kind.UNAUTHENTICATED)
 
 

@@ -13,7 +13,8 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ..errors import FileError, InputError
-from .errors import Kind, RequestError
+from .access import require_token
+from .errors import RequestError
 from .grpc_messages import read_request, write_response
 from .protocol.messages import MESSAGES, METHODS, SERVICE
 from .service import SERVER, Service
@@ -165,8 +166,7 @@ def _require_token(service: Service, method: str, context: grpc.aio.ServicerCont
     if service.tokens is None or method in _PUBLIC:
         return
     header = dict(context.invocation_metadata() or ()).get("authorization")
-    if not service.tokens.accepts(header if isinstance(header, str) else None):
-        raise RequestError("a bearer token is needed, and the request has none or a wrong one", Kind.UNAUTHENTICATED)
+    require_token(service.tokens, header if isinstance(header, str) else None)
 
 
 async def start_grpc(service: Service) -> tuple[grpc.aio.Server, int]:

@@ -7,6 +7,8 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from ..errors import shown
@@ -14,7 +16,6 @@ from .access import require_access
 from .errors import Kind, RequestError
 from .http_messages import HEADER_LENGTH, compressed, decompressed, json_object, read_inference, write_inference
 from .metrics import CONTENT_TYPE
-from .pages import page
 from .service import SERVER, Service
 from .websocket import handle_websocket
 
@@ -275,3 +276,20 @@ def _only(method: str, request: HttpRequest, answer: Answer) -> Answer:
     if request.method != "HEAD":
         _require_method(method, request)
     return answer
+
+
+_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "client.mjs": "text/javascript; charset=utf-8",
+    "page.mjs": "text/javascript; charset=utf-8",
+}
+"""The files of the web page, and their types."""
+
+
+@cache
+def page(name: str) -> tuple[bytes, str] | None:
+    """The content and type of a file of the web page; None where there is none of this name, "" for the page itself."""
+    name = name or "index.html"
+    if name not in _TYPES:
+        return None
+    return (resources.files(__package__) / "web" / name).read_bytes(), _TYPES[name]

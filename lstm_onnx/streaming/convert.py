@@ -12,8 +12,10 @@ from onnx import GraphProto, ModelProto
 from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..errors import ConfigError, ModelError, shown
 from ..metadata import Metadata, Streaming
-from ..onnxgraph import is_default, load_inlined, outer_values, shape_of
+from ..onnxgraph import load_inlined, outer_values, shape_of
 from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph.nodes import inputs_of
+from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import load
@@ -207,8 +209,7 @@ def _time_axes(
     model: ModelProto, metadata: Metadata, time: Mapping[str, int] | None, source: str | os.PathLike[str]
 ) -> dict[str, int]:
     """The time axis of each input, validated; by default those with a name that the metadata calls time."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    shapes = {value.name: shape_of(value.type) for value in model.graph.input if value.name not in stored}
+    shapes = {value.name: shape_of(value.type) for value in inputs_of(model.graph)}
     if time is None:
         names = metadata.time_axes or ("time",)
         found = {
@@ -239,22 +240,15 @@ def _time_axes(
     return axes
 
 
-_STARTS = {"LSTM": {5: 1, 6: 2}, "GRU": {5: 1}, "RNN": {5: 1}}
-"""By operator: the inputs that it starts from, and the outputs that are what they are at the end."""
-
-
 def recurrent_states(graph: GraphProto) -> dict[str, str]:
     """Inputs that one recurrent operator alone reads, as what it starts from, and whose end it gives as an output."""
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = {value.name for value in graph.input} - stored
+    inputs = {value.name for value in inputs_of(graph)}
     renamed = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Identity"}
     outputs = {value.name for value in graph.output}
     reads = Counter(name for node in graph.node for name in (*node.input, *outer_values(node)))
     found: dict[str, str] = {}
-    for node in graph.node:
-        for start, end in _STARTS.get(node.op_type, {}).items() if is_default(node.domain) else ():
-            name = node.input[start] if start < len(node.input) else ""
-            after = node.output[end] if end < len(node.output) else ""
+    for node in filter(is_onnx_operator, graph.node):
+        for name, after in zip(initial_states(node), final_states(node), strict=False):
             after = after if after in outputs else renamed.get(after, "")
             if name in inputs and reads[name] == 1 and after in outputs and after not in found.values():
                 found[name] = after

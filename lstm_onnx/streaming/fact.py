@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .size import ONE, Size, product
 
@@ -39,6 +39,11 @@ class Fact:
     numbers: tuple[Size, ...] | None = field(default=None)
     lengths: bool = False
 
+    @classmethod
+    def of_numbers(cls, numbers: tuple[Size, ...]) -> Fact:
+        """The fact of a value of one axis that holds these integers."""
+        return cls((axis_of(Size.of(len(numbers))),), numbers=numbers)
+
     @property
     def open(self) -> Names:
         """All open axes along which the value may vary."""
@@ -50,6 +55,10 @@ class Fact:
     def rank(self) -> int:
         """The number of axes; 0 if it is unknown."""
         return len(self.axes or ())
+
+    def without_axes(self, spans: Names = NONE) -> Fact:
+        """The same where its axes are not known, and may have those of `spans`, too."""
+        return replace(self, axes=None, spans=self.open | spans, numbers=None)
 
     @property
     def depends_on_sizes(self) -> Names:

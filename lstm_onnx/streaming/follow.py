@@ -16,6 +16,8 @@ from typing import Any
 from onnx import ModelProto, NodeProto
 
 from ..onnxgraph import attributes_of, outer_values, shape_of
+from ..onnxgraph.load import opset_of
+from ..onnxgraph.nodes import inputs_of
 from ..symbolic_dims import names_in
 from . import operators  # noqa: F401 - importing them registers them
 from .call import OPERATORS, Call, Meeting, stored
@@ -46,7 +48,7 @@ class Follower:
     """A traversal of one graph."""
 
     def __init__(self, model: ModelProto, states: Mapping[str, str], lengths: Collection[str]) -> None:
-        self.opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
+        self.opset = opset_of(model) or 1
         self.shapes = {
             item.name: shape_of(item.type)
             for item in (*model.graph.value_info, *model.graph.output)
@@ -63,8 +65,7 @@ class Follower:
         self.by_hand: Meeting | None = None
         self._same: dict[str, str] = {}
         self._graph = model.graph
-        stored_names = {tensor.name for tensor in model.graph.initializer}
-        self._inputs = [value for value in model.graph.input if value.name not in stored_names]
+        self._inputs = inputs_of(model.graph)
         self._states = dict(states)
         self._lengths = frozenset(lengths)
 

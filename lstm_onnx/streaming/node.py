@@ -6,18 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto
 
 from .size import Size
 
 F = TypeVar("F")
-_NUMBERS = {
-    AttributeProto.INT: np.int64,
-    AttributeProto.INTS: np.int64,
-    AttributeProto.FLOAT: np.float32,
-    AttributeProto.FLOATS: np.float32,
-}
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,15 @@ class Node(Generic[F]):
         values = [size.number for size in numbers or () if size.number is not None]
         return None if numbers is None or len(values) < len(numbers) else values
 
+    def operands(self) -> list[tuple[Size, ...]] | None:
+        """What an elementwise operator takes of known integers, for each of its results; else None."""
+        given = [self.numbers(place) for place in range(len(self.facts))]
+        known = [values for values in given if values is not None]
+        count = max(map(len, known), default=0)
+        if len(known) < max(len(given), 1) or any(len(values) not in (1, count) for values in known):
+            return None
+        return list(zip(*(values * count if len(values) == 1 else values for values in known), strict=True))
+
     def gathered(self) -> tuple[Size, ...] | None:
         """What a Gather picks of known integers; None where it picks of other values, or by unknown places."""
         numbers, places = self.numbers(0), self.integers(1)
@@ -81,12 +83,3 @@ class Node(Generic[F]):
         parts = [self.numbers(place) for place in range(len(self.facts))]
         known = [part for part in parts if part is not None]
         return tuple(size for part in known for size in part) if parts and len(known) == len(parts) else None
-
-
-def constant_of(node: NodeProto) -> TensorProto | None:
-    """What a Constant holds; None where that is no tensor and no numbers."""
-    item = node.attribute[0] if node.attribute else AttributeProto()
-    if item.type == AttributeProto.TENSOR:
-        return item.t
-    kind = _NUMBERS.get(item.type)
-    return None if kind is None else numpy_helper.from_array(np.array(helper.get_attribute_value(item), kind))

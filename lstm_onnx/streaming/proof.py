@@ -12,8 +12,8 @@ from ..errors import InputError, RunError
 from ..input_spec import draw
 from ..metadata import Streaming
 from ..runtime import Model
-from ..runtime.chunk_check import mismatch, rounded
-from ..symbolic_dims import is_expression, size_of
+from ..runtime.chunk_check import mismatch, rounded, taken
+from ..symbolic_dims import ANY_SIZE, clamped, is_expression, size_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -116,10 +116,7 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     if streaming.last is None:  # what has no time axis may not be known before the first step
         cut = list(itertools.dropwhile(lambda size: size == 0, cut))
     for size in cut:
-        chunk = {
-            name: np.take(array, range(start, start + size), streaming.time[name]) if name in streaming.time else array
-            for name, array in feeds.items()
-        }
+        chunk = taken(feeds, streaming.time, range(start, start + size))
         start += size
         for name, array in stream.run(chunk).items():
             parts[name].append(array)
@@ -160,8 +157,7 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
             if isinstance(dim, str) and not is_expression(dim):
                 batch = dim == "batch" or dim in state_dims or dim in first
                 wanted = steps if dim in names else _BATCH if batch else _OTHER
-                least, largest = model.metadata.axis_limits.get(dim, (1, None))
-                sizes[dim] = max(least, wanted if largest is None else min(wanted, largest))
+                sizes[dim] = clamped(wanted, model.metadata.axis_limits.get(dim, ANY_SIZE))
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
     states: Arrays = {}
     for name, info in infos.items():

@@ -37,17 +37,17 @@ class Size:
     @property
     def number(self) -> int | None:
         """The integer value if the size depends on no axis, otherwise None."""
-        if not self.terms:
-            return 0
-        [(symbols, factor)] = self.terms if len(self.terms) == 1 else [((("",)), 0)]
-        return factor if not symbols else None
+        return None if any(symbols for symbols, _ in self.terms) else sum(factor for _, factor in self.terms)
+
+    @property
+    def term(self) -> tuple[tuple[str, ...], int] | None:
+        """Its only product of symbols, and the factor; None where it has several, or is 0."""
+        return next(iter(self.terms)) if len(self.terms) == 1 else None
 
     @property
     def symbol(self) -> str | None:
         """The name of the axis if the size is that axis alone, otherwise None."""
-        if len(self.terms) != 1:
-            return None
-        [(symbols, factor)] = self.terms
+        symbols, factor = self.term or ((), 0)
         plain = len(symbols) == 1 and factor == 1 and "<" not in symbols[0]
         return symbols[0] if plain else None
 
@@ -96,9 +96,9 @@ class Size:
         """The exact quotient by a single product; None if there is a remainder."""
         if self == other:
             return Size.of(1)
-        if len(other.terms) != 1:
+        if other.term is None:
             return None
-        [(divisor, by)] = other.terms
+        divisor, by = other.term
         total = {}
         for symbols, factor in self.terms:
             left = list(symbols)
@@ -128,6 +128,11 @@ def product(sizes: tuple[Size, ...] | list[Size]) -> Size:
     for size in sizes:
         total *= size
     return total
+
+
+def normal(axis: int, rank: int) -> int:
+    """An axis counted from the front."""
+    return axis + rank if axis < 0 else axis
 
 
 ONE = Size.of(1)

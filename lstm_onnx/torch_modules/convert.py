@@ -15,39 +15,26 @@ from torch import Tensor, nn
 from ..onnxgraph import bodies_of, shape_of, value_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
 from .cells import cell_of
+from .elementwise import SIZES
 from .graph import FileGraph, attribute_values, torch_array, with_folded_weights
 from .layers import layer_of, scope_of
 from .operator_layers import operator_layer
+from .products import PRODUCTS
 from .program import IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step, values_read
 from .recurrent_weights import recurrent_module
 from .stacks import Stack, stacks_of
 from .values import Scalar
 
 _AXES_SECOND = "CumSum Expand OneHot Reshape Split Squeeze Tile TopK Trilu Unsqueeze"
-_REDUCTIONS = ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 _INDEX_INPUTS: Mapping[str, tuple[int, ...]] = {
-    **dict.fromkeys((*_AXES_SECOND.split(), *(f"Reduce{kind}" for kind in _REDUCTIONS)), (1,)),
+    **dict.fromkeys((*_AXES_SECOND.split(), *(name for name in PRODUCTS if name.startswith("Reduce"))), (1,)),
     "ConstantOfShape": (0,),
     "Loop": (0,),
     "Pad": (1, 3),
     "Slice": (1, 2, 3, 4),
 }
 """The inputs of operators that are shapes, axes and sizes."""
-_SIZE_OPERATORS = (
-    "Concat",
-    "Gather",
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Mod",
-    "Max",
-    "Min",
-    "Equal",
-    "Where",
-    "Range",
-    "Reshape",
-)
+_SIZE_OPERATORS = (*SIZES, "Concat", "Gather", "Equal", "Where", "Range", "Reshape")
 """Operators that compute sizes with integers of one axis or none."""
 _GUARD = "at_least_one_step"
 """What an export names the nodes that fail where a sequence has no steps."""

@@ -34,7 +34,7 @@ _ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
 }
-_SIZES = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min")
+SIZES = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min")
 """Those that a graph computes sizes with."""
 _OF_TORCH = (
     "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor IsNaN Log Neg Reciprocal Relu Round Sigmoid Sign "
@@ -175,7 +175,7 @@ def _prelu(inputs: list[Value], _: Attributes) -> Any:
 
 
 ELEMENTWISE: dict[str, Operator] = {
-    **{name: _binary(function, sizes=name in _SIZES) for name, function in _ARITHMETIC.items()},
+    **{name: _binary(function, sizes=name in SIZES) for name, function in _ARITHMETIC.items()},
     **{name: _unary(function) for name, function in _UNARY.items()},
     "Cast": lambda inputs, attributes: cast_to(inputs[0], torch_dtype(attributes["to"])),
     "CastLike": lambda inputs, _: cast_to(inputs[0], tensor(inputs[1]).dtype),

@@ -16,7 +16,8 @@ from torch import nn
 from ..errors import ModelError
 from ..metadata import Metadata
 from ..onnxgraph import is_default, load_inlined, nodes_of, text
-from ..onnxgraph.load import metadata_of, read_weights
+from ..onnxgraph.load import metadata_of, opset_of, read_weights
+from ..onnxgraph.nodes import producers_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
 from .program import OPERATORS
 from .values import tensor
@@ -57,7 +58,7 @@ class FileGraph:
     @cached_property
     def producers(self) -> dict[str, NodeProto]:
         """The node of each value."""
-        return {output: node for node in self.nodes for output in node.output if output}
+        return producers_of(self.nodes)
 
     @cached_property
     def users(self) -> dict[str, list[NodeProto]]:
@@ -93,7 +94,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
     """
     model = load_inlined(path)
     metadata = metadata_of(model, path)
-    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+    opset = opset_of(model)
     problems = list(dict.fromkeys(_problems(model, opset)))
     if problems:
         advice = (

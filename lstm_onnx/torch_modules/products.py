@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .elementwise import Attributes, Operator
-from .values import Value, integer, integers, tensor, tensors
+from .values import Value, axes_of, integer, tensor, tensors
 
 
 def linear(inputs: list[Value], _: Attributes) -> Any:
@@ -156,7 +156,7 @@ def _reduction(function: Callable[..., Tensor], without_axes: Callable[[Tensor],
 
     def operator(inputs: list[Value], attributes: Attributes) -> Any:
         x = tensor(inputs[0])
-        axes = integers(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else attributes.get("axes")
+        axes = axes_of(inputs, attributes)
         keep = bool(attributes.get("keepdims", 1))
         if not axes:
             if attributes.get("noop_with_empty_axes"):

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..onnxgraph.nodes import END_OF_AXIS
 from .elementwise import Attributes, Operator, torch_dtype
-from .values import Scalar, Value, integer, integers, is_host, is_number, tensor, tensors
-
-_OPEN_END = 2**31 - 1
-"""Slices that end here or later have no end."""
+from .values import Scalar, Value, axes_of, integer, integers, is_host, is_number, optional_integers, tensor, tensors
 
 
 def _shape(inputs: list[Value], attributes: Attributes) -> Any:
@@ -39,15 +37,8 @@ def _is_size(value: Value) -> bool:
     return isinstance(value, Tensor) and value.dim() == 0 and value.dtype == torch.int64
 
 
-def _axes(inputs: list[Value], attributes: Attributes) -> list[Any] | None:
-    """The axes that are an input in newer operator sets and an attribute in older ones."""
-    if len(inputs) > 1 and inputs[1] is not None:
-        return integers(inputs[1])
-    return list(attributes["axes"]) if "axes" in attributes else None
-
-
 def _squeeze(inputs: list[Value], attributes: Attributes) -> Any:
-    x, axes = inputs[0], _axes(inputs, attributes)
+    x, axes = inputs[0], axes_of(inputs, attributes)
     if is_host(x):
         return x if isinstance(x, list) and len(x) > 1 else integer(x)
     x = tensor(x)
@@ -57,7 +48,7 @@ def _squeeze(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def _unsqueeze(inputs: list[Value], attributes: Attributes) -> Any:
-    x, axes = inputs[0], _axes(inputs, attributes) or []
+    x, axes = inputs[0], axes_of(inputs, attributes) or []
     if is_number(x) and len(axes) == 1 and not isinstance(x, (bool, float)):
         return [x]
     x = tensor(x)
@@ -94,7 +85,7 @@ def _is_size_list(value: Value) -> bool:
 
 def _split(inputs: list[Value], attributes: Attributes) -> Any:
     x, axis = inputs[0], attributes.get("axis", 0)
-    sizes = integers(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else attributes.get("split")
+    sizes = optional_integers(inputs, 1) or attributes.get("split")
     if isinstance(x, list) and sizes is not None:
         ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
         return tuple(x[end - size : end] for size, end in zip(sizes, ends, strict=True))
@@ -108,11 +99,10 @@ def _slice(inputs: list[Value], attributes: Attributes) -> Any:
     x = inputs[0]
     if len(inputs) == 1:
         starts, ends = list(attributes["starts"]), list(attributes["ends"])
-        axes, steps = list(attributes.get("axes", range(len(starts)))), [1] * len(starts)
     else:
         starts, ends = integers(inputs[1]), integers(inputs[2])
-        axes = integers(inputs[3]) if len(inputs) > 3 and inputs[3] is not None else list(range(len(starts)))
-        steps = integers(inputs[4]) if len(inputs) > 4 and inputs[4] is not None else [1] * len(starts)
+    axes = optional_integers(inputs, 3) or attributes.get("axes") or range(len(starts))
+    steps = optional_integers(inputs, 4) or [1] * len(starts)
     if isinstance(x, list):
         return x[_python_slice(starts[0], ends[0], steps[0])]
     x = tensor(x)
@@ -123,9 +113,9 @@ def _slice(inputs: list[Value], attributes: Attributes) -> Any:
 
 def _python_slice(start: Any, end: Any, step: Any) -> slice:
     if step < 0:
-        last = type(end) is int and end <= -_OPEN_END
+        last = type(end) is int and end <= -END_OF_AXIS
         return slice(start, None if last else end, step)
-    return slice(start, None if type(end) is int and end >= _OPEN_END else end, step)
+    return slice(start, None if type(end) is int and end >= END_OF_AXIS else end, step)
 
 
 def _sliced(x: Tensor, start: Any, end: Any, axis: int, step: Any) -> Tensor:
@@ -212,7 +202,7 @@ def _pad(inputs: list[Value], attributes: Attributes) -> Any:
     pads = integers(inputs[1]) if len(inputs) > 1 else list(attributes["pads"])
     fill = inputs[2] if len(inputs) > 2 and inputs[2] is not None else attributes.get("value", 0.0)
     fill = fill.item() if isinstance(fill, Tensor) else fill
-    axes = integers(inputs[3]) if len(inputs) > 3 and inputs[3] is not None else list(range(x.dim()))
+    axes = optional_integers(inputs, 3) or range(x.dim())
     both = {axis % x.dim(): (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
     kind = {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}.get(attributes.get("mode", "constant"))
     padded = [axis for axis, ends in both.items() if any(type(end) is not int or end for end in ends)]
@@ -255,7 +245,7 @@ def _one_hot(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def _trilu(inputs: list[Value], attributes: Attributes) -> Any:
-    diagonal = integer(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else 0
+    (diagonal,) = optional_integers(inputs, 1) or [0]
     return (torch.triu if attributes.get("upper", 1) else torch.tril)(tensor(inputs[0]), diagonal)
 
 

@@ -6,7 +6,7 @@ dynamic when the module is exported again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -50,6 +50,17 @@ def integers(value: Value) -> list[Any]:
     assert isinstance(value, Tensor)  # noqa: S101 - optional inputs are looked at before
     found: list[Any] = value.reshape(-1).tolist()
     return found
+
+
+def optional_integers(inputs: Sequence[Value], index: int) -> list[Any] | None:
+    """The entries of an input; None where it is left out."""
+    return integers(inputs[index]) if index < len(inputs) and inputs[index] is not None else None
+
+
+def axes_of(inputs: Sequence[Value], attributes: Mapping[str, Any]) -> list[Any] | None:
+    """The axes that are input 1 in newer operator sets and an attribute in older ones; None where there are none."""
+    found = optional_integers(inputs, 1)
+    return attributes.get("axes") if found is None else found
 
 
 def integer(value: Value) -> Any:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lstm_onnx.bench.hidden_sizes import FLOAT32, TORCH, HiddenSizes, compare_hidden_sizes
-from lstm_onnx.bench.hidden_sizes_plot import write_hidden_sizes_plot
+from lstm_onnx.bench.hidden_sizes import FLOAT32, TORCH, HiddenSizes, compare_hidden_sizes, write_hidden_sizes_plot
 from lstm_onnx.quantization.kernels import KERNELS
 
 

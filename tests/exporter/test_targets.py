@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx.check.target import target_findings
+from lstm_onnx.check.examine import target_findings
 from lstm_onnx.cli.check import check
 from lstm_onnx.cli.export import export
 from lstm_onnx.cli.main import main

@@ -9,13 +9,12 @@ from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, typed
 from ...onnxgraph.recurrent import SEQUENCE_LENS, activations_of, direction_of, has_default_activations, input_of
-from ..context import CheckContext
+from ..context import OVER_STEPS, CheckContext
 from ..finding import Finding
 from ..rule import Rule, applies, rule
 
 _ORT = "by documentation: github.com/microsoft/onnxruntime"
-_RECURRENT = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan"})
-_QNN = _RECURRENT - {"LSTM"}
+_QNN = OVER_STEPS - {"LSTM"}
 _TENSORRT = frozenset(
     {"Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "CenterCropPad"}
     | {"Col2Im", "Compress", "ConcatFromSequence", "ConvInteger", "DFT", "Det", "DynamicQuantizeLinear"}
@@ -82,7 +81,7 @@ def _counted(context: CheckContext, a_rule: Rule, operators: frozenset[str], end
 @applies(COREML_RECURRENT)
 def coreml_recurrent(context: CheckContext) -> Iterator[Finding]:
     """Operators that are not in its list."""
-    yield from _counted(context, COREML_RECURRENT, _RECURRENT, "run on the CPU")
+    yield from _counted(context, COREML_RECURRENT, OVER_STEPS, "run on the CPU")
 
 
 @applies(QNN_RECURRENT)

@@ -16,10 +16,11 @@ from onnx import NodeProto
 from ...input_spec import InputSpec
 from ...metadata import Metadata
 from ...onnxgraph import Scope, Shape, attributes_of, is_default, shape_of, shown, typed
+from ...onnxgraph.nodes import END_OF_AXIS
 from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
 from ...spec import LSTMSpec
 from ...symbolic_dims import names_in
-from ..context import END, CheckContext
+from ..context import CheckContext
 from ..finding import Finding
 from ..graph import Graph
 from ..rule import Rule, applies, rule
@@ -289,7 +290,7 @@ def _cuts(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[tupl
         if len(steps) == 1 and steps[0] > 0:
             yield typed(attributes_of(node), "axis", int), f"takes index {steps[0]}"
     for axis, start, end, _ in context.slices(scope, node) if node.op_type == "Slice" else ():
-        if start == 0 and 1 < end < END:
+        if start == 0 and 1 < end < END_OF_AXIS:
             yield axis, f"takes the first {end}"
 
 

@@ -8,11 +8,9 @@ from onnx import TensorProto
 
 from ...onnxgraph import is_default, stored_tensors
 from ...onnxgraph.recurrent import is_onnx_operator
-from ..context import CheckContext
+from ..context import OVER_STEPS, CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
-
-_NO_KERNEL = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan"})
 
 WEB_EXTERNAL_DATA = rule(
     "LO621",
@@ -69,7 +67,7 @@ def web_external_data(context: CheckContext) -> Iterator[Finding]:
 @applies(WEBGPU_RECURRENT)
 def webgpu_recurrent(context: CheckContext) -> Iterator[Finding]:
     """Operators without a kernel."""
-    found = [node for _, node in context.nodes if is_default(node.domain) and node.op_type in _NO_KERNEL]
+    found = [node for _, node in context.nodes if is_default(node.domain) and node.op_type in OVER_STEPS]
     if found:
         kinds = ", ".join(sorted({node.op_type for node in found}))
         yield WEBGPU_RECURRENT.violated(found[0], f"{len(found)} operators ({kinds}) run in WebAssembly")

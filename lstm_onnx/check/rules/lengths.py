@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, node_label, typed
-from ...onnxgraph.nodes import Walk
+from ...onnxgraph.nodes import END_OF_AXIS, Walk
 from ...onnxgraph.recurrent import SEQUENCE_LENS, batch_axis, direction_of, input_of, is_operator
-from ..context import END, CheckContext, listed
+from ..context import CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -213,7 +213,7 @@ def _ends_in_padding(context: CheckContext, node: NodeProto) -> bool:
 
 def _is_last_step(context: CheckContext, scope: Scope, node: NodeProto, value: _Padded) -> bool:
     return any(
-        axis % value.rank == value.axis and start == -1 and (end >= END or step < 0)
+        axis % value.rank == value.axis and start == -1 and (end >= END_OF_AXIS or step < 0)
         for axis, start, end, step in context.slices(scope, node)
     )
 

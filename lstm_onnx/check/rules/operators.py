@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...onnxgraph import attributes_of, is_default, typed
+from ...onnxgraph.nodes import RANDOM
 from ...onnxgraph.recurrent import input_of
 from ...runtime.providers import operator_versions
 from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
-
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
 
 UNKNOWN_OPERATOR = rule(
     "LO104",
@@ -108,5 +105,5 @@ def training_mode(context: CheckContext) -> Iterator[Finding]:
 def random_operator(context: CheckContext) -> Iterator[Finding]:
     """Random generators in the graph."""
     for _, node in context.nodes:
-        if node.op_type in _RANDOM and is_default(node.domain):
+        if node.op_type in RANDOM and is_default(node.domain):
             yield RANDOM_OPERATOR.violated(node, f"{node.op_type} draws other numbers at each run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...onnxgraph import attributes_of, typed
-from ...onnxgraph.recurrent import activations_of, direction_of
+from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, activations_of, direction_of
 from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
@@ -20,7 +20,6 @@ _TAKES_NUMBERS = {"LeakyRelu": (1, 0), "Elu": (1, 0), "HardSigmoid": (1, 1)}
 """And these may have: ONNX Runtime has ONNX's defaults."""
 _PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
 _ACTIVATIONS = {name.lower(): name for name in (*_NEEDS_NUMBERS, *_TAKES_NUMBERS, *_PLAIN)}
-_PER_DIRECTION = {"LSTM": 3, "GRU": 2, "RNN": 1}
 
 LAYOUT = rule(
     "LO401",
@@ -87,7 +86,7 @@ def attributes(context: CheckContext) -> Iterator[Finding]:
         if misspelt:
             right = ", ".join(_ACTIVATIONS[name.lower()] for name in misspelt)
             problems.append(f"an RNN's activation {', '.join(misspelt)} must be spelled {right}")
-        wanted = _PER_DIRECTION[node.op_type] * (2 if direction == "bidirectional" else 1)
+        wanted = len(DEFAULT_ACTIVATIONS[node.op_type]) * (2 if direction == "bidirectional" else 1)
         if "activations" in given and len(names) != wanted:
             problems.append(f"it has {len(names)} activations, and needs {wanted}")
         yield from (ATTRIBUTES.violated(node, problem) for problem in problems)

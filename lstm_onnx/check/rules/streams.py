@@ -56,7 +56,7 @@ def not_streamable(context: CheckContext) -> Iterator[Finding]:
         yield NOT_STREAMABLE.passed("each call is one step of a stream: no open axis of its inputs is time")
     elif found.by_hand is None:
         yield NOT_STREAMABLE.passed(
-            f"it streams along {', '.join(sorted(found.names))}: steps depend on each other through its states alone",
+            f"it streams along {', '.join(sorted(found.names))}: steps depend on each other through its states alone"
         )
 
 

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, node_label, typed
+from ...onnxgraph import attributes_of, is_default, node_label, typed
+from ...onnxgraph.nodes import repeating_node
 from ...onnxgraph.recurrent import (
     DEFAULT_ACTIVATIONS,
     INITIAL_C,
     INITIAL_H,
     SEQUENCE_LENS,
     activations_of,
+    batch_axis,
     direction_of,
     has_default_activations,
     input_of,
 )
-from ...onnxgraph.repeated import repeating_node
 from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
@@ -188,13 +189,9 @@ def tract_states(context: CheckContext) -> Iterator[Finding]:
     """Operators without initial states, at an open batch."""
     for scope, node in context.onnx_operators:
         wanted = [INITIAL_H, INITIAL_C] if node.op_type == "LSTM" else [INITIAL_H]
-        if not all(input_of(node, index) for index in wanted) and _batch_is_open(scope, node):
+        is_open = not isinstance(scope.dim(input_of(node, 0), batch_axis(node)), int)
+        if is_open and not all(input_of(node, index) for index in wanted):
             yield TRACT_STATES.violated(node, f"this {node.op_type} starts from zeros of an open batch")
-
-
-def _batch_is_open(scope: Scope, node: NodeProto) -> bool:
-    axis = 0 if typed(attributes_of(node), "layout", int) else 1
-    return not isinstance(scope.dim(input_of(node, 0), axis), int)
 
 
 @applies(TRACT_CELL_STATE)

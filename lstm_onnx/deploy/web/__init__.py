@@ -16,7 +16,7 @@ from ...atomic_io import atomic_write, make_folder, require_apart, require_path,
 from ...errors import FileError, InputError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph import graphs_of, load_inlined, load_model
-from ...onnxgraph.embed import embedded
+from ...onnxgraph.write import embedded
 from ...parity.golden import verify_golden
 from ...parity.golden_file import read
 from ...parity.user_data import complete_feeds

@@ -24,6 +24,7 @@ from ...runtime.batch_axes import batch_name
 from ...runtime.chunks import output_time_axes, run_chunks, time_axis
 from ...runtime.tensor_info import axis_sizes
 from ...runtime.warm_up import smallest_feeds
+from ...symbolic_dims import clamped
 
 _MOST_SWEEP_BYTES = 2**20
 """Of a golden file's sweep over many sizes, the calls are kept whose arrays together take less."""
@@ -183,9 +184,9 @@ def _drawn(model: Model) -> list[tuple[str, Arrays]]:
 def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     """Drawn inputs; the smallest, of ones, where their range is not known (indices)."""
     known = default_sizes(model)
-    for axis, (least, most) in model.metadata.axis_limits.items():
+    for axis, limit in model.metadata.axis_limits.items():
         if axis in known:
-            known[axis] = min(max(known[axis], least), most or known[axis])
+            known[axis] = clamped(known[axis], limit)
     known |= sizes
     streaming = model.metadata.streaming_or_default
     for name, time in streaming.time.items():

@@ -17,19 +17,8 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
-from ...symbolic_dims import least_size, names_in, size_of
-from .dynamic_shapes import (
-    ANY_SIZE,
-    Axes,
-    Limit,
-    Limits,
-    axes_of,
-    by_argument,
-    clamped,
-    default_axis_name,
-    limits_of,
-    shape_at,
-)
+from ...symbolic_dims import ANY_SIZE, Limit, clamped, least_size, names_in, size_of
+from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, limits_of, shape_at
 from .structure import Argument, Call, Path, arguments_of, put_together, take_apart
 
 

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ...symbolic_dims import is_expression
+from ...symbolic_dims import Limit, is_expression
 from .structure import Path
 
 Axes = dict[int, str]
 """The dynamic axes of a tensor and their names."""
-Limit = tuple[int, int | None]
-"""The least and the largest size of an axis; None where there is no largest."""
 Limits = dict[str, Limit]
 """By the axis' name."""
-ANY_SIZE: Limit = (1, None)
 _UNBOUNDED = 2**31
 """A maximum of this or more is none: torch has its own infinity."""
 
@@ -104,12 +101,6 @@ def limits_of(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
             bounded = isinstance(largest, int) and largest < _UNBOUNDED
             limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
     return limits
-
-
-def clamped(size: int, limit: Limit) -> int:
-    """`size`, or the nearest that the limit allows."""
-    least, largest = limit
-    return max(least, size if largest is None else min(size, largest))
 
 
 def default_axis_name(name: str, axis: int) -> str:

@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from ...input_spec import InputSpec, longest_first, sizes_of
+from ...symbolic_dims import ANY_SIZE, Limit, clamped
 from ..call.arguments import Arguments, draw_arguments
-from ..call.dynamic_shapes import ANY_SIZE, Limit, clamped
 from ..call.structure import Call
 from ..copies.clone import clone_module
 from .attribute_states import AttributeSnapshot

@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper
 from ...errors import ExportError
 from ...onnxgraph import attributes_of, bodies_of, nodes_of
 from ...onnxgraph.builder import Nodes
-from ...onnxgraph.repeated import is_repeated
+from ...onnxgraph.nodes import repeating_node
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix
@@ -174,7 +174,7 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         options,
         layers,
         lengths=bool(opaque.value(3)),
-        repeated=lambda: is_repeated(opaque.value(0), graph.producers.get),
+        repeated=lambda: repeating_node(opaque.value(0), graph.producers.get) is not None,
     )
     lengths = opaque.value(3) or None
     if lengths and not form.int64_steps:

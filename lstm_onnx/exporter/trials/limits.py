@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...metadata import Metadata
+from ...symbolic_dims import ANY_SIZE, clamped
 from ..call.arguments import least_sizes
-from ..call.dynamic_shapes import ANY_SIZE, clamped
 from ..functional.functional_module import FunctionalModule
 from ..tracing.size_decisions import SizeFacts, axis_names, least_steps
 from .shape_trial import Sizes

@@ -16,8 +16,7 @@ from ...runtime import Model
 from ...runtime.batch_axes import BATCH
 from ...runtime.chunk_check import WholeSequence, difference, row_difference
 from ...streaming import TimeAxis, follow_time
-from ...symbolic_dims import names_in
-from ..call.dynamic_shapes import ANY_SIZE, clamped
+from ...symbolic_dims import ANY_SIZE, clamped, names_in
 from ..lowering.rename import TracedGraph
 from ..write import BuiltModel
 from .shape_trial import random_states

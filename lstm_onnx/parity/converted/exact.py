@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from ...errors import ModelError
 from ...onnxgraph import external_problem, load_inlined
+from ...onnxgraph.load import entries_of, location_of
 from ..criterion import TensorResult
 from ..report import CaseResult
 
@@ -44,7 +45,7 @@ def read_stored(path: str | os.PathLike[str]) -> Stored:
     folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
     arrays = {}
     for tensor in model.graph.initializer:
-        location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+        location = location_of(tensor)
         problem = external_problem(path, location) if location else ""
         if problem:
             raise ModelError(f"{path}: its weights in {location} cannot be read: the file {problem}")
@@ -115,7 +116,7 @@ def different_interface(file: ModelProto, source: ModelProto) -> str:
         *_different("input", file.graph.input, source.graph.input),
         *_different("output", file.graph.output, source.graph.output),
     ]
-    entries = [{item.key: item.value for item in model.metadata_props} for model in (file, source)]
+    entries = list(map(entries_of, (file, source)))
     for name in _ENTRIES:
         ours, theirs = (entry.get(f"lstm_onnx.{name}") for entry in entries)
         if ours != theirs:

@@ -12,6 +12,7 @@ from ...quantization.proof import ROUNDINGS, layer_errors
 from ...quantization.recurrent import direction_outputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
+from ...runtime.chunk_check import taken
 from ..criterion import TensorResult
 from ..expected import Expected
 from ..report import CaseResult
@@ -65,11 +66,7 @@ def rows_alone(rewritten: Rewritten, probe: Probe, model: Model, expected: Expec
     whole = _sequences(rewritten, [probe.values(feeds)])
     found = RowCounts()
     for row in range(max(batch)):
-        one = {
-            name: np.ascontiguousarray(array.take([row], axis=axes[name])) if name in axes else array
-            for name, array in feeds.items()
-        }
-        found += _compared(whole, _sequences(rewritten, [probe.values(one)]))
+        found += _compared(whole, _sequences(rewritten, [probe.values(taken(feeds, axes, [row]))]))
     return found
 
 
@@ -85,14 +82,10 @@ def step_by_step(rewritten: Rewritten, probe: Probe, model: Model, expected: Exp
     steps = []
     states = {name: feeds[name] for name in model.states}
     for step in range(max(times)):
-        own = {
-            name: np.ascontiguousarray(array.take([step], axis=axes[name]))
-            for name, array in feeds.items()
-            if name in axes
-        }
+        own = taken(feeds, axes, [step])
         if "lengths" in feeds and "lengths" not in axes:
             own["lengths"] = np.ones_like(feeds["lengths"])
-        values = probe.values({**feeds, **own, **states})
+        values = probe.values({**own, **states})
         states = {name: values[output] for name, output in model.states.items()}
         steps.append(values)
     return _compared(_sequences(rewritten, [probe.values(feeds)]), _sequences(rewritten, steps))
@@ -172,10 +165,7 @@ def row_results(
     metadata = model.metadata
     streams = bool(model.states) and metadata.streaming is None and not (metadata.not_streamable or backwards)
     largest = sorted(expected, key=lambda case: sum(array.size for array in case.calls[0].feeds.values()))[-2:]
-    for label, compare, possible in (
-        ("alone", rows_alone, True),
-        ("step by step", step_by_step, streams),
-    ):
+    for label, compare, possible in (("alone", rows_alone, True), ("step by step", step_by_step, streams)):
         found = RowCounts()
         for case in largest if possible else ():
             found += compare(rewritten, probe, model, case)

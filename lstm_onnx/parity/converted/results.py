@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,9 +85,7 @@ def _int8(
 ) -> None:
     quantization = model.metadata.quantization
     assert quantization is not None  # noqa: S101 - it is an int8 file
-    source = quantized_model(
-        float32, layers=quantization.layers, kernel=quantization.kernel, unproven=quantization.unproven
-    )
+    source = quantized_model(float32, **asdict(quantization))
     _compare_stored(found, file, Stored(source.model, source.initializers), model, expected)
     rewritten = replace(source, model=file.model, initializers=file.arrays)
     probe = Probe(rewritten, model.path, model.provider)

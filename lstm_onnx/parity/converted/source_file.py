@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,7 @@ def verify_source_file(
 def _form(source: str | os.PathLike[str], model: Model) -> Rewritten:
     """The int8 form of the source, or an empty one of float16, from which inputs are drawn."""
     quantization = model.metadata.quantization
-    if quantization is None:
-        return Rewritten(ModelProto())
-    return quantized_model(
-        source, layers=quantization.layers, kernel=quantization.kernel, unproven=quantization.unproven
-    )
+    return Rewritten(ModelProto()) if quantization is None else quantized_model(source, **asdict(quantization))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from onnx import ModelProto
 
+from ...onnxgraph.load import opset_of
 from ...runtime import Model
 from ...runtime.providers import onnxruntime, ort_errors, placements
 from ..expected import Arrays, Expected
@@ -121,7 +122,7 @@ def left_gpu(model: Model, graph: ModelProto) -> Iterator[Cause]:
     nodes = [
         item.node for item in placements(model.session) if item.op_type in _RECURRENT and "CUDA" not in item.provider
     ]
-    version = next((item.version for item in graph.opset_import if item.domain in ("", "ai.onnx")), 0)
+    version = opset_of(graph)
     if not nodes:
         return
     evidence = f"{', '.join(nodes[:4])} ran on the CPU in a CUDA session"

@@ -137,11 +137,7 @@ def _explained(suspect: Suspect, evidence: Sequence[tuple[Comparison, Arrays]]) 
 
 
 def _explains(
-    suspect: Suspect,
-    faults: tuple[FaultModel, ...],
-    done: Comparison,
-    actual: Arrays,
-    rights: Mapping[int, StateDict],
+    suspect: Suspect, faults: tuple[FaultModel, ...], done: Comparison, actual: Arrays, rights: Mapping[int, StateDict]
 ) -> bool:
     """Whether PyTorch with these faults gives the file's outputs; `rights` are the right weights by models."""
     module, right = suspect.module(done.models), rights[id(done.models)]

@@ -42,10 +42,7 @@ def locate(models: Models[nn.LSTM], spec: LSTMSpec, feeds: Arrays, location: Loc
         if wrong is not None:
             layer, direction = divmod(wrong, spec.num_directions)
             found = replace(
-                location,
-                step=steps - 1,
-                layer=layer,
-                direction=_DIRECTIONS[direction] if spec.bidirectional else None,
+                location, step=steps - 1, layer=layer, direction=_DIRECTIONS[direction] if spec.bidirectional else None
             )
             return replace(found, gate=_gate(models, spec, prefix, wrong))
     return location

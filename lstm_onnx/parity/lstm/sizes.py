@@ -35,12 +35,7 @@ def _run(models: Models[nn.LSTM], feeds: Arrays) -> tuple[Outputs, Outputs]:
 
 
 def batch_sweep(
-    models: Models[nn.LSTM],
-    spec: LSTMSpec,
-    *,
-    axes: Axes,
-    lengths: bool,
-    seed: int,
+    models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, lengths: bool, seed: int
 ) -> tuple[Case, list[Call]]:
     """One call for each batch size: the first rows of the largest batch."""
     layers = spec.num_layers * spec.num_directions

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...errors import LSTMOnnxError
 from ..amplify import scale_layers, weight_gain
 from ..criterion import magnitude
-from ..expected import Expected, largest_relative_errors
+from ..expected import Expected, with_largest_errors
 from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
 from .sizes import of_some_features
@@ -215,5 +215,4 @@ def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]
         expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive and _is_within_range(expected):
             cases.append(of_some_features(expected))
-    least = largest_relative_errors(cases)
-    return [replace(expected, least=least) for expected in cases]
+    return with_largest_errors(cases)

@@ -23,9 +23,10 @@ from ...errors import LSTMOnnxError
 from ...exporter.copies.clone import clone_module
 from ...input_spec import InputSpec
 from ...metadata import Metadata
+from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import graphs_of
 from ..criterion import magnitude
-from ..expected import Expected, largest_relative_errors
+from ..expected import Expected, with_largest_errors
 from ..mutants import Target, folder_of, opened
 from ..replay import replay
 from ..tolerances import EPSILON
@@ -109,9 +110,7 @@ def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, in
         if verification.unbounded_inputs:
             cases.append(drawn.multiplied("louder", dict.fromkeys(verification.unbounded_inputs, _LOUDER)))
     found = map(verification.expect, cases)
-    expected = [of_some_features(one) for one in found if one is not None and not one.inconclusive]
-    least = largest_relative_errors(expected)
-    return [replace(one, least=least) for one in expected]
+    return with_largest_errors([of_some_features(one) for one in found if one is not None and not one.inconclusive])
 
 
 def _widened(verification: ModuleVerification) -> ModuleVerification | None:
@@ -145,12 +144,10 @@ def widened_graph(model: onnx.ModelProto, folder: str) -> onnx.ModelProto:
         for node in graph.node:
             for attribute in node.attribute:
                 _widen_attribute(attribute)
-    metadata = Metadata.from_metadata({entry.key: entry.value for entry in copy.metadata_props})
+    metadata = Metadata.from_metadata(entries_of(copy))
     initial = {name: _widened_array(array) for name, array in metadata.initial.items()}
     entries = replace(metadata, inputs=tuple(map(widened_spec, metadata.inputs)), initial=initial).to_metadata()
-    others = {entry.key: entry.value for entry in copy.metadata_props if entry.key not in entries}
-    del copy.metadata_props[:]
-    helper.set_model_props(copy, {**others, **entries})
+    helper.set_model_props(copy, {**entries_of(copy), **entries})
     return copy
 
 

@@ -177,9 +177,7 @@ def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.n
     return {name: start[name] for name in names}
 
 
-def _sequences(
-    verification: ModuleVerification,
-) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
+def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
     """Calls to make in turn, each from the states of the one before; equal ones also as streams of a pool.
 
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.

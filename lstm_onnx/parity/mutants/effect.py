@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from ...onnxgraph.nodes import Walk, bodies_of, outer_values
+from ...onnxgraph.nodes import END_OF_AXIS, Walk, bodies_of, constant_of, outer_values, producers_of
 from ...onnxgraph.recurrent import initial_states, is_scan, read_layer
 
 Shapes = Mapping[str, Sequence[int | None]]
@@ -25,8 +25,6 @@ _PICKS = frozenset({"Gather", "GatherND", "Slice", "Split"})
 """Operators that take rows of their first input."""
 _SMALL = 2**16
 """Numbers of the largest constant that is read as an index."""
-TO_THE_END = 2**31 - 1
-"""An end of a Slice from which on it is past every end."""
 
 
 def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
@@ -95,7 +93,7 @@ class _Graph:
     def __init__(self, graph: GraphProto, shapes: Shapes, outer: _Graph | None = None) -> None:
         self._graph, self._outer = graph, outer
         self._states: dict[str, dict[int, _Owned]] = {}
-        self._makers: dict[str, NodeProto] = {str(out): node for node in graph.node for out in node.output if out}
+        self._makers = producers_of(graph.node)
         self._initializers = {str(tensor.name): tensor for tensor in graph.initializer}
         self._shapes = shapes
 
@@ -274,7 +272,7 @@ class _Graph:
         size = self._size(source, axis % max(rank, 1))
         if size is None or step not in ([], [1]):
             return None, None
-        return axis % max(rank, 1), list(range(size))[start : None if end >= TO_THE_END else end]
+        return axis % max(rank, 1), list(range(size))[start : None if end >= END_OF_AXIS else end]
 
     @staticmethod
     def _inside(index: np.ndarray | None, count: int | None) -> list[int] | None:
@@ -305,15 +303,13 @@ class _Graph:
 
     def _constant(self, value: str) -> np.ndarray | None:
         node = self._makers.get(value)
-        if value in self._initializers:
-            tensor = self._initializers[value]
-        elif node is None and self._outer is not None:
-            return self._outer._constant(value)
-        else:
-            found = [item.t for item in node.attribute if item.name == "value"] if node is not None else []
-            if node is None or node.op_type != "Constant" or not found:
-                return None
-            tensor = found[0]
+        tensor = self._initializers.get(value)
+        if tensor is None and node is None:
+            return None if self._outer is None else self._outer._constant(value)
+        if tensor is None and node is not None:
+            tensor = constant_of(node)
+        if tensor is None:
+            return None
         small = int(np.prod(tensor.dims, initial=1)) <= _SMALL and not tensor.external_data
         return numpy_helper.to_array(tensor) if small and tensor.data_type else None
 

@@ -18,11 +18,12 @@ from onnx.shape_inference import InferenceError
 from ...generation.choose import LOOP
 from ...metadata import Metadata
 from ...onnxgraph import bodies_of, nodes_of, outer_values
-from ...onnxgraph.nodes import Walk, sorted_nodes
+from ...onnxgraph.load import entries_of
+from ...onnxgraph.nodes import END_OF_AXIS, Walk, constant_of, producers_of, sorted_nodes
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
-from .effect import TO_THE_END, Shapes, live_values
+from .effect import Shapes, live_values
 
 _STATE_OUTPUTS = {"h": 1, "c": 2}
 _SHAPE_ONLY = frozenset(
@@ -58,13 +59,13 @@ class Edit:
         self._taken = {name for node in self.graph.node for name in (node.name, *node.output)}
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._taken |= self._initializers.keys()
-        self._producers = {value: node for node in self.graph.node for value in node.output if value}
+        self._producers = producers_of(self.graph.node)
         self.layers = list(self._sites())
 
     @property
     def metadata(self) -> Metadata:
         """The file's metadata."""
-        return Metadata.from_metadata({item.key: item.value for item in self.model.metadata_props})
+        return Metadata.from_metadata(entries_of(self.model))
 
     @functools.cached_property
     def live(self) -> set[str]:
@@ -80,8 +81,8 @@ class Edit:
             return None
         if node.op_type == "Identity":
             return self.constant(node.input[0])
-        tensor = next((item.t for item in node.attribute if item.name == "value"), None)
-        return numpy_helper.to_array(tensor) if node.op_type == "Constant" and tensor is not None else None
+        tensor = constant_of(node)
+        return None if tensor is None else numpy_helper.to_array(tensor)
 
     def is_zero(self, value: str) -> bool:
         """Whether a value is known to be zero."""
@@ -273,7 +274,7 @@ def _note_last_steps(model: ModelProto) -> bool:
         if not dims or len(parts) != 4 or any(part is None for part in parts):
             continue
         start, end, axis, step = (int(part.item()) for part in parts if part is not None)
-        if start == -1 and step == 1 and end >= TO_THE_END:
+        if start == -1 and step == 1 and end >= END_OF_AXIS:
             dims[axis].dim_value = 1
             found = True
     return found

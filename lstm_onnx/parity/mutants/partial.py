@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 from ...errors import LSTMOnnxError
 from ...onnxgraph.compute import computed
 from ...onnxgraph.recurrent import RecurrentLayer
+from ...symbolic_dims import ANY_SIZE, clamped
 from .equivalence import ABSENT, APPLIED, Outcome, equivalent
 from .graph_edit import Edit
 
@@ -55,7 +56,7 @@ def at_one_size(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     if axis is None:
         return ABSENT
     name, tried, least, most = axis
-    one = max(_ONE_BATCH, least) if most is None else min(max(_ONE_BATCH, least), most)
+    one = clamped(_ONE_BATCH, (least, most))
     if one not in tried:
         one = max(tried)
     return _wrong_where(edit, _size(edit, name), "Equal", np.array(one)) if len(tried) > 1 else ABSENT
@@ -148,7 +149,7 @@ def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None]
     name = role if role in sizes else names[place] if not named and len(names) > place else None
     if name is None or _size(edit, name) == "":
         return None
-    least, most = edit.metadata.axis_limits.get(name, (1, None))
+    least, most = edit.metadata.axis_limits.get(name, ANY_SIZE)
     return name, sizes[name], least, most
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph.nodes import producers_of
 from ...onnxgraph.recurrent import RecurrentLayer, initial_states
 from .equivalence import ABSENT, APPLIED, Outcome
 from .graph_edit import Edit, reads, redirect
@@ -65,7 +66,7 @@ def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
             continue
         (body,) = bodies_of(node)
         read = _read(body)
-        producers = {value: inner for inner in body.node for value in inner.output}
+        producers = producers_of(body.node)
         carried = [
             place
             for place in range(len(initial_states(node)))

@@ -49,9 +49,7 @@ def _python(adapter: str, threads: int | None) -> subprocess.Popen[bytes]:
 
 _ENGINES = {
     "openvino": _Engine(
-        "OpenVINO",
-        partial(_python, f"{__name__}.openvino:OpenVINO"),
-        "pip install 'lstm-onnx[openvino]' installs it",
+        "OpenVINO", partial(_python, f"{__name__}.openvino:OpenVINO"), "pip install 'lstm-onnx[openvino]' installs it"
     ),
     "onnxruntime-web": _Engine("ONNX Runtime Web", web.start, web.INSTALL),
     "tract": _Engine(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
+from ...onnxgraph.nodes import END_OF_AXIS
 from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, join, length, open_names
 from ..size import Size
@@ -22,7 +23,6 @@ ELEMENTWISE = tuple(_NAMES.split())
 COPIES = ("Identity", "Cast", "Dropout")
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _WHOLE = (TensorProto.INT64, TensorProto.INT32)
-_BOUND = 2**31 - 1
 
 
 def _divided(a: Size, b: Size) -> Size:
@@ -60,7 +60,7 @@ def _least(a: Size, b: Size) -> Size | None:
     """`a` where `b` is no less, or is what exporters write for the end of any axis."""
     if _no_less(b, a) is not None:
         return a
-    return a if a.symbol is not None and b.number is not None and b.number >= _BOUND else None
+    return a if a.symbol is not None and b.number is not None and b.number >= END_OF_AXIS else None
 
 
 @operator(*ELEMENTWISE)
@@ -148,18 +148,13 @@ def one_axis(call: Call, axes: Sequence[Axis]) -> Axis:
 
 def _numbers(call: Call) -> tuple[Size, ...] | None:
     """The integer values of an elementwise result, if all operands are known integers."""
-    held = [fact.numbers for fact in call.given]
-    if call.op == "Neg" and held and held[0] is not None:
-        return tuple(-size for size in held[0])
+    operands = call.operands()
+    if operands is None:
+        return None
+    if call.op == "Neg":
+        return tuple(-size for size, *_ in operands)
     compute = _ARITHMETIC.get(call.op)
-    if compute is None or len(held) != 2 or held[0] is None or held[1] is None:
-        return None
-    one, other = held[0], held[1]
-    count = max(len(one), len(other))
-    if {len(one), len(other)} - {1, count}:
-        return None
-    pairs = zip(*(sizes * count if len(sizes) == 1 else sizes for sizes in (one, other)), strict=True)
-    return tuple(compute(a, b) for a, b in pairs)
+    return tuple(compute(a, b) for a, b in operands) if compute and len(call.facts) == 2 else None
 
 
 def _vector(count: int, rank: int) -> tuple[Axis, ...]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...onnxgraph.nodes import END_OF_AXIS
 from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, axis_of, join, length, open_names, symbols
-from ..size import Size
+from ..size import Size, normal
 from .elementwise import one_axis, require_steps_alone
-
-_END = 2**31 - 1
-"""What exporters write for the end of an axis, or more."""
 
 
 @operator("Slice")
@@ -22,20 +20,20 @@ def slice_(call: Call) -> list[Fact]:
         numbers = call.sliced()
         if numbers is None:
             return [Fact(None, sized=fact.depends_on_sizes)]
-        return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
+        return [Fact.of_numbers(numbers)]
     if fact.axes is None or starts is None:
         if fact.varies:
             call.meet(fact.open, "takes a part of the steps")
-        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+        return [fact.without_axes()]
     ends = ends or [None] * len(starts)
     asked = call.attributes.get("axes") or call.integers(3) or range(len(starts))
     steps = call.integers(4) or [1] * len(starts)
     axes = list(fact.axes)
     last = fact.last
     for axis, start, end, step in zip(asked, starts, ends, steps, strict=False):
-        place = axis + fact.rank if axis < 0 else axis
+        place = normal(axis, fact.rank)
         if not 0 <= place < fact.rank:
-            return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+            return [fact.without_axes()]
         own = axes[place]
         if _is_whole(call, own, start, end, step):
             continue
@@ -62,17 +60,14 @@ def _bounds(call: Call, name: str, index: int) -> list[Size | None] | None:
 
 
 def _is_whole(call: Call, axis: Axis, start: Size | None, end: Size | None, step: int) -> bool:
-    size = length(axis)
     if start != Size.of(0) or step != 1:
         return False
-    if end is None:
-        # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
-        return call.fact(2).lengths
-    return end == size or (end.number is not None and end.number >= _END)
+    # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
+    return call.fact(2).lengths if end is None else _reaches_end(end, axis)
 
 
 def _reaches_end(end: Size | None, axis: Axis) -> bool:
-    return end is not None and (end == length(axis) or (end.number is not None and end.number >= _END))
+    return end is not None and (end == length(axis) or (end.number is not None and end.number >= END_OF_AXIS))
 
 
 def _cut(axis: Axis, start: Size | None, end: Size | None, step: int) -> Size:
@@ -95,7 +90,7 @@ def gather(call: Call) -> list[Fact]:
         if data.varies:
             call.meet(data.open, "takes steps by their indices")
         return [replace(join([data, indices]), spans=data.open | indices.open)]
-    place = axis + data.rank if axis < 0 else axis
+    place = normal(axis, data.rank)
     if not 0 <= place < data.rank:
         return [replace(join([data, indices]), spans=data.open | indices.open)]
     own = data.axes[place]
@@ -161,7 +156,7 @@ def concat(call: Call) -> list[Fact]:
     facts = call.given
     numbers = call.concatenated()
     if call.op == "Concat" and numbers is not None and all(fact.rank == 1 for fact in facts):
-        return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
+        return [Fact.of_numbers(numbers)]
     joined = join(facts)
     ranks = {fact.rank for fact in facts}
     if call.op != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
@@ -170,7 +165,7 @@ def concat(call: Call) -> list[Fact]:
         return [replace(joined, spans=spans)]
     rank = ranks.pop()
     axis = call.attributes.get("axis", 0)
-    place = axis + rank if axis < 0 else axis
+    place = normal(axis, rank)
     axes: list[Axis] = []
     for at in range(rank):
         own = [(fact.axes or ())[at] for fact in facts]
@@ -197,12 +192,12 @@ def split(call: Call) -> list[Fact]:
         parts, at = [], 0
         for size in sizes:
             kept = fact.numbers[at : at + size]
-            parts.append(Fact((axis_of(Size.of(len(kept))),), numbers=kept))
+            parts.append(Fact.of_numbers(kept))
             at += size
         return parts
     if fact.axes is None or not -fact.rank <= axis < fact.rank:
-        return [replace(fact, axes=None, spans=fact.open, numbers=None)] * count
-    place = axis + fact.rank if axis < 0 else axis
+        return [fact.without_axes()] * count
+    place = normal(axis, fact.rank)
     whole = length(fact.axes[place])
     if count > 1 and (fact.varies or fact.positions):
         call.meet(whole.names, "parts the steps")
@@ -227,7 +222,7 @@ def tile(call: Call) -> list[Fact]:
     fact, repeats = call.fact(0), call.fact(1).numbers
     if fact.axes is None or repeats is None or len(repeats) != fact.rank:
         call.meet(fact.open if fact.varies else NONE, "repeats steps")
-        return [replace(fact, axes=None, spans=fact.open | call.fact(1).depends_on_sizes, numbers=None)]
+        return [fact.without_axes(call.fact(1).depends_on_sizes)]
     axes: list[Axis] = []
     for axis, count in zip(fact.axes, repeats, strict=True):
         if count == Size.of(1):
@@ -249,7 +244,7 @@ def pad(call: Call) -> list[Fact]:
     asked = call.integers(3) if call.has(3) else list(range(fact.rank))
     if fact.axes is None or widths is None or asked is None or len(widths) != 2 * len(asked):
         call.meet(fact.open if fact.varies else NONE, "pads steps")
-        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+        return [fact.without_axes()]
     axes = list(fact.axes)
     for axis, before, after in zip(asked, widths[: len(asked)], widths[len(asked) :], strict=True):
         if before == after == 0:
@@ -268,7 +263,7 @@ def one_hot(call: Call) -> list[Fact]:
     if indices.axes is None:
         return [replace(indices, numbers=None, lengths=False)]
     axis = call.attributes.get("axis", -1)
-    place = axis + indices.rank + 1 if axis < 0 else axis
+    place = normal(axis, indices.rank + 1)
     classes = axis_of(depth[0]) if depth else axis_of(Size.computed("classes"))
     axes = (*indices.axes[:place], classes, *indices.axes[place:])
     return [replace(indices, axes=axes, numbers=None, lengths=False)]

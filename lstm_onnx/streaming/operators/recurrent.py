@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...onnxgraph import bodies_of, outer_values, shape_of, text
 from ..call import Call, Meeting, operator
 from ..fact import NONE, Axis, Fact, Names, axis_of, join, length, open_names
-from ..size import Size
+from ..size import Size, normal
 
 _FROM_THE_END = "that direction starts at the sequence's end, which a stream has not seen yet"
 _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
@@ -134,7 +134,7 @@ def _scan_outputs(call: Call, carried: Sequence[Fact], time: Axis, joined: Fact,
             continue
         if axes is not None:
             at = places[index - len(carried)]
-            place = at + len(axes) + 1 if at < 0 else at
+            place = normal(at, len(axes) + 1)
             axes = (*axes[:place], time, *axes[place:])
         results.append(replace(joined, axes=axes))
     return results

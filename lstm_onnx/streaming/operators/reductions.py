@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..call import Call, operator
 from ..fact import Fact, axis_of, join, length
-from ..size import Size
+from ..size import Size, normal
 
 _KINDS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 REDUCTIONS = tuple(f"Reduce{kind}" for kind in _KINDS)
@@ -44,7 +44,7 @@ def reduced(call: Call) -> list[Fact]:
         return [fact]
     if call.has(1) and asked is None:
         call.meet(fact.open, _OVER)
-        return [replace(fact, axes=None, spans=fact.open, numbers=None, sized=fact.depends_on_sizes)]
+        return [replace(fact.without_axes(), sized=fact.depends_on_sizes)]
     return [_without(call, fact, asked or list(range(fact.rank)))]
 
 
@@ -58,7 +58,7 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
     _meet(call, fact, asked)
     if fact.axes is None:
         return replace(fact, numbers=None)
-    gone = {axis + fact.rank if axis < 0 else axis for axis in asked}
+    gone = {normal(axis, fact.rank) for axis in asked}
     keep = bool(call.attributes.get("keepdims", 1))
     axes = tuple(() if place in gone else axis for place, axis in enumerate(fact.axes) if keep or place not in gone)
     return replace(fact, axes=axes, numbers=None, sized=fact.depends_on_sizes)
@@ -66,7 +66,7 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
 
 def _from(axis: int, rank: int) -> range:
     """An axis and all later ones."""
-    return range(axis + rank if axis < 0 else axis, rank)
+    return range(normal(axis, rank), rank)
 
 
 def _taken_together(call: Call, rank: int) -> Iterable[int]:

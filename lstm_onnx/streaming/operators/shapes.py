@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...onnxgraph.nodes import constant_of
 from ..call import Call, operator, stored
 from ..fact import NONE, Axis, Fact, axis_of, join, length, names_of
-from ..node import Node, constant_of
-from ..size import ONE, Size, product
+from ..node import Node
+from ..size import ONE, Size, normal, product
 from .elementwise import require_steps_alone
 
 
@@ -21,7 +22,7 @@ def shape(call: Call) -> list[Fact]:
         return [Fact(None, sized=fact.open)]
     start, end = call.attributes.get("start", 0), call.attributes.get("end", fact.rank)
     sizes = tuple(length(axis) for axis in fact.axes)[slice(start, end)]
-    return [Fact((axis_of(Size.of(len(sizes))),), numbers=sizes)]
+    return [Fact.of_numbers(sizes)]
 
 
 @operator("Size")
@@ -67,8 +68,7 @@ def expand(call: Call) -> list[Fact]:
     fact, target = call.fact(0), call.fact(1)
     wanted = target.numbers
     if fact.axes is None or wanted is None:
-        spans = fact.open | target.depends_on_sizes
-        result = replace(fact, axes=None, spans=spans, numbers=None)
+        result = fact.without_axes(target.depends_on_sizes)
     else:
         axes: list[Axis] = []
         for back in range(max(fact.rank, len(wanted)), 0, -1):
@@ -91,8 +91,7 @@ def reshape(call: Call) -> list[Fact]:
         return [replace(fact, axes=tuple(axis_of(Size.of(len(fact.numbers))) for _ in asked))]
     if fact.axes is None or asked is None:
         call.meet(fact.open if fact.varies else NONE, "reshapes to sizes that are not known")
-        names = fact.open | call.fact(1).depends_on_sizes
-        return [replace(fact, axes=None, spans=names, numbers=None)]
+        return [fact.without_axes(call.fact(1).depends_on_sizes)]
     shape = list(map(length, fact.axes))
     sizes = resolved(call, shape, asked, lambda whole, others: Size.computed("floor", whole, others))
     return [regrouped(call, fact, sizes)]
@@ -158,8 +157,7 @@ def flatten(call: Call) -> list[Fact]:
     fact = call.fact(0)
     if fact.axes is None:
         return [replace(fact, numbers=None)]
-    at = call.attributes.get("axis", 1)
-    at = at + fact.rank if at < 0 else at
+    at = normal(call.attributes.get("axis", 1), fact.rank)
     before = tuple(factor for axis in fact.axes[:at] for factor in axis)
     return [replace(fact, axes=(before, tuple(f for axis in fact.axes[at:] for f in axis)), numbers=None)]
 
@@ -176,7 +174,7 @@ def squeeze(call: Call) -> list[Fact]:
     if asked is None:
         gone = {place for place, axis in enumerate(fact.axes) if axis == ()}
     else:
-        gone = {axis + fact.rank if axis < 0 else axis for axis in asked}
+        gone = {normal(axis, fact.rank) for axis in asked}
     return [replace(fact, axes=tuple(axis for place, axis in enumerate(fact.axes) if place not in gone))]
 
 
@@ -188,9 +186,9 @@ def unsqueeze(call: Call) -> list[Fact]:
         return [replace(fact, axes=((),))]
     asked = call.integers(1, "axes")
     if fact.axes is None or asked is None:
-        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+        return [fact.without_axes()]
     rank = fact.rank + len(asked)
-    new = {axis + rank if axis < 0 else axis for axis in asked}
+    new = {normal(axis, rank) for axis in asked}
     own = iter(fact.axes)
     axes = tuple(() if place in new else next(own, ()) for place in range(rank))
     return [replace(fact, axes=axes, numbers=None)]
@@ -204,5 +202,5 @@ def transpose(call: Call) -> list[Fact]:
         return [fact]
     order = call.attributes.get("perm") or list(range(fact.rank))[::-1]
     if sorted(order) != list(range(fact.rank)):
-        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+        return [fact.without_axes()]
     return [replace(fact, axes=tuple(fact.axes[place] for place in order))]

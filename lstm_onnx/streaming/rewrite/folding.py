@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import helper
 
+from ...onnxgraph.compute import model_of
 from .facts import Static
 from .rewriter import Call
 
@@ -26,7 +27,8 @@ def folded(call: Call, opset: int) -> np.ndarray | None:
 
     known = {name: array for name, array in arrays.items() if array is not None}
     try:
-        [found] = ReferenceEvaluator(_model(call.node, known, opset)).run(None, known)
+        model = model_of([call.node], {}, known, call.node.output, [helper.make_opsetid("", opset)])
+        [found] = ReferenceEvaluator(model).run(None, known)
     except Exception:  # noqa: BLE001 - a node that it does not run is not a constant
         return None
     array = np.asarray(found)
@@ -43,13 +45,3 @@ def _constant(fact: object) -> np.ndarray | None:
         return None
     array = np.array(values, fact.dtype or np.int64)
     return array.reshape(()) if fact.shape == () else array
-
-
-def _model(node: NodeProto, arrays: dict[str, np.ndarray], opset: int) -> ModelProto:
-    inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in arrays.items()
-    ]
-    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None)]
-    graph = helper.make_graph([node], "constant", inputs, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])

@@ -47,9 +47,7 @@ class Lengths:
         return front + Size.of(text)
 
     def _inside(self, size: Size) -> tuple[Size, int] | None:
-        if len(size.terms) != 1:
-            return None
-        [(symbols, factor)] = size.terms
+        symbols, factor = size.term or ((), 0)
         return self._floors.get(symbols[0]) if len(symbols) == 1 and factor == 1 else None
 
     def depends(self, size: Size) -> bool:

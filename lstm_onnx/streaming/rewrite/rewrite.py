@@ -10,6 +10,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ...metadata import Streaming
 from ...onnxgraph import attributes_of, is_default, outer_values
+from ...onnxgraph.load import opset_of
+from ...onnxgraph.nodes import RANDOM
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
@@ -22,7 +24,6 @@ from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, NeedsEndError, Rewr
 from .source import Source, module_of
 
 LEAST_OPSET = 13
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _MOVES = frozenset(
     ("Identity", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Split", "Concat", "Cast")
 )
@@ -53,7 +54,7 @@ def rewrite(
     Raises:
         RefusedError: it cannot be computed chunk by chunk, or not in such chunks.
     """
-    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+    opset = opset_of(model)
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
     source = Source(model, initializers, time, states)
@@ -157,7 +158,7 @@ class _Rewrite:
             return [stored(constant)]
         inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
-        if call.op in _RANDOM:
+        if call.op in RANDOM:
             raise RefusedError("draws random numbers, which differ at each call")
         numbered = any(isinstance(fact, Static) and fact.places is not None for fact in call.given)
         found = placed(p, call) if numbered and is_default(call.node.domain) else None

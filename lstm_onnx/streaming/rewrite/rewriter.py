@@ -18,6 +18,8 @@ from .graph import Graph, make_node_like
 from .lengths import Lengths
 from .source import Source
 
+OTHER_AXES = "joins values that have time on different axes: every step meets every other"
+TWO_AXES = "makes two axes of the number of time steps: every step meets every other"
 AS_NUMBER = ("uses the number of time steps as a number", "a constant, or an input of its own")
 
 
@@ -56,6 +58,20 @@ def family(*op_types: str, repeated: bool = False) -> Callable[[Family], Family]
         return function
 
     return register
+
+
+def of_stream(function: Callable[[Rewriter, Call, Stream], Sequence[Fact]]) -> Family:
+    """Decorator of what a family does to a first input with steps; without any steps its node stays as it is."""
+
+    def emit(p: Rewriter, call: Call) -> Sequence[Fact]:
+        fact = call.fact(0)
+        if isinstance(fact, Stream):
+            return function(p, call, fact)
+        if call.streams:
+            raise RefusedError("has parameters that vary with time")
+        return p.plain(call)
+
+    return emit
 
 
 @dataclass
@@ -309,6 +325,12 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(found)
 
 
+def require_static(call: Call, what: str) -> None:
+    """Refuse what a node takes beside its first input if it varies with time; `what` it is, such as "kernel"."""
+    if any(not isinstance(fact, Static) for fact in call.given[1:]):
+        raise RefusedError(f"has a {what} that varies with time")
+
+
 def require_no_carry(call: Call) -> None:
     """Refuse to join steps with a value that is only known at the last one."""
     if any(isinstance(fact, Carry) for fact in call.given):
@@ -316,11 +338,6 @@ def require_no_carry(call: Call) -> None:
             "joins every step with a value that is only known at the last one",
             "a value of each step, or give it out beside the steps",
         )
-
-
-def normal(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
-    return axis + rank if axis < 0 else axis
 
 
 def stored(array: np.ndarray) -> Static:

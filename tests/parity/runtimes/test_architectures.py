@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lstm_onnx.check.target import target_findings
+from lstm_onnx.check.examine import target_findings
 from lstm_onnx.parity.runtimes.web import FOLDER
 from tests.architectures import ALL, Architecture
 from tests.docs.blocks import ROOT

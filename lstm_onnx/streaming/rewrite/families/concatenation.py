@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...size import Size
+from ...size import Size, normal
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal, require_no_carry, require_shape
+from ..rewriter import OTHER_AXES, Call, Rewriter, family, require_no_carry, require_shape
 from ..stages import put_after, put_before
 from .unchanged import unchanged
 
@@ -29,7 +29,7 @@ def concat(p: Rewriter, call: Call) -> Sequence[Fact]:
     rank = call.streams[0][1].rank
     axis, t = normal(int(call.attributes["axis"]), rank), call.streams[0][1].axis
     if any(fact.axis != t for _, fact in call.streams):
-        raise RefusedError("joins values that have time on different axes: every step meets every other")
+        raise RefusedError(OTHER_AXES)
     if axis == t:
         return [_along_time(p, call)]
     for name, fact in zip(call.node.input, call.given, strict=True):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
-from ...node import constant_of
+from ....onnxgraph.nodes import constant_of
 from ...size import ONE, Size
 from ..facts import Fact, Places, RefusedError, Static
-from ..rewriter import AS_NUMBER, Call, Rewriter, family, stored
+from ..rewriter import AS_NUMBER, TWO_AXES, Call, Rewriter, family, stored
 
 _LONGEST = 2**16
 """A Range of at most so many constant numbers is stored."""
@@ -35,7 +35,7 @@ def constant_of_shape(p: Rewriter, call: Call) -> list[Fact]:
         return [replace(fact, fill=float(value.reshape(-1)[0])) for fact in p.plain(call) if isinstance(fact, Static)]
     steps = [axis for axis, size in enumerate(sizes) if p.lengths.depends(size)]
     if len(steps) > 1:
-        raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+        raise RefusedError(TWO_AXES)
     repeated = (steps[0], p.count_of(sizes[steps[0]])) if steps else None
     shape = [ONE if axis in steps else size for axis, size in enumerate(sizes)]
     p.copy(call, [p.graph.integers(shape)])

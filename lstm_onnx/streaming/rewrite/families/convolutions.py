@@ -8,19 +8,16 @@ import numpy as np
 
 from ...operators.windows import FIRST_SPATIAL, Window, window_of
 from ...size import ONE, Size
-from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, require_shape
+from ..facts import Fact, RefusedError, Stream
+from ..rewriter import Call, Rewriter, family, of_stream, require_shape, require_static
 from ..stages import window
 
 
 @family("Conv", "AveragePool", "MaxPool", "LpPool")
-def windowed(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def windowed(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     """``(N, C, spatial...)``; a kernel does not vary with time."""
-    fact = call.fact(0)
-    if any(not isinstance(other, Static) for other in call.given[1:]):
-        raise RefusedError("has a kernel that varies with time")
-    if not isinstance(fact, Stream):
-        return p.plain(call)
+    require_static(call, "kernel")
     if fact.axis == 1 and call.op == "Conv":  # a pool takes each channel by itself
         raise RefusedError("has time for its channels")
     shape = padded_window(call, fact)
@@ -110,13 +107,11 @@ def padded_window(call: Call, fact: Stream) -> Window:
 
 
 @family("STFT")
-def frames(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     """``(batch, time, 1)`` or, complex, ``(batch, time, 2)`` to ``(batch, frames, bins, 2)``."""
-    f, steps, lengths = call.fact(0), call.integers(1), call.integers(3) if call.has(3) else None
-    if any(not isinstance(other, Static) for other in call.given[1:]):
-        raise RefusedError("has a window that varies with time")
-    if not isinstance(f, Stream):
-        return p.plain(call)
+    steps, lengths = call.integers(1), call.integers(3) if call.has(3) else None
+    require_static(call, "window")
     if f.axis != 1:
         raise RefusedError("has time for another axis than that of its samples")
     shape = call.fact(2).shape if call.has(2) else None  # type: ignore[union-attr]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from ...size import ONE
+from ...size import ONE, normal
 from ..facts import Fact, RefusedError, Stream, with_size
 from ..graph import END
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import real, require_plain
 
 
 @family("CumSum")
-def cumsum(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def cumsum(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     """Along time the sum of the calls before is added."""
-    fact, axes = call.fact(0), call.integers(1)
-    if not isinstance(fact, Stream):
-        return p.plain(call)
+    axes = call.integers(1)
     if axes is None:
         raise RefusedError("sums along an axis that is not constant")
     if normal(axes[0], fact.rank) != fact.axis:

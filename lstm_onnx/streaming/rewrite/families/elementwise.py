@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...operators.elementwise import COMPARISONS, COPIES, ELEMENTWISE
+from ...size import normal
 from ..facts import Fact, RefusedError, Static
-from ..rewriter import Call, Rewriter, broadcast, family, normal, require_no_carry, require_shape
+from ..rewriter import OTHER_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
 from .shapes import arithmetic
 from .unchanged import unchanged
 
@@ -22,7 +23,7 @@ def elementwise(p: Rewriter, call: Call) -> Sequence[Fact]:
         return _without_steps(p, call)
     backs = {fact.axis - fact.rank for _, fact in call.streams}
     if len(backs) > 1:
-        raise RefusedError("joins values that have time on different axes: every step meets every other")
+        raise RefusedError(OTHER_AXES)
     _, stream = call.streams[0]
     scaled = call.op in ("DequantizeLinear", "QuantizeLinear") and require_shape(call.given[1]) != ()
     if scaled and normal(int(call.attributes.get("axis", 1)), stream.rank) == stream.axis:
@@ -51,7 +52,7 @@ def _without_steps(p: Rewriter, call: Call) -> list[Fact]:
     if repeated and shape is not None:
         places = {len(shape) - len(require_shape(fact)) + fact.repeated[0] for fact in repeated if fact.repeated}
         if len(places) > 1:
-            raise RefusedError("joins values that have time on different axes: every step meets every other")
+            raise RefusedError(OTHER_AXES)
         first = repeated[0].repeated
         assert first is not None  # noqa: S101 - the filter above
         place = (places.pop(), first[1])

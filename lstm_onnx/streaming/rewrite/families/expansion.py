@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ...size import ONE, Size
 from ..facts import Carry, Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, broadcast, family
+from ..rewriter import TWO_AXES, Call, Rewriter, broadcast, family
 
 
 @family("Expand", repeated=True)
@@ -27,12 +27,12 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
         p.copy(call)
         return [Carry(shape, fact.dtype)]
     if len(steps) > 1:
-        raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+        raise RefusedError(TWO_AXES)
     repeated = fact.repeated
     if repeated is not None:
         back = repeated[0] - len(fact.shape)
         if steps not in ([], [back]):
-            raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+            raise RefusedError(TWO_AXES)
         repeated = (len(shape) + back, repeated[1])
     elif steps:
         if len(fact.shape) >= -steps[0] and fact.shape[steps[0]] != ONE:
@@ -48,7 +48,7 @@ def _stream(p: Rewriter, call: Call, f: Stream, asked: tuple[Size, ...]) -> Stre
     axis = len(shape) + f.axis - f.rank
     for place, size in enumerate(shape):
         if place != axis and p.lengths.depends(size):
-            raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+            raise RefusedError(TWO_AXES)
     at_time = len(asked) + f.axis - f.rank
     wanted = [ONE if place == at_time else size for place, size in enumerate(asked)]
     p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])

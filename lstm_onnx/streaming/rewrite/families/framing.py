@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...size import ONE, Size
+from ...size import ONE, Size, normal
 from ..facts import Fact, Places, RefusedError, Shape, Static, Stream
-from ..rewriter import Call, Rewriter, broadcast, normal, require_shape
+from ..rewriter import Call, Rewriter, broadcast, require_shape
 from ..stages import window
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...size import Size
+from ...size import Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal, require_shape
+from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import first_step, last_step, require_plain
 from .unchanged import BY_PLACE, unchanged
 

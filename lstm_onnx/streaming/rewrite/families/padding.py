@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...size import Size
+from ...size import Size, normal
 from ..counts import Least, Stage
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import drop_end, drop_start, guarded, mirror, require_plain, window
 
 
@@ -23,11 +23,9 @@ class _Completion:
 
 
 @family("Pad")
-def pad(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def pad(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     """Constant, reflect or edge; negative amounts cut."""
-    fact = call.fact(0)
-    if not isinstance(fact, Stream):
-        return p.plain(call)
     before, after = _amounts(call, fact)
     size, completion = after[fact.axis], None
     if size.number is None:

@@ -9,21 +9,20 @@ import numpy as np
 import onnx
 
 from ....onnxgraph import bodies_of, outer_values
-from ...size import ONE, Size
+from ...size import ONE, Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..graph import State, make_node_like
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import aligned, require_plain
 
 _REVERSE = "a model without a reverse direction"
 
 
 @family("LSTM", "GRU", "RNN")
-def recurrent(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def recurrent(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     """``(time, batch, input_size)``; states ``(1, batch, hidden_size)``."""
-    f, a = call.fact(0), call.attributes
-    if not isinstance(f, Stream):
-        return p.plain(call)
+    a = call.attributes
     require_plain(f)
     direction = bytes(a.get("direction", b"forward")).decode()
     if direction != "forward":

@@ -7,9 +7,9 @@ from dataclasses import replace
 from math import lcm
 
 from ...operators.shapes import resolved
-from ...size import ONE, Size, product
+from ...size import ONE, Size, normal, product
 from ..facts import Carry, Fact, Fold, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import require_plain, window
 
 
@@ -27,11 +27,9 @@ def reshape(p: Rewriter, call: Call) -> list[Fact]:
 
 
 @family("Flatten")
-def flatten(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def flatten(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     """To two axes."""
-    fact = call.fact(0)
-    if not isinstance(fact, Stream):
-        return p.plain(call)
     at = normal(int(call.attributes.get("axis", 1)), fact.rank)
     return [_regrouped(p, call, fact, [product(list(fact.shape[:at])), product(list(fact.shape[at:]))])]
 
@@ -50,7 +48,7 @@ def _still(p: Rewriter, call: Call, fact: Fact | None, asked: Sequence[Size] | N
 def _resolved(p: Rewriter, shape: Sequence[Size], asked: Sequence[Size], call: Call) -> list[Size]:
     def quotient(whole: Size, by: Size) -> Size:
         """By a product of open axes and a number, of which only the number may leave a rest."""
-        [(symbols, number)] = by.terms if len(by.terms) == 1 else [((), 0)]
+        symbols, number = by.term or ((), 0)
         rest = whole.divided(Size(frozenset({(symbols, 1)})))
         if rest is None or number <= 0:
             raise RefusedError(f"makes an axis of ({whole}) / ({by}) elements")

@@ -9,16 +9,15 @@ import numpy as np
 from ...size import Size
 from ..counts import Stage
 from ..facts import Fact, RefusedError, Stream
-from ..rewriter import Call, Rewriter, family
+from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import guarded, mirror, require_plain, window
 
 
 @family("Resize")
-def resize(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def resize(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     """Nearest or linear along time; other axes in any way that does not move time."""
-    f, g = call.fact(0), p.graph
-    if not isinstance(f, Stream):
-        return p.plain(call)
+    g = p.graph
     factors = _factors(call, f)
     by, options = factors[f.axis], _options(call, factors, f.axis)
     if by != 1:

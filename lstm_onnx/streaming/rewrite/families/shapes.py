@@ -43,28 +43,21 @@ def arithmetic(p: Rewriter, call: Call) -> Fact | None:
     quotient = divided(p, call)
     if quotient is not None:
         return quotient
-    numbers = [call.numbers(place) for place in range(len(call.facts))]
-    if not numbers or any(values is None for values in numbers):
+    operands = call.operands()
+    if operands is None:
         return None
-    given = [values for values in numbers if values is not None]
-    longest = max(map(len, given))
-    if any(len(values) not in (1, longest) for values in given):
+    computed = [_computed(p, call, items) for items in operands]
+    results = [size for size in computed if size is not None]
+    if len(results) < len(computed):
         return None
-    rows = [values * longest if len(values) == 1 else values for values in given]
-    results = []
-    for items in zip(*rows, strict=True):
-        result = _computed(p, call, list(items))
-        if result is None:
-            return None
-        results.append(result)
     scalar = all(fact.shape == () for fact in call.given)
     dtype = p.inferred(call.node.output[0])[0] or np.dtype(np.int64)
     if dtype.kind not in "iu":
         return None
-    return Static(() if scalar else (Size.of(longest),), dtype, tuple(results))
+    return Static(() if scalar else (Size.of(len(results)),), dtype, tuple(results))
 
 
-def _computed(p: Rewriter, call: Call, items: list[Size]) -> Size | None:
+def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:
     if call.op in ("Identity", "Cast"):
         return items[0]
     if call.op == "Neg":

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...size import ONE, Size
+from ....onnxgraph.nodes import END_OF_AXIS
+from ...size import ONE, Size, normal
 from ..counts import Least, largest_lead
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
-from ..rewriter import Call, Rewriter, family, normal
+from ..rewriter import Call, Rewriter, family
 from ..stages import drop_end, drop_start, first_step, guarded, hold_back, last_step, last_steps, require_plain, window
-
-_FAR = 2**31 - 1
-"""A bound that means the end of the axis; exporters write this or more."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,11 @@ def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, 
     if first is None or end is None:
         raise RefusedError("has bounds that are not constant")
     if size is None:
-        if (first, step) != (0, 1) or end < _FAR:
+        if (first, step) != (0, 1) or end < END_OF_AXIS:
             raise RefusedError("cuts an open axis")
         return x, f
-    end = max(min(end, _FAR), -_FAR)
-    kept = len(range(*slice(first, end if end > -_FAR else None, step).indices(size)))
+    end = max(min(end, END_OF_AXIS), -END_OF_AXIS)
+    kept = len(range(*slice(first, end if end > -END_OF_AXIS else None, step).indices(size)))
     g = p.graph
     x = g.add("Slice", x, g.ints(first), g.ints(end), g.ints(axis), g.ints(step))
     return x, replace(f, shape=with_size(f.shape, axis, Size.of(kept)))
@@ -103,7 +101,7 @@ def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
         return from_end, True
 
     first, first_from_end = place(start)
-    last, last_from_end = (0, True) if (stop.number or 0) >= _FAR else place(stop)
+    last, last_from_end = (0, True) if (stop.number or 0) >= END_OF_AXIS else place(stop)
     return _Bounds(first, first_from_end, last, last_from_end, step)
 
 

@@ -9,20 +9,17 @@ import numpy as np
 from ...operators.windows import FIRST_SPATIAL, window_of
 from ...size import ONE, Size
 from ..counts import Stage
-from ..facts import Fact, RefusedError, Static, Stream, with_size
+from ..facts import Fact, RefusedError, Stream, with_size
 from ..graph import make_node_like
-from ..rewriter import Call, Rewriter, family, require_shape
+from ..rewriter import Call, Rewriter, family, of_stream, require_shape, require_static
 from ..stages import drop_end, drop_start, guarded, require_plain
 
 
 @family("ConvTranspose")
-def transposed(p: Rewriter, call: Call) -> list[Fact]:
+@of_stream
+def transposed(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     """``(N, C, spatial...)`` with a weight ``(C, M / group, kernel...)``."""
-    f = call.fact(0)
-    if any(not isinstance(other, Static) for other in call.given[1:]):
-        raise RefusedError("has a kernel that varies with time")
-    if not isinstance(f, Stream):
-        return p.plain(call)
+    require_static(call, "kernel")
     require_plain(f)
     a, count = call.attributes, f.rank - FIRST_SPATIAL
     weight = require_shape(call.given[1])

@@ -90,6 +90,8 @@ class Edit:
         if node.op_type == "ConstantOfShape":
             tensor = next((item.t for item in node.attribute if item.name == "value"), None)
             return tensor is None or not np.any(numpy_helper.to_array(tensor))
+        if node.op_type == "Concat":
+            return all(map(self.is_zero, node.input))
         return node.op_type in _SHAPE_ONLY and self.is_zero(node.input[0])
 
     def size(self, value: str, axis: int) -> int | None:

@@ -92,6 +92,8 @@ def _body() -> onnx.GraphProto:
             False,
         ),
         ([helper.make_node("Split", ["none"], ["v", "other"], num_outputs=2)], True),
+        ([helper.make_node("Concat", ["none", "none"], ["v"], axis=0)], True),
+        ([helper.make_node("Concat", ["none", "one"], ["v"], axis=0)], False),
         ([helper.make_node("Mul", ["none", "one"], ["v"])], False),  # not looked into
         ([helper.make_node("Identity", ["x"], ["v"])], False),
     ],

@@ -162,16 +162,24 @@ def _batch_axes(model: Model) -> dict[str, int]:
             source = next(key for key, end in model.states.items() if end == name)
             axis = state_batch_axis(model.inputs[source])
         if axis is None:
-            raise ModelError(
-                f"{info} has no dynamic batch axis, and Triton needs one for every tensor of a model that it batches",
-                path=model.path,
-                hint="export it with one; lstm-onnx repair opens a fixed batch where it can",
-                name=name,
-            )
+            raise _without_batch(model, info)
         found[name] = axis
     if mixes := rows_mix(model):
         raise ModelError(f"its rows cannot be batched: {mixes}", path=model.path)
     return found
+
+
+def _without_batch(model: Model, info: ValueInfo) -> ModelError:
+    reason, hint = "has no dynamic batch axis", "export it with one; lstm-onnx repair opens a fixed batch where it can"
+    if dynamic_axes(info):
+        reason = "has no axis that is known to be the batch"
+        hint = 'call that axis "batch" in each input and output, in the file or at the export'
+    return ModelError(
+        f"{info} {reason}, and Triton needs one for every tensor of a model that it batches",
+        path=model.path,
+        hint=hint,
+        name=info.name,
+    )
 
 
 def _largest_batch(model: Model, axes: Mapping[str, int]) -> int:

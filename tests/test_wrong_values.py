@@ -131,11 +131,13 @@ keyword(
     "threads",
     "states",
     "spin",
+    "cuda_graph",
+    "trial",
     call=lambda folder, given: lstm_onnx.load(**{"path": folder / "m.onnx", "provider": "cpu", **given}),
 )
 keyword("warm_up", "batch", "time", "wrong", call=lambda folder, given: _model(folder).warm_up(**given))
-keyword("stream", "batch", call=lambda folder, given: _model(folder).stream(**given))
-keyword("pool", "slots", call=lambda folder, given: _model(folder).pool(**given))
+keyword("stream", "batch", "check", call=lambda folder, given: _model(folder).stream(**given))
+keyword("pool", "slots", "check", call=lambda folder, given: _model(folder).pool(**given))
 keyword(
     "map",
     "workers",
@@ -173,6 +175,8 @@ keyword(
     "lengths",
     "projection",
     "opset",
+    "max_delay",
+    "check",
     call=lambda folder, given: lstm_onnx.export(_net(), folder / "e.onnx", **given),
 )
 keyword(
@@ -208,6 +212,7 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     "map states": lambda folder, value: list(_model(folder).map([(X[:, 0], value)])),
     "map input": lambda folder, value: list(_model(folder).map([{"input": value}])),
     "Batcher": lambda _, value: lstm_onnx.Batcher(value),
+    "batcher drain": lambda folder, value: lstm_onnx.Batcher(_model(folder)).close(drain=value),
     "batcher step": lambda folder, value: _batched(folder, lambda stream: stream.step(value)),
     "batcher astep": lambda folder, value: _batched(folder, lambda stream: asyncio.run(stream.astep(value))),
     "batcher submit": lambda folder, value: _batched(folder, lambda stream: stream.submit(value).result()),
@@ -227,8 +232,15 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     ),
     "deploy_web file": lambda folder, value: lstm_onnx.deploy_web(value, folder / "web"),
     "deploy_triton file": lambda folder, value: lstm_onnx.deploy_triton(value, folder / "models"),
+    "quantize layers": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", layers=value),
+    "quantize kernel": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", kernel=value),
+    "quantize inputs": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", inputs=value),
+    "deploy_web inputs": lambda folder, value: lstm_onnx.deploy_web("m.onnx", folder / "w", inputs=value),
+    "verify runtime": lambda folder, value: lstm_onnx.verify(_net(), "m.onnx", mutants="none", runtime=value),
     "to_torch": lambda _, value: lstm_onnx.to_torch(value),
     "check": lambda _, value: lstm_onnx.check(value),
+    "check strict": lambda _, value: lstm_onnx.check("no.onnx", strict=value),
+    "repair trial": lambda folder, value: lstm_onnx.repair("m.onnx", folder / "o.onnx", trial=value),
     "inspect": lambda _, value: lstm_onnx.inspect(value),
     "assert_parity source": lambda folder, value: assert_parity(value, folder / "m.onnx", mutants="none"),
     "assert_parity golden": lambda folder, value: assert_parity(

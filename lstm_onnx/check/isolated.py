@@ -10,6 +10,7 @@ from ..atomic_io import require_readable
 from ..errors import ConfigError, shown
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
+from ..runtime.arguments import flag
 from ..spec import TARGETS
 from .report import CheckReport, CheckResults
 
@@ -52,6 +53,7 @@ def check(
     """
     if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
         raise ConfigError(f"seconds = {shown(seconds)} is not possible; it must be a number above 0")
+    require, strict = flag("require", require, ConfigError), flag("strict", strict, ConfigError)
     ignored = _rule_names(ignore)
     require_readable(path, "an .onnx file")
     file = os.fspath(path)

@@ -19,9 +19,9 @@ from ...onnxgraph import graphs_of, load_inlined, load_model
 from ...onnxgraph.embed import embedded
 from ...parity.golden import verify_golden
 from ...parity.golden_file import read
-from ...parity.user_data import complete_feeds
 from ...runtime import Model, ValueInfo, load
 from ...runtime.batch_axes import TIME
+from ...runtime.conversion import complete_feeds
 from ...runtime.streamable import is_streamable, stream_inputs
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files

@@ -166,6 +166,14 @@ keyword(
     "dtype",
     call=lambda _, given: lstm_onnx.LSTMSpec(**{"input_size": 4, "hidden_size": 3, **given}),
 )
+keyword(
+    "deploy_triton",
+    "name",
+    "max_batch",
+    "idle_seconds",
+    "delay_seconds",
+    call=lambda folder, given: lstm_onnx.deploy_triton("m.onnx", folder / "models", **given),
+)
 keyword("ExportOptions", "lengths", "projection", "opset", call=lambda _, given: lstm_onnx.ExportOptions(**given))
 keyword(
     "export",
@@ -236,7 +244,15 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     "quantize kernel": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", kernel=value),
     "quantize inputs": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", inputs=value),
     "deploy_web inputs": lambda folder, value: lstm_onnx.deploy_web("m.onnx", folder / "w", inputs=value),
-    "verify runtime": lambda folder, value: lstm_onnx.verify(_net(), "m.onnx", mutants="none", runtime=value),
+    "verify runtime": lambda _, value: lstm_onnx.verify(_net(), "m.onnx", mutants="none", runtime=value),
+    "quantize seed": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", seed=value),
+    "make_streaming seed": lambda folder, value: lstm_onnx.make_streaming("m.onnx", folder / "o.onnx", seed=value),
+    "Generation choose": lambda _, value: lstm_onnx.Generation("x", "y", choose=value),
+    "check targets": lambda _, value: lstm_onnx.check("no.onnx", targets=value),
+    "check ignore": lambda _, value: lstm_onnx.check("no.onnx", ignore=value),
+    "check provider": lambda _, value: lstm_onnx.check("no.onnx", provider=value),
+    "check seconds": lambda _, value: lstm_onnx.check("no.onnx", seconds=value),
+    "deploy_web sample_rate": lambda folder, value: lstm_onnx.deploy_web("m.onnx", folder / "w", sample_rate=value),
     "to_torch": lambda _, value: lstm_onnx.to_torch(value),
     "check": lambda _, value: lstm_onnx.check(value),
     "check strict": lambda _, value: lstm_onnx.check("no.onnx", strict=value),

@@ -15,6 +15,7 @@ from ..metadata import Metadata
 from ..onnxgraph import load_inlined
 from ..onnxgraph.write import write_model
 from ..runtime import load
+from ..runtime.arguments import LARGEST_SEED, integer
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
 from .kernels import KERNELS, MATMUL_INTEGER
@@ -131,12 +132,13 @@ def quantize(
         FileError: a file cannot be read or written.
         ModelError: the file is not an ONNX model, is not float32, has nothing to quantize, or is int8 already; it has
             a layer that the kernel does not compute; or the int8 file does not compute what it must, and is not kept.
-        InputError: inputs cannot be drawn, or `inputs` do not fit.
+        InputError: `seed` is not possible, inputs cannot be drawn, or `inputs` do not fit.
     """
     if not isinstance(layers, str) or layers not in INT8_LAYERS:
         raise ConfigError(f"layers = {shown(layers)} is not possible", hint='it must be "all" or "recurrent"')
     if not isinstance(kernel, str) or kernel not in KERNELS:
         raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
+    seed = integer("seed", seed, 0, LARGEST_SEED)
     require_writable(path)
     require_apart([path], [source])
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.

@@ -10,6 +10,8 @@ import numpy as np
 
 from ..errors import InputError, LSTMOnnxError, shown
 
+LARGEST_SEED = 2**63 - 1
+
 
 def positive_integer(name: str, value: Any) -> int:
     """`value` as an int; integers of numpy are accepted, bools are not (InputError)."""

@@ -226,6 +226,12 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     "batcher submit": lambda folder, value: _batched(folder, lambda stream: stream.submit(value).result()),
     "batcher result": lambda folder, value: _batched(folder, lambda stream: stream.submit(X).result(value)),
     "batcher state": lambda folder, value: _batched(folder, lambda stream: setattr(stream, "state", value)),
+    "beam_search prompt": lambda folder, value: _searched(folder, prompt=value),
+    "beam_search input": lambda folder, value: _searched(folder, input=value),
+    "beam_search context": lambda folder, value: _searched(folder, context=value),
+    "scan cell": lambda _, value: lstm_onnx.scan(None if callable(value) else value, torch.zeros(3, 2), torch.zeros(2)),
+    "scan result": lambda _, value: lstm_onnx.scan(lambda *_: value, torch.zeros(3, 2), torch.zeros(2)),
+    "data name": lambda folder, value: lstm_onnx.data.write(folder / "o.npz", [_record(value)], many=False),
     "export module": lambda folder, value: lstm_onnx.export(value, folder / "e.onnx"),
     "export path": lambda _, value: lstm_onnx.export(_net(), value),
     "verify module": lambda folder, value: lstm_onnx.verify(value, folder / "m.onnx", mutants="none"),
@@ -276,6 +282,19 @@ def _model(folder: Path) -> lstm_onnx.Model:
 def _with_slot(folder: Path, call: Callable[[lstm_onnx.Pool, Any], object]) -> object:
     pool = _model(folder).pool(2)
     return call(pool, pool.open())
+
+
+def _searched(folder: Path, **given: Any) -> object:
+    """In a file whose inputs are no tokens: wrong names and contexts are found first."""
+    chosen = {"prompt": [1], "input": "input", "output": "output", "max_steps": 1, "beams": 1, **given}
+    return lstm_onnx.beam_search(_model(folder).pool(2), chosen.pop("prompt"), **chosen)
+
+
+def _record(name: Any) -> dict[Any, Any]:
+    try:
+        return {name: np.zeros(1)}
+    except Exception:  # noqa: BLE001 - it cannot be in a dict
+        raise FileError("cannot be a name") from None
 
 
 def _batched(folder: Path, call: Callable[[Any], object]) -> object:

@@ -196,8 +196,16 @@ def _gates(
             if own and array.dtype == np.int8 and array.ndim == 2:
                 rows, columns = array.shape
                 gates = columns // hidden
-                if hidden > 1 and (rows == hidden if squares else gates > 1):
-                    yield name, partial(change, name=name, hidden=hidden)
+                made = partial(change, name=name, hidden=hidden)
+                if hidden > 1 and (rows == hidden if squares else gates > 1) and _changes(file, made):
+                    yield name, made
+
+
+def _changes(file: Stored, change: _Change) -> bool:
+    """Whether a change of numbers changes any: gates with the same weights may be exchanged."""
+    changed = Stored(file.model, dict(file.arrays))
+    change(changed)
+    return any(not np.array_equal(array, file.arrays[name]) for name, array in changed.arrays.items())
 
 
 def _gates_exchanged(file: Stored, name: str, hidden: int) -> None:

@@ -119,10 +119,11 @@ def make_streaming(
     known = dict(metadata.states) == dict(pairs)
     metadata = replace(metadata, states=dict(pairs))
     axes = _time_axes(model, metadata, time, source)
+    weights = read_weights(model, source)
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     original = load(source, "cpu", states=metadata.states)
     try:
-        done = rewrite(model, read_weights(model, source), axes, metadata.states, chunk)
+        done = rewrite(model, weights, axes, metadata.states, chunk)
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)

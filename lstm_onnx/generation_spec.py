@@ -64,7 +64,7 @@ class Generation:
         for name in ("input", "output"):
             if not is_name(getattr(self, name)):
                 raise _impossible(name, getattr(self, name), "the name of an " + name)
-        if self.choose is not None and self.choose not in CHOICES:
+        if self.choose is not None and (not isinstance(self.choose, str) or self.choose not in CHOICES):
             raise _impossible("choose", self.choose, "one of " + ", ".join(f'"{one}"' for one in CHOICES))
         if self.top_k is not None and (not _is_token(self.top_k) or self.top_k < 1):
             raise _impossible("top_k", self.top_k, "an integer of 1 or more")

@@ -131,11 +131,13 @@ keyword(
     "threads",
     "states",
     "spin",
+    "cuda_graph",
+    "trial",
     call=lambda folder, given: lstm_onnx.load(**{"path": folder / "m.onnx", "provider": "cpu", **given}),
 )
 keyword("warm_up", "batch", "time", "wrong", call=lambda folder, given: _model(folder).warm_up(**given))
-keyword("stream", "batch", call=lambda folder, given: _model(folder).stream(**given))
-keyword("pool", "slots", call=lambda folder, given: _model(folder).pool(**given))
+keyword("stream", "batch", "check", call=lambda folder, given: _model(folder).stream(**given))
+keyword("pool", "slots", "check", call=lambda folder, given: _model(folder).pool(**given))
 keyword(
     "map",
     "workers",
@@ -164,6 +166,14 @@ keyword(
     "dtype",
     call=lambda _, given: lstm_onnx.LSTMSpec(**{"input_size": 4, "hidden_size": 3, **given}),
 )
+keyword(
+    "deploy_triton",
+    "name",
+    "max_batch",
+    "idle_seconds",
+    "delay_seconds",
+    call=lambda folder, given: lstm_onnx.deploy_triton("m.onnx", folder / "models", **given),
+)
 keyword("ExportOptions", "lengths", "projection", "opset", call=lambda _, given: lstm_onnx.ExportOptions(**given))
 keyword(
     "export",
@@ -173,6 +183,8 @@ keyword(
     "lengths",
     "projection",
     "opset",
+    "max_delay",
+    "check",
     call=lambda folder, given: lstm_onnx.export(_net(), folder / "e.onnx", **given),
 )
 keyword(
@@ -208,11 +220,18 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     "map states": lambda folder, value: list(_model(folder).map([(X[:, 0], value)])),
     "map input": lambda folder, value: list(_model(folder).map([{"input": value}])),
     "Batcher": lambda _, value: lstm_onnx.Batcher(value),
+    "batcher drain": lambda folder, value: lstm_onnx.Batcher(_model(folder)).close(drain=value),
     "batcher step": lambda folder, value: _batched(folder, lambda stream: stream.step(value)),
     "batcher astep": lambda folder, value: _batched(folder, lambda stream: asyncio.run(stream.astep(value))),
     "batcher submit": lambda folder, value: _batched(folder, lambda stream: stream.submit(value).result()),
     "batcher result": lambda folder, value: _batched(folder, lambda stream: stream.submit(X).result(value)),
     "batcher state": lambda folder, value: _batched(folder, lambda stream: setattr(stream, "state", value)),
+    "beam_search prompt": lambda folder, value: _searched(folder, prompt=value),
+    "beam_search input": lambda folder, value: _searched(folder, input=value),
+    "beam_search context": lambda folder, value: _searched(folder, context=value),
+    "scan cell": lambda _, value: lstm_onnx.scan(None if callable(value) else value, torch.zeros(3, 2), torch.zeros(2)),
+    "scan result": lambda _, value: lstm_onnx.scan(lambda *_: value, torch.zeros(3, 2), torch.zeros(2)),
+    "data name": lambda folder, value: lstm_onnx.data.write(folder / "o.npz", [_record(value)], many=False),
     "export module": lambda folder, value: lstm_onnx.export(value, folder / "e.onnx"),
     "export path": lambda _, value: lstm_onnx.export(_net(), value),
     "verify module": lambda folder, value: lstm_onnx.verify(value, folder / "m.onnx", mutants="none"),
@@ -227,8 +246,23 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     ),
     "deploy_web file": lambda folder, value: lstm_onnx.deploy_web(value, folder / "web"),
     "deploy_triton file": lambda folder, value: lstm_onnx.deploy_triton(value, folder / "models"),
+    "quantize layers": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", layers=value),
+    "quantize kernel": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", kernel=value),
+    "quantize inputs": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", inputs=value),
+    "deploy_web inputs": lambda folder, value: lstm_onnx.deploy_web("m.onnx", folder / "w", inputs=value),
+    "verify runtime": lambda _, value: lstm_onnx.verify(_net(), "m.onnx", mutants="none", runtime=value),
+    "quantize seed": lambda folder, value: lstm_onnx.quantize("m.onnx", folder / "o.onnx", seed=value),
+    "make_streaming seed": lambda folder, value: lstm_onnx.make_streaming("m.onnx", folder / "o.onnx", seed=value),
+    "Generation choose": lambda _, value: lstm_onnx.Generation("x", "y", choose=value),
+    "check targets": lambda _, value: lstm_onnx.check("no.onnx", targets=value),
+    "check ignore": lambda _, value: lstm_onnx.check("no.onnx", ignore=value),
+    "check provider": lambda _, value: lstm_onnx.check("no.onnx", provider=value),
+    "check seconds": lambda _, value: lstm_onnx.check("no.onnx", seconds=value),
+    "deploy_web sample_rate": lambda folder, value: lstm_onnx.deploy_web("m.onnx", folder / "w", sample_rate=value),
     "to_torch": lambda _, value: lstm_onnx.to_torch(value),
     "check": lambda _, value: lstm_onnx.check(value),
+    "check strict": lambda _, value: lstm_onnx.check("no.onnx", strict=value),
+    "repair trial": lambda folder, value: lstm_onnx.repair("m.onnx", folder / "o.onnx", trial=value),
     "inspect": lambda _, value: lstm_onnx.inspect(value),
     "assert_parity source": lambda folder, value: assert_parity(value, folder / "m.onnx", mutants="none"),
     "assert_parity golden": lambda folder, value: assert_parity(
@@ -248,6 +282,19 @@ def _model(folder: Path) -> lstm_onnx.Model:
 def _with_slot(folder: Path, call: Callable[[lstm_onnx.Pool, Any], object]) -> object:
     pool = _model(folder).pool(2)
     return call(pool, pool.open())
+
+
+def _searched(folder: Path, **given: Any) -> object:
+    """In a file whose inputs are no tokens: wrong names and contexts are found first."""
+    chosen = {"prompt": [1], "input": "input", "output": "output", "max_steps": 1, "beams": 1, **given}
+    return lstm_onnx.beam_search(_model(folder).pool(2), chosen.pop("prompt"), **chosen)
+
+
+def _record(name: Any) -> dict[Any, Any]:
+    try:
+        return {name: np.zeros(1)}
+    except Exception:  # noqa: BLE001 - it cannot be in a dict
+        raise FileError("cannot be a name") from None
 
 
 def _batched(folder: Path, call: Callable[[Any], object]) -> object:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..atomic_io import require_readable
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, ProviderError, shown
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
+from ..runtime.arguments import flag
+from ..runtime.providers import PROVIDERS
 from ..spec import TARGETS
 from .report import CheckReport, CheckResults
+
+_LONGEST = 10**9
+"""Seconds of a time limit."""
 
 
 def check(
@@ -47,11 +53,16 @@ def check(
         FileError: the file is missing, empty, a folder or otherwise unreadable.
         ModelError: it is not an ONNX model at all.
         ProviderError: the provider is unknown, or cannot be used on this machine.
-        ConfigError: `ignore` names no rule, `targets` no engine, or `seconds` is not above 0.
+        ConfigError: `ignore` names no rule, `targets` no engine, or `seconds`, `require` or `strict` is not possible.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
-    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
-        raise ConfigError(f"seconds = {shown(seconds)} is not possible; it must be a number above 0")
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds <= _LONGEST):
+        raise ConfigError(f"seconds = {shown(seconds)} is not possible; it must be a number above 0, up to {_LONGEST}")
+    if not isinstance(provider, str):
+        raise ProviderError(f"provider {shown(provider)} is unknown; it must be one of {', '.join(PROVIDERS)}")
+    ignore, targets = _names("ignore", ignore), _names("targets", targets)
+    require, strict = flag("require", require, ConfigError), flag("strict", strict, ConfigError)
     ignored = _rule_names(ignore)
     require_readable(path, "an .onnx file")
     file = os.fspath(path)
@@ -73,6 +84,12 @@ def check(
         if child is None:
             running.close()
     return CheckReport.of(file, results, required=require, strict=strict, ignore=ignored, targets=tuple(targets))
+
+
+def _names(argument: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{argument} = {shown(names)} is not possible; it must be a list of names")
+    return tuple(names)
 
 
 def _require_targets(targets: Sequence[str]) -> list[str]:

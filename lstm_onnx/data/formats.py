@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import FileError
+from ..errors import FileError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,8 +106,8 @@ def known_format(place: str, format: str) -> str:
     Raises:
         FileError: it is not one of `FORMATS`; the message lists them.
     """
-    if format not in FORMATS:
-        raise FileError(f"{place}: the format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
+    if not isinstance(format, str) or format not in FORMATS:
+        raise FileError(f"{place}: the format {shown(format)} is unknown; choose one of {', '.join(FORMATS)}")
     return format
 
 

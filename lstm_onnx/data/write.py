@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 
 from ..atomic_io import atomic_write
-from ..errors import FileError, reason
+from ..errors import FileError, reason, shown
 from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native
 from .piped import Piped, cut_on_error
 
@@ -115,6 +115,8 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
                 )
         arrays = {name: np.asarray(value) for name, value in record.items()}
         for name, array in arrays.items():
+            if not isinstance(name, str):
+                raise FileError(f"{place}: record {index + 1} has a name that is no text: {shown(name)}")
             if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
                 raise FileError(f"{place}: the name {name!r} is not valid Unicode; rename it in the model")
             if not is_numeric(array.dtype):

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..atomic_io import atomic_write, make_folder, require_apart, require_path, require_writable, temporary_folder
-from ..errors import InputError, ModelError, RunError
+from ..errors import InputError, ModelError, RunError, shown
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
+from ..runtime.arguments import integer, seconds
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
 from ..runtime.chunk_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
@@ -24,6 +25,9 @@ from .triton_config import TritonConfig, TritonState, TritonTensor
 _STATES_FOLDER = "initial_state"
 """Where Triton looks for the files of initial states, beside config.pbtxt."""
 _MOST_SEQUENCES = 1024
+_LONGEST_NAME = 200
+_LONGEST_WAIT = 10**9
+"""Seconds, of which Triton's configuration has the microseconds."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,15 @@ def deploy_triton(
     require_path(file, "an .onnx file")
     require_path(repository, "a folder")
     name = Path(file).stem if name is None else name
-    if not name or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name):
+    valid = isinstance(name, str) and len(name) <= _LONGEST_NAME and all(c.isalnum() or c in "._-" for c in name)
+    if not valid or name in ("", ".", ".."):
         raise InputError(
-            f"{name!r} cannot be the name of a model, which is letters, digits, dots, underscores and hyphens",
+            f"{shown(name)} cannot be the name of a model, which is letters, digits, dots, underscores and hyphens",
             hint="pass another name",
         )
-    if not 1 <= max_batch <= 2**31 - 1:
-        raise InputError(f"max_batch = {max_batch} is not possible", hint="it must be 1 or more", name="max_batch")
+    max_batch = integer("max_batch", max_batch, 1, 2**31 - 1)
+    idle_seconds = seconds("idle_seconds", idle_seconds, _LONGEST_WAIT)
+    delay_seconds = seconds("delay_seconds", delay_seconds, _LONGEST_WAIT)
     folder = Path(repository) / name
     require_apart([folder / "1" / "model.onnx"], [file])
     with load(file, "cpu", trial=None) as model:
@@ -162,16 +168,24 @@ def _batch_axes(model: Model) -> dict[str, int]:
             source = next(key for key, end in model.states.items() if end == name)
             axis = state_batch_axis(model.inputs[source])
         if axis is None:
-            raise ModelError(
-                f"{info} has no dynamic batch axis, and Triton needs one for every tensor of a model that it batches",
-                path=model.path,
-                hint="export it with one; lstm-onnx repair opens a fixed batch where it can",
-                name=name,
-            )
+            raise _without_batch(model, info)
         found[name] = axis
     if mixes := rows_mix(model):
         raise ModelError(f"its rows cannot be batched: {mixes}", path=model.path)
     return found
+
+
+def _without_batch(model: Model, info: ValueInfo) -> ModelError:
+    reason, hint = "has no dynamic batch axis", "export it with one; lstm-onnx repair opens a fixed batch where it can"
+    if dynamic_axes(info):
+        reason = "has no axis that is known to be the batch"
+        hint = 'call that axis "batch" in each input and output, in the file or at the export'
+    return ModelError(
+        f"{info} {reason}, and Triton needs one for every tensor of a model that it batches",
+        path=model.path,
+        hint=hint,
+        name=info.name,
+    )
 
 
 def _largest_batch(model: Model, axes: Mapping[str, int]) -> int:

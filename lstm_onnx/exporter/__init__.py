@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
+from ..errors import ConfigError, ExportError, shown
 from ..generation_spec import Generation
 from ..onnxgraph.write import digest
+from ..runtime.arguments import flag
 from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
 from .kept_digest import kept_digest, kept_folds
@@ -119,6 +120,7 @@ def export(
     module, lengths = _without_lengths(module, example_inputs, lengths)
     if dynamic_axes is not None:
         raise ConfigError(_dynamic_axes_message(module, dynamic_axes))
+    check = flag("check", check, ConfigError)
     if states is not None and not isinstance(states, str):
         raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
     options = ExportOptions(
@@ -163,12 +165,7 @@ def export(
     from .module_options import ModuleOptions
 
     names = None if output_names is None else _names(output_names)
-    try:
-        arguments = bind_arguments(module, example_inputs, dynamic_shapes)
-    except (TypeError, ValueError, RecursionError) as error:  # such as a list that contains itself
-        if isinstance(error, LSTMOnnxError):
-            raise
-        raise ConfigError(f"example_inputs or dynamic_shapes cannot be used: {reason(error)}") from error
+    arguments = bind_arguments(module, example_inputs, dynamic_shapes)
     if options.dtype is not None:
         from .precision import arguments_in_dtype
 

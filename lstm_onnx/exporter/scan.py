@@ -32,10 +32,13 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
     from torch import Tensor
     from torch.utils import _pytree as pytree
 
+    if not callable(cell):
+        raise InputError(f"scan takes a function of a step and the states, and got {shown(cell)}")
     tensors, structure = pytree.tree_flatten(inputs)
     if (
         not tensors
         or not isinstance(dim, int)
+        or isinstance(dim, bool)
         or not all(isinstance(item, Tensor) and -item.dim() <= dim < item.dim() for item in tensors)
     ):
         raise InputError(f"scan takes tensors with steps along the axis {shown(dim)}, and got {shown(inputs)}")
@@ -47,7 +50,10 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
     form: Any = None
     for step in range(count):
         x = pytree.tree_unflatten([item.select(dim, step) for item in tensors], structure)
-        y, states = cell(x, states)
+        result = cell(x, states)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise InputError(f"scan takes a cell that returns (y, states); in step {step} it returned {shown(result)}")
+        y, states = result
         row, own = pytree.tree_flatten(y)
         if not all(isinstance(item, Tensor) for item in row) or form not in (None, own):
             raise InputError(

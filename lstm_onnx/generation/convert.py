@@ -18,6 +18,7 @@ from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
+from ..runtime.arguments import LARGEST_SEED, integer
 from ..terminal_text import one_line
 from .choose import OWN
 from .layout import Layout, layout_of
@@ -136,6 +137,7 @@ def make_generating(
         FileError: a file cannot be read or written, or `path` is `source`.
         ModelError: the file is not an ONNX model, or its step cannot be repeated so; or the new file does not give
             what the step in a loop gives, and is not kept.
+        InputError: `seed` is not possible.
     """
     pairs = {} if states is None else states
     generation = Generation(input, output, choose, top_k, stop_token, stop_output, stop_above, pad, pairs)  # type: ignore[arg-type]
@@ -151,6 +153,7 @@ def write_generating(
     trial: bool | None = None,
 ) -> GeneratingResult:
     """As `make_generating`."""
+    seed = integer("seed", seed, 0, LARGEST_SEED)
     require_writable(path)
     require_apart([path], [source])
     require_harmless(source, trial)

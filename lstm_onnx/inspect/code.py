@@ -20,6 +20,7 @@ from ..runtime.chunks import time_axis
 from ..runtime.initial_states import stream_initial_state
 from ..runtime.streamable import is_streamable
 from ..runtime.tensor_info import require_known_names
+from ..runtime.tuning import MAX_TRIAL_ELEMENTS
 
 LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
 """In the order in which the command names them."""
@@ -47,6 +48,7 @@ _STEPS = 2
 _WHOLE_STEPS = 5
 _COMPARED = 4
 _MOST_INITIAL = 4096
+_MOST_AXES = 64
 _MANY_FLOATS = 11
 _MOST_INTEGERS = 97
 _SHARE = 1e-4
@@ -203,6 +205,8 @@ def _inputs(model: Model, *, streams: bool) -> list[_Input]:
         if name in model.states:
             continue
         shape = tuple(info.smallest_shape(sizes))
+        if len(shape) > _MOST_AXES or math.prod(shape) > MAX_TRIAL_ELEMENTS:
+            raise InputError(f"{name} is too large for a program", path=model.path, name=name)
         spec = ranges.get(name)
         low = int(spec.low) if spec is not None and isinstance(spec.low, int) else 0
         many = 0

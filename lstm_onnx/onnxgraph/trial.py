@@ -10,6 +10,7 @@ from ..atomic_io import require_readable
 from ..errors import LSTMOnnxError
 from ..isolation.process import EndedError
 from ..isolation.stages import stage
+from ..runtime.arguments import flag_or_none
 from ..runtime.trial import is_trial_needed, require_trial
 from .load import load_inlined
 from .shape_inference import with_shapes, without_weights
@@ -23,8 +24,10 @@ def require_harmless(path: str | os.PathLike[str], trial: bool | None = None) ->
     Raises:
         FileError: there is no such file, or it cannot be read.
         ModelError: the process ended, or exceeded its time or memory.
+        InputError: `trial` is neither a bool nor None.
     """
     require_readable(path, "an .onnx file")
+    trial = flag_or_none("trial", trial)
     if is_trial_needed(path, trial):
         try:
             require_trial(path, "cpu", 1, None, f"{__name__}:read_and_run")

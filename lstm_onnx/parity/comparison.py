@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ..errors import InputError
 from ..input_spec import InputSpec
 from ..runtime import Model
+from ..runtime.conversion import complete_feeds
 from .diagnosis.causes import from_the_file
 from .diagnosis.search import Suspect, diagnose
 from .expected import Arrays, Expected
@@ -18,7 +19,6 @@ from .mutants import Target
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sizes import Axes
-from .user_data import complete_feeds
 
 T = TypeVar("T")
 

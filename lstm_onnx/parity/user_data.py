@@ -15,7 +15,7 @@ from ..data.cast_inputs import add_batch_axis, arrange_table, cast_inputs
 from ..data.formats import place_of
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
-from ..runtime.conversion import to_numpy
+from ..runtime.conversion import complete_feeds
 
 MOST = 64
 """Records of a data file that are compared; each takes a run of PyTorch in two precisions."""
@@ -101,13 +101,3 @@ def require_drawing(seed: Any, data: Any) -> None:
     )
     if not records or not all(isinstance(name, str) for record in data for name in record):
         raise ConfigError(f"data = {shown(data)} is not possible; it must be a list of records, {{name: array}} each")
-
-
-def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> Record:
-    """`feeds` as checked arrays, with the states and lengths that `Model.run` fills in.
-
-    Raises:
-        InputError: they do not fit the model.
-    """
-    arrays = {name: to_numpy(array, model.inputs.get(name), name)[0] for name, array in feeds.items()}
-    return model.validated(arrays)

@@ -16,6 +16,7 @@ from ..onnxgraph import load_inlined
 from ..onnxgraph.load import entries_of, metadata_of
 from ..onnxgraph.write import write_model
 from ..runtime import load
+from ..runtime.arguments import LARGEST_SEED, integer
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
 from .kernels import KERNELS, MATMUL_INTEGER
@@ -23,6 +24,9 @@ from .operators import LEAST_WEIGHTS
 from .proof import ROUNDINGS, Proof, prove
 from .rewrite import Rewritten, quantize_model
 from .speed import slower_layers
+
+_HARDLY_SMALLER = 0.95
+"""Share of the float32 file's bytes from which the result says so."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class QuantizeResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What stays float32 and why, how far the outputs are from float32's, and what is slower."""
+        """What stays float32 and why, how far the outputs are from float32's, and what int8 does not gain."""
         kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
         drift = [
             f"{name} differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"
@@ -65,7 +69,11 @@ class QuantizeResult:
             f"{name} has another shape than float32's on drawn inputs: its size depends on numbers"
             for name in self.proof.other_shapes
         ]
-        return (*kept, *drift, *resized, *self.slower)
+        size = []
+        if self.num_bytes > _HARDLY_SMALLER * self.source_bytes:
+            change = "larger" if self.num_bytes > self.source_bytes else "hardly smaller"
+            size = [f"the file is {change} than float32's: int8's nodes and scales take what its weights save"]
+        return (*kept, *drift, *resized, *size, *self.slower)
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ready for JSON."""
@@ -125,12 +133,13 @@ def quantize(
         FileError: a file cannot be read or written.
         ModelError: the file is not an ONNX model, is not float32, has nothing to quantize, or is int8 already; it has
             a layer that the kernel does not compute; or the int8 file does not compute what it must, and is not kept.
-        InputError: inputs cannot be drawn, or `inputs` do not fit.
+        InputError: `seed` is not possible, inputs cannot be drawn, or `inputs` do not fit.
     """
-    if layers not in INT8_LAYERS:
+    if not isinstance(layers, str) or layers not in INT8_LAYERS:
         raise ConfigError(f"layers = {shown(layers)} is not possible", hint='it must be "all" or "recurrent"')
-    if kernel not in KERNELS:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
         raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
+    seed = integer("seed", seed, 0, LARGEST_SEED)
     require_writable(path)
     require_apart([path], [source])
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.

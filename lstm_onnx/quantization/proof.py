@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import ModelError, RunError
 from ..runtime import Model
+from ..runtime.conversion import complete_feeds
 from .emulation import Steps, emulate
 from .probe import Probe, layer_values, linear_values
 from .proof_inputs import proof_inputs
@@ -60,11 +61,7 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
         ModelError: a layer does not compute what it must.
         InputError: inputs cannot be drawn, or `inputs` do not fit.
     """
-    feeds = (
-        proof_inputs(model, done, seed)
-        if inputs is None
-        else {name: np.asarray(array) for name, array in inputs.items()}
-    )
+    feeds = proof_inputs(model, done, seed) if inputs is None else complete_feeds(model, inputs)
     try:
         expected = model.run(feeds)
     except RunError as error:

@@ -132,11 +132,14 @@ def _name_nodes(model: ModelProto) -> None:
     nodes = list(nodes_of(model.graph.node))
     taken = {node.name for node in nodes} | {value for node in nodes for value in node.output}
     seen: set[str] = set()
+    numbers: dict[str, int] = {}
     for node in nodes:
-        name, number = node.name or node.op_type, 1
+        wanted = str(node.name or node.op_type)
+        name, number = wanted, numbers.get(wanted, 1)
         while name in seen or (number > 1 and name in taken) or (not node.name and name in taken):
             number += 1
-            name = f"{node.name or node.op_type}_{number}"
+            name = f"{wanted}_{number}"
+        numbers[wanted] = number
         node.name = name
         seen.add(name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper
@@ -52,7 +52,8 @@ def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None]
     before, after = shapes.get(node.input[0]), graph.arrays[node.input[1]].tolist()
     if len(after) != 3 or (before is not None and len(before) != 3):
         return None
-    moves = (after[0] == -1 and after[1] == 1) or (after[0] == 1 and after[1] == -1)
+    steps = (-1,) if before is None else (-1, before[0], before[1])
+    moves = (after[0] in steps and after[1] == 1) or (after[0] == 1 and after[1] in steps)
     kept = before is not None and (before[0] == 1) == (after[0] == 1)
     if not moves or kept:
         return None
@@ -60,23 +61,28 @@ def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None]
 
 
 def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
-    """The graph as it is, with Reshapes that are Transposes, and with the fixed size in Reshapes to be computed."""
-    yield graph
+    """The graph as it is, with Reshapes that are Transposes, and each with the size computed in Reshapes."""
     shapes = shapes_of(graph.model)  # of the source, whose batch is fixed
-    nodes = [_as_transpose(graph, node, shapes, size) or node for node in graph.nodes]
-    if any(new is not old for new, old in zip(nodes, graph.nodes, strict=True)):
+    moved = [_as_transpose(graph, node, shapes, size) or node for node in graph.nodes]
+    ways = [graph.nodes]
+    if any(new is not old for new, old in zip(moved, graph.nodes, strict=True)):
+        ways.append(moved)
+    for nodes in ways:
         yield Graph(graph.model, nodes, graph.arrays, graph.inputs, graph.outputs)
-    fixed = {
-        node.input[1]
-        for node in graph.nodes
-        if node.op_type == "Reshape" and node.input[1] in graph.arrays and size in graph.arrays[node.input[1]].tolist()
-    }
-    if not fixed:
-        return
-    arrays = dict(graph.arrays)
-    for name in fixed:
-        shape = arrays[name].tolist()
-        index = shape.index(size)
-        shape[index] = -1 if -1 not in shape else 0
-        arrays[name] = np.array(shape, np.int64)
-    yield Graph(graph.model, graph.nodes, arrays, graph.inputs, graph.outputs)
+    for nodes in ways:
+        fixed = _fixed_shapes(nodes, graph.arrays, size)
+        if fixed:
+            yield Graph(graph.model, nodes, graph.arrays | fixed, graph.inputs, graph.outputs)
+
+
+def _fixed_shapes(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """The constant shapes of Reshapes that have the size, with one to be computed in its place."""
+    opened = {}
+    for node in nodes:
+        name = node.input[1] if node.op_type == "Reshape" else ""
+        shape = arrays[name].tolist() if name in arrays else []
+        if size in shape:
+            index = shape.index(size)
+            shape[index] = -1 if -1 not in shape else 0
+            opened[name] = np.array(shape, np.int64)
+    return opened

@@ -16,6 +16,7 @@ from ..onnxgraph.recurrent import is_onnx_operator
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
+from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.chunk_check import why_not_streamable
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
@@ -98,7 +99,9 @@ def repair(
         FileError: a file cannot be read or written, or `path` is `source`.
         ModelError: it is not an ONNX model, or one that ONNX Runtime does not run; there is nothing to repair in it; or
             the new file differs from it, and is not kept.
+        InputError: `seed` is not possible.
     """
+    seed = integer("seed", seed, 0, LARGEST_SEED)
     require_writable(path)
     require_apart([path], [source])
     require_harmless(source, trial)

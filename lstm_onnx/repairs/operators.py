@@ -33,10 +33,11 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
     arrays = graph.arrays
     scope = Scope.of(graph.as_model().graph)
     producers = producers_of(graph.nodes)
+    read = graph.read()
     replaced: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
-        step = step_of(node, arrays, graph.read(), zeros) if read_layer(node, producers) is None else None
+        step = step_of(node, arrays, read, zeros) if read_layer(node, producers) is None else None
         if node.op_type == "Loop" and any(name and scope.data_sources(name) for name in node.input[:2]):
             step = None  # how often it runs depends on numbers, such as lengths
         if step is not None and step.mask and graph.opset < LEAST_OPSET:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from ..onnxgraph import ONNX_ERRORS, Scope, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
-from ..onnxgraph.nodes import RANDOM, constant_of, producers_of
+from ..onnxgraph import ONNX_ERRORS, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
+from ..onnxgraph.nodes import RANDOM, constant_of, producers_of, sorted_nodes
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from ..runtime import Model
 from .graph import Graph
@@ -125,13 +125,13 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
         source: its file.
         seed: of the inputs that it is run with.
     """
-    scope = Scope.of(graph.as_model().graph)
+    numbers = _of_numbers(graph)
     wanted: list[str] = []
     products: set[str] = set()  # those of states that are zeros are equal, but each belongs to its own layer
     for node in graph.nodes:
         if node.op_type in ("MatMul", "Gemm") or (products & set(node.input) and node.op_type not in ("Shape", "Size")):
             products |= set(node.output)
-        elif len(node.output) == 1 and not any(bodies_of(node)) and not scope.data_sources(node.output[0]):
+        elif len(node.output) == 1 and not any(bodies_of(node)) and node.output[0] not in numbers:
             wanted.append(str(node.output[0]))
     found = values_at_sizes(graph.complete(), source, wanted, seed=seed)
     if not found:
@@ -152,6 +152,15 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
             same[name] = other
     zeros = [name for name in wanted if not any(item[name].any() for item in found)]
     return Sizes(constants, same, frozenset(zeros))
+
+
+def _of_numbers(graph: Graph) -> set[str]:
+    """The values that are computed from the numbers of inputs, and not from their shapes alone."""
+    found = {str(value.name) for value in graph.inputs}
+    for node in sorted_nodes(graph.nodes):
+        if node.op_type not in ("Shape", "Size") and found & {*node.input, *outer_values(node)}:
+            found |= set(node.output)
+    return found
 
 
 def read_as(graph: Graph, names: Mapping[str, str]) -> None:

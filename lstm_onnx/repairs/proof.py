@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ def prove(
         ModelError: the source runs at none of the sizes.
     """
     runs, failed = 0, ""
+    alone, together = _Outputs(), _Outputs()
     for sizes in _SIZES:
         feeds = drawn(source, sizes, seed + runs, marks)
         try:
@@ -69,19 +70,26 @@ def prove(
             found = repaired.run(feeds)
         except (InputError, RunError) as error:
             return Proof(runs, error.reason)
-        if problem := _difference(found, whole, near):
+        if problem := alone.add(found, whole, near):
             return Proof(runs, problem)
-        if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed, marks)):
+        if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed, marks, together)):
             return Proof(runs, problem)
     if not runs:
         raise ModelError(f"cannot be compared: it does not run on drawn inputs ({failed})", path=source.path)
-    return Proof(runs)
+    problem = together.difference()
+    return Proof(runs, alone.difference() or (f"in a larger batch: {problem}" if problem else ""))
 
 
 def _batched(
-    source: Model, repaired: Model, sizes: tuple[int, int], seed: int, fixed: tuple[int, int], marks: Sequence[float]
+    source: Model,
+    repaired: Model,
+    sizes: tuple[int, int],
+    seed: int,
+    fixed: tuple[int, int],
+    marks: Sequence[float],
+    outputs: _Outputs,
 ) -> str:
-    """Where a larger batch differs from the source's batches, one after the other."""
+    """Add a larger batch, and the source's batches one after the other, to `outputs`; what does not fit, or ""."""
     axis, _ = fixed
     parts = [drawn(source, sizes, 100 + seed + number, marks) for number in range(_ROWS)]
     together = {
@@ -101,18 +109,40 @@ def _batched(
             if not ways:
                 return f"{name} has shape {found[name].shape} for {_ROWS} batches of {array.shape}"
             cut[name] = np.split(found[name], _ROWS, ways[0])[number]
-        if problem := _difference(cut, whole, near):
+        if problem := outputs.add(cut, whole, near):
             return f"in a larger batch: {problem}"
     return ""
 
 
-def _difference(found: Mapping[str, Array], whole: Mapping[str, Array], near: Mapping[str, Array]) -> str:
-    for name, array in whole.items():
-        if found[name].shape != array.shape:
-            return f"{name} has shape {found[name].shape} instead of {array.shape}"
-        if problem := mismatch(found[name], array, near[name]):
-            return f"{name}: {problem}"
-    return ""
+@dataclass
+class _Outputs:
+    """What both files give, of all runs.
+
+    One number may be close to zero by chance, and its rounding as large as it is: what is small is seen from the other
+    runs.
+    """
+
+    found: dict[str, list[Array]] = field(default_factory=dict)
+    whole: dict[str, list[Array]] = field(default_factory=dict)
+    near: dict[str, list[Array]] = field(default_factory=dict)
+
+    def add(self, found: Mapping[str, Array], whole: Mapping[str, Array], near: Mapping[str, Array]) -> str:
+        """Add a run; which output has another shape, or ""."""
+        for name, array in whole.items():
+            if found[name].shape != array.shape:
+                return f"{name} has shape {found[name].shape} instead of {array.shape}"
+            close = near[name] if near[name].shape == array.shape else array  # a size may depend on numbers
+            for kept, one in ((self.found, found[name]), (self.whole, array), (self.near, close)):
+                kept.setdefault(name, []).append(one.ravel())
+        return ""
+
+    def difference(self) -> str:
+        """Where the files differ by more than rounding; "" where they do not."""
+        for name in self.whole:
+            found, whole, near = (np.concatenate(kept[name]) for kept in (self.found, self.whole, self.near))
+            if problem := mismatch(found, whole, near):
+                return f"{name}: {problem}"
+        return ""
 
 
 def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[float, ...]:

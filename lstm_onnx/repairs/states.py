@@ -18,6 +18,7 @@ from .masks import add_final
 
 _DTYPES = ("float16", "float32", "float64")
 """Of the operators' states."""
+_RANK_OF_R = 3
 _BATCH_AND_TIME = 2
 """Open axes of the inputs; where there are fewer, a number that is inferred for the batch is its size."""
 
@@ -162,7 +163,7 @@ def expose(
 def _width_and_type(graph: Graph, scope: Scope, node: NodeProto) -> tuple[int, int]:
     """A state's size and element type, 0 where they are not known: those of R, which may be an input or computed."""
     R = node.input[2]  # noqa: N806
-    if R in graph.arrays:
+    if R in graph.arrays and graph.arrays[R].ndim == _RANK_OF_R:
         return int(graph.arrays[R].shape[2]), int(helper.np_dtype_to_tensor_dtype(graph.arrays[R].dtype))
     dtype = scope.dtype(R)
     return typed(attributes_of(node), "hidden_size", int), int(

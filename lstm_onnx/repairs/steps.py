@@ -225,6 +225,8 @@ def _of_scan(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray]
     moved = ("scan_input_axes", "scan_input_directions", "scan_output_axes", "scan_output_directions")
     if scanned != 1 or count < 1 or any(any(typed(attributes, name, list)) for name in moved):
         return None
+    if len(body.input) != len(node.input):  # a Scan of opset 8, which has lengths as well
+        return None
     results = [inner.resolved(value.name) for value in body.output]
     stacked = _stacked(node, results[count:], count, results[:count])
     if stacked is None:

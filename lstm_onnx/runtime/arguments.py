@@ -1,4 +1,4 @@
-"""Validation of numbers that callers pass to the runtime."""
+"""Validation of numbers and flags that callers pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import math
 import operator
 from typing import Any
 
-from ..errors import InputError, shown
+import numpy as np
+
+from ..errors import InputError, LSTMOnnxError, shown
+
+LARGEST_SEED = 2**63 - 1
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -45,3 +49,15 @@ def seconds(name: str, value: Any, most: float) -> float:
         limit = "0 or more" if most > 1e6 else f"from 0 to {most:g}"
         raise InputError(f"{name} = {shown(value)} is not possible", hint=f"it must be seconds, {limit}", name=name)
     return number
+
+
+def flag(name: str, value: Any, error: type[LSTMOnnxError] = InputError) -> bool:
+    """`value` as a bool; those of numpy are accepted, and nothing else is (an `error`)."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise error(f"{name} = {shown(value)} is not possible", hint="it must be True or False", name=name)
+
+
+def flag_or_none(name: str, value: Any) -> bool | None:
+    """`value` as a bool, or None (InputError)."""
+    return None if value is None else flag(name, value)

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError, RunError, shown
 from .arguments import positive_integer
 from .batch_axes import axis_of, batch_dims
+from .conversion import to_numpy
 
 if TYPE_CHECKING:
     from .pool.pool import Pool
@@ -57,11 +58,11 @@ class _Layout:
     @classmethod
     def of(cls, pool: Pool, fed: str, output: str) -> _Layout:
         model = pool.model
-        if fed not in pool.inputs:
+        if not isinstance(fed, str) or fed not in pool.inputs:
             raise InputError(
                 f"{shown(fed)} is not an input", hint=f"its inputs are {', '.join(pool.inputs)}", name="input"
             )
-        if output not in pool.output_names:
+        if not isinstance(output, str) or output not in pool.output_names:
             known = ", ".join(pool.output_names)
             raise InputError(f"{shown(output)} is not an output", hint=f"its outputs are {known}", name="output")
         info = pool.inputs[fed]
@@ -144,9 +145,14 @@ def beam_search(
         or not 0 <= length_penalty < 100
     ):
         raise InputError(f"length_penalty = {shown(length_penalty)} is not possible", hint="it must be 0 or more")
-    tokens = np.atleast_1d(np.asarray(prompt))
+    tokens = np.atleast_1d(to_numpy(prompt, None, "prompt")[0])
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not tokens.size:
         raise InputError("prompt must be one sequence of tokens, integers (time,)", name="prompt")
+    further = {} if context is None else context
+    if not isinstance(further, Mapping):
+        raise InputError(
+            f"context = {shown(context)} is not possible", hint="it must be a dict of arrays by input name"
+        )
     if pool.slots - len(pool) < beams:
         raise InputError(f"{pool.slots - len(pool)} slots of the pool are free", hint=f"{beams} beams need as many")
     slots: list[Slot] = []
@@ -154,7 +160,9 @@ def beam_search(
         slots.extend(pool.open() for _ in range(beams))
         if state is not None:
             pool.set_state(slots[0], state)
-        rows = {name: _row(pool, name, np.asarray(value)) for name, value in (context or {}).items()}
+        rows = {
+            name: _row(pool, name, to_numpy(value, pool.inputs.get(name), name)[0]) for name, value in further.items()
+        }
         return _Search(pool, layout, slots, stops, float(length_penalty), rows, max_steps).run(tokens)
     finally:
         for slot in slots:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, reason
+from ..errors import InputError, reason, shown
 
 if TYPE_CHECKING:
+    from .model import Model
     from .tensor_info import ValueInfo
 
 ToCallerType = Callable[[np.ndarray], Any]
@@ -125,6 +126,17 @@ def _refuse_masked_items(values: list[Any] | tuple[Any, ...], name: str, depth: 
             _refuse_masked_items(value, name, depth + 1)
         elif isinstance(value, np.ndarray):
             _refuse_masked(value, name)
+
+
+def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`feeds` as checked arrays, with the states and lengths that `Model.run` fills in.
+
+    Raises:
+        InputError: they do not fit the model.
+    """
+    if not isinstance(feeds, Mapping):
+        raise InputError(f"inputs = {shown(feeds)} is not possible", hint="it must be a dict of arrays by input name")
+    return model.validated({name: to_numpy(array, model.inputs.get(name), name)[0] for name, array in feeds.items()})
 
 
 def unchanged(array: np.ndarray) -> np.ndarray:

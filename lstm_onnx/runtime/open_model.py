@@ -9,6 +9,7 @@ from typing import Any
 
 from ..atomic_io import require_readable
 from ..errors import InputError
+from .arguments import flag, flag_or_none
 from .loaded_model import fingerprint, validated_states_argument
 from .model import Model
 from .providers import open_session, parse_provider, validated_threads
@@ -57,12 +58,13 @@ def load(
             at which step.
         ProviderError: the provider is unknown, is not available, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
-        InputError: `threads`, `spin` or `session_options` is not possible.
+        InputError: `threads`, `spin`, `cuda_graph`, `trial` or `session_options` is not possible.
     """
     require_readable(path, "an .onnx file")
     pairs = validated_states_argument(states)
     _, device_id = parse_provider(provider)
     threads = validated_threads(threads)
+    cuda_graph, trial = flag("cuda_graph", cuda_graph), flag_or_none("trial", trial)
     if trial is not False:
         from .trial import is_trial_needed, require_trial
 

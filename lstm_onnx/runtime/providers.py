@@ -250,8 +250,11 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
         if reason.startswith("Protobuf parsing failed"):
             reason = "it is not an ONNX model, or is cut short"
         if providers == [CPU] and "Could not find an implementation for" in reason:
-            # Most such operators have an implementation in float32, which the message does not say.
-            reason += '; its CPU provider lacks it in this dtype: export it as float32, or use provider "cuda"'
+            # Most such operators have one in float32 and since opset 7, which the message does not say.
+            reason += (
+                "; its CPU provider lacks it in this dtype or version: export it as float32 with a later opset, or "
+                'use provider "cuda"'
+            )
         raise ModelError(f"ONNX Runtime cannot open it: {reason}", path=where) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..terminal_text import one_line
-from .arguments import positive_integer
+from .arguments import flag, positive_integer
 from .batch_axes import require_batch
 from .bindings import Binding, Key, key_of, output_buffers
 from .chunked_steps import ChunkedSteps
@@ -62,7 +62,7 @@ class Stream:
     """
 
     def __init__(self, model: Model, batch: int = 1, *, check: bool = True) -> None:
-        require_streamable(model, check=check)
+        require_streamable(model, check=flag("check", check))
         batch = positive_integer("batch", batch)
         sizes = {dim for name in model.states for dim in model.inputs[name].shape}
         if batch != 1 and batch not in sizes and all(isinstance(dim, int) for dim in sizes):

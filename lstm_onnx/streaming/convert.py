@@ -19,6 +19,7 @@ from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import load
+from ..runtime.arguments import LARGEST_SEED, integer
 from ..terminal_text import one_line
 from .proof import StreamProof, prove_stream
 from .rewrite import RefusedError, Rewritten, rewrite
@@ -103,11 +104,12 @@ def make_streaming(
         FileError: a file cannot be read or written, or `path` is `source`.
         ModelError: the file is not an ONNX model; or something in it needs the whole sequence, or more look-ahead
             than `max_delay`, with the node; or the new file differs from it, and is not kept.
-        InputError: sequences cannot be drawn for the comparison.
+        InputError: `seed` is not possible, or sequences cannot be drawn for the comparison.
     """
     if isinstance(max_delay, bool) or not isinstance(max_delay, int) or max_delay < 0:
         raise ConfigError(f"max_delay = {shown(max_delay)} is not possible", hint="it must be a number of steps")
     require_chunk(chunk)
+    seed = integer("seed", seed, 0, LARGEST_SEED)
     require_writable(path)
     require_apart([path], [source])
     require_harmless(source, trial)
@@ -119,8 +121,11 @@ def make_streaming(
     known = dict(metadata.states) == dict(pairs)
     metadata = replace(metadata, states=dict(pairs))
     axes = _time_axes(model, metadata, time, source)
+    weights = read_weights(model, source)
+    # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
+    original = load(source, "cpu", states=metadata.states)
     try:
-        done = rewrite(model, read_weights(model, source), axes, metadata.states, chunk)
+        done = rewrite(model, weights, axes, metadata.states, chunk)
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)
@@ -142,7 +147,7 @@ def make_streaming(
     with temporary_folder() as folder:
         tried = folder / "streaming.onnx"
         write_model(done.model, done.initializers, tried)
-        proof = prove_stream(load(source, "cpu", states=metadata.states), load(tried, "cpu"), seed=seed)
+        proof = prove_stream(original, load(tried, "cpu"), seed=seed)
     if proof.problem:
         raise ModelError(f"the streaming file differs from it: {proof.problem}; it was not kept", path=source)
     _, num_bytes = write_model(done.model, done.initializers, path)

@@ -89,8 +89,13 @@ class Modules:
         for own, name in weights.items():
             parameter = module.get_parameter(own)
             varies = parameter.numel() > 1 and bool((parameter != parameter.reshape(-1)[0]).any())
-            if varies and self.shared.setdefault(name, parameter) is not parameter:
-                setattr(module, own, self.shared[name])
+            if varies and (known := self._known(name, parameter)) is not parameter:
+                setattr(module, own, known)
+
+    def _known(self, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        """The parameter that has this name already, or else this one, as where a tool gives two weights one name."""
+        known = self.shared.setdefault(name, parameter)
+        return known if known.dtype == parameter.dtype and torch.equal(known, parameter) else parameter
 
     def value(self, name: str, array: np.ndarray, *, named: bool) -> str:
         """Add a stored value as a parameter, or as a buffer where it is not of floats; returns its dotted name.
@@ -109,7 +114,7 @@ class Modules:
                 last = path
             tensor = torch_array(array)
             if tensor.is_floating_point() and named and name not in self.buffers:
-                parent.register_parameter(last, self.shared.setdefault(name, nn.Parameter(tensor)))
+                parent.register_parameter(last, self._known(name, nn.Parameter(tensor)))
             else:
                 parent.register_buffer(last, tensor, persistent=named)
             self.places[name] = path

@@ -26,6 +26,7 @@ _BODIES = ("Scan", "Loop", "If")
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _INT8 = ("DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "DequantizeLinear")
 _LEAST_OPSET = 7
+_LEAST_OPSET_OF_SCAN = 9
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
         if not (known and is_default(node.domain)):
             operator = node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"
             counts.setdefault(operator, []).append(str(node.name) or str(next(iter(node.output), "")))
-        elif form := _unsupported_form(node):
+        elif form := _unsupported_form(node, opset):
             counts.setdefault(f"{node.op_type} with {form}", []).append(str(node.name) or str(node.output[0]))
     return [
         f"the operator {operator} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}) has no translation"
@@ -126,7 +127,7 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
     ]
 
 
-def _unsupported_form(node: NodeProto) -> str:
+def _unsupported_form(node: NodeProto, opset: int) -> str:
     """What about a known operator has no translation; "" where all of it has."""
     op_type, values = str(node.op_type), attribute_values(node)
     auto_pad, reduction = values.get("auto_pad", "NOTSET"), values.get("reduction", "none")
@@ -135,6 +136,7 @@ def _unsupported_form(node: NodeProto) -> str:
     forms = {
         f"auto_pad = {auto_pad}": auto_pad not in ("NOTSET", "VALID"),
         "output_shape": "output_shape" in values,
+        "a batch, as in opset 8": op_type == "Scan" and opset < _LEAST_OPSET_OF_SCAN,
         "training_mode = 1": bool(values.get("training_mode")) or (op_type == "BatchNormalization" and node.output[1:]),
         f"reduction = {reduction}": op_type == "ScatterND" and reduction not in ("none", "add"),
         "the output Indices": op_type == "MaxPool" and any(node.output[1:]),

@@ -20,6 +20,7 @@ from lstm_onnx.metadata import Metadata
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.spec import ExportOptions
 
+from ..hostile_files import FLOAT, one_node
 from ..runtime.models import accumulator, centred_rows, exported, randoms
 from ..serving.conftest import summing
 from .sequencer import Sequencer
@@ -253,6 +254,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its rows cannot be batched: y of one sequence depends on the other"):
         deploy_triton(centred_rows(tmp_path / "mean.onnx"), tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
+    (tmp_path / "relu.onnx").write_bytes(
+        one_node("Relu", ["x"], given={"x": (FLOAT, ["unk__1", 2])}).SerializeToString()
+    )
+    with pytest.raises(ModelError, match=r'x float32 \(unk__1, 2\) has no axis that is known .*call that axis "batch"'):
+        deploy_triton(tmp_path / "relu.onnx", tmp_path / "repository")
     exported(tmp_path / "net.onnx")
     deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
     with pytest.raises(FileError, match=r"model\.onnx: is read as well"):

@@ -1,4 +1,4 @@
-"""Where float32 is faster: notes by measured thresholds."""
+"""Where int8 gains nothing: notes on time, by measured thresholds, and on size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import lstm_onnx
 from lstm_onnx.quantization.int8_file import quantized_model
 from lstm_onnx.quantization.kernels import BLOCK_SIZES, DYNAMIC_QUANTIZE_LSTM, KERNELS, MATMUL_INTEGER, MATMUL_NBITS
 from lstm_onnx.quantization.speed import SEQUENCE_SLOWER_UP_TO, STEP_SLOWER_UP_TO, slower_layers
@@ -39,3 +40,11 @@ def test_small_layers_have_a_note(op_type: str, hidden: int, kernel: str, words:
     for note, text in zip(notes, words, strict=True):
         assert note.startswith("layer: float32 is as fast or faster ")
         assert text in note
+
+
+@pytest.mark.parametrize(("hidden", "note"), [(8, "the file is larger than float32's: int8's nodes"), (80, "")])
+def test_a_file_that_is_no_smaller_has_a_note(hidden: int, note: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", Case("GRU", inputs=hidden, hidden=hidden).model())
+    result = lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    assert (result.num_bytes > result.source_bytes) == bool(note)
+    assert [text[: len(note)] for text in result.notes if text.startswith("the file is")] == [note] * bool(note)

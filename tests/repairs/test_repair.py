@@ -173,6 +173,34 @@ def test_files_of_torchs_exporter_get_states_and_any_batch(
         assert any("needs the end of the sequence" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_reshape_between_batch_and_time_is_a_transpose(tmp_path: Path, flat: bool):
+    """Which optimizers write for a batch of one and a fixed time; `flat` has a fixed batch in another Reshape, too."""
+    stored = {
+        "W": random(1, 4 * UNITS, FEATURES),
+        "R": random(1, 4 * UNITS, UNITS),
+        "steps_first": np.array([6, 1, FEATURES]),
+        "flat": np.array([6, 1, UNITS]) if flat else np.array([6, -1, UNITS]),
+    }
+    nodes = [
+        node("Reshape", "x steps_first", "turned"),
+        onnx.helper.make_node("LSTM", ["turned", "W", "R"], ["hs"], "/rnn/LSTM", hidden_size=UNITS),
+        node("Reshape", "hs flat", "y"),
+    ]
+    values = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 6, FEATURES))]
+    values.append(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (6, 1, UNITS)))
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8),
+        tmp_path / "a.onnx",
+    )
+    assert repair(tmp_path / "a.onnx", tmp_path / "b.onnx").batch_opened
+    x = random(3, 6, FEATURES)
+    wanted = [run(tmp_path / "a.onnx", row[None]) for row in x]
+    np.testing.assert_allclose(run(tmp_path / "b.onnx", x), np.concatenate(wanted, axis=1), atol=2e-6)
+
+
 @pytest.mark.parametrize("batch", ["b", 2])
 def test_weights_that_are_inputs_get_states(tmp_path: Path, batch: int | str):
     """The batch of 2 stays: a second input without it leaves open which axis it is."""

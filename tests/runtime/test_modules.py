@@ -234,7 +234,7 @@ def test_float64_that_does_not_show_is_named_when_it_runs(tmp_path: Path) -> Non
 
 
 def test_an_operator_without_a_kernel_says_which_dtype_helps(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"RNN.*lacks it in this dtype: export it as float32"):
+    with pytest.raises(ModelError, match=r"RNN.*lacks it in this dtype or version: export it as float32"):
         load(double(tmp_path / "d.onnx", op_type="RNN"), "cpu")
 
 

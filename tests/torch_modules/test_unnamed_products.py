@@ -13,9 +13,10 @@ from onnx import helper, numpy_helper
 import lstm_onnx
 
 
+@pytest.mark.parametrize("names", [("", ""), ("dense/MatMul", "dense/MatMul_1"), ("/fc/MatMul", "/fc/MatMul_1")])
 @pytest.mark.parametrize("biases", [(), ("b1", "b2"), ("bias", "weight"), ("dense/bias:0", "dense_1/bias:0")])
-def test_each_product_has_its_own_matrix(biases: tuple[str, ...], tmp_path: Path) -> None:
-    """Matrices of one shape were stored under one name, and a bias under its matrix's."""
+def test_each_product_has_its_own_matrix(biases: tuple[str, ...], names: tuple[str, str], tmp_path: Path) -> None:
+    """Matrices of one shape were stored under one name, and a bias under its matrix's; layers may have two products."""
     rng = np.random.default_rng(0)
     shapes = {"W": (1, 16, 3), "R": (1, 16, 4), "A": (4, 4), "B": (4, 4), **dict.fromkeys(biases, (4,))}
     arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
@@ -25,7 +26,7 @@ def test_each_product_has_its_own_matrix(biases: tuple[str, ...], tmp_path: Path
     ]
     value = "value"
     for number, matrix in enumerate("AB"):
-        nodes.append(helper.make_node("MatMul", [value, matrix], [value := f"product{number}"]))
+        nodes.append(helper.make_node("MatMul", [value, matrix], [value := f"product{number}"], names[number]))
         if biases:
             nodes.append(helper.make_node("Add", [value, biases[number]], [value := f"sum{number}"]))
         nodes.append(helper.make_node("Tanh", [value], [value := f"tanh{number}"]))

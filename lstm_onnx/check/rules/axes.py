@@ -99,7 +99,10 @@ def _open_axes(graph: Graph, metadata: Metadata) -> str:
         return f"the dynamic axes in the metadata, {names}, are dynamic" if promised else "the metadata has none"
     count = sum(1 for _ in graph.recurrent)
     if count:
-        return f"batch and time are open at each of the {count} recurrent nodes"
+        inputs = _state_inputs(graph)
+        steps = sum(not is_scan(node) and _takes_one_step(scope, node, inputs) for scope, node in graph.recurrent)
+        called = f", but at {steps} that take one step in each call" if steps else ""
+        return f"batch and time are open at each of the {count} recurrent nodes{called}"
     axes = "; ".join(f"{name} {shown(shape_of(kind))}" for name, kind in graph.inputs.items())
     return f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}"
 
@@ -113,8 +116,12 @@ def _lstm_axes(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
         with_lengths = metadata.options is not None and metadata.options.lengths
         yield from _promised_by_spec(graph, metadata.spec, with_lengths=with_lengths)
     yield from _frozen_literals(graph, graph.axes)
+    state_inputs = _state_inputs(graph)
     for scope, node in graph.recurrent:
-        yield from _scan_axes(graph, scope, node, ours) if is_scan(node) else _operator_axes(graph, scope, node)
+        if is_scan(node):
+            yield from _scan_axes(graph, scope, node, ours)
+        else:
+            yield from _operator_axes(graph, scope, node, state_inputs)
 
 
 def _promised_by_spec(graph: Graph, spec: LSTMSpec, *, with_lengths: bool) -> Iterator[Finding]:
@@ -139,13 +146,11 @@ def _promised(graph: Graph, inputs: Mapping[str, Shape], outputs: Mapping[str, S
         yield DYNAMIC_AXES.violated(next(iter(different)), message)
 
 
-def _operator_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
+def _operator_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Set[str]) -> Iterator[Finding]:
     """Batch and time of an operator's X and initial states."""
     batch = batch_axis(node)
     x = input_of(node, 0)
-    # In a loop's body a call is one step.
-    one_step = scope.dim(x, 1 - batch) == 1 and _in_loop(scope)
-    if _is_fixed(scope, x, 1 - batch) and not one_step:
+    if _is_fixed(scope, x, 1 - batch) and not _takes_one_step(scope, node, state_inputs):
         yield _fixed_axis(graph, scope, node, x, "time", 1 - batch)
     if _is_fixed(scope, x, batch):
         yield _fixed_axis(graph, scope, node, x, "batch", batch)
@@ -166,6 +171,25 @@ def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Itera
         fixed = next(((value, axis) for value, axis in axes if _is_fixed(scope, value, axis)), None)
         if fixed is not None:
             yield _fixed_axis(graph, scope, node, fixed[0], name, fixed[1])
+
+
+def _state_inputs(graph: Graph) -> set[str]:
+    """The inputs of which states are computed, and the sequence of the same operator is not."""
+    found: set[str] = set()
+    for scope, node in graph.recurrent:
+        if not is_scan(node):
+            found |= _state_sources(scope, node) - scope.data_sources(input_of(node, 0))
+    return found
+
+
+def _state_sources(scope: Scope, node: NodeProto) -> set[str]:
+    return set[str]().union(*(scope.data_sources(value) for value in initial_states(node) if value))
+
+
+def _takes_one_step(scope: Scope, node: NodeProto, state_inputs: Set[str]) -> bool:
+    """Whether a call is one step: in a loop's body, or of a file that is called for each step with the states."""
+    one = scope.dim(input_of(node, 0), 1 - batch_axis(node)) == 1
+    return one and (_in_loop(scope) or bool(_state_sources(scope, node) & state_inputs))
 
 
 def _in_loop(scope: Scope | None) -> bool:

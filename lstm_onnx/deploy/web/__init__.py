@@ -19,9 +19,10 @@ from ...onnxgraph import graphs_of, load_inlined, load_model
 from ...onnxgraph.write import embedded
 from ...parity.golden import verify_golden
 from ...parity.golden_file import read
-from ...parity.user_data import complete_feeds
 from ...runtime import Model, ValueInfo, load
+from ...runtime.arguments import integer
 from ...runtime.batch_axes import TIME
+from ...runtime.conversion import complete_feeds
 from ...runtime.providers import onnxruntime
 from ...runtime.streamable import is_streamable, stream_inputs
 from .cases import WebCase, from_file, from_golden
@@ -172,12 +173,8 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
     Raises:
         InputError: a rate was given, and the model has not one input of samples.
     """
-    if sample_rate is not None and not _RATES[0] <= sample_rate <= _RATES[1]:
-        raise InputError(
-            f"sample_rate = {sample_rate} is not possible",
-            hint=f"it must be from {_RATES[0]} to {_RATES[1]} Hz",
-            name="sample_rate",
-        )
+    if sample_rate is not None:
+        sample_rate = integer("sample_rate", sample_rate, *_RATES, "in Hz")
     inputs = list(stream_inputs(model).values())
     fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and is_streamable(model)
     if sample_rate is None and not (fits and inputs[0].name.lower() in _AUDIO_NAMES):

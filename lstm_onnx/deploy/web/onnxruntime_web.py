@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ def from_package(folder: str) -> OnnxRuntimeWeb:
     Raises:
         FileError: it is no such folder.
     """
-    dist = Path(folder) / "dist" if (Path(folder) / "dist").is_dir() else Path(folder)
+    inner = Path(folder) / "dist"
+    dist = inner if os.path.isdir(inner) else Path(folder)  # noqa: PTH112 - it accepts names of any length
     files: dict[str, Path] = {}
     for bundle in (_WASM, _WEBGPU):
         try:

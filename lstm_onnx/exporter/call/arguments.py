@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError, ExportError
+from ...errors import ConfigError, ExportError, LSTMOnnxError, reason
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
 from ...symbolic_dims import ANY_SIZE, Limit, clamped, least_size, names_in, size_of
 from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, limits_of, shape_at
@@ -205,8 +205,17 @@ def bind_arguments(
 
     Raises:
         ExportError: the arguments do not fit the forward, or hold no tensor.
-        ConfigError: `dynamic_shapes` does not fit the arguments.
+        ConfigError: `dynamic_shapes` does not fit the arguments, or an argument cannot be read.
     """
+    try:
+        return _bound(module, example_inputs, dynamic_shapes, where)
+    except LSTMOnnxError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # such as a list that contains itself
+        raise ConfigError(f"{where} or dynamic_shapes cannot be used: {reason(error)}") from error
+
+
+def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: str) -> Arguments:
     arguments = arguments_of(_bind(module, example_inputs, where))
     shapes = by_argument(dynamic_shapes, [name for name, _, _ in arguments])
     tensors: dict[str, Tensor] = {}
@@ -222,6 +231,8 @@ def bind_arguments(
             mend = f"; pass torch.view_as_real({name}), and call torch.view_as_complex in forward"
             problem = f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}"
             raise ExportError(problem + mend * tensor.is_complex())
+        if tensor.is_meta:
+            raise ExportError(f"{name} is on the meta device, where tensors have no numbers; pass one that has some")
         tensors[name] = tensor.detach()
         shape = shape_at(shapes, path, name)
         axes[name] = axes_of(name, tensor, shape)

@@ -32,7 +32,8 @@ def require_lstm_options(states: str | None, max_delay: int | None, chunk: int |
     """Refuse options of modules with states that a bare nn.LSTM has no use for (ConfigError)."""
     if states == "zero":
         raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
-    if max_delay or chunk is not None:
+    has_none = max_delay is None or (isinstance(max_delay, int) and max_delay == 0)
+    if not has_none or chunk is not None:
         raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
 
 

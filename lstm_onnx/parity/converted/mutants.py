@@ -6,6 +6,7 @@ the layers' numbers as well, where these depend on it for the inputs of the case
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -33,6 +34,10 @@ _Change = Callable[[Stored], None]
 _INTEGERS, _SCALE, _BIAS = "/int8", "/scale", "/bias"
 """What the names of the integers, the scales and the biases of int8 layers end with."""
 _REVERSED = "a direction reversed"
+_ARRANGING = frozenset(
+    {"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Operators by which both states may be taken from the same values."""
 
 
 def int8_mutants(
@@ -112,17 +117,17 @@ def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[
     biases = [name for name in arrays if name.endswith(_BIAS) and arrays[name].any()]
     points = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.size == 1]
     uneven = [name for name in scales if not np.allclose(arrays[name], np.roll(arrays[name], 1), rtol=0.01)]
-    yield "one integer of a weight changed by 1", STORED, _numbers(every, _nudged)
-    yield "one scale changed by one rounding", STORED, _numbers(every_scale, partial(_at_largest, change=_next))
-    yield "one scale doubled", LAYERS, _numbers(scales, partial(_at_largest, change=lambda value: value * 2))
-    yield "scales shifted by one", LAYERS, _numbers(uneven, partial(np.roll, shift=1))
-    yield "a weight's outputs shifted by one", LAYERS, _numbers(integers, partial(_shifted, axes=(-1, 0)))
-    yield "a weight's inputs shifted by one", LAYERS, _numbers(integers, partial(_shifted, axes=(-2, -1)))
+    yield "one integer of a weight changed by 1", STORED, _numbers(arrays, every, _nudged)
+    yield "one scale changed by one rounding", STORED, _numbers(arrays, every_scale, partial(_at_largest, change=_next))
+    yield "one scale doubled", LAYERS, _numbers(arrays, scales, partial(_at_largest, change=lambda value: value * 2))
+    yield "scales shifted by one", LAYERS, _numbers(arrays, uneven, partial(np.roll, shift=1))
+    yield "a weight's outputs shifted by one", LAYERS, _numbers(arrays, integers, partial(_shifted, axes=(-1, 0)))
+    yield "a weight's inputs shifted by one", LAYERS, _numbers(arrays, integers, partial(_shifted, axes=(-2, -1)))
     for kind, change in (("gates exchanged", _gates_exchanged), ("each gate's R transposed", _transposed)):
         yield kind, LAYERS, list(_gates(file, rewritten, change, squares=change is _transposed))
-    yield "a weight ignored", LAYERS, _numbers(integers, _ignored)
-    yield "a bias dropped", LAYERS, _numbers(biases, np.zeros_like)
-    yield "a zero point changed by 1", LAYERS, _numbers(points, lambda array: array - array.dtype.type(1))
+    yield "a weight ignored", LAYERS, _numbers(arrays, integers, _ignored)
+    yield "a bias dropped", LAYERS, _numbers(arrays, biases, np.zeros_like)
+    yield "a zero point changed by 1", LAYERS, _numbers(arrays, points, lambda array: array - array.dtype.type(1))
     scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
     crossed = list(_start_apart(file, scans))
     # Of a projected layer the products are int8 layers, and its Scan is as it was.
@@ -136,8 +141,8 @@ def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[
 def _start_apart(file: Stored, scans: list[NodeProto]) -> Iterator[NodeProto]:
     """Those whose h and c start from two values that are not both zeros."""
     model = deepcopy(file.model)
-    single = {name: array for name, array in file.arrays.items() if array.size == 1}
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in single.items())
+    small = {name: array for name, array in file.arrays.items() if array.size == 1 or not array.any()}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small.items())
     edit = Edit(model)
     for node in scans:
         if len(initial_states(node)) != 2:
@@ -146,15 +151,38 @@ def _start_apart(file: Stored, scans: list[NodeProto]) -> Iterator[NodeProto]:
         adding = edit.maker(c)
         if adding is not None and adding.name.endswith(f"/c0{OR_NAN}"):  # to c is added h * 0, for a NaN in h
             c = adding.input[0]
-        if h != c and not (edit.is_zero(h) and edit.is_zero(c)):
+        if not _is_same(file, edit, h, c) and not (edit.is_zero(h) and edit.is_zero(c)):
             yield node
 
 
-def _numbers(names: list[str], change: Callable[[np.ndarray], np.ndarray]) -> list[tuple[str, _Change]]:
+def _is_same(file: Stored, edit: Edit, one: str, other: str) -> bool:
+    """Whether two values are equal numbers, or are taken alike from the same values."""
+    if one == other:
+        return True
+    if one in file.arrays and other in file.arrays:
+        return np.array_equal(file.arrays[one], file.arrays[other])
+    first, second = edit.maker(one), edit.maker(other)
+    return (
+        first is not None
+        and second is not None
+        and first.op_type == second.op_type in _ARRANGING
+        and list(first.attribute) == list(second.attribute)
+        and list(first.output).index(one) == list(second.output).index(other)
+        and len(first.input) == len(second.input)
+        and all(itertools.starmap(partial(_is_same, file, edit), zip(first.input, second.input, strict=True)))
+    )
+
+
+def _numbers(
+    arrays: Mapping[str, np.ndarray], names: list[str], change: Callable[[np.ndarray], np.ndarray]
+) -> list[tuple[str, _Change]]:
+    """Those of `names` that the change changes: a weight of one input, shifted by one, is as it was."""
+
     def apply(file: Stored, name: str) -> None:
         file.arrays[name] = np.ascontiguousarray(change(file.arrays[name]))
 
-    return [(name, partial(apply, name=name)) for name in names]
+    changed = [name for name in names if not np.array_equal(change(arrays[name]), arrays[name], equal_nan=True)]
+    return [(name, partial(apply, name=name)) for name in changed]
 
 
 def _gates(
@@ -168,8 +196,16 @@ def _gates(
             if own and array.dtype == np.int8 and array.ndim == 2:
                 rows, columns = array.shape
                 gates = columns // hidden
-                if hidden > 1 and (rows == hidden if squares else gates > 1):
-                    yield name, partial(change, name=name, hidden=hidden)
+                made = partial(change, name=name, hidden=hidden)
+                if hidden > 1 and (rows == hidden if squares else gates > 1) and _changes(file, made):
+                    yield name, made
+
+
+def _changes(file: Stored, change: _Change) -> bool:
+    """Whether a change of numbers changes any: gates with the same weights may be exchanged."""
+    changed = Stored(file.model, dict(file.arrays))
+    change(changed)
+    return any(not np.array_equal(array, file.arrays[name]) for name, array in changed.arrays.items())
 
 
 def _gates_exchanged(file: Stored, name: str, hidden: int) -> None:

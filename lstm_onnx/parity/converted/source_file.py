@@ -23,13 +23,14 @@ from ...quantization.probe import Probe
 from ...quantization.proof_inputs import proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
+from ...runtime.conversion import complete_feeds
 from ..build import build_report
 from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
 from ..mutants import require_level
 from ..ranges import ranges_of
 from ..report import CaseResult, ParityReport
-from ..user_data import UserData, complete_feeds, require_drawing
+from ..user_data import UserData, require_drawing
 from .drift import precision_of, require_drift
 from .results import converted_results
 

@@ -71,7 +71,7 @@ def require_runtime(name: Any, provider: str = "auto", threads: int | None = Non
         ProviderError: there is no such provider.
         InputError: the number of threads is wrong.
     """
-    if name not in RUNTIMES:
+    if not isinstance(name, str) or name not in RUNTIMES:
         raise ConfigError(f"runtime = {shown(name)} is not known; it must be one of {', '.join(RUNTIMES)}")
     if name != ONNXRUNTIME and provider not in ("auto", "cpu", "CPUExecutionProvider"):
         raise ConfigError(f'{name} runs on the CPU here; use provider "cpu" or "auto", and not {shown(provider)}')

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...terminal_text import one_line
-from ..arguments import positive_integer, seconds
+from ..arguments import flag, positive_integer, seconds
 from ..model import Model
 from ..pool.pool import Pool
 from ..pool.state_memory import Arrays, Slot
@@ -279,7 +279,7 @@ class Batcher:
         Args:
             drain: False only finishes the running batch; waiting requests fail with a RunError.
         """
-        self._scheduler.stop(drain=drain)
+        self._scheduler.stop(drain=flag("drain", drain))
         if not self._scheduler.lost and threading.current_thread() is not self._scheduler.thread:
             self._scheduler.thread.join()
 

@@ -106,7 +106,8 @@ class _Rewrite:
         for name in self.source.inputs:
             p.facts[name] = self._input(name)
         for node in self.source.model.graph.node:
-            self._node(node)
+            if any(node.output):  # without any, nothing depends on it
+                self._node(node)
         return self._assembled()
 
     def _input(self, name: str) -> Fact:

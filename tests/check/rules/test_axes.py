@@ -173,3 +173,36 @@ def test_sizes_of_what_a_scan_reads_are_told_once(tmp_path: Path) -> None:
     found = [finding.message for finding in check(tmp_path / "fixed.onnx").findings if finding.rule == "dynamic-axes"]
     fixed = [message for message in found if message.startswith("time is fixed at 5 in the value")]
     assert [message.split("/")[2] for message in fixed] == ["forward", "reverse"]
+
+
+@pytest.mark.parametrize(
+    ("given", "edits", "passes"),
+    [
+        (("initial_h", "initial_c"), [], True),
+        ((), [], False),  # each call would start anew
+        (("initial_h", "initial_c"), [axis("X", 0, 2), axis("Y", 0, 2)], False),
+    ],
+)
+def test_a_file_that_is_called_for_each_step_may_have_a_time_of_one(
+    given: tuple[str, ...], edits: list[Any], passes: bool, tmp_path: Path
+):
+    edit = all_of(axis("X", 0, 1), axis("Y", 0, 1), *edits)
+    report = check(base(tmp_path, Case(nothing, given=given), edit), provider="cpu")
+    (finding,) = (finding for finding in report.findings if finding.rule == "dynamic-axes")
+    assert finding.violated != passes
+    if passes:
+        assert finding.message.endswith("1 recurrent nodes, but at 1 that take one step in each call")
+
+
+def test_states_that_are_computed_from_the_sequence_start_anew_in_each_call(tmp_path: Path):
+    def computed(model: onnx.ModelProto) -> None:
+        for name in ("initial_h", "initial_c"):
+            value = next(item for item in model.graph.input if item.name == name)
+            width = value.type.tensor_type.shape.dim[2].dim_value
+            model.graph.input.remove(value)
+            model.graph.node.insert(0, helper.make_node("Slice", ["X", "none", "width", "last"], [name]))
+        store(none=np.array([0]), width=np.array([width]), last=np.array([2]))(model)
+        del model.metadata_props[:]
+
+    report = checked(tmp_path, computed, axis("X", 0, 1), axis("Y", 0, 1))
+    assert any("time is fixed at 1" in message for message in said(report, "dynamic-axes")), str(report)

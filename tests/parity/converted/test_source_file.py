@@ -209,6 +209,29 @@ def test_the_direction_of_a_single_step_is_proven_equivalent(tmp_path: Path) -> 
     assert (reverse.outcome, reverse.reason) == ("equivalent", "its sequences have one step in any call")
 
 
+@pytest.mark.parametrize(("inputs", "start"), [(1, "zeros"), (24, "zeros"), (24, "same"), (24, "apart")])
+def test_mistakes_that_change_nothing_are_none(inputs: int, start: str, tmp_path: Path) -> None:
+    """A weight of one input; and as h and c, one value for each direction, as tf2onnx writes zeros."""
+    model = Case("LSTM", 2, inputs=inputs).model()
+    graph = model.graph
+    del graph.input[1:]
+    h, c = {"zeros": (0.0, 0.0), "same": (0.5, 0.5), "apart": (0.5, 0.25)}[start]
+    for name, value in (("h0", h), ("c0", c)):
+        graph.initializer.append(numpy_helper.from_array(np.full((1, 2, 20), value, np.float32), f"{name}_half"))
+        graph.node.insert(0, helper.make_node("Concat", [f"{name}_half"] * 2, [name], axis=0))
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == "batch":
+                dim.dim_value = 2
+    path = saved(tmp_path / "m.onnx", model)
+    lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", **{**OPTIONS, "mutants": "quick"})
+    assert report, str(report)
+    made = {mutant.name.partition(" (")[0] for mutant in report.mutants}
+    assert "a weight's inputs shifted by one" in made  # R's
+    assert ("initial h and c exchanged" in made) == (start == "apart")
+
+
 def test_what_cannot_be_compared_is_an_error(folder: Path) -> None:
     int8 = folder / "MatMulInteger.onnx"
     with pytest.raises(ConfigError, match=r"m\.onnx: is neither int8 nor float16 by its metadata"):

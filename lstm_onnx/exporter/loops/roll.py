@@ -14,7 +14,7 @@ from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
 from .order import Alike, Picks, ordered
-from .program import Leaf, NotRolled, Program, Sizes, Trace, deepest, refused
+from .program import Element, Leaf, Loop, NotRolled, Program, Run, Sizes, Trace, deepest, refused
 from .proof import is_proven, unrolled
 from .search import DIFFERENT, Search
 from .split import split
@@ -138,7 +138,7 @@ def _found(
         except NotRolled as refusal:
             refusals.append(refusal)
             continue
-        program = Program(items, outputs, traces[0].structure, traces[0].leaves, axes, places)
+        program = _without_unread(Program(items, outputs, traces[0].structure, traces[0].leaves, axes, places))
         if not program.loops:
             refusals.append(NotRolled(_NO_LOOP))
             continue
@@ -150,6 +150,13 @@ def _found(
         told = [refusal for refusal in refusals if refusal.reason != DIFFERENT]
         raise deepest(told) if told else _explained(traces, loops, deepest(refusals))
     return max(found, key=lambda entry: entry[:2])[2]
+
+
+def _without_unread(program: Program) -> Program:
+    """Without loops that nothing reads, such as those of a cell's results that its caller leaves."""
+    read = {element.loop for element in program.found(Element)}
+    read |= {loop for run in program.found(Run) for loop, _ in run.block}
+    return replace(program, items=tuple(i for i in program.items if not isinstance(i, Loop) or i.index in read))
 
 
 def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRolled:

@@ -9,23 +9,25 @@ import torch
 from torch import Tensor
 
 from ..aten import aten
-from .program import Element, Here, Loop, Operator, by_step
+from .program import Element, Here, Loop, Operator, by_step, takes_step
 from .scan import ScanInputs
 from .steps import Steps
 
 
-def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[int]) -> bool:
+def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[int], buffers: Collection[int]) -> bool:
     """Compute a loop's values of all steps at once, where all its operators allow that.
 
     Args:
         module: the `RolledModule` that runs; what is computed is kept there.
-        loop: a loop that carries nothing.
+        loop: a loop that carries nothing but tensors to fill.
         inputs: what it takes from outside.
         wanted: positions whose values of all steps are used.
+        buffers: positions that fill a row each of a tensor; the rows are kept.
     """
     if inputs.counter is not None or any(loop.body[p].target is not aten.select.int for p in inputs.reads):
         return False
-    if not all(item.index in inputs.reads or _rule(item) is not None for item in loop.body):
+    free = {*inputs.reads, *buffers}
+    if not all(item.index in free or _rule(item) is not None for item in loop.body):
         return False
     here: dict[int, Steps] = {}
     for item in loop.body:
@@ -43,13 +45,19 @@ def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[
                 return whole.range(module.number(part.step.at_first()), part.step.step, inputs.count)
             return tuple(map(value, part)) if isinstance(part, tuple) else module.value(part)
 
+        if item.index in buffers:
+            row = value(item.args[1])
+            if not isinstance(row, Steps):
+                return False
+            here[item.index] = row
+            continue
         rule = _rule(item)
         assert rule is not None  # noqa: S101 - asked above
         result = rule(item, value(item.args), dict(value(item.kwargs)))
         if result is None:
             return False
         here[item.index] = result
-    for position in wanted:
+    for position in (*wanted, *buffers):
         module.steps[loop.index, position] = here[position]
     return True
 
@@ -59,7 +67,7 @@ _Rule = Callable[[Operator, Any, dict[str, Any]], "Steps | None"]
 
 def _rule(item: Operator) -> _Rule | None:
     """How an operator works on all steps; None where that is not known, or it is given the number of the step."""
-    if any(by_step(arg) for arg in item.args if not isinstance(arg, Element)) or by_step(item.kwargs):
+    if takes_step(item.args) or by_step(item.kwargs):
         return None
     if torch.Tag.pointwise in getattr(item.target, "tags", ()):
         return _pointwise
@@ -129,7 +137,16 @@ def _layer_norm(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | No
     return Steps(item.target(steps.along(0), shape, *rest, **kwargs), 0)
 
 
+def _cat(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
+    parts, dim = args[0], args[1] if len(args) > 1 else 0
+    if kwargs or not all(isinstance(part, Steps) for part in parts):
+        return None
+    dim %= len(item.shape)
+    return Steps(item.target([part.along(0) for part in parts], dim + 1), 0)
+
+
 _RULES: dict[Any, _Rule] = {
+    aten.cat.default: _cat,
     aten.linear.default: _linear,
     aten.unsqueeze.default: _along_one(1),
     aten.squeeze.dim: _along_one(-1),

@@ -265,6 +265,8 @@ class _Form:
                 index %= size
             if isinstance(size, int) and size == 1:
                 return self.squeezed_once(args[0], dim, _meta(value))
+            if (row := _row_just_filled(args[0], dim, index, value)) is not None:
+                return row
             return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
         start, end = (args[2] if len(args) > 2 else 0) or 0, args[3] if len(args) > 3 else None
         return self.range(args[0], of, dim, start, end, args[4] if len(args) > 4 else 1, value)
@@ -353,6 +355,14 @@ class _Form:
         if not isinstance(part, Node) or part.dtype != value.dtype or part.shape is None:
             return False
         return bool(part.shape == (0,) or (len(part.shape) == value.dim() and part.shape[dim] == 0))
+
+
+def _row_just_filled(source: Any, dim: int, index: Any, value: Any) -> Node | None:
+    """What was written last into a tensor, where that is what is read: ``y[:, t] = h``, and then ``y[:, t]``."""
+    if not isinstance(source, Node) or source.target is not aten.select_scatter.default or type(index) is not int:
+        return None
+    _, row, *place = source.args
+    return row if place == [dim, index] and isinstance(row, Node) and row.dtype == value.dtype else None
 
 
 def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:

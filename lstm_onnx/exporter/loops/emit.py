@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..aten import aten
+from ..traced_values.classes import one_hot
 from .batched import run_at_once
 from .canonical import RECURRENT
 from .cells import RecurrentCall, run_recurrent
@@ -26,11 +27,12 @@ from .program import (
     Program,
     Result,
     Run,
-    by_step,
-    numbered_by_step,
     positions_in,
+    refused,
+    takes_step,
 )
 from .scan import ScanInputs, run_scan
+from .step_numbers import with_step_number
 from .steps import Steps, interleaved, is_known_equal
 
 
@@ -68,7 +70,22 @@ class RolledModule(nn.Module):
         self.loops = {loop.index: loop for loop in program.loops}
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> Any:
-        """As `StatefulModule.forward`."""
+        """As `StatefulModule.forward`.
+
+        Raises:
+            ExportError: the program has no form as a graph.
+        """
+        try:
+            return self.run(tensors, states)
+        except NotRolled as refusal:
+            raise refused(refusal) from None
+
+    def run(self, tensors: list[Tensor], states: list[Tensor]) -> Any:
+        """As `forward`.
+
+        Raises:
+            NotRolled: the program has no form as a graph.
+        """
         self.given: dict[Any, Any] = {
             Leaf(f"input {index}"): tensor for index, tensor in enumerate([*tensors, *states])
         }
@@ -136,7 +153,10 @@ class RolledModule(nn.Module):
             if item.target not in (aten.cat.default, aten.stack.default):
                 raise NotRolled("an operator takes a list of all steps", item.line)
             return self.joined(item, value)
-        return item.target(*value(item.args), **dict(value(item.kwargs)))
+        args = value(item.args)
+        if item.target is aten.one_hot.default and isinstance(args[-1], torch.SymInt):
+            return one_hot(*args)
+        return item.target(*args, **dict(value(item.kwargs)))
 
     def recurrent(self, item: Operator, value: Any) -> Any:
         """A call of a recurrent module for as many steps as its input has."""
@@ -191,9 +211,8 @@ class RolledModule(nn.Module):
         if set(buffers) == {item.index for item in loop.body} and self.copied(loop, buffers, count):
             return
         inputs = ScanInputs(self, loop, count, frozenset(buffers))
-        if not carries and not buffers and not spare and run_at_once(self, loop, inputs, wanted):
-            return
-        run_scan(self, loop, carries, inputs, sorted(wanted), sorted(buffers), spare=spare)
+        if carries or spare or not run_at_once(self, loop, inputs, wanted, buffers):
+            run_scan(self, loop, carries, inputs, sorted(wanted), sorted(buffers), spare=spare)
         for position in buffers:
             rows = self.steps[loop.index, position]
             self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
@@ -214,7 +233,7 @@ class RolledModule(nn.Module):
 
     def in_step(self, item: Operator, value: Any) -> Any:
         """The result of an operator of a body in a step; `value` gives its arguments."""
-        if numbered_by_step(item.args):
+        if takes_step(item.args):
             return with_step_number(item, value)
         return self.call(item, value)
 
@@ -280,45 +299,3 @@ def filled(module: Any, item: Operator, rows: Steps, count: Any) -> Tensor:
     end = start + count
     head = aten.slice.Tensor(before, dim, 0, start)
     return torch.cat([head, tensor, aten.slice.Tensor(before, dim, end, before.shape[dim])], dim)
-
-
-_COMPARISONS = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ("gt", "ge", "lt", "le", "eq", "ne")}
-_ARITHMETIC: dict[Any, Any] = {aten.rsub.Scalar: torch.rsub} | {
-    getattr(getattr(aten, name), kind): getattr(torch, name)
-    for name in ("add", "sub", "mul", "div")
-    for kind in ("Tensor", "Scalar")
-}
-
-
-def with_step_number(item: Operator, value: Any) -> Any:
-    """The result of an operator of which an argument is made of the number of the step.
-
-    Raises:
-        NotRolled: it takes no tensor in its place.
-    """
-    args = value(item.args)
-    if item.target is aten.select.int and not numbered_by_step(item.args[:2]):
-        return torch.index_select(args[0], args[1], args[2].reshape(1)).squeeze(args[1])
-    if item.target is aten.slice.Tensor and not numbered_by_step(item.args[:2]) and item.args[4] == 1:
-        return _window(item, args)
-    if item.target is aten.select_scatter.default and not numbered_by_step(item.args[:3]):
-        base, row, dim, at = args
-        rows = torch.arange(base.shape[dim]).reshape([-1] + [1] * (base.dim() - 1 - dim))
-        return torch.where(rows == at, row.unsqueeze(dim), base)
-    if item.target is aten.full.default and not by_step(item.args[0]):
-        number = args[1].to(dict(item.kwargs).get("dtype") or torch.int64)
-        return number.expand(args[0]).clone()
-    if item.target in _COMPARISONS:
-        return _COMPARISONS[item.target](*args)
-    if item.target in _ARITHMETIC:
-        return _ARITHMETIC[item.target](*args, **dict(value(item.kwargs)))
-    name = str(getattr(item.target, "__name__", item.target)).split(".")[0]
-    raise NotRolled(f"{name} takes the number of the step", item.line)
-
-
-def _window(item: Operator, args: Any) -> Tensor:
-    start, end = item.args[2], item.args[3]
-    affine = isinstance(start, Affine) and isinstance(end, Affine)
-    if not affine or (start.step, start.sizes) != (end.step, end.sizes):
-        raise NotRolled("a slice is longer in each step", item.line)
-    return torch.index_select(args[0], args[1], args[2] + torch.arange(end.const - start.const))

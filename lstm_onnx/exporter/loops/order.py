@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,21 @@ class Alike(enum.Enum):
     NONE = enum.auto()
 
 
-def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike) -> Trace:
+class Picks(enum.Enum):
+    """Where an entry of a tensor is picked."""
+
+    EACH = enum.auto()
+    """Just before each use, by a pick of its own."""
+    ONCE = enum.auto()
+    """Before its first use; later steps, such as those of a window that begins with zeros, take it from that step."""
+    APART = enum.auto()
+    """As `EACH`, but before all steps where it stands for a state before the first step: ``y = x[:, 0]``.
+
+    So does what else makes such a state, such as the axis that a cell's call gives it.
+    """
+
+
+def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike, picks: Picks) -> Trace:
     """The trace without what its outputs do not need.
 
     Args:
@@ -45,16 +59,18 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike) -> Trace:
         loops: the number of looped axes, whose sizes come first.
         unused: also keep what is like something that is needed: the last step computes for a next one that never comes.
         alike: what is taken for part of the first step.
+        picks: where steps pick the entries that they need.
     """
     nodes = _live(trace, unused=unused)
     numbers = _numbered(nodes)
     static = _static(nodes)
-    picks: dict[Any, set[Node]] = {}
+    picked: dict[Any, set[Node]] = {}
     for node in nodes:
         if node.target in PICKS and node not in static:
-            picks.setdefault((_name(node.args[0], numbers), node.args[1]), set()).add(node)
-    seeds = {node for group in picks.values() if len({numbers[node] for node in group}) >= MANY for node in group}
-    return _rebuilt(trace, nodes, numbers, seeds, _in_steps(trace.sizes[:loops], nodes, seeds, alike))
+            picked.setdefault((_name(node.args[0], numbers), node.args[1]), set()).add(node)
+    seeds = {node for group in picked.values() if len({numbers[node] for node in group}) >= MANY for node in group}
+    steps = _in_steps(trace.sizes[:loops], nodes, seeds, alike)
+    return _Rebuilding(nodes, numbers, seeds, steps, picks).of(trace)
 
 
 def _live(trace: Trace, *, unused: bool) -> list[Node]:
@@ -134,29 +150,66 @@ def _after(nodes: list[Node], first: set[Node]) -> set[Node]:
     return after
 
 
-def _rebuilt(trace: Trace, nodes: list[Node], numbers: dict[Node, int], seeds: set[Node], steps: set[Node]) -> Trace:
-    order: list[Node] = []
-    new: dict[Any, Node] = {}
+def _first_states(nodes: list[Node]) -> dict[Node, set[Node]]:
+    """What operators of the first steps take in the place of what another operator makes for all later ones."""
+    groups: dict[Any, list[tuple[Node, Node]]] = {}
+    for node in nodes:
+        numbers = tuple(found(float, node.args))
+        for place, value in enumerate(node.args):
+            if isinstance(value, Node):
+                groups.setdefault((node.key(), numbers, place), []).append((node, value))
+    first: dict[Node, set[Node]] = {}
+    for group in groups.values():
+        usual, count = Counter(value.target for _, value in group).most_common(1)[0]
+        lead = next(i for i, (_, value) in enumerate(group) if value.target == usual)
+        if 0 < lead < MANY <= count:
+            for node, value in group[:lead]:
+                first.setdefault(node, set()).add(value)
+    return first
 
-    def remade(value: Any) -> Any:
+
+class _Rebuilding:
+    """A trace's nodes, made anew in another order."""
+
+    def __init__(
+        self, nodes: list[Node], numbers: dict[Node, int], seeds: set[Node], steps: set[Node], picks: Picks
+    ) -> None:
+        self.nodes, self.numbers, self.seeds, self.steps = nodes, numbers, seeds, steps
+        self.once = picks is Picks.ONCE
+        self.apart = _first_states(nodes) if picks is Picks.APART else {}
+        self.early: dict[int, Node] = {}
+        self.order: list[Node] = []
+        self.new: dict[Any, Node] = {}
+
+    def of(self, trace: Trace) -> Trace:
+        states = {value for values in self.apart.values() for value in values}
+        for state in (node for node in self.nodes if node in states):
+            if self.numbers[state] not in self.early:
+                self.early[self.numbers[state]] = self.remade(state)
+        # What each step computes anew of the same values comes before all steps, also where these pick nothing.
+        often = Counter(self.numbers[node] for node in self.nodes)
+        before = [node for node in self.nodes if node not in self.steps]
+        inside = [node for node in self.nodes if node in self.steps and node not in self.seeds]
+        for node in (*(node for node in before if often[self.numbers[node]] >= MANY), *before, *inside):
+            self.remade(node)
+        outputs = self.remade(trace.outputs)
+        return replace(trace, nodes=self.order, outputs=outputs)
+
+    def remade(self, value: Any, given: Mapping[Node, Node] | None = None) -> Any:
+        """Arguments with new nodes; `given` has those of some old ones."""
         if isinstance(value, tuple):
-            return tuple(remade(part) for part in value)
+            return tuple(self.remade(part, given) for part in value)
         if not isinstance(value, Node):
             return value
-        name = value if value in steps else numbers[value]
-        if name in new:
-            return new[name]
-        made = replace(value, args=remade(value.args), kwargs=remade(value.kwargs))
-        order.append(made)
-        if value not in seeds:  # of which each use has its own
-            new[name] = made
+        if given and value in given:
+            return given[value]
+        own_pick = value in self.seeds and not self.once
+        name = value if value in self.steps and (own_pick or value not in self.seeds) else self.numbers[value]
+        if name in self.new:
+            return self.new[name]
+        own = {state: self.early[self.numbers[state]] for state in self.apart.get(value, ()) if state in self.seeds}
+        made = replace(value, args=self.remade(value.args, own), kwargs=self.remade(value.kwargs, own))
+        self.order.append(made)
+        if not own_pick:
+            self.new[name] = made
         return made
-
-    for node in nodes:
-        if node not in steps:
-            remade(node)
-    for node in nodes:
-        if node in steps and node not in seeds:
-            remade(node)
-    outputs = remade(trace.outputs)
-    return replace(trace, nodes=order, outputs=outputs)

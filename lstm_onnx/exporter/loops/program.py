@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ...errors import ExportError
+
 Kind = TypeVar("Kind")
 Sizes = tuple[int, ...]
 """The size of each dynamic axis, in the order of `Program.axes`."""
@@ -333,9 +335,11 @@ def by_step(value: Any) -> bool:
     return any(number.step for number in found(Affine, value))
 
 
-def numbered_by_step(value: Any) -> bool:
-    """Whether arguments hold a number that grows with the step, other than in what picks an element of another loop."""
-    return by_step(mapped(value, lambda part: 0 if isinstance(part, Element) else None))
+def takes_step(value: Any) -> bool:
+    """Whether the number of the step itself is in arguments, and does not only say which entry of an earlier loop."""
+    if isinstance(value, tuple):
+        return any(map(takes_step, value))
+    return not isinstance(value, Element) and by_step(value)
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -369,3 +373,16 @@ class NotRolled(Exception):  # noqa: N818 - for the search it is not an error
 def deepest(refusals: Iterable[NotRolled]) -> NotRolled:
     """The one that came furthest."""
     return max(refusals, key=lambda refusal: (refusal.depth, refusal.line is not None))
+
+
+_ADVICE = (
+    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
+    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
+)
+
+
+def refused(refusal: NotRolled) -> ExportError:
+    """The refusal as the user reads it."""
+    at = f"at {refusal.line}: " if refusal.line else ""
+    problem = f"a Python loop over a dynamic axis cannot become one of the file: {refusal.reason}"
+    return ExportError(f"{at}{problem}; {_ADVICE}")

@@ -13,8 +13,8 @@ from ..opaque.operators import RecurrentModule
 from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
-from .order import Alike, ordered
-from .program import Leaf, NotRolled, Program, Sizes, Trace, deepest
+from .order import Alike, Picks, ordered
+from .program import Element, Leaf, Loop, NotRolled, Program, Run, Sizes, Trace, deepest, refused
 from .proof import is_proven, unrolled
 from .search import DIFFERENT, Search
 from .split import split
@@ -24,10 +24,6 @@ _MOST_SECONDS = 14.0
 """Of computing, for all traces and searches; a refusal must not be waited for longer than 20 s."""
 _MOST_AXES = 3
 _NO_LOOP = "there is no loop over the axis"
-_ADVICE = (
-    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
-    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
-)
 _MANY = 60
 """Entries more, with which the line of a loop is called more often than others."""
 _FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
@@ -131,15 +127,18 @@ def _found(
     """The program that a search finds; of two, that whose loops have a step at every length."""
     found: list[tuple[int, bool, Program]] = []
     refusals: list[NotRolled] = []
-    for unused, alike in itertools.product((False, True), Alike):
+    ways = [(*way, Picks.EACH) for way in itertools.product((False, True), Alike)]
+    others = itertools.product((False, True), (Alike.COUNTED,), (Picks.APART, Picks.ONCE))
+    for unused, alike, picks in (*ways, *others):
         left = max(1.0, end - time.process_time())
-        search = Search([ordered(trace, loops, unused=unused, alike=alike) for trace in traces], loops, left / 3)
+        own = [ordered(trace, loops, unused=unused, alike=alike, picks=picks) for trace in traces]
+        search = Search(own, loops, left / 3)
         try:
             items, outputs = search.run()
         except NotRolled as refusal:
             refusals.append(refusal)
             continue
-        program = Program(items, outputs, traces[0].structure, traces[0].leaves, axes, places)
+        program = _without_unread(Program(items, outputs, traces[0].structure, traces[0].leaves, axes, places))
         if not program.loops:
             refusals.append(NotRolled(_NO_LOOP))
             continue
@@ -153,10 +152,17 @@ def _found(
     return max(found, key=lambda entry: entry[:2])[2]
 
 
+def _without_unread(program: Program) -> Program:
+    """Without loops that nothing reads, such as those of a cell's results that its caller leaves."""
+    read = {element.loop for element in program.found(Element)}
+    read |= {loop for run in program.found(Run) for loop, _ in run.block}
+    return replace(program, items=tuple(i for i in program.items if not isinstance(i, Loop) or i.index in read))
+
+
 def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRolled:
     """The refusal or, where it only says that lengths differ, what a search comes to that looks less closely."""
     for alike in Alike:
-        own = [ordered(trace, loops, unused=False, alike=alike) for trace in traces]
+        own = [ordered(trace, loops, unused=False, alike=alike, picks=Picks.EACH) for trace in traces]
         try:
             Search(own, loops, 1.0, loose=True).run()
         except NotRolled as other:
@@ -187,10 +193,3 @@ def _shortened(functional: FunctionalModule, loops: Sequence[str], sizes: Mappin
     what = f"it makes a step for several entries of {name}; export what is before the loop as one module, and the loop"
     longer = {**sizes, name: functional.arguments.within(name, sizes[name] + _MANY)}
     return NotRolled(f"{what} as another, whose input has one entry for each step", busiest_line(functional, longer))
-
-
-def refused(refusal: NotRolled) -> ExportError:
-    """The refusal as the user reads it."""
-    at = f"at {refusal.line}: " if refusal.line else ""
-    problem = f"a Python loop over a dynamic axis cannot become one of the file: {refusal.reason}"
-    return ExportError(f"{at}{problem}; {_ADVICE}")

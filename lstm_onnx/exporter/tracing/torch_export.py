@@ -193,7 +193,8 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
 
     def run(builtins: Builtins) -> torch.export.ExportedProgram:
         args, _ = _export_arguments(functional, inputs, states)
-        with _tracing(functional):
+        # What the last step computes for a next one is what makes it like the others.
+        with _tracing(functional), replaced(torch.fx.Graph, "eliminate_dead_code", lambda *_, **__: False):
             program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
             functionalized: torch.export.ExportedProgram = program.run_decompositions({})
             return functionalized

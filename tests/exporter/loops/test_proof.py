@@ -12,7 +12,19 @@ import torch
 
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.functional_module import make_functional
-from lstm_onnx.exporter.loops.program import Affine, Carry, Here, Leaf, Loop, Operator, Program, Trace
+from lstm_onnx.exporter.loops.program import (
+    Affine,
+    Carry,
+    Element,
+    Here,
+    Leaf,
+    Loop,
+    Operator,
+    Program,
+    Run,
+    Trace,
+    positions_in,
+)
 from lstm_onnx.exporter.loops.proof import is_proven
 from lstm_onnx.exporter.loops.roll import rolled_up
 from lstm_onnx.exporter.loops.trace import trace_at
@@ -84,6 +96,18 @@ def changes(value: Any, random_: random.Random, leaves: list[str], *, stepped: b
         yield value + 7
 
 
+def read_of(program: Program, loop: Loop) -> set[int]:
+    """The positions of a loop's body that the program's outputs are made of; a change elsewhere changes nothing."""
+    todo = [element.position for element in program.found(Element) if element.loop == loop.index]
+    todo += [at for run in program.found(Run) for index, at in run.block if index == loop.index]
+    read: set[int] = set()
+    while todo:
+        if (position := todo.pop()) not in read:
+            read.add(position)
+            todo += positions_in(loop.body[position].arguments)
+    return read
+
+
 def mutants(program: Program, seed: int) -> Iterator[Program]:
     random_, leaves = random.Random(seed), sorted(program.leaves)  # noqa: S311 - not for secrets
 
@@ -97,7 +121,8 @@ def mutants(program: Program, seed: int) -> Iterator[Program]:
             continue
         for more in (-1, 1):
             yield with_item(place, replace(item, count=item.count.plus(more)))
-        for at, operator in enumerate(item.body):
+        for at in sorted(read_of(program, item)):
+            operator = item.body[at]
             for args in changes(operator.args, random_, leaves, stepped=True):
                 body = (*item.body[:at], replace(operator, args=args), *item.body[at + 1 :])
                 yield with_item(place, replace(item, body=body))
@@ -123,7 +148,7 @@ def test_programs_with_one_place_changed_are_rejected(name: str) -> None:
 def test_a_thousand_programs_with_one_place_changed_are_rejected() -> None:
     rejected = 0
     for name in (name for name in sorted(ZOO) if ZOO[name].becomes != "refused" and len(ZOO[name].axes) == 1):
-        rejected += require_rejected(name, 1, 40)
+        rejected += require_rejected(name, 1, 45)
     assert rejected >= 1000
 
 

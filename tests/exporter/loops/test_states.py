@@ -62,9 +62,12 @@ def test_states_that_are_computed_stay_internal(tmp_path: Path) -> None:
     assert any("starts from states that the model computes" in note for note in result.notes)
 
 
-def test_a_loop_that_counts_its_steps_does_not_stream(tmp_path: Path) -> None:
-    _, result = explicit("MaskedSteps", tmp_path / "a.onnx")
-    assert any("cannot be streamed" in note for note in result.notes)
+def test_a_loop_that_compares_its_step_with_lengths_streams(tmp_path: Path) -> None:
+    module, _ = explicit("MaskedSteps", tmp_path / "a.onnx")
+    stream = lstm_onnx.load(tmp_path / "a.onnx", provider="cpu", threads=1).stream(batch=2)
+    x, lengths = torch.randn(2, 11, 3), torch.tensor([11, 4])
+    chunks = [stream.run({"x": x[:, a:b], "lengths": lengths})["output"] for a, b in ((0, 1), (1, 6), (6, 11))]
+    np.testing.assert_allclose(torch.cat(chunks, 1), module(x, lengths).detach(), rtol=1e-5, atol=1e-6)
 
 
 class OverSteps(nn.Module):

@@ -145,6 +145,8 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
         raise RefusedError("starts from a state of unknown shape, or one that is only known at a last step")
     if fact.repeated is not None:
         raise RefusedError("starts from a value of every step")
+    if _is_handed_on(call, place):
+        return p.name(value), None
     batch = p.graph.batch
     if batch is not None and not any(
         batch.names <= size.names for size in fact.shape
@@ -154,6 +156,16 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
     if fact.fill == 0:
         return state.name, state
     return started(p, state, p.name(value)), state
+
+
+def _is_handed_on(call: Call, place: int) -> bool:
+    """Whether all steps have the value that the first one starts from, as where steps carry nothing."""
+    body = next(bodies_of(call.node))
+    made_by = {node.output[0]: node for node in body.node if node.op_type == "Identity"}
+    name = body.output[place].name
+    while name in made_by:
+        name = made_by[name].input[0]
+    return bool(name == body.input[place].name)
 
 
 def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count: int) -> list[Fact]:

@@ -1,0 +1,194 @@
+"""What steps read, write and compute with their own number: right at all lengths, also of one step."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx import ExportError
+from lstm_onnx.onnxgraph import nodes_of
+
+FEATURES, HIDDEN = 3, 4
+AXES = ({0: "batch", 1: "time"},)
+
+
+class Step(nn.Module):
+    """A tanh cell; what is done with its result and the number of the step is in `after`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.h, self.cell = nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.GRUCell(FEATURES, HIDDEN)
+        self.periods = nn.Buffer(torch.tensor([1, 2, 2, 3]))
+
+    def start(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0], HIDDEN)
+
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for t in range(x.shape[1]):
+            h = self.after(torch.tanh(self.x(x[:, t]) + self.h(h)), h, t)
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+class Clockwork(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return torch.where(t % self.periods == 0, h, before)
+
+
+class PowersAndBounds(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return (h * (h.abs() % (t + 1)) ** t).clamp(max=t).masked_fill(before > 0.5, t) / (t + 1)
+
+
+class FilledWithTheNumber(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return h + 0.1 * torch.full_like(before, t) - before.new_full((HIDDEN,), t)
+
+
+class Window(Step):
+    """Three entries of the input at each step, of which those before the first are zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = deque([torch.zeros(x.shape[0], FEATURES)] * 3, maxlen=3)
+        h, steps = self.start(x), []
+        for step in x.unbind(1):
+            window.append(step)
+            h = self.cell(window[0] - window[1] * window[2], h)
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+class StartsFromTheFirst(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x[:, 0]
+        steps = [mean]
+        for t in range(1, x.shape[1]):
+            mean = 0.3 * x[:, t] + 0.7 * mean
+            steps.append(mean)
+        return self.x(torch.stack(steps, 1))
+
+
+class TwoTensorsFilled(Step):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        states, results = x.new_empty(x.shape[0], x.shape[1], HIDDEN), x.new_zeros(x.shape[0], x.shape[1], HIDDEN)
+        h = self.start(x)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            states[:, t], results[:, t] = h, self.h(h)
+        return states, results
+
+
+class BothWaysJoined(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        steps = list(x.unbind(1))
+        forward, backward = [self.start(x)], [self.start(x)]
+        for one, other in zip(steps, reversed(steps), strict=True):
+            forward.append(self.cell(one, forward[-1]))
+            backward.append(self.cell(other, backward[-1]))
+        pairs = zip(forward[1:], reversed(backward[1:]), strict=True)
+        return torch.stack([torch.cat(pair, -1) for pair in pairs], 1)
+
+
+class FeedsItselfAndFills(Step):
+    """The first row stays zero, and the last step's choice is for a step that never comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(HIDDEN, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = x.new_zeros(x.shape[0], x.shape[1], HIDDEN)
+        h, token = self.start(x), torch.zeros(x.shape[0], dtype=torch.int64)
+        for t in range(1, x.shape[1]):
+            h = self.cell(self.embedding(token), h)
+            logits[:, t] = self.h(h)
+            token = logits[:, t].argmax(1)
+        return logits
+
+
+class Pointer(Step):
+    """Each step chooses one of the entries that no step before it chose."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, time, _ = x.shape
+        keys, h, chosen = self.x(x), self.start(x), x.new_zeros(batch, time, dtype=torch.bool)
+        entry, steps = x.mean(1), []
+        for _ in range(time):
+            h = self.cell(entry, h)
+            scores = torch.tanh(keys + self.h(h).unsqueeze(1)).sum(-1).masked_fill(chosen, -1e9)
+            index = scores.argmax(1)
+            chosen = chosen | nn.functional.one_hot(index, time).bool()
+            entry = x.gather(1, index.view(batch, 1, 1).expand(batch, 1, FEATURES)).squeeze(1)
+            steps.append(index)
+        return torch.stack(steps, 1)
+
+
+KINDS = {
+    Clockwork: ["Scan", "Scan"],
+    PowersAndBounds: ["Scan"],
+    FilledWithTheNumber: ["Scan"],
+    Window: ["GRU", "Scan"],
+    StartsFromTheFirst: ["Scan"],
+    TwoTensorsFilled: ["GRU"],
+    BothWaysJoined: ["GRU", "GRU"],
+    FeedsItselfAndFills: ["GRU", "Scan"],
+    Pointer: ["GRU", "Scan"],
+}
+
+
+def outputs_of(module: nn.Module, x: Tensor) -> list[np.ndarray]:
+    with torch.no_grad():
+        found = module(x)
+    return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_file_is_right_at_all_lengths_with_each_step_once(kind: type[Step], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = kind().eval()
+    path = tmp_path / "loop.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
+    operators = [node.op_type for node in nodes_of(onnx.load(path).graph.node)]
+    assert sorted(operator for operator in operators if operator in ("GRU", "Scan")) == KINDS[kind]
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    for batch, length in ((1, 1), (3, 2), (2, 5), (1, 30)):
+        x = torch.randn(batch, length, FEATURES)
+        for found, wanted in zip(model.run({"x": x.numpy()}).values(), outputs_of(module, x), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Clockwork, Window, TwoTensorsFilled])
+def test_the_file_streams(kind: type[Step], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = kind().eval()
+    path = tmp_path / "loop.onnx"
+    example = torch.randn(2, 6, FEATURES)
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=AXES, states="explicit")
+    stream = lstm_onnx.load(path, provider="cpu", threads=1).stream(batch=2)
+    x = torch.randn(2, 14, FEATURES)
+    chunks = [stream.run({"x": x[:, start:end].numpy()}) for start, end in ((0, 1), (1, 2), (2, 9), (9, 14))]
+    for name, wanted in zip(chunks[0], outputs_of(module, x), strict=True):
+        joined = np.concatenate([chunk[name] for chunk in chunks], 1)
+        np.testing.assert_allclose(joined, wanted, rtol=1e-4, atol=1e-5)
+
+
+class Rolled(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return (h + before).roll(t, 1)
+
+
+def test_what_cannot_take_the_number_of_the_step_is_refused_with_its_line(tmp_path: Path) -> None:
+    message = r"test_steps\.py:\d+: h = .*: a Python loop .*: roll takes the number of the step"
+    with pytest.raises(ExportError, match=message):
+        lstm_onnx.export(Rolled(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
+from ...errors import ExportError
 from .functional_module import FunctionalModule
 
 
@@ -34,9 +35,13 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
     """Steps and rows of what recurrent modules are called with, in order."""
     found: list[tuple[int, int]] = []
 
-    def recorded(forward: Callable[..., Any], batch_first: bool, cell: bool) -> Callable[..., Any]:
+    def recorded(forward: Callable[..., Any], input_size: int, batch_first: bool, cell: bool) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
             x = args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
+            data = x.data if isinstance(x, PackedSequence) else x
+            # Before the forward of a subclass, which may change weights for the length of its call.
+            if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:
+                raise ExportError(f"a recurrent module of {input_size} features was given {data.shape[-1]}")
             if isinstance(x, PackedSequence):
                 found.append((len(x.batch_sizes), int(x.batch_sizes[0])))
             elif isinstance(x, torch.Tensor) and (cell or x.dim() == 2):
@@ -56,7 +61,7 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
         before.append((module, vars(module).get("forward")))
         # In the place of a hook, which a wrapper that calls `forward` itself passes by.
         batch_first = bool(getattr(module, "batch_first", False))
-        module.forward = recorded(module.forward, batch_first, recurrent.cell)
+        module.forward = recorded(module.forward, recurrent.spec.input_size, batch_first, recurrent.cell)
     try:
         yield found
     finally:

@@ -86,7 +86,7 @@ def test_sizes_near_which_the_code_may_do_something_else_are_in_the_file(tmp_pat
     metadata = made(module(larger_of_two), signal(2, 4), X, tmp_path).model.metadata
     assert metadata.size_boundaries["time"] == (20, 21)
     metadata = made(module(both_ends), signal(2, 9), {"x": {1: Dim("time", min=5, max=40)}}, tmp_path).model.metadata
-    assert 41 in metadata.size_boundaries["time"]
+    assert max(metadata.size_boundaries["time"]) <= 40  # what the code does at more is not run
 
 
 # Two axes.

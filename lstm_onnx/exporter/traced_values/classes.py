@@ -10,4 +10,4 @@ from torch import Tensor
 
 def one_hot(numbers: Tensor, classes: Any) -> Tensor:
     """As torch.nn.functional.one_hot, whose number of classes may be a symbol."""
-    return (numbers.unsqueeze(-1) == torch.arange(classes)).to(torch.int64)
+    return (numbers.unsqueeze(-1) == torch.arange(classes, device=numbers.device)).to(torch.int64)

@@ -19,6 +19,7 @@ import numpy as np
 from .errors import LSTMOnnxError
 from .runtime import providers
 from .runtime.cpu import cpu_flags, int8_instructions
+from .runtime.ort_messages import first_line
 from .terminal_text import safe_copy
 
 PACKAGES = (
@@ -170,7 +171,7 @@ def _status(name: str) -> ProviderStatus:
     try:
         results = session.run(["h", "c"], {key: feeds[key] for key in ("x", "h0", "c0")})
     except providers.ort_errors() as error:
-        why = providers.first_line(error)
+        why = first_line(error)
         return ProviderStatus(name, False, f"opens a session but cannot run an LSTM: {why}; {_reinstall()}")
     difference = _difference(results, expected)
     if not difference <= TOLERANCE:

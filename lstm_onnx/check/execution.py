@@ -9,7 +9,8 @@ from ..errors import ModelError, ProviderError
 from ..isolation.stages import share, stage
 from ..onnxgraph import error_line
 from ..runtime import Model
-from ..runtime.providers import CPU, CUDA, Placement, cuda_unavailable, first_line, off_cuda, open_session, placements
+from ..runtime.ort_messages import first_line
+from ..runtime.providers import CPU, CUDA, Placement, cuda_unavailable, off_cuda, open_session, placements
 from .context import listed
 from .finding import Finding
 from .report import CheckResults

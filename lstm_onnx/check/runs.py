@@ -15,7 +15,8 @@ from ..input_spec import axes as axes_of
 from ..isolation.stages import stage
 from ..onnxgraph import Dim, axis_name, error_line, shown
 from ..runtime import Model, ValueInfo
-from ..runtime.providers import first_line, ort_errors
+from ..runtime.ort_messages import first_line
+from ..runtime.providers import ort_errors
 from ..runtime.tensor_info import Limits
 from ..symbolic_dims import ANY_SIZE, clamped, size_of
 from .finding import Finding

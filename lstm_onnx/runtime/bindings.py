@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import RunError
 from .call import call
-from .providers import first_line, ort_errors
+from .ort_messages import first_line
+from .providers import ort_errors
 from .tensor_info import ValueInfo, axis_sizes
 from .tuning import MAX_BOUND_CALL_BYTES, MAX_CALL_BINDINGS, MAX_UNBINDABLE_KEYS
 

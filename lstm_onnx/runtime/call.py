@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from ..errors import RunError
 from .float64 import NOT_ON_CPU, REMEDY, is_float64_error
-from .providers import first_line, ort_errors
+from .ort_messages import first_line
+from .providers import ort_errors
 from .shutdown import calls_onnxruntime
 
 T = TypeVar("T")

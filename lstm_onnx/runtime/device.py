@@ -18,7 +18,8 @@ from .bindings import Key, key_of
 from .call import call
 from .conversion import converter_to, to_numpy
 from .counts import require_whole_chunks
-from .providers import NO_GRAPH, first_line, graph_options, onnxruntime, ort_errors
+from .ort_messages import first_line
+from .providers import NO_GRAPH, graph_options, onnxruntime, ort_errors
 from .tensor_info import ValueInfo, axis_sizes, known_shape
 from .tuning import MAX_CUDA_GRAPHS, MAX_STREAM_BINDINGS
 

@@ -23,6 +23,7 @@ from typing import Any
 from ..atomic_io import require_readable
 from ..errors import InputError, MissingDependencyError, ModelError, ProviderError, shown
 from .arguments import integer, seconds
+from .ort_messages import first_line
 from .shutdown import sleep_if_ending
 from .tuning import CPU_ARENA, MAX_FOLDED_BYTES, MAX_THREADS
 
@@ -43,16 +44,6 @@ _FATAL_OPTIMIZERS = ["MatmulTransposeFusion"]
 fuses them to a FusedMatMul, on which NchwcTransformer, at level 99, fails."""
 _WARNING, _FATAL = 2, 4
 """ONNX Runtime's log severities; the first is its default."""
-_PARAMETERS = r"\((?:[^()]|\([^()]*\))*\)"
-_NOISE = (
-    r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
-    r"|Load model from (?s:.{1,4096}?) failed:"
-    # file.cc:12 type name(parameters) [with T = type], by gcc and clang; file.cc:12 name, by MSVC
-    r"|/[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ "
-    rf"[^()\n]{{0,300}}(?<=\S){_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?(?: \[with [^\]]*\])? "
-    r"|\b[A-Z]:\\[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ [\w:<>~]+ "
-)
-"""Parts of ONNX Runtime's messages that only help its developers."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +98,6 @@ def ort_errors() -> tuple[type[Exception], ...]:
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
     return (*own, RuntimeError, ValueError, TypeError)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an ONNX Runtime error, without codes, source locations and the file's path."""
-    lines = re.sub(_NOISE, "", str(error)).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip()
 
 
 def parse_provider(provider: Any) -> tuple[str, int]:

@@ -43,8 +43,7 @@ def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
     report = verified(module, path)
     assert bool(report) is True
     assert report.file == str(path)
-    assert report.source == "LSTM"
-    assert report.provider == "cpu"
+    assert (report.source, report.provider) == ("LSTM", "cpu")
     assert report.notes == ()
     assert set(report.worst) == {"output", "hn", "cn"}
     assert report.judged == report.cases

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..user_code import user_line
-from .classes import one_hot
+from .classes import symbolic_one_hot
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
@@ -358,12 +358,6 @@ def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Ten
     return (torch.complex(real, imaginary),)
 
 
-def _one_hot(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """Of as many classes as an axis that is not fixed is long, which torch would fix."""
-    classes = args[1] if len(args) > 1 else kwargs.get("num_classes")
-    return (mode.constants.call(one_hot, (args[0], classes), {}),) if isinstance(classes, torch.SymInt) else None
-
-
 def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
     return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
 
@@ -396,6 +390,6 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
     "exp": _exp,
-    "one_hot": _one_hot,
+    "one_hot": symbolic_one_hot,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

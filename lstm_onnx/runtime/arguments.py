@@ -52,7 +52,7 @@ def seconds(name: str, value: Any, most: float) -> float:
 
 
 def flag(name: str, value: Any, error: type[LSTMOnnxError] = InputError) -> bool:
-    """`value` as a bool; those of numpy are accepted, and nothing else is (an `error`)."""
+    """`value` as a bool; raises `error` unless it is a bool of Python or numpy."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise error(f"{name} = {shown(value)} is not possible", hint="it must be True or False", name=name)

@@ -321,7 +321,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 def _lstm_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
-    """Of gates that may see c as peepholes do: each unit its own, i and f before the step and o after it."""
+    """For gates that may see c by peepholes, each unit its own: i and f see it before the step, o after it."""
     seen = {"i": "c", "f": "c", "o": "new c"}
     for name, part in parts.items():
         for state in ("c", "new c"):

@@ -259,7 +259,7 @@ class Rewriter:
         return dtype if dtype is not None else next((fact.dtype for _, fact in call.streams), None)
 
     def materialized(self, call: Call) -> Call:
-        """The call where equal steps that were kept as one are steps again, and numbers of steps are computed."""
+        """The call with equal steps, kept as one, repeated again, and with numbers of steps computed."""
         facts: list[Fact | None] = list(call.facts)
         for place, fact in enumerate(facts):
             if isinstance(fact, Static) and fact.places is not None:

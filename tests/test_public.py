@@ -184,6 +184,16 @@ def test_every_repr_is_one_line(tmp_path: Path):
     assert "on cpu, closed: input float32" in repr(model)
 
 
+def test_reports_of_files_are_one_line_however_much_they_hold(tmp_path: Path):
+    path = tmp_path / "m.onnx"
+    module = torch.nn.LSTM(4, 5)
+    lstm_onnx.export(module, path)
+    assert repr(lstm_onnx.check(path)) == f"<CheckReport {path}: passed on cpu>"
+    assert repr(lstm_onnx.inspect(path)) == f"<Inspection {path}: 1 LSTM; 220 parameters, 880 bytes>"
+    worst = lstm_onnx.verify(module, path, mutants="none").worst
+    assert all(len(repr(tensor)) < 300 for _, tensor in worst.values())
+
+
 def test_a_model_in_a_notebook_is_a_table_without_markup_of_the_file(tmp_path: Path):
     exported(tmp_path / "<b>.onnx")
     text = load(tmp_path / "<b>.onnx", "cpu")._repr_html_()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..runtime.providers import Placement
-from ..terminal_text import safe_copy
+from ..terminal_text import one_line, safe_copy
 from .finding import MARKS, Finding
 
 _ORDER = (*MARKS.values(), "skip", "ok")
@@ -128,6 +128,10 @@ class CheckReport:
         """A table for people: failures first, each with its place and its fix, and the verdict last."""
         return safe_copy(self)._table()
 
+    def __repr__(self) -> str:
+        """One line: the file, the verdict and how many rules were violated."""
+        return one_line(f"<CheckReport {self._verdict()}>")
+
     def _table(self) -> str:
         width = max((len(finding.rule) for finding in self.findings), default=0)
         lines: list[str] = []
@@ -148,12 +152,15 @@ class CheckReport:
         ids = dict.fromkeys(finding.id for finding in (*self.failures, *self.warnings) if finding.id)
         if ids:
             lines.append(f"why: lstm-onnx check --explain {next(iter(ids))}")
+        return "\n".join([*lines, self._verdict()])
+
+    def _verdict(self) -> str:
         rules = dict.fromkeys(f"{finding.id} {finding.rule}".strip() for finding in self.failures)
         verdict = "passed" if self else f"FAILED ({', '.join(rules) or 'nothing was checked'})"
         count = len(self.warnings)
         warnings = f", {count} warning{'s' * (count > 1)}" if count else ""
         meant = f", for {', '.join(self.targets)}" if self.targets else ""
-        return "\n".join([*lines, f"{self.file}: {verdict} on {self.provider}{meant}{warnings}"])
+        return f"{self.file}: {verdict} on {self.provider}{meant}{warnings}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -142,6 +143,12 @@ class Inspection:
     def __str__(self) -> str:
         """A summary and a table, for people."""
         return safe_copy(self)._summary()
+
+    def __repr__(self) -> str:
+        """One line: the file, its recurrent nodes and its size."""
+        kinds = Counter(lstm.kind for lstm in self.lstms)
+        layers = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no LSTM, GRU or RNN"
+        return one_line(f"<Inspection {self.file}: {layers}; {self.parameters:,} parameters, {self.bytes:,} bytes>")
 
     def _summary(self) -> str:
         opset = "no default opset" if self.opset is None else f"opset {self.opset}"

@@ -14,7 +14,7 @@ constants are in `tolerances`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class TensorResult:
     where: tuple[int, ...]
     inconclusive: bool = False
     problem: str = ""
-    growth: Growth | None = None
+    growth: Growth | None = field(default=None, repr=False)
     allowed: float = math.nan
 
     @property

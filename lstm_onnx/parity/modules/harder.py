@@ -85,6 +85,8 @@ def _harder_targets(verification: ModuleVerification) -> Iterator[Target]:
             target = amplified_target(verification, least=_LEAST_GAIN, dense=dense, complete=False, shapes=own)
             if target is not None:
                 yield _labelled(target, what)
+                # It was compared; mutants are made of its graph, and need its provider alone.
+                target.model.close()
     if verification.dtype == "float16":
         widened = _widened(verification)
         if widened is not None:

@@ -53,3 +53,14 @@ def test_sweeps_and_further_cases_keep_few_features(verification: ModuleVerifica
         assert max(_kept_features(case)) <= 64, case.label
     # Every feature is compared somewhere.
     assert any(_kept_features(case) == {FEATURES} for case in by_kind["whole"])
+
+
+def test_of_further_files_one_is_open_at_a_time(verification: ModuleVerification) -> None:
+    assert all(result.passed for result in verification.results())
+    files: list[lstm_onnx.Model] = []
+    for target in harder_targets(verification):
+        if all(target.model is not one for one in (verification.model, *files)):
+            files.append(target.model)
+        assert sum(not one.closed for one in files) <= 1
+        assert not verification.model.closed
+    assert len(files) > 1

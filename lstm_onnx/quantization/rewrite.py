@@ -211,6 +211,8 @@ class _Rewriter:
             if isinstance(layer, str):
                 self.done.kept[node.name] = layer
                 return False
+            if caller and graph.kernel in BLOCK_SIZES:
+                graph = replace(graph, kernel=MATMUL_INTEGER)  # its own Scan is nested
             layer = replace(layer, kernel=graph.kernel, caller=caller)
             if graph.kernel == DYNAMIC_QUANTIZE_LSTM:
                 add_dynamic_lstm(graph, layer)

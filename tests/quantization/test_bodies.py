@@ -14,6 +14,7 @@ import lstm_onnx
 from lstm_onnx.errors import ModelError
 from lstm_onnx.onnxgraph import load_inlined
 from lstm_onnx.quantization import quantize
+from lstm_onnx.quantization.kernels import KERNELS
 from lstm_onnx.quantization.proof import prove
 from lstm_onnx.quantization.rewrite import Rewritten, quantize_model
 from tests.quantization.operators import Case, model_of, saved
@@ -139,6 +140,28 @@ def test_a_recurrent_layer_in_a_loop_is_proven_in_each_step(op_type: str, tmp_pa
     for name in ("R/0/int8", "W/1/scale") if op_type == "LSTM" else ("R/1/int8",):
         with pytest.raises(ModelError, match="does not compute in int8 what it must"):
             prove(rolled(rewritten(path), name), lstm_onnx.load(path, "cpu", threads=1))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_recurrent_layer_in_a_scan_is_proven_by_any_kernel(kernel: str, tmp_path: Path) -> None:
+    """A Scan around a layer's own Scan: there MatMulNBits rounds in another way."""
+    model = Case("LSTM").model()
+    node = model.graph.node[0]
+    node.input[5] = "h"
+    body = helper.make_graph(
+        [node, helper.make_node("Identity", ["hn"], ["each"], name="each")],
+        "body",
+        [value("h"), value("step", shape=[])],
+        [value("hn"), value("each")],
+    )
+    del model.graph.node[:], model.graph.output[:]
+    scan = helper.make_node("Scan", ["h0", "steps"], ["last", "all"], name="scan", num_scan_inputs=1, body=body)
+    model.graph.node.append(scan)
+    model.graph.output.append(value("last"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "steps"))
+    path = saved(tmp_path / "m.onnx", model)
+    result = quantize(path, tmp_path / "q.onnx", kernel=kernel)
+    assert (result.proof.compared, result.kept) == (1, {})
 
 
 def growing() -> NodeProto:

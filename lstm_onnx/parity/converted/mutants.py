@@ -13,19 +13,20 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from onnx import NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from ...errors import LSTMOnnxError
-from ...onnxgraph import nodes_of
+from ...onnxgraph import attributes_of
+from ...onnxgraph.nodes import bodies_of, nodes_of, outer_values, producers_of
 from ...onnxgraph.recurrent import initial_states
 from ...quantization.arithmetic import ZERO_POINT
 from ...quantization.probe import Probe
 from ...quantization.proof import ROUNDINGS, layer_errors
-from ...quantization.recurrent import OR_NAN
+from ...quantization.recurrent import OR_NAN, Layer
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..expected import Expected
-from ..mutants.graph_edit import Edit
+from ..mutants.graph_edit import Edit, set_attribute
 from ..report import MutantResult
 from .exact import GRAPH, STORED, Stored, compare_numbers, different_nodes
 from .layers import LAYERS
@@ -68,17 +69,47 @@ def int8_mutants(
             if not ratio > ROUNDINGS and different_nodes(wrong.model, source.model) and not _same(wrong, feeds, before):
                 ratio, place = np.inf, GRAPH
             outcome = "rejected" if ratio > ROUNDINGS else "survived"
-            if outcome == "survived" and kind == _REVERSED and _has_one_step(name, rewritten, model, before):
-                outcome, reason = "equivalent", "its sequences have one step in any call"
+            if outcome == "survived" and kind == _REVERSED:
+                reason = _without_order(name, rewritten, model, before)
+                outcome = "equivalent" if reason else outcome
             yield MutantResult(f"{kind} ({name})", outcome, ratio, place, reason)
 
 
-def _has_one_step(scan: str, rewritten: Rewritten, model: Model, values: Mapping[str, np.ndarray]) -> bool:
-    """Whether the layer of a Scan has one step, and no axis of the file's inputs is open."""
+def _without_order(scan: str, rewritten: Rewritten, model: Model, values: Mapping[str, np.ndarray]) -> str:
+    """Why a Scan gives the same from either end of its sequences; "" where it may not."""
+    layers = [layer for layer in rewritten.layers if scan.startswith(f"{layer.name}/")]
     fixed = all(isinstance(dim, int) for info in model.inputs.values() for dim in info.shape)
-    return fixed and any(
-        scan.startswith(f"{layer.name}/") and layer.x in values and len(values[layer.x]) == 1
-        for layer in rewritten.layers
+    if any(fixed and len(values.get(layer.x, ())) == 1 for layer in layers):
+        return "its sequences have one step in any call"
+    if any(_is_one_step(rewritten, layer) for layer in layers):
+        return "it is called on one step at a time"
+    return "" if _carries(_node(rewritten.model, scan)) else "its steps do not depend on each other"
+
+
+def _is_one_step(rewritten: Rewritten, layer: Layer) -> bool:
+    """Whether a layer's sequence is made of one step, by an Unsqueeze."""
+    nodes = rewritten.model.graph.node
+    if layer.caller:
+        nodes = itertools.chain(*(body.node for body in bodies_of(_node(rewritten.model, layer.caller))))
+    maker = producers_of(nodes).get(layer.x)
+    if maker is None or maker.op_type != "Unsqueeze" or len(maker.input) < 2:
+        return False
+    axes = rewritten.initializers.get(maker.input[1])
+    return axes is not None and 0 in axes
+
+
+def _carries(scan: NodeProto) -> bool:
+    """Whether what a Scan gives for a step depends on the steps before, or its states on what it read."""
+    (body,) = bodies_of(scan)
+    count = len(body.input) - attributes_of(scan)["num_scan_inputs"]
+    of_states, of_steps = ({value.name for value in part} for part in (body.input[:count], body.input[count:]))
+    for node in body.node:
+        read = {*node.input, *outer_values(node)}
+        for names in (of_states, of_steps):
+            if read & names:
+                names.update(node.output)
+    return any(value.name in of_steps for value in body.output[:count]) or any(
+        value.name in of_states for value in body.output[count:]
     )
 
 
@@ -247,16 +278,19 @@ def _next(value: np.ndarray) -> np.ndarray:
     return following
 
 
-def _node(file: Stored, name: str) -> NodeProto:
-    return next(node for node in nodes_of(file.model.graph.node) if node.name == name)
+def _node(model: ModelProto, name: str) -> NodeProto:
+    return next(node for node in nodes_of(model.graph.node) if node.name == name)
 
 
 def _reversed(file: Stored, name: str) -> None:
-    for item in _node(file, name).attribute:
-        if item.name in ("scan_input_directions", "scan_output_directions"):
-            item.ints[:] = [1 - direction for direction in item.ints]
+    node = _node(file.model, name)
+    inputs = attributes_of(node)["num_scan_inputs"]
+    outputs = len(node.output) - (len(node.input) - inputs)
+    for end, count in (("scan_input_directions", inputs), ("scan_output_directions", outputs)):
+        directions = attributes_of(node).get(end) or [0] * count
+        set_attribute(node, end, [1 - direction for direction in directions])
 
 
 def _crossed(file: Stored, name: str) -> None:
-    node = _node(file, name)
+    node = _node(file.model, name)
     node.input[0], node.input[1] = node.input[1], node.input[0]

@@ -209,6 +209,53 @@ def test_the_direction_of_a_single_step_is_proven_equivalent(tmp_path: Path) -> 
     assert (reverse.outcome, reverse.reason) == ("equivalent", "its sequences have one step in any call")
 
 
+def in_scans() -> onnx.ModelProto:
+    """A GRU on one step; a Scan that carries nothing from step to step, and one that adds the steps up."""
+    model = Case("GRU", inputs=40, states=False).model()
+    graph = model.graph
+    (layer,) = graph.node
+    layer.input[0] = "one"
+    layer.output[:] = ["", "hn"]
+    rows, value, node = ["batch", 40], helper.make_tensor_value_info, helper.make_node
+
+    def scan(name: str, start: str, x: str, steps: list[onnx.NodeProto], shape: list[str | int]) -> onnx.NodeProto:
+        inputs, outputs = [("s", shape), ("row", rows)], [("s_next", shape), ("each", rows)]
+        ends = ([value(end, TensorProto.FLOAT, dims) for end, dims in part] for part in (inputs, outputs))
+        body = helper.make_graph(steps, name, *ends)
+        return node("Scan", [start, x], [f"{name}_last", name], name=name, num_scan_inputs=1, body=body)
+
+    alone = [node("MatMul", ["row", "matrix"], ["each"], name="product"), node("Identity", ["s"], ["s_next"])]
+    total = [node("Add", ["s", "row"], ["s_next"]), node("Identity", ["s_next"], ["each"])]
+    nodes = [
+        scan("mapped", "start", "x", alone, [1]),
+        node("Gather", ["mapped", "zero"], ["first"], name="first"),
+        scan("y", "first", "mapped", total, rows),
+        node("Unsqueeze", ["first", "axes"], ["one"], name="one"),
+        layer,
+    ]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.output.append(value("y", TensorProto.FLOAT, ["time", *rows]))
+    graph.output.append(value("hn", TensorProto.FLOAT, [1, "batch", 20]))
+    matrix = np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32) / 6
+    constants = {"matrix": matrix, "start": np.zeros(1, np.float32), "zero": np.array(0), "axes": np.array([0])}
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    return model
+
+
+def test_directions_of_single_steps_and_of_independent_ones_are_proven_equivalent(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", in_scans())
+    lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", **{**OPTIONS, "mutants": "all"})
+    assert report, str(report)
+    found = {one.name: (one.outcome, one.reason) for one in report.mutants if one.name.startswith("a direction")}
+    assert found == {
+        "a direction reversed (layer/forward/Scan)": ("equivalent", "it is called on one step at a time"),
+        "a direction reversed (mapped)": ("equivalent", "its steps do not depend on each other"),
+        "a direction reversed (y)": ("rejected", ""),
+    }
+
+
 @pytest.mark.parametrize(("inputs", "start"), [(1, "zeros"), (24, "zeros"), (24, "same"), (24, "apart")])
 def test_mistakes_that_change_nothing_are_none(inputs: int, start: str, tmp_path: Path) -> None:
     """A weight of one input; and as h and c, one value for each direction, as tf2onnx writes zeros."""

@@ -128,17 +128,24 @@ def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike)
     steps = _after(nodes, seeds)
     if alike is Alike.NONE:
         return steps
-    counts = Counter(node.key() for node in nodes if node in steps)
+    counts = Counter(key for node in nodes if node in steps for key in _keys(node))
     others: dict[Any, list[Node]] = {}
     for node in nodes:
-        if node not in steps and node.key() in counts:
-            others.setdefault(node.key(), []).append(node)
+        for key in _keys(node):
+            if node not in steps and key in counts:
+                others.setdefault(key, []).append(node)
     starts = set(seeds)
     for key, first in others.items():
         completed = any(counts[key] % size and (counts[key] + len(first)) % size == 0 for size in lengths)
         if alike is Alike.ALL or completed:
             starts.update(first)
     return _after(nodes, starts)
+
+
+def _keys(node: Node) -> Iterator[Any]:
+    """What a node has in common with those like it, and with those that have its numbers, such as an axis, as well."""
+    yield node.key()
+    yield node.key(), tuple(found(int, node.args))
 
 
 def _after(nodes: list[Node], first: set[Node]) -> set[Node]:

@@ -134,7 +134,26 @@ class Pointer(Step):
         return torch.stack(steps, 1)
 
 
+class SeesItsLastWeights(Step):
+    """Attention to entries next to those of the step before; the first step's are zeros, and get an axis as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = nn.Conv1d(1, HIDDEN, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, seen, h, steps = x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[0], FEATURES), self.start(x), []
+        for step in x.unbind(1):
+            h = self.cell(step + seen, h)
+            keys = self.h(h)[:, None] + self.near(weights[:, None]).transpose(1, 2)
+            weights = torch.tanh(keys + self.x(x)).sum(-1).softmax(-1)
+            seen = (weights[:, None] @ x)[:, 0]
+            steps.append(seen)
+        return torch.stack(steps, 1)
+
+
 KINDS = {
+    SeesItsLastWeights: ["GRU", "Scan"],
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
     FilledWithTheNumber: ["Scan"],

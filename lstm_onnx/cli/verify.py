@@ -113,6 +113,8 @@ def verify(
     from ..errors import EXIT_FAILED, ConfigError
 
     check_files(junit, html)
+    if file is not None and file.lower().endswith(".toml"):
+        raise click.UsageError(f"{file} is a SOURCE, which comes before FILE: lstm-onnx verify {file} {source}")
     require_apart([junit, html], [source, file, data, golden])
     to_store: Golden | None = None
     if source.lower().endswith(".onnx") and file is not None:

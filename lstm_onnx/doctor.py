@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,17 @@ PACKAGES = (
     "onnxscript",
     "safetensors",
     "pyarrow",
+    "uvicorn",
+    "httptools",
+    "websockets",
+    "grpcio",
+    "protobuf",
+    "prometheus-client",
+    "uvloop",
+    "ray",
 )
+_UVLOOP = () if sys.platform == "win32" else ("uvloop",)
+_SERVE = ("uvicorn", "httptools", "websockets", "grpcio", "protobuf", "prometheus-client", *_UVLOOP)
 TOLERANCE = 1e-5
 """Maximum difference from numpy's result at which a provider works."""
 _INSTALL = "pip install 'lstm-onnx[{}]'"
@@ -150,6 +161,8 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
         Capability("run on cuda", cuda.works, "" if cuda.works else cuda.detail),
         _int8(),
         needs("read and write parquet", "pyarrow", command=_INSTALL.format("parquet")),
+        needs("serve over HTTP, gRPC and websockets", *_SERVE, command=_INSTALL.format("serve")),
+        needs("run on many machines with Ray", "ray", "pyarrow", *_SERVE, command=_INSTALL.format("ray")),
     )
 
 

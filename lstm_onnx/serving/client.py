@@ -120,6 +120,7 @@ async def open_stream(
     Raises:
         ConnectionError: there is no server.
         RunError: the server refused the stream; the message is its own.
+        InputError: `server` is no URL.
     """
     target = Target.of(server, model, token, ssl)
     if snapshots is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lstm_onnx.errors import InputError
-from lstm_onnx.serving.client import ClientStream
+from lstm_onnx.serving.client import ClientStream, open_stream
 
 _ONE = [{"name": "x", "datatype": "FP32", "shape": [1, 1]}]
 
@@ -75,5 +75,15 @@ def test_the_end_of_the_stream_is_no_answer_to_a_frame(closing: bool) -> None:
         await stream._close()
         with pytest.raises(ConnectionError if closing else InputError, match=r"^why$"):
             await step
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:8000", "localhost:8000", "ftp://127.0.0.1", "http:///x", ""])
+def test_a_server_that_is_no_url_is_said(server: str) -> None:
+    async def main() -> None:
+        with pytest.raises(InputError, match=r"^server = '.*' is not a URL; write it as http://HOST:PORT$"):
+            async with open_stream(server, "m"):
+                pass
 
     asyncio.run(main())

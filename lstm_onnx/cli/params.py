@@ -143,6 +143,9 @@ def column_names(ctx: click.Context, param: click.Parameter, text: str | None) -
     names = [name.strip() for name in names]
     if "" in names or not names:
         raise click.BadParameter(f"{text!r} has an empty name", ctx, param)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.BadParameter(f"{twice} was given twice; give it once", ctx, param)
     return names
 
 

@@ -127,18 +127,17 @@ def run(
     _check_target(target, file, data)
     model = _load(file, provider, threads, states or None, isolate=isolate, limited=data is None and not size)
     detail(lambda: f"{file} runs on {model.provider}")
-    first = next(iter(model.inputs), "input")
     if data is None:
         records = _random_input(model, size, seed)
     else:
         source_format = format_ if data == "-" else None
-        records = data_files.read(data, format=source_format, columns=columns, name=first)
+        records = data_files.read(data, format=source_format, columns=columns, name=next(iter(model.inputs), "input"))
     warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # a note says so, also of infinities
     with records, progress(records.rows, "running", records.count) as rows:
         outputs = run_records(
             model, replace(records, rows=rows), chunk=steps, on_note=lambda text: note(f"note: {text}")
         )
-        with contextlib.closing(outputs), _columns_hint(records, first, selected=bool(columns)):
+        with contextlib.closing(outputs), _columns_hint(records, [*model.inputs], selected=bool(columns)):
             if target is None:
                 for index, arrays in enumerate(outputs):
                     _show(arrays, f"# {index}\n" if records.many else "")
@@ -179,16 +178,18 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _columns_hint(records: Records, table: str, *, selected: bool) -> Iterator[None]:
-    """Mention --columns in an error of the input `table` that was read without it."""
+def _columns_hint(records: Records, inputs: list[str], *, selected: bool) -> Iterator[None]:
+    """Mention --columns in an error of a table, which is the first of `inputs`, or of a column that is none."""
     from ..errors import InputError
 
     try:
         yield
     except InputError as error:
-        if selected or not records.is_table or error.name not in (None, table):
-            raise
-        raise InputError(f"{error}{_COLUMNS_HINT}") from error
+        if not selected and records.is_table and error.name in (None, *inputs[:1]):
+            raise InputError(f"{error}{_COLUMNS_HINT}") from error
+        if not selected and records.format == "parquet" and error.name not in (None, *inputs):
+            raise InputError(f"{error}; select the columns that are inputs with --columns") from error
+        raise
 
 
 def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stops: bool) -> tuple[str, ...]:

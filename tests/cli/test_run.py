@@ -170,12 +170,23 @@ def test_the_name_of_a_column_may_have_a_comma(run_cli, model, tmp_path):
         assert "there is no column 'days'; it has \"days, last\", a, b, c" in done.err
 
 
-@pytest.mark.parametrize(("text", "reason"), [("a,,b", "an empty name"), ("", "an empty name"), ('a,"b', "not a list")])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("a,,b", "an empty name"), ("", "an empty name"), ('a,"b', "not a list"), ("a,b,a", "a was given twice")],
+)
 def test_what_is_no_list_of_columns_is_refused(run_cli, model, tmp_path, text, reason):
     (tmp_path / "x.csv").write_text("a,b,c,d\n1,2,3,4\n")
     done = run_cli("run", model, "x.csv", "--columns", text)
     assert done.code == 2
     assert reason in done.err
+
+
+def test_a_parquet_file_with_a_column_that_is_no_input_says_how_to_choose(run_cli, model, tmp_path):
+    pq.write_table(pa.table({"id": [7], "input": [[[1.0, 2.0, 3.0, 4.0]]]}), tmp_path / "x.parquet")
+    done = run_cli("run", model, "x.parquet")
+    assert "row 1: id is not an input of the model; " in done.err
+    assert "select the columns that are inputs with --columns" in done.err
+    assert run_cli("run", model, "x.parquet", "--columns", "input").code == 0
 
 
 def test_table_with_other_columns_says_how_to_choose(run_cli, model, tmp_path):

@@ -148,7 +148,8 @@ def _other_wheels() -> list[str]:
 def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: ProviderStatus) -> tuple[Capability, ...]:
     def needs(name: str, *required: str, command: str) -> Capability:
         missing = [package for package in required if packages[package] is None]
-        return Capability(name, not missing, f"{' and '.join(missing)} missing: {command}" if missing else "")
+        listed = " and ".join([", ".join(missing[:-1]), *missing[-1:]] if len(missing) > 1 else missing)
+        return Capability(name, not missing, f"{listed} missing: {command}" if missing else "")
 
     verify = needs("verify against PyTorch", "torch", command=_INSTALL.format("torch"))
     if verify.works and not cpu.works:

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,17 @@ PACKAGES = (
     "onnxscript",
     "safetensors",
     "pyarrow",
+    "uvicorn",
+    "httptools",
+    "websockets",
+    "grpcio",
+    "protobuf",
+    "prometheus-client",
+    "uvloop",
+    "ray",
 )
+_UVLOOP = () if sys.platform == "win32" else ("uvloop",)
+_SERVE = ("uvicorn", "httptools", "websockets", "grpcio", "protobuf", "prometheus-client", *_UVLOOP)
 TOLERANCE = 1e-5
 """Maximum difference from numpy's result at which a provider works."""
 _INSTALL = "pip install 'lstm-onnx[{}]'"
@@ -137,7 +148,8 @@ def _other_wheels() -> list[str]:
 def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: ProviderStatus) -> tuple[Capability, ...]:
     def needs(name: str, *required: str, command: str) -> Capability:
         missing = [package for package in required if packages[package] is None]
-        return Capability(name, not missing, f"{' and '.join(missing)} missing: {command}" if missing else "")
+        listed = " and ".join([", ".join(missing[:-1]), *missing[-1:]] if len(missing) > 1 else missing)
+        return Capability(name, not missing, f"{listed} missing: {command}" if missing else "")
 
     verify = needs("verify against PyTorch", "torch", command=_INSTALL.format("torch"))
     if verify.works and not cpu.works:
@@ -150,6 +162,8 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
         Capability("run on cuda", cuda.works, "" if cuda.works else cuda.detail),
         _int8(),
         needs("read and write parquet", "pyarrow", command=_INSTALL.format("parquet")),
+        needs("serve over HTTP, gRPC and websockets", *_SERVE, command=_INSTALL.format("serve")),
+        needs("run on many machines with Ray", "ray", "pyarrow", *_SERVE, command=_INSTALL.format("ray")),
     )
 
 

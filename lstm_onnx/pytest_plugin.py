@@ -125,11 +125,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the test once for each source of its markers; a wrong marker is one test that fails."""
     test = metafunc.definition
     checks: list[tuple[str, ParityCheck]] = []
+    if _NAME not in metafunc.fixturenames:
+        return  # see `pytest_pyfunc_call`
     for marker in test.iter_markers(_NAME):
-        if _NAME not in metafunc.fixturenames:
-            raise pytest.Collector.CollectError(
-                f"{test.nodeid}: is marked {_NAME}, so it must call the fixture {_NAME}; add it to its arguments"
-            )
         try:
             checks += list(_checks(marker, metafunc.config.rootpath))
         except (TypeError, ValueError) as error:
@@ -195,6 +193,10 @@ def _relative(path: str | os.PathLike[str] | None) -> str | os.PathLike[str] | N
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Fail a test whose marker is wrong, or that is marked and checks nothing."""
+    if pyfuncitem.get_closest_marker(_NAME) is not None and _NAME not in pyfuncitem.fixturenames:
+        pytest.fail(
+            f"it is marked {_NAME}, and does not take the fixture {_NAME}; add it to its arguments", pytrace=False
+        )
     check = pyfuncitem.funcargs.get(_NAME)
     if isinstance(check, ParityCheck) and check.problem:
         pytest.fail(check.problem, pytrace=False)

@@ -148,12 +148,16 @@ def test_onnx_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     present = doctor._packages()
-    monkeypatch.setattr(doctor, "_packages", lambda: {**present, "torch": None, "pyarrow": None})
+    monkeypatch.setattr(doctor, "_packages", lambda: {**present, "torch": None, "pyarrow": None, "uvicorn": None})
     diagnosis = diagnose()
     assert diagnosis
     assert "pip install 'lstm-onnx[torch]'" in capability(diagnosis, "export a torch module").detail
     assert "pip install 'lstm-onnx[torch]'" in capability(diagnosis, "verify against PyTorch").detail
     assert "pip install 'lstm-onnx[parquet]'" in capability(diagnosis, "read and write parquet").detail
+    serve = capability(diagnosis, "serve over HTTP, gRPC and websockets")
+    assert serve.detail == "uvicorn missing: pip install 'lstm-onnx[serve]'"
+    ray = capability(diagnosis, "run on many machines with Ray")
+    assert ray.detail.endswith("pyarrow and uvicorn missing: pip install 'lstm-onnx[ray]'")
 
 
 def test_torch_without_onnxscript_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,12 +166,11 @@ def test_marked(lstm_onnx_parity):
     result.stdout.fnmatch_lines(["FAILED test_it.py::test_marked?nett.toml? - *"])
 
 
-def test_a_marked_test_without_the_fixture_is_an_error(run: Run):
-    result = run(test_unused='import pytest\n@pytest.mark.lstm_onnx_parity("*.toml")\ndef test_marked(): pass\n')
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(
-        ["test_unused.py::test_marked: is marked lstm_onnx_parity, so it must call the fixture*"]
-    )
+def test_a_marked_test_without_the_fixture_fails_and_no_other(run: Run):
+    marked = '@pytest.mark.lstm_onnx_parity("*.toml")\ndef test_marked(): pass\n'
+    result = run(test_unused=f"import pytest\n{marked}def test_other(): pass\n")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["it is marked lstm_onnx_parity, and does not take the fixture*"])
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("E  *")
 

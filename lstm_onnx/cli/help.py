@@ -38,9 +38,9 @@ class _Topic(click.ParamType):  # type: ignore[type-arg]  # not generic before c
 
 
 @click.command("help")
-@click.argument("name", metavar="[COMMAND or TOPIC]", required=False, type=_Topic())
+@click.argument("names", metavar="[COMMAND or TOPIC]", nargs=-1, type=_Topic())
 @click.pass_context
-def help_command(ctx: click.Context, name: str | None) -> None:
+def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
     """Show the help of a command, or a topic of the documentation.
 
     Without an argument, list the commands and the topics.
@@ -49,10 +49,13 @@ def help_command(ctx: click.Context, name: str | None) -> None:
     assert parent is not None  # noqa: S101 - a command of the group
     assert isinstance(parent.command, click.Group)  # noqa: S101 - as above
     pages = topics()
-    if name is None:
+    if not names:
         show("\n".join([parent.get_help(), "", "Topics:", *_summaries(pages)]))
         return
-    command = parent.command.get_command(parent, name)
+    name = " ".join(names)  # also of two words, such as deploy web
+    command = parent.command.get_command(parent, names[0])
+    for word in names[1:]:
+        command = command.get_command(ctx, word) if isinstance(command, click.Group) else None
     page = pages.get(name.lower().replace("_", "-").removesuffix(".md"))
     parts = []
     if command is not None:
@@ -84,7 +87,10 @@ def did_you_mean(name: str, names: list[str]) -> str:
     """As in ``; did you mean 'export'?``; "" where none of `names` is similar."""
     import difflib
 
-    close = difflib.get_close_matches(name.lower(), names, 1)
+    known = name.lower()
+    close = difflib.get_close_matches(known, names, 1) or [
+        other for other in names if len(known) > 2 and known in other
+    ]
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -129,6 +130,23 @@ def by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) ->
     if twice is not None:
         raise click.BadParameter(f"{twice} was given twice; give it once", ctx, param)
     return dict(pairs)
+
+
+def column_names(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
+    """The callback of A,B,...: the names, written as in the first line of a .csv: one with a comma in quotes."""
+    if text is None:
+        return None
+    try:
+        (names,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:  # a line break outside of quotes, too
+        raise click.BadParameter(f"{text!r} is not a list of names: {error}", ctx, param) from None
+    names = [name.strip() for name in names]
+    if "" in names or not names:
+        raise click.BadParameter(f"{text!r} has an empty name", ctx, param)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.BadParameter(f"{twice} was given twice; give it once", ctx, param)
+    return names
 
 
 def integer_by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import click
 
 from .child import needs_child, run_in_child
 from .options import detail, json_option, note, progress, provider_options, seed_option, state_option, warn
-from .params import FILE, by_name, option
+from .params import FILE, by_name, column_names, option
 from .streams import data_stdout, reader_left, say, stdout_is_closed
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
     help="Write the outputs to FILE, in the format of its suffix; - is stdout.",
 )
 @option("--format", "format_", metavar="NAME", help="Format of DATA or FILE if that is -.")
-@option("--columns", metavar="A,B,...", help="Feature columns of a .csv or .parquet table.  [default: all]")
+@option(
+    "--columns",
+    metavar="A,B,...",
+    callback=column_names,
+    help="Feature columns of a .csv or .parquet table; a name with a comma goes in double quotes.  [default: all]",
+)
 @option("--size", multiple=True, metavar="AXIS=N", help="Size of a named axis of random input; may be repeated.")
 @seed_option
 @option("--stream", is_flag=True, help="Run one time step per call and carry the states.")
@@ -67,7 +72,7 @@ def run(
     data: str | None,
     output: str | None,
     format_: str | None,
-    columns: str | None,
+    columns: list[str] | None,
     size: tuple[str, ...],
     seed: int,
     stream: bool,
@@ -95,7 +100,6 @@ def run(
     for some thousand rows.  Both may be URIs such as s3://bucket/folder.  The same command again
     goes on with the files that are missing.  --threads is that of each worker, 1 by default.
     """
-    selected = [name.strip() for name in columns.split(",")] if columns else None
     steps = chunk or (1 if stream else None)
     if engine == "ray":
         from .run_on_ray import run_on_ray
@@ -103,7 +107,7 @@ def run(
         _require_absent(
             "ray", {"--format": format_, "--size": size, "--json": as_json, "--isolate": isolate is not None}
         )
-        run_on_ray(file, data, output, address, selected, steps, states, provider, threads)
+        run_on_ray(file, data, output, address, columns, steps, states, provider, threads)
         return
     _require_absent("local", {"--address": address})
     from dataclasses import replace
@@ -127,14 +131,13 @@ def run(
         records = _random_input(model, size, seed)
     else:
         source_format = format_ if data == "-" else None
-        records = data_files.read(data, format=source_format, columns=selected, name=next(iter(model.inputs), "input"))
-    steps = chunk or (1 if stream else None)
+        records = data_files.read(data, format=source_format, columns=columns, name=next(iter(model.inputs), "input"))
     warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # a note says so, also of infinities
     with records, progress(records.rows, "running", records.count) as rows:
         outputs = run_records(
             model, replace(records, rows=rows), chunk=steps, on_note=lambda text: note(f"note: {text}")
         )
-        with contextlib.closing(outputs), _columns_hint(records, selected=bool(columns)):
+        with contextlib.closing(outputs), _columns_hint(records, [*model.inputs], selected=bool(columns)):
             if target is None:
                 for index, arrays in enumerate(outputs):
                     _show(arrays, f"# {index}\n" if records.many else "")
@@ -175,16 +178,18 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _columns_hint(records: Records, *, selected: bool) -> Iterator[None]:
-    """Mention --columns in an error of a table that was read without it."""
+def _columns_hint(records: Records, inputs: list[str], *, selected: bool) -> Iterator[None]:
+    """Mention --columns in an error of a table, which is the first of `inputs`, or of a column that is none."""
     from ..errors import InputError
 
     try:
         yield
     except InputError as error:
-        if selected or not records.is_table:
-            raise
-        raise InputError(f"{error}{_COLUMNS_HINT}") from error
+        if not selected and records.is_table and error.name in (None, *inputs[:1]):
+            raise InputError(f"{error}{_COLUMNS_HINT}") from error
+        if not selected and records.format == "parquet" and error.name not in (None, *inputs):
+            raise InputError(f"{error}; select the columns that are inputs with --columns") from error
+        raise
 
 
 def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stops: bool) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import is_given, json_option, note, progress, seed_option, threads_option, warn
-from .params import FILE, NumberRange, ProviderName, option
+from .params import FILE, NumberRange, ProviderName, column_names, option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
@@ -67,7 +67,12 @@ _WITH_SOURCE = {
     help="Fail if an output is farther than this from float64, relative to it (0.01 is 1 %), as int8 makes it.",
 )
 @option("--data", metavar="DATA", type=FILE, help="Also compare on these inputs, in any format that run reads.")
-@option("--columns", metavar="A,B,...", help="Feature columns of a --data table.  [default: all]")
+@option(
+    "--columns",
+    metavar="A,B,...",
+    callback=column_names,
+    help="Feature columns of a --data table; a name with a comma goes in double quotes.  [default: all]",
+)
 @option(
     "--golden",
     metavar="OUT.npz",
@@ -84,7 +89,7 @@ def verify(
     runtimes: tuple[str, ...],
     precisions: tuple[str, ...],
     data: str | None,
-    columns: str | None,
+    columns: list[str] | None,
     golden: str | None,
     junit: str | None,
     html: str | None,
@@ -108,6 +113,8 @@ def verify(
     from ..errors import EXIT_FAILED, ConfigError
 
     check_files(junit, html)
+    if file is not None and file.lower().endswith(".toml"):
+        raise click.UsageError(f"{file} is a SOURCE, which comes before FILE: lstm-onnx verify {file} {source}")
     require_apart([junit, html], [source, file, data, golden])
     to_store: Golden | None = None
     if source.lower().endswith(".onnx") and file is not None:
@@ -140,7 +147,7 @@ def verify(
     return 0 if all(reports) else EXIT_FAILED
 
 
-def _data(path: str | None, columns: str | None) -> UserData | None:
+def _data(path: str | None, columns: list[str] | None) -> UserData | None:
     if path is None:
         if columns:
             raise click.UsageError("--columns is for a --data table, and no --data was given")
@@ -150,7 +157,7 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
     from ..parity.user_data import read
 
     warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # the report says where the results differ
-    return read(path, columns=[name.strip() for name in columns.split(",")] if columns else None)
+    return read(path, columns=columns)
 
 
 def _check_golden(path: str, precisions: tuple[str, ...] = ()) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import InputError
-from ..runtime.tensor_info import ValueInfo
+from ..runtime.counts import Count
+from ..runtime.tensor_info import ValueInfo, axis_sizes
 from .formats import Record
 
 Inputs = Mapping[str, ValueInfo]
@@ -102,6 +103,18 @@ def add_batch_axis(inputs: Inputs, feeds: Record) -> Record:
         return feeds
     axes = {name: _batch_axis(inputs[name]) for name in feeds}
     return {name: np.expand_dims(array, axis) for name, array in feeds.items() if (axis := axes[name]) is not None}
+
+
+def fill_in_lengths(inputs: Inputs, counts: Mapping[str, Count], feeds: Record) -> Record:
+    """`feeds` of one sequence, as a batch of 1, with the lengths that it lacks: without padding it is complete."""
+    sizes = axis_sizes(inputs, feeds)
+    absent = {name: sizes[count.axis] for name, count in counts.items() if name not in feeds and count.axis in sizes}
+    filled = {
+        name: np.full(1, size, inputs[name].dtype)
+        for name, size in absent.items()
+        if len(inputs[name].shape) == 1 and _batch_axis(inputs[name]) == 0
+    }
+    return {**feeds, **filled}
 
 
 def remove_batch_axis(outputs: Mapping[str, ValueInfo], record: Record) -> Record:

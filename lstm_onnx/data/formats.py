@@ -152,3 +152,8 @@ def enumerated(names: Sequence[str]) -> str:
     """The first 20 names on one line, as in "a, b and 3 more"."""
     shown = ", ".join(" ".join(name.split()) for name in names[:20])
     return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
+
+
+def listed_columns(names: Sequence[str]) -> str:
+    """As `enumerated`, each as an option writes it: a name with a comma in double quotes."""
+    return enumerated(['"' + name.replace('"', '""') + '"' if "," in name else name for name in names])

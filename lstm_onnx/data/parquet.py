@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import FileError, MissingDependencyError, reason
 from .arrays import check_expansion
-from .formats import PlacedRecord, Record, enumerated
+from .formats import PlacedRecord, Record, enumerated, listed_columns
 from .piped import cut_on_error
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def picked_columns(pa: Any, place: str, schema: Any, columns: Sequence[str] | No
     picked = available if columns is None else list(columns)
     for column in picked:
         if column not in available:
-            raise FileError(f"{place}: there is no column {column!r}; it has {enumerated(available)}")
+            raise FileError(f"{place}: there is no column {column!r}; it has {listed_columns(available)}")
         if available.count(column) > 1:
             raise FileError(f"{place}: has the column {column!r} more than once; rename one")
     others = [

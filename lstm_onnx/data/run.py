@@ -14,7 +14,14 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunks import output_time_axes, run_chunks, time_axis
 from ..runtime.tensor_info import require_known_names, validated_feeds, validated_lengths
-from .cast_inputs import add_batch_axis, arrange_table, cast_inputs, is_single_sequence, remove_batch_axis
+from .cast_inputs import (
+    add_batch_axis,
+    arrange_table,
+    cast_inputs,
+    fill_in_lengths,
+    is_single_sequence,
+    remove_batch_axis,
+)
 from .formats import Record, Records, place_of
 
 _LARGE_BATCH = 64
@@ -88,7 +95,7 @@ def _at(place: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{place}: {error}" if place else str(error)) from error
+        raise InputError(f"{place}: {error}" if place else str(error), name=error.name) from error
 
 
 def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterator[Record]:
@@ -113,7 +120,7 @@ def _run_alone(model: Model, feeds: Record, chunk: int | None, workers: int | No
     """Run one record; if it is a single sequence, as a batch of one without that axis in the outputs."""
     single = model.spec is None and is_single_sequence(model.inputs, feeds)
     if single:
-        feeds = add_batch_axis(model.inputs, feeds)
+        feeds = fill_in_lengths(model.inputs, model.counts, add_batch_axis(model.inputs, feeds))
     outputs = run_chunks(model, feeds, chunk) if chunk else _run_record(model, feeds, workers)
     return remove_batch_axis(model.outputs, outputs) if single else outputs
 

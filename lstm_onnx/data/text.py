@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FileError, reason
-from .formats import PlacedRecord, Record, enumerated
+from .formats import PlacedRecord, Record, enumerated, listed_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -178,7 +178,7 @@ def _picked(place: str, columns: Sequence[str], header: list[str] | None, width:
         listing = f"it has no header, so columns are numbers from 1 to {width}"
     else:
         available = header
-        listing = f"it has {enumerated(header)}"
+        listing = f"it has {listed_columns(header)}"
     for column in columns:
         if column not in available:
             raise FileError(f"{place}: there is no column {column!r}; {listing}")

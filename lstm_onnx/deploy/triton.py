@@ -249,6 +249,10 @@ def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
     notes = []
     if mixes:
         notes.append(f"requests do not share a batch, since their lengths may differ: {mixes}")
+    elif model.spec is None and model.counts and why_lengths_mix(model, longer=False):
+        notes.append(
+            "an answer has as many steps as the longest sequence of all requests in its batch; cut each to its length"
+        )
     for axis, (least, most) in model.metadata.axis_limits.items():
         if axis != batch_name(model) and (least > 1 or most is not None):
             limit = f"{least} or more" if most is None else f"from {least} to {most}"

@@ -112,7 +112,7 @@ def _input_specs(
     for spec in replacements or arguments.specs():
         dims = zip(graph.dims[spec.name], spec.shape, strict=True)
         named = replace(spec, shape=tuple(dim if dim != "" else size for dim, size in dims))
-        if replacements is None and spec.name in lengths:
+        if (replacements is None or spec.low is None) and spec.name in lengths:
             named = replace(named, **_length_range(named, arguments.tensors[spec.name], lengths[spec.name]))
         elif replacements is None and spec.name in indices:
             named = replace(named, **_whole_range(named, arguments.tensors[spec.name]))

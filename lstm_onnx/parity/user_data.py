@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import data as files
 from ..data import Record
-from ..data.cast_inputs import add_batch_axis, arrange_table, cast_inputs
+from ..data.cast_inputs import add_batch_axis, arrange_table, cast_inputs, fill_in_lengths, is_single_sequence
 from ..data.formats import place_of
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
@@ -39,7 +39,7 @@ class UserData:
         """The inputs of `model`, record by record, and notes for the report.
 
         An array without a name is the first input.  Numbers are cast to the model's dtypes, and a record that is
-        one sequence without a batch axis gets a batch of 1.
+        one sequence without a batch axis gets a batch of 1, and the lengths that it lacks.
 
         Raises:
             InputError: a record does not fit the model; the message says which.
@@ -53,11 +53,13 @@ class UserData:
                 if self.table:
                     named = arrange_table(model.inputs, named)
                 feeds, remarks = cast_inputs(model.inputs, named, typed=self.typed)
-                feeds = add_batch_axis(model.inputs, feeds)
+                if is_single_sequence(model.inputs, feeds):
+                    feeds = fill_in_lengths(model.inputs, model.counts, add_batch_axis(model.inputs, feeds))
                 complete_feeds(model, feeds)
             except InputError as error:
                 which = f"{place_of(record, index)}: " if len(self.records) > 1 else ""
-                hint = "; choose the features among a table's columns with --columns" if self.table else ""
+                fits = self.table and error.name in (None, next(iter(model.inputs)))
+                hint = "; choose the features among a table's columns with --columns" if fits else ""
                 raise InputError(f"{self.place}: {which}{error}{hint}") from error
             calls.append(feeds)
             notes += sorted(remarks.difference(notes))

@@ -279,10 +279,11 @@ def why_rows_mix(model: Model) -> str:
     return ""
 
 
-def why_lengths_mix(model: Model) -> str:
+def why_lengths_mix(model: Model, *, longer: bool = True) -> str:
     """Run a batch of sequences of unequal lengths, and the first and the last of it alone; how they differ, or "".
 
     A module may compute with the longest of a batch.  Where it does not run at such sizes, there is nothing to compare.
+    `longer` is whether outputs may have as many steps as the longest of a batch.
     """
     batch = batch_name(model)
     axes = {name: axis_of(info, {batch}) for name, info in {**model.inputs, **model.outputs}.items()}
@@ -296,7 +297,7 @@ def why_lengths_mix(model: Model) -> str:
         feeds[name] = np.resize(np.array([most, max(fewest, most // 2)], feeds[name].dtype), feeds[name].shape)
     ends = {name: known[name] for name in model.outputs if name in known}
     try:
-        return row_difference(model.run, feeds, known, ends, longer=True)
+        return row_difference(model.run, feeds, known, ends, longer=longer)
     except (InputError, RunError):
         return ""
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..atomic_io import require_readable
+from ..atomic_io import require_readable, require_utf8
 from ..errors import InputError, MissingDependencyError, ModelError, ProviderError, shown
 from .arguments import integer, seconds
 from .ort_messages import first_line
@@ -129,8 +129,9 @@ def validated_threads(threads: Any) -> int | None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """How a session is opened; see `open_session`."""
+    """How a session is opened, and what messages call its model; see `open_session`."""
 
+    name: str
     threads: int | None
     spin: float
     cuda_graph: bool
@@ -176,10 +177,13 @@ def open_session(
     wanted, device_id = parse_provider(provider)
     threads = validated_threads(threads)
     spin = seconds("spin", spin, 1)
+    name = "the model" if isinstance(model, bytes) else os.fspath(model)
     if not isinstance(model, bytes):
         # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
         require_readable(model, "an .onnx file")
+        require_utf8(name)
         model = os.path.realpath(model)
+        require_utf8(model)
     ort = onnxruntime()
     if session_options is not None and not isinstance(session_options, ort.SessionOptions):
         raise InputError(
@@ -192,7 +196,7 @@ def open_session(
             f"spin needs ONNX Runtime {'.'.join(map(str, _SPINS))} or newer, and this is {ort.__version__}",
             hint="pip install -U it, or leave spin out",
         )
-    settings = _Settings(threads, spin, cuda_graph, device_id, folder, session_options)
+    settings = _Settings(name, threads, spin, cuda_graph, device_id, folder, session_options)
     if wanted == "cpu" or (wanted == "auto" and cuda_unavailable() is not None):
         return _open(ort, model, [CPU], settings), "cpu"
     if wanted == "cuda":
@@ -214,7 +218,7 @@ def open_session(
 
 def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Settings) -> Any:
     sleep_if_ending()
-    where, options = "the model" if isinstance(model, bytes) else model, _session_options(ort, settings)
+    options = _session_options(ort, settings)
     if CUDA in providers and hasattr(ort, "preload_dlls"):
         # From torch or from the nvidia wheels; failures are printed, which is suppressed.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
@@ -229,7 +233,7 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
                 disabled_optimizers=_FATAL_OPTIMIZERS,
             )
     except MemoryError as error:
-        raise ModelError("ran out of memory while opening it", path=where) from error
+        raise ModelError("ran out of memory while opening it", path=settings.name) from error
     except ort_errors() as error:
         reason = first_line(error)
         if reason.startswith("Protobuf parsing failed"):
@@ -240,7 +244,7 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
                 "; its CPU provider lacks it in this dtype or version: export it as float32 with a later opset, or "
                 'use provider "cuda"'
             )
-        raise ModelError(f"ONNX Runtime cannot open it: {reason}", path=where) from error
+        raise ModelError(f"ONNX Runtime cannot open it: {reason}", path=settings.name) from error
 
 
 def _session_options(ort: Any, settings: _Settings) -> Any:

@@ -32,11 +32,14 @@ class ClientStream:
         self.inputs, self.outputs = self._frames.inputs, self._frames.outputs
         self._connection = connection
         self._waiting: deque[asyncio.Future[bytes | str]] = deque()
+        self._sending: set[asyncio.Task[None]] = set()
         self._ended: str | None = None
         self._reading = asyncio.create_task(self._read())
 
     async def step(self, inputs: Any) -> Any:
         """The next time steps.  Calls are answered in their order, and need not wait for one another.
+
+        The frame of a call that is cancelled is run all the same.
 
         Args:
             inputs: an array for a model with one input; or arrays by name.
@@ -54,27 +57,34 @@ class ClientStream:
             raise ConnectionError(self._ended)
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
-        with contextlib.suppress(ConnectionClosed):  # `_read` ends every answer
-            await self._connection.send(frame)
+        # Answers are told apart by their order, so a frame is sent even if its caller is cancelled while it waits.
+        sending = asyncio.create_task(self._send(frame))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
         found = await answer
         if isinstance(found, str):
             raise InputError(json.loads(found)["error"])
         return self._frames.results(inputs, found)
 
+    async def _send(self, frame: bytes) -> None:
+        with contextlib.suppress(ConnectionClosed):  # `_read` ends every answer
+            await self._connection.send(frame)
+
     async def _read(self) -> None:
-        reason = "the stream is closed"
+        reason = ""
         try:
             async for message in self._connection:
-                if self._waiting:
+                found = json.loads(message) if isinstance(message, str) else {}
+                if "closing" in found or (found and not self._waiting):  # of the stream, and of no frame
+                    reason = found["error"]
+                elif self._waiting:
                     answer = self._waiting.popleft()
                     if not answer.done():
                         answer.set_result(message)
-                elif isinstance(message, str):
-                    reason = json.loads(message)["error"]
         except ConnectionClosed as error:
-            reason = str(error)
+            reason = reason or str(error)
         finally:
-            self._ended = reason
+            self._ended = reason = reason or "the stream is closed"
             for answer in self._waiting:
                 if not answer.done():
                     answer.set_exception(ConnectionError(reason))
@@ -110,6 +120,7 @@ async def open_stream(
     Raises:
         ConnectionError: there is no server.
         RunError: the server refused the stream; the message is its own.
+        InputError: `server` is no URL.
     """
     target = Target.of(server, model, token, ssl)
     if snapshots is not None:

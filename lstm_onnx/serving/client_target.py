@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from ..errors import RunError
+from ..errors import InputError, RunError, shown
 
 _LATER = (500, 502, 503, 504)
 """Statuses of a server that may serve later, and of a proxy in front of it."""
@@ -44,9 +44,13 @@ class Target:
 
     @classmethod
     def of(cls, server: str, model: str, token: str | None, ssl: Any) -> Target:
-        """From the arguments of `open_stream`."""
+        """From the arguments of `open_stream` (InputError: `server` is no URL)."""
         parts = urlsplit(server)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        if scheme not in ("ws", "wss") or not parts.netloc:
+            raise InputError(
+                f"server = {shown(server)} is not a URL", hint="write it as http://HOST:PORT", name="server"
+            )
         path = f"{parts.path.rstrip('/')}/v2/models/{quote(model, safe='')}/stream"
         return cls(server, f"{scheme}://{parts.netloc}{path}", token, ssl)
 

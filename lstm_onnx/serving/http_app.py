@@ -96,6 +96,8 @@ class HttpApp:
             headers["connection"] = "close"  # the rest of the body is not read
         if failure.kind is Kind.UNAUTHENTICATED:
             headers["www-authenticate"] = "Bearer"
+        if failure.kind is Kind.UPGRADE:
+            headers |= {"upgrade": "websocket", "connection": "Upgrade"}
         if failure.kind is Kind.FULL:
             headers["retry-after"] = "1"
         return Answer(json.dumps({"error": str(failure)}).encode(), headers, failure.kind.status)
@@ -155,6 +157,12 @@ class HttpApp:
             case ["infer"]:
                 _require_method("POST", request)
                 return await self._infer(request, name, version)
+            case ["stream"]:
+                repository.ready(name, version)
+                text = (
+                    "is a websocket, and the request did not ask for one (Upgrade: websocket); does a proxy drop that?"
+                )
+                raise RequestError(f"{shown(request.path)} {text}", Kind.UPGRADE)
         raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
 
     async def _repository(self, request: HttpRequest, rest: list[str]) -> Answer:

@@ -54,8 +54,24 @@ def test_a_command_that_is_a_topic_shows_both(run_cli, pages):
     assert done.out == f"{run_cli('check', '--help').out}\n# Check\n\nEvery rule.\n"
 
 
+def test_a_command_of_two_words(run_cli):
+    done = run_cli("help", "deploy", "web")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == run_cli("deploy", "web", "--help").out
+    for names in (("deploy", "wb"), ("export", "web")):
+        done = run_cli("help", *names)
+        assert (done.code, done.out) == (2, "")
+        assert f"there is no command or topic {' '.join(names)!r}" in done.err
+
+
 @pytest.mark.parametrize(
-    ("name", "suggestion"), [("servin", "; did you mean 'serving'?"), ("expotr", "; did you mean 'export'?"), ("x", "")]
+    ("name", "suggestion"),
+    [
+        ("servin", "; did you mean 'serving'?"),
+        ("expotr", "; did you mean 'export'?"),
+        ("ser", "; did you mean 'serve'?"),
+        ("x", ""),
+    ],
 )
 def test_an_unknown_name(run_cli, pages, name, suggestion):
     done = run_cli("help", name)

@@ -3,6 +3,8 @@ import json
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import lstm_onnx
@@ -154,6 +156,37 @@ def test_what_does_not_fit_is_named(run_cli, model, tmp_path, arrays, said):
         assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
         assert said in done.err
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_the_name_of_a_column_may_have_a_comma(run_cli, model, tmp_path):
+    (tmp_path / "x.csv").write_text('"days, last",a,b,c,d\n1,2,3,4,5\n6,7,8,9,10\n')
+    pq.write_table(pa.table({"days, last": [1.0, 6.0], "a": [2.0, 7.0], "b": [3.0, 8.0], "c": [4.0, 9.0]}), "x.parquet")
+    expected, _ = lstm_onnx.load(tmp_path / model)(np.array([[1, 2, 3, 4], [6, 7, 8, 9]], np.float32))
+    for name in ("x.csv", "x.parquet"):
+        done = run_cli("run", model, name, "--columns", '"days, last", a,b,c', "--json")
+        np.testing.assert_array_equal(np.array(json.loads(done.out)["output"], np.float32), expected)
+        done = run_cli("run", model, name, "--columns", "days, last,a,b")
+        assert done.code == 2
+        assert "there is no column 'days'; it has \"days, last\", a, b, c" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("a,,b", "an empty name"), ("", "an empty name"), ('a,"b', "not a list"), ("a,b,a", "a was given twice")],
+)
+def test_what_is_no_list_of_columns_is_refused(run_cli, model, tmp_path, text, reason):
+    (tmp_path / "x.csv").write_text("a,b,c,d\n1,2,3,4\n")
+    done = run_cli("run", model, "x.csv", "--columns", text)
+    assert done.code == 2
+    assert reason in done.err
+
+
+def test_a_parquet_file_with_a_column_that_is_no_input_says_how_to_choose(run_cli, model, tmp_path):
+    pq.write_table(pa.table({"id": [7], "input": [[[1.0, 2.0, 3.0, 4.0]]]}), tmp_path / "x.parquet")
+    done = run_cli("run", model, "x.parquet")
+    assert "row 1: id is not an input of the model; " in done.err
+    assert "select the columns that are inputs with --columns" in done.err
+    assert run_cli("run", model, "x.parquet", "--columns", "input").code == 0
 
 
 def test_table_with_other_columns_says_how_to_choose(run_cli, model, tmp_path):

@@ -120,6 +120,7 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
         (["net.toml", "m.onnx", "--golden", "m.onnx"], "golden files must end in .npz"),
         (["net.toml", "m.onnx", "--golden", "-"], "golden files must end in .npz"),
         (["net.toml", "--columns", "x"], "--columns is for a --data table"),
+        (["m.onnx", "net.toml"], "net.toml is a SOURCE, which comes before FILE: lstm-onnx verify net.toml m.onnx"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(run_cli: Run, stored: str, arguments: list[str], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_the_folder_has_the_model_as_it_is_and_data_that_python_passes(tmp_path:
     exported(tmp_path / "net.onnx", num_layers=2)
     result = deploy_web(tmp_path / "net.onnx", tmp_path / "web" / "net")
     assert sorted(path.name for path in (tmp_path / "web" / "net").iterdir()) == sorted(result.files)
-    assert {"index.html", "lstm-onnx.mjs", "lstm-onnx.d.ts", "model.onnx", "README.md"} < set(result.files)
+    assert {"index.html", "lstm-onnx.mjs", "lstm-onnx.d.mts", "model.onnx", "README.md"} < set(result.files)
     assert (tmp_path / "web/net/model.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
     assert result.streams
     assert result.microphone is None
@@ -51,6 +52,17 @@ def test_the_folder_has_the_model_as_it_is_and_data_that_python_passes(tmp_path:
     page = (tmp_path / "web/net/index.html").read_text("utf-8")
     assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/ort.wasm.bundle.min.mjs" in page
     assert "__" not in (tmp_path / "web/net/README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("module", ["lstm-onnx", "golden"])
+def test_typescript_finds_the_types_of_each_module(tmp_path: Path, module: str) -> None:
+    exported(tmp_path / "net.onnx")
+    deploy_web(tmp_path / "net.onnx", tmp_path / "web")
+    # For NAME.mjs it looks for NAME.d.mts, and never for NAME.d.ts.
+    code, types = ((tmp_path / "web" / f"{module}{suffix}").read_text("utf-8") for suffix in (".mjs", ".d.mts"))
+    found = re.findall(r"^export (?:async )?(?:function|class) (\w+)", code, re.MULTILINE)
+    declared = re.findall(r"^export (?:function|class) (\w+)", types, re.MULTILINE)
+    assert sorted(found) == sorted(declared) != []
 
 
 def test_equal_files_give_equal_folders(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx import FileError, InputError
+from lstm_onnx.data import read
+from lstm_onnx.data.run import run_records
 from lstm_onnx.parity import user_data as data
 
 SIZE = 3
@@ -204,6 +206,19 @@ def test_a_modules_own_inputs(tmp_path: Path) -> None:
     report = _verify(module, model, [_tokens(30, 7, 1), _tokens(2)])
     assert report
     assert [case.label for case in _own(report)] == ["data 0", "data 1"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.csv", "1\n2\n8\n"), ("x.jsonl", '{"tokens": [1, 2, 8]}\n')])
+def test_one_sequence_without_lengths_is_complete(name: str, text: str, tmp_path: Path) -> None:
+    module, model = _sorted(tmp_path)
+    (tmp_path / name).write_text(text)
+    (feeds,), _ = data.read(tmp_path / name).feeds(model)
+    assert feeds["lengths"].tolist() == [3]
+    assert _verify(module, model, [feeds])
+    with read(tmp_path / name, name="tokens") as records:
+        (outputs,) = run_records(model, records)
+    expected = module(torch.tensor([[1, 2, 8]]), torch.tensor([3])).detach()
+    torch.testing.assert_close(torch.from_numpy(outputs["output"]), expected[0])
 
 
 @pytest.mark.parametrize("feeds", [_tokens(3, 7), _tokens(4, token=9)], ids=["unsorted", "no such token"])

@@ -88,7 +88,7 @@ def test_a_gpu_that_does_not_exist(fresh: None, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_device_reaches_the_provider_options():
-    settings = providers._Settings(None, 0.0, True, 3, None, None)
+    settings = providers._Settings("m.onnx", None, 0.0, True, 3, None, None)
     assert providers._provider_options(settings) == {"enable_cuda_graph": "1", "device_id": "3"}
 
 

@@ -146,6 +146,8 @@ def test_binary_inputs_that_do_not_fit(server: Server) -> None:
         ("POST", "/v2", 405),
         ("PUT", "/metrics", 405),
         ("GET", "/v2/models/lstm/elsewhere", 404),
+        ("GET", "/v2/models/lstm/stream", 426),
+        ("GET", "/v2/models/nobody/stream", 404),
         ("GET", "/v2/models/nobody", 404),
         ("GET", "/v2/models/lstm/versions/2", 404),
         ("GET", "/..%2f..%2fetc/passwd", 404),

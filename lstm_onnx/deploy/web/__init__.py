@@ -29,7 +29,7 @@ from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
 from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
 
-_MODULES = ("lstm-onnx.mjs", "lstm-onnx.d.ts", "golden.mjs")
+_MODULES = ("lstm-onnx.mjs", "lstm-onnx.d.mts", "golden.mjs", "golden.d.mts")
 _SETTINGS = b"__SETTINGS__"
 _AUDIO_NAMES = ("audio", "pcm", "samples", "signal", "sound", "speech", "wav", "wave", "waveform")
 _AUDIO_RATE = 16_000

@@ -144,8 +144,20 @@ def draw_arguments(
     tensors = {spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs}
     axes = {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
     if call is None:
-        return bind_arguments(module, _nested(tensors), _nested(axes), where="the inputs")
+        named = _nested(tensors)
+        _require_arguments(module, list(named))
+        return bind_arguments(module, named, _nested(axes), where=f"the inputs {', '.join(tensors)}")
     return Arguments(tensors, axes, call)
+
+
+def _require_arguments(module: nn.Module, names: Sequence[str]) -> None:
+    """Refuse names that the forward has no argument of (ExportError)."""
+    signature = inspect.signature(module.forward)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    unknown = [name for name in names if name not in signature.parameters]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        takes = f"{type(module).__name__}.forward{signature}"
+        raise ExportError(f"the input {unknown[0]} is no argument of {takes}; name each input as forward does")
 
 
 def _nested(values: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -54,10 +55,12 @@ def find_example_inputs(
     """
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
-    for time, batch in (*itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)]), (1, 1)):
-        sizes = {axis: clamped(size, limits.get(axis, ANY_SIZE)) for axis, size in sizes_of(specs, batch, time).items()}
-        drawn = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
-        for tensors in (drawn.tensors, *_longest_first(drawn.tensors, specs)):
+    sizes_to_try = (*itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)]), (1, 1))
+    for (time, batch), described in itertools.product(sizes_to_try, (specs, *_with_lengths(specs))):
+        sizes = sizes_of(described, batch, time)
+        sizes = {axis: clamped(size, limits.get(axis, ANY_SIZE)) for axis, size in sizes.items()}
+        drawn = draw_arguments(module, described, sizes, seed=seed, call=call).with_limits(limits)
+        for tensors in (drawn.tensors, *_longest_first(drawn.tensors, described)):
             found = replace(drawn, tensors={name: tensor.to(device or "cpu") for name, tensor in tensors.items()})
             args, kwargs = found.args_and_kwargs({name: tensor.clone() for name, tensor in found.tensors.items()})
             copy = clone_module(module)
@@ -70,6 +73,26 @@ def find_example_inputs(
                 return found
     assert problem is not None  # noqa: S101 - something was tried
     raise problem
+
+
+def _with_lengths(specs: Sequence[InputSpec]) -> Iterator[tuple[InputSpec, ...]]:
+    """`specs` with the integers of one axis that have no range as lengths: from 1 to the next axis of another input.
+
+    By themselves they are 0 or 1, and a sequence of no steps cannot be packed.
+    """
+    axes: dict[int | str, str] = {}  # the time by the batch
+    for spec in specs:
+        names = [dim for dim in spec.shape if isinstance(dim, str) and dim.isidentifier()]
+        for batch, time in itertools.permutations(names, 2):
+            axes.setdefault(batch, time)
+    found = tuple(
+        replace(spec, low=1, high=axes[spec.shape[0]])
+        if spec.low is None and len(spec.shape) == 1 and spec.shape[0] in axes and np.dtype(spec.dtype).kind in "iu"
+        else spec
+        for spec in specs
+    )
+    if found != tuple(specs):
+        yield found
 
 
 def _attribute_sizes(module: nn.Module) -> list[int]:

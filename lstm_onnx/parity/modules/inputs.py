@@ -36,7 +36,7 @@ def find_arguments(
         specs = tuple(metadata.inputs) or tuple(_with_axis_names(spec, model) for spec in found.specs())
         device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
         return specs, replace(found, tensors={name: tensor.to(device) for name, tensor in found.tensors.items()})
-    specs = tuple(inputs) or tuple(metadata.inputs)
+    specs = _with_lengths(inputs, metadata.inputs) or tuple(metadata.inputs)
     if not specs:
         raise ConfigError(f"{model.path}: its metadata does not describe its inputs; pass example_inputs")
     call: Call | None = None
@@ -53,6 +53,21 @@ def find_arguments(
         raise ExportError(
             f"{error} (with inputs that were drawn from the metadata of {model.path}{missing}; pass example_inputs)"
         ) from error
+
+
+def _with_lengths(inputs: Sequence[InputSpec], known: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """`inputs` with the ranges of lengths that only the exporter knows, from 1 to an axis: without, they are 0 or 1.
+
+    No other range of a file is used, since a narrow one could hide what is wrong with it.
+    """
+    axes = {dim for spec in inputs for dim in spec.shape}
+    lengths = {spec.name: spec for spec in known if spec.low == 1 and isinstance(spec.high, str) and spec.high in axes}
+    return tuple(
+        replace(spec, low=1, high=lengths[spec.name].high)
+        if spec.low is None and spec.name in lengths and lengths[spec.name].dtype == spec.dtype
+        else spec
+        for spec in inputs
+    )
 
 
 def _with_axis_names(spec: InputSpec, model: Model) -> InputSpec:

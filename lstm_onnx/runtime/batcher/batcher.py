@@ -262,7 +262,13 @@ class Batcher:
         Raises:
             InputError: all slots of the pool are open, or the batcher is closed.
         """
-        return BatchedStream(self, self._scheduler.open_slot())
+        try:
+            return BatchedStream(self, self._scheduler.open_slot())
+        except InputError as error:
+            if self._scheduler.closing:
+                raise
+            hint = "close one, or make the batcher of a larger pool: Batcher(model.pool(slots=...))"
+            raise InputError(error.message, hint=hint) from error
 
     @property
     def waiting(self) -> int:

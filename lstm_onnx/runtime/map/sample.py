@@ -136,8 +136,9 @@ class SequenceLayout:
         elif isinstance(value, Mapping):
             named = dict(value)
         else:
-            names = ", ".join(name for name in self.single if name not in self.model.states)
-            raise InputError(f"is a {type(value).__name__}", hint=f"it must map names to arrays ({names})")
+            optional = {*self.model.states, *self.counts, self.model.metadata.streaming_or_default.last}
+            names = ", ".join(name for name in self.single if name not in optional)
+            raise InputError(f"is of type {type(value).__name__}", hint=f"it must map names to arrays ({names})")
         require_known_names(self.model.inputs, named)
         arrays: Arrays = {}
         to_caller_type = None

@@ -252,3 +252,24 @@ def test_a_callable_without_axes_is_exported_from_its_own_example(
     assert [spec.shape for spec in said] == [("batch", "time"), ("batch",)]
     assert said[1].high == "time"
     assert lstm_onnx.verify(source.module(), "u.onnx", provider="cpu", threads=1)
+
+
+def test_lengths_of_a_config_without_a_range_are_from_1_to_the_number_of_steps(folder: Path) -> None:
+    tokens = '[inputs.tokens]\nshape = ["batch", "time"]\ndtype = "int64"\nrange = [0, 19]\n'
+    lengths = '[inputs.lengths]\nshape = ["batch"]\ndtype = "int64"\n'
+    (folder / "net.toml").write_text(f'[module]\nfactory = "net.py:Lengths"\n{tokens}{lengths}')
+    result = load_source(str(folder / "net.toml")).export(folder / "net.onnx")
+    assert result.notes == ()
+    metadata = lstm_onnx.load(folder / "net.onnx", provider="cpu").metadata
+    assert (metadata.inputs[1].low, metadata.inputs[1].high, metadata.batch_mixes) == (1, "time", "")
+    report = lstm_onnx.verify(folder / "net.toml", folder / "net.onnx", provider="cpu", threads=1, mutants="none")
+    assert report
+    assert not report.notes, "the module runs at every case"
+    assert {one.name: (one.least, one.largest > 100) for one in report.ranges}["lengths"] == (1, True)
+
+
+def test_inputs_of_a_config_that_forward_does_not_take_are_named(folder: Path) -> None:
+    config = (folder / "net.toml").read_text().replace("[inputs.tokens]", "[inputs.Tokens]")
+    (folder / "net.toml").write_text(config)
+    with pytest.raises(ExportError, match=r"^the input Tokens is no argument of Tagger\.forward\(tokens\); name"):
+        load_source(str(folder / "net.toml")).export(folder / "net.onnx")

@@ -37,6 +37,20 @@ def test_threads_get_what_they_would_alone(model: Model) -> None:
     assert len(server) == 0
 
 
+def test_a_stream_too_many_says_how_to_have_more(model: Model) -> None:
+    with Batcher(model, max_batch=2) as server:
+        streams = [server.open(), server.open()]
+        with pytest.raises(
+            InputError, match=r"all 2 slots .* are open; close one, or .* Batcher\(model.pool\(slots="
+        ) as e:
+            server.open()
+        assert e.value.message == "all 2 slots of the pool are open"
+        streams[0].close()
+        assert server.open().slot is not None
+    with Batcher(model.pool(slots=3), max_batch=2) as server:
+        assert len([server.open() for _ in range(3)]) == 3
+
+
 def test_tasks_get_what_they_would_alone(model: Model) -> None:
     server = Batcher(model, window=LONG * 10)
     gate = Gate(server)

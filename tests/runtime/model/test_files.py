@@ -161,6 +161,17 @@ def test_name_that_is_not_utf8(tmp_path: Path):
         load(path, provider="cpu")
 
 
+def test_the_path_of_a_message_is_that_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("none.onnx").write_text("none")
+    with pytest.raises(ModelError, match=r"^none\.onnx: ONNX Runtime cannot open it: it is not an ONNX model"):
+        load("none.onnx", provider="cpu")
+    named = Path("\udcff.onnx")
+    named.write_text("none")
+    with pytest.raises(FileError, match=r"^\S+\.onnx: its name is not UTF-8, which ONNX Runtime requires; rename it$"):
+        load(named, provider="cpu")
+
+
 def test_lazily_negated_tensors_keep_their_sign(tmp_path: Path):
     model = model_of(tmp_path)
     x = torch.from_numpy(randoms(TIME, BATCH, model.spec.input_size))

@@ -9,7 +9,7 @@
  *     const outputs = await stream.run({ input: new ort.Tensor("float32", samples, [1, 1, 4]) });
  *
  * What the file's metadata says is done as in Python: absent states and lengths are filled in, and inputs are checked
- * before ONNX Runtime sees them, since some others (a batch of 0) end its process.  Types are in lstm-onnx.d.ts.
+ * before ONNX Runtime sees them, since some others (a batch of 0) end its process.  Types are in lstm-onnx.d.mts.
  */
 
 const PREFIX = "lstm_onnx.";

@@ -177,7 +177,9 @@ def holds_integers(tensor: Tensor) -> bool:
 
 
 def _may_be_lengths(tensor: Tensor) -> bool:
-    return holds_integers(tensor) and tensor.dim() == 1 and tensor.numel() > 0 and int(tensor.min()) >= 1
+    """Whether it is a row or a column of positive integers."""
+    is_line = tensor.dim() > 0 and 0 < tensor.numel() == max(tensor.shape)
+    return is_line and holds_integers(tensor) and int(tensor.min()) >= 1
 
 
 def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:

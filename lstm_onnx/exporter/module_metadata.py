@@ -168,12 +168,17 @@ def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
 
 
 def _length_input(graph: TracedGraph, lengths: str) -> str | None:
-    """The only row or column from which lengths are computed, entry by entry; None where there is no such input."""
+    """The only input from which lengths are computed, entry by entry; None where there is none.
+
+    It is a row or a column, or all its axes are open, as of the words' lengths in each sentence; of a table with a
+    fixed number of columns others may be no lengths.
+    """
     producers = graph.producers
     walk, found = Walk([lengths]), []
     for value in walk:
         if value in graph.inputs:
-            if sum(dim != 1 for dim in graph.dims[value]) == 1:
+            dims = graph.dims[value]
+            if sum(dim != 1 for dim in dims) == 1 or (dims and all(isinstance(dim, str) for dim in dims)):
                 found.append(value)
         elif value in producers and producers[value].op_type in _REORDERING:
             walk.add(producers[value].input[:1])

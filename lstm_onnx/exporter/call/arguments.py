@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,9 +53,10 @@ class Arguments:
 
     @property
     def unnamed(self) -> frozenset[str]:
-        """The dynamic axes without a name of the user's."""
+        """The dynamic axes without a name of the user's, and of no other axis: several of one size keep their name."""
         defaults = {default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
-        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in defaults)
+        labels = Counter(label for axes in self.axes.values() for label in axes.values())
+        return frozenset(label for label, count in labels.items() if count == 1 and label in defaults)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -35,6 +35,7 @@ from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
+from ..translations.masks import MASKS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
@@ -110,6 +111,7 @@ def trace(
                             **RANGES,
                             **INTERPOLATIONS,
                             **VIEWS,
+                            **MASKS,
                             **SORTING,
                             **ANGLES,
                             **WIDE_RANGE,

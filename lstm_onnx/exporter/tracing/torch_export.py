@@ -33,9 +33,9 @@ from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
+from ..translations.assignments import ASSIGNMENTS
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
-from ..translations.masks import MASKS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
@@ -111,7 +111,7 @@ def trace(
                             **RANGES,
                             **INTERPOLATIONS,
                             **VIEWS,
-                            **MASKS,
+                            **ASSIGNMENTS,
                             **SORTING,
                             **ANGLES,
                             **WIDE_RANGE,

@@ -1,7 +1,8 @@
-"""Translations of assignments by a mask, ``h[:, done] = 0``.
+"""Translations of assignments: by a mask, ``h[:, done] = 0``, and to one entry of an axis, ``y[..., 1] = 0``.
 
 torch.onnx has none for a mask behind other axes, and writes others as the indices of the mask's places, of which
-streams and states cannot see that each row stays by itself.  Where all places get the same numbers, it is a Where.
+streams and states cannot see that each row stays by itself.  Where all places get the same numbers, it is a Where,
+and so is one entry of an axis of a fixed size.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_index_put
+from onnxscript.function_libs.torch_lib.ops.core import aten_index_put, aten_select_scatter
 
 from .size_arithmetic import INT64, constant, op
 
@@ -51,4 +53,17 @@ def _as_numbers(indices: Sequence[Any]) -> Iterator[Any]:
             yield number
 
 
-MASKS: Mapping[Any, Callable[..., Any]] = {torch.ops.aten.index_put.default: _index_put}
+def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
+    rank = 0 if x.shape is None else len(x.shape)
+    size = x.shape[dim] if rank else None
+    if not isinstance(size, int) or not isinstance(index, int):
+        return aten_select_scatter(x, source, dim, index)
+    place, axis = index % size, dim % rank
+    chosen = (np.arange(size) == place).reshape(size, *[1] * (rank - axis - 1))
+    return op.Where(constant(chosen, ir.DataType.BOOL), op.Unsqueeze(source, constant([axis], INT64)), x)
+
+
+ASSIGNMENTS: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.index_put.default: _index_put,
+    torch.ops.aten.select_scatter.default: _select_scatter,
+}

@@ -1,4 +1,4 @@
-"""Assignments by a mask: the rows of a state that start again, the steps that are padding."""
+"""Assignments: rows of a state that start again, steps that are padding, one feature of all steps."""
 # nn.Module's call is typed as Any
 # mypy: disable-error-code="no-any-return"
 
@@ -63,7 +63,12 @@ def steps(y: Tensor, done: Tensor) -> None:
     y[y.sum(-1) > 0] = torch.arange(4.0)
 
 
-EACH = [rows, rows_of_steps, rows_after_an_ellipsis, features, one_row, entries, steps]
+def one_feature_of_all(y: Tensor, done: Tensor) -> None:
+    y[..., 1] = 0.5
+    y[..., -1] = y[..., 0]
+
+
+EACH = [rows, rows_of_steps, rows_after_an_ellipsis, features, one_row, entries, steps, one_feature_of_all]
 
 
 @pytest.mark.parametrize("assign", EACH)

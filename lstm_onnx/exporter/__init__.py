@@ -132,6 +132,7 @@ def export(
         kernel=kernel,
         target=target,
     )
+    source = module
     if options.dtype is not None:
         from .precision import module_in_dtype
 
@@ -163,18 +164,18 @@ def export(
     from .call.arguments import bind_arguments
     from .module import export_module
     from .module_options import ModuleOptions
+    from .precision import arguments_in_dtype, copy_explained
 
     names = None if output_names is None else _names(output_names)
     arguments = bind_arguments(module, example_inputs, dynamic_shapes)
     if options.dtype is not None:
-        from .precision import arguments_in_dtype
-
         arguments = arguments_in_dtype(arguments, options.dtype)
     default = "zero" if generation is None else "explicit"
     settings = ModuleOptions(
         options, states or default, names, check=check, max_delay=max_delay, chunk=chunk, generation=generation
     )
-    return export_module(module, arguments, settings, path)
+    with copy_explained(source, module, options):
+        return export_module(module, arguments, settings, path)
 
 
 def _generation(generate: Any, module: nn.Module) -> Generation | None:

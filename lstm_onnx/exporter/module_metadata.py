@@ -25,8 +25,10 @@ from .lowering.rename import Dims, TracedGraph
 from .module_options import ModuleOptions
 from .write import VERSIONS
 
-_REORDERING = ("Cast", "Identity", "Gather", "TopK")
-"""Operators between an input of lengths and the recurrent operator: modules that sort their sequences themselves."""
+_REORDERING = ("Cast", "Identity", "Gather", "GatherND", "GatherElements", "TopK", "Reshape", "Squeeze", "Flatten")
+"""Operators between an input of lengths and the recurrent operator: modules that sort their sequences themselves, by
+index_select, indexing or gather, or take their lengths as a column.
+"""
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Round", "Neg", "Clip", "Max", "Min", "Mod", "Unsqueeze")
 """Others: modules that compute the lengths after a convolution or a pooling."""
 
@@ -166,12 +168,17 @@ def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
 
 
 def _length_input(graph: TracedGraph, lengths: str) -> str | None:
-    """The only input of one axis from which lengths are computed, entry by entry; None where there is none."""
+    """The only input from which lengths are computed, entry by entry; None where there is none.
+
+    It is a row or a column, or all its axes are open, as of the words' lengths in each sentence; of a table with a
+    fixed number of columns others may be no lengths.
+    """
     producers = graph.producers
     walk, found = Walk([lengths]), []
     for value in walk:
         if value in graph.inputs:
-            if len(graph.dims[value]) == 1:
+            dims = graph.dims[value]
+            if sum(dim != 1 for dim in dims) == 1 or (dims and all(isinstance(dim, str) for dim in dims)):
                 found.append(value)
         elif value in producers and producers[value].op_type in _REORDERING:
             walk.add(producers[value].input[:1])

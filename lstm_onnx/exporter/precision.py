@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ExportError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..spec import ExportOptions
     from .call.arguments import Arguments
 
 
@@ -28,6 +33,26 @@ def module_in_dtype(module: nn.Module, dtype: str) -> nn.Module:
         if name in parts:
             parts[name].training = part.training  # which an export tells its user
     return copy
+
+
+@contextlib.contextmanager
+def copy_explained(source: nn.Module, module: nn.Module, options: ExportOptions) -> Iterator[None]:
+    """Within it, where the forward of `module` fails, the error says that it is a copy of `source` in another dtype.
+
+    Raises:
+        ExportError: that error.
+    """
+    from .functional.functional_module import ForwardFailedError
+
+    try:
+        yield
+    except ForwardFailedError as error:
+        if module is source:
+            raise
+        raise ExportError(
+            f'precision = "{options.precision}" is computed in {options.dtype}, where {error.message}',
+            hint="where the code names a dtype, as x.half() does, write x.to(weight.dtype), of the layer that takes it",
+        ) from error
 
 
 def arguments_in_dtype(arguments: Arguments, dtype: str) -> Arguments:

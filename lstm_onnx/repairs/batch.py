@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper
 
 from ..onnxgraph import Shape, shape_of
+from ..onnxgraph.builder import unique_name
 from .graph import Graph
 from .plain import shapes_of
 
 BATCH = "batch"
+
+
+def name_open_axes(inputs: Sequence[ValueInfoProto]) -> None:
+    """Name the inputs' axes that have neither a size nor a name, as of TensorFlow's: a state's batch is one of them."""
+    taken = {dim for value in inputs for dim in shape_of(value.type) or () if isinstance(dim, str)}
+    for value in inputs:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not (dim.HasField("dim_value") or dim.dim_param):
+                name = unique_name(re.sub(r"\W", "_", f"axis_{value.name}_{axis}"), taken)
+                taken.add(name)
+                dim.dim_param = name
 
 
 def fixed_batch(graph: Graph, size: int | str | None) -> tuple[int, int] | None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from onnx import ValueInfoProto
+
 from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..errors import ModelError
 from ..metadata import Metadata
@@ -19,7 +21,7 @@ from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.chunk_check import why_not_streamable
 from ..terminal_text import one_line
-from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
+from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
 from .plain import computed_sizes, read_as, simplify
@@ -109,6 +111,7 @@ def repair(
     metadata = metadata_of(graph.model, source)
     before = graph.size
     original = load(source, "cpu", threads=1)
+    name_open_axes(graph.inputs)
     simplify(graph)
     marks = marks_of(graph.nodes, graph.arrays)
     sizes = computed_sizes(graph, original, seed=seed)
@@ -118,7 +121,7 @@ def repair(
     found, notes = closed_states(graph)
     starts = values_of(graph.complete(), original, [state.before for state in found if state.before], seed=seed)
     fixed = fixed_batch(graph, found[0].batch if found else None)
-    exposed = expose(graph, found, starts, _batch_name(original, fixed), opened=fixed is not None)
+    exposed = expose(graph, found, starts, _batch_name(graph.inputs, fixed), opened=fixed is not None)
     notes = [*notes, *exposed.notes]
     graph.remove_unread()
     if not operators and not exposed.states and fixed is None:
@@ -215,11 +218,11 @@ def _with_open_batch(
     return False, f"the batch stays {size}: {problem}"
 
 
-def _batch_name(model: Model, fixed: tuple[int, int] | None) -> str:
+def _batch_name(inputs: Sequence[ValueInfoProto], fixed: tuple[int, int] | None) -> str:
     """The name of the batch axis: of the first input that has one, the name of its first open axis."""
     if fixed is not None:
         return BATCH
-    names = [str(dim) for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)]
+    names = [dim for value in inputs for dim in shape_of(value.type) or () if isinstance(dim, str)]
     return BATCH if BATCH in names or not names else names[0]
 
 

@@ -22,6 +22,8 @@ from torch.utils import _pytree as pytree
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.exporter.module_options import ModuleOptions
+from lstm_onnx.exporter.sources.source import ModuleSource
+from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.spec import ExportOptions
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
@@ -261,3 +263,25 @@ def test_a_size_that_comes_down_to_one_stays_open_without_the_trial(tmp_path: Pa
     x = torch.randn(3, 11, 3)
     with torch.no_grad():
         np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], module(x).numpy(), atol=1e-5)
+
+
+class _Halved(nn.Module):
+    """A layer of another dtype than the input, which the code names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5, batch_first=True).half()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x.half())[0].float()
+
+
+def test_a_forward_that_fails_in_the_dtype_of_a_precision_alone(tmp_path: Path) -> None:
+    made(_Halved(), signal(2, 4), X, tmp_path)
+    text = r'precision = "int8" is computed in float32, where the module\'s forward fails at test_module.py:.*half\(\)'
+    with pytest.raises(ExportError, match=rf"{text}.*; where the code names a dtype, .* write x\.to\(weight\.dtype\)"):
+        made(_Halved(), signal(2, 4), X, tmp_path, precision="int8")
+    inputs = (InputSpec("x", ("batch", "time", 3)),)
+    source = ModuleSource("net", _Halved().eval(), inputs, ModuleOptions(ExportOptions(precision="float32")))
+    with pytest.raises(ExportError, match=text.replace("int8", "float32")):
+        source.export(tmp_path / "m.onnx")

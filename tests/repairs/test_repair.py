@@ -51,6 +51,20 @@ def test_states_are_named_after_the_layer(tmp_path: Path):
     assert "now the operator GRU" in str(result)
 
 
+def test_axes_without_names_get_some_for_the_states(tmp_path: Path):
+    source, target = loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx"
+    model = onnx.load(source)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim:
+        dim.ClearField("dim_param")
+    onnx.save(model, source)
+    repair(source, target)
+    model = lstm_onnx.load(target, provider="cpu", threads=1)
+    assert model.inputs["x"].shape == ("axis_x_0", "axis_x_1", FEATURES)
+    assert [model.inputs[name].shape[1] for name in model.states] == ["axis_x_0"]
+    x = random(3, 7, FEATURES)
+    np.testing.assert_allclose(run(target, x), run(source, x), atol=2e-6)
+
+
 @pytest.mark.parametrize("sequence", [False, True])
 @pytest.mark.parametrize(("kind", "op_type"), [("gru", "GRU"), ("gru_before", "GRU"), ("lstm", "LSTM"), ("rnn", "RNN")])
 def test_unrolled_steps_become_their_operator(tmp_path: Path, kind: str, op_type: str, sequence: bool):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,9 +53,10 @@ class Arguments:
 
     @property
     def unnamed(self) -> frozenset[str]:
-        """The dynamic axes without a name of the user's."""
+        """The dynamic axes without a name of the user's, and of no other axis: several of one size keep their name."""
         defaults = {default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
-        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in defaults)
+        labels = Counter(label for axes in self.axes.values() for label in axes.values())
+        return frozenset(label for label, count in labels.items() if count == 1 and label in defaults)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -189,7 +191,9 @@ def holds_integers(tensor: Tensor) -> bool:
 
 
 def _may_be_lengths(tensor: Tensor) -> bool:
-    return holds_integers(tensor) and tensor.dim() == 1 and tensor.numel() > 0 and int(tensor.min()) >= 1
+    """Whether it is a row or a column of positive integers."""
+    is_line = tensor.dim() > 0 and 0 < tensor.numel() == max(tensor.shape)
+    return is_line and holds_integers(tensor) and int(tensor.min()) >= 1
 
 
 def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:

@@ -61,6 +61,10 @@ class OtherSizesFailError(FixedSizeError):
     """The module itself does not run at other example sizes."""
 
 
+class ForwardFailedError(ExportError):
+    """The user's code raised something."""
+
+
 class PartsError(FixedSizeError):
     """A tensor is split into a number of parts that goes by a size."""
 
@@ -153,7 +157,7 @@ def call_forward(forward: Any) -> Any:
 def _forward_problem(error: BaseException) -> ExportError:
     line = error_line(error)
     at = f" at {line}" if line else ""
-    return within_operator(error) or ExportError(
+    return within_operator(error) or ForwardFailedError(
         f"the module's forward fails{at}: {type(error).__name__}: {first_line(error)}"
     )
 

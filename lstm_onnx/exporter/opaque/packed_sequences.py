@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.fx.experimental.symbolic_shapes import guard_or_false, is_concrete_int
 from torch.nn.utils import rnn as torch_rnn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakIdKeyDictionary
@@ -35,7 +35,7 @@ class PaddedSequence(PackedSequence):
     """A padded tensor and its lengths, in the place of a PackedSequence.
 
     Attributes:
-        value: ``(batch, time, features)`` if `batch_first`, else ``(time, batch, features)``.
+        value: ``(batch, time, ...)`` if `batch_first`, else ``(time, batch, ...)``.
         lengths: ``(batch,)``, integers.
         batch_first: the layout of `value`.
         zero_padded: whether the padding is zeros, as in the output of a recurrent operator.
@@ -76,7 +76,7 @@ class PaddedSequence(PackedSequence):
 
     @property
     def data(self) -> Tensor:
-        """The valid steps, ``(steps, features)``: the first of each sequence, the second of each, and so on."""
+        """The valid steps, ``(steps, ...)``: the first of each sequence, the second of each, and so on."""
         if self._own_data is None:
             rows, value = self._rows(), self.value if self.batch_first else self.value.transpose(0, 1)
             self._own_data = value[rows.sequence, rows.step]
@@ -121,9 +121,10 @@ class PaddedSequence(PackedSequence):
         return self.with_data(fields["data"])
 
     def with_data(self, data: Tensor) -> PaddedSequence:
-        """The same sequences with other numbers, ``(steps, other features)``."""
+        """The same sequences with other numbers, ``(steps, ...)``: other features, or one number for each step."""
         rows = self._rows()
-        value = data.new_zeros((self.lengths.shape[0], self.value.shape[1 if self.batch_first else 0], data.shape[-1]))
+        time = self.value.shape[1 if self.batch_first else 0]
+        value = data.new_zeros((self.lengths.shape[0], time, *data.shape[1:]))
         value = value.index_put((rows.sequence, rows.step), data)
         if not self.batch_first:
             value = value.transpose(0, 1)
@@ -176,6 +177,8 @@ def _packed_rows(steps: Any, lengths: Tensor, *, sort: bool) -> _Rows:
     order = torch.sort(lengths, descending=True)[1] if sort else torch.arange(lengths.shape[0])
     valid = torch.arange(steps).unsqueeze(1) < lengths[order].unsqueeze(0)
     places = valid.nonzero()
+    check: Any = torch._check
+    check(places.shape[0] >= 1)  # each sequence has a step; batch norm asks
     counts = valid.sum(1)
     return _Rows(order, order[places[:, 1]], places[:, 0], counts.narrow(0, 0, _longest(lengths, steps)))
 
@@ -259,8 +262,11 @@ def pack(input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted:
             f"{user_line()}: lengths is a {type(lengths).__name__}, which would be baked into the file; "
             "pass the tensor of lengths itself, an input of the module, without tolist()"
         )
-    if lengths.shape[0] != input.shape[0 if batch_first else 1]:
+    sequences = input.shape[0 if batch_first else 1]
+    if guard_or_false(lengths.shape[0] != sequences):
         raise ExportError(f"{user_line()}: there are not as many lengths as sequences")
+    check: Any = torch._check
+    check(lengths.shape[0] == sequences)  # both may be numbers of packed steps, of two sequences packed alike
     return PaddedSequence(input, lengths, batch_first, zero_padded=False, sort=not enforce_sorted)
 
 
@@ -295,7 +301,8 @@ def pad(
         steps = torch.arange(time, device=value.device)
         column = lengths.to(value.device)
         valid = steps.unsqueeze(0) < column.unsqueeze(1) if axis == 1 else steps.unsqueeze(1) < column.unsqueeze(0)
-        value = torch.where(valid.unsqueeze(2), value, torch.full((), padding_value, dtype=value.dtype))
+        valid = valid.reshape(*valid.shape, *[1] * (value.dim() - 2))
+        value = torch.where(valid, value, torch.full((), padding_value, dtype=value.dtype))
     if total_length is None:
         value = value.narrow(axis, 0, _longest(lengths, time))
     else:
@@ -324,7 +331,7 @@ def _of_length(value: Tensor, axis: int, total_length: Any, padding_value: float
     if constant is None or constant > 0:
         # The number of steps to add or remove may differ from run to run: add enough, then cut.
         added = total_length if constant is None else constant
-        shape = [value.shape[0], value.shape[1], value.shape[2]]
+        shape = list(value.shape)
         shape[axis] = added
         value = torch.cat([value, value.new_full(shape, padding_value)], dim=axis)
     return value.narrow(axis, 0, total_length)

@@ -117,11 +117,13 @@ class ModuleSource:
         require_tracer()
         from ..functional.example_inputs import find_example_inputs
         from ..module import export_module
+        from ..precision import copy_explained
 
         source = self.computed()
-        arguments = source.example or find_example_inputs(source.nn_module, source.inputs, limits=source.limits)
-        options = dataclasses.replace(source.options, input_specs=source.inputs or None, check=check)
-        return export_module(source.nn_module, arguments, options, path)
+        with copy_explained(self.nn_module, source.nn_module, self.options.export):
+            arguments = source.example or find_example_inputs(source.nn_module, source.inputs, limits=source.limits)
+            options = dataclasses.replace(source.options, input_specs=source.inputs or None, check=check)
+            return export_module(source.nn_module, arguments, options, path)
 
     def computed(self) -> ModuleSource:
         """The same model, with its floating-point inputs, in the dtype that its precision is computed in."""

@@ -33,6 +33,7 @@ from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
+from ..translations.assignments import ASSIGNMENTS
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
@@ -110,6 +111,7 @@ def trace(
                             **RANGES,
                             **INTERPOLATIONS,
                             **VIEWS,
+                            **ASSIGNMENTS,
                             **SORTING,
                             **ANGLES,
                             **WIDE_RANGE,

@@ -24,6 +24,7 @@ from ..copies.caller_state import replaced
 
 op: Any = onnxscript.opset18
 DOUBLE, FLOAT, INT64 = ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.INT64
+_INT64 = torch.iinfo(torch.int64)
 _DOUBLE_OF = "lstm_onnx.double_of"
 """Under which a float32 scalar knows the double that it was cast from, and its Cast that it is such a one."""
 _FRACTIONS = (FLOAT, DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -108,9 +109,14 @@ def _comparison(compare: Callable[..., Any]) -> Callable[..., Any]:
             return compare(as_double(a), as_double(b))
         if any(isinstance(item, ir.Value) and item.dtype == ir.DataType.BOOL for item in (a, b)):
             return compare(a, b)
-        return compare(as_integer(a), as_integer(b))
+        return compare(*(item if isinstance(item, ir.Value) else _within_int64(item) for item in (a, b)))
 
     return translated
+
+
+def _within_int64(number: Any) -> Any:
+    """A number to compare sizes with; torch compares multiples of one with those of the largest that there is."""
+    return as_integer(min(max(int(number), _INT64.min), _INT64.max))
 
 
 def _integer_division(a: Any, b: Any) -> Any:

@@ -110,8 +110,27 @@ def test_int32_lengths_and_padding_that_is_not_a_number_stays_out(tmp_path: Path
     agree(result.run((x, lengths.int())), expected)
 
 
-def test_lengths_are_described_by_their_sequences_time(tmp_path: Path) -> None:
-    metadata = made(Direct(), with_lengths(2, 4), X_LENGTHS, tmp_path).model.metadata
+class Indexed(Bare):
+    """Sorts the sequences with an index, as old code does."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        order = lengths.argsort(descending=True)
+        return self.padded(x[order], lengths[order])[order.argsort()]
+
+
+class Flattened(Bare):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.padded(x, lengths.reshape(-1).cpu())
+
+
+@pytest.mark.parametrize("module", [Direct, Indexed, Flattened])
+@pytest.mark.parametrize("axes", [X_LENGTHS, None])
+def test_lengths_are_described_by_their_sequences_time(
+    module: type[Bare], axes: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    x, lengths = with_lengths(2, 4)
+    column = lengths[:, None] if module is Flattened else lengths
+    metadata = made(module(), (x, column), axes, tmp_path).model.metadata
     assert [(spec.name, spec.low, spec.high) for spec in metadata.inputs] == [("x", None, None), ("lengths", 1, "time")]
 
 

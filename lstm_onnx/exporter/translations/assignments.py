@@ -1,0 +1,69 @@
+"""Translations of assignments: by a mask, ``h[:, done] = 0``, and to one entry of an axis, ``y[..., 1] = 0``.
+
+torch.onnx has none for a mask behind other axes, and writes others as the indices of the mask's places, of which
+streams and states cannot see that each row stays by itself.  Where all places get the same numbers, it is a Where,
+and so is one entry of an axis of a fixed size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_index_put, aten_select_scatter
+
+from .size_arithmetic import INT64, constant, op
+
+
+def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
+    places = [at for at, index in enumerate(indices) if index is not None]
+    masks = [at for at in places if indices[at].dtype == ir.DataType.BOOL]
+    if len(places) == len(masks) == 1 and not accumulate and None not in (x.shape, values.shape):
+        mask, behind = indices[masks[0]], len(x.shape) - masks[0] - len(indices[masks[0]].shape)
+        if _is_same_at_all(values, behind, len(mask.shape)):
+            axes = [len(mask.shape) + axis for axis in range(behind)]
+            return op.Where(op.Unsqueeze(mask, constant(axes, INT64)) if axes else mask, values, x)
+    if masks and places != [0]:
+        indices = list(_as_numbers(indices))
+    return aten_index_put(x, indices, values, accumulate)
+
+
+def _is_same_at_all(values: Any, behind: int, mask_rank: int) -> bool:
+    """Whether the values have no axis for the places of a mask before `behind` other axes, or one of a single entry.
+
+    That axis stands for all of the mask's, so that with two or more the others would be beside the wrong ones.
+    """
+    rank = len(values.shape)
+    return rank <= behind or (mask_rank == 1 and values.shape[rank - behind - 1] == 1)
+
+
+def _as_numbers(indices: Sequence[Any]) -> Iterator[Any]:
+    """Masks as the numbers of their places, one index for each of their axes, as PyTorch takes them."""
+    for index in indices:
+        if index is None or index.dtype != ir.DataType.BOOL:
+            yield index
+            continue
+        found = op.NonZero(index)
+        for axis in range(len(index.shape)):
+            number = op.Gather(found, constant(axis, INT64), axis=0)
+            number.dtype, number.shape = INT64, ir.Shape([None])
+            yield number
+
+
+def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
+    rank = 0 if x.shape is None else len(x.shape)
+    size = x.shape[dim] if rank else None
+    if not isinstance(size, int) or not isinstance(index, int):
+        return aten_select_scatter(x, source, dim, index)
+    place, axis = index % size, dim % rank
+    chosen = (np.arange(size) == place).reshape(size, *[1] * (rank - axis - 1))
+    return op.Where(constant(chosen, ir.DataType.BOOL), op.Unsqueeze(source, constant([axis], INT64)), x)
+
+
+ASSIGNMENTS: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.index_put.default: _index_put,
+    torch.ops.aten.select_scatter.default: _select_scatter,
+}

@@ -279,9 +279,13 @@ class Rewriter:
         size, g = require_shape(fact)[places.axis], self.graph
         count = self.count_of(size)
         g.used_positions = True
+        # Added to a Range from 0: of Gather by a Range ONNX Runtime makes a Slice, which ends where a table does.
+        end = g.add("Squeeze", g.at_least_one(count), g.ints(0))
+        x = g.add("Range", g.integers([Size.of(0)], scalar=True), end, g.integers([ONE], scalar=True))
         begin = g.before(count)
-        bounds = [g.add("Squeeze", bound, g.ints(0)) for bound in (begin, g.math("Add", begin, g.at_least_one(count)))]
-        x = g.add("Range", *bounds, g.integers([ONE], scalar=True))
+        if not g.is_exact(count):  # where no step is due, the first, which every table has
+            begin = g.math("Mul", begin, g.math("Min", g.new(count), 1))
+        x = g.add("Add", x, begin, hint="steps")
         if places.stride > 1:
             x = g.add("Mul", x, g.integers([Size.of(places.stride)], scalar=True))
         if places.offsets.ndim > 1:

@@ -29,6 +29,14 @@ def guarded(p: Rewriter, x: str, axis: int, count: Count) -> str:
     return p.graph.cut(x, axis, 0, p.graph.at_least_one(count))
 
 
+def give_where_none_is_due(p: Rewriter, value: str, f: Stream, number: int) -> None:
+    """Let a stream of integers be this number in calls without new steps: the one step that stands for them may hold
+    what an operator does not take, such as a row that a table does not have, or 0 as a divisor."""
+    if not p.graph.is_exact(f.count):
+        other = p.graph.constant(np.array(number, f.dtype or np.int64))
+        p.names[value] = p.graph.add("Where", p.graph.any_new(f.count), p.name(value), other, hint="due")
+
+
 def require_plain(f: Stream) -> None:
     """Refuse a time axis that holds other axes too."""
     if f.fold is not None:

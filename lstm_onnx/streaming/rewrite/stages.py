@@ -6,11 +6,13 @@ steps in a call with n new ones, so that no operator gets an empty axis.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from ..size import Size
+from ..size import ONE, Size
 from .counts import Count, Gate, Least, Stage, largest_lead, least_input, least_rest
-from .facts import RefusedError, Stream, with_size
+from .facts import FoldedError, RefusedError, Stream, with_size
 from .graph import END, State
 from .rewriter import Call, Rewriter
 
@@ -38,12 +40,30 @@ def give_where_none_is_due(p: Rewriter, value: str, f: Stream, number: int) -> N
 
 
 def require_plain(f: Stream) -> None:
-    """Refuse a time axis that holds other axes too."""
+    """Refuse a time axis that holds other axes too.
+
+    Raises:
+        FoldedError: it does.
+    """
     if f.fold is not None:
-        raise RefusedError(
+        raise FoldedError(
             "computes a step from several where time is one axis with others",
             "reshape it so that time has an axis of its own",
         )
+
+
+def unfolded(p: Rewriter, x: str, f: Stream) -> tuple[str, Stream]:
+    """A stream whose time axis holds a known number of entries of each step, as a stream of so many times the steps.
+
+    Others are returned as they are.
+    """
+    times = None if f.fold is None or f.fold.before != ONE else f.fold.after.number
+    if times is None:
+        return x, f
+    count = p.count(Stage(f.count, times))
+    if not p.graph.is_exact(f.count):
+        x = guarded(p, x, f.axis, count)
+    return x, replace(f, count=count, fold=None)
 
 
 def cache(p: Rewriter, f: Stream, steps: int, fill: float = 0.0, kind: str = "cache") -> State:
@@ -234,7 +254,7 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
             names.append(x)
             continue
         if f.fold is not None:
-            raise RefusedError("joins streams of different delays where time is one axis with others")
+            raise FoldedError("joins streams of different delays where time is one axis with others")
         lead = largest_lead(f.count, count)
         names.append(hold_back(p, x, f, count, lead, "wait") if lead else x)
     return names, count
@@ -243,7 +263,7 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
 def copy_aligned(p: Rewriter, call: Call) -> Count:
     """Emit a node whose streams meet step by step; returns the count that all of them have now."""
     if len({fact.fold for _, fact in call.streams}) > 1:
-        raise RefusedError("joins time with a time axis that holds other axes too")
+        raise FoldedError("joins time with a time axis that holds other axes too")
     names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
     p.copy(call, [by_place.get(place, p.name(name) if name else "") for place, name in enumerate(call.node.input)])

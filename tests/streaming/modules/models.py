@@ -116,6 +116,16 @@ MODELS: dict[str, tuple[Make, int]] = {
         lambda: Chain(Causal(4, 6, 8, stride=4), nn.ReLU(), Rnn(6, 6), inverse(6, 4, 8, 4)),
         0,
     ),
+    "channels as steps": (
+        lambda: Chain(
+            Rnn(4, 8), Apply(lambda x: x.transpose(1, 2).reshape(x.shape[0], -1, 4).transpose(1, 2)), Causal(4, 3, 3)
+        ),
+        0,
+    ),
+    "repeated by repeat_interleave": (
+        lambda: Chain(Rnn(4, 4), Apply(lambda x: x.repeat_interleave(3, dim=2)), Causal(4, 3, 4), Rnn(3, 3)),
+        0,
+    ),
     "max pooling": (
         lambda: Chain(Causal(4, 5, 3), Apply(lambda x: F.max_pool2d(x.unsqueeze(2), (1, 2)).squeeze(2)), Rnn(5, 4)),
         0,

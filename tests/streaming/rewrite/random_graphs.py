@@ -281,6 +281,16 @@ def stack(b: Builder) -> None:
     b.x, b.channels = b.add("Reshape", b.x, shape), 2 * b.channels
 
 
+def spread(b: Builder) -> None:
+    """The channels of a step become two steps, or three."""
+    if b.first:
+        b.x, b.first = b.add("Transpose", b.x, perm=[0, 2, 1]), False
+    times, channels = b.rng.randint(2, 3), b.rng.randint(2, 4)
+    y = b.add("MatMul", b.x, b.weight(b.channels, times * channels))
+    shape = b.add("Concat", b.add("Shape", b.x, end=1), b.const([-1, channels]), axis=0)
+    b.x, b.channels = b.add("Reshape", y, shape), channels
+
+
 def resize(b: Builder) -> None:
     b.channels_first()
     scales = b.const([1.0, 1.0, float(b.rng.randint(1, 3))], np.float32)
@@ -319,7 +329,7 @@ def remember(b: Builder) -> None:
 STAGES: tuple[Stage, ...] = (
     conv, conv, conv_same, conv_2d, max_pool, average_pool, transposed_conv, pad, cut_ends, every, shift, learned_ends,
     differences, residual, residual, join_earlier, join_earlier, cumulative, recurrent, recurrent, scan, activation,
-    linear, norm, softmax, centred, channel_mix, positions, fold, stack, resize, interpolate, without_first,
+    linear, norm, softmax, centred, channel_mix, positions, fold, stack, spread, resize, interpolate, without_first,
     complete, remember, remember,
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from ..size import ONE, Size
 from .counts import Count, Input, Stage, equal, span, total_multiple
 from .facts import Carry, Fact, Places, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
-from .lengths import Lengths
+from .lengths import Lengths, count_by
 from .source import Source
 
 OTHER_AXES = "joins values that have time on different axes: every step meets every other"
@@ -169,12 +169,15 @@ class Rewriter:
         """The count of a stream whose time axis has this size in the source.
 
         Raises:
-            RefusedError: no stream has.
+            RefusedError: no stream has, and the size is no multiple of a floor of the number of time steps.
         """
         for fact in self.facts.values():
             if isinstance(fact, Stream) and fact.fold is None and fact.shape[fact.axis] == size:
                 return fact.count
-        raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+        made = count_by(self.lengths, size)
+        if made is None:
+            raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+        return self.count(made)
 
     def crop_after(self, value: str, axis: int) -> tuple[str, int]:
         """The output of a Slice that alone reads a value and cuts so many steps at its end; 0 where there is none.
@@ -263,7 +266,7 @@ class Rewriter:
         facts: list[Fact | None] = list(call.facts)
         for place, fact in enumerate(facts):
             if isinstance(fact, Static) and fact.places is not None:
-                facts[place] = self._numbered(call.node.input[place], fact, fact.places)
+                self.names[call.node.input[place]], facts[place] = self.numbered(fact, fact.places)
             if isinstance(fact, Static) and fact.repeated is not None:
                 axis, count = fact.repeated
                 shape = require_shape(fact)
@@ -274,7 +277,7 @@ class Rewriter:
                 self.facts[value] = facts[place] = stream
         return replace(call, facts=tuple(facts))
 
-    def _numbered(self, value: str, fact: Static, places: Places) -> Stream:
+    def numbered(self, fact: Static, places: Places) -> tuple[str, Stream]:
         """The numbers of the steps of this call."""
         size, g = require_shape(fact)[places.axis], self.graph
         count = self.count_of(size)
@@ -294,8 +297,7 @@ class Rewriter:
             x = g.add("Add", x, g.constant(places.offsets.astype(np.int64), "places"))
         if fact.dtype is not None and fact.dtype != np.int64:
             x = g.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(fact.dtype))
-        self.names[value] = x
-        return Stream(require_shape(fact), fact.dtype, places.axis, count)
+        return x, Stream(require_shape(fact), fact.dtype, places.axis, count)
 
 
 class NeedsEndError(Exception):

@@ -28,11 +28,17 @@ def causal(b: Builder) -> str:
     return b.add("Add", "x", b.add("Transpose", rows, perm=[1, 0]))
 
 
+def sliced(b: Builder) -> str:
+    """Rows from the second on, as ``table[:, 1 : x.shape[2] + 1]``."""
+    end = b.add("Add", b.add("Shape", "x", start=2, end=3), b.const([1]))
+    return b.add("Add", "x", b.add("Slice", b.weight(4, ROWS + 1), b.const([1]), end, b.const([1])))
+
+
 def drawn(steps: int) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(0).standard_normal((2, 4, steps)).astype(np.float32)}
 
 
-@pytest.mark.parametrize("make", [positions, causal])
+@pytest.mark.parametrize("make", [positions, causal, sliced])
 def test_a_sequence_ends_with_the_rows_of_its_table(make: Make) -> None:
     """ONNX Runtime makes a Slice of a Gather by a Range, and then a step without a row is no step."""
     model = graph_of(make)

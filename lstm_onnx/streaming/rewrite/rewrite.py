@@ -264,6 +264,7 @@ class _Rewrite:
             if value.name not in self.source.states.values():
                 streams[value.name] = output
         caches = {state.name: state.after for state in g.states}
+        g.used_steps = g.used_steps or p.least > (self.chunk or 1)
         if g.used_steps:
             self._count_steps(caches)
         ends = [value.name for value in outputs] + list(caches.values())
@@ -310,6 +311,7 @@ class _Rewrite:
             delay=max((output.rest for output in streams.values()), default=0),
             hop=lcm(*(count.rate.denominator for count in counts)),
             multiple=lcm(p.multiple, self.chunk or 1),
+            least=p.least,
             settled=max(p.settled, int(g.used_begun), *(count.settled for count in counts)),
             period=lcm(*(count.period for count in counts)),
             positions=g.used_positions,

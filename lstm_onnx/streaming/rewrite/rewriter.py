@@ -100,6 +100,8 @@ class Rewriter:
     settled: int = 0
     """After so many steps of the input a call is as later ones, beside what `Count.settled` says."""
     multiple: int = 1
+    least: int = 1
+    """Sequences have so many steps or more: of fewer a value has no step of which one is picked, or another size."""
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
     module: str = ""
@@ -177,7 +179,23 @@ class Rewriter:
         made = count_by(self.lengths, size)
         if made is None:
             raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+        for fact in self.facts.values():  # a cut of more steps than there are leaves none, which no size says
+            if isinstance(fact, Stream) and fact.fold is None:
+                self._require_sized(fact)
         return self.count(made)
+
+    def _require_sized(self, fact: Stream) -> None:
+        size, count = fact.shape[fact.axis], fact.count
+        wrong = [m for m in span(count)[1:] if self.lengths.value(size, m) not in (None, count.total(m))]
+        self.require_more_steps_than(max(wrong, default=0))
+
+    def require_a_step(self, count: Count) -> None:
+        """Refuse sequences that are too short for a value of this count to have a step."""
+        self.require_more_steps_than(max((m for m in span(count)[1:] if not count.total(m)), default=0))
+
+    def require_more_steps_than(self, steps: int) -> None:
+        """Refuse shorter sequences when they end."""
+        self.least = max(self.least, steps + 1)
 
     def crop_after(self, value: str, axis: int) -> tuple[str, int]:
         """The output of a Slice that alone reads a value and cuts so many steps at its end; 0 where there is none.

@@ -268,3 +268,36 @@ def test_a_fixed_time_axis_is_refused() -> None:
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 48
     with pytest.raises(RefusedError, match="always has 48 steps"):
         rewritten(model, {"x": 2})
+
+
+def pairs(b: Builder, x: str) -> str:
+    """All steps but an odd last one."""
+    twos = b.add("Mul", b.add("Div", b.add("Shape", x, start=2, end=3), b.const([2])), b.const([2]))
+    return b.add("Slice", x, b.const([0]), twos, b.const([2]))
+
+
+SHORT: dict[str, tuple[Make, int]] = {
+    "shifted": (lambda b: b.add("Pad", "x", b.const([0, 0, 3, 0, 0, -3])), 1),
+    "begun later": (lambda b: b.add("Pad", "x", b.const([0, 0, -2, 0, 0, 3])), 1),
+    "the last but two": (lambda b: b.cut("x", 0, -2, 2), 1),
+    "a convolution": (lambda b: b.add("Conv", "x", b.weight(3, 4, 5), strides=[2], pads=[1, 0]), 4),
+    "the last of every third": (lambda b: b.cut(b.cut("x", 2, 2**40, 2, 3), -1, 2**40, 2), 3),
+    "pairs of what is left": (
+        lambda b: pairs(b, b.add("Pad", b.cut("x", 0, -4, 2), b.const([0, 0, 4, 0, 0, 0]))),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_sequence_that_is_too_short_is_known(case: str) -> None:
+    """From the least number of steps on, a sequence is right."""
+    make, least = SHORT[case]
+    model = graph_of(make)
+    done = rewritten(model, {"x": 2})
+    assert done.streaming.least == least
+    assert (done.streaming.steps is None) <= (least == 1)
+    whole = session(model, optimised=False)
+    for steps in range(least, least + 4):
+        x = np.random.default_rng(0).standard_normal((2, 4, steps)).astype(np.float32)
+        assert not difference(ChunkRun(done, {"x": 2}), whole, {"x": x}, 2, 0)

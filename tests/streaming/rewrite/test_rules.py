@@ -247,6 +247,25 @@ def test_amounts_that_are_computed_of_constants() -> None:
     assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
 
 
+def test_sizes_of_which_some_are_kept() -> None:
+    """As torch's older exporter expands: an axis for which -1 is asked stays; and it numbers steps in floats."""
+
+    def expanded(b: Builder) -> str:
+        one = numpy_helper.from_array(np.ones(1, np.int64))
+        sizes = b.add("Concat", b.const([-1, 3]), b.add("Shape", "x", start=1), axis=0)
+        ones = b.add("ConstantOfShape", b.add("Shape", sizes), value=one)
+        kept = b.add("Where", b.add("Equal", sizes, b.add("Mul", ones, b.const(-1))), ones, sizes)
+        y = b.add("Expand", b.add("Unsqueeze", "x", b.const([1])), kept)
+        channels, steps = (b.add("Gather", b.add("Shape", "x"), b.const(axis)) for axis in (1, 2))
+        end = b.add("Add", b.add("Mul", channels, steps), b.const(1))
+        bounds = [b.add("Cast", bound, to=TensorProto.FLOAT) for bound in (channels, end, channels)]
+        return b.add("ReduceSum", b.add("Div", y, b.add("Range", *bounds)), b.const([1]), keepdims=0)
+
+    model = graph_of(expanded)
+    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
+    assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
+
+
 @pytest.mark.parametrize("name", ["last", "steps", "conv2.cache"])
 def test_names_of_the_source_are_kept_apart(name: str) -> None:
     model = graph_of(lambda b: conv(b, 2, 2))

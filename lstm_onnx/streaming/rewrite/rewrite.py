@@ -105,7 +105,7 @@ class _Rewrite:
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
-        self.p = Rewriter(graph, source, Lengths(source.axis_name))
+        self.p = Rewriter(graph, source, Lengths(source.axis_name), chunk=chunk)
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 

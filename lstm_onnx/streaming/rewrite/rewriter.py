@@ -99,6 +99,8 @@ class Rewriter:
     """Values that are what they are once these counts have a step: made of the first step of a stream."""
     settled: int = 0
     """After so many steps of the input a call is as later ones, beside what `Count.settled` says."""
+    chunk: int | None = None
+    """Every chunk is a multiple of so many steps; None for chunks of any length."""
     multiple: int = 1
     least: int = 1
     """Sequences have so many steps or more: of fewer a value has no step of which one is picked, or another size."""
@@ -154,7 +156,7 @@ class Rewriter:
         """
         if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
             return count.source
-        if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and count.ends_early:
+        if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and self._ends_early(count):
             count = replace(count, at_end=0)  # a stride leaves out what the end would add
         if count not in self._known:
             found = next((known for known in self.counts if equal(known, count)), None)
@@ -166,6 +168,13 @@ class Rewriter:
                     self.look_ahead.append(self.graph.prefix)
             self._known[count] = found or count
         return self._known[count]
+
+    def _ends_early(self, count: Count) -> bool:
+        """Whether nothing is left to come at the end of a sequence, which is a multiple of `chunk`."""
+        if self.chunk is None:
+            return count.ends_early
+        wholes = range(0, span(count).stop + lcm(count.period, self.chunk), self.chunk)
+        return all(count.available(m) == count.total(m) for m in wholes)
 
     def count_of(self, size: Size) -> Count:
         """The count of a stream whose time axis has this size in the source.

@@ -104,6 +104,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda b: b.add("Split", "x", steps_of(b), axis=1),
         "has axes or sizes that are not constant",
     ),
+    "sorted steps": (lambda b: b.add("TopK", "x", steps_of(b), axis=2, outputs=2), "sorts all steps"),
     "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "one sequence after another"),
     "fixed steps": (lambda b: b.add("Add", "x", b.weight(1, 1, 9)), "joins time with the 9 steps of"),
     "other lengths": (lambda b: b.add("Add", "x", b.cut("x", 1, 2**40, 2)), "different numbers of steps"),

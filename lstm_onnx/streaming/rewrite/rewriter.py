@@ -236,11 +236,13 @@ class Rewriter:
                     raise RefusedError("needs the first step of a value that comes later than its own")
 
     def require_equal_totals(self, counts: list[Count]) -> None:
-        """Refuse streams of different lengths; where lengths are equal for multiples only, note that."""
+        """Refuse streams of different lengths; where these are equal for multiples only, or from some on, note that."""
         multiple = total_multiple(counts)
         if multiple is None:
             raise RefusedError("joins sequences of different numbers of steps, or of different rates")
         self.multiple = lcm(self.multiple, multiple)
+        sizes = [m for m in span(*counts)[1:] if m % multiple == 0]
+        self.require_more_steps_than(max((m for m in sizes if len({c.total(m) for c in counts}) > 1), default=0))
 
     # --- emitting -----------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,13 @@ def learned_ends(b: Builder) -> None:
     b.x = b.add("Concat", *b.rng.choice([(part, b.x), (b.x, part), (part, b.x, part)]), axis=2)
 
 
+def last_ends(b: Builder) -> None:
+    """The last step again after it."""
+    axis = 2 if b.first else 1
+    last = b.cut(b.x, -1, 2**40, axis)
+    b.x = b.add("Concat", b.x, *[last] * b.rng.randint(1, 2), axis=axis)
+
+
 def differences(b: Builder) -> None:
     axis = 2 if b.first else 1
     after, before = b.cut(b.x, 1, 2**40, axis), b.cut(b.x, 0, -1, axis)
@@ -327,10 +334,10 @@ def remember(b: Builder) -> None:
 
 
 STAGES: tuple[Stage, ...] = (
-    conv, conv, conv_same, conv_2d, max_pool, average_pool, transposed_conv, pad, cut_ends, every, shift, learned_ends,
-    differences, residual, residual, join_earlier, join_earlier, cumulative, recurrent, recurrent, scan, activation,
-    linear, norm, softmax, centred, channel_mix, positions, fold, stack, spread, resize, interpolate, without_first,
-    complete, remember, remember,
+    conv, conv, conv_same, conv_2d, max_pool, average_pool, transposed_conv, pad, cut_ends, every, shift,
+    learned_ends, last_ends, differences, residual, residual, join_earlier, join_earlier, cumulative, recurrent,
+    recurrent, scan, activation, linear, norm, softmax, centred, channel_mix, positions, fold, stack, spread,
+    resize, interpolate, without_first, complete, remember, remember,
 )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def steady_difference(seed: int) -> str | None:
     return compared(model, done, period, seed)
 
 
-@pytest.mark.parametrize("seed", [56, 65, 92, 105, 141, 187, 273, 352, 356])
+@pytest.mark.parametrize("seed", [16, 37, 57, 65, 81, 92, 100, 113, 116])
 def test_some_random_graphs_in_equal_chunks(seed: int) -> None:
     assert steady_difference(seed) == ""  # None: no such graph
 

@@ -50,6 +50,7 @@ from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
 from .trials.limits import requested_limits
 from .trials.run import run_trials
+from .trials.stream_trial import without_states
 from .trials.streaming import with_caches
 from .write import BuiltModel, ExportResult, in_order_of_use, make_model, require_output_path, write_export
 
@@ -210,13 +211,12 @@ def _lowered(
     )
     built = BuiltModel(model, graph.nodes.initializers, metadata)
     built = run_trials(functional, graph, built, facts, limits, check=options.check)
+    if explicit and not built.metadata.states:
+        built = without_states(graph, built)
     if explicit and built.metadata.not_streamable:
         built = with_caches(graph, built, options)
     if built.metadata.not_streamable:
         built = built.noted(f"the file cannot be streamed: {built.metadata.not_streamable}")
-    if explicit and not built.metadata.states:
-        why = 'states="explicit" added no states: what recurrent parts start from is computed from inputs'
-        built = replace(built.noted(why), metadata=replace(built.metadata, not_streamable=why))
     notes = built.notes
     if built.metadata.streaming is not None:  # a chunk may have any number of steps
         notes = tuple(note.replace(" in the file: ", " in a whole sequence: ") for note in notes)

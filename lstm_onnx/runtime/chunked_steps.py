@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..symbolic_dims import names_in
 from .batch_axes import TIME, batch_name
 from .bindings import Key
@@ -168,14 +168,18 @@ class ChunkedSteps:
         if unknown:
             # A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
             unsafe = self._streaming.last is None and runs_operator(self.model.session, "GRU")
-            results = {} if unsafe or not self.chunked else self._without_steps(states, last=0)
+            try:
+                results = {} if unsafe or not self.chunked else self._without_steps(states, last=0)
+            except RunError:  # there is no last step to pick, for one
+                results = {}
+            found = results and all(results[name].size for name in unknown)
             # An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
             kept = all(
                 np.array_equal(results[after], states[name], equal_nan=True)
                 for name, after in self.model.states.items()
                 if after in results
             )
-            if not results or not kept:
+            if not found or not kept:
                 raise self._unknown(unknown[0], "feed a chunk first")
             self._still |= {name: results[name] for name in unknown}
 

@@ -163,7 +163,8 @@ def require_chunk(chunk: object) -> None:
 
 def streaming_metadata(metadata: Metadata, done: Rewritten) -> Metadata:
     """The metadata of a rewritten file."""
-    streaming = replace(done.streaming, least=metadata.axis_limits.get(done.time, (1, None))[0])
+    least = max(done.streaming.least, metadata.axis_limits.get(done.time, (1, None))[0])
+    streaming = replace(done.streaming, least=least)
     return replace(
         metadata,
         states={**metadata.states, **done.caches},

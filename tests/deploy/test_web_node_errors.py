@@ -17,7 +17,7 @@ from lstm_onnx.errors import LSTMOnnxError
 from lstm_onnx.runtime import Model, load
 
 from ..runtime.models import accumulator, exported
-from ..runtime.test_calls_without_steps import gained, plain, stateless
+from ..runtime.test_calls_without_steps import gained, plain, running, stateless
 from .node_process import NEEDS_NODE, RUNTIMES, Folders, Node, arrays_of, close, pack, result_of
 
 pytestmark = NEEDS_NODE
@@ -170,6 +170,17 @@ def test_h_is_not_known_before_a_chunk(perform: Node, tmp_path: Path, operator: 
         job = {"kind": "stream", "model": path, "state": pack(stream.state), "chunks": [], "flush": True}
     for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
         assert "last_h is not known: no chunk has followed on the state that was set" in answer["error"]
+
+
+@pytest.mark.parametrize("keeps_axis", [False, True])
+def test_there_is_no_last_step_of_none(perform: Node, tmp_path: Path, keeps_axis: bool) -> None:
+    path = running(tmp_path, keeps_axis=keeps_axis)
+    with load(path, "cpu") as model:
+        stream = model.stream()
+        stream.run({"x": np.ones((1, 2, 3), np.float32)})
+        job = {"kind": "stream", "model": path, "state": pack(stream.state), "chunks": [], "flush": True}
+    for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
+        assert "total is not known: no chunk has followed on the state that was set" in answer["error"]
 
 
 def test_an_input_of_another_sequence_is_not_taken_for_the_own(perform: Node, tmp_path: Path) -> None:

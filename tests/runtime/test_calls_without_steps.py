@@ -56,6 +56,40 @@ def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(second.flush()["last_h"], whole["last_h"], rtol=0, atol=1e-6)
 
 
+def running(folder: Path, *, keeps_axis: bool) -> Path:
+    """Sums so far of x, and the last of them, as a file that streams."""
+    shapes = {"x": ["batch", "time", 3], "sums": ["batch", "time", 3], "total": ["batch", *[1] * keeps_axis, 3]}
+    x, *outputs = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims) for name, dims in shapes.items())
+    places = [numpy_helper.from_array(np.array(value), name) for name, value in (("axis", 1), ("last", -1))]
+    ends = [
+        numpy_helper.from_array(np.array([value]), name) for name, value in (("from", -1), ("to", 2**62), ("at", 1))
+    ]
+    if keeps_axis:
+        last = helper.make_node("Slice", ["sums", "from", "to", "at"], ["total"])
+    else:
+        last = helper.make_node("Gather", ["sums", "last"], ["total"], axis=1)
+    nodes = [helper.make_node("CumSum", ["x", "axis"], ["sums"]), last]
+    graph = helper.make_graph(nodes, "g", [x], outputs, [*places, *ends])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "whole.onnx")
+    lstm_onnx.make_streaming(folder / "whole.onnx", folder / "running.onnx", time={"x": 1}, trial=False)
+    return folder / "running.onnx"
+
+
+@pytest.mark.parametrize("keeps_axis", [False, True])
+def test_there_is_no_last_step_of_none(keeps_axis: bool, tmp_path: Path) -> None:
+    """ONNX Runtime fails to pick one, and of a slice it gives none."""
+    model = lstm_onnx.load(running(tmp_path, keeps_axis=keeps_axis), provider="cpu", threads=1)
+    first, second = model.stream(), model.stream()
+    first.run({"x": np.ones((1, 2, 3), np.float32)})
+    second.state = first.state
+    for ask in (lambda: second.run({"x": np.ones((1, 0, 3), np.float32)}), second.flush):
+        with pytest.raises(InputError, match="total is not known: no chunk has followed on the state that was set"):
+            ask()
+    second.run({"x": np.ones((1, 1, 3), np.float32)})
+    np.testing.assert_array_equal(second.flush()["total"].reshape(-1), [3, 3, 3])
+
+
 def gained(folder: Path) -> Path:
     """A convolution that looks one step ahead, times `gain` (batch, 1, 1), as a file that streams."""
     shapes = {"x": ["batch", 1, "time"], "gain": ["batch", 1, 1], "y": ["batch", 1, "time"]}

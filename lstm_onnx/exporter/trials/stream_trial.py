@@ -90,6 +90,13 @@ def with_stream_facts(
     return replace(metadata, not_streamable=problem, time_axes=names, batch_mixes=result.rows)
 
 
+def without_states(graph: TracedGraph, built: BuiltModel) -> BuiltModel:
+    """A file to which explicit states added none, with its time axis, along which caches may carry what is needed."""
+    why = 'states="explicit" added no states: what recurrent parts start from is computed from inputs'
+    names = tuple(sorted(_time_axes(built.metadata, find_time_axis(built, graph)) - {BATCH}))
+    return replace(built, metadata=replace(built.metadata, not_streamable=why, time_axes=names))
+
+
 def _meeting(time: TimeAxis, lines: Mapping[str, str]) -> str:
     """Why a file cannot be streamed, with the node and the line of the module; "" where its steps do not meet."""
     if time.meeting is None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from onnx import ModelProto
 
-from ...errors import ExportError
 from ...streaming.convert import delay_reason, streaming_metadata
 from ...streaming.proof import prove_stream
 from ...streaming.rewrite import NodeRefusedError, OwnStateError, RefusedError, Rewritten, rewrite
@@ -25,9 +24,6 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
         graph: the lowered graph.
         whole: takes whole sequences; its metadata's `not_streamable` says why its own states are not enough.
         options: with the most look-ahead, the length of chunks, and whether the model is compared with the whole one.
-
-    Raises:
-        ExportError: it differs from the whole one, which has no states of its own.
     """
     metadata = whole.metadata
     time = time_places(metadata, metadata.time_axes)
@@ -50,11 +46,9 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
     found = BuiltModel(done.model, done.initializers, streaming_metadata(metadata, done), whole.notes).noted(note)
     if options.check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
         problem = _compared(whole, found)
-        problem = problem and f"the file in chunks differs from the whole sequence: {problem}"
-        if problem and not metadata.states:
-            raise ExportError(f"{problem}; it was not written")
         if problem:  # what the module does with its states, such as a tanh of them after each call
-            return replace(whole, metadata=replace(metadata, not_streamable=problem))
+            reason = f"the file in chunks differs from the whole sequence: {problem}"
+            return replace(whole, metadata=replace(metadata, not_streamable=reason))
     return found
 
 

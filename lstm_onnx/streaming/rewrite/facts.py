@@ -31,6 +31,10 @@ class RefusedError(Exception):
         self.instead = instead
 
 
+class FoldedError(RefusedError):
+    """A node takes steps together where the time axis holds other axes as well."""
+
+
 class OwnStateError(RefusedError):
     """A module carries states itself, in another way than recurrent nodes do."""
 

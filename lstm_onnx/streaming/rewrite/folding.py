@@ -11,13 +11,13 @@ from .rewriter import Call
 
 _SMALL = 2**12
 _FOLDED = frozenset(
-    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Identity", "Mul", "Neg", "Reshape"}
-    | {"Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity", "Mul", "Neg"}
+    | {"Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
 
 
 def folded(call: Call, opset: int) -> np.ndarray | None:
-    """The result of a node whose inputs are small integer constants; None for any other node."""
+    """The integers, or the one number, that a node makes of small integer constants; None of any other node."""
     if call.op not in _FOLDED or len(call.node.output) != 1 or not call.given:
         return None
     arrays = {name: _constant(fact) for name, fact in zip(call.node.input, call.facts, strict=True) if name}
@@ -32,7 +32,8 @@ def folded(call: Call, opset: int) -> np.ndarray | None:
     except Exception:  # noqa: BLE001 - a node that it does not run is not a constant
         return None
     array = np.asarray(found)
-    return array if array.dtype.kind in "iub" and array.size <= _SMALL else None
+    bound = call.op == "Cast" and array.size == 1  # of a Range of floats
+    return array if (array.dtype.kind in "iub" or bound) and array.size <= _SMALL else None
 
 
 def _constant(fact: object) -> np.ndarray | None:

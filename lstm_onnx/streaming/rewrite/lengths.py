@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import gcd
 
 from ..size import Size
+from .counts import Count, Input, Stage, span
 
 
 class Lengths:
@@ -46,6 +47,23 @@ class Lengths:
         self._floors[text] = (left_over, divisor)
         return front + Size.of(text)
 
+    def floor_of(self, symbol: str) -> tuple[Size, int] | None:
+        """What the symbol of a floor divides, and by what; None of another symbol."""
+        return self._floors.get(symbol)
+
+    def value(self, size: Size, m: int) -> int | None:
+        """The size of a sequence of m time steps; None where it depends on more than that."""
+        total = 0
+        for symbols, factor in size.terms:
+            for symbol in symbols:
+                divided, by = self._floors.get(symbol, (None, 1))
+                inner = m if symbol == self.time else None if divided is None else self.value(divided, m)
+                if inner is None:
+                    return None
+                factor *= inner // by
+            total += factor
+        return total
+
     def _inside(self, size: Size) -> tuple[Size, int] | None:
         symbols, factor = size.term or ((), 0)
         return self._floors.get(symbols[0]) if len(symbols) == 1 and factor == 1 else None
@@ -53,3 +71,28 @@ class Lengths:
     def depends(self, size: Size) -> bool:
         """Whether the size depends on the number of time steps."""
         return self.time in size.names
+
+
+def count_by(lengths: Lengths, size: Size) -> Count | None:
+    """The count of a value that has this size at once; None where the size is not ``a * ((steps + b) // c) + d``."""
+    count = _stages(lengths, size)
+    if count is None or any(lengths.value(size, m) != count.total(m) for m in span(count)[1:]):
+        return None
+    return count
+
+
+def _stages(lengths: Lengths, size: Size, by: int = 1, more: int = 0) -> Count | None:
+    """``(size + more) // by``, or a count that is not: `count_by` compares it."""
+    varying = [(symbols, factor) for symbols, factor in size.terms if symbols]
+    plus = more + next((factor for symbols, factor in size.terms if not symbols), 0)
+    if len(varying) != 1 or len(varying[0][0]) != 1 or varying[0][1] < 1:
+        return None
+    (symbol,), times = varying[0]
+    if symbol == lengths.time:
+        return Stage(Input(), times, plus, by=by)
+    divided, inner = lengths.floor_of(symbol) or (None, 1)
+    if divided is None:
+        return None
+    within = plus // times if plus % times == 0 else 0  # in the floor, which may be below 0 without it
+    source = _stages(lengths, divided, inner, within * inner)
+    return None if source is None else Stage(source, times, plus - within * times, by=by)

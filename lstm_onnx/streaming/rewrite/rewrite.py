@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import lcm
 
 import numpy as np
@@ -15,13 +16,25 @@ from ...onnxgraph.nodes import RANDOM
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
-from .facts import Carry, Fact, NodeRefusedError, OwnStateError, RefusedError, Rewritten, Static, Stream, StreamOutput
+from .facts import (
+    Carry,
+    Fact,
+    FoldedError,
+    NodeRefusedError,
+    OwnStateError,
+    RefusedError,
+    Rewritten,
+    Static,
+    Stream,
+    StreamOutput,
+)
 from .families.framing import placed
 from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
-from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, NeedsEndError, Rewriter, stored
+from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, Family, NeedsEndError, Rewriter, stored
 from .source import Source, module_of
+from .stages import unfolded
 
 LEAST_OPSET = 13
 _MOVES = frozenset(
@@ -92,7 +105,7 @@ class _Rewrite:
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
-        self.p = Rewriter(graph, source, Lengths(source.axis_name))
+        self.p = Rewriter(graph, source, Lengths(source.axis_name), chunk=chunk)
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +183,7 @@ class _Rewrite:
         if any(isinstance(fact, Static) and (fact.repeated or fact.places) for fact in inner):
             raise RefusedError("has a body that reads a value of each step")
         if known is not None:
-            return list(known(p, call))
+            return self._by(known, call)
         facts = [*call.given, *inner]
         sizes = [size for fact in facts if isinstance(fact, Static) for size in fact.numbers or ()]
         if any(map(p.lengths.depends, sizes)):
@@ -181,6 +194,25 @@ class _Rewrite:
             if p.names.get(name, name) != name or (name in p.facts and p.name(name) != name):
                 raise RefusedError("has a body that reads a value that changes from step to step")
         return p.plain(call)
+
+    def _by(self, family: Family, call: Call) -> list[Fact]:
+        """What a family makes of a node; entries of a step become steps where it needs these apart, and only there."""
+        try:
+            return list(family(self.p, call))
+        except FoldedError:
+            apart = self._unfolded(call)
+            if apart is call:
+                raise
+            return list(family(self.p, apart))
+
+    def _unfolded(self, call: Call) -> Call:
+        """The call with several entries of each step in time axes as steps of their own; the same if it has none."""
+        p, facts = self.p, list(call.facts)
+        for place, fact in call.streams:
+            value = call.node.input[place]
+            p.names[value], apart = unfolded(p, p.name(value), fact)
+            p.facts[value] = facts[place] = apart
+        return call if tuple(facts) == call.facts else replace(call, facts=tuple(facts))
 
     def _note_arrivals(self, call: Call, found: Sequence[Fact]) -> None:
         """What is made of the first step of a stream is nothing before that has come."""
@@ -232,6 +264,7 @@ class _Rewrite:
             if value.name not in self.source.states.values():
                 streams[value.name] = output
         caches = {state.name: state.after for state in g.states}
+        g.used_steps = g.used_steps or p.least > (self.chunk or 1)
         if g.used_steps:
             self._count_steps(caches)
         ends = [value.name for value in outputs] + list(caches.values())
@@ -278,6 +311,7 @@ class _Rewrite:
             delay=max((output.rest for output in streams.values()), default=0),
             hop=lcm(*(count.rate.denominator for count in counts)),
             multiple=lcm(p.multiple, self.chunk or 1),
+            least=p.least,
             settled=max(p.settled, int(g.used_begun), *(count.settled for count in counts)),
             period=lcm(*(count.period for count in counts)),
             positions=g.used_positions,
@@ -320,6 +354,7 @@ class _Rewrite:
         info.CopyFrom(value)
         output = StreamOutput(None)
         if isinstance(fact, Stream):
+            inner, fact = unfolded(p, inner, fact)
             if fact.fold is not None:
                 problem = RefusedError(
                     f"gives out {value.name} with time and other axes as one", "reshape it before it is returned"

@@ -15,7 +15,7 @@ from ..size import ONE, Size
 from .counts import Count, Input, Stage, equal, span, total_multiple
 from .facts import Carry, Fact, Places, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
-from .lengths import Lengths
+from .lengths import Lengths, count_by
 from .source import Source
 
 OTHER_AXES = "joins values that have time on different axes: every step meets every other"
@@ -99,7 +99,11 @@ class Rewriter:
     """Values that are what they are once these counts have a step: made of the first step of a stream."""
     settled: int = 0
     """After so many steps of the input a call is as later ones, beside what `Count.settled` says."""
+    chunk: int | None = None
+    """Every chunk is a multiple of so many steps; None for chunks of any length."""
     multiple: int = 1
+    least: int = 1
+    """Sequences have so many steps or more: of fewer a value has no step of which one is picked, or another size."""
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
     module: str = ""
@@ -152,7 +156,7 @@ class Rewriter:
         """
         if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
             return count.source
-        if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and count.ends_early:
+        if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and self._ends_early(count):
             count = replace(count, at_end=0)  # a stride leaves out what the end would add
         if count not in self._known:
             found = next((known for known in self.counts if equal(known, count)), None)
@@ -165,16 +169,42 @@ class Rewriter:
             self._known[count] = found or count
         return self._known[count]
 
+    def _ends_early(self, count: Count) -> bool:
+        """Whether nothing is left to come at the end of a sequence, which is a multiple of `chunk`."""
+        if self.chunk is None:
+            return count.ends_early
+        wholes = range(0, span(count).stop + lcm(count.period, self.chunk), self.chunk)
+        return all(count.available(m) == count.total(m) for m in wholes)
+
     def count_of(self, size: Size) -> Count:
         """The count of a stream whose time axis has this size in the source.
 
         Raises:
-            RefusedError: no stream has.
+            RefusedError: no stream has, and the size is no multiple of a floor of the number of time steps.
         """
         for fact in self.facts.values():
             if isinstance(fact, Stream) and fact.fold is None and fact.shape[fact.axis] == size:
                 return fact.count
-        raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+        made = count_by(self.lengths, size)
+        if made is None:
+            raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+        for fact in self.facts.values():  # a cut of more steps than there are leaves none, which no size says
+            if isinstance(fact, Stream) and fact.fold is None:
+                self._require_sized(fact)
+        return self.count(made)
+
+    def _require_sized(self, fact: Stream) -> None:
+        size, count = fact.shape[fact.axis], fact.count
+        wrong = [m for m in span(count)[1:] if self.lengths.value(size, m) not in (None, count.total(m))]
+        self.require_more_steps_than(max(wrong, default=0))
+
+    def require_a_step(self, count: Count) -> None:
+        """Refuse sequences that are too short for a value of this count to have a step."""
+        self.require_more_steps_than(max((m for m in span(count)[1:] if not count.total(m)), default=0))
+
+    def require_more_steps_than(self, steps: int) -> None:
+        """Refuse shorter sequences when they end."""
+        self.least = max(self.least, steps + 1)
 
     def crop_after(self, value: str, axis: int) -> tuple[str, int]:
         """The output of a Slice that alone reads a value and cuts so many steps at its end; 0 where there is none.
@@ -206,11 +236,13 @@ class Rewriter:
                     raise RefusedError("needs the first step of a value that comes later than its own")
 
     def require_equal_totals(self, counts: list[Count]) -> None:
-        """Refuse streams of different lengths; where lengths are equal for multiples only, note that."""
+        """Refuse streams of different lengths; where these are equal for multiples only, or from some on, note that."""
         multiple = total_multiple(counts)
         if multiple is None:
             raise RefusedError("joins sequences of different numbers of steps, or of different rates")
         self.multiple = lcm(self.multiple, multiple)
+        sizes = [m for m in span(*counts)[1:] if m % multiple == 0]
+        self.require_more_steps_than(max((m for m in sizes if len({c.total(m) for c in counts}) > 1), default=0))
 
     # --- emitting -----------------------------------------------------------------------------------------------------
 
@@ -263,7 +295,7 @@ class Rewriter:
         facts: list[Fact | None] = list(call.facts)
         for place, fact in enumerate(facts):
             if isinstance(fact, Static) and fact.places is not None:
-                facts[place] = self._numbered(call.node.input[place], fact, fact.places)
+                self.names[call.node.input[place]], facts[place] = self.numbered(fact, fact.places)
             if isinstance(fact, Static) and fact.repeated is not None:
                 axis, count = fact.repeated
                 shape = require_shape(fact)
@@ -274,14 +306,18 @@ class Rewriter:
                 self.facts[value] = facts[place] = stream
         return replace(call, facts=tuple(facts))
 
-    def _numbered(self, value: str, fact: Static, places: Places) -> Stream:
+    def numbered(self, fact: Static, places: Places) -> tuple[str, Stream]:
         """The numbers of the steps of this call."""
         size, g = require_shape(fact)[places.axis], self.graph
         count = self.count_of(size)
         g.used_positions = True
+        # Added to a Range from 0: of Gather by a Range ONNX Runtime makes a Slice, which ends where a table does.
+        end = g.add("Squeeze", g.at_least_one(count), g.ints(0))
+        x = g.add("Range", g.integers([Size.of(0)], scalar=True), end, g.integers([ONE], scalar=True))
         begin = g.before(count)
-        bounds = [g.add("Squeeze", bound, g.ints(0)) for bound in (begin, g.math("Add", begin, g.at_least_one(count)))]
-        x = g.add("Range", *bounds, g.integers([ONE], scalar=True))
+        if not g.is_exact(count):  # where no step is due, the first, which every table has
+            begin = g.math("Mul", begin, g.math("Min", g.new(count), 1))
+        x = g.add("Add", x, begin, hint="steps")
         if places.stride > 1:
             x = g.add("Mul", x, g.integers([Size.of(places.stride)], scalar=True))
         if places.offsets.ndim > 1:
@@ -290,8 +326,7 @@ class Rewriter:
             x = g.add("Add", x, g.constant(places.offsets.astype(np.int64), "places"))
         if fact.dtype is not None and fact.dtype != np.int64:
             x = g.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(fact.dtype))
-        self.names[value] = x
-        return Stream(require_shape(fact), fact.dtype, places.axis, count)
+        return x, Stream(require_shape(fact), fact.dtype, places.axis, count)
 
 
 class NeedsEndError(Exception):

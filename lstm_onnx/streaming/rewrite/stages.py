@@ -6,11 +6,13 @@ steps in a call with n new ones, so that no operator gets an empty axis.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from ..size import Size
+from ..size import ONE, Size
 from .counts import Count, Gate, Least, Stage, largest_lead, least_input, least_rest
-from .facts import RefusedError, Stream, with_size
+from .facts import FoldedError, RefusedError, Stream, with_size
 from .graph import END, State
 from .rewriter import Call, Rewriter
 
@@ -29,13 +31,39 @@ def guarded(p: Rewriter, x: str, axis: int, count: Count) -> str:
     return p.graph.cut(x, axis, 0, p.graph.at_least_one(count))
 
 
+def give_where_none_is_due(p: Rewriter, value: str, f: Stream, number: int) -> None:
+    """Let a stream of integers be this number in calls without new steps: the one step that stands for them may hold
+    what an operator does not take, such as a row that a table does not have, or 0 as a divisor."""
+    if not p.graph.is_exact(f.count):
+        other = p.graph.constant(np.array(number, f.dtype or np.int64))
+        p.names[value] = p.graph.add("Where", p.graph.any_new(f.count), p.name(value), other, hint="due")
+
+
 def require_plain(f: Stream) -> None:
-    """Refuse a time axis that holds other axes too."""
+    """Refuse a time axis that holds other axes too.
+
+    Raises:
+        FoldedError: it does.
+    """
     if f.fold is not None:
-        raise RefusedError(
+        raise FoldedError(
             "computes a step from several where time is one axis with others",
             "reshape it so that time has an axis of its own",
         )
+
+
+def unfolded(p: Rewriter, x: str, f: Stream) -> tuple[str, Stream]:
+    """A stream whose time axis holds a known number of entries of each step, as a stream of so many times the steps.
+
+    Others are returned as they are.
+    """
+    times = None if f.fold is None or f.fold.before != ONE else f.fold.after.number
+    if times is None:
+        return x, f
+    count = p.count(Stage(f.count, times))
+    if not p.graph.is_exact(f.count):
+        x = guarded(p, x, f.axis, count)
+    return x, replace(f, count=count, fold=None)
 
 
 def cache(p: Rewriter, f: Stream, steps: int, fill: float = 0.0, kind: str = "cache") -> State:
@@ -185,6 +213,7 @@ def _mirror_start(p: Rewriter, x: str, f: Stream, left: int, mode: str) -> tuple
 def last_step(p: Rewriter, x: str, f: Stream) -> str:
     """The last step so far; zeros before the first."""
     require_plain(f)
+    p.require_a_step(f.count)
     if p.graph.is_exact(f.count):
         return p.graph.cut(x, f.axis, -1, END, "last")
     return p.graph.cut(_held(p, x, f, 1, 0.0, "last_step"), f.axis, -1, END, "last")
@@ -193,6 +222,7 @@ def last_step(p: Rewriter, x: str, f: Stream) -> str:
 def first_step(p: Rewriter, x: str, f: Stream) -> str:
     """The first step of the sequence, from the call that has it on."""
     g, state = p.graph, cache(p, f, 1, kind="first_step")
+    p.require_a_step(f.count)
     p.settled = max(p.settled, least_input(f.count, 1))
     begun = g.add("Greater", g.math("Min", g.before(f.count), 1), g.ints(0), hint="begun")
     value = g.add("Where", begun, state.name, g.cut(x, f.axis, 0, 1), hint="first")
@@ -226,7 +256,7 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
             names.append(x)
             continue
         if f.fold is not None:
-            raise RefusedError("joins streams of different delays where time is one axis with others")
+            raise FoldedError("joins streams of different delays where time is one axis with others")
         lead = largest_lead(f.count, count)
         names.append(hold_back(p, x, f, count, lead, "wait") if lead else x)
     return names, count
@@ -235,7 +265,7 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
 def copy_aligned(p: Rewriter, call: Call) -> Count:
     """Emit a node whose streams meet step by step; returns the count that all of them have now."""
     if len({fact.fold for _, fact in call.streams}) > 1:
-        raise RefusedError("joins time with a time axis that holds other axes too")
+        raise FoldedError("joins time with a time axis that holds other axes too")
     names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
     p.copy(call, [by_place.get(place, p.name(name) if name else "") for place, name in enumerate(call.node.input)])

@@ -385,21 +385,3 @@ def test_what_goes_on_otherwise_than_a_sequence_has_no_stream(kind: type[Net], t
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
     with pytest.raises(InputError, match="off by"):
         model.stream()
-
-
-class StartsFromItsInput(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(3, 3, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        start = x[None, :, 0]
-        y: Tensor = self.lstm(x, (start, start))[0]
-        return y
-
-
-def test_explicit_states_that_there_are_not_are_not_asked_for_again(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    lstm_onnx.export(StartsFromItsInput(), path, example_inputs=torch.randn(2, 5, 3), states="explicit")
-    with pytest.raises(InputError, match=r"added no states: what .* start from is computed from inputs; run whole"):
-        lstm_onnx.load(path, provider="cpu", threads=1).stream()

@@ -21,6 +21,7 @@ from .stages import (
     LearnedStart,
     Positions,
     Rnn,
+    Sliced,
     TwoInputs,
     TwoOutputs,
     attention,
@@ -114,6 +115,25 @@ MODELS: dict[str, tuple[Make, int]] = {
     "a transposed convolution": (lambda: Chain(Causal(4, 4, 4, stride=2), Rnn(4, 4), inverse(4, 4, 4, 2)), 0),
     "encoder and decoder": (
         lambda: Chain(Causal(4, 6, 8, stride=4), nn.ReLU(), Rnn(6, 6), inverse(6, 4, 8, 4)),
+        0,
+    ),
+    "pairs, an odd last step left out": (
+        lambda: Chain(
+            Rnn(4, 4),
+            Apply(lambda x: x[..., : x.shape[2] // 2 * 2].transpose(1, 2).reshape(x.shape[0], -1, 8).transpose(1, 2)),
+            Rnn(8, 3, nn.GRU),
+        ),
+        0,
+    ),
+    "a slice of positions": (lambda: Chain(Sliced(4, 80), Causal(4, 4, 3), Rnn(4, 3)), 0),
+    "channels as steps": (
+        lambda: Chain(
+            Rnn(4, 8), Apply(lambda x: x.transpose(1, 2).reshape(x.shape[0], -1, 4).transpose(1, 2)), Causal(4, 3, 3)
+        ),
+        0,
+    ),
+    "repeated by repeat_interleave": (
+        lambda: Chain(Rnn(4, 4), Apply(lambda x: x.repeat_interleave(3, dim=2)), Causal(4, 3, 4), Rnn(3, 3)),
         0,
     ),
     "max pooling": (

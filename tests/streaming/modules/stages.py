@@ -251,6 +251,17 @@ class Positions(nn.Module):
         return self.lstm(self.conv((x + torch.sin(at)).transpose(1, 2)).transpose(1, 2))[0]
 
 
+class Sliced(nn.Module):
+    """As many rows of a table as there are steps, added to (batch, channels, time)."""
+
+    def __init__(self, channels: int, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(1, rows, channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.table[:, : x.shape[2]].transpose(1, 2)
+
+
 class Bidirectional(nn.Module):
     def __init__(self) -> None:
         super().__init__()

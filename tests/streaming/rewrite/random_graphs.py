@@ -149,6 +149,13 @@ def learned_ends(b: Builder) -> None:
     b.x = b.add("Concat", *b.rng.choice([(part, b.x), (b.x, part), (part, b.x, part)]), axis=2)
 
 
+def last_ends(b: Builder) -> None:
+    """The last step again after it."""
+    axis = 2 if b.first else 1
+    last = b.cut(b.x, -1, 2**40, axis)
+    b.x = b.add("Concat", b.x, *[last] * b.rng.randint(1, 2), axis=axis)
+
+
 def differences(b: Builder) -> None:
     axis = 2 if b.first else 1
     after, before = b.cut(b.x, 1, 2**40, axis), b.cut(b.x, 0, -1, axis)
@@ -281,6 +288,16 @@ def stack(b: Builder) -> None:
     b.x, b.channels = b.add("Reshape", b.x, shape), 2 * b.channels
 
 
+def spread(b: Builder) -> None:
+    """The channels of a step become two steps, or three."""
+    if b.first:
+        b.x, b.first = b.add("Transpose", b.x, perm=[0, 2, 1]), False
+    times, channels = b.rng.randint(2, 3), b.rng.randint(2, 4)
+    y = b.add("MatMul", b.x, b.weight(b.channels, times * channels))
+    shape = b.add("Concat", b.add("Shape", b.x, end=1), b.const([-1, channels]), axis=0)
+    b.x, b.channels = b.add("Reshape", y, shape), channels
+
+
 def resize(b: Builder) -> None:
     b.channels_first()
     scales = b.const([1.0, 1.0, float(b.rng.randint(1, 3))], np.float32)
@@ -317,10 +334,10 @@ def remember(b: Builder) -> None:
 
 
 STAGES: tuple[Stage, ...] = (
-    conv, conv, conv_same, conv_2d, max_pool, average_pool, transposed_conv, pad, cut_ends, every, shift, learned_ends,
-    differences, residual, residual, join_earlier, join_earlier, cumulative, recurrent, recurrent, scan, activation,
-    linear, norm, softmax, centred, channel_mix, positions, fold, stack, resize, interpolate, without_first,
-    complete, remember, remember,
+    conv, conv, conv_same, conv_2d, max_pool, average_pool, transposed_conv, pad, cut_ends, every, shift,
+    learned_ends, last_ends, differences, residual, residual, join_earlier, join_earlier, cumulative, recurrent,
+    recurrent, scan, activation, linear, norm, softmax, centred, channel_mix, positions, fold, stack, spread,
+    resize, interpolate, without_first, complete, remember, remember,
 )  # fmt: skip
 
 

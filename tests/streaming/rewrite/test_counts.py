@@ -18,6 +18,8 @@ from lstm_onnx.streaming.rewrite.counts import (
     largest_rest,
     total_multiple,
 )
+from lstm_onnx.streaming.rewrite.lengths import Lengths, count_by
+from lstm_onnx.streaming.size import Size
 
 LONG = range(700)
 
@@ -61,3 +63,24 @@ def test_lengths_may_be_equal_for_multiples_alone() -> None:
 def test_a_stage_that_repeats_after_very_many_steps_is_refused() -> None:
     with pytest.raises(TooLongError, match="repeat only after"):
         equal(Stage(Stage(Input(), by=1009), by=1013), Stage(Input(), by=1009 * 1013))
+
+
+def test_a_size_is_counted_where_it_is_a_floor_of_the_steps() -> None:
+    lengths, steps = Lengths("time"), Size.of("time")
+    halves = lengths.floor(steps, 2)
+    for size, wanted in (
+        (halves * Size.of(2), lambda m: m // 2 * 2),
+        (lengths.floor(steps - Size.of(3), 2) + Size.of(1), lambda m: (m - 1) // 2),
+        (lengths.floor(steps - Size.of(3), 2) * Size.of(2) + Size.of(3), lambda m: (m + 1) // 2 * 2 - 1),
+        (steps - Size.of(5), None),  # below 0 for the first steps
+        (lengths.floor(halves + Size.of(1), 3) * Size.of(6) + Size.of(2), lambda m: (m // 2 + 1) // 3 * 6 + 2),
+        (lengths.floor(halves * Size.of(3) + Size.of(1), 2), lambda m: (m // 2 * 3 + 1) // 2),
+        (steps - halves, None),
+        (steps * Size.of("batch"), None),
+        (Size.of(7), None),
+    ):
+        count = count_by(lengths, size)
+        assert (count is None) == (wanted is None), str(size)
+        if count is not None and wanted is not None:
+            assert [count.total(m) for m in range(1, 50)] == [wanted(m) for m in range(1, 50)]
+            assert count.ends_early

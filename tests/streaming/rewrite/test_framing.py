@@ -106,14 +106,25 @@ def test_numbers_of_steps_that_other_nodes_read_go_on_from_chunk_to_chunk() -> N
     assert not compared(graph_of(numbered))
 
 
-def every_second(b: Builder) -> str:
-    steps = b.add("Squeeze", b.add("Shape", "x", start=2, end=3), b.const([0]))
-    return b.add("Cast", b.add("Range", b.const(0), steps, b.const(2)), to=TensorProto.FLOAT)
+def steps_of(b: Builder) -> str:
+    return b.add("Squeeze", b.add("Shape", "x", start=2, end=3), b.const([0]))
+
+
+def test_every_second_number_comes_with_every_second_step() -> None:
+    def every_second(b: Builder) -> str:
+        return b.add("Cast", b.add("Range", b.const(0), steps_of(b), b.const(2)), to=TensorProto.FLOAT)
+
+    assert not compared(graph_of(every_second))
+
+
+def numbers_of_pairs(b: Builder) -> str:
+    steps = steps_of(b)
+    return b.add("Cast", b.add("Range", b.const(0), b.add("Mul", steps, steps), b.const(1)), to=TensorProto.FLOAT)
 
 
 REFUSED = {
     "fewer windows than there are": (lambda b: frames(b, 4, 2, limit=5), "but not all that there are"),
-    "every second number": (every_second, "which is the number of steps of no value before it"),
+    "a number of each pair of steps": (numbers_of_pairs, "which is the number of steps of no value before it"),
     "a transform along time": (
         lambda b: b.add("DFT", b.add("Unsqueeze", "x", b.const([3])), axis=2),
         "computes a Fourier transform over all steps",

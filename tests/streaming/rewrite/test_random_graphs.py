@@ -109,14 +109,14 @@ def _no_maximum(patch: pytest.MonkeyPatch) -> None:
 
 
 def _positions_restart(patch: pytest.MonkeyPatch) -> None:
-    own = stages.Rewriter._numbered
+    own = stages.Rewriter.numbered
 
     def wrong(*arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(graph.Graph, "before", lambda self, _count: self.number(0))
             return own(*arguments)
 
-    patch.setattr(stages.Rewriter, "_numbered", wrong)
+    patch.setattr(stages.Rewriter, "numbered", wrong)
 
 
 def _end_ignored(patch: pytest.MonkeyPatch) -> None:

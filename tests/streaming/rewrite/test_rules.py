@@ -104,6 +104,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda b: b.add("Split", "x", steps_of(b), axis=1),
         "has axes or sizes that are not constant",
     ),
+    "sorted steps": (lambda b: b.add("TopK", "x", steps_of(b), axis=2, outputs=2), "sorts all steps"),
     "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "one sequence after another"),
     "fixed steps": (lambda b: b.add("Add", "x", b.weight(1, 1, 9)), "joins time with the 9 steps of"),
     "other lengths": (lambda b: b.add("Add", "x", b.cut("x", 1, 2**40, 2)), "different numbers of steps"),
@@ -247,6 +248,25 @@ def test_amounts_that_are_computed_of_constants() -> None:
     assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
 
 
+def test_sizes_of_which_some_are_kept() -> None:
+    """As torch's older exporter expands: an axis for which -1 is asked stays; and it numbers steps in floats."""
+
+    def expanded(b: Builder) -> str:
+        one = numpy_helper.from_array(np.ones(1, np.int64))
+        sizes = b.add("Concat", b.const([-1, 3]), b.add("Shape", "x", start=1), axis=0)
+        ones = b.add("ConstantOfShape", b.add("Shape", sizes), value=one)
+        kept = b.add("Where", b.add("Equal", sizes, b.add("Mul", ones, b.const(-1))), ones, sizes)
+        y = b.add("Expand", b.add("Unsqueeze", "x", b.const([1])), kept)
+        channels, steps = (b.add("Gather", b.add("Shape", "x"), b.const(axis)) for axis in (1, 2))
+        end = b.add("Add", b.add("Mul", channels, steps), b.const(1))
+        bounds = [b.add("Cast", bound, to=TensorProto.FLOAT) for bound in (channels, end, channels)]
+        return b.add("ReduceSum", b.add("Div", y, b.add("Range", *bounds)), b.const([1]), keepdims=0)
+
+    model = graph_of(expanded)
+    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
+    assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
+
+
 @pytest.mark.parametrize("name", ["last", "steps", "conv2.cache"])
 def test_names_of_the_source_are_kept_apart(name: str) -> None:
     model = graph_of(lambda b: conv(b, 2, 2))
@@ -268,3 +288,36 @@ def test_a_fixed_time_axis_is_refused() -> None:
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 48
     with pytest.raises(RefusedError, match="always has 48 steps"):
         rewritten(model, {"x": 2})
+
+
+def pairs(b: Builder, x: str) -> str:
+    """All steps but an odd last one."""
+    twos = b.add("Mul", b.add("Div", b.add("Shape", x, start=2, end=3), b.const([2])), b.const([2]))
+    return b.add("Slice", x, b.const([0]), twos, b.const([2]))
+
+
+SHORT: dict[str, tuple[Make, int]] = {
+    "shifted": (lambda b: b.add("Pad", "x", b.const([0, 0, 3, 0, 0, -3])), 1),
+    "begun later": (lambda b: b.add("Pad", "x", b.const([0, 0, -2, 0, 0, 3])), 1),
+    "the last but two": (lambda b: b.cut("x", 0, -2, 2), 1),
+    "a convolution": (lambda b: b.add("Conv", "x", b.weight(3, 4, 5), strides=[2], pads=[1, 0]), 4),
+    "the last of every third": (lambda b: b.cut(b.cut("x", 2, 2**40, 2, 3), -1, 2**40, 2), 3),
+    "pairs of what is left": (
+        lambda b: pairs(b, b.add("Pad", b.cut("x", 0, -4, 2), b.const([0, 0, 4, 0, 0, 0]))),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_sequence_that_is_too_short_is_known(case: str) -> None:
+    """From the least number of steps on, a sequence is right."""
+    make, least = SHORT[case]
+    model = graph_of(make)
+    done = rewritten(model, {"x": 2})
+    assert done.streaming.least == least
+    assert (done.streaming.steps is None) <= (least == 1)
+    whole = session(model, optimised=False)
+    for steps in range(least, least + 4):
+        x = np.random.default_rng(0).standard_normal((2, 4, steps)).astype(np.float32)
+        assert not difference(ChunkRun(done, {"x": 2}), whole, {"x": x}, 2, 0)

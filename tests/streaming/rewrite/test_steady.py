@@ -68,6 +68,23 @@ def test_look_ahead_and_first_steps_of_their_own_are_refused(pads: list[int]) ->
         rewritten(model, {"x": 2}, chunk=6)
 
 
+@pytest.mark.parametrize("op", ["Conv", "MaxPool", "AveragePool"])
+def test_padding_at_the_end_that_whole_chunks_never_reach(op: str) -> None:
+    """A kernel of 3 by a stride of 2, padded by 1: of an even number of steps the last window ends with them."""
+
+    def halved(b: Builder) -> str:
+        for _ in range(2):
+            weight = [b.weight(4, 4, 3)] if op == "Conv" else []
+            b.x = b.add(op, b.x, *weight, kernel_shape=[3], strides=[2], pads=[1, 1])
+        return b.add("Add", b.x, b.cut(b.cut("x", 0, 2**40, 2, 2), 0, 2**40, 2, 2))
+
+    model = graph_of(halved)
+    assert rewritten(model, {"x": 2}).streaming.delay == 1
+    done = rewritten(model, {"x": 2}, chunk=8)
+    assert (done.streaming.delay, done.streaming.last, done.streaming.multiple) == (0, None, 8)
+    assert not compared(model, done, 8)
+
+
 def steady_difference(seed: int) -> str | None:
     """Where a random graph's steady form differs; None where it has none."""
     model = random_graph(seed, 2 + seed % 4)
@@ -79,7 +96,7 @@ def steady_difference(seed: int) -> str | None:
     return compared(model, done, period, seed)
 
 
-@pytest.mark.parametrize("seed", [56, 65, 92, 105, 141, 187, 273, 352, 356])
+@pytest.mark.parametrize("seed", [16, 37, 57, 65, 81, 92, 100, 113, 116])
 def test_some_random_graphs_in_equal_chunks(seed: int) -> None:
     assert steady_difference(seed) == ""  # None: no such graph
 

@@ -866,13 +866,21 @@ export class Stream {
     if (!unknown.length) return;
     // A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
     const unsafe = this.last === null && this.model.operators.has("GRU");
-    const results = unsafe || this.streaming === null ? null : await this.#withoutSteps(0n);
+    let results = null;
+    if (!unsafe && this.streaming !== null) {
+      try {
+        results = await this.#withoutSteps(0n);
+      } catch (error) {
+        if (!(error instanceof RunError)) throw error; // there is no last step to pick, for one
+      }
+    }
+    const found = results !== null && unknown.every((name) => results[name].dims.every((size) => size > 0));
     // An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
     const kept = Object.entries(this.model.states).every(([name, after]) => {
       const data = results?.[after]?.data;
       return data === undefined || data.every((value, index) => Object.is(value, this.#states[name].data[index]));
     });
-    if (results === null || !kept) throw this.#unknown(unknown[0], "feed a chunk first");
+    if (!found || !kept) throw this.#unknown(unknown[0], "feed a chunk first");
     for (const name of unknown) this.#still[name] = results[name];
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,13 +26,13 @@ def concat(p: Rewriter, call: Call) -> Sequence[Fact]:
         call = p.materialized(call)
     if not call.streams:
         return p.plain(call)
-    require_no_carry(call)
     rank = call.streams[0][1].rank
     axis, t = normal(int(call.attributes["axis"]), rank), call.streams[0][1].axis
     if any(fact.axis != t for _, fact in call.streams):
         raise RefusedError(OTHER_AXES)
     if axis == t:
         return [_along_time(p, call)]
+    require_no_carry(call)
     for name, fact in zip(call.node.input, call.given, strict=True):
         if not isinstance(fact, Stream):
             raise RefusedError(f"joins time with the {require_shape(fact)[t]} steps of {name}")
@@ -42,6 +43,7 @@ def _along_time(p: Rewriter, call: Call) -> Stream:
     if len(call.streams) > 1:
         raise RefusedError("puts one sequence after another")
     [(at, found)] = call.streams
+    require_no_carry(replace(call, facts=call.facts[:at]))  # after the steps it comes when it is known
     x, t = p.name(call.node.input[at]), found.axis
     for places, put in ((range(at), put_before), (range(at + 1, len(call.facts)), put_after)):
         if not places:

@@ -60,6 +60,7 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
     reach = shape.reach(d)
     x = p.name(call.node.input[0])
     fed, found = window(p, x, fact, reach, shape.strides[d], shape.before[d], shape.after[d], fill)
+    p.require_a_step(found.count)
     before, after = list(shape.before), list(shape.after)
     before[d] = after[d] = 0
     others = [p.name(name) if name else "" for name in call.node.input[1:]]
@@ -119,6 +120,7 @@ def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     if steps is None or number is None:
         raise RefusedError("has frames of a length that is not constant")
     x, found = window(p, p.name(call.node.input[0]), f, number, steps[0])
+    p.require_a_step(found.count)
     p.copy(call, [x, *(p.name(name) if name else "" for name in call.node.input[1:])])
     bins = number // 2 + 1 if call.attributes.get("onesided", 1) else number
     sizes = (f.shape[0], found.shape[1], Size.of(bins), Size.of(2))

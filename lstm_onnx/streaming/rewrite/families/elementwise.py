@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ...operators.elementwise import COMPARISONS, COPIES, ELEMENTWISE
 from ...size import normal
-from ..facts import Fact, RefusedError, Static
+from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import OTHER_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
+from ..stages import give_where_none_is_due
 from .shapes import arithmetic
 from .unchanged import unchanged
 
@@ -21,6 +24,9 @@ def elementwise(p: Rewriter, call: Call) -> Sequence[Fact]:
         return [sizes]
     if not call.streams:
         return _without_steps(p, call)
+    divisor = call.fact(1)
+    if call.op in ("Div", "Mod") and isinstance(divisor, Stream) and (divisor.dtype or np.dtype(bool)).kind in "iu":
+        give_where_none_is_due(p, call.node.input[1], divisor, 1)
     backs = {fact.axis - fact.rank for _, fact in call.streams}
     if len(backs) > 1:
         raise RefusedError(OTHER_AXES)

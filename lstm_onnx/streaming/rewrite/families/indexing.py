@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...size import Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
-from ..stages import first_step, last_step, require_plain
+from ..stages import first_step, give_where_none_is_due, last_step, require_plain
 from .unchanged import BY_PLACE, unchanged
 
 
@@ -24,6 +24,8 @@ def gather(p: Rewriter, call: Call) -> Sequence[Fact]:
         raise RefusedError("picks by indices that vary with time from a value that does so too")
     if isinstance(data, Stream) and normal(axis, data.rank) == data.axis:
         return [_step(p, call, data, data.axis)]
+    if isinstance(index, Stream):
+        give_where_none_is_due(p, call.node.input[1], index, 0)
     found = unchanged(p, call)
     return [replace(found[0], dtype=data.dtype)] if isinstance(index, Stream) and data is not None else found
 

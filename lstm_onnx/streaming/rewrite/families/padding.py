@@ -41,12 +41,13 @@ def pad(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     first[fact.axis] = last[fact.axis] = 0
     if completion is not None:
         x, found = _completed(p, (x, found), completion, mode, fill)
+    # Before steps are cut: of F.pad(x, (3, -2)) a sequence of one step gets two.
+    if left > 0 or right > 0:
+        x, found = _longer(p, (x, found), max(left, 0), max(right, 0), mode, fill)
     if left < 0:
         x, found = drop_start(p, x, found, -left)
     if right < 0:
         x, found = drop_end(p, x, found, -right)
-    if left > 0 or right > 0:
-        x, found = _longer(p, (x, found), max(left, 0), max(right, 0), mode, fill)
     if any((*first, *last)):
         value = [p.graph.constant(np.array(fill, p.dtype(fact)))] if mode == "constant" else []
         x = p.graph.add("Pad", x, p.graph.ints(*first, *last), *value, mode=mode)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...size import Size, product
 from ..facts import Carry, Fact, Static
-from ..rewriter import Call, Rewriter, family, require_shape
+from ..rewriter import Call, Rewriter, family, require_shape, stored
 
 _EXACT = {"Add": Size.__add__, "Sub": Size.__sub__, "Mul": Size.__mul__}
 
@@ -43,9 +43,13 @@ def arithmetic(p: Rewriter, call: Call) -> Fact | None:
     quotient = divided(p, call)
     if quotient is not None:
         return quotient
+    if call.op == "Where":
+        return _chosen(p, call)
     operands = call.operands()
     if operands is None:
         return None
+    if call.op == "Equal":
+        return _compared(p, call, operands)
     computed = [_computed(p, call, items) for items in operands]
     results = [size for size in computed if size is not None]
     if len(results) < len(computed):
@@ -55,6 +59,36 @@ def arithmetic(p: Rewriter, call: Call) -> Fact | None:
     if dtype.kind not in "iu":
         return None
     return Static(() if scalar else (Size.of(len(results)),), dtype, tuple(results))
+
+
+def _compared(p: Rewriter, call: Call, operands: list[tuple[Size, ...]]) -> Fact | None:
+    """Which sizes are alike, such as those that are -1 of ``Tensor.expand``; None where that depends on the sizes."""
+    found = []
+    for one, two in operands:
+        rest = (one - two).number
+        apart = any(a.is_product and b.number is not None and b.number <= 0 for a, b in ((one, two), (two, one)))
+        if rest is None and not apart:
+            return None
+        found.append(rest == 0)
+    array = np.array(found)
+    if all(fact.shape == () for fact in call.given):
+        array = array.reshape(())
+    p.emitted(call, p.graph.constant(array, "alike"))
+    return stored(array)
+
+
+def _chosen(p: Rewriter, call: Call) -> Fact | None:
+    """One of two sizes for each axis, by known conditions."""
+    which, one, two = call.constant(0), call.numbers(1), call.numbers(2)
+    if which is None or which.ndim > 1 or one is None or two is None:
+        return None
+    count = max(which.size, len(one), len(two))
+    if any(size not in (1, count) for size in (which.size, len(one), len(two))):
+        return None
+    parts = zip(*(list(part) * (count // len(part)) for part in (which.reshape(-1), one, two)), strict=True)
+    dtype = p.inferred(call.node.output[0])[0] or np.dtype(np.int64)
+    scalar = all(fact.shape == () for fact in call.given)
+    return Static(() if scalar else (Size.of(count),), dtype, tuple(a if yes else b for yes, a, b in parts))
 
 
 def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:

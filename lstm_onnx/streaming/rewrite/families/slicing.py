@@ -1,13 +1,15 @@
-"""Slice: steps left out at the start or at the end, every k-th step, the first step, the last steps."""
+"""Slice: steps left out at the start or at the end, every k-th step, the first, the last; rows of a table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ....onnxgraph.nodes import END_OF_AXIS
 from ...size import ONE, Size, normal
 from ..counts import Least, largest_lead
-from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
+from ..facts import Carry, Fact, Places, RefusedError, Static, Stream, with_size
 from ..rewriter import Call, Rewriter, family
 from ..stages import drop_end, drop_start, first_step, guarded, hold_back, last_step, last_steps, require_plain, window
 
@@ -31,7 +33,7 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
     if numbers is not None and isinstance(fact, Static):
         return [Static((Size.of(len(numbers)),), fact.dtype, numbers)]
     if not isinstance(fact, Stream):
-        return p.plain(call)
+        return _rows(p, call, fact) or p.plain(call)
     if call.node.output[0] in p.cropped:
         p.emitted(call, p.name(call.node.input[0]))
         return [fact]
@@ -56,6 +58,27 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
             x, found = result
     p.emitted(call, x)
     return [found]
+
+
+def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
+    """As many rows of a table as there are steps, such as positions: ``table[:, : x.shape[1]]``; None of another part.
+
+    In a sequence of more steps than rows, what joins them fails in the source, and the look-up of a row here.
+    """
+    starts, stops = call.numbers(1), call.numbers(2)
+    if not isinstance(fact, Static) or fact.shape is None or starts is None or stops is None:
+        return None
+    axes = call.integers(3) if call.has(3) else list(range(len(starts)))
+    if axes is None or len(axes) != 1 or (call.integers(4) if call.has(4) else [1]) != [1]:
+        return None
+    axis, first, size = normal(axes[0], len(fact.shape)), starts[0].number, stops[0] - starts[0]
+    rows = fact.shape[axis].number
+    if first is None or first < 0 or rows is None or rows < 2 or not p.lengths.depends(size):
+        return None
+    places = Places(0, 1, np.array([first]))
+    x, steps = p.numbered(Static((size,), np.dtype(np.int64), places=places), places)
+    p.emitted(call, p.graph.add("Gather", p.name(call.node.input[0]), x, axis=axis))
+    return [Stream(with_size(fact.shape, axis, size), fact.dtype, axis, steps.count)]
 
 
 def _of_time(

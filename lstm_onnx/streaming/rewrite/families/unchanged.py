@@ -65,9 +65,9 @@ def unchanged(p: Rewriter, call: Call) -> list[Fact]:
     require_no_carry(call)
     if call.streams[-1][0] >= _VARYING.get(call.op, 1):
         raise RefusedError("has parameters that vary with time")
+    found = _followed(p, call)
     if call.op in _CONSTANT and call.has(1) and call.integers(1) is None:
         raise RefusedError("has axes or sizes that are not constant")
-    found = _followed(p, call)
     count, first = copy_aligned(p, call), call.streams[0][1]
     return [
         replace(_stream(p, fact, first), count=count, dtype=p.output_dtype(call, place))

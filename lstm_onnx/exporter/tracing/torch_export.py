@@ -35,6 +35,7 @@ from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
+from ..translations.products import PRODUCTS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
@@ -112,6 +113,7 @@ def trace(
                             **VIEWS,
                             **SORTING,
                             **ANGLES,
+                            **PRODUCTS,
                             **WIDE_RANGE,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },

@@ -134,6 +134,17 @@ class Pointer(Step):
         return torch.stack(steps, 1)
 
 
+class CountsFromTheEnd(Step):
+    """Backwards, and each step compares with how many are left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for t in reversed(range(x.shape[1])):
+            h = torch.where(t < self.periods, h, torch.tanh(self.x(x[:, t]) + self.h(h))) / (x.shape[1] - t)
+            steps.append(h)
+        return torch.stack(steps[::-1], 1)
+
+
 KINDS = {
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
@@ -144,6 +155,7 @@ KINDS = {
     BothWaysJoined: ["GRU", "GRU"],
     FeedsItselfAndFills: ["GRU", "Scan"],
     Pointer: ["GRU", "Scan"],
+    CountsFromTheEnd: ["Scan", "Scan"],
 }
 
 

@@ -128,16 +128,23 @@ def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike)
     steps = _after(nodes, seeds)
     if alike is Alike.NONE:
         return steps
-    counts = Counter(node.key() for node in nodes if node in steps)
-    others: dict[Any, list[Node]] = {}
-    for node in nodes:
-        if node not in steps and node.key() in counts:
-            others.setdefault(node.key(), []).append(node)
+    keys = {node: node.key() for node in nodes}
+    alike_in_steps = {keys[node] for node in steps}
+    others = [node for node in nodes if node not in steps and keys[node] in alike_in_steps]
     starts = set(seeds)
-    for key, first in others.items():
-        completed = any(counts[key] % size and (counts[key] + len(first)) % size == 0 for size in lengths)
-        if alike is Alike.ALL or completed:
-            starts.update(first)
+    if alike is Alike.ALL:
+        starts.update(others)
+        return _after(nodes, starts)
+    # With its axes and sizes an operator is told from like ones beside the steps, such as of other initial states.
+    for groups in (keys, {node: (keys[node], tuple(found(int, node.args)), node.shape) for node in nodes}):
+        counts = Counter(groups[node] for node in nodes if node in steps)
+        outside = Counter(groups[node] for node in others)
+        completed = {
+            key
+            for key, more in outside.items()
+            if any(counts[key] % size and (counts[key] + more) % size == 0 for size in lengths)
+        }
+        starts.update(node for node in others if groups[node] in completed)
     return _after(nodes, starts)
 
 

@@ -65,7 +65,7 @@ def sizes_to_trace(
     arguments = functional.arguments
     least = [arguments.limits.get(name, (1, None))[0] for name in loops]
     fixed = _fixed_sizes(functional)
-    first = next((size for size in range(_BASE, 2 * _BASE) if fixed.isdisjoint((size, size + 1))), _BASE)
+    first = next((size for size in range(_BASE, _BASE + 3) if fixed.isdisjoint((size, size + 1))), _BASE)
     base = [max(first + 2 * place, low) for place, low in enumerate(least)]
     rest: list[int] = []
     for name, size in others.items():
@@ -91,8 +91,8 @@ def _free_size(functional: FunctionalModule, name: str, size: int, taken: Collec
     """
     least, largest = functional.arguments.limits.get(name, (1, None))
     usual = (size, 2, 4, 5, 12, 13)
-    ways = [(c, {*taken, *fixed}, (c, c + 1)) for c in (*usual, *range(6, 40))]
-    for candidate, others, own in (*ways, *((c, set(taken), (c,)) for c in usual)):
+    ways: list[tuple[int, set[int], set[int]]] = [(c, {*taken, *fixed}, {c, c + 1}) for c in (*usual, *range(6, 40))]
+    for candidate, others, own in (*ways, *((c, {*taken}, {c}) for c in usual)):
         if max(least, 2) <= candidate and others.isdisjoint(own) and (largest is None or candidate < largest):
             return candidate
     return size
@@ -102,7 +102,7 @@ def _fixed_sizes(functional: FunctionalModule) -> set[int]:
     """The sizes of weights, and of the inputs' axes that are not dynamic."""
     arguments = functional.arguments
     weights = (*functional.stateful.parameters(), *functional.stateful.buffers())
-    found = {size for tensor in weights for size in tensor.shape}
+    found: set[int] = {size for tensor in weights for size in tensor.shape}
     for name, tensor in arguments.tensors.items():
         found.update(size for axis, size in enumerate(tensor.shape) if axis not in arguments.axes[name])
     return found

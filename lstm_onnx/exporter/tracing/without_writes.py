@@ -46,6 +46,7 @@ def without_writes(functional: FunctionalModule, graph: FixedGraph) -> FixedGrap
 def _functionalized(module: torch.fx.GraphModule) -> torch.fx.GraphModule | None:
     from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 
+    functions: Any = torch
     values = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
     written: list[bool] = []
 
@@ -55,8 +56,8 @@ def _functionalized(module: torch.fx.GraphModule) -> torch.fx.GraphModule | None
     def unwrapped(value: Any) -> Any:
         if not isinstance(value, FunctionalTensor):
             return value
-        torch._sync(value)
-        return torch._from_functional_tensor(value.elem)
+        functions._sync(value)
+        return functions._from_functional_tensor(value.elem)
 
     def run(*given: Any) -> list[Any]:
         above = torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.Functionalize))
@@ -64,7 +65,7 @@ def _functionalized(module: torch.fx.GraphModule) -> torch.fx.GraphModule | None
             inputs = [wrapped(value) for value in given]
             outputs = torch.fx.Interpreter(module).run(*inputs)
             written[:] = [
-                torch._functionalize_has_data_mutation(value.elem)
+                functions._functionalize_has_data_mutation(value.elem)
                 for value in inputs
                 if isinstance(value, FunctionalTensor)
             ]

@@ -32,7 +32,7 @@ _CHECKS = {
 }
 _SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
 _VIEWS = aten_operators("view _unsafe_view")
-_SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes")
+_SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes tensor_split.sections tensor_split.indices")
 
 
 def canonical(graph: FixedGraph, stateful: nn.Module, sizes: Sizes) -> Trace:

@@ -145,6 +145,15 @@ class CountsFromTheEnd(Step):
         return torch.stack(steps[::-1], 1)
 
 
+class SplitAsNumpyDoes(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for step in torch.tensor_split(x, x.shape[1], dim=1):
+            h = self.cell(step[:, 0], h)
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
 KINDS = {
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
@@ -156,6 +165,7 @@ KINDS = {
     FeedsItselfAndFills: ["GRU", "Scan"],
     Pointer: ["GRU", "Scan"],
     CountsFromTheEnd: ["Scan", "Scan"],
+    SplitAsNumpyDoes: ["GRU"],
 }
 
 
@@ -204,3 +214,16 @@ def test_what_cannot_take_the_number_of_the_step_is_refused_with_its_line(tmp_pa
     message = r"test_steps\.py:\d+: h = .*: a Python loop .*: roll takes the number of the step"
     with pytest.raises(ExportError, match=message):
         lstm_onnx.export(Rolled(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
+
+
+class ResetsEveryFourth(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return h * float(t % 4 != 0) + 0.1 * before
+
+
+def test_of_steps_that_differ_the_reason_is_the_step_and_not_the_list_of_all(tmp_path: Path) -> None:
+    message = r"test_steps\.py:\d+: h = .*: a Python loop .*: a number is [01] in one step"
+    with pytest.raises(ExportError, match=message):
+        lstm_onnx.export(
+            ResetsEveryFourth(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES
+        )

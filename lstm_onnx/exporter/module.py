@@ -202,6 +202,7 @@ def _lowered(
     facts = traced.facts.known_of(axis_names(metadata))
     limits = requested_limits(functional, metadata, facts)
     lower_calls(graph, calls, options.export, limits.guarded)
+    graph.remove_unread_initializers()  # ONNX Runtime warns of them, such as of the 0 that Python's sum() begins with
     model = make_model(
         name,
         graph.nodes.nodes,

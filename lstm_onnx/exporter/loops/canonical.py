@@ -32,12 +32,7 @@ _CHECKS = {
 }
 _SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
 _VIEWS = aten_operators("view _unsafe_view")
-_SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes")
-
-
-def changes_in_place(target: Any) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    return getattr(getattr(target, "_schema", None), "is_mutable", False) and target is not aten.detach_.default
+_SPLITS = aten_operators("split.Tensor chunk split_with_sizes split.sizes tensor_split.sections tensor_split.indices")
 
 
 def canonical(graph: FixedGraph, stateful: nn.Module, sizes: Sizes) -> Trace:
@@ -79,11 +74,6 @@ def canonical_program(program: torch.export.ExportedProgram, sizes: Sizes) -> Tr
             raise NotRolled(f"{spec.target} is not a tensor")
         form.add_leaf(item, None if spec.kind.name == "CONSTANT_TENSOR" else str(spec.target), kept)
     return form.trace(program.graph, program.call_spec.out_spec, sizes)
-
-
-def changes_graph(graph: FixedGraph) -> bool:
-    """Whether an operator of a graph writes into one of its arguments."""
-    return any(node.op == "call_function" and changes_in_place(node.target) for node in graph.module.graph.nodes)
 
 
 def _digest(tensor: Tensor) -> str:

@@ -143,9 +143,9 @@ def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike)
 
 
 def _keys(node: Node) -> Iterator[Any]:
-    """What a node has in common with those like it, and with those that have its numbers, such as an axis, as well."""
+    """What a node has in common with those like it, and with those that have its axes and sizes as well."""
     yield node.key()
-    yield node.key(), tuple(found(int, node.args))
+    yield node.key(), tuple(found(int, node.args)), node.shape
 
 
 def _after(nodes: list[Node], first: set[Node]) -> set[Node]:

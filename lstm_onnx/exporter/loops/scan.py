@@ -54,6 +54,7 @@ class ScanInputs:
     def _need(self, value: Any) -> None:
         if isinstance(value, Affine) and value.step:
             self.require_counter()
+            self._need(value.at_first())
         elif isinstance(value, Element) and by_step(value):
             if value not in self.elements:
                 source = self.module.steps[value.loop, value.position]

@@ -26,7 +26,7 @@ from .program import (
     deepest,
     found,
 )
-from .unify import Place, as_number, as_one, in_body
+from .unify import OTHER_LIST, Place, as_number, as_one, in_body
 
 _Names = list[dict[Node, Any]]
 """What the nodes of each trace are in the program."""
@@ -72,7 +72,9 @@ class Search:
             items, outputs = self._walk([0] * count, [{} for _ in range(count)], [], 0)
         except NotRolled as refusal:
             told = [item for item in [*self.refusals, refusal] if item.reason not in _MISALIGNED]
-            raise deepest(told or [refusal]) from None
+            # Of steps that differ a loop over some still begins, and then the list of all is another one.
+            within = [item for item in told if item.reason != OTHER_LIST]
+            raise deepest(within or told or [refusal]) from None
         return tuple(items), outputs
 
     def _refusal(self, reason: str, at: Sequence[int]) -> NotRolled:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from ..functional.functional_module import FunctionalModule, resize_example
 from ..tracing.torch_export import exported_program, fixed_graph
-from .canonical import canonical, canonical_program, changes_graph
+from ..tracing.without_writes import changes_graph, without_writes
+from .canonical import canonical, canonical_program
 from .program import NotRolled, Sizes, Trace
 
 
@@ -27,9 +28,10 @@ def trace_at(functional: FunctionalModule, sizes: Mapping[str, int], axes: Seque
     inputs, states = resize_example(functional, sizes)
     graph = fixed_graph(functional, inputs, states, lines=lines)
     order = tuple(sizes[name] for name in axes)
-    if changes_graph(graph):
+    plain = without_writes(functional, graph) if changes_graph(graph) else graph
+    if plain is None:
         return replace(canonical_program(exported_program(functional, inputs, states), order), checks=graph.checks)
-    return replace(canonical(graph, functional.stateful, order), checks=graph.checks)
+    return replace(canonical(plain, functional.stateful, order), checks=graph.checks)
 
 
 def places_of(functional: FunctionalModule, loops: Collection[str]) -> tuple[tuple[int, int], ...]:
@@ -62,8 +64,12 @@ def sizes_to_trace(
     """
     arguments = functional.arguments
     least = [arguments.limits.get(name, (1, None))[0] for name in loops]
-    base = [max(_BASE + 2 * place, low) for place, low in enumerate(least)]
-    rest = [_free_size(functional, name, size, base) for name, size in others.items()]
+    fixed = _fixed_sizes(functional)
+    first = next((size for size in range(_BASE, _BASE + 3) if fixed.isdisjoint((size, size + 1))), _BASE)
+    base = [max(first + 2 * place, low) for place, low in enumerate(least)]
+    rest: list[int] = []
+    for name, size in others.items():
+        rest.append(_free_size(functional, name, size, {*base, *rest, *(size + 1 for size in rest)}, fixed))
     own = [*base, *rest]
     found = [tuple(size + (i == j) for j, size in enumerate(own)) for i in range(-1, len(own))]
     more = [size + 1 for size in rest]
@@ -78,13 +84,28 @@ def sizes_to_trace(
     return found, [[longer], [*(sizes for sizes in shorter if sizes not in found), other]]
 
 
-def _free_size(functional: FunctionalModule, name: str, size: int, taken: list[int]) -> int:
-    """A size of an axis that is none of the others' and may be one more."""
+def _free_size(functional: FunctionalModule, name: str, size: int, taken: Collection[int], fixed: set[int]) -> int:
+    """A size of an axis that is none of the others' and may be one more.
+
+    Zeros of ``(batch, source)`` must not be those of ``(batch, features)`` by chance: they would be one value.
+    """
     least, largest = functional.arguments.limits.get(name, (1, None))
-    for candidate in (size, 2, 4, 5, 12, 13):
-        if max(least, 2) <= candidate and candidate not in taken and (largest is None or candidate < largest):
+    usual = (size, 2, 4, 5, 12, 13)
+    ways: list[tuple[int, set[int], set[int]]] = [(c, {*taken, *fixed}, {c, c + 1}) for c in (*usual, *range(6, 40))]
+    for candidate, others, own in (*ways, *((c, {*taken}, {c}) for c in usual)):
+        if max(least, 2) <= candidate and others.isdisjoint(own) and (largest is None or candidate < largest):
             return candidate
     return size
+
+
+def _fixed_sizes(functional: FunctionalModule) -> set[int]:
+    """The sizes of weights, and of the inputs' axes that are not dynamic."""
+    arguments = functional.arguments
+    weights = (*functional.stateful.parameters(), *functional.stateful.buffers())
+    found: set[int] = {size for tensor in weights for size in tensor.shape}
+    for name, tensor in arguments.tensors.items():
+        found.update(size for axis, size in enumerate(tensor.shape) if axis not in arguments.axes[name])
+    return found
 
 
 _BASE = 7

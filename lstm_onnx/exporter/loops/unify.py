@@ -12,6 +12,7 @@ from .program import Affine, Carry, Element, Here, Listed, NotRolled, Run, Sizes
 
 Place = tuple[int | None, Sizes]
 """Where something was seen: in which step (None outside of a loop), at which lengths."""
+OTHER_LIST = "a list is put together in another way at other lengths"
 _WIDEST_BLOCK = 4
 """Values that each step appends to a list."""
 _SHORTEST_RUN = 3
@@ -85,7 +86,7 @@ def _is_of_all_steps(seen: Sequence[tuple[Any, ...]]) -> bool:
 def _as_list(seen: Sequence[tuple[Any, ...]], places: Sequence[Place]) -> Listed:
     split = [_pieces(value) for value in seen]
     if len({len(pieces) for pieces in split}) > 1:
-        raise NotRolled("a list is put together in another way at other lengths")
+        raise NotRolled(OTHER_LIST)
     pieces: list[Any] = []
     for column in zip(*split, strict=True):
         if all(isinstance(piece, Run) for piece in column):
@@ -95,7 +96,7 @@ def _as_list(seen: Sequence[tuple[Any, ...]], places: Sequence[Place]) -> Listed
             start = as_number([piece.start for piece in column], places)
             pieces.append(Run(first.block, start, first.by, as_number([piece.count for piece in column], places)))
         elif any(isinstance(piece, Run) for piece in column):
-            raise NotRolled("a list is put together in another way at other lengths")
+            raise NotRolled(OTHER_LIST)
         else:
             pieces.append(as_one(list(column), places))
     return Listed(tuple(pieces))

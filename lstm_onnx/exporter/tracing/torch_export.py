@@ -36,6 +36,7 @@ from ..translations.angles import ANGLES
 from ..translations.assignments import ASSIGNMENTS
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
+from ..translations.products import PRODUCTS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
@@ -114,6 +115,7 @@ def trace(
                             **ASSIGNMENTS,
                             **SORTING,
                             **ANGLES,
+                            **PRODUCTS,
                             **WIDE_RANGE,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },

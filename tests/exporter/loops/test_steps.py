@@ -53,7 +53,7 @@ class PowersAndBounds(Step):
 
 class FilledWithTheNumber(Step):
     def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
-        return h + 0.1 * torch.full_like(before, t) - before.new_full((HIDDEN,), t)
+        return sum([h, 0.1 * torch.full_like(before, t)]) - before.new_full((HIDDEN,), t)
 
 
 class Window(Step):
@@ -152,8 +152,27 @@ class SeesItsLastWeights(Step):
         return torch.stack(steps, 1)
 
 
+class CountsFromTheEnd(Step):
+    """Backwards, and each step compares with how many are left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for t in reversed(range(x.shape[1])):
+            h = torch.where(t < self.periods, h, torch.tanh(self.x(x[:, t]) + self.h(h))) / (x.shape[1] - t)
+            steps.append(h)
+        return torch.stack(steps[::-1], 1)
+
+
+class SplitAsNumpyDoes(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for step in torch.tensor_split(x, x.shape[1], dim=1):
+            h = self.cell(step[:, 0], h)
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
 KINDS = {
-    SeesItsLastWeights: ["GRU", "Scan"],
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
     FilledWithTheNumber: ["Scan"],
@@ -163,6 +182,9 @@ KINDS = {
     BothWaysJoined: ["GRU", "GRU"],
     FeedsItselfAndFills: ["GRU", "Scan"],
     Pointer: ["GRU", "Scan"],
+    SeesItsLastWeights: ["GRU", "Scan"],
+    CountsFromTheEnd: ["Scan", "Scan"],
+    SplitAsNumpyDoes: ["GRU"],
 }
 
 
@@ -178,8 +200,10 @@ def test_the_file_is_right_at_all_lengths_with_each_step_once(kind: type[Step], 
     module = kind().eval()
     path = tmp_path / "loop.onnx"
     lstm_onnx.export(module, path, example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
-    operators = [node.op_type for node in nodes_of(onnx.load(path).graph.node)]
-    assert sorted(operator for operator in operators if operator in ("GRU", "Scan")) == KINDS[kind]
+    graph = onnx.load(path).graph
+    nodes = list(nodes_of(graph.node))
+    assert sorted(node.op_type for node in nodes if node.op_type in ("GRU", "Scan")) == KINDS[kind]
+    assert {tensor.name for tensor in graph.initializer} <= {name for node in nodes for name in node.input}
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     for batch, length in ((1, 1), (3, 2), (2, 5), (1, 30)):
         x = torch.randn(batch, length, FEATURES)
@@ -211,3 +235,16 @@ def test_what_cannot_take_the_number_of_the_step_is_refused_with_its_line(tmp_pa
     message = r"test_steps\.py:\d+: h = .*: a Python loop .*: roll takes the number of the step"
     with pytest.raises(ExportError, match=message):
         lstm_onnx.export(Rolled(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
+
+
+class ResetsEveryFourth(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return h * float(t % 4 != 0) + 0.1 * before
+
+
+def test_of_steps_that_differ_the_reason_is_the_step_and_not_the_list_of_all(tmp_path: Path) -> None:
+    message = r"test_steps\.py:\d+: h = .*: a Python loop .*: a number is [01] in one step"
+    with pytest.raises(ExportError, match=message):
+        lstm_onnx.export(
+            ResetsEveryFourth(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES
+        )

@@ -33,6 +33,7 @@ from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
+from ..translations.cumulative import CUMULATIVE
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
@@ -112,6 +113,7 @@ def trace(
                             **VIEWS,
                             **SORTING,
                             **ANGLES,
+                            **CUMULATIVE,
                             **WIDE_RANGE,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },

@@ -121,20 +121,26 @@ def axes(specs: Sequence[InputSpec]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(axis for spec in specs for axis in _axes_of(spec)))
 
 
-def sizes_of(specs: Sequence[InputSpec], batch: int, time: int) -> dict[str, int]:
+def sizes_of(specs: Sequence[InputSpec], batch: int, time: int, *, others: int | None = None) -> dict[str, int]:
     """A size for every named axis.
 
     ``batch`` and ``time`` go by their names, or where neither occurs by the axes' order; every other
-    axis is longer than time, each by its own amount, so that none is confused with another; but where
-    both are 1 all are.
+    axis is longer than time (or than `others`), each by its own amount, so that none is confused with
+    another; but where both are 1 all are.
     """
     names = list(axes(specs))
     roles = {"batch": batch, "time": time}
     if not roles.keys() & set(names):
         roles = dict(zip(names, (batch, time), strict=False))
-    others = [name for name in names if name not in roles]
-    extra = {name: 1 if batch == time == 1 else time + 2 + index for index, name in enumerate(others)}
+    further = [name for name in names if name not in roles]
+    shorter = time if others is None else others
+    extra = {name: 1 if batch == time == 1 else shorter + 2 + index for index, name in enumerate(further)}
     return {name: roles[name] if name in roles else extra[name] for name in names}
+
+
+def most_entries(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
+    """The entries of the largest input at these sizes of the axes."""
+    return max((math.prod(_shape(spec, _bound(spec, sizes))) for spec in specs), default=0)
 
 
 def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -162,8 +168,8 @@ def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Ge
     for spec in specs:
         if spec.name in arrays:
             raise ConfigError(f"two inputs are named {spec.name}", hint="each needs a name of its own")
-        bound = {axis: _size(spec, axis, sizes) for axis in _axes_of(spec)}
-        shape = tuple(_derived(spec, dim, bound) if isinstance(dim, str) else dim for dim in spec.shape)
+        bound = _bound(spec, sizes)
+        shape = _shape(spec, bound)
         too_large = ConfigError(f"the input {spec.name} of shape {shape} does not fit into memory")
         if math.prod(shape) > sys.maxsize // _DRAWN_BYTES:  # numpy counts no further
             raise too_large
@@ -172,6 +178,14 @@ def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Ge
         except MemoryError as error:
             raise too_large from error
     return arrays
+
+
+def _bound(spec: InputSpec, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {axis: _size(spec, axis, sizes) for axis in _axes_of(spec)}
+
+
+def _shape(spec: InputSpec, bound: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(_derived(spec, dim, bound) if isinstance(dim, str) else dim for dim in spec.shape)
 
 
 def longest_first(specs: Sequence[InputSpec], arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

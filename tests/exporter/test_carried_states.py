@@ -197,3 +197,26 @@ def test_what_would_be_another_state_in_the_next_call_is_not_paired(kind: type[n
     example = (torch.randn(STEPS, BATCH, FEATURES), *start)
     result = lstm_onnx.export(module, tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=module.axes)
     assert not result.states
+
+
+def test_a_state_that_is_viewed_in_its_own_shape_is_paired(tmp_path: Path) -> None:
+    """A step of agents in a batch: whoever calls it may have given the state another shape."""
+
+    class Agent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.GRUCell(FEATURES, SIZE), nn.Linear(SIZE, 2)
+
+        def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.cell(x, hidden.reshape(-1, SIZE))
+            return self.head(h), h
+
+    module, example = Agent().eval(), (torch.randn(BATCH, FEATURES), torch.zeros(BATCH, SIZE))
+    axes = ({0: "batch"}, {0: "batch"})
+    result = lstm_onnx.export(module, tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=axes)
+    assert result.states == {"hidden": "output.1"}
+    stream, h = lstm_onnx.load(tmp_path / "a.onnx", provider="cpu", threads=1).stream(batch=2), torch.zeros(2, SIZE)
+    for x in torch.randn(3, 2, FEATURES):
+        with torch.no_grad():
+            y, h = module(x, h)
+        np.testing.assert_allclose(stream.run({"x": x.numpy()})["output.0"], y.numpy(), rtol=1e-5, atol=1e-6)

@@ -212,7 +212,10 @@ class _Search:
         return ()
 
     def split(self, group: Group) -> Iterator[Group]:
-        """The parts of a group that can change each without the rest, and the rest without it."""
+        """The parts of a group that can change each without the rest, and the rest without it.
+
+        Where all of it changes what reaches the recurrent modules, so does one of them: `zip` stops at the shortest.
+        """
         size = next((size for size in self._larger(group) if self.sizes_at(group, size) is not None), 0) if group else 0
         rest = group
         for count in range(1, len(group) // 2 + 1):
@@ -220,7 +223,9 @@ class _Search:
                 others = tuple(axis for axis in rest if axis not in part)
                 if not others or len(others) + count != len(rest):
                     continue
-                if self.sizes_at(part, size) is not None and self.sizes_at(others, size) is not None:
+                if self.sizes_at(part, size) is None or self.sizes_at(others, size) is None:
+                    continue
+                if self.role(part) or self.role(others) or not self.role(rest):
                     yield part
                     rest = others
         if rest:

@@ -7,7 +7,9 @@ a chain of concatenations is one.  Each rewriting keeps the value, so two equal 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import operator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,7 +75,10 @@ def canonical_program(program: torch.export.ExportedProgram, sizes: Sizes) -> Tr
         if not isinstance(kept, Tensor):
             raise NotRolled(f"{spec.target} is not a tensor")
         form.add_leaf(item, None if spec.kind.name == "CONSTANT_TENSOR" else str(spec.target), kept)
-    return form.trace(program.graph, program.call_spec.out_spec, sizes)
+    found = form.trace(program.graph, program.call_spec.out_spec, sizes)
+    # A parameter that is written into is given the same at every call, or it would be a state: it is clamped.
+    kept = [spec.kind.name != "PARAMETER_MUTATION" for spec in signature.output_specs]
+    return replace(found, outputs=tuple(itertools.compress(found.outputs, kept)))
 
 
 def _digest(tensor: Tensor) -> str:

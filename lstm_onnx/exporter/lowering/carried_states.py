@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
 from .lower import OpaqueCall
 from .rename import TracedGraph
@@ -52,7 +52,7 @@ def carried_states(
         calls: its opaque calls.
         held: which of these inputs, carried from call to call, are next values.
     """
-    steps, producers = _steps(graph, calls), graph.producers
+    steps, producers = _steps(graph, calls), _producers(graph)
     found = [state for target in graph.outputs if (state := _behind(graph, steps, producers, target)) is not None]
     chosen: dict[str, _Found] = {}
     for state in sorted(found, key=lambda state: not state.sure):
@@ -63,6 +63,17 @@ def carried_states(
     if len(kept) < len(pairs):
         kept |= set(held(pairs))
     return {source: target for source, target in pairs.items() if source in kept}
+
+
+def _producers(graph: TracedGraph) -> dict[str, NodeProto]:
+    """The node that computes each value; a Reshape to the same shape, such as ``h.view(-1, 64)``, as an Identity."""
+    found = graph.producers
+    for value, node in found.items():
+        if node.op_type == "Reshape":
+            before, after = graph.dims.get(node.input[0]), graph.dims.get(value)
+            if before == after and before is not None and "" not in before:
+                found[value] = helper.make_node("Identity", node.input[:1], [value])
+    return found
 
 
 def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, str]]:

@@ -34,6 +34,7 @@ from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.angles import ANGLES
 from ..translations.assignments import ASSIGNMENTS
+from ..translations.cumulative import CUMULATIVE
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.products import PRODUCTS
@@ -116,6 +117,7 @@ def trace(
                             **SORTING,
                             **ANGLES,
                             **PRODUCTS,
+                            **CUMULATIVE,
                             **WIDE_RANGE,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },

@@ -25,7 +25,7 @@ def _log_sigmoid(x: Any) -> Any:
     return op.Sub(op.Min(x, zero), op.Log(op.Add(one, op.Exp(op.Neg(op.Abs(x))))))
 
 
-def _log_add_exp(a: Any, b: Any, base: float = math.e) -> Any:
+def log_add_exp(a: Any, b: Any, base: float = math.e) -> Any:
     """The larger one + log(1 + base^-|a - b|); equal infinities have no difference."""
     kind: ir.DataType = a.dtype
     zero, one = constant(0.0, kind), constant(1.0, kind)
@@ -61,14 +61,24 @@ def _hypot(a: Any, b: Any) -> Any:
     return op.Where(infinite, infinity, op.Mul(large, factor))
 
 
-def _in_single(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_single(function: Callable[..., Any]) -> Callable[..., Any]:
     """Half precision computed in single, as PyTorch's kernels do."""
 
     def translated(*args: Any) -> Any:
         kind = args[0].dtype
-        return cast(function(*(cast(item, FLOAT) for item in args)), kind) if kind in _NARROW else function(*args)
+        if kind not in _NARROW:
+            return function(*args)
+        return cast(function(*(_as_single(item) for item in args)), kind)
 
     return translated
+
+
+def _as_single(item: Any) -> Any:
+    if not isinstance(item, ir.Value):
+        return item  # a number of an axis
+    single = cast(item, FLOAT)
+    single.shape = item.shape
+    return single
 
 
 def _remainder(a: Any, b: Any) -> Any:
@@ -148,11 +158,11 @@ _aten = torch.ops.aten
 WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.log_sigmoid.default: _log_sigmoid,
     _aten.log_sigmoid_forward.default: lambda x: (_log_sigmoid(x), x),
-    _aten.logaddexp.default: _log_add_exp,
-    _aten.logaddexp2.default: lambda a, b: _log_add_exp(a, b, base=2.0),
-    _aten.log1p.default: _in_single(_log1p),
-    _aten.expm1.default: _in_single(_expm1),
-    torch.ops.prims.hypot.default: _in_single(_hypot),
+    _aten.logaddexp.default: log_add_exp,
+    _aten.logaddexp2.default: lambda a, b: log_add_exp(a, b, base=2.0),
+    _aten.log1p.default: in_single(_log1p),
+    _aten.expm1.default: in_single(_expm1),
+    torch.ops.prims.hypot.default: in_single(_hypot),
     _aten.remainder.Tensor: _remainder,
     _aten.remainder.Scalar: _remainder,
     _aten.remainder.Scalar_Tensor: _remainder,

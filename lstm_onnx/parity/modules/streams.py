@@ -37,7 +37,14 @@ def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
     except InputError as error:
         verification.notes.append(f"streams were not compared: {error.reason}")
         return
-    if model.metadata.time_axes:
+    mixes = model.metadata.batch_mixes
+    if mixes:
+        verification.notes.append(f"streams were not compared in a pool, which refuses the file: {mixes}")
+    yield from (case for case in _streamed_cases(verification) if case.kind != "pool" or not mixes)
+
+
+def _streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
+    if verification.model.metadata.time_axes:
         yield from _chunked_cases(verification)
         return
     for label, cases, states in _sequences(verification):

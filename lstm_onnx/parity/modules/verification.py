@@ -19,7 +19,7 @@ from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
 from ...exporter.module_metadata import parameter_digest
-from ...input_spec import InputSpec, axes, draw, longest_first, sizes_of
+from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
 from ..amplify import input_gains
@@ -46,6 +46,8 @@ _EVEN = (12, 24)
 """Sizes with many divisors."""
 _SHORT = 12
 """The largest number of steps that a module may need for the usual cases; for others each is that much longer."""
+_MOST_ENTRIES = 2**21
+"""Entries of an input from which axes other than batch and time are short."""
 _JUMPS = (
     "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
     "sides of a jump pass"
@@ -135,8 +137,17 @@ class ModuleVerification(Verification):
         return drawn, False
 
     def sizes(self, batch: int, time: int) -> dict[str, int]:
-        """The size of each axis, within its limits; `time` is without the steps that the module needs in any case."""
-        sizes = sizes_of(self.specs, batch, time + self.extra_steps)
+        """The size of each axis, within its limits; `time` is without the steps that the module needs in any case.
+
+        Other axes are short where inputs would be large: the height and width of a video's pictures.
+        """
+        steps, short = time + self.extra_steps, TIME + self.extra_steps
+        sizes = self._within_limits(sizes_of(self.specs, batch, steps))
+        if most_entries(self.specs, sizes) > _MOST_ENTRIES:
+            return self._within_limits(sizes_of(self.specs, batch, steps, others=short))
+        return sizes
+
+    def _within_limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
         return {axis: self.kept_sizes.get(axis, self.axes.within(axis, size)) for axis, size in sizes.items()}
 
     def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:

@@ -32,7 +32,28 @@ _SHAPE_ONLY = frozenset(
 """Operators whose output has the elements of their first input, and no others."""
 _PICKS = _SHAPE_ONLY | {"Gather", "GatherElements", "GatherND", "Neg", "Tile"}
 """Operators whose output is zero where their first input is, whatever their other inputs."""
+_BOUNDED = {
+    "Sigmoid",
+    "Tanh",
+    "Softmax",
+    "Equal",
+    "Less",
+    "LessOrEqual",
+    "Greater",
+    "GreaterOrEqual",
+    "Not",
+    "And",
+    "Or",
+}
+_FINITE = _PICKS | _BOUNDED | {"Abs", "Add", "Cast", "Clip", "Concat", "Max", "Min", "Mul", "Relu", "Sub", "Where"}
+"""Operators whose output is finite where their inputs are."""
 _LINEAR = _SHAPE_ONLY | {"Concat", "MatMul", "Add", "Dropout"}
+
+
+def _fill_value(node: NodeProto) -> np.ndarray:
+    """The number of a ConstantOfShape."""
+    tensor = next((item.t for item in node.attribute if item.name == "value"), None)
+    return np.zeros(1, np.float32) if tensor is None else numpy_helper.to_array(tensor)
 
 
 class Edit:
@@ -85,17 +106,37 @@ class Edit:
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def is_zero(self, value: str) -> bool:
-        """Whether a value is known to be zero."""
+        """Whether a value is known to be zero wherever the model's inputs are finite."""
         array = self.constant(value)
         node = self._producers.get(value)
         if array is not None or node is None:
             return array is not None and not np.any(array)
         if node.op_type == "ConstantOfShape":
-            tensor = next((item.t for item in node.attribute if item.name == "value"), None)
-            return tensor is None or not np.any(numpy_helper.to_array(tensor))
-        if node.op_type == "Concat":
+            return not np.any(_fill_value(node))
+        if node.op_type in ("Concat", "Add", "Sub"):
             return all(map(self.is_zero, node.input))
+        if node.op_type == "Where":
+            return all(map(self.is_zero, node.input[1:]))
+        if node.op_type == "Mul":  # a state that starts from zeros, and a mask
+            return any(map(self.is_zero, node.input)) and all(map(self.is_finite, node.input))
         return node.op_type in _PICKS and self.is_zero(node.input[0])
+
+    def is_finite(self, value: str) -> bool:
+        """Whether a value is known to be finite wherever the model's inputs are, unless a sum or product overflows."""
+        inputs = {item.name for item in self.graph.input}
+        found = Walk([value])
+        for one in found:
+            array, node = self.constant(one), self._producers.get(one)
+            if array is None and node is not None and node.op_type == "ConstantOfShape":
+                array = _fill_value(node)
+            if array is not None:
+                if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+                    return False
+            elif node is not None and node.op_type in _FINITE:
+                found.add(filter(None, node.input))
+            elif one not in inputs and (node is None or node.op_type != "Shape"):
+                return False
+        return True
 
     def size(self, value: str, axis: int) -> int | None:
         """The size of a value along an axis, where it is fixed."""

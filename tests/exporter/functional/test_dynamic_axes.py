@@ -30,6 +30,19 @@ class Nested(nn.Module):
         return self.lstm(batch["x"])[0] * batch["gain"][:, None, None] * scale + bias
 
 
+class Episodes(nn.Module):
+    """A policy whose states start anew with each episode; `zip` stops at the shorter of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(4, 6)
+
+    def forward(self, x: Tensor, h: Tensor, starts: Tensor) -> Tensor:
+        for step, start in zip(x, starts, strict=False):
+            h = self.cell(step, (1 - start)[:, None] * h)
+        return h
+
+
 def open_axes_of(module: nn.Module, example: tuple[Any, ...]) -> dict[str, Any]:
     return find_dynamic_axes(make_functional(module, bind_arguments(module, example, None))).axes
 
@@ -64,6 +77,12 @@ class Stateful(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         out, self.hidden = self.lstm(x, self.hidden)
         return out * weights.sum()
+
+
+def test_axes_that_are_zipped_are_one() -> None:
+    example = (torch.randn(5, 2, 4), torch.zeros(2, 6), torch.zeros(5, 2))
+    time_batch = {0: "time", 1: "batch"}
+    assert open_axes_of(Episodes(), example) == {"x": time_batch, "h": {0: "batch"}, "starts": time_batch}
 
 
 def test_the_batch_of_a_module_with_states_of_its_own_is_found() -> None:

@@ -172,6 +172,21 @@ class SplitAsNumpyDoes(Step):
         return torch.stack(steps, 1)
 
 
+class ClampsItsWeights(Step):
+    """Each call keeps the weights of an independent RNN within their bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.u = nn.Parameter(torch.randn(HIDDEN) * 3)
+
+    def start(self, x: Tensor) -> Tensor:
+        self.u.data.clamp_(-1, 1)
+        return super().start(x)
+
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:  # noqa: ARG002
+        return torch.tanh(h + before * self.u)
+
+
 KINDS = {
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
@@ -185,6 +200,7 @@ KINDS = {
     SeesItsLastWeights: ["GRU", "Scan"],
     CountsFromTheEnd: ["Scan", "Scan"],
     SplitAsNumpyDoes: ["GRU"],
+    ClampsItsWeights: ["Scan"],
 }
 
 

@@ -1,4 +1,4 @@
-"""Of outputs with many features, such as a language model's tokens, a verification keeps few in memory."""
+"""A verification keeps few of many features in memory, such as a language model's tokens, and draws no large videos."""
 
 from __future__ import annotations
 
@@ -64,3 +64,26 @@ def test_of_further_files_one_is_open_at_a_time(verification: ModuleVerification
         assert sum(not one.closed for one in files) <= 1
         assert not verification.model.closed
     assert len(files) > 1
+
+
+class Video(nn.Module):
+    """The last state of a cell whose states are pictures, (batch, channels, height, width)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        batch, time, _, height, width = frames.shape
+        h = frames.new_zeros(batch, 2, height, width)
+        for t in range(time):
+            h = torch.tanh(self.gate(torch.cat((frames[:, t], h), 1)))
+        return h
+
+
+def test_pictures_of_many_steps_are_small(tmp_path: Path) -> None:
+    module, axes = Video().eval(), ({0: "batch", 1: "time", 3: "height", 4: "width"},)
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=(torch.randn(2, 5, 1, 6, 7),), dynamic_shapes=axes)
+    verification = ModuleVerification(lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", threads=1), module)
+    assert verification.sizes(5, 24) == {"batch": 5, "time": 24, "height": 26, "width": 27}
+    assert verification.sizes(2, 384) == {"batch": 2, "time": 384, "height": 5, "width": 6}

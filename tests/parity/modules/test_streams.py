@@ -125,6 +125,21 @@ def test_a_file_whose_cache_is_wrong_is_not_in_parity(tmp_path: Path, monkeypatc
     assert {case.kind for case in report.cases if not case.passed} == {"chunks", "pool"}
 
 
+def test_rows_that_depend_on_each_other_are_not_compared_in_a_pool(tmp_path: Path) -> None:
+    class Shared(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y / y.norm(dim=0, keepdim=True)
+
+    module, path = Shared().eval(), tmp_path / "m.onnx"
+    example = torch.randn(2, 7, 4)
+    lstm_onnx.export(module, path, example_inputs=(example,), dynamic_shapes=AXES, states="explicit")
+    report = lstm_onnx.verify(module, path, mutants="none")
+    assert report, str(report)
+    assert any("chunks of" in case.label or "every chunking" in case.label for case in report.cases)
+    assert any("not compared in a pool" in note for note in report.notes)
+
+
 def test_single_steps_also_start_from_states_that_are_not_zero(tmp_path: Path) -> None:
     """Otherwise nothing tells the streams of a silent cell from those in which h and c are exchanged."""
     module, path = seeded(Silent)(), tmp_path / "m.onnx"

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.parity.mutants import MUTATORS, Edit, Mutator, known_shapes, mutated
@@ -119,6 +119,22 @@ def test_modules_in_which_a_mistake_is_none(architecture: str, site: int, name: 
 )
 def test_modules_in_which_it_is_not(architecture: str, site: int, name: str) -> None:
     assert _reason(module_file(architecture), name, site) == ""
+
+
+def test_zeros_that_a_mask_keeps_or_not_are_zeros(tmp_path: Path) -> None:
+    class Policy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(3, 4)
+
+        def forward(self, x: Tensor, done: Tensor) -> Tensor:
+            zeros, keep = x.new_zeros(x.shape[0], 4), (1 - done)[:, None]
+            return self.cell(x, (zeros * keep, zeros * keep))[0]  # type: ignore[no-any-return]
+
+    path, inputs = tmp_path / "policy.onnx", (torch.randn(2, 3), torch.zeros(2))
+    lstm_onnx.export(Policy(), path, example_inputs=inputs, dynamic_shapes=({0: "batch"}, {0: "batch"}))
+    assert _reason(path, "R transposed") == "it is called on one step at a time, from h = 0"
+    assert _reason(path, "initial h ignored") == "it starts from h = 0"
 
 
 def _ran(graph: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

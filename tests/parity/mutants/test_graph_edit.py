@@ -81,6 +81,11 @@ def _body() -> onnx.GraphProto:
     return helper.make_graph([helper.make_node("Relu", ["row"], ["out"])], "body", [row], [out])
 
 
+def _masked(operator: str) -> list[onnx.NodeProto]:
+    kept = helper.make_node(operator, ["one", "x"], ["kept"])
+    return [kept, helper.make_node("Mul", ["none", "kept"], ["v"])]
+
+
 @pytest.mark.parametrize(
     ("nodes", "zero"),
     [
@@ -96,7 +101,13 @@ def _body() -> onnx.GraphProto:
         ([helper.make_node("Gather", ["one", "shape"], ["v"])], False),
         ([helper.make_node("Concat", ["none", "none"], ["v"], axis=0)], True),
         ([helper.make_node("Concat", ["none", "one"], ["v"], axis=0)], False),
-        ([helper.make_node("Mul", ["none", "one"], ["v"])], False),  # not looked into
+        ([helper.make_node("Mul", ["one", "none"], ["v"])], True),
+        ([helper.make_node("Mul", ["one", "one"], ["v"])], False),
+        ([helper.make_node("Mul", ["none", "infinite"], ["v"])], False),  # NaN
+        ([helper.make_node("Where", ["chosen", "none", "none"], ["v"])], True),
+        ([helper.make_node("Where", ["chosen", "none", "one"], ["v"])], False),
+        (_masked("Sub"), True),  # zeros * (1 - done)
+        (_masked("Div"), False),  # zeros * (1 / done)
         ([helper.make_node("Identity", ["x"], ["v"])], False),
     ],
 )
@@ -105,6 +116,8 @@ def test_zeros_are_known_through_changes_of_shape(nodes: list[onnx.NodeProto], z
         [*nodes, helper.make_node("Add", ["v", "x"], ["y"])],
         none=np.zeros((2, 3), np.float32),
         one=np.ones((2, 3), np.float32),
+        chosen=np.ones((2, 3), bool),
+        infinite=np.array([np.inf], np.float32),
         shape=np.array([2, 3], np.int64),
     )
     assert Edit(model).is_zero("v") is zero

@@ -146,7 +146,11 @@ def _expect_stream(
     verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
-    return verification.expect(Case(label, {**inputs, **_argument_states(verification, inputs), **states}))
+    try:
+        started = _argument_states(verification, inputs)
+    except ExportError:
+        return None
+    return verification.expect(Case(label, {**inputs, **started, **states}))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
@@ -171,9 +175,15 @@ def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -
 
 
 def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The initial values of states that are arguments of forward, which PyTorch does not start."""
+    """The initial values of states that are arguments of forward, which PyTorch does not start.
+
+    Raises:
+        ExportError: the file has none at these sizes.
+    """
     names = [name for name in verification.metadata.states if name in verification.models.native.arguments]
     start = verification.model.completed(dict(inputs)) if names else {}
+    if missing := [name for name in names if name not in start]:  # a file of one batch has none for others
+        raise ExportError(f"{', '.join(missing)} has no value to start from")
     return {name: start[name] for name in names}
 
 
@@ -206,13 +216,13 @@ def _carried_cases(
     float64 states.
     """
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
-    float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
-    native_states = dict(float64_states)
     pairs = float64_run.state_pairs
     calls: list[Call] = []
     steps: list[Call] = []
     cell = 0.0
     try:
+        float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
+        native_states = dict(float64_states)
         for case in cases:
             cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
             reference = float64_run({**case.feeds, **float64_states})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -158,3 +159,24 @@ def test_outputs_as_long_as_the_longest_sequence_are_joined(tmp_path: Path) -> N
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
     assert report
     assert "chunks" in {case.kind for case in report.judged}
+
+
+class Continued(nn.Module):
+    """A GRU whose state is an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.gru(x, h)
+        return found
+
+
+def test_a_file_of_one_batch_with_states_of_any_is_not_in_parity(tmp_path: Path) -> None:
+    module, path = seeded(Continued)(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, example_inputs=(torch.randn(5, 2, 3), torch.randn(1, 2, 4)))
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(model, path)
+    assert not lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -107,7 +109,7 @@ def test_caches_are_compared_as_states_are(tmp_path: Path) -> None:
         module, tmp_path / "m.onnx", mutants="quick", data=[{"x": x}], golden=tmp_path / "golden.npz"
     )
     assert report
-    assert sum(case.kind == "chunks" for case in report.cases) == 4
+    assert sum(case.kind == "chunks" for case in report.cases) == 5
     assert len(lstm_onnx.verify_golden(tmp_path / "m.onnx", tmp_path / "golden.npz").cases) == len(report.cases)
     found = {mutant.name: mutant.outcome for mutant in report.mutants}
     assert found["a cache of earlier steps stale"] == found["a cache of earlier steps lost"] == "rejected"
@@ -180,3 +182,26 @@ def test_a_file_of_one_batch_with_states_of_any_is_not_in_parity(tmp_path: Path)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
     onnx.save(model, path)
     assert not lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+
+
+def test_a_cache_that_is_wrong_after_long_chunks_is_not_in_parity(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    module = exported(Smoothed, path)
+    model = onnx.load(path)
+    cache = next(item.name for item in model.graph.output if "cache" in item.name)
+    for node in model.graph.node:
+        node.output[:] = ["kept" if name == cache else name for name in node.output]
+    added = [
+        ("Shape", ["x"], ["steps"], {"start": 1, "end": 2}),
+        ("Greater", ["steps", "many"], ["late"], {}),
+        ("Cast", ["late"], ["change"], {"to": onnx.TensorProto.FLOAT}),
+        ("Add", ["kept", "change"], [cache], {}),
+    ]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([20]), "many"))
+    model.graph.node.extend(helper.make_node(op, i, o, **options) for op, i, o, options in added)
+    onnx.save(model, path)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+    assert not report
+    assert [case.label for case in report.cases if not case.passed] == [
+        "batch 2, 130 steps, no states, a few chunkings, 65+1+1+1+1+1+1+59"
+    ]

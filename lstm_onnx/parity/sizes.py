@@ -22,7 +22,7 @@ SMALL = 13
 LONG = 300
 """Time steps of the long case."""
 LARGEST_TIME = 513
-SEVERAL_ROWS = ((3, 20), (3, 33), (20, 24), (3, 66), (3, 130), (3, 260))
+SEVERAL_ROWS = ((2, 20), (12, 24), (3, 130), (2, 260))
 """(batch, time) of several long sequences: the sweep over time has one row, in which no sequence is padded."""
 MOST_WORK = 6e9
 """Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""

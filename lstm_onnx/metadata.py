@@ -241,7 +241,7 @@ class Metadata:
                 table_rows=_table_rows(entries.get("table_rows", {})),
                 call=_call(entries.get("call")),
                 quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
-                streaming=_streaming(entries["streaming"]) if "streaming" in entries else None,
+                streaming=_streaming(entries["streaming"], states) if "streaming" in entries else None,
                 generation=_generation(entries) if "generation" in entries else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -332,7 +332,7 @@ def _quantization(item: Any) -> Quantization:
     return quantization
 
 
-def _streaming(item: Any) -> Streaming:
+def _streaming(item: Any, states: Mapping[str, str]) -> Streaming:
     found = Streaming(**{**item, "caches": _names(item.get("caches", []))})
     axes = [*found.time.items(), *found.outputs.items(), *found.first.items()]
     fits = (
@@ -340,7 +340,8 @@ def _streaming(item: Any) -> Streaming:
         and all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
         and all(map(_is_count, (found.delay, found.settled, *found.time.values())))
         and all(map(_is_size, (found.hop, found.multiple, found.least, found.period, found.chunk)))
-        and all(name is None or isinstance(name, str) for name in (found.steps, found.last))
+        and (found.last is None or isinstance(found.last, str))
+        and (found.steps is None or found.steps in states)
         and isinstance(found.positions, bool)
     )
     _require(fits, "streaming must hold the axes of inputs and outputs, and counts of steps")

@@ -51,6 +51,7 @@ def test_a_file_without_entries_has_empty_metadata() -> None:
         ("axis_limits", "[1]"),
         ("size_boundaries", '{"time": 3}'),
         ("size_boundaries", '{"time": [true]}'),
+        ("streaming", '{"time": {"x": 1}, "steps": "none"}'),
     ],
 )
 def test_damaged_metadata_is_an_error(key: str, value: str) -> None:

@@ -73,6 +73,11 @@ class TensorResult:
         return self.problem.startswith(("has shape", "has dtype"))
 
     @property
+    def tipped(self) -> bool:
+        """Whether it passed with some integers that differ."""
+        return self.passed and self.error > 0 == self.ratio
+
+    @property
     def passed(self) -> bool:
         """Whether the ratio is at most K; NaN is not."""
         return self.ratio <= K
@@ -89,6 +94,8 @@ def compare(
     least_error: float = 0.0,
     time_axis: int | None = None,
     jumps: tuple[np.ndarray, np.ndarray] | None = None,
+    units: np.ndarray | None = None,
+    ties: np.ndarray | None = None,
 ) -> TensorResult:
     """Judge `actual` by the criterion.
 
@@ -103,16 +110,20 @@ def compare(
         least_error: a lower bound of PyTorch's own error, from a larger run of the same module.
         time_axis: the output's time axis, where it has one: `growth` then has its error step by step.
         jumps: how far below and above `reference` a right number may be, see `modules.jumps`.
+        units: what is divided by instead, where it is smaller: for each feature, the last axis, or without axes for
+            all.
+
+        ties: of integers, what each of several runs of the module with other roundings gave: what is in none is wrong.
 
     Of integers and bools, such as an argmax, LARGEST_FLIPPED_SHARE (and at least one of several) may differ
-    where PyTorch's two precisions agree, and all where they do not.
+    where PyTorch's two precisions agree, and all where they do not; with `ties` no other may.
     """
     nan = float("nan")
     if actual.shape != reference.shape:
         problem = f"has shape {actual.shape}, PyTorch's is {reference.shape}"
         return TensorResult(output, float("inf"), nan, float("inf"), (), problem=problem)
     if reference.dtype.kind in "iub":
-        return _compare_integers(output, actual, native, reference)
+        return _compare_integers(output, actual, native, reference, ties)
     epsilon = EPSILON[dtype]
     scale = scale if math.isfinite(scale) else max(1.0, magnitude(reference))  # an infinite one would allow any error
     with np.errstate(invalid="ignore", over="ignore"):
@@ -128,14 +139,22 @@ def compare(
         torch_difference = np.where(np.isfinite(torch_difference), torch_difference, 0.0)
     if not difference.size:
         return TensorResult(output, 0.0, 0.0, 0.0, (), allowed=K * epsilon * scale)
-    # argmax takes NaN for the largest, before infinities.
-    where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
-    error, torch_error = float(difference[where]), float(torch_difference.max())
+    torch_error = float(torch_difference.max())
     if dtype == "float64":
         torch_error *= epsilon / EPSILON["float32"]
         least_error *= epsilon / EPSILON["float32"]
     unit = max(torch_error, least_error, epsilon * scale)
-    growth = None if time_axis is None else _growth(difference, torch_difference, K * unit, time_axis)
+    # How much more the error of a feature counts that has a unit of its own.
+    weights = np.ones(()) if units is None else np.maximum(1.0, unit / units)
+    # argmax takes NaN for the largest, before infinities.
+    where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference * weights)), difference.shape))
+    error = float(difference[where])
+    weight = float(weights[where[-1]]) if weights.ndim else float(weights)
+    unit /= weight
+    growth = None
+    if time_axis is not None:
+        scaled = weights / weight
+        growth = _growth(difference * scaled, torch_difference * scaled, K * unit, time_axis)
     if not np.isfinite(error):
         finite = np.isfinite(reference[where])
         problem = "is not finite where PyTorch is" if finite else "is another number where PyTorch's is not finite"
@@ -196,12 +215,16 @@ def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, 
     )
 
 
-def _compare_integers(output: str, actual: np.ndarray, native: np.ndarray, reference: np.ndarray) -> TensorResult:
+def _compare_integers(
+    output: str, actual: np.ndarray, native: np.ndarray, reference: np.ndarray, ties: np.ndarray | None
+) -> TensorResult:
     wrong = (actual != reference) & (native == reference)
+    if ties is not None:
+        wrong &= (ties != actual).all(axis=0)
     count = int(wrong.sum())
     first = np.argwhere(wrong)
     where = tuple(int(i) for i in first[0]) if len(first) else (0,) * reference.ndim
-    allowed = max(1, int(LARGEST_FLIPPED_SHARE * wrong.size)) if wrong.size > 1 else 0
+    allowed = max(1, int(LARGEST_FLIPPED_SHARE * wrong.size)) if wrong.size > 1 and ties is None else 0
     right = count <= allowed
     problem = "" if right else f"differs in {count} of {wrong.size} integers"
     return TensorResult(

@@ -24,7 +24,8 @@ class Call:
     """One call: its inputs and, by output, what PyTorch gives in the model's native precision and in float64.
 
     Both are float64 arrays, except integers and bools.  `label` names the call in a sweep; `least` is a lower bound
-    of PyTorch's own error for each output; `jumps` are those of `modules.jumps`.
+    of PyTorch's own error for each output; `jumps` are those of `modules.jumps`, and `ties` are integers that runs with
+    other roundings gave, stacked.
     """
 
     feeds: Arrays
@@ -33,6 +34,7 @@ class Call:
     label: str = ""
     least: Mapping[str, float] = field(default_factory=dict)
     jumps: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    ties: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def torch_error(self, name: str) -> float:
         """PyTorch's own largest error in an output; 0 for integers."""
@@ -63,6 +65,7 @@ class Expected:
         dtype: the model's.
         scale: the largest |c| during the run, for the criterion's floor.
         scales: the criterion's scale of outputs for which it is different.
+        units: the criterion's unit of the features of outputs in which some are small, see `modules.small_features`.
         kind: how it is run, one of `report.KINDS`.
         chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
         time_axes: the time axis of the inputs and outputs that have one.
@@ -82,6 +85,7 @@ class Expected:
     batch_axes: Mapping[str, int] = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, np.ndarray] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
     feature_steps: Mapping[str, int] = field(default_factory=dict)
 
@@ -133,7 +137,8 @@ class Expected:
             replace(call, native=some_features(call.native, steps), reference=some_features(call.reference, steps))
             for call in self.calls
         )
-        return replace(self, calls=tuple(calls), feature_steps=steps)
+        units = {name: unit[:: steps.get(name, 1)] if unit.ndim else unit for name, unit in self.units.items()}
+        return replace(self, calls=tuple(calls), units=units, feature_steps=steps)
 
     def as_if(self, predicted: Arrays) -> Expected:
         """The same case of one call, if float64 gave `predicted` and PyTorch's own errors were the same."""
@@ -163,6 +168,8 @@ class Expected:
             least_error=max(self.least.get(name, 0.0) * size, call.least.get(name, 0.0)),
             time_axis=self.time_axes.get(name),
             jumps=call.jumps.get(name),
+            units=self.units.get(name),
+            ties=call.ties.get(name),
         )
 
 
@@ -263,9 +270,9 @@ def _fails(result: TensorResult) -> bool:
     return not (result.passed or result.inconclusive)
 
 
-def _severity(result: TensorResult) -> tuple[bool, bool, float]:
-    """What counts of several calls: a failure, then what cannot be judged, then the largest ratio."""
-    return _fails(result), result.inconclusive, nan_as_inf(result.ratio)
+def _severity(result: TensorResult) -> tuple[bool, bool, float, bool]:
+    """What counts of several calls: failures, then what cannot be judged, ratios, and integers that differ."""
+    return _fails(result), result.inconclusive, nan_as_inf(result.ratio), result.tipped
 
 
 _MOST_NAMED = 8

@@ -166,6 +166,7 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
         "scale": case.scale,
         "chunkings": case.chunkings,
         **{name: dict(getattr(case, name)) for name in ("time_axes", "batch_axes", "least", "scales", "dtypes")},
+        "units": {name: unit.tolist() for name, unit in case.units.items()},
         "every": dict(case.feature_steps),
         "calls": [
             {**arrays, "label": call.label, "least": dict(call.least)}
@@ -238,6 +239,7 @@ def _case(item: Any, arrays: Arrays) -> Expected:
         batch_axes=_axes(item, "batch_axes", calls),
         least=_mapping(item, "least", float),
         scales=_mapping(item, "scales", float),
+        units=_units(item, calls) if "units" in item else {},
         dtypes=_mapping(item, "dtypes", str) if "dtypes" in item else {},
         feature_steps=_mapping(item, "every", int) if "every" in item else {},
     )
@@ -259,6 +261,20 @@ def _case(item: Any, arrays: Arrays) -> Expected:
         timed = len(calls) > 1 or len(times) == 1
         _require(batched and timed, "the rows of a pool have no batch or time axis in common")
     return case
+
+
+def _units(item: Any, calls: tuple[Call, ...]) -> dict[str, np.ndarray]:
+    """The units of features: a number, or a list of one for each feature of an output."""
+    found = {}
+    for name, unit in _typed(item, "units", dict).items():
+        array = np.array(
+            _each({name: unit}, name, float) if isinstance(unit, list) else _typed({name: unit}, name, float)
+        )
+        shapes = {call.reference[name].shape[-1:] for call in calls if name in call.reference}
+        _require(not array.ndim or shapes == {array.shape}, f"the units of {name!r} do not fit its features")
+        _require(bool((array > 0).all()), "a unit is not positive")
+        found[name] = array
+    return found
 
 
 def _sizes(calls: tuple[Call, ...], axes: Mapping[str, int]) -> set[int]:

@@ -22,6 +22,8 @@ SMALL = 13
 LONG = 300
 """Time steps of the long case."""
 LARGEST_TIME = 513
+SEVERAL_ROWS = ((2, 20), (12, 24), (3, 130), (2, 260))
+"""(batch, time) of several long sequences: the sweep over time has one row, in which no sequence is padded."""
 MOST_WORK = 6e9
 """Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
 MOST_NUMBERS = 2**19

@@ -305,12 +305,21 @@ def _silent_provider_loading(ort: Any, providers: list[str]) -> Iterator[None]:
 
 
 def placements(session: Any) -> list[Placement]:
-    """The provider of each node of an open session, after ONNX Runtime's optimizations."""
-    return [
-        Placement(node.name, node.op_type, part.ep_name)
-        for part in session.get_provider_graph_assignment_info()
-        for node in part.get_nodes()
-    ]
+    """The provider of each node of an open session, after ONNX Runtime's optimizations.
+
+    Raises:
+        ModelError: the name of a node is no text.
+    """
+    try:
+        return [
+            Placement(node.name, node.op_type, part.ep_name)
+            for part in session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            "the file is damaged: the name of a node is not UTF-8 text", hint="export or copy it again"
+        ) from error
 
 
 def runs_operator(session: Any, *names: str) -> bool:

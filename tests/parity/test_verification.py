@@ -59,7 +59,7 @@ def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
         *(case.label for case in report.cases if case.kind == "sweep"),
     ]
     sweeps = [case.label for case in report.cases if case.kind == "sweep"]
-    assert [label.partition(" of ")[0] for label in sweeps] == ["every batch", "batch 1, every time"]
+    assert [label.partition(" of ")[0] for label in sweeps] == ["every batch", "batch 1, every time", "4 larger sizes"]
     for name, (case, tensor) in report.worst.items():
         assert tensor.output == name
         assert tensor.ratio == max(t.ratio for c in report.cases for t in c.tensors if t.output == name)
@@ -119,7 +119,9 @@ def test_to_dict_is_json(tmp_path: Path) -> None:
     assert table["notes"] == []
     assert set(table["outputs"]) == {"output", "hn", "cn"}
     assert all(values["ratio"] <= K and values["case"] for values in table["outputs"].values())
-    assert len(table["cases"]) == len(SHAPES) + 1 + 2 + 3 + len(VALUES) + 2  # the long one; absent states; streams
+    assert (
+        len(table["cases"]) == len(SHAPES) + 1 + 2 + 3 + len(VALUES) + 3
+    )  # the long one; absent states; streams; sweeps
     for case in table["cases"]:
         assert case["passed"] is True
         assert case["inconclusive"] is False

@@ -16,7 +16,7 @@ from ...spec import LSTMSpec
 from ..cases import Case
 from ..comparison import Models
 from ..expected import Arrays, Call, Expected, with_least_errors
-from ..sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
+from ..sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, SEVERAL_ROWS, Axes, spans
 from .cases import draw_case
 from .reference import Outputs, run_torch
 
@@ -87,6 +87,24 @@ def time_sweep(models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, seed: int
             calls.append(Call(feeds, outputs[0], outputs[1], f"time {size}"))
     label = f"batch {batch}, every time of {spans(sizes)}"
     return replace(longest, label=label, kind="sweep"), calls
+
+
+def several_rows(
+    models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, lengths: bool, seed: int
+) -> tuple[Case, list[Call]]:
+    """Several long sequences in a call, of different lengths where the file takes lengths."""
+    rng = np.random.default_rng([seed, 4])
+    weights, numbers = _weights(models.float64), 0
+    calls: list[Call] = []
+    for batch, time in SEVERAL_ROWS:
+        size = axes.within("batch", batch), axes.within("time", time)
+        numbers += size[0] * size[1]
+        if calls and numbers > min(max(MOST_WORK / weights, _LEAST_STEPS), MOST_NUMBERS / spec.output_size):
+            break
+        case = draw_case(spec, rng, *size, lengths=lengths)
+        native, reference = _run(models, case.feeds)
+        calls.append(Call(case.feeds, native, reference, f"batch {size[0]}, time {size[1]}"))
+    return replace(case, label=f"{len(calls)} larger sizes of batch and time together", kind="sweep"), calls
 
 
 def conclusive_calls(expected: Expected) -> Expected | None:

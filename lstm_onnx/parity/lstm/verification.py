@@ -36,7 +36,7 @@ from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases
 from .locate import locate
 from .reference import run_torch, windows
-from .sizes import batch_sweep, conclusive_calls, time_sweep
+from .sizes import batch_sweep, conclusive_calls, several_rows, time_sweep
 
 LSTMModels = Models[nn.LSTM]
 _NOT_EXTREME = (
@@ -104,6 +104,7 @@ class LSTMVerification(Verification):
         return [
             lambda: batch_sweep(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
             lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
+            lambda: several_rows(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
         ]
 
     @property

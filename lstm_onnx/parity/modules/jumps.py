@@ -27,7 +27,7 @@ _UNITS = (1, 4)
 """How many roundings are tried: right files were off by one or two before a jump."""
 _MORE = 2.0
 """How much farther than these runs together a file may be."""
-_INDEPENDENT = ("whole", "values", "data", "sweep", "steps")
+INDEPENDENT = ("whole", "values", "data", "sweep", "steps")
 """Kinds of cases whose calls do not depend on each other."""
 
 
@@ -39,7 +39,7 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
         model: the file.
         expected: the case.
     """
-    alone = expected.kind in _INDEPENDENT
+    alone = expected.kind in INDEPENDENT
     calls: list[Call] = []
     for part in [(call,) for call in expected.calls] if alone else [expected.calls]:
         found: tuple[Call, ...] | None = part

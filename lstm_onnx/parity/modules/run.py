@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ConfigError, ExportError
 from ...exporter.call.arguments import Arguments
@@ -25,6 +26,7 @@ from ..criterion import magnitude
 from ..expected import Arrays
 from ..own_states import with_own_states
 from .inputs import forward_outputs
+from .roundings_of_operators import OperatorRoundings
 from .same_roundings import Roundings
 
 
@@ -143,7 +145,15 @@ class ModuleRun:
             self._rounds = bool(self.roundings.found)
         return results
 
-    def _run(self, feeds: Arrays, roundings: Roundings | None = None) -> dict[str, np.ndarray]:
+    def with_rounded_operators(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
+        """As a call, with every operator off by up to `unit` of what it adds up; see `roundings_of_operators`.
+
+        Raises:
+            ExportError: it does not run on them.
+        """
+        return self._run(feeds, OperatorRoundings(unit, seed))
+
+    def _run(self, feeds: Arrays, roundings: TorchDispatchMode | None = None) -> dict[str, np.ndarray]:
         tensors = {name: self._tensor(array) for name, array in feeds.items()}
         # A state that is an argument of forward is an input to PyTorch.
         inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}

@@ -18,7 +18,7 @@ from ...input_spec import sizes_of
 from ..cases import Case
 from ..expected import Call, Expected, some_features, with_least_errors
 from ..mutants import folder_of, read_graph
-from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
+from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, SEVERAL_ROWS, Axes, spans
 from .embeddings import Rows
 from .inputs import BATCH, TIME
 
@@ -75,6 +75,12 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
             tried = spans(int(one.label.rpartition(" ")[2]) for one in swept.calls)
             beside = "".join(f", {name} {size}" for name, size in others.items() if name != axis)
             yield replace(swept, label=f"every {axis} of {tried}{beside}")
+    if batch_axis is not None and len(base) > 1:
+        together = sizes_together(base, verification.sizes, weights, numbers)
+        cases = [(_label(sizes), verification.case_at(rng, sizes)) for sizes in together]
+        swept = _sweep(verification, cases, steps)
+        if swept is not None:
+            yield replace(swept, label=f"{len(swept.calls)} larger sizes of {' and '.join(base)} together")
     for name, rows in verification.rows.items():
         most = most_tokens(weights, numbers / call.feeds[name].size)
         tokens = _tokens(verification, name, rows, most)
@@ -167,6 +173,35 @@ def axis_sizes(
         axis, cost, 0.5 if batch else 1.0, first=first, largest=largest, dense=DENSE_BATCH if batch else DENSE
     )
     return [{**base, axis: size} for size in sizes]
+
+
+def sizes_together(
+    base: Mapping[str, int], sizes_of: Callable[[int, int], dict[str, int]], weights: int, numbers: float
+) -> list[dict[str, int]]:
+    """Sizes of all axes that are large together: what is wrong past some time may be so for several rows alone.
+
+    Args:
+        base: sizes of the axes, at which outputs have `numbers` elements.
+        sizes_of: the axes' sizes at a batch and a time.
+        weights: the number of the module's parameters.
+        numbers: see `base`.
+    """
+    found: list[dict[str, int]] = []
+    work = elements = 0.0
+    for batch, time in SEVERAL_ROWS:
+        sizes = sizes_of(batch, time)
+        cells = float(np.prod(list(sizes.values())))
+        work += _CALL + weights * cells
+        elements += numbers * cells / float(np.prod(list(base.values())))
+        if work > MOST_WORK or elements > MOST_NUMBERS:
+            break
+        if sizes not in found:
+            found.append(sizes)
+    return found
+
+
+def _label(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
 
 
 def tokens_to_try(rows: Rows, most: int, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BATCHES, _STEPS = (1, 3), 6
 """The sizes of the sequences that are cut in every way."""
+_LONG_STEPS, _MOST_STEPS, _MOST_STREAM_WORK = 130, 4096, 1e9
+"""Of a longer one: chunks of the least size, steps, and multiplications."""
 
 
 def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -118,10 +120,10 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
     rng = np.random.default_rng(verification.seed + 1)
     limits = [model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
     least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
-    most = min((high for _, high in limits if high is not None), default=_STEPS * least)
     streaming = model.metadata.streaming
     if streaming is not None:
         least = lcm(max(least, streaming.least), streaming.multiple)
+    most = min((high for _, high in limits if high is not None), default=_LONG_STEPS * least)
     steps = min(_STEPS, most // least)
     if steps < 2:
         return
@@ -147,13 +149,41 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
             pooled = streaming is None or streaming.steps is None
             if pooled and batch > 1 and not explicit and least == 1 and names <= time.batch_axes.keys():
                 yield replace(whole, label=f"{label}, in a pool", kind="pool", time_axes=time.axes)
+    if streaming is not None and not time.lengths:
+        yield from _long_stream(verification, time, least, most)
+
+
+def _long_stream(verification: ModuleVerification, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
+    """A stream of many steps, in long chunks and single ones: what a cache holds may be wrong past some step.
+
+    Nothing else shows that: whole sequences start without one, and the module does not give it.
+    """
+    work = verification.models.float64.weights * least
+    count = min(_LONG_STEPS, most // least, _MOST_STEPS // least, int(_MOST_STREAM_WORK / max(work, 1)))
+    if count <= 2 * _STEPS:
+        return
+    rng = np.random.default_rng([verification.seed, 6])
+    batch = _BATCHES[0] if time.folded else 2
+    inputs, _ = _draw_feeds(verification, time, (batch, count * least), rng)
+    label = f"batch {batch}, {count * least} steps, no states, a few chunkings"
+    whole = _expect_stream(verification, label, inputs, {})
+    if whole is None or whole.inconclusive:
+        return
+    half = count // 2
+    sizes = ((half, *(1,) * _STEPS, count - half - _STEPS), (*(1,) * _STEPS, count - _STEPS))
+    chunkings = tuple(tuple(size * least for size in chunking) for chunking in sizes)
+    yield replace(whole, label=label, kind="chunks", chunkings=chunkings, time_axes=time.axes)
 
 
 def _expect_stream(
     verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
-    return verification.expect(Case(label, {**inputs, **_argument_states(verification, inputs), **states}))
+    try:
+        started = _argument_states(verification, inputs)
+    except ExportError:
+        return None
+    return verification.expect(Case(label, {**inputs, **started, **states}))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
@@ -178,9 +208,15 @@ def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -
 
 
 def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The initial values of states that are arguments of forward, which PyTorch does not start."""
+    """The initial values of states that are arguments of forward, which PyTorch does not start.
+
+    Raises:
+        ExportError: the file has none at these sizes.
+    """
     names = [name for name in verification.metadata.states if name in verification.models.native.arguments]
     start = verification.model.completed(dict(inputs)) if names else {}
+    if missing := [name for name in names if name not in start]:  # a file of one batch has none for others
+        raise ExportError(f"{', '.join(missing)} has no value to start from")
     return {name: start[name] for name in names}
 
 
@@ -213,13 +249,13 @@ def _carried_cases(
     float64 states.
     """
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
-    float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
-    native_states = dict(float64_states)
     pairs = float64_run.state_pairs
     calls: list[Call] = []
     steps: list[Call] = []
     cell = 0.0
     try:
+        float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
+        native_states = dict(float64_states)
         for case in cases:
             cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
             reference = float64_run({**case.feeds, **float64_states})

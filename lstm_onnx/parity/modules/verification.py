@@ -40,7 +40,9 @@ from .inputs import BATCH, TIME, find_arguments, require_same_inputs, with_zero_
 from .jumps import with_jumps
 from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, multiples, sweeps
+from .small_features import with_small_features
 from .streams import streamed_cases
+from .ties import with_ties
 
 _EVEN = (12, 24)
 """Sizes with many divisors."""
@@ -265,6 +267,11 @@ class ModuleVerification(Verification):
             self.notes.append(_JUMPS)
         return found
 
+    def with_ties(self, models: Models[ModuleRun], expected: Expected) -> Expected:
+        """A case in which some integers differ, with those that runs with other roundings give."""
+        with contextlib.nullcontext() if models.file is self.model else self.amplify():
+            return with_ties(self.models.float64, models.file, expected)
+
     @functools.cached_property
     def graph(self) -> ModelProto:
         """The file's graph, without its external data."""
@@ -306,7 +313,7 @@ class ModuleVerification(Verification):
         # Without extreme values and sizes, which are judged by the usual ones.
         usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
         least = largest_relative_errors(usual)
-        return [replace(expected, least=least) for expected in found]
+        return with_small_features(self.models.float64, [replace(expected, least=least) for expected in found])
 
     def _expected_cases(self) -> list[Expected]:
         """What PyTorch gives in the cases that the module runs at.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -106,7 +109,7 @@ def test_caches_are_compared_as_states_are(tmp_path: Path) -> None:
         module, tmp_path / "m.onnx", mutants="quick", data=[{"x": x}], golden=tmp_path / "golden.npz"
     )
     assert report
-    assert sum(case.kind == "chunks" for case in report.cases) == 4
+    assert sum(case.kind == "chunks" for case in report.cases) == 5
     assert len(lstm_onnx.verify_golden(tmp_path / "m.onnx", tmp_path / "golden.npz").cases) == len(report.cases)
     found = {mutant.name: mutant.outcome for mutant in report.mutants}
     assert found["a cache of earlier steps stale"] == found["a cache of earlier steps lost"] == "rejected"
@@ -173,3 +176,47 @@ def test_outputs_as_long_as_the_longest_sequence_are_joined(tmp_path: Path) -> N
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
     assert report
     assert "chunks" in {case.kind for case in report.judged}
+
+
+class Continued(nn.Module):
+    """A GRU whose state is an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.gru(x, h)
+        return found
+
+
+def test_a_file_of_one_batch_with_states_of_any_is_not_in_parity(tmp_path: Path) -> None:
+    module, path = seeded(Continued)(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, example_inputs=(torch.randn(5, 2, 3), torch.randn(1, 2, 4)))
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(model, path)
+    assert not lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+
+
+def test_a_cache_that_is_wrong_after_long_chunks_is_not_in_parity(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    module = exported(Smoothed, path)
+    model = onnx.load(path)
+    cache = next(item.name for item in model.graph.output if "cache" in item.name)
+    for node in model.graph.node:
+        node.output[:] = ["kept" if name == cache else name for name in node.output]
+    added = [
+        ("Shape", ["x"], ["steps"], {"start": 1, "end": 2}),
+        ("Greater", ["steps", "many"], ["late"], {}),
+        ("Cast", ["late"], ["change"], {"to": onnx.TensorProto.FLOAT}),
+        ("Add", ["kept", "change"], [cache], {}),
+    ]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([20]), "many"))
+    model.graph.node.extend(helper.make_node(op, i, o, **options) for op, i, o, options in added)
+    onnx.save(model, path)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+    assert not report
+    assert [case.label for case in report.cases if not case.passed] == [
+        "batch 2, 130 steps, no states, a few chunkings, 65+1+1+1+1+1+1+59"
+    ]

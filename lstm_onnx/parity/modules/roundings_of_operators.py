@@ -1,0 +1,93 @@
+"""How far the rounding of every operator moves a module's outputs.
+
+An output may be small beside 1, as one in metres per second that is kept in thousandths, and a feature beside others,
+as a pressure in pascals beside a share.  The criterion's floor, one rounding of 1, and PyTorch's error in the largest
+feature say nothing of these.  Where the last layers scale what the first compute, their roundings are scaled as well:
+the module runs in float64 with every operator's result off by up to one rounding of what it adds up, or of 1 where it
+is a function with values around 1, which one library gives as 0 and another as 6e-17.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+_SUMS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "sum", "mean", "cumsum"}
+"""Operators of aten that round each term's size; those of the same arguments without signs give its bound."""
+_TWO_TERMS = {"add", "add_", "sub", "sub_", "rsub"}
+_WITHIN_1 = {
+    *("sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "_softmax", "_log_softmax", "log_sigmoid_forward"),
+    *("erf", "gelu", "silu", "elu", "mish", "softplus", "sin", "cos", "atan", "exp", "expm1", "log", "log1p"),
+    *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
+}
+"""Operators of aten that are off by a rounding of 1 where their results are smaller."""
+
+
+class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it, each operator's floating-point results are off by up to `unit` times their size.
+
+    Args:
+        unit: the relative size of one rounding.
+        seed: of the errors.
+    """
+
+    def __init__(self, unit: float, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._unit = unit
+        self._rng = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `func`, and round what is no view of its arguments."""
+        keywords = kwargs or {}
+        name = func.overloadpacket.__name__
+        written = [item.alias_info is not None and item.alias_info.is_write for item in func._schema.returns]
+        viewed = [item.alias_info is not None and not item.alias_info.is_write for item in func._schema.returns]
+        if not any(isinstance(arg, Tensor) for arg in tree_leaves((args, keywords))):
+            return func(*args, **keywords)  # a constant
+        terms = self._terms(func, name, args, keywords)
+        results = func(*args, **keywords)
+        every = results if isinstance(results, (tuple, list)) else (results,)
+        rounded = [
+            result if view or not _rounds(result) else self._rounded(result, name, terms, in_place=write)
+            for result, view, write in zip(every, _padded(viewed, every), _padded(written, every), strict=True)
+        ]
+        return type(results)(rounded) if isinstance(results, (tuple, list)) else rounded[0]
+
+    def _terms(self, func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
+        """The sum of the terms' sizes; None of an operator that adds nothing up."""
+        if name in _TWO_TERMS:
+            return torch.as_tensor(abs(args[0]) + abs(args[1]))
+        if name not in _SUMS:
+            return None
+        found: Tensor = func(*tree_map(_size, args), **keywords)
+        return found
+
+    def _rounded(self, result: Tensor, name: str, terms: Tensor | None, *, in_place: bool) -> Tensor:
+        size = result.abs() if terms is None or terms.shape != result.shape else torch.maximum(result.abs(), terms)
+        if name.removesuffix("_") in _WITHIN_1:
+            size = size.clamp(min=1.0)
+        off = torch.rand(result.shape, generator=self._rng, dtype=torch.float64).mul_(2).sub_(1).to(result)
+        change = torch.nan_to_num(self._unit * size * off, nan=0.0, posinf=0.0, neginf=0.0)
+        return result.add_(change) if in_place else result + change
+
+
+def _padded(flags: list[bool], results: Any) -> list[bool]:
+    """A flag for each result: an operator that returns a list has one for all."""
+    return flags if len(flags) == len(results) else [any(flags)] * len(results)
+
+
+def _rounds(result: Any) -> bool:
+    return isinstance(result, Tensor) and result.is_floating_point()
+
+
+def _size(arg: Any) -> Any:
+    """A number or a tensor of numbers without signs."""
+    if isinstance(arg, Tensor):
+        return arg.abs() if arg.is_floating_point() else arg
+    return abs(arg) if type(arg) is float else arg

@@ -73,14 +73,7 @@ def first_record(file: str, data: str | None, states: Mapping[str, str] | None =
 
 def state_option(callback: Callable[..., Any], text: str = _STATES) -> Callable[[F], F]:
     """--state; by default for files that do not pair their states."""
-    return option(
-        "--state",
-        "states",
-        multiple=True,
-        metavar="INPUT=OUTPUT",
-        callback=callback,
-        help=text,
-    )
+    return option("--state", "states", multiple=True, metavar="INPUT=OUTPUT", callback=callback, help=text)
 
 
 def json_option(function: F) -> F:

@@ -49,11 +49,7 @@ def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> I
     if ours:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "lstm_onnx"}
-        local = {
-            "num_cpus": _own_cpus(),
-            "object_store_memory": _OBJECT_STORE,
-            "include_dashboard": False,
-        }
+        local = {"num_cpus": _own_cpus(), "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a command that runs a model reports nothing
         before = signal.getsignal(signal.SIGTERM)
         try:

@@ -120,12 +120,7 @@ class Arguments:
 
 
 def draw_arguments(
-    module: nn.Module,
-    specs: Sequence[InputSpec],
-    sizes: Mapping[str, int],
-    *,
-    seed: int = 0,
-    call: Call | None = None,
+    module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0, call: Call | None = None
 ) -> Arguments:
     """Random arguments of a forward, from a description of its inputs, such as a config's or a file's.
 

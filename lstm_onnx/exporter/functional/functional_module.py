@@ -47,10 +47,7 @@ class FixedSizeError(ExportError):
     """
 
     def __init__(
-        self,
-        message: str,
-        axes: Collection[tuple[str, int]] = (),
-        unexplained: Mapping[str, int] | None = None,
+        self, message: str, axes: Collection[tuple[str, int]] = (), unexplained: Mapping[str, int] | None = None
     ) -> None:
         super().__init__(message)
         self.axes = frozenset(axes)
@@ -215,11 +212,7 @@ def make_functional(
     versions = {name: version_of(tensor) for name, tensor in copied.items()}
     args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
-    with (
-        inference_context(_dtype_of(copy, recurrent), native),
-        kept.restored(),
-        kept.recorded() as changes,
-    ):
+    with inference_context(_dtype_of(copy, recurrent), native), kept.restored(), kept.recorded() as changes:
         parts = len(list(copy.modules()))
         before = AttributeSnapshot(copy)
         reset_calls()

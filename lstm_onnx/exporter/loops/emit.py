@@ -47,11 +47,7 @@ class RolledModule(nn.Module):
     """
 
     def __init__(
-        self,
-        program: Program,
-        inner: nn.Module,
-        calls: Mapping[int, RecurrentCall],
-        least: tuple[int, ...],
+        self, program: Program, inner: nn.Module, calls: Mapping[int, RecurrentCall], least: tuple[int, ...]
     ) -> None:
         super().__init__()
         self.inner = inner

@@ -99,11 +99,7 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
         return None
     peepholes = found_weights.pop("peepholes", None)
     arrays = {name: value.to(at.dtype).numpy() for name, value in found_weights.items()}
-    sizes: dict[str, Any] = {
-        "input_size": arrays["weight_ih_l0"].shape[1],
-        "hidden_size": at.shape[-1],
-        "dtype": dtype,
-    }
+    sizes: dict[str, Any] = {"input_size": arrays["weight_ih_l0"].shape[1], "hidden_size": at.shape[-1], "dtype": dtype}
     if gates.op_type == "RNN":
         sizes["nonlinearity"] = gates.nonlinearity
     return Cell(

@@ -29,10 +29,7 @@ _REWRITES = (
         r"aten\.nonzero|masked_select|unique|DynamicOutputShape",
         "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
     ),
-    (
-        r"\.numpy\(\) is not supported",
-        "numpy computes outside of the graph; write it with torch's operations",
-    ),
+    (r"\.numpy\(\) is not supported", "numpy computes outside of the graph; write it with torch's operations"),
     (
         r"'(SymbolicRange|RangeList)' object is not subscriptable",
         "a part of a range or list as long as an axis would fix its size; index torch.arange(x.size(i)) instead",

@@ -19,12 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..copies.caller_state import replaced
-from ..functional.functional_module import (
-    FunctionalModule,
-    PartsError,
-    Tensors,
-    inference_context,
-)
+from ..functional.functional_module import FunctionalModule, PartsError, Tensors, inference_context
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
@@ -229,12 +224,7 @@ def _export_arguments(
 
 @contextlib.contextmanager
 def _tracing(functional: FunctionalModule) -> Iterator[None]:
-    with (
-        ONE_AT_A_TIME,
-        inference_context(functional.dtype),
-        suppress_torch_output(),
-        replace_packing_functions(),
-    ):
+    with ONE_AT_A_TIME, inference_context(functional.dtype), suppress_torch_output(), replace_packing_functions():
         yield
 
 

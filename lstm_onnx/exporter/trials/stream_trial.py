@@ -175,13 +175,7 @@ def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
 
 
 def _sequence(
-    model: Model,
-    metadata: Metadata,
-    cut: Mapping[str, int],
-    time: set[str],
-    steps: int,
-    seed: int,
-    batch: int = _BATCH,
+    model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int, batch: int = _BATCH
 ) -> WholeSequence:
     rng = np.random.default_rng(seed)
     specs = [_two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]

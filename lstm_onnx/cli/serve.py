@@ -116,7 +116,7 @@ def serve(
     Open Inference Protocol v2, as for Triton and KServe, with sequence_id for stateful sequences.
     A websocket at /v2/models/NAME/stream is a stream of its own.
     """
-    from ..serving.libraries import require_libraries
+    from ..serving import require_libraries
     from ..serving.settings import Settings
     from ..serving.snapshots import read_key
 

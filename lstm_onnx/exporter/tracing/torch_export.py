@@ -27,7 +27,6 @@ from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
-from ..translations.angles import ANGLES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
@@ -106,7 +105,6 @@ def trace(
                             **INTERPOLATIONS,
                             **VIEWS,
                             **SORTING,
-                            **ANGLES,
                             **WIDE_RANGE,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },

@@ -9,11 +9,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from ...errors import ModelError
-from ...onnxgraph import external_problem, load_inlined
-from ...onnxgraph.load import entries_of, location_of
+from ...onnxgraph import load_inlined
+from ...onnxgraph.load import entries_of, read_weights
 from ..criterion import TensorResult
 from ..report import CaseResult
 
@@ -42,14 +41,7 @@ def read_stored(path: str | os.PathLike[str]) -> Stored:
         FileError, ModelError: it cannot be read, or the file with its weights cannot.
     """
     model = load_inlined(path)
-    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
-    arrays = {}
-    for tensor in model.graph.initializer:
-        location = location_of(tensor)
-        problem = external_problem(path, location) if location else ""
-        if problem:
-            raise ModelError(f"{path}: its weights in {location} cannot be read: the file {problem}")
-        arrays[tensor.name] = numpy_helper.to_array(tensor, folder)
+    arrays = read_weights(model, path)
     del model.graph.initializer[:]
     return Stored(model, arrays)
 

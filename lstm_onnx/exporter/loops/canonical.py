@@ -1,7 +1,7 @@
 """A traced graph in canonical form: one way to write what loops write in several ways.
 
-What a step picks of a tensor is a select, however the code says it; copies and views of everything are gone;
-a chain of concatenations is one.  Each rewriting keeps the value, so two equal graphs compute the same.
+What a step picks of a tensor is a select, however the code writes it; copies and views of the whole are removed;
+a chain of concatenations is a single one.  No rewriting changes a value, so two equal graphs compute the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _LARGEST = 2**63 - 1
 _MANY = 3
-"""Of one value in a list, which may be as many as an axis is long: ``[z] * x.size(1)``."""
+"""So many copies of one value in a list may be one for each entry of an axis: ``[z] * x.size(1)``."""
 _CHECKS = {
     "_assert_tensor_metadata",
     "_assert_scalar",
@@ -93,7 +93,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _made_by(constant: Tensor) -> tuple[Any, tuple[Any, ...]] | None:
-    """The operator and arguments that make whole numbers that are all one, or of which each is one more or one less."""
+    """The operator and arguments that make whole numbers that are all equal, or that count up or down by 1."""
     if constant.dtype not in (torch.int64, torch.int32) or not constant.numel():
         return None
     numbers = constant.detach().cpu().flatten().tolist()
@@ -137,9 +137,10 @@ class _Form:
         self.inputs.append(_meta(item.meta["val"]))
 
     def add_leaf(self, item: torch.fx.Node, name: str | None, tensor: Tensor) -> None:
-        """A parameter or buffer by its name; a constant by its content, and whole numbers in order as an operator.
+        """Add a parameter or buffer by its name, and a constant by its content.
 
-        Python code may have as many of them as an axis is long: ``range(batch)``, ``[start] * batch``.
+        A constant of equal or consecutive whole numbers becomes an operator: Python code may have as many of them as
+        an axis is long, as in ``range(batch)`` or ``[start] * batch``.
         """
         made = None if name is not None else _made_by(tensor)
         if made is not None:
@@ -150,7 +151,7 @@ class _Form:
         self.values[item], self.leaves[name] = Leaf(name), tensor.detach()
 
     def trace(self, graph: torch.fx.Graph, structure: Any, sizes: Sizes) -> Trace:
-        """All of a graph, of which inputs and leaves are known."""
+        """The trace of a whole graph, once its inputs and leaves are known."""
         outputs: Any = ()
         for item in graph.nodes:
             if item.op == "output":
@@ -183,7 +184,7 @@ class _Form:
         self.values[item] = self.form_of(item, args, kwargs)
 
     def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
-        """An operator in canonical form: a new node, or a value that there is already."""
+        """An operator in canonical form: a new node, or a value that exists already."""
         # What the module copied to view it is not copied here.
         target: Any = aten.reshape.default if item.target in _VIEWS else item.target
         value: Any = item.meta.get("val")
@@ -215,13 +216,13 @@ class _Form:
         return node
 
     def take_apart(self, node: Node, value: Any) -> None:
-        """A node for each result, used or not: the last step of a loop uses fewer than the others."""
+        """Add a node for each result, used or not: the last step of a loop uses fewer than the others."""
         self.parts[node] = [
             self.made(operator.getitem, (node, index), (), _meta(part)) for index, part in enumerate(value)
         ]
 
     def recurrent(self, item: torch.fx.Node, value: Any) -> Node:
-        """A call of a recurrent module, without its number among the calls: that is all that the steps differ in."""
+        """A call of a recurrent module, without its number among the calls, which alone differs between steps."""
         names = [argument.name for argument in RECURRENT._schema.arguments]
         given = {**dict(zip(names, self.arguments(item.args), strict=False)), **dict(item.kwargs)}
         given = {name: self.arguments(argument) for name, argument in given.items()}

@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class _Source:
-    """What the gates get of one sequence: a value of the body, and how it is computed of another sequence."""
+    """The one sequence that the gates see: a value of the body, and how it is computed from another sequence."""
 
     value: Any
     features: int | None
@@ -114,12 +114,12 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
 
 
 def _is_given(loop: Loop, item: Operator) -> bool:
-    """Whether it picks an entry of a sequence, or is what a recurrent module returned in this step."""
+    """Whether it is a cell's input: an entry picked from a sequence, or a recurrent module's result in this step."""
     return is_read(item) or is_result(loop, item)
 
 
 def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, Tensor]) -> _Source | None:
-    """What the gates get, where that is one sequence or what is computed of one."""
+    """The sequence that the gates see, or the one that theirs are computed from; None where there are several."""
     given = [loop.body[i] for i in sorted(needed) if _is_given(loop, loop.body[i])]
     others = [loop.body[i] for i in sorted(needed) if not _is_given(loop, loop.body[i])]
     elements = {e for item in others for e in found(Element, item.arguments) if by_step(e)}
@@ -145,7 +145,7 @@ def _features(program: Program, element: Element) -> int | None:
 
 
 def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Operator]:
-    """The operators on the features of a sequence that it is computed with, the last one first."""
+    """The linear maps and slices of features that a sequence comes through, the last one first."""
     operators = program.results
     way: list[Operator] = []
     while isinstance(base, Result):
@@ -165,7 +165,7 @@ def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Opera
 def _rooted(
     reads: Sequence[Operator], ways: Sequence[Sequence[Operator]], known: Mapping[Any, Tensor]
 ) -> _Source | None:
-    """The source that all reads pick of, each by its own way; None where there are several."""
+    """The source that all reads pick from, each by its own way; None where there are several."""
     first = reads[0]
     roots = {way[-1].args[0] if way else item.args[0] for item, way in zip(reads, ways, strict=True)}
     places = {item.args[1:] for item in reads}
@@ -188,12 +188,12 @@ def _rooted(
 
 
 def _keeps_axis(read: Operator) -> bool:
-    """Whether it picks of another axis than that of the features."""
+    """Whether it picks along another axis than that of the features."""
     return read.args[1] in (0, 1) and len(read.shape) == _SEQUENCE_RANK - 1
 
 
 def _is_affine(item: Operator, known: Mapping[Any, Tensor]) -> bool:
-    """Whether an operator is affine in what is not known, row by row."""
+    """Whether an operator is affine, row by row, in its arguments that are not known."""
     if item.target not in _AFFINE or len(item.shape or ()) != 2 or item.kwargs:
         return False
     parts = list(_flat(item.args))
@@ -317,7 +317,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 def _lstm_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
-    """For gates that may see c by peepholes, each unit its own: i and f see it before the step, o after it."""
+    """Gates may see c by peepholes, each unit its own c: i and f that before the step, o that after it."""
     seen = {"i": "c", "f": "c", "o": "new c"}
     for name, part in parts.items():
         for state in ("c", "new c"):
@@ -333,7 +333,7 @@ def _lstm_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
 
 
 def _gru_weights(parts: Parts, gates: Gates) -> dict[str, Tensor] | None:
-    """Of a GRU; None where n is of h and x in another way."""
+    """A GRU's; None where n depends on h and x in another way."""
     z = parts["z"] if "z" in parts else {name: -part for name, part in parts["1-z"].items()}  # 1 - sigmoid(a)
     if "r h" in gates.inner:
         if parts["r"]["r h"].any() or z["r h"].any() or parts["n"]["h"].any():

@@ -53,7 +53,7 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
         problem = problem and f"the file in chunks differs from the whole sequence: {problem}"
         if problem and not metadata.states:
             raise ExportError(f"{problem}; it was not written")
-        if problem:  # what the module does with its states, such as a tanh of them after each call
+        if problem:  # since the module computes with its states, such as a tanh of them after each call
             return replace(whole, metadata=replace(metadata, not_streamable=problem))
     return found
 

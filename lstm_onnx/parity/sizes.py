@@ -1,4 +1,4 @@
-"""The sizes of an axis that are tried: all small ones, those around powers of two, round ones, and some large ones.
+"""The sizes of an axis that are tried: all small ones, those near powers of two, round ones, and some large ones.
 
 A file can be wrong at one size only, or from some size on, so a few sizes prove little; and many are cheap, since a
 run of one row and few steps costs next to nothing.
@@ -16,16 +16,16 @@ from ..symbolic_dims import ANY_SIZE, Limit, clamped
 DENSE = 73
 """All sizes below it are tried where that is cheap."""
 DENSE_BATCH = 33
-"""The same of a batch axis."""
+"""The same for a batch axis."""
 SMALL = 13
 """Sizes below it are tried first."""
 LONG = 300
 """Time steps of the long case."""
 LARGEST_TIME = 513
 MOST_WORK = 6e9
-"""Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
+"""The most multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
 MOST_NUMBERS = 2**19
-"""Numbers in a sweep's outputs, so that a golden file stays small."""
+"""The most numbers in a sweep's outputs, so that a golden file stays small."""
 _POWERS = (16, 32, 64, 128, 256, 512, 1024)
 _ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 250, 300, 384, 400, 500, 600, 768, 1000)
 
@@ -40,7 +40,7 @@ class Axes:
 
     @classmethod
     def of(cls, metadata: Metadata) -> Axes:
-        """Those of a file."""
+        """The axes of a file."""
         chunk = 1 if metadata.streaming is None else metadata.streaming.chunk
         return cls(metadata.axis_limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, chunk))
 
@@ -89,7 +89,7 @@ def sizes_to_try(
         if size < least or (most is not None and size > most) or (end is not None and size > end and not bounded):
             continue
         price = cost(size)
-        # A size in the model's code may cost as much as all others together.
+        # A size that is a number in the model's code may cost as much as all others together.
         if price > budget if bounded else spent + price > budget:
             continue
         chosen[size] = None

@@ -1,4 +1,4 @@
-"""Two files number by number and node by node: one as it is, and one that was made of the source again."""
+"""Two files, number by number and node by node: one as it is, and one made again from the source."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def compare_numbers(
     Args:
         file: the numbers by name.
         source: what they must be.
-        other_form: the nodes are others that give the same bits, and may have single numbers and sizes of their own.
+        other_form: the nodes are others that give the same bits, and may have scalars and sizes of their own.
     """
     if other_form:
         own = {name for name in file.keys() ^ source.keys() if _is_of_nodes({**file, **source}[name])}
@@ -68,7 +68,7 @@ def compare_numbers(
 
 
 def _is_of_nodes(array: np.ndarray) -> bool:
-    """Whether numbers belong to nodes, such as a limit or axes, and are no weights, scales or biases."""
+    """Whether numbers belong to nodes, such as a limit or axes, and are not weights, scales or biases."""
     return array.size == 1 or array.dtype == np.int64
 
 
@@ -144,7 +144,7 @@ def _different_nodes(file: Sequence[NodeProto], source: Sequence[NodeProto]) -> 
 
 
 def _by_output(nodes: Sequence[NodeProto]) -> dict[tuple[str, ...], NodeProto]:
-    """Nodes without their remarks, by what they give: their order may be any that is possible."""
+    """Nodes without their doc strings, by their outputs, since their order may be any possible one."""
     found = {}
     for node in nodes:
         plain = deepcopy(node)

@@ -116,18 +116,18 @@ def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
     """The positions of a call's results, with or without their axis of length 1 (the one step, or the one layer)."""
     kwargs = dict(call.kwargs)
     axes = {0: 1 if kwargs["batch_first"] else 0, 1: 0, 2: 0}
-    found_at: dict[int, tuple[int, int | None]] = {}
+    found: dict[int, tuple[int, int | None]] = {}
     for item in loop.body:
         source = item.args[0] if item.args else None
         if not isinstance(source, Here):
             continue
         if source.position == call.index and item.target is operator.getitem:
-            found_at[item.index] = (item.args[1], None)
-        elif item.target is aten.squeeze.dim and source.position in found_at:
-            which, lacks = found_at[source.position]
+            found[item.index] = (item.args[1], None)
+        elif item.target is aten.squeeze.dim and source.position in found:
+            which, lacks = found[source.position]
             if lacks is None and item.args[1] == axes[which]:
-                found_at[item.index] = (which, axes[which])
-    return found_at
+                found[item.index] = (which, axes[which])
+    return found
 
 
 def is_zeros(program: Program, value: Any) -> bool:

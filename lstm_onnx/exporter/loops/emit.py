@@ -61,8 +61,8 @@ class RolledModule(nn.Module):
             else:
                 self.leaf_names[name] = f"constants.c{len(self.leaf_names)}"
                 self.constants.register_buffer(self.leaf_names[name].partition(".")[2], tensor, persistent=False)
-        self.elements = set(program.found(Element))
-        self.listed = {pair for run in program.found(Run) for pair in run.block}
+        self.elements = set(program.all_of(Element))
+        self.listed = {pair for run in program.all_of(Run) for pair in run.block}
         self.loops = {loop.index: loop for loop in program.loops}
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> Any:

@@ -20,9 +20,9 @@ class Gates:
 
     Attributes:
         op_type: "LSTM", "GRU" or "RNN".
-        of: the argument of each gate's sigmoid or tanh, by the gate's name: "i", "f", "g" and "o" of an LSTM; "r", "z"
-            (or "1-z") and "n" of a GRU, with "n of x" and "n of h" instead of "n" where r multiplies a part of n; "n"
-            of an RNN.
+        arguments: the argument of each gate's sigmoid or tanh, by the gate's name: "i", "f", "g" and "o" of an LSTM;
+            "r", "z" (or "1-z") and "n" of a GRU, with "n of x" and "n of h" instead of "n" where r multiplies a part of
+            n; "n" of an RNN.
         used: the positions of the nonlinear part.
         h: the state.
         c: the cell state of an LSTM.
@@ -31,7 +31,7 @@ class Gates:
     """
 
     op_type: str
-    of: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     used: frozenset[int]
     h: Carry
     c: Carry | None = None

@@ -14,7 +14,7 @@ from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .gate_match import gates_in
-from .program import Carry, Element, Here, Loop, Operator, Program, Result, Run, positions_in
+from .program import Carry, Here, Loop, Operator, Program, Result, positions_in
 from .read_off import Cell, read_cell, weights_alone
 
 
@@ -134,5 +134,4 @@ def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operat
 def _read_outside(program: Program, loop: Loop) -> set[int]:
     """The positions of a loop that other parts of the program read."""
     others = replace(program, items=tuple(item for item in program.items if item is not loop))
-    read = {element.position for element in others.found(Element) if element.loop == loop.index}
-    return read | {at for run in others.found(Run) for index, at in run.block if index == loop.index}
+    return {at for index, at in others.reads() if index == loop.index}

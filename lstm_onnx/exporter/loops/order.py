@@ -14,7 +14,7 @@ from typing import Any
 
 from ...onnxgraph.nodes import Walk
 from ..aten import aten
-from .program import PICKS, Leaf, Node, Sizes, Trace, found
+from .program import PICKS, Leaf, Node, Sizes, Trace, all_of
 
 MANY = 5
 """From so many picks along one axis on, they count as steps: even the shortest trace has more, and a cell's gates are
@@ -23,7 +23,7 @@ fewer."""
 
 def inputs_of(node: Node) -> Iterator[Node]:
     """The nodes that an operator's arguments are."""
-    return found(Node, (node.args, node.kwargs))
+    return all_of(Node, (node.args, node.kwargs))
 
 
 class Alike(enum.Enum):
@@ -76,7 +76,7 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike, picks: Pick
 
 
 def _live(trace: Trace, *, unused: bool) -> list[Node]:
-    walk = Walk(found(Node, trace.outputs))
+    walk = Walk(all_of(Node, trace.outputs))
     for node in walk:
         walk.add(inputs_of(node))
     live = walk.seen
@@ -118,7 +118,7 @@ def _static(nodes: list[Node]) -> set[Node]:
     static: set[Node] = set()
     for node in nodes:
         fed = node.target is not aten.sym_size.int and any(
-            leaf.input is not None for leaf in found(Leaf, (node.args, node.kwargs))
+            leaf.input is not None for leaf in all_of(Leaf, (node.args, node.kwargs))
         )
         if not fed and all(before in static for before in inputs_of(node)):
             static.add(node)
@@ -156,7 +156,7 @@ def _first_states(nodes: list[Node]) -> dict[Node, set[Node]]:
     """What operators of the first steps take in the place of what another operator makes for all later ones."""
     groups: dict[Any, list[tuple[Node, Node]]] = {}
     for node in nodes:
-        numbers = tuple(found(float, node.args))
+        numbers = tuple(all_of(float, node.args))
         for place, value in enumerate(node.args):
             if isinstance(value, Node):
                 groups.setdefault((node.key(), numbers, place), []).append((node, value))

@@ -237,7 +237,7 @@ class Loop:
     @property
     def carries(self) -> list[Carry]:
         """What its steps take from earlier steps, each once."""
-        return list(dict.fromkeys(carry for item in self.body for carry in found(Carry, item.arguments)))
+        return list(dict.fromkeys(carry for item in self.body for carry in all_of(Carry, item.arguments)))
 
     def reached(self, values: Iterable[Any], ends: Callable[[Operator], bool] = lambda _: False) -> set[int]:
         """The positions that some values are computed from within one step.
@@ -249,7 +249,7 @@ class Loop:
         positions: set[int] = set()
         todo = list(values)
         while todo:
-            for here in found(Here, todo.pop()):
+            for here in all_of(Here, todo.pop()):
                 if here.position not in positions:
                     positions.add(here.position)
                     item = self.body[here.position]
@@ -293,9 +293,16 @@ class Program:
         for item in self.items:
             yield from item.body if isinstance(item, Loop) else (item,)
 
-    def found(self, kind: type[Kind]) -> Iterator[Kind]:
+    def all_of(self, kind: type[Kind]) -> Iterator[Kind]:
         """All parts of arguments and outputs that are of a kind."""
-        return found(kind, (self.outputs, *(item.arguments for item in self.operators)))
+        return all_of(kind, (self.outputs, *(item.arguments for item in self.operators)))
+
+    def reads(self) -> Iterator[tuple[int, int]]:
+        """The loop and position of each value of a loop that is read outside of the loop."""
+        for element in self.all_of(Element):
+            yield element.loop, element.position
+        for run in self.all_of(Run):
+            yield from run.block
 
     def moved(self, moves: Mapping[int, Mapping[int, tuple[int, int]]]) -> Program:
         """The program with some loops' positions read elsewhere: by loop and position, the new loop and position."""
@@ -317,31 +324,31 @@ class Program:
         return replace(self, items=items, outputs=mapped(self.outputs, change))
 
 
-def found(kind: type[Kind], value: Any) -> Iterator[Kind]:
+def all_of(kind: type[Kind], value: Any) -> Iterator[Kind]:
     """All parts of arguments that are of a kind."""
     if isinstance(value, kind):
         yield value
     if isinstance(value, (tuple, list)):
         for part in value:
-            yield from found(kind, part)
+            yield from all_of(kind, part)
     elif isinstance(value, Carry):
-        yield from found(kind, value.initial)
+        yield from all_of(kind, value.initial)
     elif isinstance(value, Listed):
-        yield from found(kind, value.pieces)
+        yield from all_of(kind, value.pieces)
     elif isinstance(value, Element):
-        yield from found(kind, value.step)
+        yield from all_of(kind, value.step)
     elif isinstance(value, Run):
-        yield from found(kind, (value.start, value.count))
+        yield from all_of(kind, (value.start, value.count))
 
 
 def positions_in(value: Any) -> set[int]:
     """The positions of the body that arguments read, in this step or an earlier one."""
-    return {here.position for here in found(Here, value)} | {carry.position for carry in found(Carry, value)}
+    return {here.position for here in all_of(Here, value)} | {carry.position for carry in all_of(Carry, value)}
 
 
 def by_step(value: Any) -> bool:
     """Whether a number in arguments grows with the step."""
-    return any(number.step for number in found(Affine, value))
+    return any(number.step for number in all_of(Affine, value))
 
 
 def takes_step(value: Any) -> bool:

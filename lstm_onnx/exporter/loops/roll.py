@@ -14,7 +14,7 @@ from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
 from .order import Alike, Picks, ordered
-from .program import Element, Leaf, Loop, NotRolled, Program, Run, Sizes, Trace, deepest, refused
+from .program import Leaf, Loop, NotRolled, Program, Sizes, Trace, deepest, refused
 from .proof import is_proven, unrolled
 from .search import DIFFERENT, Search
 from .split import split
@@ -98,7 +98,7 @@ def _rolled(
         if not is_proven(program, item):
             at = ", ".join(f"{name} {size}" for name, size in zip(axes, item.sizes, strict=True))
             raise NotRolled(f"at {at} the code does something else than at other lengths", _first_line(program))
-    used = {leaf.name for leaf in program.found(Leaf)}
+    used = {leaf.name for leaf in program.all_of(Leaf)}
     program = replace(program, leaves={name: tensor for name, tensor in program.leaves.items() if name in used})
     simple, modules = with_recurrent_operators(program, functional.recurrent_modules)
     apart, calls = split(simple, modules)
@@ -154,8 +154,7 @@ def _found(
 
 def _without_unread(program: Program) -> Program:
     """Without loops that nothing reads, such as those for results of a cell that its caller ignores."""
-    read = {element.loop for element in program.found(Element)}
-    read |= {loop for run in program.found(Run) for loop, _ in run.block}
+    read = {loop for loop, _ in program.reads()}
     return replace(program, items=tuple(i for i in program.items if not isinstance(i, Loop) or i.index in read))
 
 

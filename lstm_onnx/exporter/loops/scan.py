@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..aten import aten
 from .cells import is_read
-from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, by_step, found
+from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, all_of, by_step
 from .steps import Steps
 
 
@@ -164,8 +164,8 @@ def _scanned(step: Any, start: list[Tensor], xs: list[Tensor], given: list[Any])
 
 def _initial(module: Any, loop: Loop, inputs: ScanInputs, carry: Carry, value: Any) -> Tensor:
     if not isinstance(value, NoState):
-        found_value: Tensor = module.value(value)
-        return found_value
+        found: Tensor = module.value(value)
+        return found
     item = loop.body[carry.position]
     call = loop.body[item.args[0].position]
     kwargs = dict(call.kwargs)
@@ -180,7 +180,7 @@ def _batch_of(module: Any, loop: Loop, inputs: ScanInputs, call: Operator) -> An
     body = _Body(module, loop, inputs, [], (), [entry[0] for entry in inputs.xs], inputs.given)
     x = call.args[0]
     needed = [loop.body[position] for position in sorted(loop.reached([x]))]
-    if any(found(Carry, (x, *(item.arguments for item in needed)))):
+    if any(all_of(Carry, (x, *(item.arguments for item in needed)))):
         raise NotRolled("a recurrent module starts without states, and its input depends on states")
     for item in needed:
         body.here[item.index] = body.result(item)

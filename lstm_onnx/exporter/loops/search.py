@@ -22,9 +22,9 @@ from .program import (
     Operator,
     Result,
     Trace,
+    all_of,
     by_step,
     deepest,
-    found,
 )
 from .unify import Place, as_number, as_one, in_body
 
@@ -220,7 +220,7 @@ class Search:
         for t, own in enumerate(names):
             made = {name: item for item, name in own.items()}
             for item in body:
-                for carry in found(Carry, item.arguments):
+                for carry in all_of(Carry, item.arguments):
                     self._require_same_form(carry, node(t, 0, carry.position), made, t)
         return Loop(index, as_number(counts, self.outside), tuple(body))
 

@@ -11,7 +11,7 @@ from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
-from .program import Affine, Carry, Element, Here, Loop, Operator, Program, found
+from .program import Affine, Carry, Element, Here, Loop, Operator, Program, all_of
 
 _Moved = dict[int, tuple[int, int]]
 """The new place of each position of a body: a loop and a position in it."""
@@ -96,9 +96,9 @@ def _readers(loop: Loop) -> list[set[int]]:
     """The positions that read each position; what reads a value of an earlier step counts as read by it, too."""
     after: list[set[int]] = [set() for _ in loop.body]
     for item in loop.body:
-        for here in found(Here, item.arguments):
+        for here in all_of(Here, item.arguments):
             after[here.position].add(item.index)
-        for carry in found(Carry, item.arguments):
+        for carry in all_of(Carry, item.arguments):
             after[carry.position].add(item.index)
             after[item.index].add(carry.position)
     return after

@@ -152,11 +152,8 @@ def _have_one_place(name: str, output: str) -> bool:
     return bool(place) and within[-len(place) :] == place
 
 
-def skip_reshapes(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
+def skip_reshapes(value: str, producers: Mapping[str, NodeProto]) -> str:
     """The value at the start of a chain of operators without arithmetic, such as Unsqueeze."""
-    while value not in until:
-        node = producers.get(value)
-        if node is None or node.op_type not in RESHAPED:
-            break
+    while (node := producers.get(value)) is not None and node.op_type in RESHAPED:
         value = node.input[0]
     return value

@@ -64,9 +64,9 @@ class TracedGraph:
         for name in self.nodes.initializers.keys() - read:
             del self.nodes.initializers[name]
 
-    def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
+    def value_info(self, name: str) -> ValueInfoProto:
         """The type and shape of a value, as a graph's inputs and outputs declare it."""
-        return helper.make_tensor_value_info(name, self.types[name], self.dims[name], doc)
+        return helper.make_tensor_value_info(name, self.types[name], self.dims[name])
 
 
 def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:

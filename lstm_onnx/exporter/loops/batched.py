@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..aten import aten
+from ..aten import argument, aten
 from .program import Element, Here, Loop, Operator, by_step, takes_step
 from .scan import ScanInputs
 from .steps import Steps
@@ -138,7 +138,7 @@ def _layer_norm(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | No
 
 
 def _cat(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
-    parts, dim = args[0], args[1] if len(args) > 1 else 0
+    parts, dim = args[0], argument(args, 1)
     if kwargs or not all(isinstance(part, Steps) for part in parts):
         return None
     dim %= len(item.shape)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..aten import aten, aten_operators
+from ..aten import argument, aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
 from .copies import unchanged, value_of
@@ -247,10 +247,10 @@ class _Form:
         value, whole = item.meta.get("val"), item.args[0].args[0]  # type: ignore[union-attr]
         of = value_of(whole)
         if source.target is aten.unbind.int:
-            dim = (source.args[1] if len(source.args) > 1 else 0) % of.dim()
+            dim = argument(source.args, 1) % of.dim()
             return self.made(aten.select.int, (source.args[0], dim, index), (), _meta(value))
         if source.target in _SPLITS:
-            dim = (source.args[2] if len(source.args) > 2 else dict(source.kwargs).get("dim", 0)) % of.dim()
+            dim = argument(source.args, 2, dict(source.kwargs).get("dim", 0)) % of.dim()
             if isinstance(of.shape[dim], int):
                 start = sum(shape[dim] for shape in source.shape[:index])
                 return self.range(source.args[0], of, dim, start, start + source.shape[index][dim], 1, value)
@@ -258,7 +258,7 @@ class _Form:
 
     def picked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
         of = value_of(item.args[0])
-        dim = (args[1] if len(args) > 1 else 0) % of.dim()
+        dim = argument(args, 1) % of.dim()
         size = of.shape[dim]
         if item.target is aten.select.int:
             index = args[2]
@@ -269,32 +269,32 @@ class _Form:
             if (row := _row_just_filled(args[0], dim, index, value)) is not None:
                 return row
             return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
-        start, end = (args[2] if len(args) > 2 else 0) or 0, args[3] if len(args) > 3 else None
-        return self.range(args[0], of, dim, start, end, args[4] if len(args) > 4 else 1, value)
+        start, end, step = argument(args, 2) or 0, argument(args, 3, None), argument(args, 4, 1)
+        return self.range(args[0], of, dim, start, end, step, value)
 
     def range(self, source: Any, of: Tensor, dim: int, start: Any, end: Any, step: int, value: Any) -> Any:
         """A slice; of one entry, its select."""
         size = of.shape[dim]
         start, end = _bounds(start, end, size)
-        if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
+        if _is_whole(start, end, step, size):
             return source
-        if isinstance(size, int) and isinstance(start, int) and isinstance(end, int) and end - start == 1:
+        if _is_one(start, end, size):
             shape, dtype = _meta(value)
             one = self.made(aten.select.int, (source, dim, start), (), (_without(shape, dim), dtype))
             return self.unsqueezed(one, dim, (shape, dtype))
         return self.made(aten.slice.Tensor, (source, dim, start, end, step), (), _meta(value))
 
     def filled(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
-        base, source, dim = args[0], args[1], (args[2] if len(args) > 2 else 0) % value.dim()
+        base, source, dim = args[0], args[1], argument(args, 2) % value.dim()
         size = value.shape[dim]
         if item.target is aten.select_scatter.default:
             index = args[3] % size if isinstance(args[3], int) and isinstance(size, int) else args[3]
             return self.made(aten.select_scatter.default, (base, source, dim, index), (), _meta(value))
-        start, end = _bounds((args[3] if len(args) > 3 else 0) or 0, args[4] if len(args) > 4 else None, size)
-        step = args[5] if len(args) > 5 else 1
-        if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
+        start, end = _bounds(argument(args, 3) or 0, argument(args, 4, None), size)
+        step = argument(args, 5, 1)
+        if _is_whole(start, end, step, size):
             return source
-        if isinstance(start, int) and isinstance(end, int) and isinstance(size, int) and end - start == 1:
+        if _is_one(start, end, size):
             shape, dtype = _meta(value_of(item.args[1]))
             if len(shape) == value.dim() and shape[dim] == 1:
                 row = self.squeezed_once(source, dim, (_without(shape, dim), dtype))
@@ -325,10 +325,9 @@ class _Form:
 
         ``out = torch.cat([out, h])`` in each step is so one list, of which nothing but the last is used.
         """
-        given = args[1] if len(args) > 1 else dict(kwargs).get("dim", 0)
         if not isinstance(value, Tensor) or not isinstance(args[0], tuple):
             return self.made(aten.cat.default, args, kwargs, _meta(value))
-        dim = given % value.dim()
+        dim = argument(args, 1, dict(kwargs).get("dim", 0)) % value.dim()
         parts: list[Any] = []
         for part in args[0]:
             if isinstance(part, Node) and part.target is aten.cat.default and part.args[1] == dim:
@@ -345,7 +344,7 @@ class _Form:
 
     def stacked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
         """One value several times."""
-        dim = (args[1] if len(args) > 1 else 0) % value.dim()
+        dim = argument(args, 1) % value.dim()
         shape, dtype = _meta(value_of(item.args[0][0]))  # type: ignore[index]
         row = self.unsqueezed(args[0][0], dim, ((*shape[:dim], 1, *shape[dim:]), dtype))
         return self.joined(((row,) * len(args[0]), dim), (), value)
@@ -378,11 +377,21 @@ def _bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
     return start, end
 
 
+def _is_whole(start: Any, end: Any, step: int, size: Any) -> bool:
+    """Whether a slice, of which these are the bounds, takes a whole axis."""
+    return bool(start == 0 and step == 1 and end == (size if isinstance(size, int) else _LARGEST))
+
+
+def _is_one(start: Any, end: Any, size: Any) -> bool:
+    """Whether a slice is known to take one entry."""
+    return all(isinstance(at, int) for at in (start, end, size)) and end - start == 1
+
+
 def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> None:
     tags = getattr(target, "tags", ())
     if not tags or torch.Tag.nondeterministic_seeded not in tags:
         return
-    share = args[4] if len(args) > 4 else dict(kwargs).get("dropout_p", 0.0)
+    share = argument(args, 4, dict(kwargs).get("dropout_p", 0.0))
     if target is aten.scaled_dot_product_attention.default and share == 0:
         return
     raise NotRolled("it draws random numbers, and a file cannot draw those that PyTorch does", line)

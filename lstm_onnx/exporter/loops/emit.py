@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..aten import aten
+from ..aten import argument, aten
 from ..traced_values.classes import one_hot
 from .batched import run_at_once
 from .canonical import RECURRENT
@@ -170,7 +170,7 @@ class RolledModule(nn.Module):
     def joined(self, item: Operator, value: Any) -> Tensor:
         """cat or stack of a list of all steps."""
         stack = item.target is aten.stack.default
-        dim = item.args[1] if len(item.args) > 1 else 0
+        dim = argument(item.args, 1)
         parts: list[Tensor] = []
         for piece in item.args[0].pieces:
             if isinstance(piece, Run):

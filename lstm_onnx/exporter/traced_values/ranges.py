@@ -32,13 +32,18 @@ class SymbolicRange:
         self.ends = ends
 
     @property
+    def _ends(self) -> tuple[Any, Any, Any]:
+        """First, end and step, whichever of them were given."""
+        return (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+
+    @property
     def tensor(self) -> Tensor:
         """Its numbers, int64."""
         return torch.arange(*self.ends)
 
     def fixed(self) -> Sequence[int]:
         """Its numbers, of which some may go by the size; Python's own, which fixes it, if their count does."""
-        first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+        first, end, step = self._ends
         # What is computed from the numbers in a tensor has no value in the example.
         if not is_symbolic(step) and all(not is_symbolic(item) or item.node.has_hint() for item in (first, end)):
             shown = builtins.range(*(item.node.hint if is_symbolic(item) else item for item in (first, end, step)))
@@ -78,7 +83,7 @@ class RangeList(SymbolicRange):
 
     def reverse(self) -> None:
         """As of a list."""
-        first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+        first, end, step = self._ends
         count = (end - first + step - 1) // step if step > 0 else (first - end - step - 1) // -step
         self.ends = (first + (count - 1) * step, first - step, -step)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from .errors import LSTMOnnxError
 from .runtime import providers
 from .runtime.cpu import cpu_flags, int8_instructions
 from .runtime.ort_messages import first_line
+from .runtime.pool.pinned_threads import cores
 from .terminal_text import safe_copy
 
 PACKAGES = (
@@ -119,7 +119,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpu_count=cores(),
         packages=packages,
         providers=(cpu, cuda),
         can=_capabilities(packages, cpu, cuda),

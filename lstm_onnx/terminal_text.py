@@ -1,4 +1,4 @@
-"""Text that is safe to print, since names and messages may come from hostile files.
+"""Text that is safe to print, since names and messages may come from hostile files; and tables of text.
 
 A name can contain terminal escape codes, newlines, bidirectional control characters, and commands for a CI runner
 (``::error::`` at the start of a line on GitHub, ``##[error]`` and ``##vso[...]`` within one), and be as long as its
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -121,3 +122,20 @@ def json_text(value: object, *, indent: int | None = 2, finite: bool = True) -> 
     import json
 
     return _COMMAND.sub(r"#\\u0023", json.dumps(value, indent=indent, allow_nan=not finite))
+
+
+def table_lines(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
+    """The rows as lines whose columns line up, two blanks apart, without blanks at the ends of lines.
+
+    Args:
+        rows: the heading and the rows below it, equally many cells each.
+        right: indices of the columns that are aligned right, as numbers are; the others are aligned left.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -14,7 +14,7 @@ from lstm_onnx.check import CheckReport, Finding
 from lstm_onnx.doctor import Capability, Diagnosis, ProviderStatus
 from lstm_onnx.errors import FileError, InputError, LSTMOnnxError, MissingDependencyError
 from lstm_onnx.inspect import inspect
-from lstm_onnx.terminal_text import MOST, MOST_MESSAGE, json_text, one_line, printable, safe_copy
+from lstm_onnx.terminal_text import MOST, MOST_MESSAGE, json_text, one_line, printable, safe_copy, table_lines
 
 from .hostile_names import NAMES, unsafe
 
@@ -146,3 +146,21 @@ def _machine(name: str) -> Any:
     from lstm_onnx.bench.report import Machine
 
     return Machine(name, name, 1, (0,), name, {name: name})
+
+
+def test_columns_line_up_and_lines_have_no_blanks_at_the_end():
+    rows = [("name", "size", "note"), ("a", "1", ""), ("longer", "1,000", "x")]
+    assert table_lines(rows, right=(1,)) == [
+        "name     size  note",
+        "a           1",
+        "longer  1,000  x",
+    ]
+
+
+def test_columns_are_aligned_left_by_default():
+    assert table_lines([("a", "b"), ("aa", "bb")]) == ["a   b", "aa  bb"]
+
+
+def test_rows_have_equally_many_cells():
+    with pytest.raises(ValueError, match="zip"):
+        table_lines([("a", "b"), ("a",)])

@@ -75,11 +75,7 @@ class Settings:
 
 
 def compare(
-    source: Source,
-    settings: Settings | None = None,
-    *,
-    at: Sequence[Point] | None = None,
-    say: Say = lambda _: None,
+    source: Source, settings: Settings | None = None, *, at: Sequence[Point] | None = None, say: Say = lambda _: None
 ) -> BenchmarkReport:
     """Time a model in PyTorch, plain ONNX Runtime and this runtime, side by side.
 
@@ -150,11 +146,7 @@ def _has_loop(model: Model) -> bool:
 
 
 def time_case(
-    case: BenchmarkCase,
-    point: Point,
-    subject: BenchmarkSubject | GeneratingSubject,
-    rounds: int,
-    seconds: float,
+    case: BenchmarkCase, point: Point, subject: BenchmarkSubject | GeneratingSubject, rounds: int, seconds: float
 ) -> tuple[Comparison, list[str]]:
     """Time the candidates of a case in turns.
 

@@ -28,7 +28,7 @@ from ..quantization import quantize
 from ..quantization.kernels import KERNELS
 from ..runtime import load
 from ..spec import ExportOptions, LSTMSpec
-from ..text_table import table_lines
+from ..terminal_text import table_lines
 from .compare import Say, cpu_name, versions
 from .measure import Candidate, interleaved
 from .plot import INK, MUTED, drawn_figure

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..terminal_text import safe_copy
-from ..text_table import table_lines
+from ..terminal_text import safe_copy, table_lines
 from .measure import Spread, ratios
 from .stream_calls import CallCost
 

@@ -56,9 +56,7 @@ from .streams import say
     help="For modules with explicit states: chunks will have a multiple of N steps, which makes the file faster.",
 )
 @option(
-    "--check/--no-check",
-    default=True,
-    help="For modules: compare FILE with PyTorch at other sizes.  [default: check]",
+    "--check/--no-check", default=True, help="For modules: compare FILE with PyTorch at other sizes.  [default: check]"
 )
 @json_option
 def export(source: str, output: str | None, check: bool, as_json: bool, **options: Any) -> None:

@@ -73,14 +73,7 @@ def first_record(file: str, data: str | None, states: Mapping[str, str] | None =
 
 def state_option(callback: Callable[..., Any], text: str = _STATES) -> Callable[[F], F]:
     """--state; by default for files that do not pair their states."""
-    return option(
-        "--state",
-        "states",
-        multiple=True,
-        metavar="INPUT=OUTPUT",
-        callback=callback,
-        help=text,
-    )
+    return option("--state", "states", multiple=True, metavar="INPUT=OUTPUT", callback=callback, help=text)
 
 
 def json_option(function: F) -> F:
@@ -176,13 +169,13 @@ def progress(items: Iterable[T], label: str, length: int | None = None) -> Itera
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
     """A function that shows how many of how many are done, on stderr where that is a terminal."""
     stream = terminal(sys.stderr)
     if _is_set(_QUIET) or not stream.isatty():
         yield lambda _done, _of: None
         return
-    with click.progressbar(length=1, label=label, file=stream) as bar:
+    with click.progressbar(length=1, label="running", file=stream) as bar:
 
         def show(done: int, of: int) -> None:
             bar.length = of

@@ -33,12 +33,7 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
 @click.command()
 @click.argument("file", type=FILE)
 @click.argument("data", required=False, type=FILE)
-@option(
-    "-o",
-    "--output",
-    type=FILE,
-    help="Write the outputs to FILE, in the format of its suffix; - is stdout.",
-)
+@option("-o", "--output", type=FILE, help="Write the outputs to FILE, in the format of its suffix; - is stdout.")
 @option("--format", "format_", metavar="NAME", help="Format of DATA or FILE if that is -.")
 @option(
     "--columns",
@@ -205,13 +200,7 @@ def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stop
 
 
 def _load(
-    file: str,
-    provider: str,
-    threads: int | None,
-    states: dict[str, str] | None,
-    *,
-    isolate: bool | None,
-    limited: bool,
+    file: str, provider: str, threads: int | None, states: dict[str, str] | None, *, isolate: bool | None, limited: bool
 ) -> Model:
     """Load the model; or run this command in a child process, and exit with its exit code.
 

@@ -30,7 +30,7 @@ def run_on_ray(
 
     if address is None and "RAY_ADDRESS" not in os.environ:
         _ask_for_a_token()
-    with progress_bar("running") as show:
+    with progress_bar() as show:
         result = map_dataset(
             file,
             data,

@@ -25,12 +25,7 @@ _SECONDS = NumberRange(0, 10**6, min_open=True)
 @option("--port", type=_PORT, default=8000, show_default=True, help="Port for HTTP and websockets; 0 picks a free one.")
 @option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Port for gRPC; 0 picks a free one.")
 @option("--no-grpc", is_flag=True, help="Do not serve gRPC.")
-@option(
-    "--token-file",
-    "tokens",
-    type=FILE,
-    help="Require a bearer token from FILE, which has one per line.",
-)
+@option("--token-file", "tokens", type=FILE, help="Require a bearer token from FILE, which has one per line.")
 @option("--no-token", "open_to_all", is_flag=True, help="Allow other machines to connect without a token.")
 @option("--tls-cert", "tls_certificate", type=FILE, help="TLS certificate chain, in PEM format.")
 @option("--tls-key", type=FILE, help="Private key of the certificate, in PEM format.")
@@ -121,7 +116,7 @@ def serve(
     Open Inference Protocol v2, as for Triton and KServe, with sequence_id for stateful sequences.
     A websocket at /v2/models/NAME/stream is a stream of its own.
     """
-    from ..serving.libraries import require_libraries
+    from ..serving import require_libraries
     from ..serving.settings import Settings
     from ..serving.snapshots import read_key
 

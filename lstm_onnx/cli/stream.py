@@ -30,9 +30,7 @@ from .params import FILE, by_name, integer_by_name, onnx_output, option
     help="Maximum look-ahead to accept, in steps.",
 )
 @option(
-    "--chunk",
-    type=click.IntRange(min=1),
-    help="Chunks will have a multiple of N steps, which makes the file faster.",
+    "--chunk", type=click.IntRange(min=1), help="Chunks will have a multiple of N steps, which makes the file faster."
 )
 @state_option(
     by_name,

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
     from ..parity.golden_file import Golden
     from ..parity.user_data import UserData
 
-_WITH_SOURCE = {
-    "precisions": "--precision",
-    "data": "--data",
-    "columns": "--columns",
-    "seed": "--seed",
-}
+_WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--columns", "seed": "--seed"}
 """Parameters that need a SOURCE, and are errors with a golden file: parameter names and options."""
 
 

@@ -63,10 +63,7 @@ def read_parquet(
 
 
 def write_parquet(
-    stream: BinaryIO,
-    records: Iterator[Mapping[str, np.ndarray]],
-    place: str,
-    metadata: Mapping[str, str] | None = None,
+    stream: BinaryIO, records: Iterator[Mapping[str, np.ndarray]], place: str, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write one row per record, in row groups as records arrive; an axis is a level of lists.
 

@@ -52,7 +52,7 @@ def recurrent_stack(
         c0: ``(L*D, batch, H)``, or None for zeros; a GRU and an RNN have none.
         lengths: int32 ``(batch,)`` in 1..time, with `form.int64_steps` of any integers; None where all sequences are of
             full length.
-        form: what each layer is written as.
+        form: the form of each layer.
         names: the names of the outputs, of which at least one is not None.
         prefix: what all names start with, such as "encoder/"; small constants have none and are shared.
         weights_prefix: what the weights' names start with, if not `prefix`, so that two stacks can share them.
@@ -72,7 +72,7 @@ def recurrent_stack(
     # The operator takes the states of both directions as one tensor, a Scan one for each.
     step = spec.num_directions if scan else 1
     pieces = spec.num_layers * step
-    # The operator's states default to zeros, a Scan's do not.
+    # An operator's states default to zeros, a Scan's do not.
     given = h0 and (c0 or not spec.has_cell)
     zero_h, zero_c = zero_states(nodes, spec, x, prefix) if scan and not given else ("", "")
     initial_h = _split_states(nodes, spec, h0, pieces, f"{prefix}h0") if h0 else [zero_h] * pieces
@@ -135,7 +135,7 @@ def _operator_layer(
     if weights.W_hr is not None:
         folded = fold_projection(weights.R, weights.W_hr, layer=layer.index, known=weights.folded)
         recurrent = folded.R
-        # With one direction the matrices stay 2-D: ONNX Runtime then runs each MatMul as a single GEMM.
+        # With one direction the matrices stay 2-D, so that ONNX Runtime runs each MatMul as a single GEMM.
         if initial_h:
             project_in = layer.constant(FOLDED_INVERSE, _squeezed(folded.P_in))
             initial_h = nodes.one("MatMul", initial_h, project_in, name=f"{name}/unproject_h0")

@@ -1,4 +1,4 @@
-"""Weights that are stored as float16 and computed with as float32, by a Cast behind each.
+"""Weights that are stored as float16 and used as float32, by a Cast of each.
 
 ONNX Runtime computes a Cast of a constant once, when it loads the file.
 """
@@ -13,13 +13,13 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from ..onnxgraph import nodes_of
 
 LEAST_NUMBERS = 256
-"""Smaller weights stay float32: their bytes are few beside those of the Cast."""
+"""Smaller weights stay float32: a Cast would take about as many bytes as they save."""
 _LEAST = 2.0**-14
-"""Where all numbers of a matrix are below this, float16 has fewer digits of them, and below 2**-25 none."""
+"""If all numbers of a matrix are below this, float16 keeps fewer of their digits, and below 2**-25 none."""
 SUFFIX = "/float16"
-"""What the name of a weight's float16 form ends with."""
+"""The end of the name of a weight's float16 form."""
 _BIASES = {"LSTM": 3, "GRU": 3, "RNN": 3}
-"""The operators whose bias may look like a matrix, and which of their inputs it is."""
+"""Operators whose bias may have the shape of a matrix, and the index of that input."""
 
 
 def with_float16_weights(

@@ -1,4 +1,4 @@
-"""An export that generates: the step's file, as `generation.make_generating` repeats any."""
+"""An export that generates: the file of a step, repeated as `generation.make_generating` repeats any step."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a module made of a file remembers of the file, for the files that are exported from it again.
+"""What a module that was made from a file remembers of it, for files that are exported from the module again.
 
 A file may hold less than the module that it was exported from: parameters that no output needs are not in it, a
 projected layer has the sum of its two biases, and a folded projection is in it only as a product with R.  As long as a
-converted module has the numbers of its file, its export is of the same weights, and says so.
+converted module has its file's numbers, its export has the same weights, and says so.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _FOLDS = "_lstm_onnx_folds"
 
 
 def keep_digest(module: Any, own: str, original: str | None) -> None:
-    """Note the digest of a converted module's parameters, and that of the file that it was made of."""
+    """Remember the digest of a converted module's parameters, and that of the file that it was made from."""
     if original is not None and own != original:
         module.__dict__[_DIGESTS] = (own, original)
 
 
 def kept_digest(module: Any, own: str) -> str:
-    """The digest of the file that a module was made of, if its parameters are still those; else their own."""
+    """The digest of the file that a module was made from, if its parameters are still the same; else their own."""
     before, original = module.__dict__.get(_DIGESTS, (None, own))
     return str(original) if before == own else own
 
 
 def keep_folds(module: Any, state: Mapping[str, np.ndarray], folds: Sequence[np.ndarray]) -> None:
-    """Note the products R W_hr of a file's folded layers, which its module's R and W_hr give but for rounding.
+    """Remember the products R W_hr of a file's folded layers, which the module's R and W_hr give but for rounding.
 
     Args:
         module: an nn.LSTM.
@@ -43,7 +43,7 @@ def keep_folds(module: Any, state: Mapping[str, np.ndarray], folds: Sequence[np.
 
 
 def kept_folds(module: Any, state: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
-    """The noted products of an nn.LSTM, if its parameters are still those of the file; else none.
+    """The remembered products of an nn.LSTM, if its parameters are still those of the file; else none.
 
     Args:
         module: any module.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def module_in_dtype(module: nn.Module, dtype: str) -> nn.Module:
-    """`module` itself where it has no floating-point tensor of another dtype, else a copy of it in `dtype`."""
+    """`module` itself if all its floating-point tensors have the dtype, else a copy of it in `dtype`."""
     import torch
 
     kind: torch.dtype = getattr(torch, dtype)

@@ -1,4 +1,4 @@
-"""Recurrent layers as ONNX Scans: projected LSTMs, and layers for engines whose own operators compute them wrongly.
+"""Recurrent layers as ONNX Scans: projected LSTMs, and layers that an engine's own operators compute wrongly.
 
 The input's part of the gates, W x + b, needs no state: it is one MatMul for all steps.  The body of the Scan is one
 step, and reads its matrices from the outer graph.  The reverse direction reads and writes its sequences backwards by
@@ -21,7 +21,7 @@ from .weights import Array, LayerWeights
 
 @dataclass(frozen=True)
 class StackOutputs:
-    """The names of the outputs of a stack of layers; None for one that is not used, which is not written.
+    """The names of the outputs of a stack of layers; None for an unused output, which is not written.
 
     Attributes:
         output: ``(time, batch, D*S)``, or ``(batch, time, D*S)`` with ``batch_first``.
@@ -38,8 +38,8 @@ class StackOutputs:
 class Layer:
     """One layer to be written.
 
-    `outputs` names its outputs.  Where it is not the `only` layer with states, its final states are parts of
-    hn and cn: then only whether `outputs` has them counts.  `exact_sigmoid` is of `targets.LayerForm`.
+    `outputs` names its outputs.  If it is not the `only` layer with states, its final states are parts of hn and cn,
+    and it only matters whether `outputs` has these.  `exact_sigmoid` is of `targets.LayerForm`.
     """
 
     nodes: Nodes
@@ -125,7 +125,7 @@ def scan_layer(
 
 
 def _biases(layer: Layer) -> tuple[Array | None, Array | None]:
-    """What is added to W x, ``(D*G*H,)``, and to a GRU's new gate R h before it is reset, ``(D, H)``."""
+    """The biases that are added to W x, ``(D*G*H,)``, and to R h of a GRU's new gate before the reset, ``(D, H)``."""
     spec, biases = layer.spec, layer.weights.B
     if biases is None:
         return None, None
@@ -189,7 +189,7 @@ def _body(layer: Layer, directions: Sequence[str], recurrent_bias: Array | None,
 
 @dataclass(frozen=True)
 class _Step:
-    """One direction of a step that is written: into `body`, with names that start with `at`."""
+    """One direction of a step, written into `body` under names that start with `at`."""
 
     layer: Layer
     body: Nodes
@@ -198,7 +198,7 @@ class _Step:
     recurrent_bias: Array | None
 
     def matrix(self, name: str, array: Array) -> str:
-        """A matrix of this direction, as what stands at the right of a product."""
+        """A matrix of this direction, as the right operand of a product."""
         return self.vector(name, np.ascontiguousarray(array[self.index].T))
 
     def vector(self, name: str, array: Array) -> str:
@@ -217,7 +217,7 @@ class _Step:
         return self.body.add("Split", value, lengths, name=f"{self.at}/{name}", outputs=names, axis=-1)
 
     def sigmoid(self, value: str, name: str = "") -> str:
-        """Add a sigmoid, `name` one of several; exp overflows to infinity, whose reciprocal is the right 0."""
+        """Add a sigmoid called `name`; where exp overflows to infinity, its reciprocal is the right 0."""
         at = f"{name}_" if name else ""
         if not self.layer.exact_sigmoid:
             return self.one("Sigmoid", value, name=f"{at}Sigmoid")
@@ -227,14 +227,14 @@ class _Step:
         return self.one("Reciprocal", self.one("Add", power, one, name=f"{at}Add"), name=f"{at}Sigmoid")
 
     def peeping(self, gate: str, value: str, peepholes: Array, c: str) -> str:
-        """A gate that sees the cell state, of peepholes ``(D, 3*H)`` of i, o and f."""
+        """A gate that sees the cell state by peepholes, ``(D, 3*H)`` of i, o and f."""
         own = np.split(peepholes[self.index], 3)["iof".index(gate)]
         seen = self.one("Mul", c, self.vector(f"P_{gate}", own), name=f"{gate}_seen")
         return self.sigmoid(self.one("Add", value, seen, name=f"{gate}_gate"), name=gate)
 
     @property
     def input_gates(self) -> str:
-        """The step of W x + b."""
+        """The step's part of W x + b."""
         return f"{self.at}/input_gates"
 
 

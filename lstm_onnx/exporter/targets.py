@@ -1,7 +1,7 @@
-"""Files for one engine: the form of each layer that runs right there, and the refusal where there is none.
+"""Files for one engine: the form in which each layer runs right there, or the refusal if there is none.
 
-What each engine refuses or computes wrongly is said by the rules of `check` (``check --target``).  The forms below
-violate none of them; what they cannot fix, the rules still find in the file that was written.
+The rules of `check` (``check --target``) say what each engine refuses or computes wrongly.  The forms below violate
+none of them; the rules still find in the written file what these cannot fix.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LayerForm:
         scan: layers without a projection as Scans, too.
         exact_sigmoid: in Scans, ``1 / (1 + exp(-x))`` instead of the operator Sigmoid.
         int64_steps: in Scans, lengths are compared with the numbers of steps as int64.
-        copied_input: of a stack of Scans, the input is gathered step by step before it is multiplied by W.
+        copied_input: in a stack of Scans, the input is gathered step by step before it is multiplied by W.
     """
 
     fold: bool = False
@@ -96,7 +96,7 @@ def _can_fold(layers: Sequence[LayerWeights]) -> bool:
 
 
 def fit_nodes(model: ModelProto, target: str | None) -> None:
-    """Change the other nodes of a model where the target reads a default otherwise than ONNX: tract those of zeros."""
+    """Change other nodes of a model whose defaults the target reads differently from ONNX, as tract does for zeros."""
     if target != "tract":
         return
     for node in nodes_of(model.graph.node):

@@ -1,4 +1,4 @@
-"""What torch wraps around a module without changing what it computes: torch.compile and data parallelism."""
+"""Torch's wrappers around a module that do not change what it computes: torch.compile and data parallelism."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import nn
 _COMPILED = "_orig_mod"
 """Where torch.compile's wrapper keeps the module, as a submodule."""
 _IN_PLACE = "_compiled_call_impl"
-"""What ``module.compile()`` sets, and `nn.Module.__call__` calls in the forward's place."""
+"""The attribute that ``module.compile()`` sets, and that `nn.Module.__call__` calls instead of the forward."""
 _UNCOMPILED = "_torchdynamo_orig_callable"
 """The attribute of a compiled function that holds the function as it was."""
 _COMPILER = str(Path(torch.__file__).parent / "_dynamo")
-"""The folder of the compiler: its functions around others have their code there."""
+"""The folder with the code of the compiler's wrapper functions."""
 _CHANGES = ("_forward_pre_hooks", "_forward_hooks")
 
 
 def wrapped_module(module: nn.Module) -> nn.Module | None:
     """The module within a wrapper of torch.compile, DataParallel or DistributedDataParallel; None for others.
 
-    A wrapper with hooks of its own is more than what it wraps; `is_wrapper` knows it, too.
+    A wrapper with hooks of its own is more than what it wraps; `is_wrapper` recognises it all the same.
     """
     if any(getattr(module, name) for name in _CHANGES):
         return None
@@ -39,7 +39,7 @@ def is_wrapper(module: nn.Module) -> bool:
 
 
 def _inner(module: nn.Module) -> nn.Module | None:
-    if isinstance(module, torch.jit.ScriptModule):  # whose submodules are in no dict
+    if isinstance(module, torch.jit.ScriptModule):  # whose submodules are not in a dict
         return None
     parts = module._modules
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -48,7 +48,7 @@ def _inner(module: nn.Module) -> nn.Module | None:
 
 
 def uncompiled(function: Any) -> Any:
-    """The function or method that torch.compile (or torch.compiler.disable) got; any other value as it is."""
+    """The function or method that torch.compile (or torch.compiler.disable) wrapped; other values unchanged."""
     while isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith(_COMPILER):
         inner = function.__dict__.get(_UNCOMPILED) or function.__dict__.get("__wrapped__")
         if inner is None:
@@ -75,7 +75,7 @@ class HookedWrapper(nn.Module):
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
     """The attributes of a module without what torch.compile left in them.
 
-    That are the compiled call of ``module.compile()``, compiled functions, and a ``module.forward`` that is the one
+    That is the compiled call of ``module.compile()``, compiled functions, and a ``module.forward`` that is just the one
     of the module's class.
     """
     found = {name: uncompiled(value) for name, value in module.__dict__.items() if name != _IN_PLACE}

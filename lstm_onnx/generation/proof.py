@@ -114,7 +114,7 @@ def prove_generation(step: Model, model: Model, *, seed: int = 0) -> GenerationP
             try:
                 feeds = draw_prompt(model, sizes, rng, states=states)
                 loop = repeat(step.run, described, model.states, axes_of_states, feeds)
-                cut = cut_at_near_tie(loop, described, feeds, _ROUNDING)
+                cut = cut_at_near_tie(loop, described, feeds)
                 if cut is not None:
                     ties += 1
                     feeds = cut
@@ -136,17 +136,16 @@ def prove_generation(step: Model, model: Model, *, seed: int = 0) -> GenerationP
     return GenerationProof(cases, steps, ties, not_run="" if cases else failed or "no prompt fits it")
 
 
-def cut_at_near_tie(loop: Looped, described: GeneratingStep, feeds: Arrays, rounding: float) -> Arrays | None:
+def cut_at_near_tie(loop: Looped, described: GeneratingStep, feeds: Arrays) -> Arrays | None:
     """Inputs with fewer steps, so that they end before the first choice that rounding could change, or None.
 
     Args:
         loop: of these inputs.
         described: the step.
         feeds: the inputs.
-        rounding: how far each number may be off, relative to it.
     """
     for number, decisions in enumerate(loop.decisions):
-        if any(decision.is_near(rounding * np.abs(decision.numbers)) for decision in decisions):
+        if any(decision.is_near(_ROUNDING * np.abs(decision.numbers)) for decision in decisions):
             return with_steps(feeds, described, number)
     return None
 

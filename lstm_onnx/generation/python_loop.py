@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE, GeneratingStep
+from ..runtime.beam_search import log_softmax
 from .choose import BELOW_ONE
 
 Arrays = dict[str, np.ndarray]
@@ -84,7 +85,7 @@ def repeat(
         else:
             chosen, decisions = _choose(last, done, feeds, described, number)
             element = np.where(done, np.int64(g.padding), chosen)
-            score = np.take_along_axis(_log_softmax(last), chosen[:, np.newaxis], axis=1)[:, 0]
+            score = np.take_along_axis(log_softmax(last), chosen[:, np.newaxis], axis=1)[:, 0]
             scores.append(np.where(done, np.zeros((), last.dtype), score))
         after = {name: outputs[output] for name, output in pairs.items()}
         states = {
@@ -155,12 +156,6 @@ def _choose(
     gaps = np.abs(sums - wanted)
     gaps[:, -1] = np.inf
     return chosen, [*decisions, Decision(sums[going], gaps[going])]
-
-
-def _log_softmax(numbers: np.ndarray) -> np.ndarray:
-    shifted: np.ndarray = numbers - numbers.max(axis=1, keepdims=True)
-    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logs
 
 
 def _ended(

@@ -10,8 +10,7 @@ from typing import Any
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..onnxgraph import Value
-from ..terminal_text import one_line, safe_copy
-from ..text_table import table_lines
+from ..terminal_text import one_line, safe_copy, table_lines
 
 SCHEMA = 1
 """Version of the JSON: raised when a key changes its meaning or goes."""

@@ -38,7 +38,7 @@ def require_harmless(path: str | os.PathLike[str], trial: bool | None = None) ->
 
 def read_and_run(path: str, **arguments: Any) -> None:
     """What the child process does."""
-    from ..runtime.trial_child import open_and_run
+    from ..runtime.open_model import open_and_run
 
     stage("shape inference")
     with contextlib.suppress(Exception):

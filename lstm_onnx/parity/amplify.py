@@ -1,9 +1,9 @@
 """Models with small weights, with their weights or inputs amplified, in the file and in PyTorch alike.
 
-With weights of a thousandth every gate is 0.5 to within rounding, a layer hardly depends on the one before it, and
+If weights are around a thousandth, every gate is 0.5 up to rounding, a layer hardly depends on the one before it, and
 two gates could be exchanged without a visible difference.  So such a model is compared once more with each layer's
-weights times a power of two, which is exact: errors in the graph then show.  That takes a file whose recurrent
-layers are found (`mutants.graph_edit`), one for each layer of the module; in others only the inputs are amplified.
+weights times a power of two, which is exact: errors in the graph then show.  That needs a file in which the recurrent
+layers are found (`mutants.graph_edit`), one for each layer of the module; for others, only the inputs are amplified.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .mutants import Edit, Port
 from .tolerances import AMPLIFIED, AMPLIFIED_HALF, LARGEST_INPUT_GAIN, LEAST_INPUT_GAIN, LEAST_WEIGHT_GAIN
 
 _FOLDED_FACTOR = 1 / 3
-"""Of R h in a folded layer (`exporter.weights`), whose error grows with the condition number of W_hr."""
+"""The factor of R h in a folded layer (`exporter.weights`), whose error grows with the condition number of W_hr."""
 _LARGEST_WEIGHT_GAIN = 2.0**14
 _H = 0.35
 """The root mean square of o tanh(c)."""
 _H0 = 0.6
-"""That of the explicit h0 of the cases."""
+"""The root mean square of the cases' explicit h0."""
 _INPUTS = {"weight_ih": _H, "weight_hh": _H0, "dense": _H}
-"""The root mean square of what a weight of a module is multiplied with."""
+"""The root mean square of what a module's weights are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class InputGains:
 
     @property
     def needed(self) -> bool:
-        """Whether the weights are small enough for it."""
+        """Whether the weights are so small that inputs must be amplified."""
         return max(self.input, float(self.h0.max())) > LEAST_INPUT_GAIN
 
 
@@ -61,11 +61,11 @@ def input_gains(spec: LSTMSpec, state: StateDict) -> InputGains:
 
 
 LayerGains = Mapping[str, float]
-"""The factors of a layer's weights, by what the names of nn.LSTM's parameters start with."""
+"""The factors of a layer's weights, by the prefixes of nn.LSTM's parameter names."""
 
 
 def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tuple[LayerGains, ...] | None:
-    """Powers of two, layer by layer, that make the gates move; None where they do already.
+    """Powers of two, layer by layer, that make the gates move; None if they already move.
 
     `folded` says whether the file may have its projections folded into R.
     """
@@ -128,7 +128,7 @@ def amplified_state(state: StateDict, gains: tuple[LayerGains, ...]) -> dict[str
 def amplified_graph(
     model: onnx.ModelProto, folder: str, spec: LSTMSpec, gains: tuple[LayerGains, ...]
 ) -> onnx.ModelProto | None:
-    """A copy of a bare LSTM's graph with its weights amplified; None where they are not initializers of each layer."""
+    """A copy of a bare LSTM's graph with its weights amplified; None unless each layer's are initializers."""
     edit = Edit(deepcopy(model), folder)
     if len(edit.layers) != spec.num_layers:
         return None
@@ -141,7 +141,7 @@ def amplified_graph(
 
 
 def scale_layers(edit: Edit, gains: Sequence[LayerGains]) -> bool:
-    """Amplify the weights of each recurrent layer of a graph; False where one is not an initializer."""
+    """Amplify the weights of each recurrent layer of a graph; returns False if one is not an initializer."""
     for layer, gain in zip(edit.layers, gains, strict=True):
         unproject, project = edit.fold(layer)
         # A folded R is R times W_hr, and h0 passes through its inverse.
@@ -154,9 +154,9 @@ def scale_layers(edit: Edit, gains: Sequence[LayerGains]) -> bool:
 
 
 def _scale_weights(edit: Edit, ports: Iterable[Port], factor: float, *, whole: bool = False) -> bool:
-    """Multiply the weights that `ports` read; False where one is not an initializer.
+    """Multiply the weights that `ports` read; returns False if one is not an initializer.
 
-    `whole` also refuses weights that have lost digits, having passed through float16's subnormal numbers.
+    `whole` also refuses weights that have lost digits as subnormal numbers of float16.
     """
     for port in ports:
         array = edit.constant(port.value)

@@ -97,7 +97,7 @@ def with_mutants(
 ) -> ParityReport:
     """A passing report with the results of the self-test; see `mutants.self_test` for the arguments.
 
-    The cases that `harder` gave are added to the report's.
+    The cases of `harder` are added to the report's.
     """
     from .mutants import self_test
 
@@ -108,7 +108,7 @@ def with_mutants(
 
 
 def passed_targets(targets: Iterable[Target], results: list[CaseResult]) -> Iterator[Target]:
-    """The targets whose file passes its own cases, of which there are some; their results are added to `results`."""
+    """The targets that have cases and whose file passes them; their results are added to `results`."""
     for target in targets:
         found = [replay(target.model, case) for case in target.expected]
         if found and all(result.passed for result in found):
@@ -135,7 +135,7 @@ def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[
 
 
 def _axis_sizes(model: Model, call: Call) -> dict[str, int]:
-    """The sizes of the named axes in a call; none of a file for streams, whose outputs come later than PyTorch's."""
+    """The sizes of the named axes in a call; empty for a file that streams, whose outputs come later than PyTorch's."""
     return {} if model.metadata.streaming is not None else axis_sizes(model.inputs, call.feeds)
 
 

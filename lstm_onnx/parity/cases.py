@@ -1,4 +1,4 @@
-"""A case that a file is compared on, and the cases that are made of a drawn one: multiplied, zero and large values."""
+"""A case that a file is compared on, and cases that are made from a drawn one: multiplied, zero and large values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..input_spec import InputSpec, axes
 from .expected import Arrays
 
 SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
-"""(batch, time): both 1, each 1, the shortest with an order in time, and two larger ones.
+"""(batch, time): both 1; one of them 1; the shortest with an order in time; and larger ones.
 
-With these, a size that is baked into the file is always seen.
+With these, any size that is baked into the file is seen.
 """
 _LARGE, _HUGE, _LARGEST_HALF = 10.0, 1000.0, 100.0
-"""Factors that make drawn values large and huge, and the largest in float16, which ends at 65504."""
+"""The factors that make drawn values large and huge, and the largest one in float16, whose numbers end at 65504."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Case:
         return replace(self, label=f"{self.label}, {label}", feeds={**self.feeds, **feeds}, kind=kind or self.kind)
 
     def multiplied(self, label: str, factors: Mapping[str, float | np.ndarray]) -> Case:
-        """The same case with inputs and states times a factor each."""
+        """The same case with some inputs and states multiplied by a factor each."""
         scaled = {name: self.feeds[name] * factor for name, factor in factors.items()}
         return self.changed(label, {name: array.astype(self.feeds[name].dtype) for name, array in scaled.items()})
 
@@ -81,7 +81,7 @@ def value_cases(
             if open_axes and not isinstance(limit, str)
         }
         for name, array in changed.items():
-            if isinstance(ranged[name].high, str):  # lengths, of which the longest fills the axis
+            if isinstance(ranged[name].high, str):  # lengths, the longest of which fills the axis
                 array.reshape(-1)[:1] = feeds[name].max(initial=0)
         return changed
 

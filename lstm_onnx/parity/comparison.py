@@ -38,7 +38,7 @@ class Models(Generic[T]):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case that was run: on which models, with what inputs, what PyTorch gives, and the result."""
+    """A case that was run: the models, what PyTorch gives, and the result."""
 
     models: Models[Any]
     expected: Expected
@@ -64,9 +64,9 @@ class Verification(ABC):
 
     models: Models[Any]
     specs: Sequence[InputSpec] = ()
-    """The inputs that are no states."""
+    """The inputs that are not states."""
     chaotic_note: str
-    """How inconclusive cases were made up for."""
+    """What was compared instead of inconclusive cases."""
 
     def __init__(self, model: Model, module: Any, seed: int) -> None:
         self.started = perf_counter()
@@ -88,7 +88,7 @@ class Verification(ABC):
         """The file with amplified weights and its cases; None where the weights are large enough or not found."""
 
     def harder(self) -> Iterator[Target]:
-        """Further cases for mutants that the others do not reject, each with the file that they are for."""
+        """Further cases for mutants that no other case rejects, each with the file that they belong to."""
         return iter(())
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
@@ -97,7 +97,7 @@ class Verification(ABC):
 
     @property
     def to_diagnose(self) -> list[Comparison]:
-        """The comparisons in which a difference is looked for: of the file as it is."""
+        """The comparisons in which to look for a difference: those of the file as it is."""
         return [done for done in self.compared if done.models is self.models]
 
     @property
@@ -116,21 +116,21 @@ class Verification(ABC):
         }
 
     def located(self, done: Comparison, location: Location) -> Location:
-        """`location` with more of the place at which the file first differs, in a comparison of one run."""
+        """`location` with more details of where the file first differs, from a comparison of a single run."""
         del done
         return location
 
     def suspects(self, location: Location) -> Iterator[Suspect]:
-        """Recurrent modules with mistakes that may explain the difference."""
+        """Recurrent modules, with the mistakes in them that may explain the difference."""
         del location
         return iter(())
 
     def causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
-        """Causes that follow from the file's operators and from where they ran, in a comparison of one run."""
+        """Causes that follow from the file's operators and where they ran, from a comparison of a single run."""
         return from_the_file(done.models.file, done.expected)
 
     def explained(self, models: Models[Any], expected: Expected) -> Expected | None:  # noqa: ARG002 - of modules
-        """A case that failed, with what a right file may give there; None where the file is wrong."""
+        """A failed case with what a right file may also give in it; None if the file is wrong."""
         return None
 
     def with_ties(self, models: Models[Any], expected: Expected) -> Expected:  # noqa: ARG002 - of modules
@@ -170,7 +170,7 @@ class Verification(ABC):
         return [expected for expected, _ in self.pairs]
 
     def note_digest(self, digest: str) -> None:
-        """Note that the module's weights are not those that the file was exported from, where that is so."""
+        """Add a note if the module's weights are not those that the file was exported from."""
         if self.model.metadata.digest not in (None, digest):
             self.notes.append("the file was exported from other weights than these (its digest differs)")
 

@@ -109,10 +109,9 @@ def compare(
         scale: the floor is eps times this.
         least_error: a lower bound of PyTorch's own error, from a larger run of the same module.
         time_axis: the output's time axis, where it has one: `growth` then has its error step by step.
-        jumps: how far below and above `reference` a right number may be, see `modules.jumps`.
+        jumps: how far a right number may be below and above `reference`; see `modules.jumps`.
         units: what is divided by instead, where it is smaller: for each feature, the last axis, or without axes for
             all.
-
         ties: of integers, what each of several runs of the module with other roundings gave: what is in none is wrong.
 
     Of integers and bools, such as an argmax, LARGEST_FLIPPED_SHARE (and at least one of several) may differ
@@ -171,12 +170,12 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def is_inconclusive(native: np.ndarray, reference: np.ndarray, torch_error: float, epsilon: float) -> bool:
     """Whether PyTorch's own error in an output is too large to judge by, or its native run has no finite number."""
     if not np.isfinite(native).any() and np.isfinite(reference).any():
-        return True  # nothing is shown by a file that is not finite there either
+        return True  # then a file that is not finite either shows nothing
     return torch_error > largest_conclusive_error(reference, epsilon)
 
 
 def largest_conclusive_error(reference: np.ndarray, epsilon: float) -> float:
-    """PyTorch's largest own error in an output at which it can be judged."""
+    """The largest error of PyTorch's own at which an output can be judged."""
     return max(min(CHAOS * epsilon, COARSEST) * magnitude(reference), epsilon)
 
 
@@ -187,7 +186,7 @@ def magnitude(array: np.ndarray) -> float:
 
 
 def nan_as_inf(ratio: float) -> float:
-    """`ratio`, to be compared with others: NaN is the largest."""
+    """`ratio`, for comparisons with others: NaN counts as infinite."""
     return math.inf if math.isnan(ratio) else ratio
 
 

@@ -60,11 +60,11 @@ class Expected:
 
     Attributes:
         label: its name in a report.
-        calls: one for a single run; of several calls each continues from the states of the one before ("chunks",
-            "pool"), or has its own ("steps", "sweep").
+        calls: one for a single run; if there are several, each continues from the states of the one before ("chunks",
+            "pool") or has its own ("steps", "sweep").
         dtype: the model's.
         scale: the largest |c| during the run, for the criterion's floor.
-        scales: the criterion's scale of outputs for which it is different.
+        scales: the criterion's scale of outputs that have another one.
         units: the criterion's unit of the features of outputs in which some are small, see `modules.small_features`.
         kind: how it is run, one of `report.KINDS`.
         chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
@@ -101,7 +101,7 @@ class Expected:
         return next((feeds[name].shape[axis] for name, axis in self.batch_axes.items() if name in feeds), 1)
 
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
-        """Compare what is `compared` of a file's outputs, by call; the result of an output is that of its worst call.
+        """Compare what is `compared` of a file's outputs, call by call; an output's result is that of its worst call.
 
         The label of a sweep's result names the calls that fail.
         """
@@ -128,7 +128,7 @@ class Expected:
         return CaseResult(label, tuple(tensors.values()), kind=self.kind)
 
     def compared(self, outputs: Arrays) -> dict[str, np.ndarray]:
-        """What is compared of a run's outputs; see `feature_steps`."""
+        """The part of a run's outputs that is compared; see `feature_steps`."""
         return some_features(outputs, self.feature_steps)
 
     def with_features(self, steps: Mapping[str, int]) -> Expected:
@@ -141,7 +141,7 @@ class Expected:
         return replace(self, calls=tuple(calls), units=units, feature_steps=steps)
 
     def as_if(self, predicted: Arrays) -> Expected:
-        """The same case of one call, if float64 gave `predicted` and PyTorch's own errors were the same."""
+        """The same case, of a single call, as if float64 gave `predicted` and PyTorch's own errors were unchanged."""
         call = self.calls[0]
         native = {
             name: values + (call.native[name] - call.reference[name]) if values.dtype.kind == "f" else values
@@ -174,7 +174,7 @@ class Expected:
 
 
 def some_features(outputs: Arrays, steps: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Outputs with only each so many-th feature, as copies: views would keep all features in memory."""
+    """Outputs with only every `steps`-th feature, as copies: views would keep all features in memory."""
     return {
         name: array[..., :: steps[name]].copy() if name in steps and array.ndim else array
         for name, array in outputs.items()
@@ -220,8 +220,8 @@ def with_least_errors(calls: Sequence[Call], dtype: str) -> tuple[Call, ...]:
 def largest_relative_errors(cases: Iterable[Expected]) -> dict[str, float]:
     """PyTorch's largest own error of each output in any conclusive case, relative to the output's magnitude.
 
-    An error within one rounding of 1 does not count: of an output that is nearly 0 in a case, such as ``1 - cos`` of
-    equal vectors, it can be millions of times the output, and would allow any error in all other cases.
+    An error within one rounding of 1 does not count: if an output is nearly 0 in a case, such as ``1 - cos`` of equal
+    vectors, it can be millions of times the output, and would allow any error in all other cases.
     """
     largest: dict[str, float] = {}
     for dtype, call in ((case.dtype, call) for case in cases for call in case.calls):
@@ -233,13 +233,13 @@ def largest_relative_errors(cases: Iterable[Expected]) -> dict[str, float]:
 
 
 def with_largest_errors(cases: Sequence[Expected]) -> list[Expected]:
-    """The cases, each with `largest_relative_errors` of all as its lower bound of PyTorch's own error."""
+    """The cases, each with the `largest_relative_errors` of all cases as the lower bound of PyTorch's own error."""
     least = largest_relative_errors(cases)
     return [replace(case, least=least) for case in cases]
 
 
 def farther(first: Arrays, second: Arrays, reference: Arrays) -> dict[str, np.ndarray]:
-    """The number of `first` or `second` that is farther from the reference, element by element."""
+    """Element by element, that number of `first` and `second` which is farther from the reference."""
     chosen = {}
     for name, wanted in reference.items():
         one, other = first[name], second[name]
@@ -266,21 +266,21 @@ def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location |
 
 
 def _fails(result: TensorResult) -> bool:
-    """Whether it does not pass, and PyTorch's own error is small enough to say so."""
+    """Whether it does not pass although PyTorch's own error is small enough to judge by."""
     return not (result.passed or result.inconclusive)
 
 
 def _severity(result: TensorResult) -> tuple[bool, bool, float, bool]:
-    """What counts of several calls: failures, then what cannot be judged, ratios, and integers that differ."""
+    """The order in which results count: failures, what cannot be judged, ratios, and integers that differ."""
     return _fails(result), result.inconclusive, nan_as_inf(result.ratio), result.tipped
 
 
 _MOST_NAMED = 8
-"""Calls of a sweep that a label names."""
+"""The most calls of a sweep that a label names."""
 
 
 def abbreviated(names: Sequence[str], of: int) -> str:
-    """Some of `of` calls, such as ``time 1 to 61, 64``, or the first ones ``and 9 more``; ``all`` if these are all."""
+    """Some of `of` calls: ``time 1 to 61, 64``, or the first ones ``and 9 more``; ``all`` if there are no others."""
     if len(names) == of > 1:
         return "all"
     sizes: dict[str, list[int]] = {}

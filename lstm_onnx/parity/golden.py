@@ -117,7 +117,7 @@ def _converted(
         with load_like(model, path) as float32:
             # Mutants of the float32 file show how well it is compared with PyTorch.
             level, cases = mutants, stored
-            if stored.reference != "PyTorch":  # whose errors over time are no model's own
+            if stored.reference != "PyTorch":  # whose errors over time are not those of any model
                 level, cases = "none", replace(stored, cases=tuple(replace(c, time_axes={}) for c in stored.cases))
             report = replace(_compared(float32, cases, golden, level), reference=stored.reference)
         return converted_report(report, path, model, stored.cases, mutants=mutants, max_drift=max_drift)

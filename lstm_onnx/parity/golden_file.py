@@ -2,8 +2,8 @@
 
 A golden file is a plain .npz without pickles.  Its array ``golden`` holds the bytes of a JSON object: the version of
 this format, where the numbers come from, and the cases with the names of their arrays, such as ``0.1.feeds.input``,
-``0.1.own.output`` (PyTorch in its native precision) and ``0.1.reference.output`` (in float64) of case 0, call 1.
-Equal arrays are stored once; for one that is the leading block of the largest of its case, such as its first steps,
+``0.1.own.output`` (PyTorch in its native precision) and ``0.1.reference.output`` (in float64) of case 0, call 1.  Equal
+arrays are stored once; for an array that is the leading block of the largest one in its case, such as its first steps,
 only the shape is stored, as in ``["0.9.feeds.input", [3, 1, 4]]``.
 """
 
@@ -46,8 +46,8 @@ class Golden:
         digest: the digest of the weights in the verified file's metadata; None where it has none.
         versions: the versions of the packages that computed the numbers.
         notes: the report's notes.
-        float32: of a file with smaller weights, the float32 file that it was made of, whose cases these are.
-        reference: whose outputs these are: "PyTorch", or "float32", that file's.
+        float32: for a file with smaller weights, the float32 file that it was made from, and that the cases belong to.
+        reference: where the outputs come from: "PyTorch", or "float32" for that file's.
     """
 
     source: str
@@ -62,7 +62,7 @@ class Golden:
     def of(cls, report: ParityReport, verification: Verification) -> Golden:
         """The cases of `verification`, whose report is `report`."""
         digest = verification.model.metadata.digest
-        # On another machine the jumps of a module that rounds may be elsewhere.
+        # On another machine, a module that rounds may jump elsewhere.
         calm = [(one, tuple(call for call in one.calls if not call.jumps)) for one in verification.expected]
         cases = tuple(replace(one, calls=calls) for one, calls in calm if calls)
         return cls(report.source, cases, digest, report.versions, report.notes)
@@ -72,7 +72,7 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
     """Write `golden` atomically; equal ones give equal bytes.
 
     Raises:
-        ConfigError: it has no cases, as that of a generating file with smaller weights.
+        ConfigError: it has no cases, like that of a generating file with smaller weights.
         FileError: the path does not end in .npz, or cannot be written.
     """
     place = require_name(path)
@@ -113,7 +113,7 @@ class _Store:
         return self.names[key]
 
     def add_block(self, name: str, array: np.ndarray, largest: str) -> str | list[Any]:
-        """The same for an array that may be the leading block of a stored one."""
+        """Store an array that may be the leading block of a stored one."""
         whole = self.arrays[largest]
         if array.shape != whole.shape and array.dtype == whole.dtype and _is_leading_block(array, whole):
             return [largest, list(array.shape)]
@@ -152,7 +152,7 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
     described: list[dict[str, Any]] = [{part: dict.fromkeys(arrays) for part, arrays in call.items()} for call in calls]
     parts = dict.fromkeys((part, name) for call in calls for part, arrays in call.items() for name in arrays)
     for part, name in parts:
-        # The largest first, since the others may be blocks of it; a stream is given states in its first call alone.
+        # The largest first, since the others may be blocks of it; a stream is given states only in its first call.
         sizes = {at: call[part][name].size for at, call in enumerate(calls) if name in call[part]}
         order = sorted(sizes, key=sizes.__getitem__, reverse=True)
         first = f"{prefix}.{order[0]}.{part}.{name}"

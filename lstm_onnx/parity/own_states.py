@@ -1,4 +1,4 @@
-"""The states that PyTorch can be given, without those that only a file has: caches, and what Python loops carry."""
+"""The states that PyTorch can be given, without those that only a file has: caches, and values that loops carry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..metadata import Metadata
 
 
 def with_own_states(metadata: Metadata) -> Metadata:
-    """The same metadata without caches and what loops carry: a module has none, or does not take them."""
+    """The same metadata without caches and what loops carry, which a module does not have or does not take."""
     others = set(_other_states(metadata))
     if not others:
         return metadata

@@ -38,16 +38,16 @@ def verify(
     metadata.  For a file that is not in parity the report says where it first differs and why; a file that is in
     parity is tested with mutants, wrong copies of it that the comparison must reject.
 
-    Of a file in int8 or float16 the float32 export of `module` is compared so.  The file must then have exactly the
-    numbers and the graph that its precision makes of that export, its int8 layers must compute what their arithmetic
-    gives, and each row must have the same bits alone, step by step and in a batch.  What the smaller weights cost is
-    the report's `drift`.  Where there is no PyTorch model, such a file is compared with the float32 file, of any tool,
-    that it was made of; the drift is then that from float32.
+    For a file in int8 or float16, the float32 export of `module` is compared in this way.  The file must then have
+    exactly the numbers and the graph that its precision makes of that export, its int8 layers must compute what their
+    arithmetic gives, and each row must have the same bits alone, step by step and in a batch.  The report's `drift` is
+    what the smaller weights cost.  Without a PyTorch model, such a file is compared with the float32 file, from any
+    tool, that it was made from; the drift is then that from float32.
 
     Args:
-        module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of
-            a .toml, or ``package.module:callable``; or, of a file in int8 or float16, the path of its float32 .onnx
-            file, for which torch is not needed.
+        module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of a
+            .toml, or ``package.module:callable``; or, for a file in int8 or float16, the path of its float32 .onnx
+            file, which needs no torch.
         path: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
             export of `module`.
         example_inputs: for an nn.Module, as in `export`: needed where the file is not from lstm-onnx, or was called
@@ -70,7 +70,7 @@ def verify(
         MissingDependencyError: torch or the engine is not installed.
         ConfigError: `mutants`, `seed`, `data`, `max_drift` or `runtime` is not possible, `module` is not a model, or
             the file's inputs are not those of the module.
-        ExportError: the module cannot be run as the file is.
+        ExportError: the module cannot be run with the file's inputs and states.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.
     """

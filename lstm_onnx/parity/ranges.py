@@ -12,9 +12,9 @@ from .expected import Arrays, Expected
 from .report import CaseResult, Range
 
 _AT_SIZES = ("whole", "values", "data", "sweep")
-"""Kinds of cases whose sizes are those of a call, not of chunks."""
+"""Kinds of cases whose sizes are those of a whole call, not of chunks."""
 _MOST_VALUES = 2**18
-"""Distinct integers of an input that are recorded."""
+"""The most distinct integers of an input that are recorded."""
 
 
 @dataclass

@@ -17,14 +17,14 @@ from .expected import Arrays, Expected, abbreviated
 from .report import CaseResult
 
 _SLOTS = 2
-"""Slots of the pool: fewer than there are rows, so that one is reused."""
+"""The slots of the pool: fewer than there are rows, so that a slot is reused."""
 
 
 def replay(model: Model, expected: Expected) -> CaseResult:
     """Run `model` on a case and compare its outputs; a run that raises is a result that fails."""
     try:
         with warnings.catch_warnings():
-            if expected.kind != "data":  # only states that a wrong file itself gave can hold NaN
+            if expected.kind != "data":  # a NaN can only be in states that a wrong file gave
                 warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)
             if expected.kind == "chunks":
                 return _run_chunks(model, expected)
@@ -100,7 +100,7 @@ def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
 
 
 def _concatenated(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
-    """Outputs with a time axis, concatenated; of the others the last."""
+    """Outputs with a time axis concatenated, and the last values of all others."""
     return {
         name: concatenated(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
         for name, last in parts[-1].items()

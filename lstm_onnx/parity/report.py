@@ -19,8 +19,8 @@ RUNS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
 states, on the user's own inputs, on zero, one-signed or large values, or in one call for each size of an axis or each
 part of a range."""
 KINDS = (*RUNS, "stored", "layers", "rows", "drift")
-"""The kinds of all cases.  Those of a file with smaller weights alone are on the numbers and nodes that it stores, on
-what its int8 layers compute, on rows alone and step by step, and on the user's limit of the drift."""
+"""The kinds of all cases.  The last four are for files with smaller weights: on the numbers and nodes that a file
+stores, on what its int8 layers compute, on rows alone and step by step, and on the user's limit of the drift."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Location:
 class Cause:
     """A likely cause, from the catalogue in `parity.diagnosis`.
 
-    `evidence` says what was tried and how well it explains the file's numbers; `fix` how to correct it.
+    `evidence` says what was tried and how well it explains the file's numbers, and `fix` how to correct the file.
     """
 
     name: str
@@ -109,11 +109,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Drift:
-    """What smaller weights cost: the difference of an output from the float64 model, or from the float32 file.
+    """The cost of smaller weights: the difference of an output from the float64 model, or from the float32 file.
 
     `inputs` is "drawn" or "data"; `relative` the root mean square of the difference over all cases, relative to that of
-    the output (of integers the share that differs); `largest` the largest difference.  `over_time` is the root mean
-    square at each step, in at most 64 parts whose largest it has, of the longest case, which has `steps`; empty
+    the output (for integers, the share that differs); `largest` the largest difference.  `over_time` is the root mean
+    square at each step of the longest case, which has `steps` steps: the largest of each of at most 64 parts; empty
     without a time axis.
     """
 
@@ -129,8 +129,8 @@ class Drift:
 class MutantResult:
     """A mutant, a wrong copy of the file, and whether the comparison rejects it.
 
-    `outcome` is "rejected", "survived" or "equivalent"; `ratio` the largest ratio of any output, infinite where it
-    did not run; `case` the case that rejected it, or came closest to; `reason` the proof that it is equivalent to the
+    `outcome` is "rejected", "survived" or "equivalent"; `ratio` the largest ratio of any output, infinite where it did
+    not run; `case` the case that rejected it, or came closest to that; `reason` the proof that it is equivalent to the
     file, which was then not run.
     """
 

@@ -1,4 +1,4 @@
-"""The sizes of an axis that are tried: all small ones, those around powers of two, round ones, and some large ones.
+"""The sizes of an axis that are tried: all small ones, those near powers of two, round ones, and some large ones.
 
 A file can be wrong at one size only, or from some size on, so a few sizes prove little; and many are cheap, since a
 run of one row and few steps costs next to nothing.
@@ -16,7 +16,7 @@ from ..symbolic_dims import ANY_SIZE, Limit, clamped
 DENSE = 73
 """All sizes below it are tried where that is cheap."""
 DENSE_BATCH = 33
-"""The same of a batch axis."""
+"""The same for a batch axis."""
 SMALL = 13
 """Sizes below it are tried first."""
 LONG = 300
@@ -25,9 +25,9 @@ LARGEST_TIME = 513
 SEVERAL_ROWS = ((2, 20), (12, 24), (3, 130), (2, 260))
 """(batch, time) of several long sequences: the sweep over time has one row, in which no sequence is padded."""
 MOST_WORK = 6e9
-"""Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
+"""The most multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
 MOST_NUMBERS = 2**19
-"""Numbers in a sweep's outputs, so that a golden file stays small."""
+"""The most numbers in a sweep's outputs, so that a golden file stays small."""
 _POWERS = (16, 32, 64, 128, 256, 512, 1024)
 _ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 250, 300, 384, 400, 500, 600, 768, 1000)
 
@@ -42,7 +42,7 @@ class Axes:
 
     @classmethod
     def of(cls, metadata: Metadata) -> Axes:
-        """Those of a file."""
+        """The axes of a file."""
         chunk = 1 if metadata.streaming is None else metadata.streaming.chunk
         return cls(metadata.axis_limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, chunk))
 
@@ -91,7 +91,7 @@ def sizes_to_try(
         if size < least or (most is not None and size > most) or (end is not None and size > end and not bounded):
             continue
         price = cost(size)
-        # A size in the model's code may cost as much as all others together.
+        # A size that is a number in the model's code may cost as much as all others together.
         if price > budget if bounded else spent + price > budget:
             continue
         chosen[size] = None

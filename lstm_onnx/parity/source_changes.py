@@ -1,4 +1,4 @@
-"""What a source describes and a file does otherwise, as when the source was changed after the export."""
+"""Differences between a source and a file, such as where the source was changed after the export."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inputs_with_axes_of(source: ModuleSource, model: Model) -> tuple[tuple[Input
 
 
 def _axis_names(source: ModuleSource, model: Model) -> dict[str, str]:
-    """What the file calls each axis that the source names."""
+    """The file's name of each axis that the source names."""
     in_file = {spec.name: spec.shape for spec in model.metadata.inputs}
     names: dict[str, str] = {}
     for spec in source.inputs:
@@ -65,25 +65,27 @@ def _with_axes(spec: InputSpec, names: Mapping[str, str]) -> InputSpec:
 
 
 def interface_problems(source: Source, model: Model) -> list[str]:
-    """What of the inputs and outputs that a source asks for a file of lstm-onnx does not have."""
+    """The inputs and outputs that a source asks for, and that a file from lstm-onnx does not have."""
     if not model.metadata.versions:
         return []
     if isinstance(source, LSTMSource):
         missing = source.options.lengths and "lengths" not in model.inputs
         return [f"{source.name} asks for the input lengths, and the file has none"] if missing else []
     asked, names = source.options.output_names, forward_outputs(model)
-    if asked is None or set(asked) == set(names) or model.metadata.generation is not None:  # of which they are a step's
+    if (
+        asked is None or set(asked) == set(names) or model.metadata.generation is not None
+    ):  # in which they are those of a step
         return []
     return [f"{source.name} calls the outputs {', '.join(asked)}, and the file {', '.join(names)}"]
 
 
 def renamed_outputs(source: Any, own: Sequence[str], model: Model) -> list[str]:
-    """A note on names that a module gives its outputs, as by a dict, and that are others in the file.
+    """A note on outputs whose names in the module, such as by a dict, differ from those in the file.
 
     Args:
         source: the nn.Module, or a source that was loaded, which may say what the file calls them.
         own: what the module calls them.
-        model: the file, which calls none of them as the module does another.
+        model: the file, in which no output has the module's name of another output.
     """
     names = forward_outputs(model)
     asked = source.options.output_names if isinstance(source, ModuleSource) else None
@@ -137,6 +139,6 @@ def _differing_in_module(source: ModuleSource, model: Model) -> Iterator[str]:
 
 
 def _precision(model: Model) -> str:
-    """What the file's weights are stored in, as `export` calls it."""
+    """The precision of the file's weights, by the name that `export` takes."""
     dtypes = [info.dtype.name for info in (*model.inputs.values(), *model.outputs.values()) if info.dtype is not None]
     return precision_of(model) or next((name for name in dtypes if name.startswith("float")), "")

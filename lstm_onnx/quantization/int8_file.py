@@ -169,11 +169,7 @@ def quantize(
 
 
 def quantized_model(
-    source: str | os.PathLike[str],
-    *,
-    layers: str = "all",
-    kernel: str = MATMUL_INTEGER,
-    unproven: Sequence[str] = (),
+    source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER, unproven: Sequence[str] = ()
 ) -> Rewritten:
     """The int8 form of a float32 file, whose metadata say so; nothing is run.
 

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Self
 
 from ..errors import LSTMOnnxError, MissingDependencyError, RunError, reason
+from ..runtime.pool.pinned_threads import cores
 from .parts import Part
 from .worker import LostWorkerError, Outcome, Task, check_worker, run_part
 
@@ -49,11 +50,7 @@ def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> I
     if ours:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "lstm_onnx"}
-        local = {
-            "num_cpus": _own_cpus(),
-            "object_store_memory": _OBJECT_STORE,
-            "include_dashboard": False,
-        }
+        local = {"num_cpus": cores(), "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a command that runs a model reports nothing
         before = signal.getsignal(signal.SIGTERM)
         try:
@@ -203,7 +200,3 @@ class RayTasks:
 def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else reason(error)
-
-
-def _own_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

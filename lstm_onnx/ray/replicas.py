@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError, MissingDependencyError
 from ..runtime.arguments import positive_integer
 from ..runtime.file_digest import file_digest
-from ..serving.libraries import require_libraries
+from ..serving import require_libraries
 from ..serving.settings import Settings
 
 _OF_THE_LISTENER = ("host", "port", "grpc_port", "tls_certificate", "tls_key", "replicated")

@@ -92,9 +92,14 @@ class _Layout:
         largest = last.max(axis=1, keepdims=True)
         if not np.isfinite(largest).all():
             raise RunError(f"its output {self.output} has no finite largest number", path=self.path, name=self.output)
-        shifted = last.astype(np.float64) - largest
-        logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return logs
+        return log_softmax(last.astype(np.float64))
+
+
+def log_softmax(numbers: np.ndarray) -> np.ndarray:
+    """The logarithms of the probabilities ``(batch, tokens)`` that numbers stand for, in their dtype."""
+    shifted = numbers - numbers.max(axis=1, keepdims=True)
+    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs
 
 
 def beam_search(

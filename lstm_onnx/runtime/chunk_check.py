@@ -114,13 +114,7 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
 
 
 def row_difference(
-    run: Run,
-    feeds: Arrays,
-    axes: Mapping[str, int],
-    outputs: Mapping[str, int],
-    rows: int = 1,
-    *,
-    longer: bool = False,
+    run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int], rows: int = 1, *, longer: bool = False
 ) -> str:
     """Where the first or the last sequences of a batch differ from themselves when run alone; "" where they do not.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..atomic_io import require_readable
 from ..errors import InputError
+from ..isolation.stages import stage
 from .arguments import flag, flag_or_none
 from .loaded_model import fingerprint, validated_states_argument
 from .model import Model
@@ -95,3 +96,11 @@ def load(
         fingerprint=None if session_options is not None else before,
         reopen=reopen if session_options is None else None,
     )
+
+
+def open_and_run(path: str, provider: str, threads: int | None, states: Mapping[str, str] | None) -> None:
+    """What the child process of a trial does: open the file, and run it once."""
+    from .trial import first_run
+
+    stage("session creation")
+    first_run(load(path, provider, threads, states=states))

@@ -28,7 +28,7 @@ def require_trial(
     provider: str,
     threads: int | None,
     states: dict[str, str] | None,
-    work: str = "lstm_onnx.runtime.trial_child:open_and_run",
+    work: str = "lstm_onnx.runtime.open_model:open_and_run",
 ) -> None:
     """Open and run the file in a child process; `work` is what that calls.
 

@@ -10,13 +10,7 @@ import numpy as np
 from ..errors import shown
 from .errors import RequestError
 from .protocol.messages import MESSAGES
-from .requests import (
-    SEQUENCE_PARAMETERS,
-    InferenceRequest,
-    new_request,
-    require_plain_output,
-    require_values_here,
-)
+from .requests import SEQUENCE_PARAMETERS, InferenceRequest, new_request, require_plain_output, require_values_here
 from .served_model import VERSION
 from .tensors import datatype_of, dtype_of, from_bytes, from_numbers, to_bytes
 

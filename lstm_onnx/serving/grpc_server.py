@@ -206,8 +206,7 @@ async def start_grpc(service: Service) -> tuple[grpc.aio.Server, int]:
         raise FileError(f"cannot be read: {error}", path=settings.tls_certificate) from error
     except RuntimeError as error:
         raise InputError(
-            f"cannot listen at {address} for gRPC",
-            hint="end what uses it, or pass another --grpc-port, or --no-grpc",
+            f"cannot listen at {address} for gRPC", hint="end what uses it, or pass another --grpc-port, or --no-grpc"
         ) from error
     await server.start()
     return server, port

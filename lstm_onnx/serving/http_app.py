@@ -123,15 +123,15 @@ class HttpApp:
         parts = request.path.strip("/").split("/")
         match parts:
             case ["v2", "health", "live"]:
-                return _only("GET", request, Answer())
+                return _get(request, Answer())
             case ["v2", "health", "ready"]:
-                return _only("GET", request, Answer(status=200 if self.service.is_ready else 503))
+                return _get(request, Answer(status=200 if self.service.is_ready else 503))
             case ["v2"]:
-                return _only("GET", request, _json(SERVER))
+                return _get(request, _json(SERVER))
             case ["metrics"]:
-                return _only("GET", request, Answer(self.service.metrics.text(), {"content-type": CONTENT_TYPE}))
+                return _get(request, Answer(self.service.metrics.text(), {"content-type": CONTENT_TYPE}))
             case ["v2", "models", "stats"]:
-                return _only("GET", request, _json(self.service.statistics()))
+                return _get(request, _json(self.service.statistics()))
             case ["v2", "models", name, "versions", version, *rest]:
                 return await self._model(request, name, version, rest)
             case ["v2", "models", name, *rest]:
@@ -139,21 +139,21 @@ class HttpApp:
             case ["v2", "repository", *rest]:
                 return await self._repository(request, rest)
             case [name] if (found := page(name)) is not None:
-                return _only("GET", request, Answer(found[0], {"content-type": found[1], **_PAGE_HEADERS}))
-        raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+                return _get(request, Answer(found[0], {"content-type": found[1], **_PAGE_HEADERS}))
+        raise _not_found(request)
 
     async def _model(self, request: HttpRequest, name: str, version: str, rest: list[str]) -> Answer:
         repository = self.service.repository
         match rest:
             case []:
-                return _only("GET", request, _json(repository.ready(name, version).metadata()))
+                return _get(request, _json(repository.ready(name, version).metadata()))
             case ["ready"]:
                 ready = self.service.is_model_ready(name, version)
-                return _only("GET", request, Answer(status=200 if ready else 503))
+                return _get(request, Answer(status=200 if ready else 503))
             case ["config"]:
-                return _only("GET", request, _json(repository.ready(name, version).config()))
+                return _get(request, _json(repository.ready(name, version).config()))
             case ["stats"]:
-                return _only("GET", request, _json(self.service.statistics(name, version)))
+                return _get(request, _json(self.service.statistics(name, version)))
             case ["infer"]:
                 _require_method("POST", request)
                 return await self._infer(request, name, version)
@@ -163,7 +163,7 @@ class HttpApp:
                     "is a websocket, and the request did not ask for one (Upgrade: websocket); does a proxy drop that?"
                 )
                 raise RequestError(f"{shown(request.path)} {text}", Kind.UPGRADE)
-        raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+        raise _not_found(request)
 
     async def _repository(self, request: HttpRequest, rest: list[str]) -> Answer:
         match rest:
@@ -180,7 +180,7 @@ class HttpApp:
                 await self._small_object(request)
                 await self.service.unload(name)
                 return _json({})
-        raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+        raise _not_found(request)
 
     async def _infer(self, request: HttpRequest, name: str, version: str) -> Answer:
         service = self.service
@@ -280,9 +280,13 @@ def _require_method(method: str, request: HttpRequest) -> None:
         raise RequestError(f"{shown(request.path)} takes {method}, and not {request.method}", Kind.METHOD)
 
 
-def _only(method: str, request: HttpRequest, answer: Answer) -> Answer:
+def _not_found(request: HttpRequest) -> RequestError:
+    return RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+
+
+def _get(request: HttpRequest, answer: Answer) -> Answer:
     if request.method != "HEAD":
-        _require_method(method, request)
+        _require_method("GET", request)
     return answer
 
 

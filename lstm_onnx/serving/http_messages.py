@@ -12,13 +12,7 @@ import numpy as np
 
 from ..errors import shown
 from .errors import Kind, RequestError
-from .requests import (
-    SEQUENCE_PARAMETERS,
-    InferenceRequest,
-    new_request,
-    require_plain_output,
-    require_values_here,
-)
+from .requests import SEQUENCE_PARAMETERS, InferenceRequest, new_request, require_plain_output, require_values_here
 from .served_model import VERSION
 from .tensors import datatype_of, from_bytes, from_numbers, to_bytes, to_numbers
 
@@ -118,11 +112,7 @@ def read_inference(body: bytes, header_length: str | None) -> HttpInference:
         raise RequestError(f"id is {shown(number)}; it must be a string")
     echoed = {name: parameters[name] for name in SEQUENCE_PARAMETERS if name in parameters}
     return HttpInference(
-        new_request(inputs, names, parameters),
-        number,
-        binary,
-        parameters.get("binary_data_output") is True,
-        echoed,
+        new_request(inputs, names, parameters), number, binary, parameters.get("binary_data_output") is True, echoed
     )
 
 
@@ -184,11 +174,7 @@ def write_inference(
     """The body of an answer and its headers."""
     tensors, raw = [], []
     for output, array in outputs.items():
-        tensor: dict[str, Any] = {
-            "name": output,
-            "datatype": datatype_of(array.dtype),
-            "shape": list(array.shape),
-        }
+        tensor: dict[str, Any] = {"name": output, "datatype": datatype_of(array.dtype), "shape": list(array.shape)}
         if inference.binary.get(output, inference.binary_default):
             data = to_bytes(array)
             tensor["parameters"] = {"binary_data_size": len(data)}

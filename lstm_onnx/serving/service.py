@@ -29,13 +29,7 @@ ENDING_CODE = 1001
 SERVER = {
     "name": "lstm-onnx",
     "version": __version__,
-    "extensions": [
-        "binary_tensor_data",
-        "model_configuration",
-        "model_repository",
-        "sequence",
-        "statistics",
-    ],
+    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "sequence", "statistics"],
 }
 
 

@@ -100,19 +100,14 @@ def _from_expected(case: Expected) -> WebCase:
         if found.expected:
             calls.append(found)
     kind = "stream" if case.kind == "chunks" else "run"
-    batch = _batch(case)
-    return WebCase(_label(case, calls), kind, tuple(calls), batch, case.chunkings, case.time_axes, case.feature_steps)
+    label = _label(case, calls)
+    return WebCase(label, kind, tuple(calls), case.batch, case.chunkings, case.time_axes, case.feature_steps)
 
 
 def _label(case: Expected, calls: Sequence[WebCall]) -> str:
     if case.kind != "sweep":
         return case.label
     return f"{len(calls)} sizes, {calls[0].label} to {calls[-1].label}" if calls else case.label
-
-
-def _batch(case: Expected) -> int:
-    feeds = case.calls[0].feeds
-    return next((int(feeds[name].shape[axis]) for name, axis in case.batch_axes.items() if name in feeds), 1)
 
 
 def _judged(case: Expected, call: Call) -> WebCall:

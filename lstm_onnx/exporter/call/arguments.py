@@ -104,7 +104,7 @@ class Arguments:
         }
 
     def resize_filled(self, sizes: Mapping[str, int]) -> dict[str, Tensor] | None:
-        """As `resize`, where lengths whose longest fills an axis go on to do so; None where there are none."""
+        """As `resize`, but lengths whose longest fills an axis still do so; None if there are no such lengths."""
         before = {size: sizes[label] for label, size in self.sizes.items() if sizes[label] != size}
         filling = {
             name: before[int(tensor.max())] - int(tensor.max())
@@ -122,12 +122,7 @@ class Arguments:
 
 
 def draw_arguments(
-    module: nn.Module,
-    specs: Sequence[InputSpec],
-    sizes: Mapping[str, int],
-    *,
-    seed: int = 0,
-    call: Call | None = None,
+    module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0, call: Call | None = None
 ) -> Arguments:
     """Random arguments of a forward, from a description of its inputs, such as a config's or a file's.
 
@@ -175,7 +170,7 @@ def _nested(values: Mapping[str, Any]) -> Any:
 def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
     """`tensor` with other sizes along some axes, by repeating its entries or cutting it.
 
-    An entry is followed by those that repeat it, so that lengths stay sorted and a mask's padding stays at its end.
+    Repetitions of an entry follow it directly, so that lengths stay sorted and a mask's padding stays at its end.
     """
     for axis, size in sizes.items():
         own = tensor.shape[axis]
@@ -186,7 +181,7 @@ def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
 
 
 def holds_integers(tensor: Tensor) -> bool:
-    """Whether it is of an integer dtype, and no bools."""
+    """Whether its dtype is an integer one, not bool."""
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
@@ -211,12 +206,11 @@ def bind_arguments(
     Args:
         module: only its forward's signature is used.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
-        dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
-            tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
-            ``torch.export.Dim`` (whose min and max bound the axis), None, an int and Dim.STATIC are for
-            a static one, and Dim.DYNAMIC and Dim.AUTO for a dynamic one without a name.  None makes
-            all axes of integers and booleans dynamic, and all but the last of other tensors; the
-            exporter asks the module instead (`find_dynamic_axes`).
+        dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each tensor ``{axis:
+            name}`` or one entry an axis, where a name is a string or a ``torch.export.Dim`` (whose min and max bound
+            the axis), None, an int and Dim.STATIC are for a static one, and Dim.DYNAMIC and Dim.AUTO for a dynamic one
+            without a name.  None makes all axes of integers and booleans dynamic, and all but the last of other
+            tensors; the exporter then finds the dynamic axes by running the module (`find_dynamic_axes`).
         where: what messages call the inputs.
 
     Raises:
@@ -295,7 +289,7 @@ def _size(label: str, sizes: Mapping[str, int]) -> int:
 
 
 def least_sizes(labels: Iterable[str]) -> dict[str, int]:
-    """The least size of each axis from which on those that follow from it alone have an entry."""
+    """The least size of each axis at which all axes that follow from it alone have an entry."""
     least: dict[str, int] = {}
     for label in labels:
         names = names_in(label)

@@ -17,7 +17,7 @@ Axes = dict[int, str]
 Limits = dict[str, Limit]
 """By the axis' name."""
 _UNBOUNDED = 2**31
-"""A maximum of this or more is none: torch has its own infinity."""
+"""A maximum this large means none: torch has an infinity of its own."""
 
 
 GUESS: Any = object()
@@ -25,7 +25,7 @@ GUESS: Any = object()
 
 
 def by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
-    """The entry of each argument; GUESS where the user passed none."""
+    """The dynamic shape of each argument; GUESS where the user passed none."""
     if dynamic_shapes is None:
         return dict.fromkeys(labels, GUESS)
     if isinstance(dynamic_shapes, Mapping):
@@ -104,7 +104,7 @@ def limits_of(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
 
 
 def default_axis_name(name: str, axis: int) -> str:
-    """What a dynamic axis without a name of the user's is called."""
+    """The name of a dynamic axis that the user has not named."""
     return f"{name}_{axis}".replace(".", "_")
 
 

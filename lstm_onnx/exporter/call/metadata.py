@@ -67,7 +67,7 @@ def _to_json(node: Node) -> dict[str, Any]:
 
 
 def _class_name(cls: type) -> str:
-    """Without the module: a class of a script, or of a file that was loaded by its path, has none that lasts."""
+    """A class's name, without its module: that of a script, or of a file that was loaded by its path, does not last."""
     return cls.__qualname__
 
 
@@ -88,7 +88,7 @@ def _constant_to_json(value: Any) -> dict[str, Any]:
 
 
 def call_from_json(entries: Any, module: nn.Module) -> tuple[Call, tuple[str, ...]]:
-    """Read back what `call_to_json` wrote.
+    """A call as `call_to_json` wrote it.
 
     Args:
         entries: it.
@@ -98,8 +98,8 @@ def call_from_json(entries: Any, module: nn.Module) -> tuple[Call, tuple[str, ..
         The call, and the names of classes that were not found, in whose place others with the same fields are.
 
     Raises:
-        ConfigError: it is not what this version writes, or holds something that has no form in JSON; the message
-            says to pass example_inputs.
+        ConfigError: it is not as this version writes it, or holds something without a form in JSON; the message says to
+            pass example_inputs.
     """
     reader = _Reader(module)
     try:
@@ -211,7 +211,7 @@ def _is_namedtuple(cls: type, keys: tuple[str, ...]) -> bool:
 
 
 def _is_dataclass(cls: type, keys: tuple[str, ...]) -> bool:
-    """Whether it has these fields; a registered one may have fewer, since fields that were None can be left out."""
+    """Whether it is a dataclass with these fields; of a registered one some may be missing, as None was left out."""
     if not dataclasses.is_dataclass(cls):
         return False
     names = [item.name for item in dataclasses.fields(cls)]
@@ -235,7 +235,7 @@ def _registered(cls: type | None, keys: tuple[str, ...], items: tuple[Node, ...]
 def reachable_classes(module: nn.Module) -> dict[str, list[type]]:
     """The classes that the code of a module and its submodules can reach by a name, by their qualified names.
 
-    Nothing is imported, and no code of theirs runs.  Those in the annotations of methods come first.
+    Nothing is imported, and none of their code runs.  Those in the annotations of methods come first.
     """
     found: dict[type, None] = {}
     functions = list(dict.fromkeys(_functions(module)))

@@ -1,8 +1,8 @@
 """The arrangement of a forward's arguments: which tensors go where, in which containers, beside which constants.
 
-A call is taken apart into named tensors and put together again from others: to be traced, to be run at other
-sizes, and, by way of a file's metadata, to be verified without an example.  Containers are those of pytree, dict,
-list and tuple subclasses, dataclasses, and plain objects that hold tensors in attributes.
+A call is taken apart into named tensors, and put together again from other tensors: to trace it, to run it at other
+sizes, and, with a file's metadata, to verify it without an example.  Containers are those of pytree, dict, list and
+tuple subclasses, dataclasses, and plain objects that hold tensors in attributes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TensorNode:
 
 @dataclass(frozen=True)
 class ConstantNode:
-    """What is not a tensor and holds none, such as None or a flag."""
+    """A value that is not a tensor and holds none, such as None or a flag."""
 
     value: Any
 
@@ -51,7 +51,7 @@ class ContainerNode:
         cls: its class.
         keys: the keys, indices or attribute names of its items.
         items: those.
-        attributes: what a subclass of a built-in type has beside its items.
+        attributes: the attributes of a subclass of a built-in type, beside its items.
         spec: pytree's own description of it, for the kind "pytree".
     """
 
@@ -64,7 +64,7 @@ class ContainerNode:
 
 
 Path = tuple[tuple[int | None, Any], ...]
-"""Position and key in each container on the way to a tensor; no position for an attribute beside the items."""
+"""The position and key in each container on the way to a tensor; an attribute beside the items has no position."""
 Node = TensorNode | ConstantNode | ContainerNode
 
 
@@ -144,7 +144,7 @@ def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None], 
 
 
 def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
-    """The kind of a container, its items by key, and pytree's description; None for a constant."""
+    """The kind of a container, its items by key, and pytree's description of it; None for a constant."""
     cls: Any = type(value)
     if cls in (list, tuple):
         return cls.__name__, dict(enumerate(value)), None
@@ -167,7 +167,7 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
 
 
 def has_new_of(cls: Any, base: Any) -> bool:
-    """Whether instances of a class can be made as those of a built-in one are."""
+    """Whether instances of a class can be made like those of a built-in class."""
     return bool(cls.__new__ is base.__new__)
 
 
@@ -183,7 +183,7 @@ def key_of(entry: Any) -> Any:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Fields first, then whatever else the object has."""
+    """An object's attributes: its fields first, then all others."""
     names = [item.name for item in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
     own = getattr(value, "__dict__", {})
     return {name: getattr(value, name) for name in dict.fromkeys([*names, *own]) if hasattr(value, name)}
@@ -262,10 +262,10 @@ def _constants(node: Node) -> Iterator[Any]:
 
 
 def as_dynamic_shapes(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each tensor, by argument and nested as the arguments are.
+    """A value for each tensor, by argument, and nested like the arguments.
 
-    Containers are dicts, lists and tuples, so that they can be printed and pasted; what holds no tensor is None,
-    and left out where it is a whole argument.
+    Containers become dicts, lists and tuples, which can be printed and pasted; what holds no tensor becomes None, and
+    such an argument is left out.
     """
     found = {argument.name: _nested(argument.value, values) for argument in call}
     return {name: value for name, value in found.items() if value is not None}

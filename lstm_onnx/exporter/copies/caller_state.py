@@ -17,16 +17,16 @@ _GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 _BACKWARD_HOOKS = ("_global_backward_pre_hooks", "_global_backward_hooks")
 
 _LARGE = 1_000_000
-"""Parameters from which on more threads than one shorten a module's calls."""
+"""The number of parameters from which on several threads make a module's calls faster."""
 
 
 @contextlib.contextmanager
 def one_thread_if_small(module: nn.Module) -> Iterator[None]:
     """Within it, PyTorch computes a small module on one thread.
 
-    Its threads wait for each other at every operator.  Where they are more than the CPUs that are free (a container's
-    share of a large machine, or other work on it) the many short calls of an export and a verification take a hundred
-    times as long.
+    Its threads wait for each other at every operator.  If there are more of them than free CPUs (in a container on a
+    large machine, or beside other work), the many short calls of an export and a verification take a hundred times as
+    long.
     """
     before = torch.get_num_threads()
     if sum(parameter.numel() for parameter in module.parameters()) < _LARGE:
@@ -39,7 +39,7 @@ def one_thread_if_small(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def caller_state_kept() -> Iterator[None]:
-    """Random states and the default dtype are at the end what they were; inference mode is off within."""
+    """Restores random states and the default dtype at the end; within it, inference mode is off."""
     # Inference tensors cannot be traced; gradients stay off.
     grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - which users' code still draws from
@@ -58,8 +58,8 @@ def caller_state_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within it, a class, module or function has another attribute `name`."""
-    own = vars(owner)[name] if name in vars(owner) else getattr(owner, name)  # vars: a classmethod as it is
+    """Within it, the attribute `name` of a class, module or function has another value."""
+    own = vars(owner)[name] if name in vars(owner) else getattr(owner, name)  # vars: a classmethod itself
     setattr(owner, name, value)
     try:
         yield
@@ -68,7 +68,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def global_hooks() -> dict[str, list[tuple[int, Any]]]:
-    """The hooks on all modules, by the names of the tables in a module that have those of its own."""
+    """The global hooks, by the names of the tables that hold a module's own hooks of that kind."""
     return {
         name.removeprefix("_global"): list(getattr(torch_module, name, {}).items())
         for name in _GLOBAL_HOOKS
@@ -78,7 +78,7 @@ def global_hooks() -> dict[str, list[tuple[int, Any]]]:
 
 @contextlib.contextmanager
 def without_global_hooks() -> Iterator[None]:
-    """In this thread no hooks on all modules are called: copies of them are hooks of the copied modules."""
+    """In this thread no global hooks are called: the copied modules have copies of them as their own hooks."""
     tables = [getattr(torch_module, name, {}) for name in (*_GLOBAL_HOOKS, *_BACKWARD_HOOKS)]
     own = [dict(table) for table in tables]
     thread = threading.get_ident()
@@ -99,7 +99,7 @@ def without_global_hooks() -> Iterator[None]:
 
 
 def add_hooks(module: nn.Module, hooks: dict[str, list[tuple[int, Any]]]) -> None:
-    """Make hooks on all modules hooks of this one, called before its own."""
+    """Add global hooks to this module, before its own."""
     for name, items in hooks.items():
         own = module.__dict__[name]
         module.__dict__[name] = type(own)([*items, *own.items()])

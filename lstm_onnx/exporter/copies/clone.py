@@ -1,8 +1,8 @@
 """A copy of a module: its own module objects, attributes and tensors.
 
-Everything that an export changes in a module (eval mode, the classes of its LSTMs, states that its
-forward leaves in attributes) is changed in such a copy.  The caller's module stays as it is, also when
-an export fails or another thread runs it.
+Everything that an export changes in a module (eval mode, the classes of its LSTMs, states that its forward leaves in
+attributes) is changed in such a copy.  The caller's module stays as it is, even if an export fails or another thread
+runs it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNUSED_HOOKS = (
 
 @dataclass(frozen=True)
 class Clone:
-    """A copy of a module, and what code may write into that came with it: containers, objects, cells of closures."""
+    """A copy of a module, and what else was copied that code may write into: containers, objects, closure cells."""
 
     module: nn.Module
     mutable: tuple[Any, ...]
@@ -84,7 +84,7 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
         for name in _UNUSED_HOOKS:
             if part.__dict__.get(name):
                 part.__dict__[name] = type(part.__dict__[name])()
-    copy.eval()  # a user's own eval may return nothing
+    copy.eval()  # a user's own eval() may return nothing
     return Clone(copy, tuple(copier.mutable))
 
 

@@ -1,7 +1,7 @@
-"""Which names the code of a module's forward can reach: global variables, and attributes of its classes.
+"""The names that the code of a module's forward can reach: global variables, and attributes of its classes.
 
-What a forward writes into may be a global list, or a list of its class.  Only what its code can reach is
-copied with a module: a file's other globals may be data sets.
+What a forward writes into may be a global list, or a list of its class.  Only what a module's code can reach is copied
+with it: a file's other globals may be data sets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..user_code import is_library
 from .rebuilt_code import closure_values
 
 ENTRIES = ("forward", "__call__", "__getattr__", "__getattribute__", "__setattr__")
-"""Methods that are called by no name in the code."""
+"""Methods that are called without being named in the code."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -28,8 +28,8 @@ class CodeNames:
     """The names that code can reach.
 
     Attributes:
-        attributes: everything that it names.
-        tables: the globals of each file by their id, and the names that it reads of them.
+        attributes: all attribute names in it.
+        tables: the globals of each file, by their id, and the names that the code reads from them.
     """
 
     attributes: set[str] = field(default_factory=set)
@@ -80,7 +80,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 def _functions(value: Any) -> Iterable[types.FunctionType]:
     """The user's functions that a value stands for: itself, an accessor's, or the methods of a class or object."""
-    if type(value) in weakref.ProxyTypes:  # of which any question goes to what they stand for
+    if type(value) in weakref.ProxyTypes:  # which pass every question on to what they stand for
         return ()
     if isinstance(value, types.FunctionType):
         wrapped = getattr(value, "__wrapped__", None)

@@ -31,18 +31,18 @@ from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_functio
 _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
 _NEW = (object, types.SimpleNamespace)
-"""Classes whose instances hold nothing but attributes."""
+"""Base classes whose instances hold nothing but attributes."""
 _PLAIN_MODULES = frozenset(
     {"argparse", "types", "collections", "torch.utils.hooks"}
     | {f"torch.nn.utils.{name}" for name in ("weight_norm", "spectral_norm", "prune")}
 )
-"""Of the libraries' classes, those of these modules are copied as the user's own are."""
+"""Library modules whose classes are copied like the user's own."""
 _LARGE = 2**24
-"""Bytes of a numpy array that is data rather than a variable: the copy reads the same memory, and cannot write."""
+"""Bytes from which on a numpy array counts as data: the copy shares its memory, and cannot write to it."""
 
 
 class _HeldReference(weakref.ref):  # type: ignore[type-arg]
-    """A weak reference of a copy, which nothing else may hold."""
+    """A copied weak reference that keeps its object alive, as nothing else may."""
 
     __slots__ = ("held",)
     held: Any
@@ -54,7 +54,7 @@ class Copier:
     Args:
         dtype: floating-point tensors are converted to it; None keeps their dtypes.
         packages: objects of classes of these top-level packages are copied; others only if they hold tensors.
-        names: the global variables and class attributes that are copied, those that the code can reach.
+        names: the global variables and class attributes that are copied, namely those that the code can reach.
 
     Attributes:
         mutable: the modules, containers, objects and cells of closures that were copied, and that code may
@@ -91,7 +91,7 @@ class Copier:
         return copy
 
     def _copy(self, value: Any) -> Any:
-        kind = type(value)  # not isinstance: a weakref.proxy and some users' classes pass for others
+        kind = type(value)  # not isinstance: a weakref.proxy and some users' classes pretend to be others
         for base, copy in _COPIES:
             if issubclass(kind, base):
                 return copy(self, value)
@@ -156,7 +156,7 @@ class Copier:
         return new
 
     def _immutable(self, value: Any) -> Any:
-        """A tuple or frozenset; itself where nothing in it was copied."""
+        """A copied tuple or frozenset, or the value itself if nothing in it was copied."""
         base = tuple if isinstance(value, tuple) else frozenset
         items = [self.of(item) for item in base.__iter__(value)]
         if all(one is other for one, other in zip(items, base.__iter__(value), strict=True)):
@@ -185,7 +185,7 @@ class Copier:
             return value
         name = getattr(function, "__name__", "")
         if isinstance(owner, (nn.RNNBase, nn.RNNCellBase)) and getattr(type(owner), name, None) is function:
-            # Its class will be another one, whose method this has to be.
+            # The copy gets another class, and this must become a method of that.
             def method(*args: Any, **kwargs: Any) -> Any:
                 return getattr(type(owner), name)(owner, *args, **kwargs)
 
@@ -239,7 +239,7 @@ class Copier:
                 copy.cell_contents = self.of(content)
 
     def _table(self, own: dict[str, Any]) -> dict[str, Any]:
-        """The globals of a copied function: the file's own where nothing that code can reach is copied."""
+        """The globals of a copied function: the file's own, unless something in them that code can reach is copied."""
         if id(own) in self._tables:
             return self._tables[id(own)]
         names = self.names.tables.get(id(own), (own, set()))[1]
@@ -258,7 +258,7 @@ class Copier:
         return table
 
     def _class(self, kind: type) -> type:
-        """The class of a copied module: one derived from its own where its methods' code writes into what is copied."""
+        """The class of a copied module: a subclass of its own where its methods' code uses something that is copied."""
         if kind in self._classes:
             return self._classes[kind]
         self._classes[kind] = kind
@@ -283,7 +283,7 @@ class Copier:
             return item if same else property(fget, fset, fdel, item.__doc__)
         if isinstance(item, (types.FunctionType, functools._lru_cache_wrapper)):
             return self.of(item) if name in self.names.attributes or name in ENTRIES else item
-        # What belongs to the class itself, such as its annotations, is not the code's.
+        # What belongs to the class itself, such as its annotations, is not used by its code.
         return self.of(item) if name in self.names.attributes and not name.startswith("__") else item
 
     def _reference(self, value: Any) -> Any:
@@ -299,7 +299,7 @@ class Copier:
         try:
             return self.of(value.__init__.__self__)
         except ReferenceError:
-            return None  # what it stood for is gone
+            return None  # its object is gone
 
     def _generator(self, value: Any) -> Any:
         if isinstance(value, torch.Generator):
@@ -317,7 +317,7 @@ class Copier:
     def _is_copied(self, value: Any) -> bool:
         kind = type(value)
         if hasattr(kind, "__del__") or _base_of(kind) not in _NEW:
-            return False  # the copy's end could close what it shares with the original
+            return False  # a copy that is finalized could close what it shares with the original
         module = kind.__module__
         package = module.partition(".")[0]
         if module in _PLAIN_MODULES or package in self.packages:
@@ -331,7 +331,7 @@ class Copier:
         base: Any = _base_of(kind)
         try:
             new = base.__new__(kind)
-        except TypeError:  # a class that is not written in Python after all
+        except TypeError:  # it is not written in Python after all
             return value
         self._enter(value, new, mutable=True)
         self._attributes(value, new)
@@ -369,11 +369,11 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     ((weakref.ProxyType, weakref.CallableProxyType), Copier._proxy),
     ((torch.Generator, random.Random, np.random.Generator, np.random.RandomState), Copier._generator),
 )
-"""How instances of a class are copied, the first that fits; what is none of them is an object or shared."""
+"""How instances of a class are copied: the first match counts; all others are plain objects, or shared."""
 
 
 def _base_of(kind: type) -> type:
-    """The class that determines what instances hold beside attributes: the first that is not written in Python."""
+    """The base class that determines what instances hold beside attributes: the first not written in Python."""
     return next(base for base in kind.__mro__ if not base.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
 
 
@@ -387,7 +387,7 @@ def attributes_of(value: Any) -> dict[str, Any]:
 
 
 def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
-    """What a class and those that it derives from have in ``__slots__``."""
+    """The ``__slots__`` of a class and of its base classes."""
     for base in kind.__mro__:
         if "__slots__" in vars(base):
             yield from (item for item in vars(base).values() if isinstance(item, types.MemberDescriptorType))

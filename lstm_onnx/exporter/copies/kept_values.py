@@ -1,4 +1,4 @@
-"""What a forward changes beside what it returns, put back after each call.
+"""The side effects of a forward, undone after each call.
 
 A module may append to a list, count its calls, or leave its last activation in an attribute, and so may its
 hooks.  A file remembers nothing of that: each call starts from what the module held when it was exported,
@@ -19,7 +19,7 @@ from torch import nn
 from .copier import attributes_of
 
 _LONGER = 64
-"""How many times as many items a list gets, to see whether the outputs depend on it."""
+"""The factor by which lists are lengthened, to see whether the outputs depend on them."""
 _EMPTY = object()
 _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
 
@@ -30,9 +30,9 @@ class Change:
 
     Attributes:
         part: the container, object or cell.
-        key: of its item or attribute; None where the whole of it counts.
+        key: of its item or attribute; None where all of it counts.
         before: the value before the call.
-        where: it, as the user would write it.
+        where: the place, as the user would write it.
     """
 
     part: Any

@@ -16,9 +16,7 @@ ATOMIC = frozenset({type(None), bool, int, float, complex, str, bytes, type, typ
 
 
 def rebuilt_function(
-    function: types.FunctionType,
-    table: dict[str, Any] | None = None,
-    closure: tuple[types.CellType, ...] | None = None,
+    function: types.FunctionType, table: dict[str, Any] | None = None, closure: tuple[types.CellType, ...] | None = None
 ) -> types.FunctionType:
     """A function of the same code with other globals or another closure."""
     new = types.FunctionType(

@@ -92,7 +92,7 @@ class AttributeState:
 
 
 class AttributeSnapshot:
-    """The value of every attribute of a module, by identity and, of tensors, by version."""
+    """The value of every attribute of a module, compared by identity and, for tensors, by version."""
 
     def __init__(self, copy: nn.Module) -> None:
         self.values = {key: (value, _versions(value)) for key, value in _attributes(copy)}
@@ -131,7 +131,7 @@ def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
 
 
 def _holds_itself(value: Any) -> bool:
-    """Whether a container leads back to itself, which no pytree and so no state does."""
+    """Whether a container contains itself, which no pytree and so no state can."""
     try:
         pytree.tree_structure(value)
     except RecursionError:
@@ -140,7 +140,7 @@ def _holds_itself(value: Any) -> bool:
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to; tensors of inference mode do not count that."""
+    """How often a tensor was written to; 0 in inference mode, which does not count writes."""
     return 0 if tensor.is_inference() else int(tensor._version)
 
 
@@ -176,11 +176,11 @@ def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
 
 
 class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
-    """The user's forward raised its cause; wrapped like this, torch's tracer does not print a graph with it."""
+    """Wraps an error of the user's forward (its cause), so that torch's tracer does not print a graph with it."""
 
 
 def forward_error(error: BaseException) -> BaseException:
-    """The error of the user's forward, where `ForwardFailed` wraps it."""
+    """The error of the user's forward, unwrapped from `ForwardFailed`."""
     return error.__cause__ if isinstance(error, ForwardFailed) and error.__cause__ is not None else error
 
 
@@ -190,9 +190,9 @@ class StatefulModule(nn.Module):
     Args:
         inner: the module.
         attribute_states: the attributes in which it keeps state.
-        kept: whatever else its code may write into; each forward puts it back.
+        kept: whatever else its code may write into; it is restored after each forward.
         reset_calls: called before each forward.
-        call_arguments: arranges the tensors as the forward takes them, as ``(args, kwargs)``.
+        call_arguments: gives the tensors as the forward takes them: ``(args, kwargs)``.
     """
 
     def __init__(
@@ -245,9 +245,9 @@ _NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
-    """Containers that pytree does not know as those that it knows, and objects as dicts of their public attributes.
+    """A result in which unknown containers are lists and dicts, and objects are dicts of their public attributes.
 
-    An object that holds itself is left out in itself.
+    An object within itself is left out.
     """
     kind = type(value)
     if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):

@@ -15,7 +15,7 @@ from .functional_module import FunctionalModule, Tensors
 
 
 class _StableSorts(TorchFunctionMode):
-    """Equal numbers keep their order, as in the file: explicit states have that of the module's own sort."""
+    """Makes sorts stable, as they are in the file: explicit states are in the order of the module's own sort."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Running code that names its own dtype in another precision.
+"""Runs code that names a dtype of its own in another precision.
 
 A float64 copy of a module is what its rounding is measured by.  ``module.double()`` converts the
 parameters; a forward that writes ``x.float()``, ``torch.zeros(..., dtype=torch.float32)`` or
@@ -27,7 +27,7 @@ _LEGACY_TYPES = {
     torch.float16: ("HalfTensor", torch.HalfTensor),
     torch.bfloat16: ("BFloat16Tensor", torch.BFloat16Tensor),
 }
-"""What ``tensor.type(...)`` also takes for a dtype, as a string after ``torch.`` and as an object."""
+"""What ``tensor.type(...)`` takes beside dtypes: names that follow ``torch.``, and types."""
 _REINTERPRETS = (Tensor.view, torch.Tensor.view_as)
 """``tensor.view(dtype)`` reads the same bytes as another dtype, which is not a cast."""
 _GET_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
@@ -36,9 +36,9 @@ _GET_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 class DtypeMode(TorchFunctionMode):
     """Within it, `native` and float32 (or float64) mean `target`, to torch's functions and to tensors alike.
 
-    A tensor of a replaced dtype, wherever it comes from, is converted when a function first takes it;
-    its copy then stands for it, in-place changes included.  ``tensor.dtype`` answers `native`, so
-    that code which compares dtypes takes the branch that it takes in the original.
+    A tensor of a replaced dtype, wherever it comes from, is converted when a function first takes it; its copy then
+    stands for it, in-place changes included.  ``tensor.dtype`` answers `native`, so that code which compares dtypes
+    takes the same branch as in the original.
 
     Args:
         native: the module's own dtype.

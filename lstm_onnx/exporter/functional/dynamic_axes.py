@@ -1,7 +1,7 @@
-"""Which axes of a module's inputs are dynamic, when nobody says: the module itself is asked.
+"""Finds the dynamic axes of a module's inputs, when nobody names them, by running the module.
 
-It runs with one axis longer, or several of one size together; what runs is dynamic.  Which of them is batch
-and which time shows in what reaches its recurrent modules.
+It runs with one axis longer, or several of one size together; what runs is dynamic.  Which one is batch and which is
+time is seen from what reaches its recurrent modules.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Axis = tuple[str, int]
 Group = tuple[Axis, ...]
 """Axes that always have one size."""
 _MOST_RUNS = 300
-"""Runs of the module; each input has few axes, and few inputs share a size."""
+"""The most runs of the module; each input has few axes, and few inputs share a size."""
 _RESERVED = 40
-"""Of them, for each of the sizes that many axes have: a batch of a dozen inputs."""
+"""So many of them are reserved for each of the sizes that many axes have, such as the batch of a dozen inputs."""
 _LARGEST_GROUP = 8
 _SMALL = 16
-"""Axes up to this size are tried at every size up to its double."""
+"""Axes up to this size are tried at every size up to twice their own."""
 _MOST_LEFT_OUT = 2
-"""Axes that happen to have the size of others and may have no other: a state's layers, a number of features."""
+"""The most axes that are equal to others by chance and are fixed: a state's layers, a number of features."""
 _MOST_PICKED = 32
-"""Choices of one axis of each input: a state's batch, and not its layers of the same number."""
+"""The most choices of one axis for each input, such as a state's batch instead of its equally many layers."""
 _MOST_TIED, _MOST_TIED_RUNS = 2, 200
-"""Sizes that follow from another one, and runs for them."""
+"""The most sizes that follow from another one, and the most runs to find them."""
 _BATCH, _TIME = "batch", "time"
 
 
@@ -110,7 +110,7 @@ def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None
 
 
 def all_axes(arguments: Arguments) -> list[Axis]:
-    """Every dynamic axis."""
+    """All dynamic axes."""
     return [(name, axis) for name, own in arguments.axes.items() for axis in own]
 
 
@@ -120,7 +120,7 @@ def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
 
 
 def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
-    """The arguments with some axes, and those that go with them, static."""
+    """The arguments with some axes, and all axes that depend on them, static."""
     closed = {label for name, axis in axes for label in names_in(arguments.axes[name][axis])}
     kept = {
         name: {axis: label for axis, label in own.items() if not names_in(label) & closed}
@@ -135,7 +135,7 @@ def dynamic_shapes_text(arguments: Arguments) -> str:
 
 
 class _Search:
-    """Runs of the module with some axes longer."""
+    """A search by running the module with some axes longer."""
 
     def __init__(self, functional: FunctionalModule) -> None:
         self.runs, self.most = 0, _MOST_RUNS
@@ -159,7 +159,7 @@ class _Search:
         return [self.axes_of(size) for size in self.sizes]
 
     def enlarge_ones(self) -> None:
-        """Lengthen axes of size 1 in the example, as many as the module takes; broadcasting hides what a 1 is for."""
+        """Lengthen as many axes of size 1 in the example as the module allows: broadcasting hides what a 1 is for."""
         ones = self.axes_of(1)[:_LARGEST_GROUP]
         for count in range(len(ones), 0, -1):
             for group in itertools.combinations(ones, count):
@@ -172,9 +172,9 @@ class _Search:
     def separate(self, axes: list[Axis]) -> Iterator[Group]:
         """Groups of axes of one size that can change together, and alone.
 
-        First those in the largest group that changes what reaches the recurrent modules: an axis that may be larger
-        by itself stays with those that may not be without it (torch.gather takes fewer rows than there are).  Of the
-        others, the smallest.
+        The first are in the largest group that changes what reaches the recurrent modules: an axis that can grow alone
+        stays with axes that cannot grow without it (torch.gather takes fewer rows than there are).  The others are the
+        smallest groups.
         """
         left = list(axes)
         if self.shapes[axes[0][0]][axes[0][1]] < 2:
@@ -194,9 +194,9 @@ class _Search:
                     left = [axis for axis in left if axis not in group]
 
     def largest(self, axes: list[Axis], wanted: Callable[[Group], object]) -> Group:
-        """The axes without as few of them as let the rest be wanted, or else one of each input.
+        """The axes without the fewest that must be left out for the rest to be `wanted`; else one axis of each input.
 
-        None where the axes without those that are left out are a single one, or none is wanted.
+        Empty where only a single axis would be left, or no choice is `wanted`.
         """
         for count in range(min(_MOST_LEFT_OUT, len(axes) - 2) + 1):
             for out in itertools.combinations(axes, count):
@@ -234,8 +234,8 @@ class _Search:
     def tied(self, found: Collection[Axis]) -> Tied:
         """Axes of one size and others whose sizes follow from it; none of `found`, and as few others as possible.
 
-        A spectrogram and its waveform; what is known of each step but the last.  What may be features, the last axis
-        of floats, is tried last.
+        Such are a spectrogram and its waveform, or what is given for each step but the last.  Axes that may be
+        features, the last ones of floats, are tried last.
         """
         self.runs = self.most - _MOST_TIED_RUNS
         tensors = self.functional.arguments.tensors
@@ -254,7 +254,7 @@ class _Search:
         return Tied()
 
     def with_factor(self, growth: Mapping[Axis, str], base: int, sizes: Mapping[int, list[Axis]]) -> Tied:
-        """Tied axes, and another size that one has as its factor: rows of each step of a batch."""
+        """Tied axes, where one may have another size as a factor, such as rows for each step of a batch."""
         dims = {axis: dim.replace(AXIS, "{0}") for axis, dim in growth.items()}
         for factor in (size for size in sizes if not {*sizes[size]} & growth.keys()):
             products = [axis for axis, dim in growth.items() if dim == multiple(AXIS, factor, 0)]
@@ -266,17 +266,17 @@ class _Search:
         return Tied((growth,), dims)
 
     def grows(self, growth: Mapping[Axis, str]) -> bool:
-        """Whether the module runs with these axes larger, by more than one size, and more reaches its layers."""
+        """Whether the module runs with these axes larger, by several sizes, and more then reaches its layers."""
         return self.runs_larger(growth) and bool(self.role(growth))
 
     def runs_larger(self, growth: Mapping[Axis, str]) -> bool:
-        """Whether the module runs with these axes larger, by more than one size."""
+        """Whether the module runs with these axes larger, by several sizes."""
         name, axis = next(iter(growth))
         own = self.shapes[name][axis]
         return all(self.sizes_at(growth, own + more) is not None for more in (1, 3))
 
     def is_folded(self, group: Group) -> bool:
-        """Whether the axes can only be multiples of their size: other axes are folded into them, as by a reshape."""
+        """Whether the axes can only be multiples of their size, as where a reshape folds other axes into them."""
         own = self.shapes[group[0][0]][group[0][1]]
         between = range(own + 1, 2 * own if own <= _SMALL else own + 2)
         return all(self.sizes_at(group, size) is None for size in between)
@@ -293,10 +293,10 @@ class _Search:
         return any(self.sizes_at(group, size) is not None for size in self._larger(group))
 
     def role(self, group: Group | Mapping[Axis, str]) -> str:
-        """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does.
+        """`batch` or `time`, by how the axes change what reaches the recurrent modules; "" where they do not.
 
-        An axis of which more entries take more calls of one step each is time; and where nothing reaches one, more
-        calls of torch's functions: cells in a Python loop, or written by hand.
+        An axis is also time if more entries take more calls of one step each (cells in a Python loop) or, where nothing
+        reaches a recurrent module, more calls of torch's functions (cells written by hand).
         """
         before = self.sizes_at((), 0) or []
         if not before:
@@ -315,9 +315,9 @@ class _Search:
         return ""
 
     def completed(self, groups: Sequence[Group | Mapping[Axis, str]]) -> list[str]:
-        """The role of each group; of those without, the only one can be what is missing, or the only looped one time.
+        """The role of each group; a single group without one gets the missing role, and a single looped one is time.
 
-        More steps than lengths say reach no layer, and more calls of a cell are no longer ones.
+        Steps beyond the lengths reach no layer, and more calls of a cell do not make any call longer.
         """
         roles = [self.role(group) for group in groups]
         missing = {_BATCH, _TIME} - set(roles)
@@ -329,14 +329,14 @@ class _Search:
         return roles
 
     def may_be_smaller(self, group: Group | Mapping[Axis, str]) -> bool:
-        """Whether the module also runs with one entry less; else more are ignored: layers that a state has too many."""
+        """Whether the module also runs with one entry less; if not, it ignores more of them, such as extra layers."""
         if isinstance(group, Mapping) or self.is_looped(group):
             return True
         name, axis = group[0]
         return self.sizes_at(group, self.shapes[name][axis] - 1) is not None
 
     def is_looped(self, group: Group | Mapping[Axis, str]) -> bool:
-        """Whether the module calls torch's functions more often the longer the axes are."""
+        """Whether the module calls torch's functions more often, the longer the axes are."""
         longer, double, _ = self._larger(group)
         if any(self.sizes_at(group, size) is None for size in (longer, double)):
             return False

@@ -1,4 +1,4 @@
-"""A module as a function: a copy that maps named inputs and states to named outputs and states.
+"""A module as a function: a copy that maps named inputs and states to named outputs and next states.
 
 The exporter traces it, and whoever compares a file with PyTorch runs it, in the module's own dtype or
 in float64.
@@ -43,14 +43,11 @@ class FixedSizeError(ExportError):
     """Tracing fixed a size; at other example sizes it may stay dynamic.
 
     `axes` are the fixed ones, by input and axis, where they are known.  `unexplained` are sizes at which the file is
-    wrong and the user's code goes the way that was traced: a size that is 1 at the traced sizes may not be there.
+    wrong although the user's code takes the traced branches: a size that was 1 in the trace may not be 1 there.
     """
 
     def __init__(
-        self,
-        message: str,
-        axes: Collection[tuple[str, int]] = (),
-        unexplained: Mapping[str, int] | None = None,
+        self, message: str, axes: Collection[tuple[str, int]] = (), unexplained: Mapping[str, int] | None = None
     ) -> None:
         super().__init__(message)
         self.axes = frozenset(axes)
@@ -66,7 +63,7 @@ class ForwardFailedError(ExportError):
 
 
 class PartsError(FixedSizeError):
-    """A tensor is split into a number of parts that goes by a size."""
+    """A tensor is split into a number of parts that depends on a size."""
 
 
 @dataclass(frozen=True)
@@ -219,11 +216,7 @@ def make_functional(
     versions = {name: version_of(tensor) for name, tensor in copied.items()}
     args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
-    with (
-        inference_context(_dtype_of(copy, recurrent), native),
-        kept.restored(),
-        kept.recorded() as changes,
-    ):
+    with inference_context(_dtype_of(copy, recurrent), native), kept.restored(), kept.recorded() as changes:
         parts = len(list(copy.modules()))
         before = AttributeSnapshot(copy)
         reset_calls()
@@ -247,7 +240,7 @@ def make_functional(
         if states:
             args, kwargs = call_arguments(list(arguments.tensors.values()))
             call_forward(lambda: copy(*args, **kwargs))
-            # Those that hold tensors of the same structure after a second call, too; a list that grows is none.
+            # Only attributes with tensors of the same structure after a second call; a list that grows is not a state.
             states = tuple(state for state in states if state.tensors(copy) is not None)
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
@@ -257,7 +250,7 @@ def make_functional(
 
 
 def not_recurrent(module: nn.Module, *, guessed: bool = False) -> ExportError:
-    """The refusal of a module without anything recurrent; `guessed` where the axes of a loop were not named."""
+    """The refusal of a module without anything recurrent; `guessed` if nobody named the axes of a loop."""
     loop = "where a Python loop goes over the steps, pass dynamic_shapes; else " if guessed else ""
     return ExportError(
         f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "

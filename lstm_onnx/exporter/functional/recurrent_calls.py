@@ -1,4 +1,4 @@
-"""What reaches a module's recurrent modules while it runs."""
+"""What a module's recurrent modules are called with while it runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CountedCalls(TorchFunctionMode):
 
 @contextlib.contextmanager
 def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
-    """Steps and rows of what recurrent modules are called with, in order."""
+    """Within it, the steps and rows of each call of a recurrent module are listed, in order."""
     found: list[tuple[int, int]] = []
 
     def recorded(forward: Callable[..., Any], input_size: int, batch_first: bool, cell: bool) -> Callable[..., Any]:
@@ -59,7 +59,7 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
     for path, recurrent in functional.recurrent_modules.items():
         module = functional.stateful.inner.get_submodule(path)
         before.append((module, vars(module).get("forward")))
-        # In the place of a hook, which a wrapper that calls `forward` itself passes by.
+        # Instead of a hook, which a wrapper that calls `forward` itself would bypass.
         batch_first = bool(getattr(module, "batch_first", False))
         module.forward = recorded(module.forward, recurrent.spec.input_size, batch_first, recurrent.cell)
     try:

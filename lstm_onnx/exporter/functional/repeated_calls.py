@@ -1,4 +1,4 @@
-"""Whether a module gives the same outputs for the same inputs and states, whatever was called before."""
+"""Whether a module gives the same outputs for the same inputs and states, whatever earlier calls were."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
 
 _OFFSETS = (1, 2, 100)
-"""What is added to numbers that a forward changes, to see whether the outputs depend on them."""
+"""Offsets that are added to numbers that a forward changes, to see whether the outputs depend on them."""
 _MOST_NAMED = 3
 
 
 def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes: Sequence[Change]) -> None:
-    """Keep those attributes as states with which the module gives what it gave at its first call.
+    """Keep as states those attributes with which the module repeats the outputs of its first call.
 
     Args:
         functional: the module, with every attribute as a state that might be one.
@@ -62,10 +62,10 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
 
 
 def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:
-    """The states as they were found, and what else they may be.
+    """The states as they were found, and other choices of them.
 
-    A state of other shapes is one of another batch, which the module replaces.  What an attribute without a value
-    gets in the first call may be computed once, for all calls, such as a mask: then it is not a state.
+    A state of other shapes is from another batch, and the module replaces it.  An attribute that has no value before
+    the first call may be computed once for all calls, such as a mask; then it is not a state.
     """
     shapes = [
         state.initial is None or [item.shape for item in state.initial] == [item.shape for item in state.after]
@@ -97,7 +97,7 @@ def _run(functional: FunctionalModule, inputs: Mapping[str, Tensor]) -> tuple[Te
 
 
 def _different(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """The first output that is another than wanted."""
+    """The first output that differs from what is wanted."""
     return next((name for name, one in outputs.items() if not _close(one, wanted[name])), None)
 
 
@@ -136,7 +136,7 @@ def _random_problem(functional: FunctionalModule) -> ExportError | None:
 
 
 def _require_repeatable(functional: FunctionalModule, fresh: Tensors, changes: Sequence[Change]) -> None:
-    """Require the same outputs after other calls, and with other numbers and longer lists left by them."""
+    """Require the same outputs after other calls, and with other numbers and longer lists in what they changed."""
     inputs, kept = functional.arguments.tensors, functional.stateful.kept
     changes = _not_states(functional, changes)
     calls: list[tuple[Mapping[str, Tensor], Tensors]] = [(inputs, fresh)]
@@ -167,7 +167,7 @@ def _require_repeatable(functional: FunctionalModule, fresh: Tensors, changes: S
 
 
 def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list[Change]:
-    """The changes of other things than attribute states, and than what nn.LSTM keeps for itself."""
+    """The changes of anything but attribute states and what nn.LSTM keeps for itself."""
     states = [state.table(functional.stateful.inner) for state in functional.attribute_states]
     held = [(table, state.attribute) for table, state in zip(states, functional.attribute_states, strict=True)]
 
@@ -186,7 +186,7 @@ def _other_inputs(inputs: Mapping[str, Tensor]) -> Tensors:
 
 
 def _random_states() -> tuple[object, ...]:
-    """Of the generators that code draws from without having one of its own."""
+    """The states of the global generators that code draws from without one of its own."""
     numbers = np.random.get_state()  # noqa: NPY002 - which users' code still draws from
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(numbers)
 

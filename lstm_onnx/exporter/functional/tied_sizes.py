@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 AXIS = "axis"
 """Stands for the size that changes in those that follow from it: ``2*axis``."""
 _FACTORS = 20
-"""Of a size by another one, tried at most."""
+"""The most factors of one size in another that are tried."""
 _MOST_SHIFT = 4
-"""How far a size may exceed another one without being a multiple of it."""
+"""How far a size may exceed another one that it is not a multiple of."""
 
 
 @dataclass(frozen=True)
 class Tied:
-    """Axes that can only change together with others of other sizes.
+    """Axes that can only change together with axes of other sizes.
 
     `growths` are those that change with one size, which comes first in each, as expressions of ``axis``; `dims` are
     all of them, as format strings of the growths' names: ``2*{0}``, ``{0} + 1``, ``{0}*{1}``.
@@ -26,14 +26,14 @@ class Tied:
 
 
 def follows(size: int, base: int, *, alone: bool) -> list[str]:
-    """What a larger size may be made of `base` by; of several, only what is likely."""
+    """Expressions of ``axis`` by which a larger size may follow from `base`; of several sizes, only likely ones."""
     factors = _factors(base, size) if alone else [size // base, 1]
     ties = [(factor, size - factor * base) for factor in dict.fromkeys(factors)]
     return [multiple(AXIS, *tie) for tie in ties if alone or not tie[1] or (tie[0] == 1 and tie[1] <= _MOST_SHIFT)]
 
 
 def _factors(own: int, size: int) -> list[int]:
-    """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
+    """How many entries each step may have if `own` steps have `size` entries; the likely numbers come first."""
     divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
     near = sorted(divisors, key=lambda factor: abs(factor - size / own))
     return list(dict.fromkeys([size // own, 1, *near]))[:_FACTORS]

@@ -11,14 +11,14 @@ from ...errors import ExportError
 from .functional_module import FunctionalModule, Tensors, resize_example
 
 _STEPS = 2
-"""Of an axis: the fewer, the more of what a state held at the start is left in it at the end."""
+"""Steps of an axis: the fewer there are, the more of a state's first value is left in its last."""
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 
 
 def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) -> set[str]:
     """The inputs of `pairs` whose outputs, carried from call to call, end as in one call for all steps.
 
-    Every axis that the states do not have is taken for time by turns.
+    Each axis that the states do not have is tried as time.
 
     Args:
         functional: the module.
@@ -29,7 +29,7 @@ def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) ->
     own = {dim for source in pairs for dim in axes[source].values()}
     held: set[str] = set()
     for time in sorted({dim for dims in axes.values() for dim in dims.values()} - own):
-        # A module that does not run so carries nothing from call to call.
+        # A module that does not run like this carries nothing from call to call.
         with contextlib.suppress(ExportError):
             for inputs, states in _examples(functional, time):
                 held |= _held(functional, pairs, time, inputs, states)

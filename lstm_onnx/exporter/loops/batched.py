@@ -1,4 +1,4 @@
-"""A loop in which no step needs another, without a loop: its operators work on the steps of a whole sequence."""
+"""A loop whose steps do not depend on each other, without a loop: each operator works on all steps at once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..aten import aten
+from ..aten import argument, aten
 from .program import Element, Here, Loop, Operator, by_step, takes_step
 from .scan import ScanInputs
 from .steps import Steps
 
 
 def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[int], buffers: Collection[int]) -> bool:
-    """Compute a loop's values of all steps at once, where all its operators allow that.
+    """Compute the values of all steps of a loop at once; returns whether all its operators allow that.
 
     Args:
         module: the `RolledModule` that runs; what is computed is kept there.
@@ -66,7 +66,7 @@ _Rule = Callable[[Operator, Any, dict[str, Any]], "Steps | None"]
 
 
 def _rule(item: Operator) -> _Rule | None:
-    """How an operator works on all steps; None where that is not known, or it is given the number of the step."""
+    """How an operator works on all steps at once; None if that is not known, or if it takes the number of the step."""
     if takes_step(item.args) or by_step(item.kwargs):
         return None
     if torch.Tag.pointwise in getattr(item.target, "tags", ()):
@@ -75,7 +75,7 @@ def _rule(item: Operator) -> _Rule | None:
 
 
 def _pointwise(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
-    """One number of the result for each of the operands; other tensors are the same in all steps."""
+    """An operator element by element; operands that are plain tensors are the same in all steps."""
     rank = len(item.shape)
     steps = [arg for arg in args if isinstance(arg, Steps)]
     others = [arg for arg in args if isinstance(arg, Tensor)]
@@ -108,7 +108,7 @@ def _linear(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
 
 
 def _along_one(change: int) -> _Rule:
-    """An operator along one axis of each entry, which adds `change` axes there."""
+    """An operator along one axis of each step's entry, to which it adds `change` axes (-1 removes one)."""
 
     def rule(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
         steps, dim, *rest = args
@@ -138,7 +138,7 @@ def _layer_norm(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | No
 
 
 def _cat(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
-    parts, dim = args[0], args[1] if len(args) > 1 else 0
+    parts, dim = args[0], argument(args, 1)
     if kwargs or not all(isinstance(part, Steps) for part in parts):
         return None
     dim %= len(item.shape)

@@ -1,7 +1,7 @@
 """A traced graph in canonical form: one way to write what loops write in several ways.
 
-What a step picks of a tensor is a select, however the code says it; copies and views of everything are gone;
-a chain of concatenations is one.  Each rewriting keeps the value, so two equal graphs compute the same.
+What a step picks of a tensor is a select, however the code writes it; copies and views of the whole are removed;
+a chain of concatenations is a single one.  No rewriting changes a value, so two equal graphs compute the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..aten import aten, aten_operators
+from ..aten import argument, aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
 from .copies import unchanged, value_of
@@ -24,7 +24,7 @@ from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _LARGEST = 2**63 - 1
 _MANY = 3
-"""Of one value in a list, which may be as many as an axis is long: ``[z] * x.size(1)``."""
+"""So many copies of one value in a list may be one for each entry of an axis: ``[z] * x.size(1)``."""
 _CHECKS = {
     "_assert_tensor_metadata",
     "_assert_scalar",
@@ -88,7 +88,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _made_by(constant: Tensor) -> tuple[Any, tuple[Any, ...]] | None:
-    """The operator and arguments that make whole numbers that are all one, or of which each is one more or one less."""
+    """The operator and arguments that make whole numbers that are all equal, or that count up or down by 1."""
     if constant.dtype not in (torch.int64, torch.int32) or not constant.numel():
         return None
     numbers = constant.detach().cpu().flatten().tolist()
@@ -132,9 +132,10 @@ class _Form:
         self.inputs.append(_meta(item.meta["val"]))
 
     def add_leaf(self, item: torch.fx.Node, name: str | None, tensor: Tensor) -> None:
-        """A parameter or buffer by its name; a constant by its content, and whole numbers in order as an operator.
+        """Add a parameter or buffer by its name, and a constant by its content.
 
-        Python code may have as many of them as an axis is long: ``range(batch)``, ``[start] * batch``.
+        A constant of equal or consecutive whole numbers becomes an operator: Python code may have as many of them as
+        an axis is long, as in ``range(batch)`` or ``[start] * batch``.
         """
         made = None if name is not None else _made_by(tensor)
         if made is not None:
@@ -145,7 +146,7 @@ class _Form:
         self.values[item], self.leaves[name] = Leaf(name), tensor.detach()
 
     def trace(self, graph: torch.fx.Graph, structure: Any, sizes: Sizes) -> Trace:
-        """All of a graph, of which inputs and leaves are known."""
+        """The trace of a whole graph, once its inputs and leaves are known."""
         outputs: Any = ()
         for item in graph.nodes:
             if item.op == "output":
@@ -178,7 +179,7 @@ class _Form:
         self.values[item] = self.form_of(item, args, kwargs)
 
     def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
-        """An operator in canonical form: a new node, or a value that there is already."""
+        """An operator in canonical form: a new node, or a value that exists already."""
         # What the module copied to view it is not copied here.
         target: Any = aten.reshape.default if item.target in _VIEWS else item.target
         value: Any = item.meta.get("val")
@@ -210,13 +211,13 @@ class _Form:
         return node
 
     def take_apart(self, node: Node, value: Any) -> None:
-        """A node for each result, used or not: the last step of a loop uses fewer than the others."""
+        """Add a node for each result, used or not: the last step of a loop uses fewer than the others."""
         self.parts[node] = [
             self.made(operator.getitem, (node, index), (), _meta(part)) for index, part in enumerate(value)
         ]
 
     def recurrent(self, item: torch.fx.Node, value: Any) -> Node:
-        """A call of a recurrent module, without its number among the calls: that is all that the steps differ in."""
+        """A call of a recurrent module, without its number among the calls, which alone differs between steps."""
         names = [argument.name for argument in RECURRENT._schema.arguments]
         given = {**dict(zip(names, self.arguments(item.args), strict=False)), **dict(item.kwargs)}
         given = {name: self.arguments(argument) for name, argument in given.items()}
@@ -241,10 +242,10 @@ class _Form:
         value, whole = item.meta.get("val"), item.args[0].args[0]  # type: ignore[union-attr]
         of = value_of(whole)
         if source.target is aten.unbind.int:
-            dim = (source.args[1] if len(source.args) > 1 else 0) % of.dim()
+            dim = argument(source.args, 1) % of.dim()
             return self.made(aten.select.int, (source.args[0], dim, index), (), _meta(value))
         if source.target in _SPLITS:
-            dim = (source.args[2] if len(source.args) > 2 else dict(source.kwargs).get("dim", 0)) % of.dim()
+            dim = argument(source.args, 2, dict(source.kwargs).get("dim", 0)) % of.dim()
             if isinstance(of.shape[dim], int):
                 start = sum(shape[dim] for shape in source.shape[:index])
                 return self.range(source.args[0], of, dim, start, start + source.shape[index][dim], 1, value)
@@ -252,7 +253,7 @@ class _Form:
 
     def picked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
         of = value_of(item.args[0])
-        dim = (args[1] if len(args) > 1 else 0) % of.dim()
+        dim = argument(args, 1) % of.dim()
         size = of.shape[dim]
         if item.target is aten.select.int:
             index = args[2]
@@ -263,32 +264,32 @@ class _Form:
             if (row := _row_just_filled(args[0], dim, index, value)) is not None:
                 return row
             return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
-        start, end = (args[2] if len(args) > 2 else 0) or 0, args[3] if len(args) > 3 else None
-        return self.range(args[0], of, dim, start, end, args[4] if len(args) > 4 else 1, value)
+        start, end, step = argument(args, 2) or 0, argument(args, 3, None), argument(args, 4, 1)
+        return self.range(args[0], of, dim, start, end, step, value)
 
     def range(self, source: Any, of: Tensor, dim: int, start: Any, end: Any, step: int, value: Any) -> Any:
         """A slice; of one entry, its select."""
         size = of.shape[dim]
         start, end = _bounds(start, end, size)
-        if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
+        if _is_whole(start, end, step, size):
             return source
-        if isinstance(size, int) and isinstance(start, int) and isinstance(end, int) and end - start == 1:
+        if _is_one(start, end, size):
             shape, dtype = _meta(value)
             one = self.made(aten.select.int, (source, dim, start), (), (_without(shape, dim), dtype))
             return self.unsqueezed(one, dim, (shape, dtype))
         return self.made(aten.slice.Tensor, (source, dim, start, end, step), (), _meta(value))
 
     def filled(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
-        base, source, dim = args[0], args[1], (args[2] if len(args) > 2 else 0) % value.dim()
+        base, source, dim = args[0], args[1], argument(args, 2) % value.dim()
         size = value.shape[dim]
         if item.target is aten.select_scatter.default:
             index = args[3] % size if isinstance(args[3], int) and isinstance(size, int) else args[3]
             return self.made(aten.select_scatter.default, (base, source, dim, index), (), _meta(value))
-        start, end = _bounds((args[3] if len(args) > 3 else 0) or 0, args[4] if len(args) > 4 else None, size)
-        step = args[5] if len(args) > 5 else 1
-        if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
+        start, end = _bounds(argument(args, 3) or 0, argument(args, 4, None), size)
+        step = argument(args, 5, 1)
+        if _is_whole(start, end, step, size):
             return source
-        if isinstance(start, int) and isinstance(end, int) and isinstance(size, int) and end - start == 1:
+        if _is_one(start, end, size):
             shape, dtype = _meta(value_of(item.args[1]))
             if len(shape) == value.dim() and shape[dim] == 1:
                 row = self.squeezed_once(source, dim, (_without(shape, dim), dtype))
@@ -319,10 +320,9 @@ class _Form:
 
         ``out = torch.cat([out, h])`` in each step is so one list, of which nothing but the last is used.
         """
-        given = args[1] if len(args) > 1 else dict(kwargs).get("dim", 0)
         if not isinstance(value, Tensor) or not isinstance(args[0], tuple):
             return self.made(aten.cat.default, args, kwargs, _meta(value))
-        dim = given % value.dim()
+        dim = argument(args, 1, dict(kwargs).get("dim", 0)) % value.dim()
         parts: list[Any] = []
         for part in args[0]:
             if isinstance(part, Node) and part.target is aten.cat.default and part.args[1] == dim:
@@ -339,7 +339,7 @@ class _Form:
 
     def stacked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
         """One value several times."""
-        dim = (args[1] if len(args) > 1 else 0) % value.dim()
+        dim = argument(args, 1) % value.dim()
         shape, dtype = _meta(value_of(item.args[0][0]))  # type: ignore[index]
         row = self.unsqueezed(args[0][0], dim, ((*shape[:dim], 1, *shape[dim:]), dtype))
         return self.joined(((row,) * len(args[0]), dim), (), value)
@@ -372,11 +372,21 @@ def _bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
     return start, end
 
 
+def _is_whole(start: Any, end: Any, step: int, size: Any) -> bool:
+    """Whether a slice, of which these are the bounds, takes a whole axis."""
+    return bool(start == 0 and step == 1 and end == (size if isinstance(size, int) else _LARGEST))
+
+
+def _is_one(start: Any, end: Any, size: Any) -> bool:
+    """Whether a slice is known to take one entry."""
+    return all(isinstance(at, int) for at in (start, end, size)) and end - start == 1
+
+
 def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> None:
     tags = getattr(target, "tags", ())
     if not tags or torch.Tag.nondeterministic_seeded not in tags:
         return
-    share = args[4] if len(args) > 4 else dict(kwargs).get("dropout_p", 0.0)
+    share = argument(args, 4, dict(kwargs).get("dropout_p", 0.0))
     if target is aten.scaled_dot_product_attention.default and share == 0:
         return
     raise NotRolled("it draws random numbers, and a file cannot draw those that PyTorch does", line)

@@ -57,14 +57,14 @@ class RecurrentCall:
 
 
 def is_read(item: Operator, target: Any = aten.select.int) -> bool:
-    """Whether an operator picks an entry, or what `target` picks, by the step's number of a tensor from outside."""
+    """Whether an operator (a select, or else `target`) picks by the step's number from a tensor outside the loop."""
     if item.target is not target or not isinstance(item.args[2], Affine) or not item.args[2].step:
         return False
     return not positions_in(item.args[0]) and not by_step(item.args[0])
 
 
 def is_result(loop: Loop, item: Operator) -> bool:
-    """Whether it is a result of a recurrent module without the axis of its one step."""
+    """Whether an operator only removes the axis of length 1 from a recurrent module's result for one step."""
     if item.target is not aten.squeeze.dim or not isinstance(item.args[0], Here):
         return False
     part = loop.body[item.args[0].position]
@@ -73,7 +73,7 @@ def is_result(loop: Loop, item: Operator) -> bool:
 
 
 def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall | None:
-    """The recurrent call that a loop's whole body is."""
+    """The recurrent call that the whole body of a loop amounts to; None where it is anything else."""
     calls = [item for item in loop.body if item.target is RECURRENT]
     if len(calls) != 1:
         return None
@@ -96,7 +96,7 @@ def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall
 
 
 def _source(loop: Loop, x: Any, axis: int) -> tuple[Source | None, set[int]]:
-    """Where the input of a call is from, and the positions that only bring it there."""
+    """Where the input of a call comes from, and the positions that only pass it on."""
     used: set[int] = set()
     squeezed = False
     if isinstance(x, Here):
@@ -113,21 +113,21 @@ def _source(loop: Loop, x: Any, axis: int) -> tuple[Source | None, set[int]]:
 
 
 def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
-    """The positions of a call's results, and of these without their axis of one step or one layer."""
+    """The positions of a call's results, with or without their axis of length 1 (the one step, or the one layer)."""
     kwargs = dict(call.kwargs)
     axes = {0: 1 if kwargs["batch_first"] else 0, 1: 0, 2: 0}
-    found_at: dict[int, tuple[int, int | None]] = {}
+    found: dict[int, tuple[int, int | None]] = {}
     for item in loop.body:
         source = item.args[0] if item.args else None
         if not isinstance(source, Here):
             continue
         if source.position == call.index and item.target is operator.getitem:
-            found_at[item.index] = (item.args[1], None)
-        elif item.target is aten.squeeze.dim and source.position in found_at:
-            which, lacks = found_at[source.position]
+            found[item.index] = (item.args[1], None)
+        elif item.target is aten.squeeze.dim and source.position in found:
+            which, lacks = found[source.position]
             if lacks is None and item.args[1] == axes[which]:
-                found_at[item.index] = (which, axes[which])
-    return found_at
+                found[item.index] = (which, axes[which])
+    return found
 
 
 def is_zeros(program: Program, value: Any) -> bool:
@@ -153,7 +153,7 @@ def run_recurrent(module: Any, loop: Loop, call: RecurrentCall, count: Any, need
         needed: positions of which other steps than the last one are used.
 
     Returns:
-        Whether it could: the operator has no states of all steps but those that are its output.
+        Whether that is possible: of the states, the operator gives those of all steps only where they are its output.
     """
     rows = call.kwargs["rows"]
     for position in needed:

@@ -1,4 +1,4 @@
-"""Operators that only copy what they get."""
+"""Operators that only copy an argument."""
 
 from __future__ import annotations
 

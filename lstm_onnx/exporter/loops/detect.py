@@ -1,4 +1,4 @@
-"""Over which dynamic axes a module loops in Python: where one of them is longer, its code calls torch more often."""
+"""The axes over which a module loops in Python: the longer such an axis, the more often its code calls torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MANY_MORE = 12
 
 
 class _CountedLines(CountedCalls):
-    """Counts by the user's lines, too."""
+    """Also counts the calls of each of the user's lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def nested_loops(
         sizes: a size for each dynamic axis.
     """
     for one, other in itertools.combinations_with_replacement(loops, 2):
-        # Steps of one axis that differ by turns, such as every second one, do so again after so many.
+        # Steps that alternate, such as every second one of an axis, are alike again after twice as many.
         more = 2 * _MORE if one == other else _MORE
         grown = [
             {**sizes, **{name: sizes[name] + own.count(name) * more for name in (one, other)}}
@@ -70,18 +70,18 @@ def nested_loops(
         if any(functional.arguments.within(name, own[name]) != own[name] for own in grown for name in (one, other)):
             continue
         counts = [found for own in grown if (found := _calls(functional, own)) is not None]
-        # Calls of loops behind one another add up, and those of nested ones multiply.
+        # Calls of successive loops add up, and those of nested loops multiply.
         if len(counts) == len(grown) and counts[0] + counts[3] - counts[1] - counts[2] >= more**2:
             return one, other
     return None
 
 
 def shortened_axis(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> str | None:
-    """The axis of several entries of which a loop makes one step, as after a stride; None for none."""
+    """An axis of which each step of a loop takes several entries, as after a stride; None where there is none."""
     for name in loops:
         grown = [sizes[name] + more for more in (0, 1, 2, _MANY_MORE, 2 * _MANY_MORE)]
         counts = [found for size in grown if (found := _calls(functional, {**sizes, name: size})) is not None]
-        # Not more calls with each entry, and still more and more: a branch by the size makes more of them once.
+        # Not more calls for each further entry, but more for many: a branch by the size would add calls only once.
         if len(counts) == len(grown) and len({*counts[:3]}) < 3 and counts[0] < counts[3] < counts[4]:
             return name
     return None
@@ -107,7 +107,7 @@ def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: Counte
 
 
 def may_be_static(functional: FunctionalModule, loops: list[str]) -> bool:
-    """Whether nobody named the dynamic axes, and one of these is neither batch nor time: then it is simply static."""
+    """Whether nobody named the dynamic axes, and one of `loops` is neither batch nor time: it can be made static."""
     arguments = functional.arguments
     if not arguments.guessed or not functional.recurrent_modules:
         return False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..aten import aten
+from ..aten import argument, aten
 from ..traced_values.classes import one_hot
 from .batched import run_at_once
 from .canonical import RECURRENT
@@ -40,18 +40,14 @@ class RolledModule(nn.Module):
     """A program as a module with the arguments and results of the module that it was found in.
 
     Args:
-        program: its loops already taken apart (`split`).
+        program: with its loops already split (see `split`).
         inner: the module, whose parameters and buffers the program uses.
-        calls: the loops that are one call of a recurrent module.
+        calls: by loop, the call of a recurrent module that it is.
         least: the least size of each dynamic axis.
     """
 
     def __init__(
-        self,
-        program: Program,
-        inner: nn.Module,
-        calls: Mapping[int, RecurrentCall],
-        least: tuple[int, ...],
+        self, program: Program, inner: nn.Module, calls: Mapping[int, RecurrentCall], least: tuple[int, ...]
     ) -> None:
         super().__init__()
         self.inner = inner
@@ -65,8 +61,8 @@ class RolledModule(nn.Module):
             else:
                 self.leaf_names[name] = f"constants.c{len(self.leaf_names)}"
                 self.constants.register_buffer(self.leaf_names[name].partition(".")[2], tensor, persistent=False)
-        self.elements = set(program.found(Element))
-        self.listed = {pair for run in program.found(Run) for pair in run.block}
+        self.elements = set(program.all_of(Element))
+        self.listed = {pair for run in program.all_of(Run) for pair in run.block}
         self.loops = {loop.index: loop for loop in program.loops}
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> Any:
@@ -109,7 +105,7 @@ class RolledModule(nn.Module):
         return value.at(self.sizes) if isinstance(value, Affine) else value
 
     def value(self, value: Any) -> Any:
-        """What an argument outside of loops is."""
+        """The value of an argument outside of loops."""
         if isinstance(value, Result):
             return self.given[value]
         if isinstance(value, Leaf):
@@ -135,7 +131,7 @@ class RolledModule(nn.Module):
         return self.given[leaf]
 
     def element(self, value: Element) -> Tensor:
-        """The value of one step of an earlier loop."""
+        """The value in one step of an earlier loop."""
         if self.is_last(value) and (value.loop, value.position) in self.last:
             return self.last[value.loop, value.position]
         return self.steps[value.loop, value.position].entry(-1 if self.is_last(value) else self.number(value.step))
@@ -164,7 +160,7 @@ class RolledModule(nn.Module):
         return self.recurrent_call(x, (h0, c0), lengths, dict(item.kwargs))
 
     def recurrent_call(self, x: Any, states: Sequence[Any], lengths: Any, kwargs: Mapping[str, Any]) -> Any:
-        """A call of the opaque operator, with the next number among those of its module."""
+        """A call of the opaque operator, numbered as the next one of its module."""
         path = kwargs["module"]
         number = self.numbers.get(path, 0)
         self.numbers[path] = number + 1
@@ -174,7 +170,7 @@ class RolledModule(nn.Module):
     def joined(self, item: Operator, value: Any) -> Tensor:
         """cat or stack of a list of all steps."""
         stack = item.target is aten.stack.default
-        dim = item.args[1] if len(item.args) > 1 else 0
+        dim = argument(item.args, 1)
         parts: list[Tensor] = []
         for piece in item.args[0].pieces:
             if isinstance(piece, Run):
@@ -191,7 +187,7 @@ class RolledModule(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
     def run_loop(self, loop: Loop) -> None:
-        """Compute what of a loop is used after it."""
+        """Compute whatever is used after a loop."""
         count = self.number(loop.count)
         outer = {element for element in self.elements if element.loop == loop.index}
         listed = {position for index, position in self.listed if index == loop.index}
@@ -222,7 +218,7 @@ class RolledModule(nn.Module):
         return bool(loop.count.at(self.least) < 1) if isinstance(loop.count, Affine) else loop.count < 1
 
     def copied(self, loop: Loop, buffers: set[int], count: Any) -> bool:
-        """A loop that only copies what an earlier one made."""
+        """Do without a loop that only copies values of an earlier loop; returns whether it is one."""
         if not all(isinstance(loop.body[p].args[1], Element) and loop.body[p].args[1].step.step == 1 for p in buffers):
             return False
         for position in buffers:
@@ -232,14 +228,14 @@ class RolledModule(nn.Module):
         return True
 
     def in_step(self, item: Operator, value: Any) -> Any:
-        """The result of an operator of a body in a step; `value` gives its arguments."""
+        """The result of a body's operator in one step; `value` gives its arguments."""
         if takes_step(item.args):
             return with_step_number(item, value)
         return self.call(item, value)
 
 
 def _flattened(steps: Steps, axis: int) -> Tensor:
-    """The entries behind one another along an axis that they have."""
+    """The steps' values concatenated along one of their axes."""
     moved = steps.along(axis)
     size = moved.shape[axis + 1]
     if isinstance(size, int) and size == 1:
@@ -250,7 +246,7 @@ def _flattened(steps: Steps, axis: int) -> Tensor:
 def buffers_of(
     loop: Loop, outer: Collection[Element], wanted: Collection[int], is_last: Callable[[Element], bool]
 ) -> set[int]:
-    """The positions that fill a row each of a tensor that no step reads.
+    """The positions that fill, in each step, one row of a tensor that no step reads.
 
     Args:
         loop: the loop.
@@ -279,7 +275,7 @@ def _is_read(loop: Loop, item: Operator) -> bool:
 
 
 def filled(module: Any, item: Operator, rows: Steps, count: Any) -> Tensor:
-    """The tensor after all steps: the rows in their places, and the rest as before.
+    """The tensor after all steps: the rows in place, and the rest as before the loop.
 
     Args:
         module: the `RolledModule` that runs.

@@ -11,7 +11,7 @@ from ..aten import aten
 from .program import Carry, Here, Loop
 
 NONLINEARITIES = {aten.tanh.default: "tanh", aten.relu.default: "relu"}
-"""Of an RNN."""
+"""The nonlinearities of an RNN."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Gates:
 
     Attributes:
         op_type: "LSTM", "GRU" or "RNN".
-        of: what the sigmoid or tanh of each gate is of, by its name: "i", "f", "g" and "o"; "r" and "z" (or "1-z") and
-            "n", or "n of x" and "n of h" where r multiplies a part of n; "n" alone.
+        arguments: the argument of each gate's sigmoid or tanh, by the gate's name: "i", "f", "g" and "o" of an LSTM;
+            "r", "z" (or "1-z") and "n" of a GRU, with "n of x" and "n of h" instead of "n" where r multiplies a part of
+            n; "n" of an RNN.
         used: the positions of the nonlinear part.
         h: the state.
         c: the cell state of an LSTM.
@@ -30,7 +31,7 @@ class Gates:
     """
 
     op_type: str
-    of: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     used: frozenset[int]
     h: Carry
     c: Carry | None = None
@@ -77,7 +78,7 @@ class Match:
         return self.loop.body[value.position].args  # type: ignore[no-any-return]
 
     def unary(self, value: Any, target: Any) -> Any:
-        """What a sigmoid or a tanh is of."""
+        """The argument of an operator of this kind."""
         args = self.operator(value, target)
         if args is None:
             return None
@@ -85,15 +86,15 @@ class Match:
         return args[0]
 
     def sigmoid(self, value: Any) -> Any:
-        """What a sigmoid is of."""
+        """The argument of a sigmoid."""
         return self.unary(value, aten.sigmoid.default)
 
     def tanh(self, value: Any) -> Any:
-        """What a tanh is of."""
+        """The argument of a tanh."""
         return self.unary(value, aten.tanh.default)
 
     def both(self, value: Any, target: Any, one: Callable[[Any], Any], two: Callable[[Any], Any]) -> Any:
-        """What the two operands of a sum or product are, in either order."""
+        """What `one` and `two` find in the two operands of a sum or product, in either order."""
         args = self.operator(value, target)
         if args is None or len(args) != 2:
             return None
@@ -107,11 +108,11 @@ class Match:
         return None
 
     def mixture(self, h: Carry) -> tuple[str, Any, Any] | None:
-        """What z (or "1-z") and n are of, where h moves from h to n by z."""
+        """The arguments of z (or "1-z") and n, where the new h lies between the old h and n, as z says."""
         return self._mixed(h) or self._moved(h)
 
     def _mixed(self, h: Carry) -> tuple[str, Any, Any] | None:
-        """What z and n of ``z * h + (1 - z) * n`` are of, or of ``(1 - z) * h + z * n``."""
+        """The arguments of z and n in ``z * h + (1 - z) * n``, or in ``(1 - z) * h + z * n``."""
         for name, kept, taken in (("z", self.sigmoid, self._complement), ("1-z", self._complement, self.sigmoid)):
             pair = self.both(
                 Here(h.position),
@@ -125,10 +126,10 @@ class Match:
         return None
 
     def _moved(self, h: Carry) -> tuple[str, Any, Any] | None:
-        """What z and n of ``n + z * (h - n)`` are of, or of ``h + z * (n - h)``."""
+        """The arguments of z and n in ``n + z * (h - n)``, or in ``h + z * (n - h)``."""
 
         def difference(value: Any, place: int) -> Any:
-            """What n is of, in a difference in which h has this place."""
+            """The argument of n, in a difference with h at this place."""
             args = self.operator(value, aten.sub.Tensor)
             if args is None or len(args) != 2 or args[place] != h:
                 return None
@@ -149,16 +150,16 @@ class Match:
         return "1-z", z, n
 
     def _times(self, value: Any, gate: Callable[[Any], Any], h: Carry) -> Any:
-        """What the gate of ``gate * h`` is of."""
+        """The argument of the gate in ``gate * h``."""
         pair = self.both(value, aten.mul.Tensor, gate, lambda v: v if v == h else None)
         return None if pair is None else pair[0]
 
     def times_h(self, value: Any, h: Carry) -> Any:
-        """What r of ``r * h`` is of."""
+        """The argument of r in ``r * h``."""
         return self._times(value, self.sigmoid, h)
 
     def _complement(self, value: Any) -> Any:
-        """What the sigmoid z of ``1 - z`` is of."""
+        """The argument of the sigmoid z in ``1 - z``."""
         for target, place in ((aten.rsub.Scalar, 0), (aten.sub.Tensor, 1)):
             args = self.operator(value, target)
             if args is not None and len(args) == 2 and args[1 - place] == 1:

@@ -14,14 +14,14 @@ from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .gate_match import gates_in
-from .program import Carry, Element, Here, Loop, Operator, Program, Result, Run, positions_in
+from .program import Carry, Here, Loop, Operator, Program, Result, positions_in
 from .read_off import Cell, read_cell, weights_alone
 
 
 def with_recurrent_operators(
     program: Program, modules: Mapping[str, RecurrentModule]
 ) -> tuple[Program, dict[str, RecurrentModule]]:
-    """The program with such loops as calls of recurrent modules, and these by path beside those that there are."""
+    """The program with such cells as calls of recurrent modules, and all recurrent modules by path."""
     known = weights_alone(program)
     found_modules = dict(modules)
     for index in [loop.index for loop in program.loops]:
@@ -44,7 +44,7 @@ def with_recurrent_operators(
 
 
 def _replaced(program: Program, loop: Loop, cell: Cell, path: str) -> Program:
-    """The program with a loop in which a call of a recurrent module is in the place of a cell."""
+    """The program with a call of a recurrent module in place of a loop's cell."""
     fresh = 1 + max(item.index for item in program.items)
     before, new, moved = _as_call(loop, cell, path, fresh)
     items: list[Operator | Loop] = []
@@ -68,7 +68,7 @@ def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> Cell | N
 
 
 def _is_alone(program: Program, loop: Loop, cell: Cell) -> bool:
-    """Whether nothing but its states is used of a cell's parts."""
+    """Whether nothing outside of a cell reads any part of it but its states."""
     read = _read_outside(program, loop)
     for item in loop.body:
         if item.index not in cell.inside:
@@ -79,10 +79,11 @@ def _is_alone(program: Program, loop: Loop, cell: Cell) -> bool:
 
 
 def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operator], Loop, dict[int, int]]:
-    """A loop with a call of a recurrent module in the place of its cell.
+    """A loop with a call of a recurrent module in place of its cell.
 
     Returns:
-        What is computed before the loop, from the number `fresh` on; the loop; where the positions that stay went.
+        The operators before the loop, numbered from `fresh` on; the loop; and the new place of each position that
+        stays.
     """
     line, at = loop.line, loop.body[cell.gates.h.position]
     shape, dtype, row = at.shape, at.dtype, (1, *at.shape)
@@ -133,5 +134,4 @@ def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operat
 def _read_outside(program: Program, loop: Loop) -> set[int]:
     """The positions of a loop that other parts of the program read."""
     others = replace(program, items=tuple(item for item in program.items if item is not loop))
-    read = {element.position for element in others.found(Element) if element.loop == loop.index}
-    return read | {at for run in others.found(Run) for index, at in run.block if index == loop.index}
+    return {at for index, at in others.reads() if index == loop.index}

@@ -1,7 +1,7 @@
-"""Lengths at which a module with a loop may do something else: around the whole numbers that its code can see.
+"""Lengths at which a module with a loop may do something else: near the whole numbers that its code can see.
 
-A trace shows what the code does at a few lengths.  An ``if t == 40`` shows in none of them, but the 40 stands in the
-code, in an attribute, in a configuration or in the default of a helper's argument.
+A trace shows what the code does at a few lengths.  None of them shows an ``if t == 40``, but the 40 is in the code, in
+an attribute, in a configuration or in the default of a helper's argument.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from ..user_code import is_library
 
 LARGEST = 1000
-"""Longer sequences are not tried for a number's sake."""
+"""Larger numbers are not tried as lengths."""
 _MOST_STEPS = 8000
-"""Steps of all lengths together that are tried for numbers that do not stand in the code itself."""
+"""The most steps, over all lengths, that are tried for numbers that are not in the code itself."""
 _DEPTH = 3
 _TABLES = ("_parameters", "_buffers", "_modules")
 _MOST_ITEMS = 200
 
 
 def lengths_to_try(module: nn.Module) -> list[int]:
-    """Each number, and one and two more; those in the code first."""
+    """Each number, that number plus 1 and plus 2; those from the code come first."""
     code = _around(_in_code(module))
     found = list(code)
     steps = 0

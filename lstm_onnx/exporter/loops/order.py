@@ -1,7 +1,7 @@
-"""A trace in the order in which loops can be seen: first what depends on no step, then the steps.
+"""A trace in an order in which loops can be recognised: first what depends on no step, then the steps.
 
-Only what depends on no step is merged where it is equal; each use of what a step picks gets a pick of its own, just
-before it is needed.  So the same operators follow each other in all steps.
+Equal operators are merged only where they depend on no step; whatever uses an entry that a step picks gets a pick of
+its own, just before it.  So the same operators follow each other in all steps.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any
 
 from ...onnxgraph.nodes import Walk
 from ..aten import aten
-from .program import PICKS, Leaf, Node, Sizes, Trace, found
+from .program import PICKS, Leaf, Node, Sizes, Trace, all_of
 
 MANY = 5
-"""So many picks along one axis are taken for those of steps; the shortest trace has more steps, a cell fewer gates."""
+"""From so many picks along one axis on, they count as steps: even the shortest trace has more, and a cell's gates are
+fewer."""
 
 
 def inputs_of(node: Node) -> Iterator[Node]:
     """The nodes that an operator's arguments are."""
-    return found(Node, (node.args, node.kwargs))
+    return all_of(Node, (node.args, node.kwargs))
 
 
 class Alike(enum.Enum):
-    """Which of the operators that depend on no step, and are like a step's, are taken for those of the first step.
+    """Which operators that depend on no step, but look like a step's, belong to the first step.
 
-    The first step's ``linear(h0)`` is one, and the axis that an initial state gets is none.
+    Its ``linear(h0)`` does; the unsqueeze that adds an axis to an initial state does not.
     """
 
     COUNTED = enum.auto()
-    """Those with which there are as many as steps."""
+    """Those that make the count of such operators a multiple of the number of steps."""
     ALL = enum.auto()
     NONE = enum.auto()
 
@@ -43,11 +44,11 @@ class Picks(enum.Enum):
     EACH = enum.auto()
     """Just before each use, by a pick of its own."""
     ONCE = enum.auto()
-    """Before its first use; later steps, such as those of a window that begins with zeros, take it from that step."""
+    """Before its first use, and later steps take it from there, as in a window that begins with zeros."""
     APART = enum.auto()
-    """As `EACH`, but before all steps where it stands for a state before the first step: ``y = x[:, 0]``.
+    """As `EACH`, but before all steps where it is the state before the first step: ``y = x[:, 0]``.
 
-    So does what else makes such a state, such as the axis that a cell's call gives it.
+    The same holds for whatever else makes such a state, such as an axis that a cell's call adds.
     """
 
 
@@ -57,8 +58,9 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike, picks: Pick
     Args:
         trace: in the order in which it ran.
         loops: the number of looped axes, whose sizes come first.
-        unused: also keep what is like something that is needed: the last step computes for a next one that never comes.
-        alike: what is taken for part of the first step.
+        unused: also keep operators like those that are needed: the last step computes values for a step that never
+            comes.
+        alike: what counts as part of the first step.
         picks: where steps pick the entries that they need.
     """
     nodes = _live(trace, unused=unused)
@@ -74,7 +76,7 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike, picks: Pick
 
 
 def _live(trace: Trace, *, unused: bool) -> list[Node]:
-    walk = Walk(found(Node, trace.outputs))
+    walk = Walk(all_of(Node, trace.outputs))
     for node in walk:
         walk.add(inputs_of(node))
     live = walk.seen
@@ -116,7 +118,7 @@ def _static(nodes: list[Node]) -> set[Node]:
     static: set[Node] = set()
     for node in nodes:
         fed = node.target is not aten.sym_size.int and any(
-            leaf.input is not None for leaf in found(Leaf, (node.args, node.kwargs))
+            leaf.input is not None for leaf in all_of(Leaf, (node.args, node.kwargs))
         )
         if not fed and all(before in static for before in inputs_of(node)):
             static.add(node)
@@ -145,7 +147,7 @@ def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike)
 def _keys(node: Node) -> Iterator[Any]:
     """What a node has in common with those like it, and with those that have its axes and sizes as well."""
     yield node.key()
-    yield node.key(), tuple(found(int, node.args)), node.shape
+    yield node.key(), tuple(all_of(int, node.args)), node.shape
 
 
 def _after(nodes: list[Node], first: set[Node]) -> set[Node]:
@@ -161,7 +163,7 @@ def _first_states(nodes: list[Node]) -> dict[Node, set[Node]]:
     """What operators of the first steps take in the place of what another operator makes for all later ones."""
     groups: dict[Any, list[tuple[Node, Node]]] = {}
     for node in nodes:
-        numbers = tuple(found(float, node.args))
+        numbers = tuple(all_of(float, node.args))
         for place, value in enumerate(node.args):
             if isinstance(value, Node):
                 groups.setdefault((node.key(), numbers, place), []).append((node, value))

@@ -1,4 +1,4 @@
-"""What a trace at fixed lengths is, what a program with loops of any length is, and why there is none."""
+"""A trace at fixed lengths, a program with loops of any length, and the refusal where there is no such program."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ PICKS = (torch.ops.aten.select.int, torch.ops.aten.slice.Tensor)
 
 @dataclass(frozen=True)
 class Leaf:
-    """A tensor that is given: ``input 0``, a parameter's or buffer's full name, or a constant's digest."""
+    """A tensor that no operator computes: ``input 0``, a parameter or buffer by its full name, or a constant."""
 
     name: str
 
     @property
     def input(self) -> int | None:
-        """The number of the input that it is; None for others."""
+        """The input's number; None for a tensor that is not an input."""
         return int(self.name.removeprefix("input ")) if self.name.startswith("input ") else None
 
 
 @dataclass(frozen=True)
 class NoState:
-    """The initial state of a recurrent module that was called without one: zeros."""
+    """The zeros that a recurrent module starts from when it is called without a state."""
 
 
 @dataclass(eq=False, repr=False)
 class Node:
     """One operator of a trace, in canonical form.
 
-    `shape` has the hints of sizes that are not fixed; `dtype` is None for what is not a tensor.  `line` is the user's.
+    `shape` has the traced sizes, also of dynamic axes; `dtype` is the type's name for what is not a tensor.  `line` is
+    the line of the user's code.
     """
 
     target: Any
@@ -51,16 +52,17 @@ class Node:
     module: str = ""
 
     def __repr__(self) -> str:
-        """Without its arguments, whose own arguments would follow, each as often as it is used."""
+        """Without its arguments: these would print their own arguments, once for each use."""
         return f"<{self.target} {self.shape}>"
 
     def key(self, *, loose: bool = False) -> tuple[Any, ...]:
-        """What the same operator has in common in all steps: all but numbers and where values come from.
+        """What an operator has in common in all steps of a loop: all but its numbers and where its values come from.
 
         Args:
-            loose: without which parameters and modules it uses, so that a search comes to where they differ.
+            loose: also leave out which parameters and modules it uses, so that a search gets to where these differ.
         """
-        # A state that is an input is in the first step what a value is in the others; a step's entry is of one input.
+        # A state may be an input in the first step and a computed value in later ones; what all steps pick their
+        # entries from is one and the same input.
         named = self.target in PICKS
         outline = _outline(self.args, loose, named), _outline(self.kwargs, loose, named)
         return (str(self.target), *outline, str(self.dtype), len(self.shape or ()))
@@ -81,7 +83,7 @@ def _outline(value: Any, loose: bool, named: bool) -> Any:
 
 
 LONG_LIST = 4
-"""Lists of more tensors may be of all steps; those of gates are shorter."""
+"""A list of more tensors may have one for each step; lists of gates are shorter."""
 
 
 @dataclass
@@ -109,9 +111,10 @@ class Trace:
 
 @dataclass(frozen=True)
 class Affine:
-    """A whole number: `step` times the number of the step, plus a sum over the sizes, plus a constant.
+    """A whole number: `step` times the number of the step, plus each size times its factor in `sizes`, plus `const`.
 
-    `product` is a factor of the product of two sizes, by their places, such as that of batch and time in a view.
+    `product` adds a multiple of the product of two sizes: the factor and the indices of both sizes, such as those of
+    batch and time in a view.
     """
 
     step: int
@@ -120,7 +123,7 @@ class Affine:
     product: tuple[int, int, int] | None = None
 
     def at(self, sizes: Sequence[Any], step: Any = 0) -> Any:
-        """Its value; lengths and step may be symbols of torch."""
+        """Its value; `sizes` and `step` may be torch's symbols."""
         total: Any = self.const
         for factor, size in zip(self.sizes, sizes, strict=True):
             if factor:
@@ -164,7 +167,10 @@ class Here:
 
 @dataclass(frozen=True)
 class Carry:
-    """Within a body: the value at a position, `back` steps ago; `initial` are those before the first, oldest first."""
+    """Within a body: the value at a position, `back` steps ago; `initial` are the values before the first step.
+
+    The oldest comes first.
+    """
 
     position: int
     back: int
@@ -173,7 +179,10 @@ class Carry:
 
 @dataclass(frozen=True)
 class Run:
-    """Part of a list: values at the (loop, position) pairs of `block`, in `count` steps from `start` on, `by` apart."""
+    """Part of a list: the values at the (loop, position) pairs of `block`, in every `by`-th of the steps from `start`.
+
+    There are `count` such steps; `by` may be negative.
+    """
 
     block: tuple[tuple[int, int], ...]
     start: Any
@@ -183,7 +192,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Listed:
-    """A list whose length depends on those of the axes: runs of a loop's values, and single ones."""
+    """A list whose length depends on the sizes of the axes: runs of a loop's values, and single values."""
 
     pieces: tuple[Any, ...]
 
@@ -203,11 +212,11 @@ class Operator:
 
     @property
     def arguments(self) -> tuple[Any, Any]:
-        """Those of both kinds."""
+        """The positional ones and those by name."""
         return self.args, self.kwargs
 
     def mapped(self, change: Callable[[Any], Any], index: int | None = None) -> Operator:
-        """The operator with changed arguments (see `mapped`) and, if there is one, another index."""
+        """The operator with changed arguments (see `mapped`) and, if `index` is given, another index."""
         args, kwargs = mapped(self.arguments, change)
         return replace(self, args=args, kwargs=kwargs, index=self.index if index is None else index)
 
@@ -227,20 +236,20 @@ class Loop:
 
     @property
     def carries(self) -> list[Carry]:
-        """What its steps take from those before them, each once."""
-        return list(dict.fromkeys(carry for item in self.body for carry in found(Carry, item.arguments)))
+        """What its steps take from earlier steps, each once."""
+        return list(dict.fromkeys(carry for item in self.body for carry in all_of(Carry, item.arguments)))
 
     def reached(self, values: Iterable[Any], ends: Callable[[Operator], bool] = lambda _: False) -> set[int]:
-        """The positions that values are made of in this step.
+        """The positions that some values are computed from within one step.
 
         Args:
-            values: of the body.
-            ends: whether what an operator is made of is left out.
+            values: arguments in the body.
+            ends: whether to stop at an operator, whose own arguments are then left out.
         """
         positions: set[int] = set()
         todo = list(values)
         while todo:
-            for here in found(Here, todo.pop()):
+            for here in all_of(Here, todo.pop()):
                 if here.position not in positions:
                     positions.add(here.position)
                     item = self.body[here.position]
@@ -284,12 +293,19 @@ class Program:
         for item in self.items:
             yield from item.body if isinstance(item, Loop) else (item,)
 
-    def found(self, kind: type[Kind]) -> Iterator[Kind]:
+    def all_of(self, kind: type[Kind]) -> Iterator[Kind]:
         """All parts of arguments and outputs that are of a kind."""
-        return found(kind, (self.outputs, *(item.arguments for item in self.operators)))
+        return all_of(kind, (self.outputs, *(item.arguments for item in self.operators)))
+
+    def reads(self) -> Iterator[tuple[int, int]]:
+        """The loop and position of each value of a loop that is read outside of the loop."""
+        for element in self.all_of(Element):
+            yield element.loop, element.position
+        for run in self.all_of(Run):
+            yield from run.block
 
     def moved(self, moves: Mapping[int, Mapping[int, tuple[int, int]]]) -> Program:
-        """The program that reads positions of some loops elsewhere: of each, a loop and a position in it."""
+        """The program with some loops' positions read elsewhere: by loop and position, the new loop and position."""
 
         def change(value: Any) -> Any:
             if isinstance(value, Element) and value.loop in moves:
@@ -308,42 +324,42 @@ class Program:
         return replace(self, items=items, outputs=mapped(self.outputs, change))
 
 
-def found(kind: type[Kind], value: Any) -> Iterator[Kind]:
+def all_of(kind: type[Kind], value: Any) -> Iterator[Kind]:
     """All parts of arguments that are of a kind."""
     if isinstance(value, kind):
         yield value
     if isinstance(value, (tuple, list)):
         for part in value:
-            yield from found(kind, part)
+            yield from all_of(kind, part)
     elif isinstance(value, Carry):
-        yield from found(kind, value.initial)
+        yield from all_of(kind, value.initial)
     elif isinstance(value, Listed):
-        yield from found(kind, value.pieces)
+        yield from all_of(kind, value.pieces)
     elif isinstance(value, Element):
-        yield from found(kind, value.step)
+        yield from all_of(kind, value.step)
     elif isinstance(value, Run):
-        yield from found(kind, (value.start, value.count))
+        yield from all_of(kind, (value.start, value.count))
 
 
 def positions_in(value: Any) -> set[int]:
     """The positions of the body that arguments read, in this step or an earlier one."""
-    return {here.position for here in found(Here, value)} | {carry.position for carry in found(Carry, value)}
+    return {here.position for here in all_of(Here, value)} | {carry.position for carry in all_of(Carry, value)}
 
 
 def by_step(value: Any) -> bool:
     """Whether a number in arguments grows with the step."""
-    return any(number.step for number in found(Affine, value))
+    return any(number.step for number in all_of(Affine, value))
 
 
 def takes_step(value: Any) -> bool:
-    """Whether the number of the step itself is in arguments, and does not only say which entry of an earlier loop."""
+    """Whether arguments use the number of the step itself, and not only to say which step of an earlier loop."""
     if isinstance(value, tuple):
         return any(map(takes_step, value))
     return not isinstance(value, Element) and by_step(value)
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Arguments with each part for which `change` gives something else than None replaced by that."""
+    """Arguments in which each part is replaced by what `change` returns for it, unless that is None."""
     new = change(value)
     if new is not None:
         return new
@@ -362,7 +378,7 @@ class NotRolled(Exception):  # noqa: N818 - for the search it is not an error
     Args:
         reason: what stands in the way, as a clause.
         line: the user's line at which it shows.
-        depth: how far the search had come; the refusal that came furthest says most.
+        depth: how far the search had got; the refusal that got furthest says most.
     """
 
     def __init__(self, reason: str, line: str | None = None, depth: int = 0) -> None:
@@ -371,7 +387,7 @@ class NotRolled(Exception):  # noqa: N818 - for the search it is not an error
 
 
 def deepest(refusals: Iterable[NotRolled]) -> NotRolled:
-    """The one that came furthest."""
+    """The refusal that got furthest."""
     return max(refusals, key=lambda refusal: (refusal.depth, refusal.line is not None))
 
 

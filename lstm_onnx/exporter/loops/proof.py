@@ -96,8 +96,8 @@ def unrolled(program: Program, sizes: Sizes, known: frozenset[str] | None = None
     Args:
         program: the program.
         sizes: the lengths.
-        known: what the module computes; a program that computes anything else has no hash.  Without it, one step too
-            many would go unseen, since nobody reads it.
+        known: the hashes of all that the module computes; a program that computes anything else has no hash.  Without
+            them, a step too many would go unseen, since nothing reads it.
     """
     unrolling = _Unrolled(program, sizes)
     try:

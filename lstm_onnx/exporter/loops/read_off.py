@@ -18,7 +18,7 @@ from ..aten import aten, aten_operators
 from .canonical import RECURRENT
 from .cells import is_read, is_result
 from .gate_match import Gates
-from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, by_step, found
+from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, all_of, by_step
 
 _AFFINE = aten_operators("linear add.Tensor sub.Tensor mul.Tensor neg cat slice.Tensor addmm mm matmul t")
 _PRODUCTS = aten_operators("linear matmul mm")
@@ -59,12 +59,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class _Source:
-    """What the gates get of one sequence: a value of the body, and how it is computed of another sequence."""
+    """The one sequence that the gates see: a value of the body, and how it is computed from another sequence."""
 
     value: Any
     features: int | None
     read: Operator | None = None
-    of: Mapping[int, Sequence[Operator]] = field(default_factory=dict)
+    ways: Mapping[int, Sequence[Operator]] = field(default_factory=dict)
 
 
 def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Tensor]) -> Cell | None:
@@ -77,14 +77,14 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
         known: the values that depend on weights alone.
     """
     inner_values = {here.position for here in gates.inner.values()}
-    needed = loop.reached(gates.of.values(), lambda item: item.index in inner_values or _is_given(loop, item))
+    needed = loop.reached(gates.arguments.values(), lambda item: item.index in inner_values or _is_given(loop, item))
     needed -= inner_values
     source = _source(program, loop, needed, known)
     if source is None or needed & gates.used:
         return None
     sources = {source.value.position} if isinstance(source.value, Here) else set()
     inner = [loop.body[i] for i in sorted(needed - sources) if not _is_given(loop, loop.body[i])]
-    carries = {carry for item in inner for carry in found(Carry, item.arguments)}
+    carries = {carry for item in inner for carry in all_of(Carry, item.arguments)}
     if not carries <= set(gates.states) or not all(_is_affine(item, known) for item in inner):
         return None
     if not _has_product(inner, {gates.h, *gates.inner.values()} - {Here(gates.states[-1].position)}):
@@ -94,16 +94,12 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
     if len(at.shape) != 2 or dtype not in _DTYPES:
         return None
     parts = _read_off(loop, inner, needed, gates, source, at.shape[-1], known)
-    found_weights = None if parts is None else WEIGHTS[gates.op_type](parts, gates)
-    if found_weights is None:
+    weights = None if parts is None else WEIGHTS[gates.op_type](parts, gates)
+    if weights is None:
         return None
-    peepholes = found_weights.pop("peepholes", None)
-    arrays = {name: value.to(at.dtype).numpy() for name, value in found_weights.items()}
-    sizes: dict[str, Any] = {
-        "input_size": arrays["weight_ih_l0"].shape[1],
-        "hidden_size": at.shape[-1],
-        "dtype": dtype,
-    }
+    peepholes = weights.pop("peepholes", None)
+    arrays = {name: value.to(at.dtype).numpy() for name, value in weights.items()}
+    sizes: dict[str, Any] = {"input_size": arrays["weight_ih_l0"].shape[1], "hidden_size": at.shape[-1], "dtype": dtype}
     if gates.op_type == "RNN":
         sizes["nonlinearity"] = gates.nonlinearity
     return Cell(
@@ -118,15 +114,15 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
 
 
 def _is_given(loop: Loop, item: Operator) -> bool:
-    """Whether it picks an entry of a sequence, or is what a recurrent module returned in this step."""
+    """Whether it is a cell's input: an entry picked from a sequence, or a recurrent module's result in this step."""
     return is_read(item) or is_result(loop, item)
 
 
 def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, Tensor]) -> _Source | None:
-    """What the gates get, where that is one sequence or what is computed of one."""
+    """The sequence that the gates see, or the one that theirs are computed from; None where there are several."""
     given = [loop.body[i] for i in sorted(needed) if _is_given(loop, loop.body[i])]
     others = [loop.body[i] for i in sorted(needed) if not _is_given(loop, loop.body[i])]
-    elements = {e for item in others for e in found(Element, item.arguments) if by_step(e)}
+    elements = {e for item in others for e in all_of(Element, item.arguments) if by_step(e)}
     reads = [item for item in given if is_read(item)]
     if len(reads) < len(given):  # of a module: there is one of them, and nothing else
         return _Source(Here(given[0].index), given[0].shape[-1]) if len(given) == 1 and not elements else None
@@ -149,7 +145,7 @@ def _features(program: Program, element: Element) -> int | None:
 
 
 def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Operator]:
-    """The operators on the features of a sequence that it is computed with, the last one first."""
+    """The linear maps and slices of features that a sequence comes through, the last one first."""
     operators = program.results
     way: list[Operator] = []
     while isinstance(base, Result):
@@ -169,7 +165,7 @@ def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Opera
 def _rooted(
     reads: Sequence[Operator], ways: Sequence[Sequence[Operator]], known: Mapping[Any, Tensor]
 ) -> _Source | None:
-    """The source that all reads pick of, each by its own way; None where there are several."""
+    """The source that all reads pick from, each by its own way; None where there are several."""
     first = reads[0]
     roots = {way[-1].args[0] if way else item.args[0] for item, way in zip(reads, ways, strict=True)}
     places = {item.args[1:] for item in reads}
@@ -192,12 +188,12 @@ def _rooted(
 
 
 def _keeps_axis(read: Operator) -> bool:
-    """Whether it picks of another axis than that of the features."""
+    """Whether it picks along another axis than that of the features."""
     return read.args[1] in (0, 1) and len(read.shape) == _SEQUENCE_RANK - 1
 
 
 def _is_affine(item: Operator, known: Mapping[Any, Tensor]) -> bool:
-    """Whether an operator is affine in what is not known, row by row."""
+    """Whether an operator is affine, row by row, in its arguments that are not known."""
     if item.target not in _AFFINE or len(item.shape or ()) != 2 or item.kwargs:
         return False
     parts = list(_flat(item.args))
@@ -280,13 +276,13 @@ def _read_off(
         try:
             for i in sorted(needed):
                 if _is_given(loop, loop.body[i]):
-                    values[Here(i)] = _along(x, source.of.get(i, ()), values)
+                    values[Here(i)] = _along(x, source.ways.get(i, ()), values)
             for item in inner:
                 values[Here(item.index)] = item.target(*_valued(item.args, values))
         except RuntimeError:
             continue  # another number of features
-        read = {name: values[gate] for name, gate in gates.of.items() if gate in values}
-        if len(read) < len(gates.of) or any(gate.shape != (len(rows), hidden) for gate in read.values()):
+        read = {name: values[gate] for name, gate in gates.arguments.items() if gate in values}
+        if len(read) < len(gates.arguments) or any(gate.shape != (len(rows), hidden) for gate in read.values()):
             return None
         parts: dict[str, dict[str, Tensor]] = {}
         for name, gate in read.items():
@@ -302,7 +298,7 @@ def _read_off(
 
 def _is_used(inner: Sequence[Operator], gates: Gates, value: Any) -> bool:
     parts = [part for item in inner for part in _flat(item.args)]
-    return value in parts or value in gates.of.values()
+    return value in parts or value in gates.arguments.values()
 
 
 def _along(rows: Tensor, way: Sequence[Operator], values: Mapping[Any, Any]) -> Tensor:
@@ -321,7 +317,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 def _lstm_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
-    """For gates that may see c by peepholes, each unit its own: i and f see it before the step, o after it."""
+    """Gates may see c by peepholes, each unit its own c: i and f that before the step, o that after it."""
     seen = {"i": "c", "f": "c", "o": "new c"}
     for name, part in parts.items():
         for state in ("c", "new c"):
@@ -329,39 +325,39 @@ def _lstm_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
             allowed = torch.diag(torch.diagonal(matrix)) if seen.get(name) == state else torch.zeros_like(matrix)
             if not torch.equal(matrix, allowed):
                 return None
-    found_weights = _joined([parts[name] for name in "ifgo"], "h")
+    weights = _joined([parts[name] for name in "ifgo"])
     peepholes = torch.cat([torch.diagonal(parts[name][seen[name]]) for name in "iof"])
     if peepholes.any():
-        found_weights["peepholes"] = peepholes[None]
-    return found_weights
+        weights["peepholes"] = peepholes[None]
+    return weights
 
 
 def _gru_weights(parts: Parts, gates: Gates) -> dict[str, Tensor] | None:
-    """Of a GRU; None where n is of h and x in another way."""
+    """A GRU's; None where n depends on h and x in another way."""
     z = parts["z"] if "z" in parts else {name: -part for name, part in parts["1-z"].items()}  # 1 - sigmoid(a)
     if "r h" in gates.inner:
         if parts["r"]["r h"].any() or z["r h"].any() or parts["n"]["h"].any():
             return None
         n = {**parts["n"], "h": parts["n"]["r h"]}
-        return _joined([parts["r"], z, n], "h")
+        return _joined([parts["r"], z, n])
     of_x, of_h = parts["n of x"], parts["n of h"]
     if of_x["h"].any() or of_h["x"].any():
         return None
-    found_weights = _joined([parts["r"], z, {**of_x, "h": of_h["h"]}], "h")
+    weights = _joined([parts["r"], z, {**of_x, "h": of_h["h"]}])
     zero = torch.zeros_like(of_h["bias"])
-    found_weights["bias_hh_l0"] = torch.cat([zero, zero, of_h["bias"]])
-    return found_weights
+    weights["bias_hh_l0"] = torch.cat([zero, zero, of_h["bias"]])
+    return weights
 
 
 def _rnn_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
-    return _joined([parts["n"]], "h")
+    return _joined([parts["n"]])
 
 
-def _joined(gates: Sequence[Mapping[str, Tensor]], state: str) -> dict[str, Tensor]:
+def _joined(gates: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     bias = torch.cat([gate["bias"] for gate in gates])
     return {
         "weight_ih_l0": torch.cat([gate["x"] for gate in gates]).contiguous(),
-        "weight_hh_l0": torch.cat([gate[state] for gate in gates]).contiguous(),
+        "weight_hh_l0": torch.cat([gate["h"] for gate in gates]).contiguous(),
         "bias_ih_l0": bias,
         "bias_hh_l0": torch.zeros_like(bias),
     }

@@ -1,4 +1,4 @@
-"""Rolls a module's Python loops over dynamic axes up: from its traces at a few lengths to a program with a proof."""
+"""Rolls up a module's Python loops over dynamic axes: from traces at a few lengths to a program that is proven."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
 from .order import Alike, Picks, ordered
-from .program import Element, Leaf, Loop, NotRolled, Program, Run, Sizes, Trace, deepest, refused
+from .program import Leaf, Loop, NotRolled, Program, Sizes, Trace, deepest, refused
 from .proof import is_proven, unrolled
 from .search import DIFFERENT, Search
 from .split import split
 from .trace import places_of, sizes_to_trace, trace_at
 
 _MOST_SECONDS = 14.0
-"""Of computing, for all traces and searches; a refusal must not be waited for longer than 20 s."""
+"""CPU time for all traces and searches; nobody should wait longer than 20 s for a refusal."""
 _MOST_AXES = 3
 _NO_LOOP = "there is no loop over the axis"
 _MANY = 60
-"""Entries more, with which the line of a loop is called more often than others."""
+"""So many more entries, and the line of a loop is called more often than any other."""
 _FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
@@ -34,8 +34,8 @@ class RolledUp:
     """A module whose loops were rolled up.
 
     Attributes:
-        program: what was proven: every trace is an unrolled form of it.
-        module: what is traced: the program with its loops taken apart.
+        program: the proven one: every trace is an unrolled form of it.
+        module: the one to trace: the program with its loops split.
         recurrent_modules: by path, those of hand-written cells included.
         checks: the user's lines of checks of numbers that are not in the program.
     """
@@ -55,8 +55,8 @@ def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping
         sizes: a size for each dynamic axis, 2 or more.
 
     Raises:
-        ExportError: there is a loop, and no proof of what it is, or it cannot be traced at fixed lengths either; the
-            message has the line and the reason.
+        ExportError: there is a loop without a proof of what it computes, or the module cannot be traced even at fixed
+            lengths; the message has the line and the reason.
     """
     try:
         if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
@@ -98,7 +98,7 @@ def _rolled(
         if not is_proven(program, item):
             at = ", ".join(f"{name} {size}" for name, size in zip(axes, item.sizes, strict=True))
             raise NotRolled(f"at {at} the code does something else than at other lengths", _first_line(program))
-    used = {leaf.name for leaf in program.found(Leaf)}
+    used = {leaf.name for leaf in program.all_of(Leaf)}
     program = replace(program, leaves={name: tensor for name, tensor in program.leaves.items() if name in used})
     simple, modules = with_recurrent_operators(program, functional.recurrent_modules)
     apart, calls = split(simple, modules)
@@ -124,7 +124,7 @@ def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:
 def _found(
     traces: Sequence[Trace], axes: tuple[str, ...], loops: int, places: tuple[tuple[int, int], ...], end: float
 ) -> Program:
-    """The program that a search finds; of two, that whose loops have a step at every length."""
+    """The program that a search finds; preferably one whose loops have at least one step at every length."""
     found: list[tuple[int, bool, Program]] = []
     refusals: list[NotRolled] = []
     ways = [(*way, Picks.EACH) for way in itertools.product((False, True), Alike)]
@@ -153,14 +153,13 @@ def _found(
 
 
 def _without_unread(program: Program) -> Program:
-    """Without loops that nothing reads, such as those of a cell's results that its caller leaves."""
-    read = {element.loop for element in program.found(Element)}
-    read |= {loop for run in program.found(Run) for loop, _ in run.block}
+    """Without loops that nothing reads, such as those for results of a cell that its caller ignores."""
+    read = {loop for loop, _ in program.reads()}
     return replace(program, items=tuple(i for i in program.items if not isinstance(i, Loop) or i.index in read))
 
 
 def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRolled:
-    """The refusal or, where it only says that lengths differ, what a search comes to that looks less closely."""
+    """The refusal or, where it only says that lengths differ, that of a search that looks less closely."""
     for alike in Alike:
         own = [ordered(trace, loops, unused=False, alike=alike, picks=Picks.EACH) for trace in traces]
         try:

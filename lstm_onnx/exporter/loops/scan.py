@@ -11,18 +11,18 @@ from torch import Tensor
 
 from ..aten import aten
 from .cells import is_read
-from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, by_step, found
+from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, all_of, by_step
 from .steps import Steps
 
 
 class ScanInputs:
-    """What a loop's body takes from outside: an entry a step of some tensors, and others as a whole.
+    """What a loop's body takes from outside: of some tensors one entry in each step, and others as a whole.
 
     Args:
         module: the `RolledModule` that runs.
         loop: the loop.
         count: the number of its steps.
-        buffers: positions that only fill a row of a tensor, of which the row alone is needed.
+        buffers: positions that only fill one row of a tensor; just that row is needed.
     """
 
     def __init__(self, module: Any, loop: Loop, count: Any, buffers: frozenset[int]) -> None:
@@ -46,7 +46,7 @@ class ScanInputs:
         return len(self.xs) - 1
 
     def require_counter(self) -> None:
-        """Let the body know the number of its step."""
+        """Give the body the number of its step."""
         if self.counter is None:
             self.counter = len(self.xs)
             self.xs.append(torch.arange(self.count))
@@ -70,7 +70,7 @@ class ScanInputs:
                 self._need(part)
 
     def _read(self, item: Operator) -> None:
-        """An entry, or a window of several, that each step picks of a tensor from outside."""
+        """Add an entry, or a window of several, that each step picks from a tensor outside the loop."""
         base, dim, start = item.args[:3]
         tensor, first = self.module.value(base), self.module.number(start.at_first())
         if item.target is aten.select.int:
@@ -86,7 +86,7 @@ class ScanInputs:
 
 
 def _is_read(item: Operator) -> bool:
-    """Whether an operator picks an entry, or a window of several, by the step's number of a tensor from outside."""
+    """Whether an operator picks an entry, or a window of several, by the step's number from a tensor outside."""
     if not is_read(item, aten.slice.Tensor):
         return is_read(item)
     start, end, by = item.args[2:]
@@ -112,7 +112,7 @@ def run_scan(
         inputs: what it takes from outside.
         wanted: positions whose values of all steps are used.
         buffers: positions that fill a row each of a tensor; the rows are kept.
-        spare: run one step more, whose results nobody sees: at some length there is none, and Scan needs one.
+        spare: run one more step and drop its results: at some length the loop has no step, and a Scan needs one.
     """
     slots = [(carry, place) for carry in carries for place in range(carry.back)]
     start = [_initial(module, loop, inputs, carry, carry.initial[carry.back - 1 - place]) for carry, place in slots]
@@ -165,8 +165,8 @@ def _scanned(step: Any, start: list[Tensor], xs: list[Tensor], given: list[Any])
 
 def _initial(module: Any, loop: Loop, inputs: ScanInputs, carry: Carry, value: Any) -> Tensor:
     if not isinstance(value, NoState):
-        found_value: Tensor = module.value(value)
-        return found_value
+        found: Tensor = module.value(value)
+        return found
     item = loop.body[carry.position]
     call = loop.body[item.args[0].position]
     kwargs = dict(call.kwargs)
@@ -181,7 +181,7 @@ def _batch_of(module: Any, loop: Loop, inputs: ScanInputs, call: Operator) -> An
     body = _Body(module, loop, inputs, [], (), [entry[0] for entry in inputs.xs], inputs.given)
     x = call.args[0]
     needed = [loop.body[position] for position in sorted(loop.reached([x]))]
-    if any(found(Carry, (x, *(item.arguments for item in needed)))):
+    if any(all_of(Carry, (x, *(item.arguments for item in needed)))):
         raise NotRolled("a recurrent module starts without states, and its input depends on states")
     for item in needed:
         body.here[item.index] = body.result(item)
@@ -196,7 +196,7 @@ class _Body:
         module: the `RolledModule` that runs.
         loop: the loop.
         inputs: what it takes from outside.
-        slots: what each of `state` is: a carried value, and how many steps more ago.
+        slots: for each of `state`, the carried value, and how many steps further back it lies.
         state: what is carried.
         entries: the step's entries of `inputs.xs`.
         given: `inputs.given` within the scan.

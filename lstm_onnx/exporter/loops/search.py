@@ -22,9 +22,9 @@ from .program import (
     Operator,
     Result,
     Trace,
+    all_of,
     by_step,
     deepest,
-    found,
 )
 from .unify import OTHER_LIST, Place, as_number, as_one, in_body
 
@@ -34,9 +34,9 @@ DIFFERENT = "the code does something else at another length"
 _MOST_ATTEMPTS = 20_000
 _SEVERAL = "a state is several tensors"
 _MISALIGNED = {_SEVERAL, DIFFERENT}
-"""What is found where a step is taken to begin in the middle of one, and tells nothing."""
+"""Reasons that also occur where a step is assumed to begin in the middle of one, and then mean nothing."""
 _NESTED = 12
-"""Loops behind one another on one way of the search."""
+"""The most loops, one after another, on one path of the search."""
 
 
 class Search:
@@ -45,7 +45,7 @@ class Search:
     Args:
         traces: the first at base sizes, then one for each axis in which it is one larger, in order (`ordered`).
         loops: the number of looped axes, which come first.
-        seconds: of computing after which it gives up.
+        seconds: of CPU time after which it gives up.
         loose: see `Node.key`; for the reason of a refusal alone.
     """
 
@@ -65,7 +65,7 @@ class Search:
         """The items of a program, and its outputs.
 
         Raises:
-            NotRolled: none was found; the reason is that of the way that came furthest.
+            NotRolled: none was found; the reason is that of the path that got furthest.
         """
         count = len(self.traces)
         try:
@@ -121,7 +121,7 @@ class Search:
     def _rolled(
         self, at: list[int], names: _Names, items: list[Any], low: int, problem: NotRolled
     ) -> tuple[list[Any], Any]:
-        """Some loop ended at or before `at`: try all that it may be."""
+        """A loop ended at or before `at`: try all loops that it may be."""
         self.refusals.append(problem)
         if sum(isinstance(item, Loop) for item in items) > _NESTED:
             raise problem
@@ -149,7 +149,7 @@ class Search:
         raise problem
 
     def _axes(self, at: Sequence[int]) -> list[int]:
-        """The numbers of the traces that are longer in an axis, first those that differ here."""
+        """The traces that are longer along an axis, by index; those that differ here come first."""
 
         def key(trace: int) -> int | None:
             return self.keys[trace][at[trace]] if at[trace] < len(self.keys[trace]) else None
@@ -222,7 +222,7 @@ class Search:
         for t, own in enumerate(names):
             made = {name: item for item, name in own.items()}
             for item in body:
-                for carry in found(Carry, item.arguments):
+                for carry in all_of(Carry, item.arguments):
                     self._require_same_form(carry, node(t, 0, carry.position), made, t)
         return Loop(index, as_number(counts, self.outside), tuple(body))
 

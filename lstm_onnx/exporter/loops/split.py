@@ -1,4 +1,4 @@
-"""One loop over several recurrences that feed each other only within a step, as one loop each."""
+"""A loop over several recurrences that feed each other only within a step, split into one loop for each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..aten import aten
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
-from .program import Affine, Carry, Element, Here, Loop, Operator, Program, found
+from .program import Affine, Carry, Element, Here, Loop, Operator, Program, all_of
 
 _Moved = dict[int, tuple[int, int]]
-"""Where each position of a body went: a loop and a position in it."""
+"""The new place of each position of a body: a loop and a position in it."""
 
 
 def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Program, dict[int, RecurrentCall]]:
@@ -36,7 +36,7 @@ def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Pro
 
 
 def _best(loop: Loop, first: int, modules: Mapping[str, RecurrentModule]) -> tuple[list[Loop], _Moved]:
-    """The way of taking a loop apart that makes most recurrent calls; the loop itself where none makes any."""
+    """The split of a loop that makes most recurrent calls; the loop itself where no split makes any."""
     best: tuple[list[Loop], _Moved] = ([loop], {})
     most = 0
     for before in (False, True):
@@ -48,9 +48,10 @@ def _best(loop: Loop, first: int, modules: Mapping[str, RecurrentModule]) -> tup
 
 
 def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]:
-    """A loop for each recurrence, in order, and between them what no recurrence is made of.
+    """A loop for each recurrence, in order, and loops between them for what is part of no recurrence.
 
-    What a recurrence reads is in its loop or, with `before`, in one of its own before it; what none reads comes last.
+    What a recurrence reads is in its loop or, with `before`, in a loop of its own before that; what none reads comes
+    last.
     """
     after = _readers(loop)
     reach = [set(own) for own in after]
@@ -83,7 +84,7 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
 
 
 def _brings(loop: Loop, position: int, after: list[set[int]]) -> bool:
-    """Whether a position only picks a step's entry, or adds the axis of one step to it for a call."""
+    """Whether a position only picks a step's entry, or only adds the axis of length 1 that a call needs."""
     item = loop.body[position]
     adds = item.target is aten.unsqueeze.default and any(loop.body[j].target is RECURRENT for j in after[position])
     if adds:
@@ -92,12 +93,12 @@ def _brings(loop: Loop, position: int, after: list[set[int]]) -> bool:
 
 
 def _readers(loop: Loop) -> list[set[int]]:
-    """The positions that read each position; what looks back at a value stays beside it."""
+    """The positions that read each position; what reads a value of an earlier step counts as read by it, too."""
     after: list[set[int]] = [set() for _ in loop.body]
     for item in loop.body:
-        for here in found(Here, item.arguments):
+        for here in all_of(Here, item.arguments):
             after[here.position].add(item.index)
-        for carry in found(Carry, item.arguments):
+        for carry in all_of(Carry, item.arguments):
             after[carry.position].add(item.index)
             after[item.index].add(carry.position)
     return after

@@ -1,4 +1,4 @@
-"""What loops carry as states of the file: inputs that they start from, and outputs that they end with."""
+"""What loops carry, as states of the file: the inputs that they start from, and the outputs that they end with."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .roll import RolledUp
 
 _SHAPE_ONLY = aten_operators("sym_size.int new_zeros new_ones new_full zeros_like ones_like full_like")
-"""Operators that take of a tensor its shape and dtype alone."""
+"""Operators that use only the shape and dtype of a tensor."""
 _CONSTANT = (Affine, NoState, int, float, str, torch.dtype, torch.device, torch.layout, type(None))
 
 
 def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[str]) -> dict[str, LoopedCall]:
-    """How a call of a recurrent module stands for the calls in a Python loop, by the module's path.
+    """For each recurrent module, by its path, how one call stands for its calls in a Python loop.
 
     Args:
         rolled: the module with its loops rolled up.
@@ -49,14 +49,14 @@ def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[s
 def expose_loop_states(
     graph: TracedGraph, rolled: RolledUp, inputs: Sequence[Tensor], exposed: ExposedStates
 ) -> tuple[str, ...]:
-    """Make what Scans carry inputs and outputs of the graph; returns the names of the inputs.
+    """Make inputs and outputs of what Scans carry; returns the names of the inputs.
 
-    A state that the model computes from its inputs stays internal, and so does that of a loop that does not go
-    through the whole sequence.
+    A state that the model computes from its inputs stays internal, and so does that of a loop that does not cover the
+    whole sequence.
 
     Args:
         graph: the traced graph, which is changed.
-        rolled: the module with its loops rolled up, as it was traced last.
+        rolled: the module with its loops rolled up, after its last trace.
         inputs: example inputs.
         exposed: what is known of exposed states, which is changed.
     """
@@ -101,7 +101,7 @@ def _is_whole(count: Any) -> bool:
 
 
 def _is_free(program: Program, value: Any) -> bool:
-    """Whether a value depends on no input but by its shape."""
+    """Whether a value depends on nothing of the inputs but their shapes."""
     operators, todo = program.results, [value]
     while todo:
         part = todo.pop()

@@ -1,4 +1,4 @@
-"""Operators that take the number of the step, which within a Scan is a tensor and no Python number."""
+"""Operators that take the number of the step, which within a Scan is a tensor and not a Python number."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _NAMES = (
     *("gt", "ge", "lt", "le", "eq", "ne", "clamp", "clamp_min", "clamp_max", "where", "masked_fill"),
 )
 _WITH_TENSORS: dict[str, Callable[..., Any]] = {name: getattr(torch, name) for name in _NAMES}
-"""Operators that take a tensor of no axes in the place of a number, by their names in aten."""
+"""Operators that also take a tensor without axes where they take a number, by their names in aten."""
 _FILLED = {aten.full.default: 1, aten.new_full.default: 2, aten.full_like.default: 1, aten.fill.Scalar: 1}
-"""Operators that fill a tensor with one number: which of their arguments it is."""
+"""Operators that fill a tensor with one number, and the index of that argument."""
 
 
 def with_step_number(item: Operator, value: Any) -> Any:
-    """The result of an operator of which an argument is made of the number of the step.
+    """The result of an operator with an argument that is computed from the number of the step.
 
     Args:
         item: the operator.
         value: gives its arguments in this step.
 
     Raises:
-        NotRolled: it takes no tensor in its place.
+        NotRolled: it takes no tensor there.
     """
     args, kwargs = value(item.args), dict(value(item.kwargs))
     if item.target is aten.select.int and not takes_step(item.args[:2]):

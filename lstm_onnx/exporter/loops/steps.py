@@ -31,7 +31,7 @@ class Steps:
         return self.tensor.select(self.axis, index)
 
     def range(self, start: Any, by: int, count: Any) -> Steps:
-        """Those of `count` steps from `start` on, `by` apart."""
+        """The values of `count` steps from `start` on, `by` apart."""
         tensor = self.tensor
         if by < 0:
             start = start + by * (count - 1)
@@ -42,13 +42,13 @@ class Steps:
         return Steps(tensor.flip(self.axis) if by < 0 else tensor, self.axis)
 
     def unsqueezed(self, axis: int) -> Steps:
-        """With an axis of size 1 at place `axis` of each entry."""
+        """With an axis of size 1 at `axis` of each step's value."""
         first = self.along(0)
         return Steps(first.unsqueeze(axis + 1), 0)
 
 
 def interleaved(columns: list[Steps]) -> Steps:
-    """The first entries of all, then the second ones, and so on."""
+    """The first step of each column, then the second of each, and so on."""
     if len(columns) == 1:
         return columns[0]
     return Steps(torch.stack([column.along(0) for column in columns], 1).flatten(0, 1))

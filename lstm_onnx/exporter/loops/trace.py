@@ -23,7 +23,7 @@ def trace_at(functional: FunctionalModule, sizes: Mapping[str, int], axes: Seque
 
     Raises:
         ExportError: the module cannot be traced at these sizes.
-        NotRolled: the trace is of a kind that has no loops.
+        NotRolled: the trace holds something that a program with loops cannot.
     """
     inputs, states = resize_example(functional, sizes)
     graph = fixed_graph(functional, inputs, states, lines=lines)
@@ -38,7 +38,7 @@ def places_of(functional: FunctionalModule, loops: Collection[str]) -> tuple[tup
     """For each looped axis, an input's number and its axis.
 
     Raises:
-        NotRolled: an axis is none of an input itself.
+        NotRolled: a name occurs only within expressions of other axes.
     """
     known: dict[str, tuple[int, int]] = {}
     for number, name in enumerate(functional.arguments.tensors):
@@ -52,7 +52,7 @@ def places_of(functional: FunctionalModule, loops: Collection[str]) -> tuple[tup
 def sizes_to_trace(
     functional: FunctionalModule, loops: Sequence[str], others: Mapping[str, int]
 ) -> tuple[list[Sizes], list[list[Sizes]]]:
-    """Sizes to find a program at, and those to check it at: of each entry, the first at which the module runs.
+    """Sizes to find a program at, and lists of sizes to check it at: in each list, the first at which the module runs.
 
     Args:
         functional: the module.

@@ -1,4 +1,4 @@
-"""One expression for what was seen in several steps and at several lengths; what has none is not a loop."""
+"""One expression for a value that was seen in several steps and at several lengths; without one there is no loop."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_number(values: Sequence[int], places: Sequence[Place]) -> Any:
 
 
 def _product(values: Sequence[int], places: Sequence[Place]) -> Affine | None:
-    """A multiple of the product of two sizes, which at a few sizes is also a sum of multiples of them."""
+    """A multiple of the product of two sizes; at a few sizes that can look like a sum of multiples of them."""
     count = len(places[0][1])
     for one, two in itertools.combinations(range(count), 2):
         products = [sizes[one] * sizes[two] for _, sizes in places]
@@ -79,7 +79,7 @@ def _equal(one: Any, two: Any) -> bool:
 
 
 def _is_of_all_steps(seen: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether lists of one length are runs all the same, as of an earlier loop within each step of a later one."""
+    """Whether lists of equal length are still runs of a loop, such as an earlier loop's in each step of a later one."""
     return len(seen[0]) > _WIDEST_BLOCK and any(isinstance(piece, Run) for piece in _pieces(seen[0]))
 
 
@@ -103,7 +103,7 @@ def _as_list(seen: Sequence[tuple[Any, ...]], places: Sequence[Place]) -> Listed
 
 
 def _pieces(items: tuple[Any, ...]) -> list[Any]:
-    """The items, with those that steps of a loop made, one after the other, as one `Run`."""
+    """The items, with those that successive steps of a loop made as one `Run`."""
     pieces: list[Any] = []
     at = 0
     while at < len(items):
@@ -135,7 +135,7 @@ def _run(items: tuple[Any, ...], at: int, width: int, by: int) -> Run | None:
 
 
 def in_body(seen: Sequence[Any], places: Sequence[Place], loop: int) -> Any:
-    """One argument of one position of a body, of what it was in all steps.
+    """One argument at one position of a body, from what it was in each step.
 
     Args:
         seen: the values, in which those of this loop are `Element`.
@@ -158,7 +158,7 @@ def in_body(seen: Sequence[Any], places: Sequence[Place], loop: int) -> Any:
 
 
 def _of_this_loop(seen: Sequence[Any], own: Sequence[int | None], places: Sequence[Place]) -> Here | Carry:
-    """A value of this step, or of an earlier one with what stands for it in the first steps."""
+    """A value of this step, or of an earlier step, with what takes its place in the first steps."""
     at, back = next((value.position, -offset) for value, offset in zip(seen, own, strict=True) if offset is not None)
     initial: list[list[Any]] = [[] for _ in range(back)]
     starts: list[list[Place]] = [[] for _ in range(back)]

@@ -1,4 +1,4 @@
-"""Which results of a forward are the next values of its arguments: the states that its caller carries."""
+"""The states that a forward's caller carries: results that are the next values of arguments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .rename import TracedGraph
 
 RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
 _PARTS = (*RESHAPED, "Slice", "Gather", "Split")
-"""Operators that take a layer of a state, or h or c of a joint one; Concat joins them again."""
+"""Operators that take one layer of a state, or h or c of a joint state; Concat joins them again."""
 _ELEMENTWISE = ("Mul", "Where", "Add", "Sub", "Cast")
 """Operators by which a forward sets some rows of a state to zero or to a start."""
 
 _Steps = Mapping[str, tuple[Any, str]]
-"""By final state: what carries it, a recurrent module or a Scan, and the value that it starts from."""
+"""For each final state, what computes it (a recurrent module or a Scan) and the value that it starts from."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class _Found:
 
     Attributes:
         source, target: the input and the output.
-        sure: whether no other input comes into question.
-        whole: whether the one is the other's next value as it stands: it is not taken apart, and arithmetic, if any,
-            is between values of one place in their structures.
+        sure: whether no other input is possible.
+        whole: whether the output as a whole is the input's next value: it is not taken apart, and any arithmetic is
+            between values at the same place in their structures.
     """
 
     source: str
@@ -43,9 +43,9 @@ def carried_states(
 ) -> dict[str, str]:
     """The states that are arguments and results of the forward: each input, and the output that is its next value.
 
-    An output is one where nothing but final states are in it, of one or several layers, and the initial states of all
-    follow from this one input.  Where parts are taken or masked on the way, which part is where, and whether the
-    arithmetic is a mask, only a run shows.
+    An output is such a value if it consists only of final states, of one or several layers, whose initial states all
+    follow from this one input.  Where parts are taken or masked on the way, only a run shows which part is where, and
+    whether arithmetic is a mask.
 
     Args:
         graph: the traced graph.
@@ -91,7 +91,7 @@ def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, 
 
 
 def _behind(graph: TracedGraph, steps: _Steps, producers: Mapping[str, NodeProto], target: str) -> _Found | None:
-    """The one input of an output's own axes that the initial states follow from, of all that are in the output."""
+    """The one input, with the output's axes, from which the initial states of all final states in the output follow."""
     ends, parts, taken = [], [target], False
     while parts:
         value = parts.pop()
@@ -118,7 +118,7 @@ def _behind(graph: TracedGraph, steps: _Steps, producers: Mapping[str, NodeProto
 
 @dataclass
 class _Start:
-    """What a final state's first value is made of.
+    """What the initial value of a final state is made from.
 
     Attributes:
         inputs: the inputs that are in it.
@@ -157,17 +157,14 @@ class _Start:
 
 
 def _have_one_place(name: str, output: str) -> bool:
-    """Whether the place of an output in its result ends that of an input in its argument: both ``pi.0``."""
+    """Whether an output's place in the result ends an input's place in its argument, such as ``pi.0`` in both."""
     within, result = name.split(".")[1:], output.split(".")
     place = result[2 if result[0] == "output" else 1 :]
     return bool(place) and within[-len(place) :] == place
 
 
-def skip_reshapes(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
-    """The value that a chain of operators without arithmetic (such as Unsqueeze) starts from."""
-    while value not in until:
-        node = producers.get(value)
-        if node is None or node.op_type not in RESHAPED:
-            break
+def skip_reshapes(value: str, producers: Mapping[str, NodeProto]) -> str:
+    """The value at the start of a chain of operators without arithmetic, such as Unsqueeze."""
+    while (node := producers.get(value)) is not None and node.op_type in RESHAPED:
         value = node.input[0]
     return value

@@ -31,7 +31,7 @@ class ExposedStates:
         states: each state input and the output that is its next value.
         initial: initial values that are not zero, each ``(L*D, 1, features)``, by the state input.
         sources: ``(module, first call, last call, 0 for h or 1 for c)`` of each state input.
-        loop_states: those that a Python loop carries, and that are not states of a module.
+        loop_states: states that a Python loop carries, and that are not those of a module.
         notes: which states stay internal, and why.
     """
 
@@ -44,12 +44,12 @@ class ExposedStates:
 
 @dataclass(frozen=True)
 class LoopedCall:
-    """A call that stands for those in a Python loop.
+    """A call that stands for all calls in a Python loop.
 
     Attributes:
         origin: whether the module's first call in the loop starts from its states, and its last one ends with them.
-        ambiguous: whether the module is called elsewhere, too.
-        initial: the numbers of its initial states; None where the module's calls were recorded.
+        ambiguous: whether the module is also called elsewhere.
+        initial: its initial states as arrays; None where the module's calls were recorded.
     """
 
     origin: bool
@@ -65,10 +65,9 @@ def expose_states(
 ) -> ExposedStates:
     """Make the states of recurrent modules inputs and outputs of the graph.
 
-    A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of
-    the same module shares its pair.  A state that the model computes stays internal (a decoder that starts
-    from its encoder), and so does that of a module that runs anew for each step (over the letters of each
-    word).
+    A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of the same module
+    shares its pair.  A state that the model computes stays internal (a decoder that starts from its encoder's end), and
+    so does that of a module that starts again at each step (over the letters of each word).
 
     Args:
         graph: the traced graph, which is changed.
@@ -178,7 +177,7 @@ def add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> No
 
 
 def one_if_equal(array: Array, dims: Dims) -> Array:
-    """One entry along each dynamic axis along which all entries are equal, so that it fits every size."""
+    """An array with one entry along each dynamic axis whose entries are all equal, so that it fits every size."""
     for axis, dim in enumerate(dims):
         if isinstance(dim, str):
             first = np.take(array, [0], axis=axis)
@@ -198,7 +197,7 @@ def _one_row(state: Array, name: str) -> Array:
 
 
 def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
-    """The calls in lists, in which each call starts from the final states of the one before it."""
+    """The calls as chains, in each of which a call starts from the final states of the call before it."""
     chains: list[list[OpaqueCall]] = []
     for opaque in calls:
         chain = next((chain for chain in chains if _continues(opaque, chain[-1])), None)
@@ -212,7 +211,7 @@ def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
 def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Mapping[str, str]) -> None:
     """Remove the states that no output depends on, now or in a later call, with the nodes that compute them.
 
-    A forward writes such a state and never reads it, or only passes it on.
+    A forward writes such a state without ever reading it, or only passes it on.
 
     Args:
         graph: it is changed.
@@ -231,7 +230,7 @@ def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Map
 
 
 def _values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
-    """The values that `ends` depend on, with what the next values of states among them depend on."""
+    """The values that `ends` depend on, including what the next values of states among them depend on."""
     producers = graph.producers
     found = Walk(ends)
     for value in found:

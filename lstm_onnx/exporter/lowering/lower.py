@@ -135,7 +135,7 @@ def lower_bodies(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
 
 
 def _fail_if_empty(graph: TracedGraph, value: str, name: str, *, shaped: bool = True) -> str:
-    """A copy of a value, whose computation fails where the value has no elements.
+    """A copy of a value; computing it fails if the value has no elements.
 
     With 0 steps ONNX Runtime's recurrent operators give zeros or end the process, where PyTorch raises.  The number
     that cannot be read is added to the shape or, if not `shaped`, to the values: tract opens no file in which a shape
@@ -165,7 +165,7 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
     layers = [
         replace(
             layer_weights(spec, state, layer, recurrent.folds),
-            P=recurrent.peepholes,  # of cells of the user's own code, as the next
+            P=recurrent.peepholes,  # of cells in the user's own code, as the next one
             reset_before=recurrent.reset_before,
         )
         for layer in range(spec.num_layers)

@@ -78,7 +78,7 @@ def _constant(graph: TracedGraph, name: str, what: str) -> np.ndarray:
 
 
 def _reduction(graph: TracedGraph, node: NodeProto) -> None:
-    """The axes were an attribute."""
+    """In older opsets, the axes are an attribute."""
     axes = node.input[1] if len(node.input) > 1 else ""
     if not axes and attributes_of(node).get("noop_with_empty_axes"):
         raise _NoOlderForm("that does nothing without axes has no form")
@@ -91,7 +91,7 @@ def _reduction(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _split(graph: TracedGraph, node: NodeProto) -> None:
-    """num_outputs is not needed for parts of one size; a smaller last part would need explicit sizes."""
+    """Parts of equal size need no num_outputs; a smaller last part would need explicit sizes."""
     attributes = attributes_of(node)
     if "num_outputs" in attributes and len(node.input) == 1:
         dims = graph.dims.get(node.input[0])
@@ -102,7 +102,7 @@ def _split(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _shape(graph: TracedGraph, node: NodeProto) -> None:
-    """start and end become a Slice."""
+    """A Slice replaces start and end."""
     attributes, nodes = attributes_of(node), graph.nodes
     shape = nodes.one("Shape", node.input[0], name=f"{node.name}/whole")
     start, end = attributes.get("start", 0), attributes.get("end", int(np.iinfo(np.int64).max))
@@ -111,7 +111,7 @@ def _shape(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _pad(graph: TracedGraph, node: NodeProto) -> None:
-    """The input axes did not exist."""
+    """Older opsets have no input axes."""
     if len(node.input) > 3 and node.input[3]:
         raise _NoOlderForm("of some axes has no form")
     del node.input[3:]
@@ -119,14 +119,14 @@ def _pad(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _scatter(graph: TracedGraph, node: NodeProto) -> None:
-    """The attribute reduction did not exist."""
+    """Older opsets have no attribute reduction."""
     if attributes_of(node).get("reduction", b"none") != b"none":
         raise _NoOlderForm("with a reduction has no form")
     _keep(graph, _without(node, "reduction"))
 
 
 def _resize(graph: TracedGraph, node: NodeProto) -> None:
-    """There was no filter against aliasing, and all axes were given."""
+    """Older opsets have no antialiasing, and take the sizes of all axes."""
     attributes = attributes_of(node)
     if "axes" in attributes or attributes.get("antialias"):
         raise _NoOlderForm("of some axes, or with antialiasing, has no form")
@@ -143,7 +143,7 @@ def _cast_like(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _layer_normalization(graph: TracedGraph, node: NodeProto) -> None:
-    """The function body in the operator's definition (onnx operator LayerNormalization)."""
+    """The nodes of the function body in onnx's definition of LayerNormalization."""
     attributes = attributes_of(node)
     x, scale, bias = [*node.input, ""][:3]
     if x not in graph.dims or any(node.output[1:]):

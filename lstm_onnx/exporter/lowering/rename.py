@@ -29,7 +29,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _ANONYMOUS = re.compile(r"(val|scalar|c_lifted|lifted|_tensor|anonymous)\w*")
 _NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
-"""What the tracer gives as the module of code that is in none."""
+"""The tracer's module name for code outside of all modules."""
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 
 
@@ -64,9 +64,9 @@ class TracedGraph:
         for name in self.nodes.initializers.keys() - read:
             del self.nodes.initializers[name]
 
-    def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
+    def value_info(self, name: str) -> ValueInfoProto:
         """The type and shape of a value, as a graph's inputs and outputs declare it."""
-        return helper.make_tensor_value_info(name, self.types[name], self.dims[name], doc)
+        return helper.make_tensor_value_info(name, self.types[name], self.dims[name])
 
 
 def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:
@@ -82,7 +82,7 @@ def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:
         value.name = name
     axes = _axis_names(model, functional.arguments, inputs)
     nodes = Nodes()
-    # Names of the user's take precedence over those of nodes and parameters.
+    # The user's names take precedence over those of nodes and parameters.
     taken = Counter([*inputs, *functional.outputs, *functional.states.values()])
     _name_nodes(graph, taken)
     repeated = _name_outputs(graph, [*functional.outputs, *functional.states.values()])
@@ -110,7 +110,7 @@ def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:
 
 
 def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str]) -> dict[str, str]:
-    """A name for each of the tracer's symbols (s13): the user's, else batch or time, else ``input_axis``."""
+    """A name for each of the tracer's symbols (such as s13): the user's, else batch or time, else ``input_axis``."""
     symbols: dict[str, str] = {}
     defaults: dict[str, str] = {}
     for value, name in zip(model.graph.inputs, inputs, strict=True):

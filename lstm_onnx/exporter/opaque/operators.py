@@ -168,7 +168,7 @@ def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
 
 
 def _dtype_of(module: Any) -> torch.dtype:
-    """That of its weights, of which code that computes one may have taken the parameter away."""
+    """The dtype of its weights, of which code that computes one may have removed the parameter."""
     weights = [*module.parameters(recurse=False), *module.parameters(), *getattr(module, "_flat_weights", ())]
     return next((weight.dtype for weight in weights if isinstance(weight, Tensor)), torch.get_default_dtype())
 
@@ -177,7 +177,7 @@ def _weights_of(module: Any, recurrent: RecurrentModule) -> dict[str, Array]:
     """The parameters as this call used them, after parametrizations, hooks and code that computes them."""
     if recurrent.cell:
         used = {name: getattr(module, name.removesuffix("_l0")) for name in recurrent.spec.parameter_shapes()}
-    else:  # what nn.LSTM's forward passes on
+    else:  # which nn.LSTM's forward passes on
         flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
         used = {name: flat[name] for name in recurrent.spec.parameter_shapes()}
     return {name: weight.detach().cpu().numpy() for name, weight in used.items()}
@@ -197,7 +197,7 @@ def _record(module: nn.Module, recurrent: RecurrentModule, initial: States | Non
 
 
 def _is_equal(one: Array, other: Array) -> bool:
-    # Of a plain module it is the same memory at each call, and a verification makes hundreds.
+    # For a plain module the memory is the same at each call, and a verification makes hundreds.
     return one.__array_interface__ == other.__array_interface__ or np.array_equal(one, other, equal_nan=True)
 
 
@@ -261,7 +261,7 @@ def _traced_sequence(module: nn.Module, recurrent: RecurrentModule, x: Any, hx: 
 
 
 def _traced_step(_module: nn.Module, recurrent: RecurrentModule, x: Any, hx: Any) -> Any:
-    """nn.LSTMCell, nn.GRUCell and nn.RNNCell: one step, as a sequence of one."""
+    """nn.LSTMCell, nn.GRUCell and nn.RNNCell: a single step, as a sequence of length 1."""
     unbatched = x.dim() == 1
     value = (x.unsqueeze(0) if unbatched else x).unsqueeze(0)
     initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
@@ -284,9 +284,9 @@ def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule,
 
 
 def _check_packed(module: nn.LSTM, x: PackedSequence, hx: Any) -> None:
-    """What torch 2.13 checks of an nn.LSTM's padded sequences, and not of packed ones.
+    """Check what torch 2.13 checks for an nn.LSTM's padded sequences, but not for packed ones.
 
-    There an h of more layers than c ends the process, and one step takes any number of features.
+    With packed ones, an h of more layers than c ends the process, and one step takes any number of features.
     """
     module.check_input(x.data, x.batch_sizes)
     if hx is not None:
@@ -305,14 +305,14 @@ def _without_projection_warning(spec: RecurrentSpec) -> Iterator[None]:
 
 
 def _as_states(hx: Any, recurrent: RecurrentModule) -> States | None:
-    """The states that a call is given or returns: (h, c) of an LSTM, h of others."""
+    """The states that a call is given or returns, as a tuple: (h, c) of an LSTM, (h,) of others."""
     if hx is None:
         return None
     return tuple(hx) if recurrent.spec.has_cell else (hx,)
 
 
 def _returned(states: Sequence[Tensor], recurrent: RecurrentModule) -> Any:
-    """As a call returns them."""
+    """States as a call returns them."""
     return tuple(states) if recurrent.spec.has_cell else states[0]
 
 

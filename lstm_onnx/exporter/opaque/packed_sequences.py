@@ -32,7 +32,7 @@ _originals: dict[str, Callable[..., Any]] = {}
 
 
 class PaddedSequence(PackedSequence):
-    """A padded tensor and its lengths, in the place of a PackedSequence.
+    """A padded tensor and its lengths, which stand for a PackedSequence.
 
     Attributes:
         value: ``(batch, time, ...)`` if `batch_first`, else ``(time, batch, ...)``.
@@ -61,12 +61,12 @@ class PaddedSequence(PackedSequence):
         return self
 
     def with_value(self, value: Tensor, *, zero_padded: bool = True) -> PaddedSequence:
-        """The same sequences with other numbers, as the output of a recurrent module."""
+        """The same sequences with other values, such as the output of a recurrent module."""
         other = PaddedSequence(value, self.lengths, self.batch_first, zero_padded=zero_padded, sort=self.sort)
         other._found_rows = self._found_rows
         return other
 
-    # torch's documented fields, as torch makes them of the sequences.
+    # torch's documented fields, computed as torch computes them.
 
     def _rows(self) -> _Rows:
         if self._found_rows is None:
@@ -84,7 +84,7 @@ class PaddedSequence(PackedSequence):
 
     @property
     def batch_sizes(self) -> Tensor:
-        """How many sequences have a step, for each."""
+        """For each step, how many sequences have it."""
         sizes = self._rows().batch_sizes
         _sources[sizes] = self
         return sizes
@@ -96,7 +96,7 @@ class PaddedSequence(PackedSequence):
 
     @property
     def unsorted_indices(self) -> Tensor | None:
-        """The place of each sequence in that order."""
+        """The position of each sequence in that order."""
         return self._rows().order.argsort() if self.sort else None
 
     def __getitem__(self, index: Any) -> Any:
@@ -157,7 +157,7 @@ class PaddedSequence(PackedSequence):
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where the steps of a packed sequence come from.
+    """The origin of each step of a packed sequence.
 
     Attributes:
         order: the sequences, the longest first.
@@ -184,11 +184,11 @@ def _packed_rows(steps: Any, lengths: Tensor, *, sort: bool) -> _Rows:
 
 
 _sources: Any = WeakIdKeyDictionary()
-"""By its batch_sizes, what the user's code may make another packed sequence of."""
+"""By batch_sizes, the packed sequence whose data the user's code may put into a new one."""
 
 
 def as_padded(sequence: PackedSequence) -> PaddedSequence | None:
-    """A packed sequence as a padded one; None where its batch_sizes are not those of one that was packed here."""
+    """A packed sequence as a padded one; None if its batch_sizes are not from a sequence that was packed here."""
     if isinstance(sequence, PaddedSequence):
         return sequence
     source = _sources.get(sequence.batch_sizes) if isinstance(sequence.batch_sizes, Tensor) else None
@@ -271,7 +271,7 @@ def pack(input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted:
 
 
 def _as_tensor(lengths: Any) -> Any:
-    """Lengths that are a list or an array of a traced tensor's numbers, or floats, as torch takes them."""
+    """Lengths as a tensor: from a list or an array of a traced tensor's numbers, or from floats, which torch takes."""
     each = only_each(lengths)
     if each is not None:
         lengths = each.tensor
@@ -288,7 +288,7 @@ def pad(
     """pad_packed_sequence: the padded tensor, cut to the longest sequence or of `total_length` steps, and the lengths.
 
     Raises:
-        ExportError: the sequence is none that `pack` made.
+        ExportError: the sequence was not made by `pack`.
     """
     padded = as_padded(sequence) if isinstance(sequence, PackedSequence) else None
     if padded is None:

@@ -15,11 +15,11 @@ from typing import Any
 from ...errors import ExportError, FileError
 
 _FILE_MODULE = "_lstm_onnx_source_"
-"""What the names of modules start with that are imported from files."""
+"""The prefix of the names of modules that are imported from files."""
 
 
 def import_file(file: Path, where: str) -> Any:
-    """A Python file as a module, which can import files of its folder meanwhile (FileError, ExportError)."""
+    """A Python file as a module; while it is imported, it can import files of its folder (FileError, ExportError)."""
     if not file.is_file():
         raise FileError(f"{where}: {file} does not exist")
     name = f"{_FILE_MODULE}{hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]}"
@@ -62,7 +62,7 @@ def import_package(package: str, where: str) -> Any:
 
 
 def attribute_of(namespace: Any, path: str, where: str) -> Any:
-    """What a dotted path names in a module (ExportError)."""
+    """The object that a dotted path names in a module (ExportError)."""
     value = namespace
     for part in path.split("."):
         if not hasattr(value, part):

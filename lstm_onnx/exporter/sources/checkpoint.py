@@ -30,9 +30,9 @@ _NESTS = ("state_dict", "model_state_dict", "model", "net", "module")
 _MAX_EXPANSION = 100
 """A .pt is a zip of uncompressed tensors: one that expands by more than this is malicious."""
 _Choose = Callable[[Collection[str]], dict[str, str]]
-"""The names that are read of a file's, each with its key there."""
+"""Chooses the names to read from a file's, each with its key there."""
 _SMALL = 2**26
-"""Bytes below which an expansion is harmless."""
+"""Below so many bytes, an expansion is harmless."""
 INDEX_SUFFIX = ".index.json"
 _MOST_INDEX = 2**26
 """Bytes of an index; one of 100 000 tensors has 10 MB."""
@@ -70,7 +70,7 @@ def load_state_dict(
 
 
 def _shard_hint(path: Path) -> str:
-    """What to name in the place of one of the files that a checkpoint is split into."""
+    """What to name instead of one of the files that a checkpoint is split into."""
     match = _SHARD.fullmatch(path.name)
     index = path.parent / f"{match.group(1)}{match.group(2)}{INDEX_SUFFIX}" if match else None
     return f"; it is one of several files of a checkpoint: name {index}" if index and index.is_file() else ""

@@ -1,4 +1,4 @@
-"""The names in a checkpoint: which of them are a model's, under which prefix, and in which wrappers.
+"""The names in a checkpoint: which of them belong to a model, under which prefix, and in which wrappers.
 
 Names may start with the ``module.`` of DataParallel, and have the ``_orig_mod.`` of torch.compile anywhere;
 both are removed.
@@ -13,7 +13,7 @@ from ...errors import WeightsError
 from ..weights import grouped, shortened
 
 MARKS = ("weight_ih_l0", "weight_hh_l0")
-"""Ends of names by which the first layer of an nn.LSTM, nn.GRU or nn.RNN is known."""
+"""Ends of names by which the first layer of an nn.LSTM, nn.GRU or nn.RNN is recognised."""
 _PARALLEL, _COMPILED = "module.", "_orig_mod."
 _KERAS = ("kernel", "recurrent_kernel")
 _ENDS = ("_g", "_v", "_orig", "_mask", "_raw", "_u")
@@ -21,7 +21,7 @@ _PARAMETRIZED = "parametrizations."
 
 
 def has_mark(name: object) -> bool:
-    """Whether a name is one of a recurrent module's, also where the weight is computed from others."""
+    """Whether a name is a recurrent module's, even if the weight is computed from others."""
     return isinstance(name, str) and any(mark in name for mark in MARKS)
 
 

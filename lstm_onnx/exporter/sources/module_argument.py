@@ -25,7 +25,7 @@ _QUANTIZED = (
     "torch.ao.quantization.",
 )
 _FLOAT = ("FloatFunctional", "FXFloatFunctional", "QuantStub", "DeQuantStub", "QuantWrapper")
-"""Classes of theirs that change no number in a float module."""
+"""Their classes that change no number in a float module."""
 _MOST_NAMES = 4
 
 
@@ -49,12 +49,12 @@ def unwrap_module(module: Any) -> Any:
 
 
 def not_a_module(value: Any) -> str:
-    """What a value is that should be an nn.Module, and what to pass instead."""
+    """What was passed instead of an nn.Module, and what to pass, for an error."""
     return _known(value) or f"{type(value).__name__} is not an nn.Module"
 
 
 def is_unknown(value: Any) -> bool:
-    """Whether there is nothing to say of a value but that it is not a nn.Module."""
+    """Whether nothing is known of a value but that it is not an nn.Module."""
     torch = import_torch("exporting a module needs it")
     return not isinstance(value, torch.nn.Module) and _known(value) is None
 
@@ -160,7 +160,7 @@ def _path(torch: Any, value: Any) -> str | None:  # noqa: ARG001 - as the others
 
 
 def _holder(torch: Any, value: Any) -> str | None:
-    """Objects that hold a module, such as a trainer's or a pipeline's."""
+    """Objects that hold a module, such as a trainer or a pipeline."""
     attributes = getattr(value, "__dict__", None)
     held = [
         name

@@ -221,7 +221,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     module = _unwrapped(module, where)
     if weights is not None and weights.file is not None:
         _load_weights(module, weights, path)
-    module.eval()  # it was made for this export, and nobody else can do so
+    module.eval()  # it was made for this export, so nobody else can put it into eval mode
     return ModuleSource(path, module, flat_inputs(config.inputs), config.options, limits=config.limits)
 
 

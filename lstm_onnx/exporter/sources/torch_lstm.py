@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MOST_LAYERS = 1000
-"""More are surely a mistake: they take minutes to build, each with its own nodes in the file."""
+"""More layers are surely a mistake: they take minutes to build, each with its own nodes in the file."""
 
 
 def is_bare_lstm(module: nn.Module) -> bool:
     """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing."""
     nn = import_torch("exporting a module needs it").nn
-    hooks = nn.modules.module  # and those on all modules
+    hooks = nn.modules.module  # and global hooks
     every = hooks._global_forward_pre_hooks or hooks._global_forward_hooks
     changed = module._forward_pre_hooks or module._forward_hooks or every or "forward" in vars(module)
     return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not changed

@@ -1,8 +1,8 @@
 """The numbers of tensors that depend on no input: buffers, ``torch.arange(1, 3)``, and what is computed from them.
 
-In a trace every tensor is without numbers, also those whose numbers PyTorch knows.  So each operation on
-constants alone is computed beside the trace, and ``tolist()``, ``item()``, ``int()``, ``bool()`` or
-``numpy()`` of the result give what they give in PyTorch.
+In a trace no tensor has numbers, not even those whose numbers PyTorch knows.  So each operation on constants only is
+also computed outside of the trace, and ``tolist()``, ``item()``, ``int()``, ``bool()`` or ``numpy()`` of its result
+give what they give in PyTorch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
 _LARGEST = 4096
-"""Elements of the largest tensor whose numbers are kept."""
+"""The most elements of a tensor whose numbers are kept."""
 READS = frozenset(
     {
         *("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__"),
         *("__contains__", "equal", "allclose", "is_nonzero", "__format__"),
     }
 )
-"""Functions that give Python numbers, or arrays, of a tensor's numbers."""
+"""Functions that turn a tensor's numbers into Python's or numpy's."""
 _SIZED_BY_NUMBERS = frozenset(
     {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "repeat_interleave"}
 )
@@ -53,7 +53,7 @@ class Constants:
         places = [
             (table, name) for part in module.modules() for table in (part._parameters, part._buffers) for name in table
         ]
-        # The tracer exchanges all at once, so that of plain ones the first tells.
+        # The tracer exchanges all at once, so the first plain one shows it.
         self._places = [item for item in places if type(item[0][item[1]]) in (Tensor, nn.Parameter)][:1] or places
         self._known: Any = WeakIdKeyDictionary()
         self._started = kept
@@ -89,7 +89,7 @@ class Constants:
             try:
                 with _disable_current_modes():
                     values, found = pytree.tree_flatten(func(*real[0], **real[1]))
-            except Exception:  # noqa: BLE001 - what fails here is not known, and nothing else
+            except Exception:  # noqa: BLE001 - if this fails, the numbers are not known, and no more
                 self._forget_changed(name, args, kwargs)
                 return result
             if found == tree:
@@ -105,7 +105,7 @@ class Constants:
         """Find the fake tensors that took the places of the module's own."""
         if self._started:
             return
-        # Each call of torch comes here until then, so that the module is not gone through.
+        # Until then each call of torch comes here, so this does not go through the module.
         if any(isinstance(table.get(name), FakeTensor) for table, name in self._places):
             self._started = True
             for name, tensor in _tensors(self._module):
@@ -140,7 +140,7 @@ class Constants:
         return leaf
 
     def _forget_changed(self, name: str, args: Any, kwargs: dict[str, Any]) -> None:
-        """Forget what a function writes into, and all that shares its memory."""
+        """Forget the numbers of what a function writes into, and of all that shares its memory."""
         targets = [*(args[:1] if _writes(name) else ()), *pytree.tree_leaves(kwargs.get("out"))]
         for target in targets:
             value = self._known.get(target) if isinstance(target, FakeTensor) else None
@@ -170,7 +170,7 @@ def _is_small(item: Any) -> bool:
 
 
 def _chooses(args: Any) -> bool:
-    """Whether the arguments of ``where`` or of indexing give a size that depends on numbers."""
+    """Whether these arguments of ``where`` or of indexing make a result whose size depends on numbers."""
     if len(args) == 1:
         return True
     masks = [item for item in pytree.tree_leaves(args[1]) if isinstance(item, Tensor)]

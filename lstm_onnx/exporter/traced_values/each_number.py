@@ -1,7 +1,7 @@
 """Numbers of a traced tensor that Python code takes one by one: ``lengths.tolist()``, ``[n // 2 for n in lengths]``.
 
-Such a list holds one item, an `EachNumber`, which stands for the number of each row and computes with all of
-them at once.  What is more than arithmetic with one number at a time has no form in a graph, and is refused.
+Such a list holds one item, an `EachNumber`, which stands for the number of every row and computes with all of them at
+once.  Anything but arithmetic on one number at a time has no form in a graph, and is refused.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class RetraceError(ExportError):
     """The trace has to start anew, since Python's own functions would fix a size.
 
     Args:
-        frame: of the user's code that calls ``int``; None where only functions of all files are concerned.
+        frame: of the user's code that calls ``int``; None if only functions that are replaced in all files are
+            concerned.
         names: of Python's functions to replace in that code.
     """
 
@@ -126,11 +127,11 @@ class EachNumber(_TracedNumbers):
     __round__ = _rounding(lambda numbers: numbers.round().to(torch.int64))
 
     def truncated(self) -> EachNumber:
-        """As ``int`` makes it."""
+        """What ``int`` makes of it."""
         return self._with(self.tensor.to(torch.int64))
 
     def clamped(self, number: Any, *, largest: bool) -> EachNumber:
-        """The smaller one of each number and `number`, or the larger one."""
+        """The smaller of each number and `number` (with `largest`), or the larger."""
         if isinstance(number, EachNumber):
             return self._with((torch.minimum if largest else torch.maximum)(self.tensor, number.tensor))
         return self._with(self.tensor.clamp(max=number) if largest else self.tensor.clamp(min=number))
@@ -163,7 +164,7 @@ class EachNumber(_TracedNumbers):
 
 
 class _Comparison:
-    """Of each number with another, which only a check may ask for."""
+    """The comparison of each number with another, whose truth only a check may ask for."""
 
     def __init__(self, checks: Callable[[str], None] | None) -> None:
         self.checks = checks

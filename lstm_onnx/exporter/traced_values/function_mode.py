@@ -1,4 +1,4 @@
-"""What a trace does otherwise than PyTorch where the user's code calls a function of torch."""
+"""What a trace does differently from PyTorch when the user's code calls one of torch's functions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TracingMode(TorchFunctionMode):
     Attributes:
         passed_checks: the user's lines of checks that are not in the graph.
         squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
-        split: the parts of axes that are not fixed, where their number goes by the size, each with the user's line.
+        split: the parts of axes that are not fixed, where their number depends on the size, each with the user's line.
         sorts: the user's lines that sort and leave the order of equal numbers open.
         each: whether Python code took the numbers of a tensor one by one.
     """
@@ -65,7 +65,7 @@ class TracingMode(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in _RECURRENT_FUNCTIONS:
-            # Those that come through submodules are opaque while they are traced and call none of these.
+            # Recurrent submodules are opaque while they are traced, and call none of these.
             raise ExportError(
                 f"at {user_line()}: {name} is called past the module's own submodules; hold the nn.LSTM "
                 "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
@@ -133,7 +133,7 @@ def _length(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[int
     if not args[0].dim() or isinstance(args[0].shape[0], int):
         return None
     mode.require_builtins()
-    # Python's len is another function now: list() and the like ask how much memory to reserve.
+    # Python's len is replaced by now, so this is list() or the like, which ask how much memory to reserve.
     return (1,) if is_open_vector(args[0]) else None
 
 
@@ -146,7 +146,7 @@ def _iterate(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[An
 
 
 def _iterates(frame: FrameType | None) -> bool:
-    """Whether Python goes through a tensor, which then calls unbind."""
+    """Whether Python iterates over a tensor, which then calls unbind."""
     while frame is not None and frame.f_code.co_name == "__torch_function__":
         frame = frame.f_back
     return frame is not None and frame.f_code is _ITERATION
@@ -167,7 +167,7 @@ def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
 
 
 def _deepcopy(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
-    return (args[0].clone(),)  # torch's own copies the memory, which a tensor of a trace does not have
+    return (args[0].clone(),)  # torch's own copies memory, which a traced tensor does not have
 
 
 def _read_data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
@@ -175,7 +175,7 @@ def _read_data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple
 
 
 def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[None]:
-    """What is assigned to a recurrent module's parameter is ignored, as eager runs record its weights."""
+    """Ignore what is assigned to a recurrent module's parameter, as eager runs record its weights."""
     if not any(args[0] is parameter for part in mode.recurrent for parameter in part.parameters()):
         raise ExportError(
             f"at {user_line()}: what is assigned to the data of a tensor has no place in a graph; compute a new "
@@ -248,7 +248,7 @@ def _sort(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> N
 
 
 def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """With a float among integers, which the decomposition for ONNX does not take: all as floats, as in PyTorch."""
+    """Of integers with a float, which the decomposition for ONNX does not take: computed in floats, as in PyTorch."""
     x, bounds = args[0], [*args[1:], *kwargs.values()]
     if any(isinstance(bound, Tensor) for bound in bounds) or not any(map(_is_fraction, bounds)):
         return None
@@ -266,7 +266,7 @@ def _is_fraction(bound: Any) -> bool:
 
 
 def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of two dtypes: ONNX gives the first one's, PyTorch the wider one's."""
+    """Of two dtypes, ONNX's result has the first one, PyTorch's the wider one."""
     if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
         return None
     wide = torch.result_type(*args)
@@ -304,7 +304,7 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
         return None
     if isinstance(sizes[dims], int) or sizes[dims] != 1:
         return None
-    # The sizes are those at which the axis is 1, which the translation of a squeeze does not know.
+    # Traced for sizes at which the axis is 1, which the translation of a squeeze does not know.
     del sizes[dims]
     return (args[0].reshape(sizes),)
 
@@ -312,7 +312,7 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
 def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     if kwargs.get("return_indices"):
         return None
-    if func.__name__.startswith("avg") and len(args) > 4:  # no dilation; what is counted of padding
+    if func.__name__.startswith("avg") and len(args) > 4:  # without dilation; then how padding counts
         args = (*args[:4], 1, args[4], *args[6:])
     named = {name: value for name, value in kwargs.items() if name not in ("input", "return_indices")}
     pooled = pooled_over_all(func.__name__, *args, **named)

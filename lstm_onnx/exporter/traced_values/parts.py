@@ -1,7 +1,7 @@
 """Slices, chunks and splits of an axis that is not fixed, with sizes that a graph computes.
 
-torch decides while it traces whether ``x[:, :50]`` cuts anything off, which would be right on one side of 50 alone,
-and has no translation of ``x.chunk(4)``.
+While it traces, torch decides whether ``x[:, :50]`` cuts anything off, which would be right only on one side of 50; and
+it has no translation of ``x.chunk(4)``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 _smaller: Any = torch.sym_min
 _COUNTS: dict[str, tuple[Any, ...]] = {"chunk": (int,), "split": (int, torch.SymInt), "tensor_split": (int,)}
-"""The types that a number of parts, or of each part's entries, may have."""
+"""The types that the number of parts, or of entries in each part, may have."""
 
 
 def with_clipped_slices(tensor: Tensor, index: Any) -> Any:
     """An index in which the bounds that may lie past the end of an axis are clipped to it.
 
-    None where nothing changes.
+    None if nothing changes.
     """
     items = list(index) if isinstance(index, tuple) else [index]
     axes = _sliced_axes(tensor, items)
@@ -33,7 +33,7 @@ def with_clipped_slices(tensor: Tensor, index: Any) -> Any:
 
 
 def _sliced_axes(tensor: Tensor, items: list[Any]) -> list[int | None]:
-    """The axis of each slice in an index; None for what is not a slice, and for all where that is not known."""
+    """The axis of each slice in an index; None for what is not a slice, and for all parts if the axes are not known."""
     nothing: list[int | None] = [None] * len(items)
     used = [_axes_used(item) for item in items]
     if not any(isinstance(item, slice) for item in items) or None in used:
@@ -76,7 +76,7 @@ def _traced(size: Any) -> int | None:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a tensor, and the sizes of its axis at which there are so many; `largest` None: all above."""
+    """The parts of a tensor, and from which to which size of its axis there are so many; `largest` may be None."""
 
     tensors: tuple[Tensor, ...]
     size: Any
@@ -103,7 +103,7 @@ def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     if each_traced is None:
         return None
     count = -(-traced // each_traced)
-    if not ((count - 1) * each < size <= count * each):  # True; torch notes the sizes at which it is
+    if not ((count - 1) * each < size <= count * each):  # always true here; torch notes the sizes for which it is
         return None
     parts = _between(tensor, dim, [part * each for part in range(count)])
     if isinstance(each, int):

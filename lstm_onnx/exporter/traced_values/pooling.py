@@ -11,14 +11,14 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 def max_pool1d(
-    input: Tensor,  # as torch names it
+    input: Tensor,  # as torch calls it
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """torch.max_pool1d as max_pool2d over one row: torch.export makes a constant of the size that max_pool1d gets."""
+    """torch.max_pool1d as max_pool2d over one row, since torch.export makes max_pool1d's size a constant."""
 
     def of_row(value: Any, above: int) -> tuple[int, int]:
         return above, value[0] if isinstance(value, (tuple, list)) else value
@@ -41,9 +41,9 @@ def pooled_over_all(
     divisor_override: int | None = None,
     **_: Any,
 ) -> Tensor | None:
-    """A pooling whose kernel is as long as an axis, by the size of that axis; None for others.
+    """A pooling whose kernel is as long as an axis, whatever the axis' size; None for others.
 
-    It is the mean or the largest entry along the axis, whatever its size is and where that depends on lengths, too.
+    It is the mean or the largest entry along the axis, even where its size depends on lengths.
     """
     count = int(name[-2])
     if (
@@ -72,7 +72,7 @@ def pooled_over_all(
 
 
 def windows_of_all(x: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor | None:
-    """torch.nn.functional.unfold whose kernel is as long as one axis, by windows of the other; None for others."""
+    """torch.nn.functional.unfold with a kernel as long as one axis, as windows along the other; None for others."""
     kernel, dilations, paddings, strides = (_each(given, 2) for given in (kernel_size, dilation, padding, stride))
     whole = [
         isinstance(size, torch.SymInt) and statically_known_true(size == own)

@@ -1,8 +1,8 @@
 """Python's ``len``, ``max``, ``min``, ``sum``, ``int`` and ``range`` of traced tensors, while a module is traced.
 
-Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and goes through a tensor row by row
-in ``max``, so that each would fix a size.  Where the code asks for one of them, the trace starts anew with all of them
-replaced.  (``len`` is, in the files of a module's own classes, from the start: see `keep_len_symbolic`.)
+Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and goes through a tensor row by row in
+``max``, so that each would fix a size.  When the code calls one of them, the trace starts anew with all of them
+replaced.  (In the files of a module's own classes, ``len`` is replaced from the start: see `keep_len_symbolic`.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_RETRACES = 16
 _CONSTRUCTORS = tuple(
     f"{kind}Tensor" for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool", "Half", "BFloat16", "Float", "Double")
 )
-"""Old ways to make a tensor of a list or of sizes, which no function mode sees either."""
+"""Old constructors of tensors from lists or sizes, which no function mode sees either."""
 
 
 class Builtins:
@@ -58,7 +58,7 @@ class Builtins:
 
     @contextlib.contextmanager
     def replaced(self) -> Iterator[None]:
-        """Within it, they are; other threads get from them what they get from Python's."""
+        """Within it, they are replaced; for other threads they do what Python's own do."""
         with contextlib.ExitStack() as stack:
             for (_, name), table in self._tables.items():
                 if name not in table:
@@ -79,7 +79,7 @@ class Builtins:
                 (np, "arange", _arange(np.arange)),
                 (np, "zeros", _filled(np.zeros, torch.zeros)),
                 (np, "ones", _filled(np.ones, torch.ones)),
-                # Python's ask a size for its number.
+                # Python's own ask a size for its number.
                 (math, "sqrt", _of_size(math.sqrt, torch.sym_sqrt)),
                 (math, "log", _of_size(math.log, _log)),
                 (builtins, "max", max),  # see `replace_extremes`
@@ -92,7 +92,7 @@ class Builtins:
             yield
 
     def _watched(self, own: Callable[[Any], int]) -> Callable[[Any], int]:
-        """Start the trace anew where the user's code makes an int or a range of a size."""
+        """Start the trace anew if the user's code makes an int or a range from a size."""
         thread = threading.get_ident()
 
         def to_int(number: Any) -> int:
@@ -227,7 +227,7 @@ def _of_size(own: Callable[..., Any], symbolic: Callable[..., Any]) -> Callable[
 
 
 def _log(size: Any, *base: Any) -> Any:
-    """By a tensor, since torch.export knows no logarithm of a size."""
+    """The logarithm, computed with a tensor, since torch.export knows no logarithm of a size."""
     found = torch.scalar_tensor(size, dtype=torch.float64).log().item()
     return found / math.log(*base) if base else found
 

@@ -1,7 +1,7 @@
 """Python's ``range`` of a size that is not fixed, as an index of a tensor: ``y[range(batch), lengths - 1]``.
 
-Whatever else is done with it (a loop) asks for its numbers.  These are known where they are equally many at all sizes,
-as of ``range(0, steps, 512)`` on an axis of at most 512; else that fixes the size, as in Python.
+Any other use of it, such as a loop, asks for its numbers.  These are known if there are equally many at all sizes, as
+in ``range(0, steps, 512)`` on an axis of at most 512; otherwise asking fixes the size, as in Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .each_number import RetraceError
 
 
 class SymbolicRange:
-    """A range of which an end goes by a size.
+    """A range with an end that depends on a size.
 
     It has no ``__getitem__``: torch takes the numbers of a sequence before any mode sees the index.
     """
@@ -32,14 +32,19 @@ class SymbolicRange:
         self.ends = ends
 
     @property
+    def _ends(self) -> tuple[Any, Any, Any]:
+        """First, end and step, whichever of them were given."""
+        return (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+
+    @property
     def tensor(self) -> Tensor:
         """Its numbers, int64."""
         return torch.arange(*self.ends)
 
     def fixed(self) -> Sequence[int]:
         """Its numbers, of which some may go by the size; Python's own, which fixes it, if their count does."""
-        first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
-        # What comes of the numbers in a tensor has no size in the example.
+        first, end, step = self._ends
+        # What is computed from the numbers in a tensor has no value in the example.
         if not is_symbolic(step) and all(not is_symbolic(item) or item.node.has_hint() for item in (first, end)):
             shown = builtins.range(*(item.node.hint if is_symbolic(item) else item for item in (first, end, step)))
             if self._always(first, end, step, len(shown)):
@@ -54,7 +59,7 @@ class SymbolicRange:
         return within and (count == 0 or statically_known_true(length > (count - 1) * abs(step)))
 
     def __iter__(self) -> Iterator[int]:
-        """As of Python's own; the trace starts anew where ``list`` may have been called, to replace that."""
+        """As of Python's own; where ``list`` may have been called, the trace starts anew, with that replaced."""
         frame = sys._getframe(1)
         if is_user_code(frame.f_code.co_filename) and _calls(frame) and "list" not in frame.f_globals:
             raise RetraceError(frame, "list")
@@ -78,7 +83,7 @@ class RangeList(SymbolicRange):
 
     def reverse(self) -> None:
         """As of a list."""
-        first, end, step = (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
+        first, end, step = self._ends
         count = (end - first + step - 1) // step if step > 0 else (first - end - step - 1) // -step
         self.ends = (first + (count - 1) * step, first - step, -step)
 
@@ -121,7 +126,7 @@ class List(builtins.list, metaclass=_ListMeta):  # type: ignore[type-arg]
 
 
 def _calls(frame: FrameType) -> bool:
-    """Whether code is at a call, and not in a loop of its own."""
+    """Whether code is at a call, and not at a loop of its own."""
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith(("CALL", "PRECALL"))
 
 

@@ -1,7 +1,7 @@
 """Lists multiplied by a size that is not fixed, ``[z] * x.size(1)``, which torch then joins or makes a tensor of.
 
-Such a list holds one period.  What joins it repeats the joined period in the graph; whatever else is done with it
-asks for all of its items and so fixes the size, as in Python.
+Such a list holds one period.  A function that joins it repeats the joined period in the graph; any other use asks for
+all of its items and so fixes the size, as in Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _USES = (
 
 
 class RepeatedList(list[Any]):
-    """A list whose items come again `times` times; until it is expanded, it holds one period."""
+    """A list whose items are repeated `times` times; until it is expanded, it holds one period."""
 
     def __init__(self, period: Sequence[Any], times: torch.SymInt) -> None:
         super().__init__(period)
@@ -36,11 +36,11 @@ class RepeatedList(list[Any]):
             super().__imul__(times)
 
     def period(self) -> list[Any]:
-        """What is repeated."""
+        """The items that are repeated."""
         return list(list.__iter__(self))
 
     def __radd__(self, other: list[Any]) -> list[Any]:
-        """Python's own would take the items without asking."""
+        """Python's own would take the items directly."""
         return other + list(self)
 
 
@@ -70,7 +70,7 @@ def multiplied(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def expand_lists(*values: Any) -> None:
-    """Expand those in the arguments of a function that takes a list's items without asking."""
+    """Expand such lists among the arguments of a function that takes a list's items directly."""
     for value in values:
         if isinstance(value, RepeatedList):
             value.expand()
@@ -79,7 +79,7 @@ def expand_lists(*values: Any) -> None:
 
 
 def joined(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Tensor | None:
-    """What torch joins or makes of such a list; None where `func` does neither, or another argument is one."""
+    """The tensor that `func` makes from such a list; None for other functions, or if another argument is one."""
     name = func.__name__
     place = 1 if name.startswith("new") else 0
     found = args[place] if len(args) > place else kwargs.get("tensors")

@@ -1,8 +1,8 @@
 """Checks of numbers that only raise an error: ``assert (x > 0).all()``, or ``if x.isnan().any(): raise ValueError``.
 
-A graph cannot raise an error by the numbers in a tensor, and where PyTorch raises none, such a check changes
-nothing.  So while a module is traced it is taken as passed, and the user is told of its line.  An ``if`` with
-any other effect is not a check.
+A graph cannot raise an error by the numbers in a tensor, and where PyTorch raises none, such a check changes nothing.
+So while a module is traced, the check counts as passed, and its line is reported to the user.  An ``if`` with any other
+effect is not a check.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _MANAGERS = (
     "nullcontext",
     "device",
 )
-"""Context managers that let every error through."""
+"""Context managers that suppress no error."""
 _JUMPS = ("POP_JUMP", "JUMP_IF", "TO_BOOL", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
 _Place = tuple[int, int, int, int]
-"""Of code: first and last line, first and last column."""
+"""A place in code: its first and last line, first and last column."""
 
 
 @dataclass(frozen=True)
 class Check:
     """A condition on numbers that only decides whether an error is raised.
 
-    `passed` is the truth value with which none is; `line` is the user's.
+    `passed` is the truth value with which none is raised; `line` is the user's.
     """
 
     passed: bool
@@ -60,13 +60,13 @@ class Check:
 
 
 def find_check(frame: FrameType | None) -> Check | None:
-    """The check that asks for the truth of a value in the innermost frame that is not torch's machinery.
+    """The check in the innermost frame that is not torch's machinery, where a value's truth is asked for.
 
-    Its instruction's place in the source tells which condition that is.  None where it is not a check: the code does
-    anything but raise, or an error that it raises may be caught.
+    The position of the frame's instruction in the source tells which condition it is.  None where it is not a check:
+    the code does anything but raise, or an error that it raises may be caught.
 
     Args:
-        frame: of what was called for the truth value.
+        frame: of the function that was called for the truth value.
     """
     while frame is not None and not _checks(frame.f_code):
         frame = frame.f_back
@@ -116,13 +116,13 @@ def _passed_at(frame: FrameType) -> bool | None:
         wanted = not _only_raises(statement.body)
     else:
         return None
-    whole = place == _place_of(statement)  # pytest rewrites asserts, and tests what it made of all at this place
+    whole = place == _place_of(statement)  # pytest rewrites asserts, and all that they become has this position
     passed = wanted if whole else _wanted_of(statement.test, place, wanted)
     return None if passed is None or _is_caught(statements, place) else passed
 
 
 def _caught_at(frame: FrameType) -> bool:
-    """Whether an error that a call in this frame raises may be caught in it; True where its source is not known."""
+    """Whether an error that a call in this frame raises may be caught in the frame; True if its source is not known."""
     place, statements = _place(frame), _statements(frame.f_code.co_filename)
     return place is None or statements is None or _is_caught(statements, place)
 
@@ -132,7 +132,7 @@ def _place(frame: FrameType) -> _Place | None:
     instructions = _instructions(frame.f_code)
     # During a call the offset may be that of the call's inline cache.
     index = sum(item.offset <= frame.f_lasti for item in instructions) - 1
-    # A jump has the place of a whole statement in Python 3.11; what made its condition stands before it.
+    # In Python 3.11 a jump has the position of its whole statement; the instruction before it made the condition.
     while index > 0 and instructions[index].opname.startswith(_JUMPS):
         index -= 1
     at = instructions[index].positions
@@ -166,7 +166,7 @@ def _contains(outer: _Place, inner: _Place) -> bool:
 
 
 def _path(tree: ast.AST, place: _Place) -> Iterator[ast.AST]:
-    """The nodes that contain a place, from the outside to the inside."""
+    """The nodes that contain a place, the outermost first."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, (ast.stmt, ast.expr)):
             if _contains(_place_of(child), place):
@@ -188,12 +188,12 @@ def _statement_at(tree: ast.Module, place: _Place) -> ast.stmt | None:
 
 
 def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
-    """The truth value of the part of a condition at `place` that leaves the condition open to be `wanted`."""
+    """The truth value that the part of a condition at `place` must have for the condition to be `wanted`."""
     while True:
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             wanted = not wanted
             if place == _place_of(test):
-                return wanted  # `not x` as a value asks for the truth of x at the place of the whole
+                return wanted  # `not x` as a value asks for the truth of x at the position of the whole
             test = test.operand
         elif place == _place_of(test):
             return wanted

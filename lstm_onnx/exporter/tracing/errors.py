@@ -29,10 +29,7 @@ _REWRITES = (
         r"aten\.nonzero|masked_select|unique|DynamicOutputShape",
         "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
     ),
-    (
-        r"\.numpy\(\) is not supported",
-        "numpy computes outside of the graph; write it with torch's operations",
-    ),
+    (r"\.numpy\(\) is not supported", "numpy computes outside of the graph; write it with torch's operations"),
     (
         r"'(SymbolicRange|RangeList)' object is not subscriptable",
         "a part of a range or list as long as an axis would fix its size; index torch.arange(x.size(i)) instead",
@@ -80,7 +77,7 @@ _FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
 
 
 def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str]) -> FixedSizeError | None:
-    """torch says that an axis came out as a constant: which, and why."""
+    """Which axis torch says became a constant, and why."""
     known = sources(functional)
     found: dict[str, str] = {}
     axes: list[tuple[str, int]] = []
@@ -107,7 +104,7 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
 
 
 def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapping[str, str]) -> None:
-    """Refuse a graph in which an open axis has one size, which torch decided after it had traced the module.
+    """Refuse a graph in which a dynamic axis has a single size, which torch decided after the trace.
 
     Raises:
         FixedSizeError: there is such an axis.
@@ -130,7 +127,7 @@ _SIZE_ADVICE = (
 
 
 def _loop_advice(recurrent: RecurrentModule) -> str:
-    """What to write in the place of a loop over a cell."""
+    """What to write instead of a loop over a cell."""
     return (
         f"{recurrent.path} is called in a Python loop over time, which a trace unrolls; use "
         f"nn.{recurrent.spec.op_type} with the same "
@@ -139,7 +136,7 @@ def _loop_advice(recurrent: RecurrentModule) -> str:
 
 
 def sources(functional: FunctionalModule) -> dict[str, str]:
-    """Each input by what torch calls it, after StatefulModule.forward's own argument."""
+    """Each input, by the name that torch gives it after StatefulModule.forward's own argument."""
     return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
 
 
@@ -171,7 +168,7 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
             "or update torch"
         )
     root = error
-    while root.__cause__ is not None:  # the exporter's own errors name steps of its, and the inner one the cause
+    while root.__cause__ is not None:  # the exporter's own errors name its steps; the inner one names the cause
         root = root.__cause__
     advice = "; write that line with other operations" if line else ""
     return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}{advice}"

@@ -1,6 +1,6 @@
-"""Fourier transforms of other lengths than powers of two, written as products with matrices.
+"""Fourier transforms whose length is no power of two, written as matrix products.
 
-For these ONNX Runtime's kernels of DFT and STFT add up all products with angles in float32: of 400 samples, 25 ms of
+For these, ONNX Runtime's kernels of DFT and STFT add up all products with angles in float32: for 400 samples, 25 ms of
 speech, the results are some 200 times as far off as PyTorch's.
 """
 
@@ -14,11 +14,11 @@ import onnx_ir as ir
 from onnx_ir import convenience, tape
 
 _LONGEST = 2048
-"""Samples of a transform whose matrix is still of a usual weight's size, 16 MB."""
+"""The longest transform whose matrix is no larger than a usual weight: 16 MB."""
 
 
 def replaced_transform(node: ir.Node) -> Callable[[tape.Tape, ir.Node], ir.Value] | None:
-    """What writes a DFT or STFT as a product; None where its kernel is right, or its length not constant."""
+    """The rewriting of a DFT or STFT as a product; None where its kernel is right, or its length not constant."""
     x = node.inputs[0]
     if x is None or x.shape is None or x.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None
@@ -64,7 +64,7 @@ def _waves(rows: int, columns: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _matrix(given: int, parts: int, size: int, *, inverse: bool, onesided: bool) -> np.ndarray:
     """(given * parts, results * their parts): numbers have a real part, or a real and an imaginary one."""
-    if inverse and onesided:  # the half of a spectrum whose other half mirrors it, to real numbers
+    if inverse and onesided:  # half of a spectrum, of which the other half is its mirror image, to real numbers
         cosines, sines = _waves(given, size, size)
         bins = np.arange(given)[:, None]
         once = np.where((bins == 0) | (2 * bins == size), 1.0, np.where(2 * bins < size, 2.0, 0.0)) / size

@@ -1,11 +1,11 @@
-"""Nodes whose ONNX Runtime kernels are right for some numbers alone, written with others.
+"""Nodes whose ONNX Runtime kernels are right only for some numbers, written with other operators.
 
-- Sigmoid in float32 is 0 below -18, where PyTorch's is 1.5e-8 and less.  Most uses cannot tell; a logarithm gives -inf
-  for -18.4, and a division by a sum of such numbers NaN.
+- Sigmoid in float32 is 0 below -18, where PyTorch's is 1.5e-8 and less.  Mostly that does not matter, but a logarithm
+  gives -inf for -18.4, and a division by a sum of such numbers NaN.
 - Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare the lower 32 bits on some machines, so that
   times in milliseconds come out wrong.
-- ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is where they count their axis from the end (up
-  to ONNX Runtime 1.31): of no rows, `rows.sum(-1)` is as wide as the rows.
+- ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is if their axis counts from the end (up to
+  ONNX Runtime 1.31): without rows, `rows.sum(-1)` is as wide as a row.
 - DFT and STFT are inexact where the length is no power of two: see `fourier`.
 """
 
@@ -26,13 +26,13 @@ _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 _LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _SMALL_NUMBERS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero")
 _MAGNIFIES = {"Log": 0, "Reciprocal": 0, "Div": 1}
-"""What tells 1e-9 from 0, and at which of its inputs."""
+"""Operators whose result differs between 1e-9 and 0, each with the index of that input."""
 _PASSES = {
     *("Cast", "Clip", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Mul", "Neg"),
     *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
     *("Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
 }
-"""What leaves small numbers small; a sum with a constant does, too."""
+"""Operators that leave small numbers small; so does a sum with a constant."""
 
 _Build = Callable[[tape.Tape, ir.Node], ir.Value]
 
@@ -72,7 +72,7 @@ def _replacement(node: ir.Node) -> _Build | None:
 
 
 def _count_axes_from_start(model: ir.Model) -> None:
-    """Count axes from the start in reductions of what may be empty: a size of it is none of the inputs'."""
+    """Count axes from the start in reductions of what may be empty, since one of its sizes is not an input's."""
     never_empty = {str(dim) for value in model.graph.inputs for dim in value.shape or ()}
     for node in model.graph.all_nodes():
         shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
@@ -110,7 +110,7 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 
 def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
-    """Whether it may hold whole numbers beyond 32 bits: it is computed from an input that may."""
+    """Whether a value may hold whole numbers beyond 32 bits, as it is computed from an input that may."""
     if value is None or value.dtype not in _LARGE:
         return False
     if value in known:
@@ -144,7 +144,7 @@ def _chosen(made: tape.Tape, comparison: str, a: Any, b: Any) -> ir.Value:
 
 
 def _extreme(*comparisons: str) -> _Build:
-    """Of the first input and each other one, the one for which the comparison with the other holds."""
+    """The first input and the others, reduced pair by pair to the one for which the comparison with the other holds."""
 
     def build(made: tape.Tape, node: ir.Node) -> ir.Value:
         value: Any = node.inputs[0]
@@ -167,7 +167,7 @@ def _sign(made: tape.Tape, node: ir.Node) -> ir.Value:
 
 
 def _reduced(largest: int) -> _Build:
-    """The first of TopK along each axis."""
+    """A reduction by TopK along each axis in turn."""
 
     def build(made: tape.Tape, node: ir.Node) -> ir.Value:
         value: Any = node.inputs[0]

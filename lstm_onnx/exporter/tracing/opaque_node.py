@@ -53,5 +53,5 @@ def translation(
     h_size: int,  # noqa: ARG001
     c_size: int,  # noqa: ARG001
 ) -> Any:
-    """As torch.onnx takes it: the arguments are those of the operator."""
+    """The translation as torch.onnx takes it, with the operator's arguments."""
     return _OPAQUE(x, h0, c0, lengths, module=module, call=call, batch_first=int(batch_first))

@@ -1,4 +1,4 @@
-"""In a trace at fixed sizes: an operator that was called on tensors of the same form before is not worked out again.
+"""A faster trace at fixed sizes: an operator is worked out only once for tensors of the same form.
 
 A Python loop calls the same operators in each step.  For each call torch's tracer infers the form of the result from
 scratch, which is most of a trace's time.  Here the first call of each kind is torch's own; those after it give a new
@@ -20,7 +20,7 @@ from torch._subclasses import FakeTensor
 from ..copies.caller_state import replaced
 
 _MOST_KNOWN = 20_000
-"""Calls whose results' forms are kept; after that the table starts anew."""
+"""The most calls whose results' forms are kept; then the table starts anew."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class _Form:
 
 
 class _OtherCall(Exception):  # noqa: N818 - no error: torch's own code does it
-    """A call that is none of the plain ones."""
+    """A call that is not a plain one."""
 
 
 @contextlib.contextmanager
 def operators_remembered() -> Iterator[None]:
     """Within it, ``make_fx(..., tracing_mode="fake", pre_dispatch=True)`` infers each form once.
 
-    A torch whose tracer is another one goes on as it does.
+    With a torch whose tracer works otherwise, nothing changes.
     """
     try:
         from torch._subclasses.fake_tensor import in_kernel_invocation_manager
@@ -83,7 +83,7 @@ class _Calls:
         try:
             key = self.key_of_call(func, args, kwargs, tracer, modes)
             known = _KNOWN.get(key)
-        except (_OtherCall, TypeError):  # a size that goes by the numbers in a tensor cannot be part of a key
+        except (_OtherCall, TypeError):  # a size that depends on the numbers in a tensor cannot be part of a key
             return self.own(mode, func, pre_dispatch, args, kwargs)
         if known is not None and modes:
             return self.repeated(tracer, func, name, args, kwargs, known, modes[0])
@@ -93,7 +93,7 @@ class _Calls:
         return result
 
     def key_of_call(self, func: Any, args: Any, kwargs: Any, tracer: Any, modes: list[Any]) -> Any:
-        """All that the form of a result may depend on; `modes` gets the mode of each tensor without numbers."""
+        """All that the form of a result may depend on; the mode of each fake tensor is added to `modes`."""
         if torch._C._is_any_autocast_enabled() or torch.is_grad_enabled():
             raise _OtherCall
         given = tuple([self.key(value, tracer, modes) for value in args])

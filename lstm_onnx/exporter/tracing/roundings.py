@@ -1,7 +1,7 @@
-"""Sizes at which what is computed from them may be rounded differently: float32 and double give other integers there.
+"""Sizes at which float32 and double may round what is computed from them to different integers.
 
-An error in the precision of ``math.floor(x.size(1) * 0.7)`` shows at these sizes alone (90, 170, 180), so that
-a file is tried at them.
+A wrong precision of ``math.floor(x.size(1) * 0.7)`` shows only at such sizes (90, 170, 180), so a file is tried at
+them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 Axis = tuple[str, int]
-"""An axis of an input, by the input's name."""
+"""An input's name and one of its axes."""
 MOST, _MOST_NEAREST = 2000, 500
-"""Sizes are looked at up to here; of nearest neighbours, each has to be compared."""
+"""The largest sizes that are looked at; for nearest neighbours fewer, since each size has to be compared."""
 _MOST_SIZES = 4
-"""Of the sizes at which float32 and double are rounded differently, the first few are kept."""
+"""Only the first few sizes at which float32 and double are rounded differently are kept."""
 _NEAREST = {"upsample_nearest": False, "_upsample_nearest_exact": True}
 _ROUNDED: Mapping[str, Callable[[Any], Any]] = {
     "FloorToInt": np.floor,
@@ -87,12 +87,12 @@ def rounding_sizes(expression: Any, symbol: Any) -> tuple[int, ...]:
 
 
 def nearest_sizes(before: Any, after: Any, factor: float | None, symbol: Any, *, exact: bool) -> tuple[int, ...]:
-    """The first sizes at which the nearest neighbours are others in float32 than in exact arithmetic.
+    """The first sizes at which float32 finds other nearest neighbours than exact arithmetic.
 
     Args:
         before: sympy's expression of the size of the axis, of one symbol.
         after: that of the interpolated size.
-        factor: what was given in the place of a size; None where a size was.
+        factor: what was given instead of a size; None if a size was.
         symbol: the symbol.
         exact: whether the mode is "nearest-exact".
     """
@@ -134,7 +134,7 @@ def all_rounding_sizes(
     expression: Callable[[Any], Any],
     sizes_of: Callable[[Any], Iterable[Any]],
 ) -> tuple[tuple[Axis, tuple[int, ...]], ...]:
-    """Of each axis, the sizes at which some rounding in a traced program may differ.
+    """For each axis, the sizes at which some rounding in a traced program may differ.
 
     Args:
         program: with the tracer's shapes on its nodes.

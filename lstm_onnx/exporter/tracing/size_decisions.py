@@ -1,7 +1,7 @@
-"""What tracing decided by sizes: each comparison, the way it went, and the sizes at which it would go another.
+"""What tracing decided by sizes: each comparison, its outcome, and the sizes at which the outcome would be another.
 
-A forward's ``if x.shape[1] > 200`` is run once, at the traced sizes, and only the way it went then is in the
-graph.  torch notes each such comparison; from them follow the sizes that an exported file must be tried at.
+A forward's ``if x.shape[1] > 200`` is run once, at the traced sizes, and only the branch taken then is in the graph.
+torch notes each such comparison; from them follow the sizes that an exported file must be tried at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGEST_SIZE = 1_000_000
 _EACH_UP_TO = 16
 _GROWTH = 1.4
 _MOST_CHANGES = 6
-"""Of a comparison that changes again and again, as of a size modulo a number, the first few tell."""
+"""Of a comparison that changes again and again, such as of a size modulo a number, the first few changes are enough."""
 _FIRST_VALUES = 64
 _LAYOUT = ("contiguous", "non_overlapping", "_strides")
 """What is in the names of torch's functions that compare sizes for the layout of a tensor in memory."""
@@ -33,11 +33,11 @@ _LAYOUT = ("contiguous", "non_overlapping", "_strides")
 class Decision:
     """A comparison of sizes that the traced code made.
 
-    `expression` is a relation of symbols that holds at the traced sizes (sympy's); `symbols` maps its
-    symbols to axes; `line` is where the user's code led to it, None where that is not known.  `choice`
-    says that the graph has one side alone; where it is False, the graph computes either (``max(time, 20)``).
-    `direct` says that the comparison itself stands in that line, and not in a function of torch's that it
-    calls; `inner` that torch compared them for the layout of a tensor in memory, which changes no number.
+    `expression` is a relation of symbols that holds at the traced sizes (sympy's); `symbols` maps its symbols to axes;
+    `line` is where the user's code led to it, None where that is not known.  `choice` says that the graph has only one
+    side; if it is False, the graph computes both (``max(time, 20)``).  `direct` says that the comparison itself is in
+    that line, and not in one of torch's functions that it calls; `inner` that torch compared them for the layout of a
+    tensor in memory, which changes no number.
     """
 
     expression: Any
@@ -48,7 +48,7 @@ class Decision:
     direct: bool = False
 
     def holds(self, sizes: Mapping[Axis, int]) -> bool:
-        """Whether it goes the traced way at these sizes; one that cannot be evaluated does."""
+        """Whether its outcome at these sizes is the traced one; True where it cannot be evaluated."""
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
         try:
             return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
@@ -114,7 +114,7 @@ class SizeFacts:
     lengths: tuple[int, ...] = ()
 
     def known_of(self, axes: Collection[Axis]) -> SizeFacts:
-        """Without decisions by other axes; steps that depend on others count as data."""
+        """The facts about `axes` only; steps that depend on other axes count as data."""
         decisions = [item for item in self.decisions if set(item.symbols.values()) <= set(axes)]
         recurrent = [
             replace(item, symbols={symbol: axis for symbol, axis in item.symbols.items() if axis in axes})
@@ -148,7 +148,7 @@ def size_facts(
 
 
 def _symbols(environment: Any, axes: Mapping[str, Axis]) -> dict[Any, Axis]:
-    """The axis of each symbol; of several that came out equal, any."""
+    """The axis of each symbol; any of them where several axes became one size."""
     known: dict[Any, Axis] = {}
     for symbol, sources in environment.var_to_sources.items():
         root = environment.replacements.get(symbol, symbol)
@@ -254,7 +254,7 @@ def axis_names(metadata: Metadata) -> dict[Axis, str]:
 
 
 def changes(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> list[int]:
-    """The sizes n of an axis, the others as in `sizes`, at which a comparison goes another way than at n - 1."""
+    """The sizes n of an axis at which a comparison has another outcome than at n - 1; other axes are as in `sizes`."""
 
     def side(size: int) -> int:
         return decision.side({**sizes, axis: size})
@@ -287,14 +287,14 @@ def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) 
 
 @dataclass(frozen=True)
 class Bound:
-    """The least size of an axis; without one no such bound is enough."""
+    """The least size of an axis; without an axis, no such bound is enough."""
 
     axis: Axis | None = None
     least: int = 1
 
 
 def least_steps(recurrent: RecurrentSize, sizes: Mapping[Axis, int], limits: Mapping[Axis, int]) -> Bound | None:
-    """What leaves a call of a recurrent module one step and one row at least; None where every size does.
+    """The bound that leaves every call of a recurrent module at least one step and one row; None if all sizes do.
 
     Args:
         recurrent: the number of steps or rows.

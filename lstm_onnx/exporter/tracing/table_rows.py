@@ -1,7 +1,7 @@
 """The inputs whose integers are rows of a table, such as the tokens of an embedding.
 
-PyTorch raises an error for a row that a table does not have.  ONNX's Gather takes -1 for the last row instead, so the
-file says which integers an input may have, and the runtimes refuse others.
+PyTorch raises an error for a row that a table does not have.  ONNX's Gather takes -1 for the last row instead; so the
+file says which integers an input may have, and its runtimes refuse others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ALL_NUMBERS = aten_operators(
 )
 """Operators whose result has all numbers of their first argument, a tensor or a list of them."""
 _PADS = (aten.pad.default, aten.constant_pad_nd.default)
-"""Of these, those that leave numbers out where a pad is negative."""
+"""Those of them that leave numbers out if a pad is negative."""
 _OF_ROWS = aten_operators(
     "embedding embedding_bag embedding_bag.padding_idx _embedding_bag _embedding_bag_forward_only"
 )
@@ -35,7 +35,7 @@ _ALONG_AXIS = aten_operators(
 
 
 def table_rows(program: torch.export.ExportedProgram, names: Sequence[str]) -> dict[str, int]:
-    """The inputs that are looked up in a table as they are, each with the number of rows of the smallest one.
+    """The inputs that are looked up unchanged in tables, each with the number of rows of the smallest table.
 
     Args:
         program: the traced module.
@@ -70,7 +70,7 @@ def _size(table: Any, axis: int) -> int | None:
 
 
 def _sources(value: Any) -> Iterator[str]:
-    """The integer inputs of which a value has all numbers."""
+    """The integer inputs all of whose numbers are in a value."""
     walk: Walk[Node] = Walk([value] if isinstance(value, Node) else [])
     for node in walk:
         found = node.meta.get("val")

@@ -1,6 +1,6 @@
-"""What torch does otherwise while a module is traced and translated.
+"""Changes of torch's behaviour while a module is traced and translated.
 
-- It builds some tables at each export, which would be more than half of the time of a small one: they are kept.
+- It builds some tables at each export, which takes more than half of the time of a small one; they are kept.
 - DropConnect assigns ``dropout(weight_raw, p, self.training)`` to ``lstm.weight_hh_l0`` at each call.  In eval mode
   dropout returns the parameter itself, which nn.Module takes; while it is traced, it returns another tensor, which
   nn.Module refuses.
@@ -29,19 +29,19 @@ from ..copies.caller_state import replaced
 
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
 _DECOMPOSITIONS: list[Any] = []
-"""What the last table was made of, and the table."""
+"""The last table, and what it was made from."""
 _SPLIT: list[Any] = []
 """The last table, with the names of all composite operators, and its two parts."""
 _SIGNATURES: dict[tuple[Any, ...], Any] = {}
 _PRESERVABLE: dict[int, tuple[Any, bool]] = {}
-"""By the id of an operator, which is kept with the answer so that no other gets its id."""
+"""Answers by the operator's id; the operator is kept, too, so that no other can get that id."""
 
 
 @contextlib.contextmanager
 def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     """Let torch build its table of translations once in a process, and look for new operators once within.
 
-    A torch that has these elsewhere goes on as it does.
+    With a torch that has these elsewhere, nothing changes.
 
     Args:
         devices: the types of the devices, other than the CPU, that the program's tensors are on.
@@ -94,7 +94,7 @@ def _read_once(own: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _last_kept(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Of the table of decompositions keep the last one, as long as all that it is made of is the same."""
+    """Keep the last table of decompositions, as long as everything that it is made from stays the same."""
     decompositions: dict[Any, Any] = torch._decomp.decomposition_table
 
     def kept(registered: Any) -> Any:
@@ -125,7 +125,7 @@ def _composite_operators() -> Any:
 def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """torch asks for each of some 2 000 operators, several times, whether a decomposition may leave it as it is.
 
-    Of an operator of torch's own the answer never changes; others may get a kernel later.
+    For torch's own operators the answer never changes; others may get a kernel later.
     """
 
     def kept(operator: Any) -> bool:
@@ -175,7 +175,7 @@ def assigned_parameters() -> Iterator[None]:
     def assign(module: nn.Module, name: str, value: Any) -> None:
         parameters = module.__dict__.get("_parameters") or {}
         if threading.get_ident() == thread and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            parameters.pop(name, None)  # as an attribute, it is found likewise
+            parameters.pop(name, None)  # as an attribute it is found in the same way
         own(module, name, value)
 
     with replaced(nn.Module, "__setattr__", assign):
@@ -188,7 +188,7 @@ def _isclose(one: float, other: float, **_tolerances: float) -> bool:
 
 @contextlib.contextmanager
 def exact_rewrites() -> Iterator[None]:
-    """Compare constants of patterns exactly for the duration of the context."""
+    """Compare the constants of onnxscript's patterns exactly within the context."""
     from onnxscript.rewriter import _matcher
 
     # An AttributeError here is better than a file without some of its constants.

@@ -19,12 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..copies.caller_state import replaced
-from ..functional.functional_module import (
-    FunctionalModule,
-    PartsError,
-    Tensors,
-    inference_context,
-)
+from ..functional.functional_module import FunctionalModule, PartsError, Tensors, inference_context
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
@@ -32,7 +27,6 @@ from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
-from ..translations.angles import ANGLES
 from ..translations.assignments import ASSIGNMENTS
 from ..translations.cumulative import CUMULATIVE
 from ..translations.doubles import exact_constants, with_doubles
@@ -84,7 +78,7 @@ def trace(
         inputs: with more than one entry along every open axis.
         states: the attribute states, likewise.
         opset: the file's; the trace is made at 18 at least (see `downgrade_opset`).
-        rolled: what computes the same as the module, with its Python loops rolled up; it is traced in its place.
+        rolled: a module that computes the same with its Python loops rolled up, which is traced instead.
 
     Raises:
         ExportError: the module does something that has no form in ONNX.
@@ -115,7 +109,6 @@ def trace(
                             **VIEWS,
                             **ASSIGNMENTS,
                             **SORTING,
-                            **ANGLES,
                             **PRODUCTS,
                             **CUMULATIVE,
                             **WIDE_RANGE,
@@ -142,7 +135,7 @@ def trace(
 
 
 def fixed_graph(functional: FunctionalModule, inputs: Tensors, states: Tensors, *, lines: bool) -> FixedGraph:
-    """A module's graph at the sizes of these inputs, all of them fixed; in a fraction of the time of `trace`.
+    """A module's graph with all sizes fixed to those of these inputs; it takes a fraction of the time of `trace`.
 
     Args:
         functional: the module.
@@ -191,7 +184,7 @@ class FixedGraph:
 
 
 def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tensors) -> torch.export.ExportedProgram:
-    """As `fixed_graph`, of a module that writes in place: as torch.export traces it, and without such writes.
+    """As `fixed_graph`, for a module that writes in place: traced by torch.export, which removes such writes.
 
     Raises:
         ExportError: the module does something that torch.export cannot trace.
@@ -199,7 +192,7 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
 
     def run(builtins: Builtins) -> torch.export.ExportedProgram:
         args, _ = _export_arguments(functional, inputs, states)
-        # What the last step computes for a next one is what makes it like the others.
+        # Keep what the last step computes for a further one: it makes the step like the others.
         with _tracing(functional), replaced(torch.fx.Graph, "eliminate_dead_code", lambda *_, **__: False):
             program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
             functionalized: torch.export.ExportedProgram = program.run_decompositions({})
@@ -235,18 +228,13 @@ def _export_arguments(
 
 @contextlib.contextmanager
 def _tracing(functional: FunctionalModule) -> Iterator[None]:
-    with (
-        ONE_AT_A_TIME,
-        inference_context(functional.dtype),
-        suppress_torch_output(),
-        replace_packing_functions(),
-    ):
+    with ONE_AT_A_TIME, inference_context(functional.dtype), suppress_torch_output(), replace_packing_functions():
         yield
 
 
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
-    # While the module's code runs alone: a mode sees each call of torch, and those of torch's decompositions are many.
+    # Only while the module's code runs: a mode sees every call of torch, and torch's decompositions make many.
     with assigned_parameters():
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = True
@@ -259,7 +247,7 @@ def _traced(functional: FunctionalModule) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _largest_sizes_known(functional: FunctionalModule) -> Iterator[None]:
-    """Within it, what torch.export knows of a size while the module's code runs is the largest that was asked for."""
+    """Within it, torch.export assumes no size above the requested largest one while the module's code runs."""
     arguments, stateful = functional.arguments, functional.stateful
     own = stateful.call_arguments
 
@@ -289,9 +277,9 @@ def _exported(
 def _traced_by(
     functional: FunctionalModule, builtins: Builtins, tracer: Callable[[], _Result], *, fixed: bool = False
 ) -> tuple[_Result, GuardLog, TracingMode]:
-    """What a tracer makes of the module's code, with all that is done otherwise than in PyTorch while it runs.
+    """The module's code as traced by `tracer`, with everything in place that differs from PyTorch while it runs.
 
-    A tracer of `fixed` sizes leaves the module its parameters and buffers.
+    With `fixed` sizes, the tracer leaves the module its parameters and buffers.
     """
     mode = TracingMode(functional.stateful, Constants(functional.stateful, kept=fixed), builtins)
     with (
@@ -311,7 +299,7 @@ def _traced_by(
 def _exported_rolled(
     functional: FunctionalModule, rolled: nn.Module, args: tuple[Any, ...], shapes: tuple[Any, ...]
 ) -> tuple[torch.export.ExportedProgram, GuardLog]:
-    """A module whose loops were rolled up; it runs no code of the user's."""
+    """The export of a module whose loops were rolled up, which runs none of the user's code."""
     with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
         program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
     return program, guards
@@ -319,7 +307,7 @@ def _exported_rolled(
 
 @contextlib.contextmanager
 def _errors_explained(functional: FunctionalModule, guards: GuardLog) -> Iterator[None]:
-    """Errors of a tracer as ours."""
+    """Turn a tracer's errors into ours."""
     try:
         yield
     except LSTMOnnxError:
@@ -339,7 +327,7 @@ def _devices(program: torch.export.ExportedProgram) -> set[str]:
 
 
 def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:
-    """Refuse a squeeze of an axis that may be 1: then the result has another rank, and a graph has one alone."""
+    """Refuse a squeeze of an axis that may be 1: its result would have another rank then, and a graph has only one."""
     axes = _input_axes(functional)
     for size, line in mode.squeezed:
         found = axis_of(size, axes)
@@ -353,7 +341,7 @@ def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:
 
 
 def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
-    """Refuse a split whose number of parts goes by the size of an axis, where that is not bounded to one number."""
+    """Refuse a split whose number of parts depends on an axis' size, unless the axis is bounded to one such number."""
     axes = _input_axes(functional)
     for parts, line in mode.split:
         found = axis_of(parts.size, axes)
@@ -372,7 +360,7 @@ def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
 
 
 def _input_axes(functional: FunctionalModule) -> dict[str, tuple[str, int]]:
-    """Each axis of an input by what torch calls it."""
+    """Each axis of an input, by torch's name for it."""
     return {
         f"{source}.size()[{axis}]": (name, axis)
         for source, name in sources(functional).items()

@@ -1,4 +1,4 @@
-"""torch's warnings and log records while it traces: suppressed, and read for what it decides by sizes."""
+"""torch's warnings and log records while it traces: suppressed, and read for what torch decides by sizes."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def record_guards(through: Collection[str] = ()) -> Iterator[GuardLog]:
     """Read torch's log of symbolic shapes, without showing it.
 
     Args:
-        through: files that stand between the user's code and torch's in a call: torch names the place of a
-            comparison by the innermost frame that is not its own, and not theirs.
+        through: files between the user's code and torch's in a call: torch names the place of a comparison by the
+            innermost frame that is in none of its own files, nor in these.
     """
     files = uninteresting_files()
     added = set(through) - files

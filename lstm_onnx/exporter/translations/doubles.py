@@ -1,8 +1,8 @@
-"""Python's floats and operators' attributes in float64 modules, as exact as float64.
+"""Python's floats and operators' attributes in float64 modules, with the precision of float64.
 
-torch.onnx makes a float32 of a float of Python's where it does not know the type, and casts that to float64; and ONNX's
-operators have their numbers as float32 attributes.  An eps of 1e-5 would be off by 2e-8 of itself, and the file's
-outputs by a million times float64's rounding.
+Where torch.onnx does not know the type of a Python float, it makes it a float32 and casts that to float64; and ONNX's
+operators have float32 attributes.  An eps of 1e-5 would be off by 2e-8 relative to itself, and the file's outputs by a
+million times float64's rounding.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def with_doubles(program: torch.export.ExportedProgram) -> torch.export.Exported
 
 
 def _of_doubles(written_out: Callable[..., Any]) -> Callable[..., Any]:
-    """Those of other dtypes stay as they are, such as the rest of a float32 module."""
+    """For float64 tensors only; others stay as they are, such as the rest of a float32 module."""
 
     def decomposed(*args: Any, **kwargs: Any) -> Any:
         given = (*args, *kwargs.values())
@@ -78,7 +78,7 @@ def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequen
 
 def _normalized(x: Tensor, axes: list[int], eps: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
-    # Not square(): ONNX Runtime makes an operator with a float32 eps of a norm with a power.
+    # Not square(): ONNX Runtime turns a norm with a power into an operator with a float32 eps.
     return centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + eps)
 
 
@@ -141,7 +141,7 @@ _DECOMPOSED = [
     *(_aten.softplus, _aten.sinc, _aten.linalg_vector_norm),
     *(_aten.addmm, _aten.addmv, _aten.addbmm, _aten.baddbmm, _aten.addcmul, _aten.addcdiv),
 ]
-"""Those that torch itself writes out."""
+"""Operators that torch itself decomposes."""
 _WRITTEN_OUT: Mapping[Any, Callable[..., Any]] = {
     _aten.layer_norm.default: _layer_norm,
     _aten.group_norm.default: _group_norm,

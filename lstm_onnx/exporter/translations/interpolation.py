@@ -1,8 +1,8 @@
 """Translations of interpolation that take the entries that PyTorch takes.
 
-ONNX's Resize rounds the places from which it takes entries otherwise than PyTorch (nearest neighbours are other
-ones at some lengths), computes sizes from factors in float32, and has no way to say both a size and a factor.
-Where that could show, entries are gathered here by places that are computed as PyTorch's CPU kernels do.
+ONNX's Resize rounds positions in its input differently from PyTorch (at some lengths, nearest neighbours are others),
+computes sizes from factors in float32, and cannot be given both a size and a factor.  Where that could matter, entries
+are gathered here at positions that are computed as in PyTorch's CPU kernels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .size_arithmetic import DOUBLE, FLOAT, INT64, as_double, cast, constant, op
 _CUBIC = -0.75
 """torch's coefficient of cubic convolution."""
 _EXACT = 2.0**-25
-"""Below this error of ``1 / factor``, its product with a multiple of the factor is never rounded down."""
+"""If the error of ``1 / factor`` is below this, its product with a multiple of the factor is never rounded down."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class _Axis:
 
 
 def _axes(x: Any, sizes: Any, factors: Sequence[Any] | None) -> list[_Axis]:
-    """The axes that change; a factor of 1 and a size that stays leave an axis as it is."""
+    """The axes that change, without those whose factor is 1 or whose size stays."""
     rank = len(x.shape)
     found = []
     for index, place in enumerate(range(2, rank)):
@@ -59,7 +59,7 @@ def _axes(x: Any, sizes: Any, factors: Sequence[Any] | None) -> list[_Axis]:
 
 
 def _scale(axis: _Axis, dtype: ir.DataType, *, same_kept: bool) -> Any:
-    """How far apart in the input neighbours of the output are; `same_kept`: 1 where the sizes are alike."""
+    """The distance in the input between neighbours of the output; with `same_kept`, 1 where both sizes are equal."""
     ratio = op.Div(cast(axis.before, dtype), cast(axis.after, dtype))
     if axis.factor is None:
         return ratio
@@ -85,7 +85,7 @@ def _computed_in(x: Any) -> ir.DataType:
 
 
 def _nearest_places(x: Any, axis: _Axis, *, exact: bool) -> Any:
-    """As PyTorch's kernels have them.
+    """The positions of nearest neighbours, as in PyTorch's kernels.
 
     Of two spatial axes the scale is float32 even for doubles, and an axis that stays is copied.  Whatever the
     type of the product, it is rounded to float32 before it is rounded down.
@@ -114,31 +114,31 @@ def _nearest(x: Any, sizes: Any, factors: Sequence[Any] | None, *, exact: bool) 
 
 
 def _integer_factor(factor: Any) -> bool:
-    """Whether each entry is repeated so many times, by Resize's arithmetic and by PyTorch's."""
+    """Whether each entry is repeated an equal, whole number of times, by Resize's arithmetic and by PyTorch's."""
     if isinstance(factor, ir.Value) or factor != int(factor) or factor < 1:
         return False
     return bool(1.0 - float(factor) * float(np.float32(1.0 / factor)) < _EXACT)
 
 
 def _power_of_two(factor: Any) -> bool:
-    """Whether Resize's arithmetic is PyTorch's."""
+    """Whether the factor is a power of two, where Resize's arithmetic gives what PyTorch's does."""
     return not isinstance(factor, ir.Value) and factor >= 1 and math.frexp(factor)[0] == 0.5
 
 
 def _corner_scale(axis: _Axis, dtype: ir.DataType) -> Any:
-    """Where the first and last entries stay first and last."""
+    """The scale if the first and last entries stay first and last."""
     one = constant(1, INT64)
     gaps = cast(op.Max(op.Sub(axis.after, one), one), dtype)
     return op.Div(cast(op.Sub(axis.before, one), dtype), gaps)
 
 
 def _places(x: Any, axis: _Axis, *, corners: bool, clamped: bool) -> Any:
-    """Where in the input each entry of the output lies."""
+    """The position in the input of each entry of the output."""
     dtype = _computed_in(x)
     index = _counted(axis, dtype)
     if corners:
         return op.Mul(index, _corner_scale(axis, dtype))
-    # In double until the end, for which compiled code has a fused multiply-add.
+    # In double until the end, as compiled code uses a fused multiply-add.
     half = constant(0.5, DOUBLE)
     scale = cast(_scale(axis, dtype, same_kept=clamped), DOUBLE)
     place = cast(op.Sub(op.Mul(op.Add(cast(index, DOUBLE), half), scale), half), dtype)
@@ -146,7 +146,7 @@ def _places(x: Any, axis: _Axis, *, corners: bool, clamped: bool) -> Any:
 
 
 def _gathered(x: Any, result: Any, axis: _Axis, parts: Sequence[tuple[Any, Any]]) -> Any:
-    """Entries at some places along an axis, or the sum of several, each times a weight."""
+    """The entries at some positions along an axis, or weighted sums of several."""
     rank = len(x.shape)
     order = list(range(rank))
     place = axis.place
@@ -173,7 +173,7 @@ def _linear_parts(place: Any, axis: _Axis, dtype: ir.DataType) -> list[tuple[Any
 
 
 def _cubic_parts(place: Any, axis: _Axis, dtype: ir.DataType) -> list[tuple[Any, Any]]:
-    """Four entries around, by Keys' cubic convolution."""
+    """The four entries around each position with their weights, by Keys' cubic convolution."""
 
     def number(value: float) -> Any:
         return constant(value, dtype)
@@ -197,7 +197,7 @@ def _cubic_parts(place: Any, axis: _Axis, dtype: ir.DataType) -> list[tuple[Any,
 
 
 def _continuous(x: Any, sizes: Any, corners: bool, factors: Sequence[Any] | None, *, cubic: bool) -> Any:
-    """Linear along each axis, or cubic."""
+    """Linear or cubic interpolation along each axis."""
     if not cubic and not corners and factors is not None and all(map(_power_of_two, factors)):
         scales = constant([1.0, 1.0, *map(float, factors)], FLOAT)
         return op.Resize(x, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
@@ -251,4 +251,4 @@ def _table() -> dict[Any, Callable[..., Any]]:
 
 
 INTERPOLATIONS: Mapping[Any, Callable[..., Any]] = _table()
-"""By what a traced program calls: the translation of it."""
+"""The translations, by the operators of a traced program."""

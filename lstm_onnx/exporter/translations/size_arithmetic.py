@@ -1,4 +1,4 @@
-"""Translations of what Python computes with sizes, in double precision as Python does.
+"""Translations of what Python computes with sizes, in double precision like Python's.
 
 ``math.floor(x.size(1) * 0.7)`` is a number of torch.SymFloat's arithmetic in a traced program.  torch.onnx
 computes that in float32, where 0.7 * 90 is 63 and not 62.99999999999999, so that a size is another at some
@@ -39,7 +39,7 @@ def is_fraction(scalar: Any) -> bool:
 
 
 def constant(number: Any, dtype: ir.DataType) -> Any:
-    """A stored number."""
+    """An initializer."""
     value = op.Constant(value=ir.tensor(number, dtype=dtype))
     value.dtype = dtype
     return value
@@ -53,7 +53,7 @@ def cast(value: Any, dtype: ir.DataType) -> Any:
 
 
 def as_double(scalar: Any) -> Any:
-    """A scalar, a size or a number of Python's, as the double that Python computes with.
+    """A scalar, a size or a Python number, as the double that Python computes with.
 
     Raises:
         ExportError: it is a float that came into a branch of torch.cond from outside.
@@ -77,7 +77,7 @@ def as_integer(scalar: Any) -> Any:
 
 
 def as_float(double: Any) -> Any:
-    """A double as other operators see it, a float32."""
+    """A double as other operators see it: as a float32."""
     double.dtype = DOUBLE
     value = cast(double, FLOAT)
     value.meta[_DOUBLE_OF] = double
@@ -86,7 +86,7 @@ def as_float(double: Any) -> Any:
 
 
 def _binary(of_integers: Callable[..., Any], of_doubles: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """The second function is of doubles, where it is another one."""
+    """An operator of two numbers; `of_doubles` is used for doubles if it differs."""
 
     def translated(a: Any, b: Any) -> Any:
         if is_fraction(a) or is_fraction(b):
@@ -142,7 +142,7 @@ def _never_negative(value: Any) -> bool:
 
 
 def _remainder(a: Any, b: Any) -> Any:
-    """Of doubles, of the divisor's sign, as Python's."""
+    """The remainder of doubles with the divisor's sign, as Python's."""
     rest = op.Mod(a, b, fmod=1)
     zero = constant(0.0, DOUBLE)
     others = op.Less(op.Mul(op.Sign(rest), op.Sign(b)), zero)
@@ -150,7 +150,7 @@ def _remainder(a: Any, b: Any) -> Any:
 
 
 def _rounded(rounding: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Rounded to an integer; None rounds towards zero."""
+    """A double rounded to an integer; None rounds towards zero."""
 
     def translated(a: Any) -> Any:
         if not is_fraction(a):
@@ -164,7 +164,7 @@ def _rounded(rounding: Callable[..., Any] | None = None) -> Callable[..., Any]:
 def _round(a: Any, digits: Any = None) -> Any:
     if digits is not None:
         raise ExportError("round(x, digits) of a size has no form in ONNX; round to an integer, or compute otherwise")
-    return _rounded(op.Round)(a)  # halves to the even one, as Python's
+    return _rounded(op.Round)(a)  # halves to the even number, as Python's
 
 
 def _to_float(a: Any) -> Any:
@@ -176,7 +176,7 @@ def _either(condition: Any, one: Any, other: Any) -> Any:
 
 
 def _item(x: Any) -> Any:
-    """A tensor's number as Python's own: a double of doubles, which torch.onnx rounds to float32."""
+    """A tensor's number as a Python number: a double of a float64 tensor, which torch.onnx rounds to float32."""
     first = op.Gather(op.Reshape(x, constant([-1], INT64)), constant(0, INT64))
     if x.dtype == DOUBLE:
         return as_float(first)
@@ -216,7 +216,7 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
 
 
 def _range(start: Any, end: Any, step: Any, dtype: int | None = None, **_: Any) -> Any:
-    """torch.arange: the count and each number in double, as torch's CPU kernel does, and then of the dtype."""
+    """torch.arange: the count and each number in double, as in torch's CPU kernel, then cast to the dtype."""
     fractional = any(map(is_fraction, (start, end, step)))
     given = None if dtype in (None, -1) else ir.DataType(dtype)
     if not fractional:
@@ -224,7 +224,7 @@ def _range(start: Any, end: Any, step: Any, dtype: int | None = None, **_: Any) 
         return counted if given in (None, INT64) else cast(counted, given)
     kind = given or (DOUBLE if torch.get_default_dtype() == torch.float64 else FLOAT)
     first, last, delta = as_double(start), as_double(end), as_double(step)
-    if kind == INT64:  # torch rounds the bounds themselves, of this type alone
+    if kind == INT64:  # only for this type torch rounds the bounds themselves
         return op.Range(*(cast(bound, INT64) for bound in (first, last, delta)))
     count = cast(op.Ceil(op.Div(op.Sub(last, first), delta)), INT64)
     index = op.Range(constant(0, INT64), count, constant(1, INT64))
@@ -271,7 +271,7 @@ def _floor_divided(own: Callable[..., Any], *, swapped: bool) -> Callable[..., A
 
 
 def keep_doubles(model: ir.Model) -> None:
-    """Let what casts a double of Python's to float32, and back to double, take the double itself."""
+    """Where a Python double is cast to float32 and back to double, take the double itself."""
     for node in model.graph.all_nodes():
         if node.op_type not in ("Cast", "CastLike") or node.inputs[0] is None:
             continue

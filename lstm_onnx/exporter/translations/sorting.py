@@ -1,4 +1,4 @@
-"""Translations of stable sorts, medians and k-th smallest numbers, which torch.onnx has none for."""
+"""Translations of stable sorts, medians and k-th smallest numbers, for which torch.onnx has none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_IN_TOPK = (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT16, ir.DataT
 
 
 def _top_k(x: Any, k: Any, dim: int, *, largest: bool) -> tuple[Any, Any]:
-    """By TopK, which gives equal numbers in their own order."""
+    """Sorting by TopK, which keeps the order of equal numbers."""
     whole = x.dtype in _NOT_IN_TOPK
     values, indices = op.TopK(cast(x, INT64) if whole else x, k, axis=dim, largest=int(largest), sorted=1)
     return (cast(values, x.dtype) if whole else values), indices
@@ -34,7 +34,7 @@ def _sorted(x: Any, stable: Any = None, dim: int = -1, descending: bool = False)
 
 
 def _smallest(x: Any, k: Any, dim: int, keepdim: bool, most_nans: Any) -> tuple[Any, Any]:
-    """The k-th smallest numbers (k int64 ``(1,)``) and where they are; NaN where there are more NaNs than that."""
+    """The k-th smallest numbers (k int64 ``(1,)``) and their indices; NaN where more than `most_nans` are NaN."""
     axes = constant([dim], INT64)
     nan = None
     if is_fraction(x):
@@ -55,7 +55,7 @@ def _typed(value: Any, like: Any) -> Any:
 
 
 def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
-    """Of an even number the smaller one in the middle; NaN if any is."""
+    """The median: of an even count the smaller one in the middle; NaN if any number is."""
     if len(x.shape) == 0:
         return op.Identity(x), constant(0, INT64)
     place = dim % len(x.shape)
@@ -64,7 +64,7 @@ def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
 
 
 def _nan_median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
-    """Of the numbers that are not NaN; NaN if there is none."""
+    """The median of the numbers that are not NaN; NaN if there is none."""
     if len(x.shape) == 0 or not is_fraction(x):
         return _median(x, dim, keepdim)
     place, axes = dim % len(x.shape), constant([dim], INT64)
@@ -72,7 +72,7 @@ def _nan_median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]
     nan.shape = x.shape
     count = op.Sub(_size(x, place), op.ReduceSum(nan, axes, keepdims=1))
     middle = op.Div(op.Sub(count, constant([1], INT64)), constant([2], INT64))
-    order = _top_k(nan, _size(x, place), place, largest=False)[1]  # NaN last, also behind infinity
+    order = _top_k(nan, _size(x, place), place, largest=False)[1]  # NaN last, even after infinity
     numbers = op.Where(op.IsNaN(x), constant(math.inf, x.dtype), x)
     values, places = _top_k(
         _typed(op.GatherElements(numbers, order, axis=place), x), _size(x, place), place, largest=False
@@ -93,7 +93,7 @@ def _of_all(median: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
 
 
 def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
-    """NaN is larger than all numbers."""
+    """torch.kthvalue, for which NaN is larger than all numbers."""
     if len(x.shape) == 0:
         return op.Identity(x), constant(0, INT64)
     place, number = dim % len(x.shape), constant([k], INT64)

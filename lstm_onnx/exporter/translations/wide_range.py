@@ -1,7 +1,8 @@
-"""Translations of functions for which torch.onnx's formula is right in a part of their range alone.
+"""Translations of functions for which torch.onnx's formula is only right in part of their range.
 
-Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its 1.0 // 0.1 is 10 where
-PyTorch's is 9, and whole numbers above 2^24 are divided as float32.  Here each has PyTorch's accuracy in all of it.
+Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its atan2(0, -1) -pi, its
+1.0 // 0.1 is 10 where PyTorch's is 9, and whole numbers above 2^24 are divided as float32.  Here each has PyTorch's
+accuracy in its whole range.
 """
 
 from __future__ import annotations
@@ -154,6 +155,27 @@ def _narrowed(value: Any, kind: ir.DataType) -> Any:
     return cast(value, kind) if kind in _NARROW or kind not in (*_FLOATS, INT64) else value
 
 
+def _negative(value: Any, zero: Any, one: Any) -> Any:
+    """Whether a number has a minus sign, as -0 has."""
+    return op.Less(op.Where(op.Equal(value, zero), op.Div(one, value), value), zero)
+
+
+def _atan2(y: Any, x: Any) -> Any:
+    """torch.onnx's gives -pi for (0, -1), and 0 for NaN."""
+    y, x = (value if is_fraction(value) else cast(value, FLOAT) for value in (y, x))
+    kind: ir.DataType = x.dtype
+    zero, one, infinity = (constant(number, kind) for number in (0.0, 1.0, math.inf))
+    pi, minus_pi = constant(math.pi, kind), constant(-math.pi, kind)
+    zeros = op.And(op.Equal(x, zero), op.Equal(y, zero))
+    infinities = op.And(op.Equal(op.Abs(x), infinity), op.Equal(op.Abs(y), infinity))
+    slope = op.Where(infinities, op.Mul(op.Sign(y), op.Sign(x)), op.Div(y, x))
+    angle = op.Where(zeros, y, op.Atan(slope))
+    # To the left of the origin the slope is that of the opposite direction.
+    turn = op.Where(_negative(y, zero, one), minus_pi, pi)
+    turned = op.Where(zeros, turn, op.Add(angle, turn))
+    return op.Where(_negative(x, zero, one), turned, angle)
+
+
 _aten = torch.ops.aten
 WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.log_sigmoid.default: _log_sigmoid,
@@ -170,4 +192,5 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.floor_divide.Scalar: _floor_divide,
     _aten.div.Tensor_mode: _divide,
     _aten.div.Scalar_mode: _divide,
+    _aten.atan2.default: _atan2,
 }

@@ -20,16 +20,16 @@ from ..functional.functional_module import FunctionalModule, Tensors
 
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5
-"""Above rounding in most models, relative to the largest absolute value of an output."""
+"""Always allowed, as above rounding in most models: differences relative to the largest absolute value of an output."""
 _SMALLEST = 2.0**-40
 """Smaller differences are ignored: a closed gate gives 1e-17 in PyTorch and 0 in ONNX Runtime."""
 _TIMES_ROUNDING = 64
 """The largest allowed multiple of the difference that changing the last bits makes."""
 _REPEATS = 3
 _FLOOR_BITS = 32
-"""Where an output is all zeros: the largest allowed difference, in units of epsilon."""
+"""The largest allowed difference where an output is all zeros, in units of epsilon."""
 _FLIPPED = 0.01
-"""The fraction of an output's integers that may differ: rounding can change an argmax."""
+"""The share of an output's integers that may differ, since rounding can change an argmax."""
 _FLIP_BITS, _JUMP = 64, 2.0
 """The last bits to change to find discontinuities, and the allowed multiple of the jump there."""
 
@@ -41,7 +41,7 @@ def first_difference(
     expected: Tensors,
     actual: Mapping[str, np.ndarray],
 ) -> str | None:
-    """The first output that differs from the module's, and how: ``output is off by 0.3``; None if none does.
+    """The first output that differs from the module's, and how: ``output is off by 0.3``; None if all agree.
 
     Args:
         functional: the module.
@@ -110,7 +110,7 @@ def _scale(wanted: np.ndarray) -> float:
 
 
 def _difference(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], dtype: torch.dtype) -> str:
-    """How an output differs, "" where rounding explains it; `others` are the module's with last bits changed."""
+    """How an output differs, "" where rounding explains it; `others` are those of the module with last bits changed."""
     alike = [other for other in others if other.shape == wanted.shape]
     if wanted.dtype.kind not in "fc":
         unstable = np.zeros(wanted.shape, np.bool_)
@@ -129,7 +129,7 @@ def _difference(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray]
 
 
 def _jumped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
-    """Whether each number that differs by more than `allowed` jumps as far by rounding, as ``round`` does."""
+    """Whether rounding makes each number that differs by more than `allowed` jump as far, as with ``round``."""
     finite = np.isfinite(wanted)
     if not others or _error(actual, wanted) == float("inf"):
         return False
@@ -154,7 +154,7 @@ def _perturbed(
 
 @contextlib.contextmanager
 def _other_parameters(functional: FunctionalModule, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Change every floating-point parameter of the copy, and restore it at the end."""
+    """Within it, every floating-point parameter of the copy is changed."""
     parameters = [item for item in functional.stateful.parameters() if item.is_floating_point()]
     weights = [(recurrent, recurrent.weights) for recurrent in functional.recurrent_modules.values()]
     before = [parameter.detach().clone() for parameter in parameters]

@@ -11,13 +11,13 @@ from .limits import Limits
 from .shape_trial import RIGHT, SORTED_STABLY, UNRUN, WRONG, Outcome, ShapeTrial, Sizes, require_row_order, sort_cause
 
 _LONG = 509
-"""A size far above most examples', at which what grows with the size, or is kept from call to call, shows."""
+"""A size far above those of most examples; it reveals what grows with the size, or is kept from call to call."""
 _LONG_COST, _MOST_COST = 2 * 10**9, 10**11
-"""Multiplications that the long case, and a case that a decision calls for, may take: a part of a second; seconds."""
+"""The most multiplications for the long case, and for a case that a decision calls for: a part of a second; seconds."""
 _MOST_STEPS = 100_000
 _EACH_BELOW = 16
 _MOST_VARIED, _MANY = 2, 67
-"""Sizes of a decision at which the other axes are varied, and how many entries they get."""
+"""The most sizes of a decision at which the other axes are varied, and how many entries these get."""
 _SORT_NOTE = (
     "states that come in and go out may be in the order of this sort, in which the file keeps equal numbers in their "
     "own order; PyTorch leaves that open"
@@ -35,7 +35,7 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     _require(trial, limits.all_within(grown))
     _find_least(trial, limits)
     outcomes = [_require(trial, limits.all_within(sizes)) for sizes in _others(trial)]
-    if any(outcome.kind == UNRUN for outcome in outcomes):  # it may take multiples alone, as of a batch
+    if any(outcome.kind == UNRUN for outcome in outcomes):  # it may take only multiples, such as of a batch
         for factor in (2, 3):
             _require(trial, limits.all_within({name: factor * size for name, size in trial.own.items()}))
     for name, decision, at in _decided(trial):
@@ -68,7 +68,7 @@ def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) 
 
 
 def _blamed(trial: ShapeTrial, sizes: Sizes) -> set[tuple[str, int]]:
-    """The axes without whose change the file is right at these sizes."""
+    """The axes that must keep their own size for the file to be right at these sizes."""
     changed = [name for name in trial.names if sizes[name] != trial.own[name]]
     names = {name for name in changed if trial.at({**sizes, name: trial.own[name]}).kind == RIGHT}
     return {axis for axis, name in trial.axes.items() if name in names}
@@ -115,19 +115,19 @@ def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
         if nearest in (0, own) or abs(nearest - size) > _EACH_BELOW:
             return ""
     if size > own and any(holds(size + further) for further in range(1, _EACH_BELOW)):
-        return ""  # as of a size modulo a number: no bound keeps the other way out
+        return ""  # such as of a size modulo a number: no bound excludes the other outcome
     return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
 
 
 def _against(trial: ShapeTrial, sizes: Sizes) -> list[Decision]:
-    """The user's decisions that go another way at these sizes."""
+    """The user's decisions that have another outcome at these sizes."""
     at = trial.axis_sizes(sizes)
     found = [item for item in trial.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
     return sorted(found, key=_importance)
 
 
 def _importance(decision: Decision) -> tuple[bool, bool]:
-    """What the user's own code compares comes first, and what decides a layout in memory last."""
+    """The order of decisions: the user's own first, those on a layout in memory last."""
     return decision.inner, not decision.direct
 
 
@@ -141,7 +141,7 @@ def _line(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str | N
 
 
 def _is_users(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> bool:
-    """Whether the user's own code goes by the sizes; torch's own functions may compare a size with 1 alone."""
+    """Whether the user's own code decides by the sizes; torch's own functions may only compare a size with 1."""
     found = [*([] if decision is None else [decision]), *_against(trial, sizes)]
     line = _line(trial, sizes, decision)
     torchs = bool(found) and not any(item.direct for item in found) and line in [item.line for item in found]
@@ -168,8 +168,8 @@ def _find_least(trial: ShapeTrial, limits: Limits) -> None:
 def _raise_to_right(trial: ShapeTrial, limits: Limits, name: str) -> None:
     own, least = trial.own[name], limits.least[name]
     below = {size: trial.at({**trial.own, name: size}) for size in range(least, min(own, least + _EACH_BELOW))}
-    # Where the module runs and the file is wrong nothing is allowed; where it does not run, only the sizes below the
-    # first at which it does: it may take each fourth size.
+    # Sizes at which the module runs and the file is wrong are excluded; if the module does not run, only the sizes
+    # below the first at which it does: it may take each fourth size.
     refused = [size for size, outcome in below.items() if outcome.kind == WRONG]
     first = max(refused, default=least - 1) + 1
     while first in below and below[first].kind != RIGHT:
@@ -197,7 +197,7 @@ def _reason(trial: ShapeTrial, sizes: Sizes, outcome: Outcome) -> str:
 
 
 def _decided(trial: ShapeTrial) -> Iterator[tuple[str, Decision, list[int]]]:
-    """Each decision for each of its axes, with the sizes at which it changes; the user's own first."""
+    """Each decision, once for each of its axes, with the sizes at which it changes; the user's own come first."""
     own = trial.axis_sizes(trial.own)
     for decision in sorted(trial.facts.decisions, key=_importance):
         for axis in dict.fromkeys(decision.symbols.values()):
@@ -225,13 +225,13 @@ def _try_decision(trial: ShapeTrial, limits: Limits, name: str, decision: Decisi
 
 
 def _fails_from(trial: ShapeTrial, name: str, size: int) -> bool:
-    """Whether the module runs at none of some further sizes either."""
+    """Whether the module does not run at some further sizes either."""
     further = (size + 1, size + 2, 2 * size + 1)
     return all(trial.at({**trial.own, name: number}).kind == UNRUN for number in further)
 
 
 def _is_last(trial: ShapeTrial, name: str, decision: Decision, size: int) -> bool:
-    """Whether a decision goes the traced way below a size and never from it on; one by a remainder does not."""
+    """Whether a decision has the traced outcome below a size and never from it on; not so one by a remainder."""
 
     def holds(number: int) -> bool:
         return decision.holds(trial.axis_sizes({**trial.own, name: number}))
@@ -242,7 +242,7 @@ def _is_last(trial: ShapeTrial, name: str, decision: Decision, size: int) -> boo
 def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: Decision, *, alone: bool) -> Outcome:
     """One size near a decision; see `_try_decision`."""
     if size != limits.within(name, size):
-        return Outcome(RIGHT)  # a limit was found in between
+        return Outcome(RIGHT)  # a limit was found meanwhile
     sizes = limits.all_within({**trial.own, name: size})
     against = decision.choice and not decision.holds(trial.axis_sizes(sizes))
     most = max(_MOST_COST if against else _LONG_COST, 4 * trial.cost(trial.own))
@@ -261,9 +261,9 @@ def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: De
 
 
 def _try_other_branches(trial: ShapeTrial, limits: Limits) -> bool:
-    """Vary the other axes where the user's code branches differently and the file is right: it may go by them there.
+    """Vary the other axes where the user's code branches differently and the file is right.
 
-    Returns whether it branches differently at any size.
+    There, it may depend on them.  Returns whether it branches differently at any size.
     """
     own, found = trial.axis_sizes(trial.own), False
     for decision in trial.facts.decisions:
@@ -280,7 +280,7 @@ def _try_other_branches(trial: ShapeTrial, limits: Limits) -> bool:
 
 
 def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
-    """Try the sizes that stand in the module's code.
+    """Try the sizes that are numbers in the module's code.
 
     What it compares with the text that it makes of a size does; so does what it compares a size with
     in a branch that was not traced.
@@ -293,7 +293,7 @@ def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
 
 
 def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
-    """Lengths at which the code of a Python loop may do something else."""
+    """Try lengths at which the code of a Python loop may do something else."""
     for name in dict.fromkeys(trial.axes[axis] for axis in trial.facts.looped if axis in trial.axes):
         for size in trial.facts.lengths:
             if size == limits.within(name, size):
@@ -301,7 +301,7 @@ def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
 
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
-    """Where what is computed from a size may be rounded otherwise."""
+    """Try sizes at which what is computed from them may be rounded otherwise."""
     for axis, sizes in trial.facts.roundings:
         name = trial.axes[axis]
         for size in sizes:
@@ -318,7 +318,7 @@ def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:
 
 
 def _try_long(trial: ShapeTrial, limits: Limits) -> None:
-    """Far above the example, one axis at a time, as far as that is cheap."""
+    """Try sizes far above the example's, one axis at a time, as long as that is cheap."""
     for name in trial.names:
         size = limits.within(name, min(_LONG, LARGEST_SIZE, _LONG_COST // trial.cost({**trial.own, name: 1})))
         if size > 2 * trial.own[name]:
@@ -328,7 +328,7 @@ def _try_long(trial: ShapeTrial, limits: Limits) -> None:
 
 
 def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
-    """Run a file beside its module, narrow `limits` to where it is right, and say what is to be known.
+    """Run a file beside its module, narrow `limits` to where it is right, and return notes for the user.
 
     Raises:
         ExportError: the file fails, or gives other shapes, dtypes or clearly other numbers than the

@@ -1,4 +1,4 @@
-"""Where a module's code branches differently: the line after which two runs of it differ."""
+"""The line of a module's code after which two runs of it branch differently."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from ..user_code import format_line, is_user_code
 
 _MOST_STEPS = 200_000
-"""Instructions of the user's code that are recorded; a loop over time may execute any number."""
+"""The most instructions of the user's code that are recorded; a loop over time may execute any number."""
 Step = tuple[CodeType, int, int]
 
 
 def numbers_in_code(run: Callable[[], Any]) -> list[int]:
-    """The integer constants, also within strings, in the user's code that a run executes; not those of docstrings."""
+    """The integer constants, also within strings but not docstrings, of the user's code that a run executes."""
     codes = dict.fromkeys(code for code, _, _ in _steps(run))
     found = {
         value for code in codes for item in code.co_consts if item is not _docstring(code) for value in _numbers(item)
@@ -54,9 +54,9 @@ def diverging_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | No
 
 
 def new_branch_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
-    """The line of the user's code from which a run branches as another one never does; None where there is none.
+    """The line of the user's code from which a run takes a branch that another run never takes; None if there is none.
 
-    For runs that repeat lines another number of times, as loops over sequences of other lengths do.
+    For runs that repeat lines a different number of times, as loops over sequences of different lengths do.
     """
     known = {(before[:2], after[:2]) for before, after in itertools.pairwise(_steps(one))}
     before: Step | None = None
@@ -93,7 +93,7 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the garbage collector, which may run the finalizers of other objects in between."""
+    """Within it, the garbage collector is off, which may run finalizers of other objects in between."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The sizes of each axis at which a file is right: those that are requested, and those that trial runs leave."""
+"""The sizes of each axis at which a file is right: the requested ones, narrowed by trial runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..tracing.size_decisions import SizeFacts, axis_names, least_steps
 from .shape_trial import Sizes
 
 _MOST_BOUNDARIES = 12
-"""Of the sizes near which the code may branch differently, so many are kept for those who test the file."""
+"""The most sizes near which the code may branch differently that are kept, for later tests of the file."""
 
 
 @dataclass
@@ -35,28 +35,28 @@ class Limits:
     guarded: set[tuple[str, int]] = field(default_factory=set)
 
     def within(self, name: str, size: int) -> int:
-        """`size`, or the nearest within the limits."""
+        """`size`, or the nearest size within the limits."""
         return clamped(size, (self.least[name], self.largest[name]))
 
     def all_within(self, sizes: Mapping[str, int]) -> Sizes:
-        """Each size, or the nearest within the limits."""
+        """Each size, or the nearest one within the limits."""
         return {name: self.within(name, size) for name, size in sizes.items()}
 
     def raise_least(self, name: str, size: int, reason: str) -> None:
-        """Allow an axis no sizes below."""
+        """Allow no smaller size of an axis."""
         if size > self.least[name]:
             self.least[name] = size
             self.reasons.setdefault(name, []).append(f"{name} is {size} or more in the file: {reason}")
 
     def lower_largest(self, name: str, size: int, reason: str) -> None:
-        """Allow an axis no sizes above."""
+        """Allow no larger size of an axis."""
         largest = self.largest[name]
         if largest is None or size < largest:
             self.largest[name] = size
             self.reasons.setdefault(name, []).append(f"{name} is {size} or less in the file: {reason}")
 
     def add_boundary(self, name: str, size: int) -> None:
-        """Keep a size near which the code may branch differently, if there are not many yet."""
+        """Keep a size near which the code may branch differently, unless there are many already."""
         stored = self.boundaries.get(name, ())
         if len(stored) < _MOST_BOUNDARIES:
             self.boundaries[name] = tuple(sorted({*stored, size}))
@@ -72,12 +72,12 @@ class Limits:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One for each limit that was not requested."""
+        """A note for each limit that was not requested."""
         return tuple(reason for reasons in self.reasons.values() for reason in reasons)
 
 
 def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: SizeFacts) -> Limits:
-    """The limits that `dynamic_shapes` sets, and those that leave every recurrent module a step.
+    """The limits of `dynamic_shapes`, and those that leave every recurrent module at least one step.
 
     Where no limit does, the call is in `guarded`.
     """

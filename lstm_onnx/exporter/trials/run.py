@@ -71,9 +71,9 @@ def run_trials(
 def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[tuple[int, ...], Sizes]]]) -> None:
     """Change the declared shapes of outputs that are not those of the trial.
 
-    The trace declares the size of ``x[-4:]`` as 4, which it is not where there are fewer, and the rank of
-    ``x.squeeze()`` as that of the example.  A mask of ``(batch, time)`` that is joined with ``x.squeeze()`` gives
-    ``(batch, batch)`` at a time of 1.
+    The trace declares the size of ``x[-4:]`` as 4, even where there are fewer entries, and the rank of ``x.squeeze()``
+    as that of the example.  A mask of ``(batch, time)`` that is joined with ``x.squeeze()`` gives ``(batch, batch)`` at
+    a time of 1.
 
     Args:
         model: its outputs are changed.
@@ -98,7 +98,7 @@ def _declared(dim: TensorShapeProto.Dimension, sizes: Sizes) -> int | None:
 def _open(built: BuiltModel, lines: Mapping[str, str]) -> Model:
     try:
         return written_for_trial(built)
-    except ModelError as error:  # which names the temporary file
+    except ModelError as error:  # without the path, which is that of a temporary file
         line = next((line for node, line in lines.items() if f"({node})" in error.message), None)
         at = f"at {line}: " if line else ""
         raise ExportError(f"{at}the exported file of {built.model.graph.name} is not valid: {error.reason}") from error

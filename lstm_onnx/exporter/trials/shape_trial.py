@@ -130,19 +130,19 @@ class ShapeTrial:
         return self._known[key]
 
     def with_other_rows(self, sizes: Sizes) -> Outcome:
-        """The outcome where no two sequences are equal, as those of a resized example are; lengths stay equal."""
+        """The outcome where no two sequences are equal, unlike those of a resized example; lengths stay equal."""
         inputs, states = self._example(sizes)
         inputs = {name: tensor if name in self.lengths else _varied(tensor) for name, tensor in inputs.items()}
         outcome = self._outcome(inputs, states)
         if outcome.kind == RIGHT and self.metadata.origins:
-            # Only sorts of a call with explicit states are stable; of its results those of the forward do not tell.
+            # Sorts are only stable in a call with explicit states; the forward's own results do not show their order.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
             results = call_with_states(self.functional, self.metadata, inputs, own)
             outcome = self._compare(inputs, own, {name: results[name] for name in self.functional.outputs})
         return outcome
 
     def with_other_lengths(self, sizes: Sizes) -> Outcome:
-        """The outcome where lengths differ, as those of an example may not, in any order that the module takes."""
+        """The outcome where lengths differ, which an example's may not, in any order that the module takes."""
         inputs, states = self._example(sizes)
         for descending in (False, True):
             others = {name: _different(inputs[name], sizes[axis], descending) for name, axis in self.lengths.items()}
@@ -191,7 +191,7 @@ class ShapeTrial:
         for length in sorted({1, longest - 1} - {0, longest}):
             shorter = {name: inputs[name].clamp(max=length) for name in self.lengths}
             outcome = self._outcome({**inputs, **shorter}, states)
-            if outcome.kind == WRONG:  # and not where PyTorch refuses it, too
+            if outcome.kind == WRONG:  # but not where PyTorch refuses it, too
                 return (
                     f"the file is only right where the longest of {', '.join(self.lengths)} is {axis} itself: at "
                     f"{axis} {longest} with lengths of at most {length} {outcome.message}; cut the padded input to "
@@ -221,7 +221,7 @@ class ShapeTrial:
             except ExportError as error:
                 problem = problem or error
         if expected is None:
-            return Outcome(UNRUN, str(problem))  # such as shorter than a kernel
+            return Outcome(UNRUN, str(problem))  # such as sequences shorter than a kernel
         axes = self.axis_sizes(sizes)
         for recurrent in self.facts.recurrent:
             if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
@@ -240,8 +240,8 @@ class ShapeTrial:
     def _valid_examples(self, inputs: Tensors, sizes: Sizes) -> Iterator[Tensors]:
         """The example's inputs, and changed ones where the module does not run on these at these sizes.
 
-        Integers may be indices of steps that do not exist there, and of lengths none may be left that fills its axis,
-        or one of no steps.  A mask may have more places than there are rows to put into them.
+        Integers may be indices of steps that do not exist there; and of the lengths, none may fill its axis any more,
+        or one may be 0.  A mask may have more places than there are rows to put into them.
         """
         yield inputs
         least = min(sizes.values(), default=1)
@@ -297,7 +297,7 @@ def _varied(tensor: Tensor) -> Tensor:
 
 
 def _different(lengths: Tensor, longest: int, descending: bool) -> Tensor:
-    """Lengths from 1 to `longest`, which is one of them."""
+    """Lengths from 1 to `longest`, which occurs."""
     found = torch.arange(lengths.numel(), dtype=lengths.dtype, device=lengths.device) * 5 % longest + 1
     found[lengths.numel() // 2] = longest
     return (found.sort(descending=True)[0] if descending else found).reshape(lengths.shape)
@@ -317,17 +317,17 @@ def _first_set(mask: Tensor, count: int) -> Tensor:
 
 
 SORTED_STABLY = 16
-"""PyTorch keeps the order of so many equal numbers, whatever is asked."""
+"""Up to so many equal numbers, PyTorch's sort keeps their order in any case."""
 _MANY = 67
 _LONGER = 5
 _COST = 2 * 10**9
-"""Multiplications that a trial may take."""
+"""The most multiplications of a trial."""
 
 
 def require_row_order(trial: ShapeTrial, within: Callable[[Sizes], Sizes]) -> None:
     """Run a file on sequences of which no two are equal, and on lengths that differ, where the order may show.
 
-    A resized example does not show it, as its sequences repeat and its lengths may be equal.
+    A resized example does not show that order, since its sequences repeat and its lengths may be equal.
 
     Args:
         trial: the file beside its module.

@@ -1,4 +1,4 @@
-"""Whether an exported file can be streamed: its time axis is followed, and chunks are compared with the whole."""
+"""Whether an exported file can be streamed: by following its time axis, and by comparing chunks with the whole."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str
     least = max((low for low, _ in limits), default=1)
     chunkings = _chunkings(least, min((high for _, high in limits if high is not None), default=_STEPS * least))
     if not chunkings:
-        return None  # no two chunks fit into the longest sequence
+        return None  # the longest sequence is too short for two chunks
     compared = False
     for seed in range(_SEEDS):
         try:
@@ -182,13 +182,7 @@ def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
 
 
 def _sequence(
-    model: Model,
-    metadata: Metadata,
-    cut: Mapping[str, int],
-    time: set[str],
-    steps: int,
-    seed: int,
-    batch: int = _BATCH,
+    model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int, batch: int = _BATCH
 ) -> WholeSequence:
     rng = np.random.default_rng(seed)
     specs = [_two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]
@@ -206,5 +200,5 @@ def _sequence(
 
 
 def _two_values(spec: InputSpec) -> InputSpec:
-    """Integers that were all 0 or all 1 in the example are drawn from both: equal steps would hide a difference."""
+    """Draw integers from 0 and 1 if all were 0 or all 1 in the example, since equal steps would hide a difference."""
     return replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec

@@ -44,7 +44,7 @@ def require_drift(limit: Any) -> None:
 
 
 def drifts(model: Model, expected: Iterable[Expected]) -> tuple[Drift, ...]:
-    """The difference of each output from the float64 model, on drawn inputs and on the user's, and over time."""
+    """The difference of each output from the float64 model, on drawn inputs and on the user's, also step by step."""
     found: dict[tuple[str, str], _Sum] = {}
     for case in expected:
         if case.kind not in _KINDS or case.inconclusive:
@@ -63,7 +63,7 @@ def drifts(model: Model, expected: Iterable[Expected]) -> tuple[Drift, ...]:
 
 
 class _Sum:
-    """Sums of squares over all cases, and over time in the longest of them."""
+    """Sums of squares over all cases, and step by step for the longest of them."""
 
     def __init__(self) -> None:
         self.error = self.size = self.largest = 0.0

@@ -1,4 +1,4 @@
-"""Two files number by number and node by node: one as it is, and one that was made of the source again."""
+"""Two files, number by number and node by node: one as it is, and one made again from the source."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from ...errors import ModelError
-from ...onnxgraph import external_problem, load_inlined
-from ...onnxgraph.load import entries_of, location_of
+from ...onnxgraph import load_inlined
+from ...onnxgraph.load import entries_of, read_weights
 from ..criterion import TensorResult
 from ..report import CaseResult
 
@@ -42,14 +41,7 @@ def read_stored(path: str | os.PathLike[str]) -> Stored:
         FileError, ModelError: it cannot be read, or the file with its weights cannot.
     """
     model = load_inlined(path)
-    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
-    arrays = {}
-    for tensor in model.graph.initializer:
-        location = location_of(tensor)
-        problem = external_problem(path, location) if location else ""
-        if problem:
-            raise ModelError(f"{path}: its weights in {location} cannot be read: the file {problem}")
-        arrays[tensor.name] = numpy_helper.to_array(tensor, folder)
+    arrays = read_weights(model, path)
     del model.graph.initializer[:]
     return Stored(model, arrays)
 
@@ -62,7 +54,7 @@ def compare_numbers(
     Args:
         file: the numbers by name.
         source: what they must be.
-        other_form: the nodes are others that give the same bits, and may have single numbers and sizes of their own.
+        other_form: the nodes are others that give the same bits, and may have scalars and sizes of their own.
     """
     if other_form:
         own = {name for name in file.keys() ^ source.keys() if _is_of_nodes({**file, **source}[name])}
@@ -76,7 +68,7 @@ def compare_numbers(
 
 
 def _is_of_nodes(array: np.ndarray) -> bool:
-    """Whether numbers belong to nodes, such as a limit or axes, and are no weights, scales or biases."""
+    """Whether numbers belong to nodes, such as a limit or axes, and are not weights, scales or biases."""
     return array.size == 1 or array.dtype == np.int64
 
 
@@ -152,7 +144,7 @@ def _different_nodes(file: Sequence[NodeProto], source: Sequence[NodeProto]) -> 
 
 
 def _by_output(nodes: Sequence[NodeProto]) -> dict[tuple[str, ...], NodeProto]:
-    """Nodes without their remarks, by what they give: their order may be any that is possible."""
+    """Nodes without their doc strings, by their outputs, since their order may be any possible one."""
     found = {}
     for node in nodes:
         plain = deepcopy(node)

@@ -1,4 +1,4 @@
-"""The int8 layers of a file against their arithmetic, and rows alone and step by step against the whole batch."""
+"""The int8 layers of a file compared with their arithmetic, and rows alone and step by step with the whole batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..expected import Expected
 from ..report import CaseResult
 
 LAYERS = "int8 layers"
-"""What the labels of the cases on int8 layers start with."""
+"""The start of the labels of cases on int8 layers."""
 _MOST_CASES = 8
 
 
@@ -92,7 +92,7 @@ def step_by_step(rewritten: Rewritten, probe: Probe, model: Model, expected: Exp
 
 
 def axes_of(model: Model, known: Mapping[str, int]) -> dict[str, int]:
-    """The axis of every input along a dimension that is known of some of them; the symbol is the same."""
+    """The axis of every input along a dimension that is known for some of them, by the dimension's symbol."""
     symbols = {
         model.inputs[name].shape[axis]
         for name, axis in known.items()
@@ -160,7 +160,7 @@ def _compared(whole: _Sequences, parts: _Sequences) -> RowCounts:
 def row_results(
     rewritten: Rewritten, probe: Probe, model: Model, expected: Sequence[Expected]
 ) -> Iterator[CaseResult | str]:
-    """The cases on rows alone and on steps; a text where a layer's inputs themselves had other bits."""
+    """The cases on rows alone and on steps; and a note, as text, where a layer's inputs themselves had other bits."""
     backwards = model.spec is not None and model.spec.bidirectional
     metadata = model.metadata
     streams = bool(model.states) and metadata.streaming is None and not (metadata.not_streamable or backwards)

@@ -1,7 +1,7 @@
 """Wrong copies of an int8 file, which its verification must reject.
 
-A changed integer or a scale that is off by one rounding shows in the exact comparison alone; all else shows in
-the layers' numbers as well, where these depend on it for the inputs of the case.
+A changed integer or a scale that is off by one rounding shows in the exact comparison alone; everything else also shows
+in the layers' numbers, if these depend on it for the case's inputs.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from .layers import LAYERS
 
 _Change = Callable[[Stored], None]
 _INTEGERS, _SCALE, _BIAS = "/int8", "/scale", "/bias"
-"""What the names of the integers, the scales and the biases of int8 layers end with."""
+"""The ends of the names of the integers, scales and biases of int8 layers."""
 _REVERSED = "a direction reversed"
 _ARRANGING = frozenset(
     {"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Operators by which both states may be taken from the same values."""
+"""Operators that may take both states from the same values."""
 
 
 def int8_mutants(
@@ -63,7 +63,7 @@ def int8_mutants(
             ratio, place, reason = 0.0, judge, ""
             if judge == LAYERS:
                 ratio, place = _ratio(wrong, feeds), f"{judge}, {expected.label}"
-            # In these numbers it may not show: a gate may be shut on every input.
+            # It may not show in these numbers: a gate may be closed for every input.
             if not ratio > ROUNDINGS and not compare_numbers(wrong.initializers, source.arrays).passed:
                 ratio, place = np.inf, STORED
             if not ratio > ROUNDINGS and different_nodes(wrong.model, source.model) and not _same(wrong, feeds, before):
@@ -141,7 +141,7 @@ def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[
     arrays = file.arrays
     every = [name for name, array in arrays.items() if name.endswith(_INTEGERS) and array.ndim >= 2 and array.any()]
     every_scale = [name for name in arrays if name.endswith(_SCALE) and arrays[name].size > 1]
-    # Of a table only the rows that were looked up show in a layer's numbers.
+    # Only the rows of a table that were looked up show in a layer's numbers.
     tables = {node.input[0] for node in file.model.graph.node if node.op_type == "Gather"}
     integers = [name for name in every if name not in tables]
     scales = [name for name in every_scale if name not in tables]
@@ -161,7 +161,7 @@ def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[
     yield "a zero point changed by 1", LAYERS, _numbers(arrays, points, lambda array: array - array.dtype.type(1))
     scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
     crossed = list(_start_apart(file, scans))
-    # Of a projected layer the products are int8 layers, and its Scan is as it was.
+    # The products of a projected layer are int8 layers, and its Scan is unchanged.
     whole = tuple(f"{layer.name}/" for layer in rewritten.layers)
     for judge, inside in ((LAYERS, True), (GRAPH, False)):
         for kind, nodes, edit in ((_REVERSED, scans, _reversed), ("initial h and c exchanged", crossed, _crossed)):
@@ -207,7 +207,7 @@ def _is_same(file: Stored, edit: Edit, one: str, other: str) -> bool:
 def _numbers(
     arrays: Mapping[str, np.ndarray], names: list[str], change: Callable[[np.ndarray], np.ndarray]
 ) -> list[tuple[str, _Change]]:
-    """Those of `names` that the change changes: a weight of one input, shifted by one, is as it was."""
+    """Each of `names` that the change affects, with it: a weight with a single input stays the same when shifted."""
 
     def apply(file: Stored, name: str) -> None:
         file.arrays[name] = np.ascontiguousarray(change(file.arrays[name]))
@@ -219,7 +219,7 @@ def _numbers(
 def _gates(
     file: Stored, rewritten: Rewritten, change: Callable[..., None], *, squares: bool
 ) -> Iterator[tuple[str, _Change]]:
-    """Changes of the weights of each recurrent layer; of those alone that are squares, side by side, if `squares`."""
+    """Changes of the weights of each recurrent layer; with `squares`, only of weights that are squares side by side."""
     for layer in rewritten.layers:
         hidden = layer.hidden_size
         for name, array in file.arrays.items():

@@ -101,7 +101,7 @@ def _int8(
 
 
 def _telling(case: Expected) -> tuple[int, bool, int]:
-    """How much a case shows: states that are given, an order in time, many numbers."""
+    """How much a case reveals: whether states are given, whether steps have an order, how many numbers there are."""
     feeds = case.calls[0].feeds
     times = [feeds[name].shape[axis] for name, axis in case.time_axes.items() if name in feeds]
     return len(feeds), min(times, default=1) > 1, sum(array.size for array in feeds.values())
@@ -126,7 +126,7 @@ def _float16(
 
 
 def _compare_stored(found: Converted, file: Stored, source: Stored, model: Model, expected: Sequence[Expected]) -> None:
-    """The cases on numbers and on the graph: equal, or a graph at least equal bit for bit in what it computes."""
+    """The cases on numbers and on the graph, which must be equal, or at least compute the same bits."""
     interface = different_interface(file.model, source.model)
     nodes = "" if interface else different_nodes(file.model, source.model)
     other_form = bool(nodes) and _same_outputs(source, model, expected)
@@ -172,7 +172,7 @@ def _unusual(feeds: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, np.ndarra
 
 
 def _bits(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, bytes] | None:
-    """The bits of each output, in which all NaN are alike; None where it does not run."""
+    """The bits of each output, with all NaNs alike; None if the file does not run."""
     try:
         outputs = {name: np.array(array) for name, array in model.run(feeds).items()}
     except RunError:

@@ -24,7 +24,7 @@ from ..modules.inputs import find_arguments, forward_outputs
 from .exact import read_stored
 
 _TRIED = ("axis_limits", "size_boundaries", "not_streamable", "time_axes", "batch_mixes")
-"""What the trials of an export find out, which are not repeated."""
+"""Metadata entries with the results of an export's trials, which are not repeated."""
 
 
 def export_float32(
@@ -76,7 +76,7 @@ def export_float32(
 
 
 def _take_trials(metadata: Metadata, path: str | os.PathLike[str]) -> None:
-    """Give an export the results of the trials of another one of the same module."""
+    """Give an export the trial results of another export of the same module."""
     stored = read_stored(path)
     props = {item.key: item.value for item in stored.model.metadata_props if item.key != KEY}
     for name in _TRIED:

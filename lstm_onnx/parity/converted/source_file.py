@@ -1,6 +1,6 @@
 """The verification of a file with smaller weights against the float32 file that it was made of, without torch.
 
-Of a file of any origin: what `verify` finds of an export in int8 or float16, but for the comparison with PyTorch.
+For a file of any origin: what `verify` does for an export in int8 or float16, without the comparison with PyTorch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ REFERENCE = "float32"
 LIMIT = "the drift from float32"
 """The label of the case on the user's limit."""
 _SMALL, _OTHER = 3, 4
-"""Sizes of a named axis by which its role is found out."""
+"""Two sizes of a named axis, by which its role is found."""
 _TIME = 12
 """Steps of drawn inputs."""
 

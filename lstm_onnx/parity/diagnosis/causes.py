@@ -23,7 +23,7 @@ _CPU_SINCE = 22
 
 
 def baked_sizes(passed: Sequence[Mapping[str, int]], failed: Sequence[Mapping[str, int]]) -> Iterator[Cause]:
-    """Axes of which only one size works, by the sizes of the cases that ran and of those that did not."""
+    """Axes of which only one size works, from the sizes of the cases that ran and of those that did not."""
     for axis in dict.fromkeys(name for sizes in failed for name in sizes):
         works = {sizes[axis] for sizes in passed if axis in sizes}
         fails = {sizes[axis] for sizes in failed if axis in sizes}
@@ -134,7 +134,7 @@ def left_gpu(model: Model, graph: ModelProto) -> Iterator[Cause]:
 
 
 def tf32(dtype: str, error: float, simulated: float) -> Iterator[Cause]:
-    """TF32 as the cause, where an error on CUDA is about as large as that of products of 10-bit fractions.
+    """TF32 as the cause, if an error on CUDA is about as large as that of products of 10-bit fractions.
 
     Args:
         dtype: the model's.

@@ -1,4 +1,4 @@
-"""Models of known faults: each is applied to PyTorch in float64, and is the cause if it gives the file's numbers.
+"""Models of known faults: each is applied to PyTorch in float64, and is the cause if that gives the file's numbers.
 
 So a cause is based on evidence, not on a guess.
 """
@@ -182,18 +182,18 @@ _MOST_STATES = 8
 
 
 Change = Callable[[Arrays], Arrays]
-"""What changes of a module's inputs, or of its outputs, by name."""
+"""The changed inputs or outputs of a module, by name."""
 
 
 def zeroed(names: Sequence[str], rows: np.ndarray | bool = True) -> Change:
-    """Zeros in place of those of `names` that are given, or in some of their rows."""
+    """Zeros in place of the given ones of `names`, or in some of their rows."""
     return lambda arrays: {
         name: np.where(rows, 0, arrays[name]).astype(arrays[name].dtype) for name in names if name in arrays
     }
 
 
 def swapped(first: str, second: str, rows: np.ndarray | bool = True) -> Change:
-    """Two of one shape exchanged, or some of their rows."""
+    """Two arrays of one shape exchanged, or some of their rows."""
 
     def change(arrays: Arrays) -> Arrays:
         one, other = arrays.get(first), arrays.get(second)
@@ -262,7 +262,7 @@ def _without_lengths(run: Run) -> Run:
 
 
 def _reversed_from_the_padding(run: Run) -> Run:
-    """The forward direction with lengths, the reverse one from the padded end, as for a single layer."""
+    """For a single layer: the forward direction with lengths, and the reverse one from the padded end."""
 
     def changed(module: nn.LSTM, feeds: Arrays) -> Arrays:
         right, whole = run(module, feeds), _without_lengths(run)(module, feeds)
@@ -285,7 +285,7 @@ def parameters_of(module: nn.Module) -> dict[str, np.ndarray]:
 
 @contextmanager
 def changed_parameters(module: nn.Module, right: StateDict, wrong: StateDict) -> Iterator[None]:
-    """Give a module the parameters `wrong` in place of its own, `right`, for the duration of the context."""
+    """Within it, a module has the parameters `wrong` in place of its own, `right`."""
     parameters = {
         name: value for name, value in module.named_parameters(recurse=False) if wrong[name] is not right[name]
     }
@@ -303,7 +303,7 @@ def changed_parameters(module: nn.Module, right: StateDict, wrong: StateDict) ->
 
 
 def run_with(faults: tuple[FaultModel, ...], run: Run) -> Run:
-    """How a module with these faults is run; its weights must have been changed already."""
+    """A run of a module with these faults, whose weights must have been changed already."""
     if any(fault.layer is not None for fault in faults):
         run = _by_layer(faults, run)
     for fault in faults:
@@ -313,7 +313,7 @@ def run_with(faults: tuple[FaultModel, ...], run: Run) -> Run:
 
 
 def _by_layer(faults: tuple[FaultModel, ...], run: Run) -> Run:
-    """The layers one by one, each as a separate LSTM with the mistakes in it."""
+    """Run the layers one by one, each as a separate LSTM with the mistakes in it."""
 
     def changed(module: nn.LSTM, feeds: Arrays) -> Arrays:
         count = 2 if module.bidirectional else 1

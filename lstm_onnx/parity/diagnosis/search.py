@@ -98,10 +98,10 @@ def _simple_first(done: Comparison) -> tuple[bool, int, bool, int]:
 
 
 def _from_numbers(suspects: Iterator[Suspect], wrong: Sequence[Comparison]) -> list[Cause]:
-    """Mistakes of one suspect that give the file's numbers in all cases that fail; empty where none do.
+    """Mistakes in one suspect that give the file's numbers in all cases that fail; empty if none do.
 
-    Simple cases come first, so that of two faults the one that needs no states and no lengths is found before the
-    other, which is then searched for in combination with it.
+    Simple cases come first, so that of two faults, the one that needs no states and no lengths is found first, and the
+    other is then searched for in combination with it.
     """
     evidence = []
     for done in sorted(wrong, key=_simple_first)[:_MOST_CASES]:

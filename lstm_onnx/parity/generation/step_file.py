@@ -1,7 +1,7 @@
 """The verification of a generating file with smaller weights: beside its step's own file in a Python loop.
 
 The step's file is exported again from the PyTorch model, in the same precision, and verified as any such file is.  What
-is left to prove is the loop: every token must be equal.
+remains to be proven is the loop: every token must be equal.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def export_step(
 
 
 class _StepRun:
-    """A step's file as a step of a Python loop, in float64 around it."""
+    """A step's file as the step of a Python loop, which computes in float64 around it."""
 
     largest_cell = 1.0
 
@@ -88,7 +88,7 @@ def step_loop(
         data: inputs to compare in addition to the drawn ones, by the file's input names.
 
     Raises:
-        ModelError: the step has not the inputs and outputs that the file describes.
+        ModelError: the step does not have the inputs and outputs that the file describes.
     """
     described = generation_of(model)
     missing = {*described.outputs, *described.generation.states.values()} - set(step.outputs)
@@ -99,7 +99,7 @@ def step_loop(
             path=model.path,
             hint="is it this model's file?",
         )
-    # How far rounding can move a choice is found out by a step whose inputs are moved by it.
+    # A step whose inputs are changed by a rounding shows how far rounding can move a choice.
     runs = (_StepRun(step, moved=True), _StepRun(step, moved=False))
     states = model.states
     return GenerationVerification(

@@ -14,9 +14,9 @@ from ..cases import SHAPES, Case, compositions, value_cases
 LONG = (2, 60)
 """One more shape for an nn.LSTM, which shows how errors grow."""
 _CHUNKINGS = ((12,), (1,) * 12, (5, 5, 2), (1, 4, 7), (11, 1))
-"""Chunkings of 12 steps."""
+"""Ways to cut 12 steps into chunks."""
 _LARGEST_FOLDED_H0 = 1.0
-"""The largest factor of h0 where W_hr is folded into R: h0 then passes through an inverse, which amplifies rounding."""
+"""The largest factor of h0 if W_hr is folded into R: h0 then passes through an inverse, which amplifies rounding."""
 
 
 def lstm_cases(
@@ -77,7 +77,7 @@ def lstm_value_cases(spec: LSTMSpec, gain: float, seed: int = 0, *, folded: bool
 
 
 def amplified_cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0) -> list[Case]:
-    """The cases for a bare nn.LSTM with amplified weights; in the last, rounding has not grown yet."""
+    """The cases for a bare nn.LSTM with amplified weights; in the last of them, rounding has not grown yet."""
     rng = np.random.default_rng(seed)
     cases = [draw_case(spec, rng, 8, 7), draw_case(spec, rng, 8, 12, states=False), draw_case(spec, rng, 32, 2)]
     if lengths:

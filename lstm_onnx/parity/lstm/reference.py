@@ -46,10 +46,9 @@ def run_torch(module: nn.LSTM, feeds: Arrays) -> Outputs:
 def windows(module64: nn.LSTM, case: Case, size: int) -> Case:
     """Every `size` consecutive steps of `case`, each from the states of the float64 run, as one batch.
 
-    This is teacher forcing: in a chaotic model PyTorch's own error grows along the sequence until its end can no
-    longer be judged, but a few steps from the exact trajectory can.  Two steps still have an order and, with
-    lengths, an end.  In a bidirectional model the states are those that single steps reach in both directions,
-    which serve as well as any.
+    This is teacher forcing: in a chaotic model PyTorch's own error grows along the sequence until its end can no longer
+    be judged, but a few steps from the exact trajectory can.  Two steps still have an order and, with lengths, an end.
+    In a bidirectional model the states are those that single steps reach in both directions; any states would do.
     """
     x = case.feeds["input"]
     batch_axis = 0 if module64.batch_first else 1
@@ -78,7 +77,7 @@ def _trajectory(module64: nn.LSTM, feeds: Arrays) -> Iterator[Outputs]:
 
 
 def states_after(module64: nn.LSTM, feeds: Arrays) -> Outputs:
-    """h0 and c0 in float64 for what follows after all steps of an input, which may have none."""
+    """h0 and c0 in float64 for what follows after all steps of an input, of which there may be none."""
     batch_axis = 0 if module64.batch_first else 1
     if feeds["input"].shape[1 - batch_axis] > 0:
         outputs = run_torch(module64, feeds)

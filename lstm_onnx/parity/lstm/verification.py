@@ -1,8 +1,8 @@
 """The verification of a file against a bare nn.LSTM.
 
-Its weights are known by name and its rows and steps are independent of what follows, so that it has more than any
-module: single-step comparison of chaotic models, every size of an axis for the price of a few runs, and a diagnosis
-down to the gate.
+Its weights are known by name and its rows and steps are independent of what follows, so its verification can do more
+than that of other modules: compare chaotic models step by step, try every size of an axis at the cost of a few runs,
+and find the wrong gate.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class LSTMVerification(Verification):
         yield Suspect(faults, lambda models: models.float64, lambda _: run_torch)
 
     def causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
-        """Also TF32, by a run of the LSTM with weights and inputs rounded to it."""
+        """Also TF32, found by a run of the LSTM with weights and inputs rounded to it."""
         yield from super().causes_of_the_file(done)
         if done.models.file.provider != "cuda":
             return

@@ -1,7 +1,7 @@
 """A module with small weights, with these amplified in the file and in PyTorch alike.
 
-See `amplify`, which does it for a bare LSTM.  Half precision needs it most: the effect of a layer behind another one
-is below its rounding while the gates hardly move.
+See `amplify`, which does it for a bare LSTM.  Half precision needs it most: while the gates hardly move, the effect of
+a layer behind another one is below rounding.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def amplified_target(
     complete: bool = True,
     shapes: Sequence[tuple[int, int]] = SHAPES,
 ) -> Target | None:
-    """The file with amplified weights, and what PyTorch gives with them; None where not needed or not found in it.
+    """The file with amplified weights, and what PyTorch gives with them; None if not needed, or not found in it.
 
     Args:
         verification: of the file as it is.
         least: the gain below which nothing is amplified; by default that of the dtype.
         dense: whether to amplify the weights outside of the recurrent layers as well.
-        complete: None where a layer is not found in the file, such as one that has no effect; otherwise only those
-            that are found are amplified.
+        complete: return None if a layer is not found in the file, such as one without effect; otherwise amplify only
+            those found.
         shapes: the (batch, time) of the cases.
     """
     if verification.dtype == "float64":
@@ -137,7 +137,7 @@ def _tensors_of(array: np.ndarray, model: onnx.ModelProto, folder: str) -> Itera
 
 
 def _scale_dense(verification: ModuleVerification, layer: _Layer, graph: onnx.ModelProto, folder: str) -> None:
-    """Scale a weight in the file; a copy that was scaled already, being another weight's as well, is found no more."""
+    """Scale a weight in the file, in all copies but those that were scaled already as another weight's."""
     ((name,),) = layer.parameters.values()
     array = _array(verification.models.native.submodule(layer.path).get_parameter(name))
     for tensor in list(_tensors_of(array, graph, folder)):
@@ -176,7 +176,7 @@ def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, op
 
 @contextlib.contextmanager
 def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[None]:
-    """Multiply the parameters of both copies of the module for the duration of the context."""
+    """Within it, the parameters of both copies of the module are multiplied by their factors."""
     originals: dict[int, tuple[Tensor, Tensor]] = {}  # by id: tied parameters are scaled once
     try:
         with torch.no_grad():
@@ -197,7 +197,7 @@ def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[
 
 
 def _is_within_range(expected: Expected) -> bool:
-    """Whether the dtype holds numbers of this size with room for those within a layer, which relu does not bound.
+    """Whether the dtype can hold numbers this large, and larger ones within a layer, which relu does not bound.
 
     The states count as well: what is made of them may be of any size, such as a unit vector.
     """

@@ -1,7 +1,7 @@
 """Further cases for mutants that the others do not reject, each compared with the right file as well.
 
 They are made one after the other, only while mutants survive.  A half-precision file and its module are widened to
-float32: half precision rounds at 1e-3, so that a mistake behind a layer that reacts weakly is within its rounding.
+float32: half precision rounds at 1e-3, so a mistake behind a layer that reacts weakly is within its rounding.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 _SHAPES = ((32, 7), (16, 2), (5, 24))
 """The (batch, time) of the cases."""
 _LONGER = ((4, 112), (2, 384))
-"""The same for a module whose recurrent layers get a step for many of its inputs' steps."""
+"""The same for a module whose recurrent layers get one step for many steps of its inputs."""
 _LOUDER = 4.0
 """The factor of the inputs in some of the cases."""
 _SMALL = 2.0**-10
-"""Outputs below it are small; those of mutants were within 32 roundings of 1 where outputs were below 2e-6."""
+"""Outputs below it are small: where outputs were below 2e-6, those of mutants were within 32 roundings of 1."""
 _LEAST_GAIN = 2.0
-"""The gain of weights from which they are amplified."""
+"""The gain from which on weights are amplified."""
 
 
 def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
-    """The file with other inputs and with amplified weights, of a half-precision file also all of these in float32.
+    """The file with other inputs and with amplified weights; of a half-precision file, also all of these in float32.
 
-    Where outputs are small, all cases come relative to them as well, if the file passes the usual ones so: the floor of
-    the criterion, one rounding of 1, would let mutants pass.
+    Where outputs are small, all cases are also compared relative to them, if the file passes the usual ones that way:
+    the criterion's floor, one rounding of 1, would let mutants pass.
     """
     usual = _relative_to_small_outputs(Target(verification.model, verification.graph, verification.expected))
     small = usual is not None and all(replay(usual.model, case).passed for case in usual.expected)
@@ -64,7 +64,7 @@ def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
 
 
 def _relative_to_small_outputs(target: Target) -> Target | None:
-    """A target whose floor for each small output is one rounding of its largest number; None where none is small."""
+    """A target with one rounding of its largest number as the floor of each small output; None if none is small."""
     largest: dict[str, float] = {}
     for case, call in ((one, call) for one in target.expected for call in one.calls):
         for name, reference in call.reference.items():
@@ -98,7 +98,7 @@ def _harder_targets(verification: ModuleVerification) -> Iterator[Target]:
 
 
 def _labelled(target: Target, prefix: str) -> Target:
-    """Other labels for its cases, which a report has beside the usual ones."""
+    """The target with other labels of its cases, which a report has beside the usual ones."""
     expected = [replace(one, label=f"{prefix} {one.label}") for one in target.expected]
     return replace(target, expected=expected)
 
@@ -137,7 +137,7 @@ _DTYPE_ATTRIBUTES = ("to", "dtype", "stash_type")
 
 
 def widened_graph(model: onnx.ModelProto, folder: str) -> onnx.ModelProto:
-    """A copy of `model`, whose external data is in `folder`, with float32 in place of float16."""
+    """A copy of `model` with float32 in place of float16; its external data is in `folder`."""
     copy = deepcopy(model)
     for graph in graphs_of(copy.graph):
         _widen_values((*graph.input, *graph.output, *graph.value_info))

@@ -1,4 +1,4 @@
-"""The inputs that a module is verified on: their specs, arguments that its forward accepts, and cases of them."""
+"""The inputs that a module is verified on: their specs, and arguments that its forward accepts."""
 
 from __future__ import annotations
 

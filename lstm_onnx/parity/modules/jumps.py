@@ -1,10 +1,10 @@
 """Outputs that jump where a number is rounded on the way, such as to bfloat16, by ``round`` or by a comparison.
 
-Where such a number lies at the edge between two roundings, the last bit of what comes before decides between them, and
-a right file may be where PyTorch is not.  In a call that fails, the module runs in float64 with what its recurrent
-layers and inputs give off by a few roundings: an output may then be anywhere between what these runs give, but only
-where they are farther from the reference than rounding may be without a jump.  A module without jumps has none of
-these places, and of others a file that rounds nowhere, or otherwise, differs in many.
+If such a number lies at the edge between two roundings, the last bit of what comes before decides between them, and a
+right file may land on the other side than PyTorch.  For a call that fails, the module runs in float64 with its inputs
+and its recurrent layers' results off by a few roundings: an output may then be anywhere between what these runs give,
+but only where they are farther from the reference than rounding without a jump can be.  A module without jumps has no
+such places; and a file that does not round, or rounds differently, differs at many others.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
 
 _RUNS = 8
-"""A number at an edge is on its other side in half of them."""
+"""In half of them, a number at an edge is on its other side."""
 _UNITS = (1, 4)
 """How many roundings are tried: right files were off by one or two before a jump."""
 _MORE = 2.0
-"""How much farther than these runs together a file may be."""
+"""How many times farther off than all these runs a file may be."""
 INDEPENDENT = ("whole", "values", "data", "sweep", "steps")
-"""Kinds of cases whose calls do not depend on each other."""
+"""Kinds of cases whose calls are independent of each other."""
 
 
 def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | None:
@@ -58,7 +58,7 @@ def _passes(model: Model, expected: Expected, calls: tuple[Call, ...]) -> bool:
 
 
 def _with_jumps(run: ModuleRun, expected: Expected, calls: tuple[Call, ...], units: int) -> tuple[Call, ...] | None:
-    """Calls in turn with the jumps of their outputs at so many roundings; None where they have none."""
+    """Successive calls with the jumps of their outputs at so many roundings; None where they have none."""
     moved: list[list[dict[str, np.ndarray]]] = []
     for seed in range(_RUNS):
         try:
@@ -73,7 +73,7 @@ def _with_jumps(run: ModuleRun, expected: Expected, calls: tuple[Call, ...], uni
 def _moved(
     run: ModuleRun, expected: Expected, calls: tuple[Call, ...], unit: float, seed: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """How far numbers that are off by a `unit` move each floating-point output of calls in turn."""
+    """How far numbers that are off by a `unit` move each floating-point output of successive calls."""
     states: dict[str, np.ndarray] = {}
     for call in calls:
         found = run.with_rounded_layers(states | perturbed(call.feeds, expected.dtype, seed), unit, seed)
@@ -92,7 +92,7 @@ def _moved(
 def _jumps(
     expected: Expected, call: Call, moved: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each output that jumps, how far it may be below and above the reference."""
+    """For each output that jumps, how far it may be below and above the reference."""
     right = replace(expected, calls=(call,), dtypes={}, time_axes={}).judge([call.reference])
     jumps = {}
     for one in right.tensors:
@@ -100,7 +100,7 @@ def _jumps(
             moves = np.stack([np.zeros_like(call.reference[one.output]), *(run[one.output] for run in moved)])
             farthest = np.abs(moves).max(axis=0)
             if (farthest > one.allowed).any():
-                # A jump is less and less in later steps; where there are several, a file has others than these runs.
+                # A jump fades in later steps; where there are several, a file has others than these runs.
                 there = _MORE * (farthest > one.allowed / K)
                 jumps[one.output] = (there * moves.min(axis=0), there * moves.max(axis=0))
     return jumps

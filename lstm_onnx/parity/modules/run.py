@@ -81,7 +81,7 @@ class ModuleRun:
         self.dtypes: dict[str, str] = {}
         """The dtypes of the last run's outputs."""
         self.roundings = Roundings(prepared.native or prepared.dtype)
-        """What the last run rounded numbers to on the way."""
+        """The roundings on the way in the last run, such as to bfloat16."""
         self._rounds: bool | None = None
 
     @property
@@ -125,8 +125,8 @@ class ModuleRun:
 
         Args:
             feeds: the inputs and states.
-            as_in: numbers next to each other are rounded as in this run, such as that of the float64 copy; integers
-                that are outputs are the module's own.
+            as_in: where two roundings are possible, numbers are rounded as in this run, such as that of the float64
+                copy; integer outputs are the module's own.
 
         Raises:
             ExportError: it does not run on them.
@@ -166,7 +166,7 @@ class ModuleRun:
     def with_rounded_layers(
         self, feeds: Arrays, unit: float, seed: int = 0, as_in: Roundings | None = None
     ) -> dict[str, np.ndarray]:
-        """As a call, with what each recurrent module gives off by up to `unit`.
+        """As a call, but the results of each recurrent module are off by up to `unit`.
 
         A saturated gate is 0 in one implementation and 1e-17 in another; where the module divides by the norm of such
         numbers, its outputs have nothing in common.
@@ -212,7 +212,7 @@ class ModuleRun:
                 given = np.zeros(1, info.dtype) if initial is None else initial
                 try:
                     array = np.broadcast_to(given, shape)
-                except ValueError:  # what an earlier call left in an attribute is of the batch of that call
+                except ValueError:  # what an earlier call left in an attribute has the batch size of that call
                     raise ExportError(f"its {name} starts as {given.shape}, not {shape}") from None
                 start[name] = self._tensor(array.copy())
         return start

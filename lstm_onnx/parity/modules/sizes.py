@@ -1,6 +1,6 @@
 """A module at every small size of each axis, and at every row of its tables.
 
-A module's rows and steps may depend on each other in any way, so that each size is a run of its own.
+A module's rows and steps may depend on each other in any way, so each size is a run of its own.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from .verification import ModuleVerification
 
 _CALL = 5e7
-"""The least cost of a call, in multiplications."""
+"""The cost that every call has at least, in multiplications."""
 _MOST_LOOKUPS = 2e10
-"""Multiplications of the sweep over a table's rows."""
+"""The most multiplications of the sweep over a table's rows."""
 _WIDE = 64
-"""Features of an output above which only some are compared, in a sweep."""
+"""If an output has more features, a sweep compares only some of them."""
 
 
 def multiples(runs: Callable[[Mapping[str, int]], bool], own: Mapping[str, int], limits: Axes) -> dict[str, int]:
-    """The number of which an axis is a multiple, where the module takes no others: whole blocks of steps.
+    """The number that an axis' size is a multiple of, where the module takes no other sizes: whole blocks of steps.
 
     Args:
         runs: whether the module runs at these sizes of all axes.
@@ -102,7 +102,7 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
 def _sweep(
     verification: ModuleVerification, cases: Sequence[tuple[str, Case]], steps: Mapping[str, int]
 ) -> Expected | None:
-    """Several cases as one, without those at which the module does not run or that are inconclusive."""
+    """Several cases as one, without those that are inconclusive or at which the module does not run."""
     calls: list[Call] = []
     last: Expected | None = None
     scale = 0.0
@@ -119,7 +119,7 @@ def _sweep(
 
 
 def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:
-    """Each integer that an input can be; of a large table as many as the budget allows, rows that differ first."""
+    """Each integer that an input can be; of a large table, as many as the budget allows, rows that differ first."""
     rng = np.random.default_rng([verification.seed, 3])
     count = rows.high - rows.low + 1
     if count <= most:
@@ -215,12 +215,12 @@ def tokens_to_try(rows: Rows, most: int, first: np.ndarray, rng: np.random.Gener
 
 
 def most_tokens(weights: int, numbers: float) -> int:
-    """How many rows of a table the budget allows, from the module's parameters and the numbers that each row gives."""
+    """How many rows of a table the budget allows, by the module's parameters and the numbers that each row gives."""
     return max(int(min(_MOST_LOOKUPS / max(weights, 1), MOST_NUMBERS / max(numbers, 1.0))), 64)
 
 
 def feature_steps(references: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The step between the features that are compared, of outputs with many."""
+    """For outputs with many features, the step between those that are compared."""
     return {
         name: -(-array.shape[-1] // (_WIDE // 2))
         for name, array in references.items()

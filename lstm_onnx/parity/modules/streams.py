@@ -59,9 +59,9 @@ class TimeAxes:
 
     Attributes:
         names: the names of the time axes.
-        axes: the time axis of every input and output that has one; for a single sequence also where time is a
-            factor of a dimension, as in ``batch*time``.
-        folded: whether some output has such a dimension, in which several sequences cannot be separated.
+        axes: the time axis of every input and output that has one; for a single sequence also where time is a factor of
+            a dimension, as in ``batch*time``.
+        folded: whether an output has such a dimension, in which several sequences cannot be separated.
         lengths: the inputs that are lengths of sequences.
         batch_axes: the batch axis of every input and output that has one.
     """
@@ -95,7 +95,7 @@ class TimeAxes:
         return cls(time, axes, folded, lengths, batch_axes)
 
     def take(self, array: np.ndarray, name: str, steps: range) -> np.ndarray:
-        """Some steps of an input or an output; all of one without a time axis."""
+        """Some steps of an input or an output, or all of it if it has no time axis."""
         return np.take(array, steps, axis=self.axes[name]) if name in self.axes else array
 
 
@@ -114,7 +114,7 @@ def _draw_feeds(
 
 
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
-    """Whole sequences of a file whose metadata names its time axes, cut in every way."""
+    """Whole sequences, cut in every way, of a file whose metadata names its time axes."""
     model = verification.model
     time = TimeAxes.of(model, verification.specs, verification.axes_of_size(BATCH))
     rng = np.random.default_rng(verification.seed + 1)
@@ -187,7 +187,7 @@ def _expect_stream(
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
-    """A whole sequence as several calls in turn; outputs without a time axis are compared after the last."""
+    """A whole sequence as several calls one after another; outputs without a time axis are compared after the last."""
     calls = []
     start = 0
     for index, size in enumerate(chunking):
@@ -221,7 +221,7 @@ def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.n
 
 
 def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
-    """Calls to make in turn, each from the states of the one before; equal ones also as streams of a pool.
+    """Calls to make one after another, each from the states of the one before; equal calls also as streams of a pool.
 
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
     """
@@ -243,7 +243,7 @@ def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Cas
 def _carried_cases(
     verification: ModuleVerification, label: str, cases: Sequence[Case], states: Mapping[str, np.ndarray]
 ) -> Iterator[Expected]:
-    """Several calls in turn, from `states` or else from those that the file starts from.
+    """Several calls one after another, from `states`, or else from those that the file starts from.
 
     Where PyTorch's own error grows too large during the sequence, each call is also compared separately, from the
     float64 states.

@@ -103,10 +103,10 @@ class ModuleVerification(Verification):
         )
         self._require_multiples(self.named_sizes(self._accepted.feeds))
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
-        """For the module as `amplified` has it; `amplified_target` sets it."""
+        """Within it, the module has the weights of `amplified`; `amplified_target` sets it."""
         self._unexplained = False
         self.rows: dict[str, Rows] = {}
-        """The integers that inputs with table look-ups can be."""
+        """By input, the integers that are looked up in a table."""
         self.specs = self._with_all_rows(self._with_zero_and_one(specs), inputs)
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
@@ -120,7 +120,7 @@ class ModuleVerification(Verification):
         return both if both == specs or self._runs(both) else specs
 
     def _require_multiples(self, own: Mapping[str, int]) -> None:
-        """Draw only such sizes of an axis as are multiples of a number, where the module takes no others."""
+        """Draw only multiples of a number as sizes of an axis, where the module takes no other sizes."""
         found = multiples(lambda sizes: self._draw(tuple(self.specs), sizes)[1], own, self.axes)
         if found:
             self.axes = replace(self.axes, multiples={**self.axes.multiples, **found})
@@ -192,7 +192,7 @@ class ModuleVerification(Verification):
         yield from value_cases(case, self.specs, states, gain, self.dtype)
 
     def _even_cases(self) -> Iterator[Case]:
-        """All axes grown together: a module may take equal sizes alone, and multiples, such as whole groups of rows."""
+        """Cases with all axes grown together: a module may only take equal sizes, or whole groups of rows."""
         rng = np.random.default_rng([self.seed, 11])
         names = list(axes(self.specs))
         own = self.named_sizes(self._accepted.feeds)
@@ -283,7 +283,7 @@ class ModuleVerification(Verification):
 
     @property
     def state_pairs(self) -> Mapping[str, str]:
-        """The states that the module keeps in attributes, whatever the file says of them."""
+        """The states that the module keeps in attributes, whatever the file says about them."""
         return self.models.float64.states
 
     def located(self, done: Comparison, location: Location) -> Location:
@@ -316,7 +316,7 @@ class ModuleVerification(Verification):
         return with_small_features(self.models.float64, [replace(expected, least=least) for expected in found])
 
     def _expected_cases(self) -> list[Expected]:
-        """What PyTorch gives in the cases that the module runs at.
+        """What PyTorch gives in the cases that the module runs on.
 
         Where these are few, as of pictures whose height and width are right within a narrow range, more are drawn in
         which the axes other than those of batch and time have the sizes that the module was found to accept.
@@ -390,7 +390,7 @@ class ModuleVerification(Verification):
         return found
 
     def _reference(self, case: Case) -> tuple[dict[str, np.ndarray], Case]:
-        """The float64 outputs; the longest sequences are first where the module (enforce_sorted) does not run else."""
+        """The float64 outputs, with the longest sequences first if the module (enforce_sorted) needs that."""
         try:
             return self.models.float64(case.feeds), case
         except ExportError:

@@ -21,7 +21,8 @@ class Mutator:
 
     `apply` changes a model at a recurrent layer, or (`once`) outside of them, and gives the outcome.  `quick` says
     whether a quick self-test tries it, `streams` whether only runs that carry states can detect it; `kinds` are the
-    kinds of cases that detect it most likely, which run first.  `replace` puts any number where it changes something.
+    kinds of cases that most likely detect it, and that run first.  `replace` puts any number where it changes
+    something.
     """
 
     name: str
@@ -106,5 +107,5 @@ _ANYWHERE = {
 
 
 def changes_recurrence(name: str) -> bool:
-    """Whether the mutant of this name changes a recurrent layer or the body of a loop, unlike one that any file has."""
+    """Whether the mutant of this name changes a recurrent layer or a loop's body, and not what any file has."""
     return name not in _ANYWHERE

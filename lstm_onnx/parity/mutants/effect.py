@@ -1,8 +1,8 @@
-"""What a model's outputs depend on, and whether two models compute the same by their graphs alone.
+"""What a model's outputs depend on, and whether two models compute the same, judged by their graphs alone.
 
-An output's expression has the operators, attributes and inputs that it is computed from.  Of a concatenation from
-which a constant index takes some rows, it has those parts alone: the state of a layer that nobody reads is in none.
-So it is of a Scan's initial state of which the body only uses some rows, as where a loop carries the states of a stack.
+An output's expression has the operators, attributes and inputs that it is computed from.  Where a constant index takes
+some rows of a concatenation, it has only those parts: the unread state of a layer is in none.  The same holds for a
+Scan's initial state of which the body only uses some rows, as where a loop carries the states of a stack.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Shapes = Mapping[str, Sequence[int | None]]
 _Rows = frozenset[int] | None
 """Rows along axis 0; None for all."""
 _Owned = tuple[Hashable, list[tuple[str, int]]]
-"""The form of a computation, and for each row of its result the part of a concatenation and the row in it."""
+"""A computation's form, and for each row of its result, the part of a concatenation it is from and its row there."""
 _PICKS = frozenset({"Gather", "GatherND", "Slice", "Split"})
 """Operators that take rows of their first input."""
 _SMALL = 2**16
-"""Numbers of the largest constant that is read as an index."""
+"""The most numbers of a constant that is read as an index."""
 
 
 def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
@@ -39,7 +39,7 @@ def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
 
 
 def live_values(model: ModelProto, shapes: Shapes) -> set[str]:
-    """The values that an output depends on; of a Scan with two directions, those of each direction separately."""
+    """The values that an output depends on; the two directions of a Scan are followed separately."""
     graph = _Graph(model.graph, shapes)
     live = Walk(str(item.name) for item in model.graph.output)
     for value in live:
@@ -58,7 +58,7 @@ def _interface(model: ModelProto) -> tuple[Hashable, ...]:
 def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
     """For each output its expression, as nested tuples of which equal ones are equal.
 
-    A mutant's rewiring may close a circle, which no file can run: it has no expression, and equals nothing.
+    A mutant's rewiring may close a cycle, which no file can run: it has no expression, and equals nothing.
     """
     graph = _Graph(model.graph, shapes)
     opened: set[str] = set()
@@ -114,7 +114,7 @@ class _Graph:
             return [*whole, *rows, *outer_values(node)] if states else inputs
         if layer.directions < 2:
             return inputs
-        # States, scanned inputs and masks each have one for every direction, as the outputs have.
+        # States, scanned inputs and masks come once for each direction, in turn, and so do the outputs.
         direction = list(node.output).index(value) % layer.directions
         scanned = [name for index, name in enumerate(node.input) if index % layer.directions == direction]
         return [*scanned, *outer_values(node)]
@@ -134,9 +134,9 @@ class _Graph:
         return (*_operator(node), list(node.output).index(value), tuple(inputs))
 
     def _chosen(self, node: NodeProto, output: str) -> _Owned | None:
-        """For an output of rows along an axis that are taken from a concatenation along it.
+        """For an output that has rows along an axis, taken from a concatenation along it: their origin.
 
-        The form says all of the computation but the rows.
+        The form says everything about the computation but the rows.
         """
         if node.op_type not in _PICKS:
             return None
@@ -147,7 +147,7 @@ class _Graph:
         return None if owned is None else ((_operator(node), self._index_shape(node), owned[0]), owned[1])
 
     def _owned(self, value: str, axis: int, rows: list[int]) -> _Owned | None:
-        """The parts of a concatenation that some rows of a value along an axis are."""
+        """The parts of a concatenation that some rows of a value, along an axis, come from."""
         form: list[Hashable] = []
         while (source := self._makers.get(value)) is not None and source.op_type != "Concat":
             before = self._before(source, axis, rows)
@@ -165,7 +165,7 @@ class _Graph:
         return tuple(form), [owners[row] for row in rows]
 
     def _partly_read(self, node: NodeProto, output: str) -> dict[int, _Owned]:
-        """The initial states of a loop's Scan of which only some rows have an effect on an output, and these rows."""
+        """The initial states of a loop's Scan of which only some rows affect an output, and these rows."""
         if output in self._states:
             return self._states[output]
         body = next(bodies_of(node), None) if is_scan(node) and read_layer(node, self._makers) is None else None
@@ -187,7 +187,7 @@ class _Graph:
         states, results = ([str(item.name) for item in items] for items in (self._graph.input, self._graph.output))
         places = {name: place for place, name in enumerate(states[:count])}
         read: dict[str, _Rows] = {}
-        # A state's last value is its first one where there are no steps.
+        # Without steps, a state's last value is its first one.
         todo: list[tuple[str, _Rows]] = [
             (name, None) for name in (results[index], *states[index : min(index + 1, count)])
         ]
@@ -222,7 +222,7 @@ class _Graph:
         return [(name, None) for name in (*inputs, *outer_values(node))]
 
     def _before(self, node: NodeProto, axis: int, rows: list[int]) -> tuple[list[Hashable], int, list[int]] | None:
-        """Where some rows along an axis of a change of shape are in its input, and what the form says of it."""
+        """For a node that changes a shape: where some rows along an axis are in its input, and its part of the form."""
         value = str(node.input[0]) if node.input else ""
         if node.op_type == "Identity":
             return [], axis, rows
@@ -245,7 +245,7 @@ class _Graph:
         return None
 
     def _rows(self, node: NodeProto, output: str) -> tuple[int | None, list[int] | None]:
-        """The axis and the rows that a node takes, from 0; None where it does anything else, or they are unknown."""
+        """The axis and the rows (from 0) that a node takes; None if it does anything else, or they are unknown."""
         source = str(node.input[0])
         rank = len(self._shapes.get(source, ()))
         if node.op_type == "GatherND":
@@ -281,7 +281,7 @@ class _Graph:
         return [int(row) % count for row in index.reshape(-1)]
 
     def _split(self, before: str, after: str) -> int:
-        """How many of the original's rows each row of a reshaped value has; 0 where more than axis 0 is split."""
+        """How many of the original's rows each row of a reshaped value holds; 0 where more than axis 0 is split."""
         one, other = tuple(self._shapes.get(before, ())), tuple(self._shapes.get(after, ()))
         if one and one[0] and one == other and one.count(None) <= 1:
             return 1
@@ -292,7 +292,7 @@ class _Graph:
         return other[1] if same and other[0] * other[1] == one[0] else 0
 
     def _index_shape(self, node: NodeProto) -> Hashable:
-        """Of an index, what tells apart two that take the same rows."""
+        """What distinguishes two indices that take the same rows."""
         known = node.op_type != "Slice" and len(node.input) > 1  # a Split into equal parts has no sizes
         index = self._constant(str(node.input[1])) if known else None
         return None if index is None else index.shape

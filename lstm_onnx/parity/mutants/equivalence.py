@@ -16,15 +16,15 @@ from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .graph_edit import Edit
 
 LARGEST = 2**24
-"""Elements of the largest weight that is examined."""
+"""The most elements of a weight that is examined."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Whether a mutator changed a model.
 
-    `applied` is False where it does not apply to the model, and where the change is proven to have no effect; then
-    `reason` says why.
+    `applied` is False if it does not apply to the model, or if the change is proven to have no effect; then `reason`
+    says why.
     """
 
     applied: bool
@@ -60,7 +60,7 @@ def single_step(edit: Edit, layer: RecurrentLayer) -> str:
 
 
 def _one_entry(edit: Edit, value: str) -> bool:
-    """Whether a value's first axis is 1: by its shape, or as an Unsqueeze made it of a value of unknown shape."""
+    """Whether a value's first axis is 1: by its shape, or because an Unsqueeze added it to a value of unknown shape."""
     node = edit.maker(value)
     if edit.size(value, 0) == 1 or node is None:
         return edit.size(value, 0) == 1
@@ -71,7 +71,7 @@ def _one_entry(edit: Edit, value: str) -> bool:
 
 
 def _keeps_shape(edit: Edit, node: NodeProto) -> bool:
-    """Whether a Reshape's shape is its input's own, plus zeros: as in a copy that fails where its input is empty."""
+    """Whether a Reshape's shape is its input's own plus zeros, as in a copy that fails if its input is empty."""
     total = edit.maker(node.input[1])
     if total is None or total.op_type != "Add":
         return False

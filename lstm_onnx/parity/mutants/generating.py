@@ -14,7 +14,7 @@ from .equivalence import ABSENT, APPLIED, Outcome
 from .graph_edit import Edit
 
 _HEAD = 2
-"""The number of the step and whether to go on, before what the body of a Loop carries."""
+"""The number of inputs before what the body of a Loop carries: the step's number, and whether to go on."""
 
 
 def one_step_more(edit: Edit, _layer: RecurrentLayer) -> Outcome:

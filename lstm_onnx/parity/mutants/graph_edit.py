@@ -29,7 +29,7 @@ _STATE_OUTPUTS = {"h": 1, "c": 2}
 _SHAPE_ONLY = frozenset(
     {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Split", "Slice"}
 )
-"""Operators whose output has the elements of their first input, and no others."""
+"""Operators whose output has only elements of their first input."""
 _PICKS = _SHAPE_ONLY | {"Gather", "GatherElements", "GatherND", "Neg", "Tile"}
 """Operators whose output is zero where their first input is, whatever their other inputs."""
 _BOUNDED = {
@@ -94,7 +94,7 @@ class Edit:
         return live_values(ModelProto(graph=self.graph), self.shapes)
 
     def constant(self, value: str) -> np.ndarray | None:
-        """The content of a value that is constant in the file, None for others."""
+        """The content of a value that is constant in the file; None for others."""
         if value in self._initializers:
             return numpy_helper.to_array(self._initializers[value], self.folder)
         node = self._producers.get(value)
@@ -165,11 +165,11 @@ class Edit:
         return found.seen
 
     def fold(self, layer: RecurrentLayer) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-        """For a fold that lstm-onnx wrote: the ports that read the inverse that h0 passes, and the projection."""
+        """For a layer that lstm-onnx folded: the ports that read the inverse that h0 passes, and the projection."""
         return layer.folded_projection(self.graph.node, self._producers)
 
     def named_final(self, layer: RecurrentLayer, state: str) -> list[str]:
-        """The values of a layer's final "h" or "c", which get a name where they were not used."""
+        """The values of a layer's final "h" or "c"; unused ones get a name."""
         node = layer.node
         if not layer.scan:
             index = _STATE_OUTPUTS[state]
@@ -213,7 +213,7 @@ class Edit:
         self._producers[made].output[0] = output
 
     def sort(self) -> None:
-        """Sort the nodes topologically; what was found in the graph before is then invalid."""
+        """Sort the nodes topologically; nodes that were found before are no longer those of the graph."""
         ordered = sorted_nodes(list(map(deepcopy, self.graph.node)))
         del self.graph.node[:]
         self.graph.node.extend(ordered)
@@ -263,12 +263,12 @@ def redirect(readers: Iterable[NodeProto], value: str, other: str) -> None:
 
 
 def known_shapes(model: ModelProto) -> Shapes:
-    """The shapes that onnx infers, with the last step of a sequence as 1; those of a generating file's step as well."""
+    """The shapes that onnx infers, where one step of a sequence has size 1; also those of a generating file's step."""
     shapes = _inferred(model)
     step = step_of(model.graph)
     if step is model.graph:
         return shapes
-    # Alone: onnx does not read the constants and the other values of the graph around a body.
+    # By itself: onnx does not read the constants and other values of the graph around a body.
     alone = deepcopy(model)
     alone.graph.CopyFrom(step)
     alone.graph.initializer.extend(model.graph.initializer)

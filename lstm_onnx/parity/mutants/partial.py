@@ -1,4 +1,4 @@
-"""Mutants that are wrong only past some size, at one size, for large numbers or in one row; and another dtype."""
+"""Mutants that are wrong only past some size, at one size, for large numbers or in one row, or have another dtype."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _STEPS = 100
 _ONE_BATCH = 11
 """The batch size at which the mutant is wrong."""
 _ROWS = 8
-"""Rows of a table of which one is made wrong, the first that shows."""
+"""The most rows of a table that are tried for the one to make wrong: the first whose change shows."""
 _LARGE = 20.0
 """The value above which an input is large."""
 _NUMBERS = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8")
-"""The dtypes of outputs that are made wrong."""
+"""The dtypes of outputs that can be made wrong."""
 _OTHERS: dict[int, int] = {
     TensorProto.FLOAT: TensorProto.DOUBLE,
     TensorProto.DOUBLE: TensorProto.FLOAT,
@@ -45,7 +45,7 @@ def past_a_size(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     past = _STEPS if most is None else min(_STEPS, most - 1)
     if past < least:
         return equivalent(f"{name} has one size")
-    if max(tried) <= past:  # PyTorch does not run on more steps, or is inconclusive there
+    if max(tried) <= past:  # PyTorch does not run with more steps, or is inconclusive there
         past = max(tried) - max(1, max(tried) // 4)
     return _wrong_where(edit, _size(edit, name), "Greater", np.array(past)) if past >= 1 else ABSENT
 
@@ -81,7 +81,7 @@ def for_large_numbers(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
-    """A table with one wrong row, of those that were tried, such that what is read of it is wrong as well."""
+    """A table with one wrong row, among those that were tried, for which what is read of it is wrong as well."""
     same = ABSENT
     for node in list(edit.graph.node):
         if node.op_type != "Gather" or any(item.name == "axis" and item.i != 0 for item in node.attribute):
@@ -104,7 +104,7 @@ def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 def _wrong_row(edit: Edit, looked_up: str, table: np.ndarray, rows: list[int]) -> np.ndarray | None:
     """What to add to a table to make one row wrong; None where that would change nothing that is read."""
-    # Not the same in every feature, which a norm after the look-up would remove.
+    # Not equal in all features, which a norm after the look-up would remove.
     change = np.where(np.arange(table.shape[1]) % 2 == 0, 1, 0).astype(table.dtype)
     right = table[rows]
     tried = np.stack([right, right + change, right - change])
@@ -178,7 +178,7 @@ def _wrong_where(
 ) -> Outcome:
     """Replace an output y by 2 y + 3 where ``value comparison limit``: no number in -1 to 1 stays what it was.
 
-    It is the first one of `outputs`, or of all, that holds numbers.
+    That output is the first of `outputs`, or of all, that holds numbers.
     """
     for item in outputs or edit.graph.output:
         dtype = _dtype(item)
@@ -204,7 +204,7 @@ _BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 def after_layers_of_rows(edit: Edit, value: str, rows: np.ndarray) -> list[np.ndarray]:
-    """What is read of the rows of a table, after the linear maps, norms and activations that each goes through.
+    """What is read of the rows of a table, after the linear maps, norms and activations that each row goes through.
 
     A change of a row that changes none of it, such as one before a unit that is zero either way, changes no output.
 

@@ -59,7 +59,7 @@ def stale_element(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
-    """The Scans that are not recurrent layers, with their bodies and the places of what they carry and read."""
+    """The Scans that are not recurrent layers, their bodies, and the places of values that they carry and read."""
     layers = {layer.node.name for layer in edit.layers}
     for node in edit.graph.node:
         if node.op_type != "Scan" or node.name in layers:
@@ -78,7 +78,7 @@ def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
 
 
 def _read(body: GraphProto) -> set[str]:
-    """What a body's nodes use, other than to pass it on unchanged."""
+    """What a body's nodes use, without what they only pass on."""
     return {value for node in nodes_of(body.node) if node.op_type not in _PASSED_ON for value in node.input}
 
 
@@ -113,7 +113,7 @@ def _change_elements(node: NodeProto, change: Callable[[str, np.ndarray], str]) 
 
 
 def _cut_outputs(edit: Edit, node: NodeProto) -> None:
-    """Leave out the first of all steps in what a Scan gives of each."""
+    """Leave out the first step in outputs that a Scan gives for each step."""
     after_first = np.array([1], np.int64), _END, np.array([0], np.int64)
     for value in node.output[len(initial_states(node)) :]:
         if edit.is_output(value):

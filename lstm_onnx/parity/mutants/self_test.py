@@ -1,4 +1,4 @@
-"""The self-test: would a verification have caught a wrong file?  It is run on mutants of the file at hand."""
+"""The self-test: would the verification have caught a wrong file?  It is repeated on mutants of the file."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Target:
     def on_onnxruntime(self) -> Target:
         """The same in ONNX Runtime, where another engine runs it.
 
-        Mutants show whether the cases would have rejected a wrong file.  An engine that ignores an attribute, such as
-        a direction, would run such a mutant as if it were right.
+        Mutants show whether the cases would have rejected a wrong file.  An engine that ignores an attribute, such as a
+        direction, would run a mutant of it as if it were right.
         """
         if engine_of(self.model) is None:
             return self
@@ -101,7 +101,7 @@ def mutated(
     """
     mutant = deepcopy(proto)
     edit = Edit(mutant, folder, shapes, ranges, inner=not mutator.once)
-    # What is changed outside of the layers takes none.
+    # A change outside of the layers needs none.
     outcome = mutator.apply(edit, edit.layers[layer] if edit.layers else None)  # type: ignore[arg-type]
     edit.sort()
     if outcome.applied and same_by_graph(proto, mutant, shapes or {}):
@@ -127,7 +127,7 @@ def self_test(
         level: one of `LEVELS`.
         seed: chooses the layer that a quick self-test changes where there are several.
         amplified: the file with amplified weights, where the verification has compared it.
-        harder: further cases that the file passes, for mutants that the others do not reject; made one by one.
+        harder: further cases that the file passes, for mutants that no other case rejects; they are made one by one.
         ranges: the sizes and values of the verification; without them, mutants that are wrong only at some are left
             out.
 
@@ -164,7 +164,7 @@ def self_test(
 
 
 class _Remembered:
-    """What an iterable gives, as often as it is asked for; made when it is asked for first."""
+    """An iterable that can be iterated repeatedly; items are made when they are first asked for."""
 
     def __init__(self, targets: Iterable[Target]) -> None:
         self._targets = iter(targets)
@@ -199,7 +199,7 @@ def _result(
         cases = [case for case in target.expected if case.kind in ("chunks", "pool") or not mutator.streams]
         if not cases:
             continue
-        # Cases that detect it most likely are run first, in their order otherwise.
+        # The cases that most likely detect it are run first, and otherwise in their order.
         cases.sort(key=lambda case: case.kind not in mutator.kinds)
         outcome, mutant = mutated(target.proto, mutator, at, folder, shapes, ranges)
         if outcome.reason:
@@ -217,7 +217,7 @@ def _result(
 
 
 def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str, shapes: Shapes) -> bool:
-    """Whether other numbers in the place of those that a mutant changes leave all outputs as they are."""
+    """Whether all outputs stay the same with other numbers in place of those that a mutant changes."""
     for target in targets:
         copies = []
         for number in (None, *NUMBERS):

@@ -1,9 +1,9 @@
-"""Mutants that change only what no output depends on, shown by putting other numbers there.
+"""Mutants that only change what no output depends on, proven by putting other numbers there.
 
-The graph alone does not tell where rows are picked by numbers, as those of a packed sequence are.  A file in which
-large numbers of either sign stand in the place of what a mutant changes, and whose outputs have the same bits in every
-case, does not read it.  It is compared with a file that has the same further nodes and its own numbers, since nodes
-between two operators change how half precision is rounded there.
+The graph alone cannot tell if rows are picked by numbers, like those of a packed sequence.  If large numbers of either
+sign in place of what a mutant changes leave the bits of all outputs the same in every case, the file does not read it.
+The comparison is with a file that has the same additional nodes and its own numbers, since nodes between two operators
+change how half precision is rounded there.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Replace = Callable[[Edit, RecurrentLayer, float | None], bool]
 NUMBERS = (1e3, -1e3)
 """Far from what gates give, and exact in float16."""
 _RUNS = ("whole", "values", "sweep", "data")
-"""Kinds of cases of which each call is one run."""
+"""Kinds of cases in which each call is a single run."""
 
 
 def replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
-    """A number in place of all that a layer's lengths have an effect on.
+    """Put a number in place of everything that a layer's lengths affect.
 
     In a forward direction these are the steps past each sequence's end; in a reverse one, which would begin there, all
     steps of the shorter sequences, unless it stays at zero up to their ends; and the final states of the shorter ones.
@@ -40,7 +40,7 @@ def replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None) -> 
 
 
 def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
-    """The same in all layers of one mask, which a longer mask has an effect on."""
+    """The same in all layers with one mask, which a longer mask affects."""
     if layer.lengths is None or not layer.scan:
         return False
     mask = layer.lengths.value
@@ -82,7 +82,7 @@ def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None, *,
 
 
 def _of_full_length(edit: Edit, layer: RecurrentLayer) -> str:
-    """Which sequences have no padding, (batch, 1)."""
+    """Add which sequences have no padding, (batch, 1)."""
     assert layer.lengths is not None  # noqa: S101 - the caller's condition
     if layer.scan:
         return edit.node("Gather", layer.lengths.value, np.array(-1), axis=0)
@@ -91,7 +91,7 @@ def _of_full_length(edit: Edit, layer: RecurrentLayer) -> str:
 
 
 def _within_lengths(edit: Edit, layer: RecurrentLayer, y: str) -> str:
-    """Which steps are within the lengths, (time, 1, batch, 1)."""
+    """Add which steps are within the lengths, (time, 1, batch, 1)."""
     assert layer.lengths is not None  # noqa: S101 - the caller's condition
     if layer.scan:
         return edit.node("Unsqueeze", layer.lengths.value, np.array([1]))
@@ -101,7 +101,7 @@ def _within_lengths(edit: Edit, layer: RecurrentLayer, y: str) -> str:
 
 
 def _steps(edit: Edit, value: str) -> str:
-    """The size of a value's first axis, as lengths are counted."""
+    """Add the size of a value's first axis, int32 like lengths."""
     return edit.node(
         "Cast", edit.node("Gather", edit.node("Shape", value), np.array(0), axis=0), to=onnx.TensorProto.INT32
     )

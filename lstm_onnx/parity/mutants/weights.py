@@ -23,7 +23,7 @@ from .equivalence import (
 from .graph_edit import Edit, set_attribute
 
 _TOO_LARGE = {"float16": 1.5}
-"""The factor of weights that are too large, which must show in half precision; 1.1 elsewhere."""
+"""The factor of weights that are too large, by dtype: it must show in half precision; 1.1 for others."""
 
 
 def swapped_gates(first: int, second: int, op_type: str) -> Apply:
@@ -50,7 +50,7 @@ def swapped_gates(first: int, second: int, op_type: str) -> Apply:
 
 
 def _by_gate(layer: RecurrentLayer) -> list[tuple[Port, int]]:
-    """Each port that reads weights by gate, and its number of blocks: an operator's B has W's and then R's."""
+    """Each port that reads weights by gate, and its number of blocks; an operator's B has W's, and then R's."""
     if layer.scan:
         wide = layer.gates * layer.directions
         return [*((port, wide) for port in (*layer.W, *layer.B)), *((port, layer.gates) for port in layer.R)]
@@ -98,7 +98,7 @@ def bias(keep: tuple[float, float]) -> Apply:
 
 
 def too_large(ports: Callable[[RecurrentLayer], tuple[Port, ...]], *, recurrent: bool = False) -> Apply:
-    """Weights 10 % too large, 50 % in half precision; of an RNN those of every other unit too small."""
+    """Weights 10 % too large, or 50 % in half precision; in an RNN, those of every other unit are too small instead."""
 
     def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
         if recurrent and (reason := unread_recurrence(edit, layer)):

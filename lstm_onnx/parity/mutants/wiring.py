@@ -27,7 +27,7 @@ from .graph_edit import Edit, set_attribute
 Ends = Callable[[RecurrentLayer, str], list[Port]]
 _OTHER_ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Tanh"], "GRU": ["HardSigmoid", "Tanh"]}
 _BAKED = {"batch": 3, "time": 7}
-"""Sizes that are among those of the cases."""
+"""Sizes that some cases have."""
 
 
 def backwards(edit: Edit, layer: RecurrentLayer) -> Outcome:
@@ -239,7 +239,7 @@ def lost_cache(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def _caches(edit: Edit) -> Iterator[tuple[str, str]]:
-    """The caches of which every later step depends: where steps are counted, some are read at the start alone."""
+    """The caches that every later step depends on; where steps are counted, some are only read at the start."""
     metadata = edit.metadata
     streaming = metadata.streaming
     if streaming is None or streaming.steps is not None:
@@ -261,14 +261,14 @@ _REDUCTIONS = frozenset(
 
 
 def unread_order(edit: Edit, layer: RecurrentLayer) -> str:
-    """Of a Scan's reverse direction, no output depends on the order of the steps in what it gives for each."""
+    """No output depends on the order of the steps in what a Scan's reverse direction gives for each step."""
     if not layer.scan or layer.directions != 2 or not edit.used(layer.y[1]):
         return ""
     return "its steps are only reduced over time, in any order" if _any_order(edit, layer.y[1], 0) else ""
 
 
 def _any_order(edit: Edit, value: str, time: int) -> bool:
-    """Whether only reductions over the axis `time` read a value, each number of a step apart from the others."""
+    """Whether only reductions over the axis `time` read a value, with each number of a step apart from its others."""
     return not edit.is_output(value) and all(
         _reader_in_any_order(edit, node, value, time) for node in edit.readers(value)
     )
@@ -276,7 +276,7 @@ def _any_order(edit: Edit, value: str, time: int) -> bool:
 
 def _reader_in_any_order(edit: Edit, node: NodeProto, value: str, time: int) -> bool:
     rank, attributes = len(edit.shapes.get(value, ())), attributes_of(node)
-    if not rank or node not in edit.graph.node:  # of unknown rank, or in the body of another node
+    if not rank or node not in edit.graph.node:  # of unknown rank, or within another node's body
         return False
     out, op = str(node.output[0]), node.op_type
     constants = [edit.constant(name) for name in node.input if name != value]
@@ -288,7 +288,7 @@ def _reader_in_any_order(edit: Edit, node: NodeProto, value: str, time: int) -> 
     if op in _BY_ELEMENT and len(node.input) == 1:
         return _any_order(edit, out, time)
     if op in _WITH_CONSTANT:
-        # A constant of fewer axes has none beside the time, or one size for all of it.
+        # A constant with fewer axes has none for time, or a size of 1 there.
         same = all(one is not None and (one.ndim < rank - time or one.shape[time - rank] == 1) for one in constants)
         return same and all(one is not None and one.ndim <= rank for one in constants) and _any_order(edit, out, time)
     if op == "Transpose" and "perm" in attributes:

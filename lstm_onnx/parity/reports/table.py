@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING
 
-from ...text_table import table_lines
+from ...terminal_text import table_lines
 from .content import COLUMNS, Remark, Row, columns, headline, remarks, rows, summary
 
 if TYPE_CHECKING:

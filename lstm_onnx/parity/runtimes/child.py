@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
 
 from ...errors import reason
 from ...isolation.child import resolved
 from ...isolation.limits import prepare
-from .adapter import Adapter, Run
 from .frames import read_message, write_message
 
 _MOST_TEXT = 500
+Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+"""A file that is open: inputs by name to outputs by name.  Any exception is a run that failed."""
+
+
+class Adapter(Protocol):
+    """An engine; made with the number of threads, or None for its default."""
+
+    version: str
+    """Of the engine."""
+
+    def open(self, path: str, outputs: Sequence[str], *, fixed: bool) -> Run:
+        """A file, open.
+
+        Args:
+            path: the file.
+            outputs: the names of its outputs, in their order.
+            fixed: open it anew for the sizes of each run, for an engine that can be told them; others ignore it.
+
+        Any exception is a file that cannot be opened.
+        """
+        ...
+
+    def reason(self, error: Exception) -> str:
+        """The part of the engine's message that says what is wrong."""
+        ...
 
 
 def serve(parent: int, adapter_name: str, threads: int) -> None:

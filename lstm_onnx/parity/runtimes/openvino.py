@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .adapter import Run
+from .child import Run
 
 
 class OpenVINO:

@@ -71,7 +71,7 @@ class EngineProcess:
             kill(process)
 
     def open(self, number: int, path: str, outputs: Sequence[str], *, fixed: bool = False) -> int:
-        """Open a file under a number that the caller chooses; `outputs` and `fixed` as in `adapter`.
+        """Open a file under a number that the caller chooses; `outputs` and `fixed` as in `child.Adapter`.
 
         Returns:
             How often the process had been started: a file must be opened again after the next start.

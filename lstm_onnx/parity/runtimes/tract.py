@@ -14,7 +14,7 @@ import onnx
 
 from ...onnxgraph import graphs_of
 from ...symbolic_dims import size_of
-from .adapter import Run
+from .child import Run
 
 _KEPT = 16
 """Sizes for which a file stays open."""

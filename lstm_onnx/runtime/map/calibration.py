@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import get_clock_info, perf_counter, thread_time
 
-from ..tuning import (
-    CALIBRATION_REPEATS,
-    CALIBRATION_ROWS,
-    CALIBRATION_SECONDS,
-    CALL_SECONDS,
-    WORSE_RATE,
-)
+from ..tuning import CALIBRATION_REPEATS, CALIBRATION_ROWS, CALIBRATION_SECONDS, CALL_SECONDS, WORSE_RATE
 from .batch_planner import Cost, monotonic
 
 clock = thread_time if get_clock_info("thread_time").resolution < 1e-6 else perf_counter

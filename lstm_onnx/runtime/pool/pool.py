@@ -253,9 +253,7 @@ class Pool:
             for name in x:
                 if name in self.model.states:
                     raise InputError(
-                        f"{name} is a state, which the pool carries itself",
-                        hint="pool.set_state changes it",
-                        name=name,
+                        f"{name} is a state, which the pool carries itself", hint="pool.set_state changes it", name=name
                     )
             require_known_names(self.inputs, x)
             arrays = {}

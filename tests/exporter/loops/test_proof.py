@@ -98,8 +98,8 @@ def changes(value: Any, random_: random.Random, leaves: list[str], *, stepped: b
 
 def read_of(program: Program, loop: Loop) -> set[int]:
     """The positions of a loop's body that the program's outputs are made of; a change elsewhere changes nothing."""
-    todo = [element.position for element in program.found(Element) if element.loop == loop.index]
-    todo += [at for run in program.found(Run) for index, at in run.block if index == loop.index]
+    todo = [element.position for element in program.all_of(Element) if element.loop == loop.index]
+    todo += [at for run in program.all_of(Run) for index, at in run.block if index == loop.index]
     read: set[int] = set()
     while todo:
         if (position := todo.pop()) not in read:

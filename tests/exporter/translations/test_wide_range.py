@@ -7,13 +7,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.exporter.helpers import BATCH_TIME, Made, made
+from tests.exporter.helpers import BATCH_TIME, Made, X, made, signal
 
 Function = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 FUNCTIONS: Mapping[str, Function] = {
@@ -99,3 +100,35 @@ def test_infinities_are_pytorchs(file: Made) -> None:
     found = file.run((a, b, i, k))
     for place, (name, function) in enumerate(FUNCTIONS.items(), 1):
         np.testing.assert_allclose(found[place], function(a, b, i, k).numpy(), rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+COORDINATES = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 2.5, -3.1, 1e-30, -1e-30, 1e30, np.nan)
+
+
+class Phase(nn.Module):
+    """The angle of each pair of features, beside an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = self.lstm(x)[0]
+        whole = torch.round(x * 2).long()
+        return (
+            torch.atan2(y[..., 0], y[..., 1]),
+            torch.atan2(x[..., 0], x[..., 1]),
+            torch.atan2(whole[..., 0], y[..., 0]),
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*has a NaN or an infinity")  # its LSTM reads them, too
+def test_atan2_is_that_of_pytorch(tmp_path: Path) -> None:
+    file = made(Phase(), signal(2, 4), X, tmp_path)
+    pairs = torch.tensor(list(itertools.product(COORDINATES, COORDINATES)))
+    x = torch.cat([pairs, torch.zeros(len(pairs), 1)], 1)[None]
+    actual, expected = file.run((x,))[1], torch.atan2(x[..., 0], x[..., 1]).numpy()
+    np.testing.assert_allclose(actual, expected, rtol=5e-7)  # NaN where it is NaN; pi and -pi are not the same
+    assert {np.float32(np.pi), np.float32(-np.pi)} <= set(expected.ravel().tolist())
+    file.run(signal(3, 5))

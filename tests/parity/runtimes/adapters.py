@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime
 
-from lstm_onnx.parity.runtimes.adapter import Run
+from lstm_onnx.parity.runtimes.child import Run
 
 
 class OnnxRuntime:

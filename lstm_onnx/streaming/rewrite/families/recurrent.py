@@ -1,4 +1,4 @@
-"""LSTM, GRU, RNN and Scan: their states are carried."""
+"""LSTM, GRU, RNN and Scan, whose states are carried, and CumSum, whose sum so far is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import onnx
 from ....onnxgraph import bodies_of, outer_values
 from ...size import ONE, Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
-from ..graph import State, make_node_like
+from ..graph import END, State, make_node_like
 from ..rewriter import Call, Rewriter, family, of_stream
-from ..stages import aligned, require_plain
+from ..stages import aligned, real, require_plain
 
 _REVERSE = "a model without a reverse direction"
 
@@ -207,3 +207,29 @@ def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, call: Call) -> tuple[S
         else:
             return None
     return tuple(sizes)
+
+
+@family("CumSum")
+@of_stream
+def cumsum(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
+    """Along time the sum of the calls before is added."""
+    axes = call.integers(1)
+    if axes is None:
+        raise RefusedError("sums along an axis that is not constant")
+    if normal(axes[0], fact.rank) != fact.axis:
+        p.copy(call)
+        return [fact]
+    if call.attributes.get("reverse"):
+        raise RefusedError("sums from the end of the sequence", "a sum from its start")
+    require_plain(fact)
+    g, x = p.graph, p.name(call.node.input[0])
+    state = g.state(p.state_name("sum"), p.dtype(fact), with_size(fact.shape, fact.axis, ONE))
+    exclusive = int(call.attributes.get("exclusive", 0))
+    own = g.add("CumSum", x, p.name(call.node.input[1]), exclusive=exclusive)
+    result = g.add("Add", own, state.name)
+    if g.is_exact(fact.count) and not exclusive:
+        g.feed(state, g.cut(result, fact.axis, -1, END))
+    else:
+        g.feed(state, g.add("Add", state.name, g.total(real(p, x, fact), fact.axis)))
+    p.emitted(call, result)
+    return [fact]

@@ -220,3 +220,70 @@ def test_a_state_that_is_viewed_in_its_own_shape_is_paired(tmp_path: Path) -> No
         with torch.no_grad():
             y, h = module(x, h)
         np.testing.assert_allclose(stream.run({"x": x.numpy()})["output.0"], y.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class KeptSteps(nn.Module):
+    """A convolution whose caller keeps the last two steps for the next chunk."""
+
+    axes = ({0: "batch", 1: "time"}, {0: "batch"}, {1: "batch"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gru = nn.Conv1d(FEATURES, SIZE, 3), nn.GRU(SIZE, SIZE, batch_first=True)
+
+    def forward(self, x: Tensor, before: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps = torch.cat([before, x.transpose(1, 2)], 2)
+        y, h = self.gru(self.conv(steps).transpose(1, 2), h)
+        return y, steps[:, :, -2:], h
+
+
+@pytest.mark.parametrize("states", ["zero", "explicit"])
+def test_what_a_caller_keeps_for_a_convolution_is_a_state(states: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = KeptSteps().eval()
+    x = torch.randn(BATCH, 9, FEATURES)
+    example = (x, torch.randn(BATCH, FEATURES, 2), torch.randn(1, BATCH, SIZE))
+    result = lstm_onnx.export(
+        module, tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=module.axes, states=states
+    )
+    assert result.states == {"before": "output.1", "h": "output.2"}
+    stream = lstm_onnx.load(tmp_path / "a.onnx", provider="cpu", threads=1).stream(batch=BATCH)
+    found = [stream.run({"x": x[:, start:end].numpy()})["output.0"] for start, end in ((0, 1), (1, 4), (4, 9))]
+    with torch.no_grad():
+        wanted = module(x, torch.zeros_like(example[1]), torch.zeros_like(example[2]))[0]
+    np.testing.assert_allclose(np.concatenate(found, 1), wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class RunningSum(nn.Module):
+    """Its caller would add the sum of a chunk to what was returned for the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(FEATURES, SIZE, batch_first=True)
+
+    def forward(self, x: Tensor, total: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, h = self.gru(x, h)
+        sums = total[:, None] + x.cumsum(1)
+        return torch.cat([y, sums], -1), sums[:, -1], h
+
+
+class PassedOn(RunningSum):
+    """The features of a speaker, which stay what they are."""
+
+    def forward(self, x: Tensor, total: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, h = self.gru(x, h)
+        features = nn.functional.normalize(total, dim=-1)
+        return torch.cat([y, features[:, None].expand(-1, x.shape[1], -1)], -1), features, h
+
+
+@pytest.mark.parametrize(("kind", "paired"), [(RunningSum, {"total", "h"}), (PassedOn, {"h"})])
+def test_inputs_that_are_returned_are_states_where_carrying_them_counts(
+    kind: type[RunningSum], paired: set[str], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    example = (torch.randn(BATCH, 9, FEATURES), torch.randn(BATCH, FEATURES), torch.randn(1, BATCH, SIZE))
+    axes = ({0: "batch", 1: "time"}, {0: "batch"}, {1: "batch"})
+    result = lstm_onnx.export(
+        kind().eval(), tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=axes, states="explicit"
+    )
+    assert result.states.keys() == paired

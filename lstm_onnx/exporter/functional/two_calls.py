@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 
@@ -15,7 +15,9 @@ _STEPS = 2
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 
 
-def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) -> set[str]:
+def held_in_two_calls(
+    functional: FunctionalModule, pairs: Mapping[str, str], doubtful: Collection[str] = ()
+) -> set[str]:
     """The inputs of `pairs` whose outputs, carried from call to call, end as in one call for all steps.
 
     Each axis that the states do not have is tried as time.
@@ -23,6 +25,8 @@ def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) ->
     Args:
         functional: the module.
         pairs: each input, and the output that may be its next value.
+        doubtful: inputs that are left out if the second call ends alike without the first one's result: these are not
+            states, but passed on, such as the features of a speaker.
     """
     axes = functional.arguments.axes
     pairs = {source: target for source, target in pairs.items() if source in axes and target in functional.outputs}
@@ -32,7 +36,11 @@ def held_in_two_calls(functional: FunctionalModule, pairs: Mapping[str, str]) ->
         # A module that does not run like this carries nothing from call to call.
         with contextlib.suppress(ExportError):
             for inputs, states in _examples(functional, time):
-                held |= _held(functional, pairs, time, inputs, states)
+                found = _held(functional, pairs, time, inputs, states)
+                if found.intersection(doubtful):
+                    carried = {source: target for source, target in pairs.items() if source not in doubtful}
+                    found -= _held(functional, carried, time, inputs, states, pairs).intersection(doubtful)
+                held |= found
                 break
     return held
 
@@ -47,8 +55,14 @@ def _examples(functional: FunctionalModule, time: str) -> Iterator[tuple[Tensors
 
 
 def _held(
-    functional: FunctionalModule, pairs: Mapping[str, str], time: str, inputs: Tensors, states: Tensors
+    functional: FunctionalModule,
+    pairs: Mapping[str, str],
+    time: str,
+    inputs: Tensors,
+    states: Tensors,
+    compared: Mapping[str, str] | None = None,
 ) -> set[str]:
+    """The inputs of `compared`, by default of `pairs`, whose outputs are alike if those of `pairs` are carried."""
     whole, _ = functional.run(inputs, states)
     axes = functional.arguments.axes
     places = {name: axis for name, dims in axes.items() for axis, dim in dims.items() if dim == time}
@@ -59,7 +73,8 @@ def _held(
         outputs, after = functional.run({**carried, **part}, states)
         states = {name: after[result] for name, result in functional.states.items()}
         carried |= {source: outputs[target] for source, target in pairs.items()}
-    return {source for source, target in pairs.items() if _close(outputs[target], whole[target])}
+    ends = pairs if compared is None else compared
+    return {source for source, target in ends.items() if _close(outputs[target], whole[target])}
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 from onnx import NodeProto, helper
 
+from ...onnxgraph.nodes import Walk, outer_values
+from ...symbolic_dims import names_in
 from .lower import OpaqueCall
 from .rename import TracedGraph
 
@@ -39,7 +41,7 @@ class _Found:
 
 
 def carried_states(
-    graph: TracedGraph, calls: list[OpaqueCall], held: Callable[[Mapping[str, str]], Collection[str]]
+    graph: TracedGraph, calls: list[OpaqueCall], held: Callable[[Mapping[str, str], Collection[str]], Collection[str]]
 ) -> dict[str, str]:
     """The states that are arguments and results of the forward: each input, and the output that is its next value.
 
@@ -50,7 +52,8 @@ def carried_states(
     Args:
         graph: the traced graph.
         calls: its opaque calls.
-        held: which of these inputs, carried from call to call, are next values.
+        held: which of these inputs, carried from call to call, are next values; of some of them, which are not also
+            held where they are not carried, as what a forward passes on.
     """
     steps, producers = _steps(graph, calls), _producers(graph)
     found = [state for target in graph.outputs if (state := _behind(graph, steps, producers, target)) is not None]
@@ -61,7 +64,11 @@ def carried_states(
     pairs = {state.source: state.target for state in chosen.values()}
     kept = {state.source for state in chosen.values() if state.whole}
     if len(kept) < len(pairs):
-        kept |= set(held(pairs))
+        kept |= set(held(pairs, ()))
+    others = _alike(graph, pairs)
+    if others:
+        pairs |= others
+        kept |= others.keys() & set(held(pairs, others))
     return {source: target for source, target in pairs.items() if source in kept}
 
 
@@ -74,6 +81,32 @@ def _producers(graph: TracedGraph) -> dict[str, NodeProto]:
             if before == after and before is not None and "" not in before:
                 found[value] = helper.make_node("Identity", node.input[:1], [value])
     return found
+
+
+def _alike(graph: TracedGraph, pairs: Mapping[str, str]) -> dict[str, str]:
+    """Further inputs, each with the one output of its own dimensions that depends on it; none that has a time axis."""
+    axes = {name: set(names_in(" ".join(map(str, graph.dims[name])))) for name in graph.inputs}
+    every = [own for own in axes.values() if own]
+    shared = set.intersection(*every) if every else set()
+    inputs = [name for name in graph.inputs if name not in pairs and graph.dims[name] and axes[name] <= shared]
+    outputs = [name for name in graph.outputs if name not in pairs.values()]
+    forms = {name: (graph.dims.get(name), graph.types.get(name)) for name in (*inputs, *outputs)}
+    found = {}
+    for source in inputs:
+        targets = [name for name in outputs if forms[name] == forms[source]]
+        alone = sum(forms[name] == forms[source] for name in inputs) == 1 == len(targets)
+        if alone and _depends(graph, targets[0], source):
+            found[source] = targets[0]
+    return found
+
+
+def _depends(graph: TracedGraph, value: str, source: str) -> bool:
+    producers, before = graph.producers, Walk([value])
+    for name in before:
+        if name in producers:
+            node = producers[name]
+            before.add(item for item in (*node.input, *outer_values(node)) if item)
+    return source in before.seen
 
 
 def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, str]]:

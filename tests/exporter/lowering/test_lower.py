@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def graph(nodes: list[NodeProto], outputs: list[str], inputs: tuple[str, ...] = 
     return TracedGraph(Nodes(nodes), list(inputs), outputs, dims, types)
 
 
-def as_they_stand(_pairs: Mapping[str, str]) -> set[str]:
+def as_they_stand(_pairs: Mapping[str, str], _doubtful: Collection[str]) -> set[str]:
     """In the place of a run: states are paired by the graph alone."""
     return set()
 

@@ -113,9 +113,8 @@ def parse_provider(provider: Any) -> tuple[str, int]:
     name = ORT_NAMES.get(name, name)
     has_device = name == "cuda" and device.isascii() and device.isdecimal() and int(device) < _MAX_DEVICES
     if name not in PROVIDERS or (colon and not has_device):
-        text = provider if isinstance(provider, str) else shown(provider)
         raise ProviderError(
-            f'provider "{text:.60}" is unknown',
+            f'provider "{provider if isinstance(provider, str) else shown(provider):.60}" is unknown',
             hint=f"it must be one of {', '.join((*PROVIDERS, 'cuda:1', *ORT_NAMES))}",
             name="provider",
         )
@@ -160,8 +159,7 @@ def open_session(
         spin: seconds for which an idle thread spins before it sleeps.
         cuda_graph: let CUDA runs be captured as graphs and replayed.
         folder: for bytes, the folder of their external data.
-        every_node: for "cuda", refuse a model with nodes on other providers; False leaves it to the caller to look
-            at `placements`.
+        every_node: for "cuda", refuse a model with nodes on other providers; see `placements`.
         session_options: see `load`.
 
     Returns:
@@ -256,8 +254,7 @@ def _session_options(ort: Any, settings: _Settings) -> Any:
         options.log_severity_level = _FATAL  # failures are exceptions with the same text
         options.enable_cpu_mem_arena = CPU_ARENA
         options.enable_mem_pattern = False
-        # Spinning threads compete with those of the application: up to 50 times slower beside torch (onnxruntime
-        # issue 13808).
+        # Spinning threads compete with the application's: 50 times slower beside torch (onnxruntime issue 13808).
         entries |= {f"session.{kind}_op.allow_spinning": "0" for kind in ("intra", "inter")}
         entries["optimization.constant_folding_max_output_size_in_bytes"] = str(MAX_FOLDED_BYTES)
     if settings.threads is not None:
@@ -317,9 +314,7 @@ def placements(session: Any) -> list[Placement]:
             for node in part.get_nodes()
         ]
     except UnicodeDecodeError as error:
-        raise ModelError(
-            "the file is damaged: the name of a node is not UTF-8 text", hint="export or copy it again"
-        ) from error
+        raise ModelError("damaged: the name of a node is not UTF-8 text", hint="export or copy it again") from error
 
 
 def runs_operator(session: Any, *names: str) -> bool:

@@ -119,9 +119,8 @@ def test_to_dict_is_json(tmp_path: Path) -> None:
     assert table["notes"] == []
     assert set(table["outputs"]) == {"output", "hn", "cn"}
     assert all(values["ratio"] <= K and values["case"] for values in table["outputs"].values())
-    assert (
-        len(table["cases"]) == len(SHAPES) + 1 + 2 + 3 + len(VALUES) + 3
-    )  # the long one; absent states; streams; sweeps
+    # the long one; absent states; streams; sweeps
+    assert len(table["cases"]) == len(SHAPES) + 1 + 2 + 3 + len(VALUES) + 3
     for case in table["cases"]:
         assert case["passed"] is True
         assert case["inconclusive"] is False

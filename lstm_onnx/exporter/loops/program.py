@@ -113,8 +113,7 @@ class Trace:
 class Affine:
     """A whole number: `step` times the number of the step, plus each size times its factor in `sizes`, plus `const`.
 
-    `product` adds a multiple of the product of two sizes: the factor and the indices of both sizes, such as those of
-    batch and time in a view.
+    `product` adds a multiple of the product of two sizes: the factor and both indices, such as of batch and time.
     """
 
     step: int
@@ -167,10 +166,7 @@ class Here:
 
 @dataclass(frozen=True)
 class Carry:
-    """Within a body: the value at a position, `back` steps ago; `initial` are the values before the first step.
-
-    The oldest comes first.
-    """
+    """Within a body: the value at a position, `back` steps ago; `initial` are those before the first, oldest first."""
 
     position: int
     back: int

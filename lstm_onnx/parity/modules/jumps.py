@@ -27,6 +27,10 @@ _UNITS = (1, 4)
 """How many roundings are tried: right files were off by one or two before a jump."""
 _MORE = 2.0
 """How many times farther off than all these runs a file may be."""
+JUMPS_NOTE = (
+    "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
+    "sides of a jump pass"
+)
 INDEPENDENT = ("whole", "values", "data", "sweep", "steps")
 """Kinds of cases whose calls are independent of each other."""
 

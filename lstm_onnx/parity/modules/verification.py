@@ -37,7 +37,7 @@ from .diagnosis import suspects, with_first_wrong_layer
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
 from .inputs import BATCH, TIME, find_arguments, require_same_inputs, with_zero_and_one
-from .jumps import with_jumps
+from .jumps import JUMPS_NOTE, with_jumps
 from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
@@ -50,10 +50,6 @@ _SHORT = 12
 """The largest number of steps that a module may need for the usual cases; for others each is that much longer."""
 _MOST_ENTRIES = 2**21
 """Entries of an input from which axes other than batch and time are short."""
-_JUMPS = (
-    "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
-    "sides of a jump pass"
-)
 
 
 class ModuleVerification(Verification):
@@ -263,8 +259,8 @@ class ModuleVerification(Verification):
         if models.file is not self.model and self.amplified is not None:
             cases = [found if one is expected else one for one in self.amplified.expected]
             self.amplified = replace(self.amplified, expected=cases)
-        if _JUMPS not in self.notes:
-            self.notes.append(_JUMPS)
+        if JUMPS_NOTE not in self.notes:
+            self.notes.append(JUMPS_NOTE)
         return found
 
     def with_ties(self, models: Models[ModuleRun], expected: Expected) -> Expected:

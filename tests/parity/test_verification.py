@@ -42,8 +42,7 @@ def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
     lstm_onnx.export(module, path)
     report = verified(module, path)
     assert bool(report) is True
-    assert report.file == str(path)
-    assert (report.source, report.provider) == ("LSTM", "cpu")
+    assert (report.file, report.source, report.provider) == (str(path), "LSTM", "cpu")
     assert report.notes == ()
     assert set(report.worst) == {"output", "hn", "cn"}
     assert report.judged == report.cases

@@ -1,9 +1,10 @@
 """Whether a file's outputs equal the module's, up to rounding.
 
-An output is compared relative to its largest absolute value.  Where it differs by more than rounding does
-in most models, the effect of rounding in this module is measured: it runs again with the last bits of its
-parameters and inputs changed.  So a module that amplifies rounding errors is not refused, and small
-outputs are compared as strictly as large ones.
+An output is compared relative to its largest absolute value.  Where it differs by more than rounding does in most
+models, the effect of rounding in this module is measured: it runs again with the last bits of its parameters and
+inputs changed, and with those of every operator's result, such as of a sum over many steps, which PyTorch adds up in
+double and ONNX Runtime does not.  So a module that amplifies rounding errors is not refused, and small outputs are
+compared as strictly as large ones.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..functional.functional_module import FunctionalModule, Tensors
+from ..functional.operator_roundings import OperatorRoundings
 
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5
@@ -25,6 +27,8 @@ _SMALLEST = 2.0**-40
 """Smaller differences are ignored: a closed gate gives 1e-17 in PyTorch and 0 in ONNX Runtime."""
 _TIMES_ROUNDING = 64
 """The largest allowed multiple of the difference that changing the last bits makes."""
+_TIMES_OPERATORS = 4
+"""The same for one rounding of every operator's result, relative to what it adds up."""
 _REPEATS = 3
 _FLOOR_BITS = 32
 """The largest allowed difference where an output is all zeros, in units of epsilon."""
@@ -62,9 +66,11 @@ def first_difference(
     # Only where needed, since it runs the module again.
     draws = itertools.product((1, _FLIP_BITS), range(_REPEATS))
     roundings = [_arrays(_perturbed(functional, inputs, run, bits, seed)) for bits, seed in draws]
+    operators = [_arrays(_rounded(functional, inputs, run, seed)) for seed in range(_REPEATS)]
     for name, wanted in doubtful.items():
         others = [other[name] for other in roundings if name in other]
-        problem = _difference(actual[name], wanted, others, functional.dtype)
+        moved = max((_error(other[name], wanted) for other in operators if _is_like(other[name], wanted)), default=0.0)
+        problem = _difference(actual[name], wanted, others, functional.dtype, _TIMES_OPERATORS * moved)
         if problem:
             return f"{name} {problem}"
     return None
@@ -109,8 +115,17 @@ def _scale(wanted: np.ndarray) -> float:
     return float(np.abs(_double(wanted)[finite]).max()) if finite.any() else 0.0
 
 
-def _difference(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], dtype: torch.dtype) -> str:
-    """How an output differs, "" where rounding explains it; `others` are those of the module with last bits changed."""
+def _is_like(other: np.ndarray, wanted: np.ndarray) -> bool:
+    return other.shape == wanted.shape and wanted.dtype.kind in "fc"
+
+
+def _difference(
+    actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], dtype: torch.dtype, least: float
+) -> str:
+    """How an output differs, "" where rounding explains it.
+
+    `others` are those of the module with last bits changed; `least` is allowed in any case.
+    """
     alike = [other for other in others if other.shape == wanted.shape]
     if wanted.dtype.kind not in "fc":
         unstable = np.zeros(wanted.shape, np.bool_)
@@ -121,7 +136,7 @@ def _difference(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray]
     error, scale = _error(actual, wanted), _scale(wanted)
     epsilon = float(torch.finfo(dtype).eps)
     rounding = max((_error(other, wanted) for other in alike[:_REPEATS]), default=0.0)
-    allowed = _TIMES_ROUNDING * rounding if scale else max(_TIMES_ROUNDING * rounding, _FLOOR_BITS * epsilon)
+    allowed = max(_TIMES_ROUNDING * rounding, least, 0.0 if scale else _FLOOR_BITS * epsilon)
     if error <= allowed or _jumped(actual, wanted, alike, allowed):
         return ""
     relative = f", where its largest number is {scale:.3g}" if 0 < scale < 1 else ""
@@ -150,6 +165,12 @@ def _perturbed(
 
     with _other_parameters(functional, changed):
         return run({name: changed(tensor) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()})
+
+
+def _rounded(functional: FunctionalModule, inputs: Tensors, run: Callable[[Tensors], Tensors], seed: int) -> Tensors:
+    """The module's outputs with every operator's result off by up to one rounding."""
+    with OperatorRoundings(torch.finfo(functional.dtype).eps, seed):
+        return run(inputs)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from ...errors import ConfigError, ExportError
 from ...exporter.call.arguments import Arguments
 from ...exporter.functional.call_with_states import call_with_states
 from ...exporter.functional.functional_module import FunctionalModule, make_functional
+from ...exporter.functional.operator_roundings import OperatorRoundings
 from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model
 from ...runtime.tensor_info import ValueInfo
@@ -26,7 +27,6 @@ from ..criterion import magnitude
 from ..expected import Arrays
 from ..own_states import with_own_states
 from .inputs import forward_outputs
-from .roundings_of_operators import OperatorRoundings
 from .same_roundings import Roundings
 
 
@@ -146,7 +146,7 @@ class ModuleRun:
         return results
 
     def with_rounded_operators(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
-        """As a call, with every operator off by up to `unit` of what it adds up; see `roundings_of_operators`.
+        """As a call, with every operator off by up to `unit` of what it adds up; see `operator_roundings`.
 
         Raises:
             ExportError: it does not run on them.

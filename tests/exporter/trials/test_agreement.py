@@ -56,6 +56,29 @@ def test_what_rounding_does_in_the_module_is_let_through(functional: FunctionalM
     assert judged(functional, expected, actual, expected + 1e-5) == "output is off by 0.01"
 
 
+class RunningSums(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x.cumsum(1))[0]
+
+
+def test_sums_over_many_steps_may_be_added_up_in_single(functional: FunctionalModule) -> None:
+    """PyTorch's cumsum adds up in double, ONNX Runtime's does not."""
+    x = torch.randn(2, 2000, 3, generator=torch.Generator().manual_seed(0)) + 1
+    summing = make_functional(RunningSums(), bind_arguments(RunningSums(), x, X))
+    lstm = summing.stateful.inner.lstm
+
+    def run(inputs: Tensors) -> Tensors:
+        return {"output": lstm(inputs["x"].cumsum(1))[0]}
+
+    with torch.no_grad():
+        expected = run({"x": x})
+        single = torch.from_numpy(np.add.accumulate(x.numpy(), axis=1))
+        actual = {"output": lstm(single)[0].numpy()}
+        wrong = {"output": lstm(single - x)[0].numpy()}
+        assert first_difference(summing, {"x": x}, run, expected, actual) is None
+        assert first_difference(summing, {"x": x}, run, expected, wrong) is not None
+
+
 def test_a_number_that_jumps_by_rounding_may_have_jumped(functional: FunctionalModule) -> None:
     expected = torch.arange(5.0)
     actual = expected.numpy().copy()

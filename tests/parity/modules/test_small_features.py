@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ParityReport, verify_golden
+from lstm_onnx.exporter.functional.operator_roundings import OperatorRoundings
 from lstm_onnx.parity.criterion import compare
-from lstm_onnx.parity.modules.roundings_of_operators import OperatorRoundings
 
 
 class Scaled(nn.Module):
@@ -70,7 +70,8 @@ def _multiplied(path: Path, factors: list[float]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "factors"), [((1e-6, 1e-6), [1.01, 1.01]), ((1000.0, 0.01), [1.0, -1.0]), ((1e5, 1.0), [1.0, 1.001])]
+    ("sizes", "factors"),
+    [((1e-6, 1e-6), [1.01, 1.01]), ((1000.0, 0.0, 0.01), [1.0, 1.0, -1.0]), ((1e5, 1.0), [1.0, 1.001])],
 )
 def test_small_features_are_judged_by_their_own_size(
     sizes: tuple[float, ...], factors: list[float], tmp_path: Path
@@ -116,7 +117,7 @@ def test_a_feature_has_its_own_unit() -> None:
     ],
     ids=["mul", "sigmoid", "sub", "sum", "in place"],
 )
-def test_roundings_of_operators_are_of_their_size(run: Callable[[Tensor], Tensor], size: float) -> None:
+def test_operator_roundings_are_of_their_size(run: Callable[[Tensor], Tensor], size: float) -> None:
     x = torch.full((1000,), 1.0, dtype=torch.float64)
     with OperatorRoundings(1e-3, seed=0):
         moved = run(x)

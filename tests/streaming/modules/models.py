@@ -240,6 +240,7 @@ MODELS: dict[str, tuple[Make, int]] = {
     "temporal shift": (lambda: Chain(Apply(shifted), Causal(4, 4, 2), Rnn(4, 4)), 0),
     "a running norm": (lambda: Chain(Apply(running_norm), Causal(4, 4, 3), Rnn(4, 4)), 0),
     "positions": (Positions, 0),
+    "one step as two, by a reshape": (lambda: Chain(Rnn(4, 6), Apply(shuffled), Causal(3, 4, 3)), 0),
     # inputs, outputs, states
     "two inputs": (TwoInputs, 1),
     "two outputs": (TwoOutputs, 2),
@@ -269,10 +270,6 @@ REFUSED: dict[str, tuple[Make, str]] = {
         "every step|all steps",
     ),
     "flipped": (lambda: Chain(Causal(4, 4, 3), Apply(lambda x: x.flip(2)), Rnn(4, 3)), "reverses"),
-    "one step as two, by a reshape": (
-        lambda: Chain(Rnn(4, 6), Apply(shuffled), Causal(3, 4, 3)),
-        "time is one axis with others",
-    ),
     "softmax over time": (lambda: Chain(Causal(4, 4, 3), Apply(lambda x: torch.softmax(x, 2)), Rnn(4, 3)), "all steps"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,18 +95,9 @@ def _alike(graph: TracedGraph, pairs: Mapping[str, str]) -> dict[str, str]:
     for source in inputs:
         targets = [name for name in outputs if forms[name] == forms[source]]
         alone = sum(forms[name] == forms[source] for name in inputs) == 1 == len(targets)
-        if alone and _depends(graph, targets[0], source):
+        if alone and source in values_before(graph, targets, {}):
             found[source] = targets[0]
     return found
-
-
-def _depends(graph: TracedGraph, value: str, source: str) -> bool:
-    producers, before = graph.producers, Walk([value])
-    for name in before:
-        if name in producers:
-            node = producers[name]
-            before.add(item for item in (*node.input, *outer_values(node)) if item)
-    return source in before.seen
 
 
 def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, str]]:
@@ -194,6 +185,19 @@ def _have_one_place(name: str, output: str) -> bool:
     within, result = name.split(".")[1:], output.split(".")
     place = result[2 if result[0] == "output" else 1 :]
     return bool(place) and within[-len(place) :] == place
+
+
+def values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
+    """The values that `ends` depend on, including what the next values of states among them depend on."""
+    producers = graph.producers
+    found = Walk(ends)
+    for value in found:
+        if value in states:
+            found.add([states[value]])
+        node = producers.get(value)
+        if node is not None:
+            found.add(name for name in (*node.input, *outer_values(node)) if name)
+    return found.seen
 
 
 def skip_reshapes(value: str, producers: Mapping[str, NodeProto]) -> str:

@@ -11,12 +11,12 @@ from onnx import NodeProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
-from ...onnxgraph.nodes import Walk, outer_values
+from ...onnxgraph.nodes import Walk
 from ...symbolic_dims import names_in
 from ..node_names import state_prefix
 from ..tracing.opaque_node import DOMAIN
 from ..weights import Array
-from .carried_states import skip_reshapes
+from .carried_states import skip_reshapes, values_before
 from .lower import OpaqueCall, sequence_axes
 from .rename import Dims, TracedGraph
 
@@ -218,25 +218,12 @@ def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Map
         outputs: the outputs that are not states.
         states: each state input and the output that is its next value.
     """
-    read = _values_before(graph, outputs, states)
+    read = values_before(graph, outputs, states)
     unread = {name: after for name, after in states.items() if name not in read}
     if not unread:
         return
     graph.inputs[:] = [name for name in graph.inputs if name not in unread]
     graph.outputs[:] = [name for name in graph.outputs if name not in unread.values()]
-    needed = _values_before(graph, graph.outputs, {})
+    needed = values_before(graph, graph.outputs, {})
     graph.nodes.nodes[:] = [node for node in graph.nodes.nodes if not needed.isdisjoint(node.output)]
     graph.remove_unread_initializers()
-
-
-def _values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
-    """The values that `ends` depend on, including what the next values of states among them depend on."""
-    producers = graph.producers
-    found = Walk(ends)
-    for value in found:
-        if value in states:
-            found.add([states[value]])
-        node = producers.get(value)
-        if node is not None:
-            found.add(name for name in (*node.input, *outer_values(node)) if name)
-    return found.seen

@@ -31,7 +31,6 @@ from ..translations.assignments import ASSIGNMENTS
 from ..translations.cumulative import CUMULATIVE
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
-from ..translations.products import PRODUCTS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
@@ -109,7 +108,6 @@ def trace(
                             **VIEWS,
                             **ASSIGNMENTS,
                             **SORTING,
-                            **PRODUCTS,
                             **CUMULATIVE,
                             **WIDE_RANGE,
                             torch.ops.lstm_onnx.recurrent.default: translation,

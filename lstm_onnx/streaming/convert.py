@@ -225,10 +225,11 @@ def _time_axes(
             if shape is not None and dim in shape
         }
         if not found:
+            name = next(iter(shapes), "x")
             raise ConfigError(
                 "which axis is time is not known",
                 path=source,
-                hint=f'pass time, such as {{"{next(iter(shapes), "x")}": 1}}',
+                hint=f'pass time, such as {{"{name}": 1}} (--time {name}=1)',
             )
         return found
     if not isinstance(time, Mapping) or not time:

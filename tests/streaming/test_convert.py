@@ -101,7 +101,9 @@ def test_the_default_axis_is_called_time(tmp_path: Path) -> None:
     source = saved(conv_lstm(), tmp_path / "m.onnx")
     assert lstm_onnx.make_streaming(source, tmp_path / "s.onnx").streaming.time == {"x": 2}
     source = saved(conv_lstm(time="T"), tmp_path / "m.onnx")
-    with pytest.raises(ConfigError, match=r'which axis is time is not known; pass time, such as {"x": 1}'):
+    with pytest.raises(
+        ConfigError, match=r'which axis is time is not known; pass time, such as {"x": 1} \(--time x=1\)'
+    ):
         lstm_onnx.make_streaming(source, tmp_path / "s.onnx")
 
 

@@ -34,16 +34,22 @@ _ENTRIES = ("call_forward", "_traced_by", "export_module")
 
 def user_line() -> str:
     """`stack_line`, or a phrase where there is none."""
-    return stack_line() or "no line of Python"
+    return format_place(stack_place())
 
 
 def stack_line() -> str | None:
     """The innermost line of the user's forward on the stack, as ``file.py:12: code``; None outside of a forward."""
+    place = stack_place()
+    return None if place is None else format_line(*place)
+
+
+def stack_place() -> tuple[str, int] | None:
+    """The file and the number of `stack_line`."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if is_user_code(code.co_filename):
-            return format_line(code.co_filename, frame.f_lineno)
+            return code.co_filename, frame.f_lineno
         if code.co_name in _ENTRIES and code.co_filename.startswith(_OURS):
             return None
         frame = frame.f_back
@@ -111,6 +117,11 @@ def format_line(filename: str, number: int) -> str:
     """A line as messages show it: ``file.py:12: code``."""
     code = linecache.getline(filename, number).strip().rstrip(":")
     return f"{Path(filename).name}:{number}: {code}" if code else f"{Path(filename).name}:{number}"
+
+
+def format_place(place: tuple[str, int] | None) -> str:
+    """`format_line` of a file and a line, or a phrase where there is none."""
+    return "no line of Python" if place is None else format_line(*place)
 
 
 def first_line(error: BaseException) -> str:

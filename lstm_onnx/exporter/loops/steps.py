@@ -24,7 +24,11 @@ class Steps:
 
     def along(self, axis: int) -> Tensor:
         """The tensor with the steps along another axis."""
-        return self.tensor if axis == self.axis else self.tensor.movedim(self.axis, axis)
+        if axis == self.axis:
+            return self.tensor
+        order = list(range(self.tensor.dim()))
+        order.insert(axis, order.pop(self.axis))
+        return self.tensor.permute(order)  # movedim is the same and would have to be decomposed
 
     def entry(self, index: Any) -> Tensor:
         """The value of one step."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ...errors import ExportError
 from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
 from ..kept_digest import kept_folds
-from ..user_code import user_line
+from ..user_code import format_place, stack_place, user_line
 from ..weights import Array
 from .packed_sequences import as_padded
 
@@ -65,20 +67,36 @@ def _(
     return output, x.new_empty((rows, batch, h_size)), x.new_empty((rows, batch, c_size))
 
 
-@dataclass
+@dataclass(frozen=True)
 class RecordedCall:
-    """One call of a recurrent module in an eager run.
+    """One call of a recurrent module in an eager run; a loop makes thousands, of which few are looked at.
 
     Attributes:
-        initial: the states that it was called with, each ``(L*D, batch, features)`` of the module's dtype;
-            None where the caller passed none.
-        final: the states that it returned.
-        line: the line of the user's code that called it.
+        given: the states that it was called with, None where the caller passed none.
+        returned: the states that it returned.
+        axes: those of ``(L*D, batch, features)`` that these states lack, in the order in which they are added.
+        place: the file and the line of the user's code that called it.
     """
 
-    initial: States | None
-    final: States
-    line: str
+    given: States | None
+    returned: States
+    axes: Sequence[int]
+    place: tuple[str, int] | None
+
+    @property
+    def initial(self) -> States | None:
+        """`given`, each ``(L*D, batch, features)`` of the module's dtype."""
+        return _with_axes(self.given, self.axes)
+
+    @property
+    def final(self) -> States:
+        """`returned`, likewise."""
+        return _with_axes(self.returned, self.axes) or ()
+
+    @property
+    def line(self) -> str:
+        """The line of the user's code that called it."""
+        return format_place(self.place)
 
 
 @dataclass
@@ -98,6 +116,7 @@ class RecurrentModule:
         peepholes: ``(1, 3*H)`` of the input, output and forget gate, of an LSTM in the user's own code.
         reset_before: of a GRU in the user's own code, whether r multiplies h before the product with the weights.
         own_forward: whether it is of a subclass with a forward of its own.
+        compared: `weights`, parameters that are known to be equal to these, and where these are in memory.
     """
 
     path: str
@@ -112,6 +131,12 @@ class RecurrentModule:
     peepholes: Array | None = None
     reset_before: bool = False
     own_forward: bool = False
+    compared: tuple[dict[str, Array], list[Tensor], list[int]] | None = None
+
+    @cached_property
+    def weight_names(self) -> tuple[str, ...]:
+        """The names of `weights`."""
+        return tuple(self.spec.parameter_shapes())
 
     def reset_calls(self) -> None:
         """Start counting calls anew; while the module is traced, those of the last eager run are kept."""
@@ -173,18 +198,29 @@ def _dtype_of(module: Any) -> torch.dtype:
     return next((weight.dtype for weight in weights if isinstance(weight, Tensor)), torch.get_default_dtype())
 
 
-def _weights_of(module: Any, recurrent: RecurrentModule) -> dict[str, Array]:
+def _parameters_of(module: Any, recurrent: RecurrentModule) -> list[Tensor]:
     """The parameters as this call used them, after parametrizations, hooks and code that computes them."""
     if recurrent.cell:
-        used = {name: getattr(module, name.removesuffix("_l0")) for name in recurrent.spec.parameter_shapes()}
-    else:  # which nn.LSTM's forward passes on
-        flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
-        used = {name: flat[name] for name in recurrent.spec.parameter_shapes()}
-    return {name: weight.detach().cpu().numpy() for name, weight in used.items()}
+        return [getattr(module, name.removesuffix("_l0")) for name in recurrent.weight_names]
+    # Which nn.LSTM's forward passes on.
+    flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
+    return [flat[name] for name in recurrent.weight_names]
 
 
-def _record(module: nn.Module, recurrent: RecurrentModule, initial: States | None, final: States) -> None:
-    weights = _weights_of(module, recurrent)
+def _record_weights(module: nn.Module, recurrent: RecurrentModule) -> None:
+    """Keep the weights of a module's first call, and refuse others.
+
+    Raises:
+        ExportError: a later call has other weights.
+    """
+    parameters = _parameters_of(module, recurrent)
+    memory = [parameter.data_ptr() for parameter in parameters]
+    weights, known, places = recurrent.compared or (None, [], [])
+    # A loop's thousands of calls have the same parameters.  Elsewhere than on the CPU, the arrays are copies of them.
+    if weights is recurrent.weights and memory == places and all(map(operator.is_, parameters, known)):
+        return
+    arrays = [parameter.detach().cpu().numpy() for parameter in parameters]
+    weights = dict(zip(recurrent.weight_names, arrays, strict=True))
     if not recurrent.weights:
         recurrent.weights = weights
         recurrent.folds = recurrent.folds or kept_folds(module, weights)
@@ -193,7 +229,8 @@ def _record(module: nn.Module, recurrent: RecurrentModule, initial: States | Non
             f"{recurrent.path}: its weights differ from call to call ({user_line()}); "
             "ONNX's operator takes constant weights"
         )
-    recurrent.calls.append(RecordedCall(initial, final, user_line()))
+    if all(parameter.device.type == "cpu" for parameter in parameters):
+        recurrent.compared = recurrent.weights, parameters, memory
 
 
 def _is_equal(one: Array, other: Array) -> bool:
@@ -254,7 +291,7 @@ def _traced_sequence(module: nn.Module, recurrent: RecurrentModule, x: Any, hx: 
     unbatched = x.dim() == 2
     row = 0 if batch_first else 1
     value = x.unsqueeze(row) if unbatched else x
-    initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
+    initial = _with_axes(_as_states(hx, recurrent), _left_out_axes(recurrent, unbatched))
     output, *final = _operator(recurrent, value, initial, None, batch_first)
     output = output.squeeze(row) if unbatched else output
     return output, _returned(_as_given(final, recurrent, unbatched), recurrent)
@@ -264,7 +301,7 @@ def _traced_step(_module: nn.Module, recurrent: RecurrentModule, x: Any, hx: Any
     """nn.LSTMCell, nn.GRUCell and nn.RNNCell: a single step, as a sequence of length 1."""
     unbatched = x.dim() == 1
     value = (x.unsqueeze(0) if unbatched else x).unsqueeze(0)
-    initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
+    initial = _with_axes(_as_states(hx, recurrent), _left_out_axes(recurrent, unbatched))
     final = _operator(recurrent, value, initial, None, batch_first=False)[1:]
     return _returned(_as_given(final, recurrent, unbatched), recurrent)
 
@@ -277,9 +314,9 @@ def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule,
         _check_packed(module, x, hx)
     with _without_projection_warning(recurrent.spec):
         result = base.forward(module, x, hx)
-    initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
-    after = _as_states(result if recurrent.cell else result[1], recurrent)
-    _record(module, recurrent, initial, _with_all_axes(after, recurrent, unbatched) or ())
+    given, returned = _as_states(hx, recurrent), _as_states(result if recurrent.cell else result[1], recurrent)
+    _record_weights(module, recurrent)
+    recurrent.calls.append(RecordedCall(given, returned or (), _left_out_axes(recurrent, unbatched), stack_place()))
     return result
 
 
@@ -322,15 +359,12 @@ def _left_out_axes(recurrent: RecurrentModule, unbatched: bool) -> list[int]:
     return [*batch, 0] if recurrent.cell else batch
 
 
-def _with_all_axes(states: States | None, recurrent: RecurrentModule, unbatched: bool) -> States | None:
-    if states is None:
-        return None
-    axes = _left_out_axes(recurrent, unbatched)
-    return tuple(functools.reduce(torch.unsqueeze, axes, state) for state in states)
+def _with_axes(states: States | None, axes: Sequence[int]) -> States | None:
+    return None if states is None else tuple(functools.reduce(torch.unsqueeze, axes, state) for state in states)
 
 
 def _as_given(states: Sequence[Tensor], recurrent: RecurrentModule, unbatched: bool) -> States:
-    """The reverse of `_with_all_axes`."""
+    """The reverse of `_with_axes`."""
     axes = _left_out_axes(recurrent, unbatched)[::-1]
     return tuple(functools.reduce(torch.squeeze, axes, state) for state in states)
 

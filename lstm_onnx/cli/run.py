@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -144,9 +145,11 @@ def run(
                 left_out = _write_to_stdout(outputs, many=records.many, format=form, stops=data == "-")
             else:
                 shapes: dict[str, tuple[int, ...]] = {}
-                left_out = data_files.write(target, _recording_shapes(outputs, shapes), many=records.many)
+                numbered = itertools.count(1)
+                left_out = data_files.write(target, _recording_shapes(outputs, shapes, numbered), many=records.many)
                 written = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if name not in left_out)
-                note(f"wrote {target}: {written}{' in the last record' if records.many else ''}")
+                last = f"{next(numbered) - 1} records, the last " if records.many else ""
+                note(f"wrote {target}: {last}{written}")
     if left_out:
         note(f"not written: {', '.join(left_out)} (this format stores a single array; use .npz or .safetensors)")
 
@@ -242,8 +245,11 @@ def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:
     return random_record(model, sizes, seed)
 
 
-def _recording_shapes(outputs: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Iterator[Arrays]:
-    for arrays in outputs:
+def _recording_shapes(
+    outputs: Iterator[Arrays], shapes: dict[str, tuple[int, ...]], numbered: Iterator[int]
+) -> Iterator[Arrays]:
+    """The outputs; `shapes` has those of the last record, and `numbered` goes on by one with each."""
+    for arrays, _ in zip(outputs, numbered, strict=False):
         # An output that is an ONNX sequence or map has no shape, and the writer refuses it.
         shapes.update({name: getattr(array, "shape", ()) for name, array in arrays.items()})
         yield arrays

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from ..errors import ModelError
-from ..metadata import METADATA_PREFIX
+from ..metadata import METADATA_PREFIX, PRODUCER
 from ..onnxgraph import bodies_of, graphs_of
 from ..onnxgraph.load import read_weights
 from ..onnxgraph.nodes import inputs_of
@@ -28,7 +28,8 @@ def write_batch_first(
 ) -> int:
     """Write a model with the batch first.
 
-    The metadata of lstm-onnx is left out: it describes the axes as they were.
+    The metadata of lstm-onnx is left out: it describes the axes as they were.  So the producer is another one, since
+    a file of `PRODUCER` without its metadata is a damaged one.
 
     Args:
         model: with its functions inlined; it is changed.
@@ -69,6 +70,8 @@ def write_batch_first(
     del graph.value_info[:]
     props = {item.key: item.value for item in model.metadata_props if not item.key.startswith(METADATA_PREFIX)}
     helper.set_model_props(model, props)
+    if model.producer_name == PRODUCER:
+        model.producer_name = f"{PRODUCER} deploy"
     initializers = {**read_weights(model, source), **constants}
     del graph.initializer[:]
     _, size = write_model(model, initializers, path)

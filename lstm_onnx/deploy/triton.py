@@ -58,7 +58,8 @@ class TritonResult:
 
     def __str__(self) -> str:
         """The folder, its files, and the notes."""
-        kind = f"with {len(self.states)} states that Triton carries" if self.stateful else "without states"
+        states = f"{len(self.states)} state{'s' * (len(self.states) != 1)}"
+        kind = f"with {states} that Triton carries" if self.stateful else "without states"
         lines = [f"{self.folder}: {', '.join(self.files)}", f"{self.name}, {kind}, batches of up to {self.max_batch}"]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 

@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from .. import __version__
 from ..atomic_io import intermediate_file, require_writable
 from ..errors import FileError
-from ..metadata import Metadata
+from ..metadata import PRODUCER, Metadata
 from ..onnxgraph import nodes_of
 from ..onnxgraph.write import write_model
 from ..quantization import quantize
@@ -154,7 +154,7 @@ def make_model(
         opset_imports=opsets,
         # Any later format would only exclude older runtimes.
         ir_version=helper.find_min_ir_version_for(opsets),
-        producer_name="lstm-onnx",
+        producer_name=PRODUCER,
         producer_version=__version__,
     )
 

@@ -36,7 +36,11 @@ def require_access(
     settings = service.settings
     host = headers.get("host", "")
     if settings.is_loopback and service.tokens is None and (_split(f"//{host}").hostname or "") not in LOOPBACK:
-        raise RequestError(f"this server is called localhost, and the request asks for {host!r}", Kind.FORBIDDEN)
+        text = (
+            f"this server is called localhost, and the request asks for {host!r}; let a proxy send Host: localhost, or "
+            "start the server with --token-file, which takes any name"
+        )
+        raise RequestError(text, Kind.FORBIDDEN)
     origin = headers.get("origin")
     if origin is not None and origin not in settings.origins and _split(origin).netloc != host:
         raise RequestError(f"web pages of {origin!r} are not allowed; see --origin", Kind.FORBIDDEN)

@@ -14,7 +14,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
 from torch import nn
 
 from ..errors import ModelError
-from ..metadata import Metadata
+from ..metadata import PRODUCER, Metadata
 from ..onnxgraph import is_default, load_inlined, nodes_of, text
 from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.nodes import producers_of
@@ -105,7 +105,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
         )
         raise ModelError(f"cannot become a PyTorch module: {'; '.join(problems)}", path=path, hint=advice)
     arrays = read_weights(model, path)
-    own = model.producer_name == "lstm-onnx"
+    own = model.producer_name == PRODUCER
     graph = _read_graph(model.graph, arrays, frozenset(), opset, own=own)
     return ConvertedFile(os.fspath(path), model, graph, metadata, model.graph.name)
 

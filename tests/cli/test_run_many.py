@@ -50,7 +50,9 @@ def test_a_parquet_file_of_sequences(
     run_cli: Run, model: lstm_onnx.Model, sequences: list[np.ndarray], tmp_path: Path
 ) -> None:
     _write(tmp_path / "d.jsonl", sequences)
-    assert run_cli("run", "m.onnx", "d.jsonl", "-o", "y.parquet").code == 0
+    done = run_cli("run", "m.onnx", "d.jsonl", "-o", "y.parquet")
+    assert done.code == 0
+    assert f"wrote y.parquet: {len(sequences)} records, the last output ({len(sequences[-1])}, " in done.err
     import pyarrow.parquet as pq
 
     table = pq.read_table(tmp_path / "y.parquet")

@@ -95,6 +95,13 @@ def test_a_bare_lstm_of_time_first(tmp_path: Path) -> None:
         replay(served, model, lambda rng: {"input": rng.standard_normal((3, 1, 4)).astype(np.float32)}, axis=1)
 
 
+def test_what_is_written_passes_check(learned: Path, tmp_path: Path) -> None:
+    """Without our metadata it is no damaged file of ours, so that a hook for all .onnx files accepts it."""
+    result = deploy_triton(learned, tmp_path)
+    report = lstm_onnx.check(tmp_path / result.name / "1" / "model.onnx", targets=["triton"])
+    assert report, str(report)
+
+
 def test_learned_initial_states(learned: Path, tmp_path: Path) -> None:
     result = deploy_triton(learned, tmp_path, name="other")
     assert result.name == "other"

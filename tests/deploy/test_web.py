@@ -65,6 +65,17 @@ def test_typescript_finds_the_types_of_each_module(tmp_path: Path, module: str) 
     assert sorted(found) == sorted(declared) != []
 
 
+@pytest.mark.parametrize("module", ["lstm-onnx.mjs", "golden.mjs"])
+def test_bundlers_for_browsers_find_nothing_of_node(tmp_path: Path, module: str) -> None:
+    """esbuild and webpack fail where the literal name of a module of Node is imported."""
+    exported(tmp_path / "net.onnx")
+    deploy_web(tmp_path / "net.onnx", tmp_path / "web")
+    text = (tmp_path / "web" / module).read_text("utf-8")
+    imports = re.findall(r"import\((.*?)\)", text)
+    assert imports == ["/* webpackIgnore: true */ /* @vite-ignore */ NODE_FILES"]
+    assert not re.search(r"""(?:import|from)\s*["']node:""", text)
+
+
 def test_equal_files_give_equal_folders(tmp_path: Path) -> None:
     exported(tmp_path / "net.onnx")
     for name in ("one", "two"):

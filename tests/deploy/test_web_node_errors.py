@@ -160,6 +160,14 @@ def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folde
     assert "does not say whether chunks give what the whole sequence gives" in answers[-1]
 
 
+def test_the_options_of_a_stream_are_an_object(perform: Node, folders: Folders) -> None:
+    """Python takes the batch alone, too: here it would be left out without a word."""
+    job = {"kind": "stream", "runtime": "onnxruntime-node", "model": folders.file("tutorial"), "chunks": []}
+    (answer,) = perform([{**job, "stream": 3}])
+    assert answer["kind"] == "InputError"
+    assert answer["error"] == "stream takes an object of options; write stream({ batch: 3 })"
+
+
 @pytest.mark.parametrize("operator", ["LSTM", "GRU"])
 def test_h_is_not_known_before_a_chunk(perform: Node, tmp_path: Path, operator: str) -> None:
     path = tmp_path / "stream.onnx"
@@ -227,9 +235,11 @@ def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: 
     jobs: list[dict[str, Any]] = [
         *({"model": tmp_path / f"{name}.onnx"} for name in ("cut", "text", "empty", "damaged")),
         {"model": folders.file("tutorial"), "options": missing},
+        {"model": tmp_path / "absent.onnx"},
     ]
     answers = perform([{"kind": "run", "runtime": "onnxruntime-node", "feeds": {}, **job} for job in jobs])
-    assert [answer["kind"] for answer in answers] == ["ModelError"] * 5
+    assert [answer["kind"] for answer in answers] == ["ModelError"] * 6
     assert all("is not an ONNX model" in answer["error"] for answer in answers[:3])
     assert "the metadata lstm_onnx.* is damaged" in answers[3]["error"]
+    assert "absent.onnx: cannot be read: ENOENT" in answers[5]["error"]
     assert answers[4]["error"].endswith("the state input 'h' does not exist; its inputs are input, h0, c0")

@@ -177,6 +177,8 @@ def test_pages_of_other_origins_and_names_are_refused(server: Server) -> None:
         {"Origin": f"http://localhost:{server.port}x"},
     ):
         assert error_of(ask(server, "POST", "/v2/repository/models/lstm/unload", {}, **headers))[0] == 403
+    status, message = error_of(ask(server, "GET", "/v2", Host="api.example"))
+    assert (status, "Host: localhost" in message, "--token-file" in message) == (403, True, True)
     assert ask(server, "GET", "/v2", Origin=server.http)[0] == 200
     assert ask(server, "GET", "/v2", Host=f"localhost:{server.port}")[0] == 200
 

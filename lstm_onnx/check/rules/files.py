@@ -8,14 +8,13 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto
 
-from ...metadata import Metadata
+from ...metadata import PRODUCER, Metadata
 from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown, stored_tensors
 from ...onnxgraph.shape_inference import has_negative_dims
 from ..context import CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 
-_PRODUCER = "lstm-onnx"
 _SMALL_BYTES = 64
 """Initializers up to this size are not reported."""
 
@@ -83,8 +82,8 @@ def metadata(context: CheckContext) -> Iterator[Finding]:
     version = metadata.versions.get("lstm_onnx")
     complete = version is not None and metadata.digest is not None
     complete = complete and (metadata.spec is not None or bool(metadata.inputs))
-    if model.producer_name == _PRODUCER and not complete:
-        yield METADATA.violated("", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
+    if model.producer_name == PRODUCER and not complete:
+        yield METADATA.violated("", f"{PRODUCER} wrote the file, and its metadata is missing or cut off")
     elif version is None:
         yield METADATA.passed("none from lstm-onnx: only the graph is checked")
     else:

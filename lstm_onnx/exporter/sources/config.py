@@ -11,18 +11,18 @@ import difflib
 import keyword
 import os
 import reprlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ...atomic_io import readable_file
-from ...errors import ConfigError, FileError
+from ...errors import ConfigError
 from ...generation_spec import Generation
 from ...input_spec import InputSpec, is_name
 from ...spec import ExportOptions, LSTMSpec, allowed_values
 from ..module_options import STATES, ModuleOptions
+from .toml_file import read_toml, require_no_escape
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".index.json")
 _TABLES = ("lstm", "module", "inputs", "weights", "export", "generate")
@@ -101,12 +101,7 @@ def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
             the message names the file, the key and what is allowed.
     """
     found = readable_file(path, "a model's .toml")
-    try:
-        tables = tomllib.loads(found.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is one, and so is what int() raises
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}") from None
+    tables = read_toml(path, found)
     try:
         return _config(found, tables)
     except ConfigError as error:
@@ -204,6 +199,8 @@ def _factory(module: Mapping[str, object], folder: Path) -> tuple[Path | None, s
     if "factory" not in module:
         raise ConfigError(f"[module] lacks factory; it must be {allowed}")
     factory = module["factory"]
+    if isinstance(factory, str):
+        require_no_escape("module", "factory", factory)
     # The last colon: a path on Windows has one of its own.
     place, _, attribute = factory.rpartition(":") if isinstance(factory, str) else ("", "", "")
     if _is_dotted(attribute):
@@ -340,9 +337,10 @@ def _weights(table: object, folder: Path) -> WeightsSource:
             raise ConfigError("[weights] prefix goes with file, not with seed")
         return WeightsSource(seed=seed)
     file, prefix = values["file"], values.get("prefix", "")
-    if not isinstance(file, str) or not file.lower().endswith(WEIGHT_SUFFIXES) or "\0" in file:
+    if not isinstance(file, str) or not file.lower().endswith(WEIGHT_SUFFIXES):
         allowed = f"a path ending in {', '.join(WEIGHT_SUFFIXES[:-1])} or {WEIGHT_SUFFIXES[-1]}"
         raise _impossible("weights", "file", file, allowed)
+    require_no_escape("weights", "file", file)
     if not isinstance(prefix, str):
         raise _impossible("weights", "prefix", prefix, "a string")
     return WeightsSource(file=folder / file, prefix=prefix)

@@ -1,7 +1,8 @@
 """Nodes whose ONNX Runtime kernels are right only for some numbers, written with other operators.
 
-- Sigmoid in float32 is 0 below -18, where PyTorch's is 1.5e-8 and less.  Mostly that does not matter, but a logarithm
-  gives -inf for -18.4, and a division by a sum of such numbers NaN.
+- Sigmoid in float32 is 0 below -18, where PyTorch's is 1.5e-8 and less, and off by a factor of up to 2 from -17 on.
+  Mostly that does not matter, but a logarithm gives -inf for -18.4, a division by a sum of such numbers NaN, and a root
+  magnifies the difference.
 - Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare the lower 32 bits on some machines, so that
   times in milliseconds come out wrong.
 - ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is if their axis counts from the end (up to
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,14 @@ from .fourier import replaced_transform
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 _LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _SMALL_NUMBERS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero")
-_MAGNIFIES = {"Log": 0, "Reciprocal": 0, "Div": 1}
-"""Operators whose result differs between 1e-9 and 0, each with the index of that input."""
+_MAGNIFIES = {"Log": 0, "Reciprocal": 0, "Div": 1, "Sqrt": 0, "Pow": 0}
+"""Operators whose result differs between 1e-9 and 0, each with the index of that input; not powers of 1 and more."""
 _PASSES = {
     *("Cast", "Clip", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Mul", "Neg"),
     *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
     *("Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
 }
-"""Operators that leave small numbers small; so does a sum with a constant."""
+"""Operators that leave small numbers small; so do a sum of these, also with a constant, and powers of 1 and more."""
 
 _Build = Callable[[tape.Tape, ir.Node], ir.Value]
 
@@ -40,8 +41,9 @@ _Build = Callable[[tape.Tape, ir.Node], ir.Value]
 def replace_limited_kernels(model: ir.Model) -> None:
     """Write nodes with other operators where their kernels may be wrong."""
     _count_axes_from_start(model)
-    for node in list(model.graph.all_nodes()):
-        build = _replacement(node)
+    nodes = list(model.graph.all_nodes())
+    small = _small_values(node.outputs[0] for node in nodes if node.op_type == "Sigmoid")
+    for node, build in [(node, _replacement(node, small)) for node in nodes]:  # found before the first is replaced
         if build is None:
             continue
         old = node.outputs[0]
@@ -56,14 +58,14 @@ def replace_limited_kernels(model: ir.Model) -> None:
         convenience.replace_nodes_and_values(node.graph, node, [node], list(made.nodes), [old], [new])
 
 
-def _replacement(node: ir.Node) -> _Build | None:
+def _replacement(node: ir.Node, small: Container[ir.Value]) -> _Build | None:
     first = node.inputs[0] if node.inputs else None
     if node.domain not in ("", "ai.onnx") or first is None:
         return None
     if node.op_type in ("DFT", "STFT"):
         return replaced_transform(node)
     if node.op_type == "Sigmoid":
-        return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0]) else None
+        return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0], small) else None
     build = _INT64_KERNELS.get(node.op_type)
     # Numbers of one axis are lengths, which are small.
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
@@ -94,19 +96,41 @@ def _count_axes_from_start(model: ir.Model) -> None:
             node.replace_input_with(1, value)
 
 
-def _is_magnified(value: ir.Value) -> bool:
+def _small_values(sigmoids: Iterable[ir.Value]) -> set[ir.Value]:
+    """Values that are small where sigmoids are."""
+    walk = Walk(sigmoids)
+    for passed in walk:
+        for user, place in passed.uses():
+            if _passes(user, place, walk.seen):
+                walk.add(user.outputs)
+    return walk.seen
+
+
+def _is_magnified(value: ir.Value, small: Container[ir.Value]) -> bool:
     walk = Walk([value])
     for passed in walk:
         for user, place in passed.uses():
-            if _MAGNIFIES.get(user.op_type) == place:
-                return True
-            if user.op_type in _PASSES or (user.op_type == "Add" and _is_constant(user.inputs[1 - place])):
+            if _passes(user, place, small):
                 walk.add(user.outputs)
+            elif _MAGNIFIES.get(user.op_type) == place:
+                return True
     return False
 
 
-def _is_constant(value: ir.Value | None) -> bool:
-    return value is not None and convenience.get_const_tensor(value) is not None
+def _passes(user: ir.Node, place: int, small: Container[ir.Value]) -> bool:
+    """Whether a small number at this place leaves the result small, with the others in `small` or constant."""
+    if user.op_type == "Add":
+        other = user.inputs[1 - place]
+        return other is not None and (other in small or _constant_of(other) is not None)
+    if user.op_type == "Pow":
+        power = _constant_of(user.inputs[1])
+        return place == 0 and power is not None and bool((power >= 1).all())
+    return user.op_type in _PASSES and _MAGNIFIES.get(user.op_type) != place
+
+
+def _constant_of(value: ir.Value | None) -> np.ndarray | None:
+    stored = None if value is None else convenience.get_const_tensor(value)
+    return None if stored is None else stored.numpy()
 
 
 def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:

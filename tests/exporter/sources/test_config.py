@@ -113,6 +113,14 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
             ["[weights] file = 3", ".safetensors, .pt, .pth, .ckpt, .bin, "],
         ),
         (LSTM + '[weights]\nfile = "a\\u0000.pt"\n', ["[weights] file", "a path"]),
+        # Paths of Windows in double quotes: a tab, a line's end, and what is no escape.
+        (LSTM + '[weights]\nfile = "data\\train.pt"\n', ["[weights] file = 'data\\train.pt'", "'single quotes'"]),
+        (LSTM + '[weights]\nfile = "C:\\Users\\net.pt"\n', ["not valid TOML", "line 5", "'single quotes'"]),
+        (LSTM + '[weights]\nfile = "C:\\data\\net.pt"\n', ["not valid TOML", "line 5", "'single quotes'"]),
+        (
+            '[module]\nfactory = "src\\net.py:Net"\n' + TOKENS,
+            ["[module] factory = 'src\\net.py:Net'", "'single quotes'"],
+        ),
         (LSTM + '[weights]\nfile = "a.pt"\nprefix = 3\n', ["[weights] prefix = 3", "a string"]),
         # What is missing.
         (SEED, ["the table [lstm] is missing", "or [module]"]),
@@ -145,9 +153,17 @@ def _assert_refused(path: Path, words: list[str]) -> None:
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "net.toml"
-    path.write_bytes(b"\xff\xfe[lstm]")
-    with pytest.raises(ConfigError, match="not valid TOML"):
-        load_config(path)
+    for content, line in ((b"\xff\xfe[lstm]", 1), (f"{LSTM}# gr\xf6\xdfe".encode("cp1252"), LSTM.count("\n") + 1)):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=f"net.toml: line {line} is not UTF-8 text; save the file as UTF-8"):
+            load_config(path)
+
+
+def test_what_editors_on_windows_add_is_no_difference(tmp_path: Path) -> None:
+    """A byte order mark, and two characters at each line's end."""
+    path = tmp_path / "net.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (LSTM + SEED).replace("\n", "\r\n").encode())
+    assert load_config(path) == load_config(_write(tmp_path, LSTM + SEED))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

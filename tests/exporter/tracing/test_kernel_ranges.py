@@ -84,6 +84,28 @@ def test_sigmoids_that_are_magnified_are_exact(tmp_path: Path) -> None:
     assert file.operators.count("Sigmoid") == 1  # the gate
 
 
+class Roots(Gates):
+    """Gates that are divided by their sum, roots, and a square with a sum that is not small."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        y = self.lstm(x)[0]
+        forget, take = torch.sigmoid(x), torch.sigmoid(x.roll(1, -1) * 0.9)
+        return (
+            forget / (forget + take),
+            torch.sigmoid(x + 0.5).sqrt(),
+            torch.sigmoid(x - 0.5) ** 0.3,
+            1 / (torch.sigmoid(y).square() + torch.exp(y)),
+        )
+
+
+def test_sigmoids_in_sums_and_roots_are_exact(tmp_path: Path) -> None:
+    file = made(Roots(), signal(2, 4), X, tmp_path)
+    x = torch.linspace(-80, 80, 3 * 64).view(1, 64, 3)
+    for actual, right in zip(file.run((x,)), eager(Roots(), (x,)), strict=True):
+        np.testing.assert_allclose(actual, right, rtol=1e-5, atol=1e-6)
+    assert file.operators.count("Sigmoid") == 1  # of the square
+
+
 def test_lengths_keep_their_operators(tmp_path: Path) -> None:
     class Lengths(Gates):
         def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]

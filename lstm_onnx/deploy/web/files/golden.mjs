@@ -12,9 +12,12 @@ const ARRAYS = {
   uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, uint64: BigUint64Array,
 };
 
+// As in lstm-onnx.mjs: no literal, and commented, for bundlers.
+const NODE_FILES = "node:fs/promises";
+
 async function bytesOf(source) {
   if (typeof process === "object" && process.versions?.node && !/^(https?|data|blob):/.test(String(source))) {
-    const { readFile } = await import("node:fs/promises");
+    const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ NODE_FILES);
     return new Uint8Array(await readFile(source));
   }
   const response = await fetch(source);

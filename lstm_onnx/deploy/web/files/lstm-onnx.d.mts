@@ -42,7 +42,7 @@ export interface LoadOptions {
 /**
  * Opens a model: a URL, in Node also a path, or the bytes of the file.
  *
- * @throws {ModelError} it is not a model that can be run.
+ * @throws {ModelError} it cannot be read, or is not a model that can be run.
  */
 export function load<Tensor extends TensorLike>(
   ort: OnnxRuntime<Tensor>,

@@ -135,19 +135,26 @@ function readMetadata(properties, path) {
   return metadata;
 }
 
+// No literal, and commented: bundlers for browsers would look for a module of Node, and fail.
+const NODE_FILES = "node:fs/promises";
+
 async function readSource(source) {
   if (source instanceof ArrayBuffer) return { path: "model", bytes: new Uint8Array(source) };
   if (ArrayBuffer.isView(source)) {
     return { path: "model", bytes: new Uint8Array(source.buffer, source.byteOffset, source.byteLength) };
   }
   const path = String(source);
-  if (typeof process === "object" && process.versions?.node && !/^(https?|data|blob):/.test(path)) {
-    const { readFile } = await import("node:fs/promises");
-    return { path, bytes: new Uint8Array(await readFile(source instanceof URL ? source : path)) };
+  try {
+    if (typeof process === "object" && process.versions?.node && !/^(https?|data|blob):/.test(path)) {
+      const { readFile } = await import(/* webpackIgnore: true */ /* @vite-ignore */ NODE_FILES);
+      return { path, bytes: new Uint8Array(await readFile(source instanceof URL ? source : path)) };
+    }
+    const response = await fetch(source);
+    if (!response.ok) throw new Error(`HTTP status ${response.status}`);
+    return { path, bytes: new Uint8Array(await response.arrayBuffer()) };
+  } catch (error) {
+    throw new ModelError(`cannot be read: ${error.message ?? error}`, { path, cause: error });
   }
-  const response = await fetch(source);
-  if (!response.ok) throw new ModelError(`cannot be read: HTTP status ${response.status}`, { path });
-  return { path, bytes: new Uint8Array(await response.arrayBuffer()) };
 }
 
 // --- axes whose size is an expression of others: 4*batch, (time - 1)//2 + 1 ------------------------------------------
@@ -602,7 +609,11 @@ export class Model {
   }
 
   /** A stream that carries the states from chunk to chunk, for `batch` sequences at once. */
-  stream({ batch = 1, check = true } = {}) {
+  stream(options = {}) {
+    if (options === null || typeof options !== "object") {
+      throw new InputError("stream takes an object of options", { hint: `write stream({ batch: ${options} })` });
+    }
+    const { batch = 1, check = true } = options;
     return new Stream(this, batch, check);
   }
 

@@ -35,6 +35,7 @@ from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
+from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
@@ -287,6 +288,7 @@ def _traced_by(
         mode,
         mode.checking_symbols(),
         builtins.replaced(),
+        eager_branches(),
         record_size_strings(guards.texts),
         exact_floor_division(),
     ):

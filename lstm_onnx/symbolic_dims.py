@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import functools
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -80,7 +79,7 @@ def with_names(dim: str, names: Mapping[str, str]) -> str:
 
 
 def without_quotients(dim: str) -> str:
-    """`dim` with each axis that is both a factor and the divisor gone: ``(time*batch)//time`` is ``batch``."""
+    """`dim` with quotients that leave no rest gone: ``(time*batch)//time`` and ``(8*batch)//8`` are ``batch``."""
     expression = _parsed(dim) if "//" in dim else None
     if expression is None:
         return dim
@@ -95,30 +94,41 @@ def least_size(dim: str, axis: str) -> int:
 
 
 class _Cancelled(ast.NodeTransformer):
-    """Divides products by an axis that is among their factors; an axis has 1 entry or more."""
+    """Divides by an axis or a number that is a factor of what is divided; an axis has 1 entry or more."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        factors = _factors(node.left)
-        if not isinstance(node.op, ast.FloorDiv) or not isinstance(node.right, ast.Name):
-            return node
-        at = next(
-            (i for i, each in enumerate(factors) if isinstance(each, ast.Name) and each.id == node.right.id), None
-        )
-        if at is None:
+        found = _divided(node.left, node.right) if isinstance(node.op, ast.FloorDiv) else None
+        if found is None:
             return node
         self.count += 1
-        others = [*factors[:at], *factors[at + 1 :]] or [ast.Constant(1)]
-        return functools.reduce(lambda one, two: ast.BinOp(one, ast.Mult(), two), others)
+        return found
 
 
-def _factors(node: ast.expr) -> list[ast.expr]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        return [*_factors(node.left), *_factors(node.right)]
-    return [node]
+def _divided(node: ast.expr, divisor: ast.expr) -> ast.expr | None:
+    """A product one of whose factors, or a sum all of whose terms, the divisor divides; None for others."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Add, ast.Sub)):
+        left, right = _divided(node.left, divisor), _divided(node.right, divisor)
+        if isinstance(node.op, ast.Mult):
+            if left is not None:
+                return _product(left, node.right)
+            return None if right is None else _product(node.left, right)
+        return None if left is None or right is None else ast.BinOp(left, node.op, right)
+    if isinstance(node, ast.Name) and isinstance(divisor, ast.Name):
+        return ast.Constant(1) if node.id == divisor.id else None
+    numbers = isinstance(node, ast.Constant) and isinstance(divisor, ast.Constant)
+    if not numbers or type(node.value) is not int or type(divisor.value) is not int or divisor.value == 0:  # type: ignore[attr-defined]
+        return None
+    quotient, rest = divmod(node.value, divisor.value)  # type: ignore[attr-defined]
+    return None if rest else ast.Constant(quotient)
+
+
+def _product(one: ast.expr, other: ast.expr) -> ast.expr:
+    parts = [part for part in (one, other) if not (isinstance(part, ast.Constant) and part.value == 1)]
+    return parts[0] if len(parts) == 1 else ast.BinOp(one, ast.Mult(), other) if parts else one
 
 
 @cache

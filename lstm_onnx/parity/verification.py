@@ -98,7 +98,7 @@ def verify_all(
     if configured and example_inputs is not None:
         raise ConfigError(f"{source.name}: describes its own inputs; leave example_inputs out")
     if precisions and file is not None:
-        raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
+        raise ConfigError(f"precisions are for fresh exports, and {file} has its own; leave one of them out")
     if precisions and not configured:
         raise ConfigError("precisions are for configured models; export the module itself with precision=")
     require_drift(max_drift)

@@ -9,6 +9,8 @@ import numpy as np
 from ..data.random_input import default_sizes
 from ..errors import InputError
 from ..input_spec import draw
+from ..onnxgraph.recurrent import SEQUENCE_LENS, input_of, is_operator
+from ..onnxgraph.scopes import Scope
 from ..runtime import Model, ValueInfo
 from ..symbolic_dims import ANY_SIZE, clamped, size_of
 from .rewrite import Rewritten
@@ -23,8 +25,9 @@ def proof_inputs(
     """Inputs and states: as the metadata describes them, else standard normal.
 
     Of integers that the metadata does not describe, the lengths of an int8 layer are drawn up to the time, indices of
-    an int8 table within it, and all others are 1.  Of a file of other tools, an input of one axis whose name says that
-    it is lengths is one: the longest first, which is the time, as `pack_padded_sequence` asks for by default.
+    an int8 table within it, and all others are 1.  Of a file of other tools, an input of one axis that reaches a layer
+    as its lengths, or whose name says that it is lengths, is one: the longest first, which is the time, as
+    `pack_padded_sequence` asks for by default.
 
     Args:
         model: the float32 file, open.
@@ -43,6 +46,7 @@ def proof_inputs(
     time = min((named or sizes).values(), default=1)
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
     lengths = {layer.lengths for layer in done.layers} | ({"lengths"} if model.spec is not None else set())
+    read = _read_as_lengths(done)
     rows = {embedding.indices: embedding.table.integers.shape[1] for embedding in done.embeddings}
     for name, info in model.inputs.items():
         if name in feeds:
@@ -56,13 +60,21 @@ def proof_inputs(
             feeds[name] = (np.tanh(values) if name in model.states else values).astype(info.dtype)
         elif name in lengths:
             feeds[name] = rng.integers(1, time + 1, shape).astype(info.dtype)
-        elif len(shape) == 1 and "len" in name.lower() and name not in rows:
+        elif len(shape) == 1 and (name in read or ("len" in name.lower() and name not in rows)):
             counts = np.sort(rng.integers(1, time + 1, shape))[::-1]
             counts[:1] = time
             feeds[name] = counts.astype(info.dtype)
         else:
             feeds[name] = (rng.integers(0, rows[name], shape) if name in rows else np.ones(shape)).astype(info.dtype)
     return feeds
+
+
+def _read_as_lengths(done: Rewritten) -> set[str]:
+    """The inputs that reach a layer as its lengths, by way of a Cast or the like, whatever they are called."""
+    scope = Scope.of(done.model.graph)
+    own = (input_of(node, SEQUENCE_LENS) for node in done.model.graph.node if is_operator(node))
+    values = {*(layer.lengths for layer in done.layers), *own} - {""}
+    return {name for value in values for name in scope.origins(value)[0]}
 
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:

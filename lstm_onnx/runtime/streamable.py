@@ -38,7 +38,8 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     if not model.states:
         raise InputError(
             "has no states to carry from chunk to chunk",
-            hint='export it with states="explicit"; load(..., states=...) names those of another tool\'s file',
+            hint='export it with states="explicit" (--states explicit); load(..., states=...) (--state INPUT=OUTPUT) '
+            "names those of another tool's file",
             path=model.path,
         )
     if model.spec is not None and model.spec.bidirectional:

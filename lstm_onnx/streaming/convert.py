@@ -186,7 +186,8 @@ def refused(why: RefusedError, path: str | os.PathLike[str]) -> ModelError:
 def require_delay(done: Rewritten, max_delay: int, path: str | os.PathLike[str]) -> None:
     """Refuse more look-ahead than `max_delay` (ModelError)."""
     if done.streaming.delay > max_delay:
-        raise ModelError(delay_reason(done), path=path, hint=f"max_delay={done.streaming.delay} accepts that")
+        delay = done.streaming.delay
+        raise ModelError(delay_reason(done), path=path, hint=f"max_delay={delay} (--max-delay {delay}) accepts that")
 
 
 def delay_reason(done: Rewritten) -> str:

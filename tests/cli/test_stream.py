@@ -43,7 +43,7 @@ def test_a_file_is_written_and_reported(invoke: Invoke, tmp_path: Path) -> None:
         (("--time", "x=--1"), "'x=--1' is not INPUT=AXIS"),
         (("--time", "x=2", "--time", "x=1"), "x was given twice"),
         (("--time", "y=2"), "is not an input"),
-        (("--time", "x=2"), "max_delay=1 accepts that"),
+        (("--time", "x=2"), "max_delay=1 (--max-delay 1) accepts that"),
         (("--time", "x=2", "--state", "h"), "'h' is not INPUT=OUTPUT"),
         (("--time", "x=2", "--state", "h=a", "--state", "h=b"), "h was given twice"),
         (("--time", "x=2", "--max-delay", "1", "--chunk", "2"), "other numbers of steps for its first or last chunk"),

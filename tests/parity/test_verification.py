@@ -394,7 +394,7 @@ def test_each_precision_and_provider_has_a_report(tmp_path: Path) -> None:
     assert all(one.report for one in done)
     assert {one.report.command for one in done} == {"lstm-onnx verify"}
     assert [len(one.golden.cases) > 0 for one in done] == [True] * 4
-    with pytest.raises(ConfigError, match="--precision is for fresh exports"):
+    with pytest.raises(ConfigError, match="precisions are for fresh exports"):
         verify_all(source, tmp_path / "net.onnx", precisions=("float16",))
     with pytest.raises(ConfigError, match=r"precisions are for configured models; .* precision="):
         verify_all(lstm(), precisions=("float16",))

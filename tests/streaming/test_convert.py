@@ -129,7 +129,9 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str, tmp_path: Path
 
 def test_what_is_not_possible(tmp_path: Path) -> None:
     source = saved(conv_lstm((1, 1)), tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match=r"needs 1 step of look-ahead \(enc\.conv/Conv\); max_delay=1 accepts that"):
+    with pytest.raises(
+        ModelError, match=r"needs 1 step of look-ahead \(enc\.conv/Conv\); max_delay=1 \(--max-delay 1\) accepts"
+    ):
         lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2})
     with pytest.raises(FileError, match=r"m\.onnx: is read as well"):
         lstm_onnx.make_streaming(source, source, time={"x": 2}, max_delay=1)

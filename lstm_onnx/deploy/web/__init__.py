@@ -182,7 +182,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
     if not fits:
         raise InputError(
             f"{model.path} does not take audio alone: its inputs are {'; '.join(map(str, inputs))}",
-            hint="leave --sample-rate out",
+            hint="leave sample_rate (--sample-rate) out",
             name="sample_rate",
         )
     return {"input": inputs[0].name, "rate": sample_rate or _AUDIO_RATE}

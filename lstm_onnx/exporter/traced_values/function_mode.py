@@ -20,13 +20,15 @@ from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..user_code import user_line
 from .classes import symbolic_one_hot
+from .complex_numbers import COMPLEX
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
-from .pooling import max_pool1d, pooled_over_all, windows_of_all
+from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_all
 from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
+from .spaced import linspace
 from .value_checks import find_check
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -318,7 +320,21 @@ def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
     pooled = pooled_over_all(func.__name__, *args, **named)
     if pooled is not None:
         return (pooled,)
+    divisor = named.get("divisor_override", args[6] if len(args) > 6 else None)
+    if func.__name__.startswith("avg") and divisor is not None:
+        raise ExportError(
+            f"at {user_line()}: divisor_override has no translation to ONNX; multiply the mean by kernel / divisor"
+        )
     return _max_pool1d(mode, func, args, kwargs) if func.__name__ == "max_pool1d" else None
+
+
+def _adaptive_pool(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    name = func.__name__.removesuffix("_with_indices")
+    indices = name != func.__name__ or ("max" in name and func is getattr(torch, name, None))
+    pooled = pooled_to_parts(name, args[0], args[1] if len(args) > 1 else kwargs["output_size"])
+    if pooled is not None and indices:
+        raise ExportError(f"at {user_line()}: return_indices of an axis that is not fixed has no translation to ONNX")
+    return None if pooled is None else (pooled,)
 
 
 def _unfold(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
@@ -346,22 +362,6 @@ def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) 
     return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
 
 
-def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
-    """A product with a complex number of Python's, which torch.onnx has no translation for."""
-    number = next((item for item in args if isinstance(item, complex)), None)
-    x = next((item for item in args if isinstance(item, Tensor)), None)
-    if number is None or x is None:
-        return None
-    if not x.is_complex():
-        return (torch.complex(x * number.real, x * number.imag),)
-    real, imaginary = x.real * number.real - x.imag * number.imag, x.real * number.imag + x.imag * number.real
-    return (torch.complex(real, imaginary),)
-
-
-def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
-    return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
-
-
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ITERATION = Tensor.__iter__.__code__
 _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
@@ -386,10 +386,15 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
     **{f"{kind}_pool{count}d": _pool for kind in ("max", "avg") for count in (1, 2, 3)},
+    **{
+        f"adaptive_{kind}_pool{count}d{suffix}": _adaptive_pool
+        for kind, suffix in (("avg", ""), ("max", ""), ("max", "_with_indices"))
+        for count in (1, 2)
+    },
     "unfold": _unfold,
     "scaled_dot_product_attention": _attention,
-    **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
-    "exp": _exp,
+    **COMPLEX,
+    "linspace": linspace,
     "one_hot": symbolic_one_hot,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

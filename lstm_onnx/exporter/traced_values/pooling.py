@@ -71,6 +71,40 @@ def pooled_over_all(
     return pooled
 
 
+def pooled_to_parts(name: str, x: Tensor, output_size: Any) -> Tensor | None:
+    """An adaptive pooling of axes whose sizes are not fixed to a fixed number of parts; None for others.
+
+    torch.export fixes the parts of the example.  Here they are computed: part i of n begins at the step
+    floor(i * size / n) and ends before ceil((i + 1) * size / n).
+    """
+    count = int(name[-2])
+    wanted = _each(output_size, count)
+    places = [
+        place - count
+        for place, parts in enumerate(wanted)
+        if isinstance(parts, int) and parts > 1 and isinstance(x.shape[place - count], torch.SymInt)
+    ]
+    if not places or not x.is_floating_point():
+        return None
+    for place in places:
+        parts, size = wanted[place], x.shape[place]
+        part = torch.arange(parts, device=x.device).unsqueeze(-1)
+        start = torch.div(part * size, parts, rounding_mode="floor")
+        end = torch.div((part + 1) * size + (parts - 1), parts, rounding_mode="floor")
+        step = torch.arange(size, device=x.device)
+        within = (step >= start) & (step < end)
+        x = x.movedim(place, -1)
+        if "avg" in name:
+            x = x @ (within.to(x.dtype) / (end - start)).T
+        else:
+            x = x.unsqueeze(-2).masked_fill(~within, -torch.inf).amax(-1)
+        x = x.movedim(-1, place)
+    if len(places) == count:
+        return x
+    pooled: Tensor = getattr(torch.nn.functional, name)(x, output_size)
+    return pooled
+
+
 def windows_of_all(x: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor | None:
     """torch.nn.functional.unfold with a kernel as long as one axis, as windows along the other; None for others."""
     kernel, dilations, paddings, strides = (_each(given, 2) for given in (kernel_size, dilation, padding, stride))

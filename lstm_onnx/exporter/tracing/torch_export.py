@@ -29,12 +29,19 @@ from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.assignments import ASSIGNMENTS
 from ..translations.cumulative import CUMULATIVE
+from ..translations.distances import DISTANCES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
+from ..translations.losses import LOSSES
+from ..translations.reductions import REDUCTIONS
+from ..translations.scatters import SCATTERS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
+from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
+from ..translations.windows import WINDOWS
+from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
@@ -110,6 +117,12 @@ def trace(
                             **SORTING,
                             **CUMULATIVE,
                             **WIDE_RANGE,
+                            **DISTANCES,
+                            **LOSSES,
+                            **REDUCTIONS,
+                            **SCATTERS,
+                            **SPECIAL_FUNCTIONS,
+                            **WINDOWS,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },
                         verbose=False,
@@ -287,6 +300,7 @@ def _traced_by(
         mode,
         mode.checking_symbols(),
         builtins.replaced(),
+        eager_branches(),
         record_size_strings(guards.texts),
         exact_floor_division(),
     ):

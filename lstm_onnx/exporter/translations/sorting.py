@@ -1,4 +1,4 @@
-"""Translations of stable sorts, medians and k-th smallest numbers, for which torch.onnx has none."""
+"""Translations of stable sorts, searches in them, medians and k-th smallest numbers; torch.onnx has none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from .size_arithmetic import INT64, cast, constant, is_fraction, op
+from ...errors import ExportError
+from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op
 
 _NOT_IN_TOPK = (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8, ir.DataType.UINT8)
 
@@ -31,6 +32,29 @@ def _sorted(x: Any, stable: Any = None, dim: int = -1, descending: bool = False)
         return op.Identity(x), constant(0, INT64)
     place = dim % len(x.shape)
     return _top_k(x, _size(x, place), place, largest=descending)
+
+
+def _search_sorted(
+    boundaries: Any,
+    x: Any,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Any = None,
+) -> Any:
+    """How many boundaries of its row each number lies beyond."""
+    if sorter is not None:
+        raise ExportError("searchsorted with a sorter has no translation to ONNX; sort the boundaries before")
+    kind = FLOAT if is_fraction(boundaries) != is_fraction(x) else None
+    rows, numbers = (item if kind is None or is_fraction(item) else cast(item, kind) for item in (boundaries, x))
+    if len(boundaries.shape) > 1:
+        rows = op.Unsqueeze(rows, constant([-2], INT64))
+    compare = op.LessOrEqual if right or side == "right" else op.Less
+    beyond = compare(rows, op.Unsqueeze(numbers, constant([-1], INT64)))
+    if is_fraction(numbers):
+        beyond = op.Or(beyond, op.IsNaN(op.Unsqueeze(numbers, constant([-1], INT64))))
+    count = op.ReduceSum(op.Cast(beyond, to=INT64), constant([-1], INT64), keepdims=0)
+    return op.Cast(count, to=ir.DataType.INT32) if out_int32 else count
 
 
 def _smallest(x: Any, k: Any, dim: int, keepdim: bool, most_nans: Any) -> tuple[Any, Any]:
@@ -102,6 +126,7 @@ def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[An
 
 SORTING: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.sort.stable: _sorted,
+    torch.ops.aten.searchsorted.Tensor: _search_sorted,
     torch.ops.aten.median.dim: _median,
     torch.ops.aten.median.default: _of_all(_median),
     torch.ops.aten.nanmedian.dim: _nan_median,

@@ -176,6 +176,20 @@ def _atan2(y: Any, x: Any) -> Any:
     return op.Where(_negative(x, zero, one), turned, angle)
 
 
+def _sign_bit(x: Any) -> Any:
+    """Whether a number has a minus sign, as -0 has; torch.onnx's does not see that one."""
+    return _negative(x, *(constant(number, x.dtype) for number in (0.0, 1.0))) if is_fraction(x) else op.Less(x, 0)
+
+
+def _numbers_first(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """fmax or fmin: of a number and NaN, the number."""
+
+    def translated(a: Any, b: Any) -> Any:
+        return op.Where(op.IsNaN(a), b, op.Where(op.IsNaN(b), a, compute(a, b))) if is_fraction(a) else compute(a, b)
+
+    return translated
+
+
 _aten = torch.ops.aten
 WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.log_sigmoid.default: _log_sigmoid,
@@ -193,4 +207,8 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.div.Tensor_mode: _divide,
     _aten.div.Scalar_mode: _divide,
     _aten.atan2.default: _atan2,
+    _aten.signbit.default: _sign_bit,
+    torch.ops.prims.signbit.default: _sign_bit,
+    torch.ops.prims.fmax.default: _numbers_first(op.Max),
+    torch.ops.prims.fmin.default: _numbers_first(op.Min),
 }

@@ -37,7 +37,8 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
         return replace(whole, metadata=replace(metadata, not_streamable=_reason(why, graph.lines)))
     streaming = done.streaming
     if streaming.delay > options.max_delay:
-        reason = f"{_delay(done, graph.lines)}; export it with max_delay={streaming.delay} to accept that"
+        accepted = f"max_delay={streaming.delay} (--max-delay {streaming.delay})"
+        reason = f"{_delay(done, graph.lines)}; export it with {accepted} to accept that"
         return replace(whole, metadata=replace(metadata, not_streamable=reason))
     note = (
         f"the file takes {done.time} in chunks of {streaming.lengths}: {', '.join(done.caches)} are states "

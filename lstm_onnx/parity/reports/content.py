@@ -37,6 +37,8 @@ _OF_A_FILE = (*COLUMNS[:3], "rounding", *COLUMNS[4:])
 """The same where there is no PyTorch model."""
 _PRECISIONS = {"int8": " but for int8 weights", "float16": " but for float16 weights"}
 """What the answer adds for a file with smaller weights."""
+_AMPLIFIED = "weights amplified"
+"""What the labels of cases with amplified weights say."""
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven equivalent", "survived": "survived"}
 """The results of a mutant, by `MutantResult.outcome`."""
 
@@ -169,6 +171,8 @@ def remarks(report: ParityReport) -> list[Remark]:
     if report.location is not None:
         where = clean(report.location)
         lines.append(Remark("first differs", where if where.startswith("from ") else f"in {where}", bad=True))
+    if (explained := amplified(report)) is not None:
+        lines.append(Remark(f"{_AMPLIFIED}:", explained))
     failures = errors(report)
     if failures[_MOST_ERRORS:]:
         more = len(failures) - _MOST_ERRORS
@@ -186,6 +190,20 @@ def remarks(report: ParityReport) -> list[Remark]:
     if report.survivors:
         lines.append(Remark("NOT PROVEN:", NOT_PROVEN))
     return lines + [Remark("note:", clean(note)) for note in report.notes]
+
+
+def amplified(report: ParityReport) -> str | None:
+    """What the large errors in the table are, where right outputs have their largest ratio with amplified weights."""
+    shown = [case for case, tensor in report.worst.values() if _AMPLIFIED in case.label and tensor.passed]
+    if not shown:
+        return None
+    text = (
+        "copies of the weights, so large that a wrong gate cannot hide; rounding grows with them, in PyTorch as well, "
+        "so that the ratio tells and the size of such an error does not"
+    )
+    own = [case for case in report.judged if _AMPLIFIED not in case.label]
+    errors = [nan_as_inf(tensor.error) for case in own for tensor in case.tensors if tensor.passed]
+    return f"{text}; with the weights as they are the largest error is {number(max(errors))}" if errors else text
 
 
 def facts(report: ParityReport) -> dict[str, str]:

@@ -16,10 +16,11 @@ import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from lstm_onnx import ExportError
 from lstm_onnx.exporter.traced_values.constants import Constants
 from lstm_onnx.exporter.traced_values.function_mode import TracingMode
 from lstm_onnx.exporter.traced_values.python_builtins import Builtins
-from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
+from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
 POOLS: list[dict[str, Any]] = [
     {"kernel_size": 3},
@@ -50,6 +51,53 @@ def test_pooling_over_one_row_is_max_pool1d(options: dict[str, Any]) -> None:
     with tracing():
         indices = F.max_pool1d(x, 3, return_indices=True)[1]
     assert torch.equal(indices, F.max_pool1d(x, 3, return_indices=True)[1])
+
+
+class Adaptive(nn.Module):
+    """A fixed number of parts of a sequence of any length, and of a picture with an open axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.lstm(x)[0].transpose(1, 2)
+        picture = y.unsqueeze(1)
+        return (
+            F.adaptive_avg_pool1d(y, 3),
+            F.adaptive_max_pool1d(y, 4),
+            nn.AdaptiveMaxPool1d(2)(y),
+            F.adaptive_avg_pool2d(picture, (2, 3)),
+            F.adaptive_max_pool2d(picture, (None, 5)),
+        )
+
+
+def test_parts_of_an_open_axis_follow_its_size(tmp_path: Path) -> None:
+    right(Adaptive(), signal, X, tmp_path, sizes=((1, 1), (2, 3), (3, 7), (1, 40)))
+
+
+class Refused(nn.Module):
+    """A mean by another number, or the places of what is largest in each part."""
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__()
+        self.lstm, self.pool = nn.LSTM(3, 4, batch_first=True), pool
+
+    def forward(self, x: Tensor) -> Any:
+        return self.pool(self.lstm(x)[0].transpose(1, 2).unsqueeze(1))
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [
+        (lambda y: F.avg_pool2d(y, (1, 2), divisor_override=3), "divisor_override has no translation"),
+        (lambda y: F.adaptive_max_pool2d(y, (4, 3), return_indices=True), "return_indices of an axis that is not"),
+    ],
+)
+def test_pools_without_a_translation_are_refused(pool: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=words):
+        made(Refused(pool), signal(2, 4), X, tmp_path)
 
 
 class Pooled(nn.Module):

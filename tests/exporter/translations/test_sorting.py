@@ -123,3 +123,26 @@ def test_medians_of_the_numbers_that_are_not_nan(dim: int, keepdim: bool, tmp_pa
     file = right(module, signal, X, tmp_path, sizes=((1, 1), (3, 7), (2, 6)))
     x = torch.zeros(2, 3, 3)  # NaN alone
     agree(file.run(x), eager(module, (x,)))
+
+
+def test_places_in_sorted_numbers(tmp_path: Path) -> None:
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            y = self.lstm(x)[0]
+            rounded = torch.round(y * 4).contiguous()
+            edges, whole = torch.tensor([-1.0, 0.0, 0.0, 1.0]), rounded.long()
+            return (
+                y,
+                torch.searchsorted(edges, rounded),
+                torch.searchsorted(edges, rounded, right=True),
+                torch.searchsorted(rounded.sort(-1)[0], rounded.flip(-1).contiguous(), side="right"),
+                torch.searchsorted(torch.tensor([0, 1]), whole, out_int32=True),
+                torch.searchsorted(edges, whole),
+            )
+
+    right(Places(), signal, X, tmp_path)

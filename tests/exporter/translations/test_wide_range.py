@@ -38,6 +38,11 @@ FUNCTIONS: Mapping[str, Function] = {
     "hours of seconds": lambda _a, _b, i, _k: torch.div(i, 3600, rounding_mode="floor") % 24,
     "whole by a fraction": lambda _a, _b, i, _k: torch.div(i, 0.5, rounding_mode="floor"),
     "of bytes": lambda _a, _b, i, _k: (i.abs() % 251).to(torch.uint8) // 7 % 5,
+    "copysign": lambda a, b, _i, _k: torch.copysign(a, b),
+    "signbit": lambda a, _b, _i, _k: torch.signbit(-a.nan_to_num()),
+    "fmax": lambda a, b, _i, _k: torch.fmax(a, b),
+    "fmin": lambda a, b, _i, _k: torch.fmin(a, b),
+    "whole fmax": lambda _a, _b, i, k: torch.fmax(i, k),
     "place in a ring": lambda a, _b, i, _k: i % a.size(1),
 }
 SMALL = ("log1p", "expm1", "hypot")

@@ -52,6 +52,18 @@ def test_the_summary_counts_what_was_judged():
     assert content.summary(samples.undecided) == f"0 cases {measure}"
 
 
+def test_large_errors_with_amplified_weights_are_explained():
+    quiet = replace(samples.SHORT, tensors=(samples.tensor("output", 1e-7),))
+    large = replace(quiet.tensors[0], error=0.195, torch_error=0.027, ratio=7.2, allowed=0.87)
+    loud = replace(quiet, label="weights amplified, batch 3", tensors=(large,))
+    (told,) = (one for one in content.remarks(replace(samples.passing, cases=(quiet, loud))) if "ampl" in one.label)
+    assert told.label == "weights amplified:"
+    assert told.text.endswith("with the weights as they are the largest error is 1e-07")
+    assert content.amplified(replace(samples.passing, cases=(quiet,))) is None
+    wrong = replace(loud, tensors=(replace(large, error=9.0, ratio=333.0),))
+    assert content.amplified(replace(samples.passing, cases=(quiet, wrong))) is None
+
+
 def test_rows_are_the_worst_of_each_output():
     wrong, _, right = content.rows(samples.failing)
     assert wrong.cells == ("output", "0.5", "4e-06", "1.25e-07", "4e+06", "[3, 0, 2] of batch 5, time 4, states")

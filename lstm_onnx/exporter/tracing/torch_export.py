@@ -28,6 +28,7 @@ from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.assignments import ASSIGNMENTS
+from ..translations.attention import ATTENTION
 from ..translations.cumulative import CUMULATIVE
 from ..translations.distances import DISTANCES
 from ..translations.doubles import exact_constants, with_doubles
@@ -114,6 +115,7 @@ def trace(
                             **INTERPOLATIONS,
                             **VIEWS,
                             **ASSIGNMENTS,
+                            **ATTENTION,
                             **SORTING,
                             **CUMULATIVE,
                             **WIDE_RANGE,

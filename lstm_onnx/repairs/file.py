@@ -19,7 +19,8 @@ from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
-from ..runtime.chunk_check import why_not_streamable
+from ..runtime.batch_axes import state_dim_names
+from ..runtime.chunk_check import compared_chunks
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph
@@ -142,7 +143,7 @@ def repair(
             _write(graph, metadata, tried)
         with load(tried, "cpu", threads=1) as model:
             proof = prove(original, model, seed=seed, fixed=fixed if opened else None, marks=marks)
-            why = why_not_streamable(model) if exposed.states and not proof.problem else ""
+            why = _why_not_streamable(model) if exposed.states and not proof.problem else ""
         if not operators and not exposed.states and not opened:
             raise _nothing(graph, notes, source)
         if proof.problem:
@@ -163,6 +164,15 @@ def repair(
         why,
         tuple(notes),
     )
+
+
+def _why_not_streamable(model: Model) -> str:
+    """Why the repaired file has no streams; "" where its chunks give what the whole gives, or are all of one size."""
+    why = compared_chunks(model)
+    open_axes = {dim for name, info in model.inputs.items() if name not in model.states for dim in info.shape}
+    if why is None and any(not isinstance(dim, int) for dim in open_axes - {*state_dim_names(model)}):
+        return "it took none of the chunks that were tried, so that none could be compared with the whole sequence"
+    return why or ""
 
 
 def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> ModelError:

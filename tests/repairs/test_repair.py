@@ -148,7 +148,7 @@ class Model(nn.Module):
 def torch_file(path: Path, rnn: nn.Module, *, batch: int | None, batch_first: bool = True) -> Path:
     """By torch's older exporter, with an open time axis."""
     axes = {1 if batch_first else 0: "time", **({} if batch else {0 if batch_first else 1: "batch"})}
-    shape = (batch or 2, 3) if batch_first else (3, batch or 2)
+    shape = (batch or 2, 5) if batch_first else (5, batch or 2)
     torch.onnx.export(
         Model(rnn).eval(),
         (torch.zeros(*shape, FEATURES),),
@@ -185,6 +185,27 @@ def test_files_of_torchs_exporter_get_states_and_any_batch(
     np.testing.assert_allclose(run(tmp_path / "b.onnx", x), wanted, atol=2e-6)
     if not states:
         assert any("needs the end of the sequence" in note for note in result.notes)
+
+
+class Strided(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(FEATURES, FEATURES, 3, stride=2)
+        self.rnn = nn.GRU(FEATURES, UNITS, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rnn(self.conv(x.transpose(1, 2)).transpose(1, 2))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_chunks_that_are_too_short_to_run_are_no_proof_of_a_stream(tmp_path: Path):
+    """A single step fails in the convolution, and longer chunks lack what it kept of the ones before."""
+    source = torch_file(tmp_path / "a.onnx", Strided(), batch=None)
+    result = repair(source, tmp_path / "b.onnx")
+    assert result.states
+    assert "48 steps in chunks of 8+8+8+8+8+8 give another y" in result.not_streamable
+    with pytest.raises(lstm_onnx.InputError, match="cannot be streamed"):
+        lstm_onnx.load(tmp_path / "b.onnx", provider="cpu").stream()
 
 
 @pytest.mark.parametrize("flat", [False, True])

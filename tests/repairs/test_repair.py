@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.repairs import operators, repair
 from lstm_onnx.repairs.cells import Cell, cell_of
+from lstm_onnx.runtime.chunks import run_chunks
 
 from .loops import FEATURES, UNITS, loop_file, node, unrolled_file
 
@@ -49,6 +50,24 @@ def test_states_are_named_after_the_layer(tmp_path: Path):
     result = repair(loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx")
     assert result.states == {"model.layer.GRU.h0": "model.layer.GRU.hn"} or list(result.states) == ["model.layer.h0"]
     assert "now the operator GRU" in str(result)
+
+
+def test_outputs_have_the_names_of_the_inputs_axes(tmp_path: Path):
+    """As tf2onnx names each axis separately: what an output's axes are is seen by running the file."""
+    source, target = loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx"
+    model = onnx.load(source)
+    for value, names in ((model.graph.input[0], "pq"), (model.graph.output[0], "rs")):
+        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dim.dim_param = name
+    onnx.save(model, source)
+    assert "streams: along axis 1 of x" in str(repair(source, target))
+    model = lstm_onnx.load(target, provider="cpu", threads=1)
+    assert model.outputs["y"].shape[:2] == ("p", "q")
+    x = random(3, 7, FEATURES)
+    stream = model.stream(batch=3)
+    parts = [stream(x[:, :4]), stream(x[:, 4:]), stream.flush()]
+    np.testing.assert_allclose(np.concatenate(parts, 1), run(source, x), atol=2e-6)
+    np.testing.assert_allclose(run_chunks(model, {"x": x}, 2)["y"], run(source, x), atol=2e-6)
 
 
 def test_axes_without_names_get_some_for_the_states(tmp_path: Path):

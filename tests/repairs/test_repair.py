@@ -106,6 +106,16 @@ def test_unrolled_steps_that_differ_are_left_as_they_are(tmp_path: Path):
         repair(source, tmp_path / "b.onnx")
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"), [("quantize", "no layer to quantize"), ("make_streaming", "number of time steps")]
+)
+def test_other_commands_point_to_repair_for_loops(tmp_path: Path, command: str, reason: str):
+    options = {"time": {"x": 1}} if command == "make_streaming" else {}
+    source = loop_file(tmp_path / "a.onnx", "gru")
+    with pytest.raises(lstm_onnx.ModelError, match=rf"{reason}.*lstm-onnx repair makes operators of loops"):
+        getattr(lstm_onnx, command)(source, tmp_path / "b.onnx", **options)
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "a gate that is scaled": {"extra": (node("Mul", "h_next z", "h_other"),), "state": "h_other"},
     "a state that is halved": {"extra": (node("Mul", "h_next half", "h_other"),), "state": "h_other"},

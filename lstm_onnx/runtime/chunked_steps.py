@@ -33,7 +33,7 @@ class ChunkedSteps:
         hop: see `Stream.hop`.
         phased: whether the chunks so far matter: equal ones may give other numbers of steps, or an input or output has
             no time axis, and is kept for calls without steps.
-        shapes: of the outputs of the last chunk that was not bound, in a file that does not say what they are.
+        shapes: of the outputs of the last chunk that was not bound.
         to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
@@ -214,8 +214,9 @@ class ChunkedSteps:
     def _without_entries(self, info: ValueInfo, axis: int | None) -> np.ndarray:
         """An array of a call without steps, whose time axis is `axis`."""
         batch = batch_name(self.model)
+        other = self.batch if batch is None else 1  # the batch may have another name in each input
         shape = [
-            0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else 1
+            0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else other
             for place, dim in enumerate(info.shape)
         ]
         return np.zeros(shape, info.dtype or np.float32)

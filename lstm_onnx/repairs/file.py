@@ -20,7 +20,7 @@ from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.batch_axes import state_dim_names
-from ..runtime.chunk_check import Compared, compared_chunks
+from ..runtime.compared_chunks import Compared, compared_chunks
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph

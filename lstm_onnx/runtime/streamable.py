@@ -10,7 +10,7 @@ from .loaded_model import LSTM_STATES
 from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
-    from .chunk_check import Compared
+    from .compared_chunks import Compared
     from .model import Model
 
 _chunks: weakref.WeakKeyDictionary[Model, Compared | None] = weakref.WeakKeyDictionary()
@@ -54,7 +54,7 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     if known or not check:
         return
     if model not in _chunks:
-        from .chunk_check import compared_chunks  # our own files never need it
+        from .compared_chunks import compared_chunks  # our own files never need it
 
         _chunks[model] = compared_chunks(model)
     compared = _chunks[model]

@@ -125,7 +125,7 @@ def test_right_files_stream(case: str, names: dict[str, Any], tmp_path: Path, mo
         compared.append(found)
         return found
 
-    monkeypatch.setattr("lstm_onnx.runtime.chunk_check.difference", recorded)
+    monkeypatch.setattr("lstm_onnx.runtime.compared_chunks.difference", recorded)
     module, pairs = by_torch(step, tmp_path / "m.onnx", options, {k: v for k, v in names.items() if _has(k, options)})
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", states=pairs)
     stream = model.stream(batch=3)
@@ -225,7 +225,7 @@ def test_our_own_files_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.M
     def tried(*_: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr("lstm_onnx.runtime.chunk_check.compared_chunks", tried)
+    monkeypatch.setattr("lstm_onnx.runtime.compared_chunks.compared_chunks", tried)
     lstm_onnx.export(nn.LSTM(SIZE, H), tmp_path / "m.onnx")
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").stream().batch == 1
     with pytest.raises(AssertionError):

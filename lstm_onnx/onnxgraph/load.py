@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message
-from onnx import ModelProto, TensorProto, inliner, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, inliner, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from ..atomic_io import readable_file
 from ..errors import ConfigError, FileError, ModelError
 from ..metadata import Metadata
-from .nodes import MOST_NODES, inlined_size, stored_tensors
+from .nodes import MOST_NODES, graphs_of, inlined_size, sorted_nodes, stored_tensors
 from .tensors import is_default
 
 ONNX_ERRORS = (
@@ -62,7 +62,9 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
 
 
 def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
-    """The model in a file, with its functions inlined and all its names text.
+    """The model in a file, with its functions inlined, its nodes in order and all its names text.
+
+    ONNX Runtime orders nodes itself, and takes files whose nodes are in none, such as its float16 converter's.
 
     Raises:
         FileError: see `load_model`.
@@ -72,16 +74,28 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
     if not _is_text(model):
         raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
     if not model.functions:
-        return model
+        return _in_order(model)
     if inlined_size(model) > MOST_NODES:
         raise ModelError(
             f"{path}: its functions call each other, and are more than {MOST_NODES} nodes when they are inlined; "
             "lstm-onnx check says how many; do not run such a file from a source that you do not trust"
         )
     try:
-        return inliner.inline_local_functions(model)
+        return _in_order(inliner.inline_local_functions(model))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its functions cannot be inlined ({error_line(error)})") from error
+
+
+def _in_order(model: ModelProto) -> ModelProto:
+    """The model, whose nodes come after those that they read from, in each of its graphs."""
+    for graph in graphs_of(model.graph):
+        nodes = list(graph.node)
+        ordered = sorted_nodes(nodes)
+        if any(one is not other for one, other in zip(ordered, nodes, strict=True)):
+            copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]
+            del graph.node[:]
+            graph.node.extend(copies)
+    return model
 
 
 def read_external(model: ModelProto, path: str | os.PathLike[str]) -> bool:

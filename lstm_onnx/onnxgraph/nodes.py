@@ -57,6 +57,15 @@ def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
         yield from bodies_of(node)
 
 
+REPAIR_FIRST = "lstm-onnx repair makes operators of loops that compute an LSTM, GRU or RNN"
+"""A hint for another tool's file that has them."""
+
+
+def has_loops(nodes: Iterable[NodeProto]) -> bool:
+    """Whether there is a Loop or Scan among the nodes of a graph."""
+    return any(not node.domain and node.op_type in ("Loop", "Scan") for node in nodes)
+
+
 def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """The nodes of a graph or a function, and those of all nested subgraphs."""
     todo = list(nodes)

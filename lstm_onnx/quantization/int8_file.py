@@ -14,6 +14,7 @@ from ..errors import ConfigError, ModelError, ProviderError, shown
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined
 from ..onnxgraph.load import entries_of, metadata_of
+from ..onnxgraph.nodes import REPAIR_FIRST, has_loops
 from ..onnxgraph.write import write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
@@ -189,7 +190,8 @@ def quantized_model(
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
         reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"
-        raise ModelError(f"{source}: has no layer to quantize ({reasons})")
+        hint = REPAIR_FIRST if not metadata.inputs and has_loops(model.graph.node) else None
+        raise ModelError(f"{source}: has no layer to quantize ({reasons})", hint=hint)
     if metadata.options is not None:
         options = replace(metadata.options, precision="int8", layers=layers, kernel=kernel)
         props = entries_of(done.model)

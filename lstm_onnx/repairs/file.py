@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from onnx import ValueInfoProto
@@ -19,13 +19,14 @@ from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
-from ..runtime.chunk_check import why_not_streamable
+from ..runtime.batch_axes import state_dim_names
+from ..runtime.compared_chunks import Compared, compared_chunks
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
 from .plain import computed_sizes, read_as, simplify
-from .proof import Proof, marks_of, prove, values_of
+from .proof import Proof, marks_of, prove, sizes_in_runs, values_of
 from .states import Exposed, closed_states, expose, fixed_sizes
 
 
@@ -44,6 +45,7 @@ class RepairResult:
         num_bytes: the size of all files that were written.
         proof: how it was compared with the source.
         not_streamable: why its chunks differ from the whole sequence; "" where they do not.
+        time: the time axis of each input along which a stream is cut; none where every call is one step.
         notes: what stays as it was, and why.
     """
 
@@ -57,6 +59,7 @@ class RepairResult:
     num_bytes: int
     proof: Proof
     not_streamable: str
+    time: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
@@ -72,7 +75,9 @@ class RepairResult:
         if self.states:
             pairs = ", ".join(f"{one_line(name)} -> {one_line(after)}" for name, after in self.states.items())
             lines.append(f"states: {pairs}")
-            lines.append(f"streams: {'no, ' + self.not_streamable if self.not_streamable else 'by load(...).stream()'}")
+            along = ", ".join(f"axis {axis} of {one_line(name)}" for name, axis in self.time.items())
+            yes = f"along {along}" if along else "each call is one step"
+            lines.append(f"streams: {'no, ' + self.not_streamable if self.not_streamable else yes}")
         if self.batch_opened:
             lines.append("batch: any size")
         return "\n".join([*lines, *map(one_line, self.notes), str(self.proof)])
@@ -142,13 +147,19 @@ def repair(
             _write(graph, metadata, tried)
         with load(tried, "cpu", threads=1) as model:
             proof = prove(original, model, seed=seed, fixed=fixed if opened else None, marks=marks)
-            why = why_not_streamable(model) if exposed.states and not proof.problem else ""
+            compared = _compared(model) if exposed.states and not proof.problem else None
+            runs = [] if proof.problem else sizes_in_runs(model, seed=seed)
+            dims = [model.inputs[name].shape[axis] for name, axis in compared.inputs.items()] if compared else []
         if not operators and not exposed.states and not opened:
             raise _nothing(graph, notes, source)
         if proof.problem:
             raise ModelError(f"the repaired file differs from it: {proof.problem}; it was not kept", path=source)
-        if why:
-            metadata = replace(metadata, not_streamable=why)
+        why = "" if compared is None else compared.why
+        if compared is not None:
+            times = () if why else tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
+            metadata = replace(metadata, not_streamable=why or None, time_axes=times)
+    if runs:
+        _name_output_axes(graph, runs)
     num_bytes = _write(graph, metadata, path)
     return RepairResult(
         os.fspath(path),
@@ -161,8 +172,36 @@ def repair(
         num_bytes,
         proof,
         why,
+        compared.inputs if compared is not None and not why else {},
         tuple(notes),
     )
+
+
+def _compared(model: Model) -> Compared | None:
+    """What chunks of the repaired file give; None where every call is of one size, and so a chunk."""
+    compared = compared_chunks(model)
+    dims = {dim for name, info in model.inputs.items() if name not in model.states for dim in info.shape}
+    if compared is None and any(not isinstance(dim, int) for dim in dims - state_dim_names(model)):
+        return Compared("it took none of the chunks that were tried, and so none was compared", {}, {})
+    return compared
+
+
+def _name_output_axes(graph: Graph, runs: Sequence[tuple[Mapping[str, int], Mapping[str, Sequence[int]]]]) -> None:
+    """Give the outputs' open axes the names of the inputs' axes whose size they had in every run.
+
+    Args:
+        graph: its outputs are changed.
+        runs: of each, the sizes of the inputs' axes by name, and the outputs' shapes.
+    """
+    names = list(dict.fromkeys(name for axes, _ in runs for name in axes))
+    varied = [name for name in names if len({axes.get(name) for axes, _ in runs}) > 1]
+    for value in graph.outputs:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") or dim.dim_param in names:
+                continue
+            same = [name for name in varied if all(axes.get(name) == shapes[value.name][axis] for axes, shapes in runs)]
+            if len(same) == 1:
+                dim.dim_param = same[0]
 
 
 def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> ModelError:

@@ -154,6 +154,9 @@ def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[f
 def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
     """Random inputs: the first open axis has the first size, the others the second.
 
+    An axis is known by its name.  Where the inputs share none, as of tf2onnx, which names each axis of each input
+    separately, or where axes have no names, it is known by its place: the batch of all inputs has one size.
+
     Args:
         model: it takes them.
         sizes: see above.
@@ -161,14 +164,15 @@ def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float
         marks: numbers with which a third of the entries of the first two axes of floats are filled.
     """
     rng = np.random.default_rng(seed)
-    known: dict[str, int] = {}
+    known: dict[str | int, int] = {}
     feeds: dict[str, Array] = {}
-    for name, info in model.inputs.items():
-        if name in model.states:
-            continue
+    infos = {name: info for name, info in model.inputs.items() if name not in model.states}
+    named = [dim for info in infos.values() for dim in {*info.shape} if isinstance(dim, str)]
+    by_place = len(set(named)) == len(named)
+    for name, info in infos.items():
         shape = []
         for axis, dim in enumerate(info.shape):
-            label = dim if isinstance(dim, str) else f"{name}.{axis}"
+            label = axis if by_place else dim if isinstance(dim, str) else f"{name}.{axis}"
             size = dim if isinstance(dim, int) else known.setdefault(label, sizes[min(len(known), 1)])
             shape.append(size)
         dtype = np.dtype(np.float32 if info.dtype is None else info.dtype)
@@ -177,6 +181,19 @@ def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float
             array[rng.random(shape[:2]) < _MARKED] = mark
         feeds[name] = np.asarray(array, dtype)
     return feeds
+
+
+def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], dict[str, tuple[int, ...]]]]:
+    """At each size at which a file runs: the sizes of its inputs' open axes by name, and the shapes of its outputs."""
+    found = []
+    for sizes in _SIZES:
+        feeds = drawn(model, sizes, seed)
+        with contextlib.suppress(InputError, RunError):
+            results = model.run(feeds)
+            dims = [pair for name in feeds for pair in zip(model.inputs[name].shape, feeds[name].shape, strict=True)]
+            axes = {dim: size for dim, size in dims if isinstance(dim, str)}
+            found.append((axes, {name: np.shape(array) for name, array in results.items()}))
+    return found
 
 
 def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> dict[str, Array]:

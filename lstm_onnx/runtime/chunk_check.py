@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 Run = Callable[[dict[str, "np.ndarray[Any, Any]"]], Mapping[str, Any]]
 
-_CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
+CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
 """How the six steps are divided when a stream is opened."""
 _BATCH = 2
 _OTHER = 3
@@ -193,7 +193,7 @@ def mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> st
 def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Sequence[int]) -> list[np.ndarray]:
     """The ways to combine the chunks to `shape`: the last one alone, or all concatenated along time.
 
-    Time may be a factor of an axis, as in a module that merges batch and time.
+    Time may be a factor of an axis, as in a module that merges batch and time, or be divided, as by a stride.
     """
     if {part.shape for part in parts} == {shape} and len(set(chunking)) > 1:
         return [parts[-1]]  # there is no time axis
@@ -204,11 +204,11 @@ def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunkin
     for axis, size in enumerate(shape):
         others = {part.shape[:axis] + part.shape[axis + 1 :] for part in parts}
         folded, rest = divmod(size, total)
-        fits = all(part.shape[axis] == folded * steps for part, steps in zip(parts, chunking, strict=True))
-        if others != {shape[:axis] + shape[axis + 1 :]} or rest or not fits:
+        if others != {shape[:axis] + shape[axis + 1 :]} or sum(part.shape[axis] for part in parts) != size:
             continue
         ways.append(np.concatenate(parts, axis))
-        if folded > 1:
+        fits = all(part.shape[axis] == folded * steps for part, steps in zip(parts, chunking, strict=True))
+        if folded > 1 and fits and not rest:
             split = [
                 part.reshape(*shape[:axis], folded, steps, *shape[axis + 1 :])
                 for part, steps in zip(parts, chunking, strict=True)
@@ -226,26 +226,6 @@ def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
             array = (array * (1 + signs * 2 * float(np.finfo(array.dtype).eps))).astype(array.dtype)
         moved[name] = array
     return moved
-
-
-def why_not_streamable(model: Model) -> str:
-    """Run a model without metadata on six steps, at once and in chunks; why it cannot be streamed, or "".
-
-    Where it has no dynamic axis but the batch, or does not run at such sizes (one that takes exactly 512
-    samples), every call is one step, and there is nothing to compare.
-    """
-    reasons: dict[str, str] = {}
-    for sequence in _sequences(model):
-        cut = str(sorted(sequence.axes.items()))
-        if cut in reasons:
-            continue
-        try:
-            reasons[cut] = difference(model.run, sequence, model.states, _CHUNKINGS)
-        except (InputError, RunError):
-            continue  # that axis is not time, or not really dynamic
-        if not reasons[cut]:
-            return ""
-    return next(iter(reasons.values()), "")
 
 
 def why_rows_mix(model: Model) -> str:
@@ -301,8 +281,8 @@ def _batch_dim(info: ValueInfo) -> int | str | None:
     return None if axis is None else info.shape[axis]
 
 
-def _sequences(model: Model) -> Iterator[WholeSequence]:
-    """Random inputs with six steps along each axis that may be time, the most likely one first."""
+def sequences(model: Model, frame: int = 1) -> Iterator[WholeSequence]:
+    """Random inputs with six steps, or frames, along each axis that may be time, the most likely one first."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     batches = state_dim_names(model)
     fixed = all(isinstance(dim, int) for name in model.states for dim in model.inputs[name].shape)
@@ -315,7 +295,7 @@ def _sequences(model: Model) -> Iterator[WholeSequence]:
             # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
                 for most in _LARGEST if has_integers else _LARGEST[-1:]:
-                    yield _random_sequence(model, free, groups[key], batch, other, most)
+                    yield _random_sequence(model, free, groups[key], batch, other, most, frame)
 
 
 def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[str, int]]:
@@ -335,10 +315,16 @@ def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[
 
 
 def _random_sequence(
-    model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int], batch: int, other: int | None, most: int
+    model: Model,
+    free: Mapping[str, ValueInfo],
+    axes: Mapping[str, int],
+    batch: int,
+    other: int | None,
+    most: int,
+    frame: int = 1,
 ) -> WholeSequence:
     rng = np.random.default_rng(0)
-    steps = sum(_CHUNKINGS[0])
+    steps = frame * sum(CHUNKINGS[0])
     sizes = dict.fromkeys(state_dim_names(model), batch)
     for info in free.values():
         for dim in info.shape:

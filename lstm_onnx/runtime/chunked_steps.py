@@ -9,12 +9,12 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import names_in
-from .batch_axes import TIME, batch_name
+from .batch_axes import BATCH, TIME, batch_name
 from .bindings import Key
 from .call import call
 from .conversion import ToCallerType, to_numpy
 from .providers import runs_operator
-from .streamable import stream_inputs
+from .streamable import found_chunks, stream_inputs
 from .tensor_info import ValueInfo, require_known_names
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class ChunkedSteps:
         hop: see `Stream.hop`.
         phased: whether the chunks so far matter: equal ones may give other numbers of steps, or an input or output has
             no time axis, and is kept for calls without steps.
+        shapes: of the outputs of the last chunk that was not bound.
         to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
@@ -45,11 +46,14 @@ class ChunkedSteps:
         self.delay, self.hop = streaming.delay, streaming.hop
         self._other_names = [name for name in self.input_names if self.chunked and name not in streaming.time]
         self.phased = streaming.steps is not None or None in streaming.outputs.values() or bool(self._other_names)
-        self._outputs = streaming.outputs if self.chunked else {name: self._time_axis(name) for name in model.outputs}
+        compared = None if self.chunked else found_chunks(model)
+        named = streaming.outputs if self.chunked else {name: self._time_axis(name) for name in model.outputs}
+        self._outputs = {**named, **({} if compared is None else compared.outputs)}
         self._steps = 0
         self._still: Arrays = {}
         self._restored = False
         self._others: Arrays = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.to_caller_type: ToCallerType | None = None
 
     def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -203,22 +207,30 @@ class ChunkedSteps:
         known = self._outputs.get(name)
         if known is None and name in self._still:
             return self._still[name].copy()
+        if known is not None and len(shape := self.shapes.get(name, ())) > known:
+            return np.zeros((*shape[:known], 0, *shape[known + 1 :]), info.dtype or np.float32)
         return self._without_entries(info, known)
 
     def _without_entries(self, info: ValueInfo, axis: int | None) -> np.ndarray:
         """An array of a call without steps, whose time axis is `axis`."""
         batch = batch_name(self.model)
+        other = self.batch if batch is None else 1  # the batch may have another name in each input
         shape = [
-            0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else 1
+            0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else other
             for place, dim in enumerate(info.shape)
         ]
         return np.zeros(shape, info.dtype or np.float32)
 
     def _time_axis(self, name: str) -> int | None:
         """Of an output: its size follows from that of time, or, as after packed lengths, from no input's."""
-        names = set(self.model.metadata.time_axes or (TIME,))
-        known = names_in(" ".join(str(dim) for info in self.model.inputs.values() for dim in info.shape)) - names
-        shape = self.model.outputs[name].shape
+        model = self.model
+        known = {each for info in model.inputs.values() for each in _names(info)}
+        times = set(model.metadata.time_axes) or {TIME}
+        if not model.metadata.inputs and not times & known:  # of another tool, and not compared: see `found_chunks`
+            states = {each for state in model.states for each in _names(model.inputs[state])}
+            times = {each for info in stream_inputs(model).values() for each in _names(info)} - states - {BATCH}
+        known -= times
+        shape = model.outputs[name].shape
         return next((axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) - known), None)
 
     def flushed(self, states: Arrays) -> dict[str, Any] | None:
@@ -258,3 +270,8 @@ class ChunkedSteps:
         names = list(self.model.outputs)
         values = call(self.model.path, self.model.session.run, names, feeds, self.model.run_options)
         return dict(zip(names, values, strict=True))
+
+
+def _names(info: ValueInfo) -> set[str]:
+    """The names in its shape."""
+    return names_in(" ".join(dim for dim in info.shape if isinstance(dim, str)))

@@ -230,7 +230,7 @@ class Model:
         Args:
             batch: how many sequences run side by side.
             check: for a file whose metadata does not say whether it can be streamed, compare chunks of six random
-                steps with the whole sequence, once, when the first stream is opened.
+                steps, or frames, with the whole sequence, once, when the first stream is opened.
 
         Raises:
             InputError: the model has no states, or chunks give other numbers than the whole sequence, as in a

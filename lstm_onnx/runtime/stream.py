@@ -330,6 +330,7 @@ class Stream:
                 )
             after[name][...] = array
         self._current ^= 1
+        self._chunks.shapes = {name: np.shape(results[name]) for name in self._output_names}
         self._results = self._chunks.still(results)
         if self._phased:
             self._chunks.advance(feeds, results)

@@ -10,9 +10,10 @@ from .loaded_model import LSTM_STATES
 from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
+    from .compared_chunks import Compared
     from .model import Model
 
-_chunks_differ: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
+_chunks: weakref.WeakKeyDictionary[Model, Compared | None] = weakref.WeakKeyDictionary()
 _rows_mix: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
 """What was found of models whose metadata does not say; "" for nothing."""
 
@@ -21,7 +22,8 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     """Refuse a model whose chunks give other numbers than the whole sequence.
 
     Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, or with other
-    pairs of states than the file's own, six steps are run at once and in chunks when the first stream is opened.
+    pairs of states than the file's own, six steps (or frames, of a file that takes no single steps) are run at once
+    and in chunks when the first stream is opened.
 
     Args:
         model: the model.
@@ -52,16 +54,22 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
     if known or not check:
         return
-    if model not in _chunks_differ:
-        from .chunk_check import why_not_streamable  # our own files never need it
+    if model not in _chunks:
+        from .compared_chunks import compared_chunks  # our own files never need it
 
-        _chunks_differ[model] = why_not_streamable(model)
-    if _chunks_differ[model]:
+        _chunks[model] = compared_chunks(model)
+    compared = _chunks[model]
+    if compared is not None and compared.why:
         raise InputError(
-            f"cannot be streamed: {_chunks_differ[model]}",
+            f"cannot be streamed: {compared.why}",
             hint="run whole sequences instead (check=False opens a stream anyway)",
             path=model.path,
         )
+
+
+def found_chunks(model: Model) -> Compared | None:
+    """What `require_streamable` found by running the model; None where it did not."""
+    return _chunks.get(model)
 
 
 def rows_mix(model: Model) -> str:

@@ -14,7 +14,7 @@ from ..errors import ConfigError, ModelError, shown
 from ..metadata import Metadata, Streaming
 from ..onnxgraph import load_inlined, outer_values, shape_of
 from ..onnxgraph.load import metadata_of, read_weights
-from ..onnxgraph.nodes import inputs_of
+from ..onnxgraph.nodes import REPAIR_FIRST, has_loops, inputs_of
 from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
@@ -127,7 +127,10 @@ def make_streaming(
     try:
         done = rewrite(model, weights, axes, metadata.states, chunk)
     except RefusedError as why:
-        raise refused(why, source) from why
+        error = refused(why, source)
+        if not metadata.inputs and has_loops(model.graph.node):
+            raise ModelError(error.message, path=source, hint=REPAIR_FIRST) from why
+        raise error from why
     require_delay(done, max_delay, source)
     if not done.caches and not pairs:
         raise ModelError(

@@ -109,7 +109,7 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     """A sequence in chunks, and the rest: outputs concatenated, and the final states by their outputs' names."""
     streaming = model.metadata.streaming
     assert streaming is not None  # noqa: S101 - the caller's condition
-    stream = model.stream(_batch(model, feeds), check=False)
+    stream = model.stream(_batch(model, feeds, states), check=False)
     stream.state = {**stream.state, **states}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in streaming.outputs}
     start = 0
@@ -130,15 +130,17 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     return results | {model.states[name]: final[name] for name in states}
 
 
-def _batch(model: Model, feeds: Mapping[str, np.ndarray]) -> int:
-    from ..runtime.batch_axes import batch_name
+def _batch(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> int:
+    """The sequences in drawn inputs; by the states where the batch has another name in each input."""
+    from ..runtime.batch_axes import batch_name, state_batch_axis
 
     batch = batch_name(model)
     for name, array in feeds.items():
         shape = model.inputs[name].shape
         if batch is not None and batch in shape:
             return int(array.shape[shape.index(batch)])
-    return 1
+    axes = {name: state_batch_axis(model.inputs[name]) for name in states}
+    return next((states[name].shape[axis] for name, axis in axes.items() if axis is not None), 1)
 
 
 def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.random.Generator) -> tuple[Arrays, Arrays]:
@@ -151,7 +153,11 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
     sizes: dict[str, int] = {}
     infos = dict(model.inputs.items())
     state_dims = {dim for name in model.states for dim in infos[name].shape if isinstance(dim, str)}
-    first = {info.shape[0] for name, info in infos.items() if name in time}
+    named = [dim for info in infos.values() for dim in {*info.shape} if isinstance(dim, str)]
+    apart = (
+        len(set(named)) == len(named) and 0 not in time.values()
+    )  # as of tf2onnx: each input has its own name for it
+    first = {info.shape[0] for name, info in infos.items() if info.shape and (name in time or apart)}
     for info in infos.values():
         for dim in info.shape:
             if isinstance(dim, str) and not is_expression(dim):

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import compose, helper, version_converter
 
 import lstm_onnx
@@ -130,6 +131,26 @@ def test_half_precision_within_float32_is_out_of_order(node, path, tmp_path):
     onnx.save(model, made)
     require_one(made, dtype="float16", bytes=2 * PARAMETERS)
     require_streaming(made, node, node.reference(), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("command", ["make_streaming", "repair", "to_torch"])
+def test_what_is_out_of_order_is_put_in_order(command, tmp_path):
+    """A node after the one that reads from it, as ONNX Runtime's float16 converter puts the Casts of inputs."""
+    plain = Node(inputs_of())
+    model = onnx.load(plain.save(tmp_path / "plain.onnx"))
+    model.graph.node[0].input[0] = "later"
+    model.graph.node.append(helper.make_node("Neg", ["X"], ["later"], "later"))
+    made = tmp_path / "m.onnx"
+    onnx.save(model, made)
+    x = plain.inputs["X"]
+    whole = lstm_onnx.load(made, provider="cpu").run({"X": x})
+    if command == "to_torch":
+        results = lstm_onnx.to_torch(made)(torch.from_numpy(x))
+        compare({name: array.detach().numpy() for name, array in results.items()}, whole)
+        return
+    options = {"time": {"X": 0}} if command == "make_streaming" else {}
+    getattr(lstm_onnx, command)(made, tmp_path / "t.onnx", **options)
+    compare(lstm_onnx.load(tmp_path / "t.onnx", provider="cpu").stream(batch=x.shape[1]).run({"X": x}), whole)
 
 
 def test_the_default_domain_by_its_long_name(node, path, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from lstm_onnx.repairs.proof import _Outputs
+from lstm_onnx.repairs.proof import _Outputs, drawn
+from lstm_onnx.runtime.tensor_info import ValueInfo
 
 
 def outputs(error: float, *, scale: float = 1.0) -> str:
@@ -27,3 +30,18 @@ def test_a_number_close_to_zero_is_rounded_as_the_others_are():
 def test_another_shape_is_a_difference_at_once(shape: tuple[int, int]):
     found, whole = np.zeros(shape), np.zeros((2, 2))
     assert _Outputs().add({"y": found}, {"y": whole}, {"y": whole}) == f"y has shape {shape} instead of (2, 2)"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shapes"),
+    [
+        (("a", "b", 4), ("c", "d", 3), [(3, 9, 4), (3, 9, 3)]),  # as tf2onnx names them
+        ((None, None, 4), (None, 6), [(3, 9, 4), (3, 6)]),
+        (("time", "batch", 4), ("batch",), [(3, 9, 4), (9,)]),
+        (("batch", "time", 4), ("batch", "other"), [(3, 9, 4), (3, 9)]),
+    ],
+)
+def test_the_batch_has_one_size_in_all_inputs(first: tuple, second: tuple, shapes: list):
+    infos = {name: ValueInfo(name, np.dtype("float32"), shape) for name, shape in (("x", first), ("z", second))}
+    feeds = drawn(SimpleNamespace(inputs=infos, states={}), (3, 9), 0)
+    assert [array.shape for array in feeds.values()] == shapes

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.repairs import operators, repair
 from lstm_onnx.repairs.cells import Cell, cell_of
+from lstm_onnx.runtime.chunks import run_chunks
 
 from .loops import FEATURES, UNITS, loop_file, node, unrolled_file
 
@@ -51,6 +52,24 @@ def test_states_are_named_after_the_layer(tmp_path: Path):
     assert "now the operator GRU" in str(result)
 
 
+def test_outputs_have_the_names_of_the_inputs_axes(tmp_path: Path):
+    """As tf2onnx names each axis separately: what an output's axes are is seen by running the file."""
+    source, target = loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx"
+    model = onnx.load(source)
+    for value, names in ((model.graph.input[0], "pq"), (model.graph.output[0], "rs")):
+        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dim.dim_param = name
+    onnx.save(model, source)
+    assert "streams: along axis 1 of x" in str(repair(source, target))
+    model = lstm_onnx.load(target, provider="cpu", threads=1)
+    assert model.outputs["y"].shape[:2] == ("p", "q")
+    x = random(3, 7, FEATURES)
+    stream = model.stream(batch=3)
+    parts = [stream(x[:, :4]), stream(x[:, 4:]), stream.flush()]
+    np.testing.assert_allclose(np.concatenate(parts, 1), run(source, x), atol=2e-6)
+    np.testing.assert_allclose(run_chunks(model, {"x": x}, 2)["y"], run(source, x), atol=2e-6)
+
+
 def test_axes_without_names_get_some_for_the_states(tmp_path: Path):
     source, target = loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx"
     model = onnx.load(source)
@@ -85,6 +104,16 @@ def test_unrolled_steps_that_differ_are_left_as_they_are(tmp_path: Path):
     run(source, random(2, 5, FEATURES))
     with pytest.raises(lstm_onnx.ModelError, match="no loop that was recognised as one"):
         repair(source, tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"), [("quantize", "no layer to quantize"), ("make_streaming", "number of time steps")]
+)
+def test_other_commands_point_to_repair_for_loops(tmp_path: Path, command: str, reason: str):
+    options = {"time": {"x": 1}} if command == "make_streaming" else {}
+    source = loop_file(tmp_path / "a.onnx", "gru")
+    with pytest.raises(lstm_onnx.ModelError, match=rf"{reason}.*lstm-onnx repair makes operators of loops"):
+        getattr(lstm_onnx, command)(source, tmp_path / "b.onnx", **options)
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -148,7 +177,7 @@ class Model(nn.Module):
 def torch_file(path: Path, rnn: nn.Module, *, batch: int | None, batch_first: bool = True) -> Path:
     """By torch's older exporter, with an open time axis."""
     axes = {1 if batch_first else 0: "time", **({} if batch else {0 if batch_first else 1: "batch"})}
-    shape = (batch or 2, 3) if batch_first else (3, batch or 2)
+    shape = (batch or 2, 5) if batch_first else (5, batch or 2)
     torch.onnx.export(
         Model(rnn).eval(),
         (torch.zeros(*shape, FEATURES),),
@@ -185,6 +214,27 @@ def test_files_of_torchs_exporter_get_states_and_any_batch(
     np.testing.assert_allclose(run(tmp_path / "b.onnx", x), wanted, atol=2e-6)
     if not states:
         assert any("needs the end of the sequence" in note for note in result.notes)
+
+
+class Strided(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(FEATURES, FEATURES, 3, stride=2)
+        self.rnn = nn.GRU(FEATURES, UNITS, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rnn(self.conv(x.transpose(1, 2)).transpose(1, 2))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_chunks_that_are_too_short_to_run_are_no_proof_of_a_stream(tmp_path: Path):
+    """A single step fails in the convolution, and longer chunks lack what it kept of the ones before."""
+    source = torch_file(tmp_path / "a.onnx", Strided(), batch=None)
+    result = repair(source, tmp_path / "b.onnx")
+    assert result.states
+    assert "48 steps in chunks of 8+8+8+8+8+8 give another y" in result.not_streamable
+    with pytest.raises(lstm_onnx.InputError, match="cannot be streamed"):
+        lstm_onnx.load(tmp_path / "b.onnx", provider="cpu").stream()
 
 
 @pytest.mark.parametrize("flat", [False, True])

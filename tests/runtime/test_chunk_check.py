@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ def by_torch(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (torch.zeros(5, 2, SIZE), *states),
+            (torch.zeros(8, 2, SIZE), *states),
             str(path),
             dynamo=False,
             opset_version=17,
@@ -124,7 +125,7 @@ def test_right_files_stream(case: str, names: dict[str, Any], tmp_path: Path, mo
         compared.append(found)
         return found
 
-    monkeypatch.setattr("lstm_onnx.runtime.chunk_check.difference", recorded)
+    monkeypatch.setattr("lstm_onnx.runtime.compared_chunks.difference", recorded)
     module, pairs = by_torch(step, tmp_path / "m.onnx", options, {k: v for k, v in names.items() if _has(k, options)})
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", states=pairs)
     stream = model.stream(batch=3)
@@ -138,6 +139,7 @@ def test_right_files_stream(case: str, names: dict[str, Any], tmp_path: Path, mo
         stream.reset()
         ends = np.cumsum(chunking)
         parts = [stream(x.numpy()[end - size : end]) for end, size in zip(ends, chunking, strict=True)]
+        parts.append(stream.flush())  # no step, whatever the time axis is called
         np.testing.assert_allclose(np.concatenate(parts), whole.numpy(), rtol=0, atol=2e-6)
 
 
@@ -187,11 +189,43 @@ def test_what_runs_at_one_size_alone_is_a_step_whatever_its_size(tmp_path: Path)
     np.testing.assert_array_equal(second["p"], again["p"])
 
 
+def strided(stride: int) -> Callable[..., Any]:
+    def step(m: nn.Module, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        return lstm(m, nn.functional.conv1d(x.permute(1, 2, 0), m.conv.weight, stride=stride).permute(2, 0, 1), h, c)
+
+    return step
+
+
+def framed(m: nn.Module, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+    return lstm(m, x.reshape(-1, 4, x.size(1), SIZE).mean(1), h, c)
+
+
+@pytest.mark.parametrize(("stride", "cut"), [(2, "8+8+8+8+8+8"), (4, "9+15+24")], ids=["overlapping", "left over"])
+def test_files_that_take_no_single_steps_are_compared_in_longer_chunks(stride: int, cut: str, tmp_path: Path) -> None:
+    """A convolution without padding: a chunk of one step fails, and longer ones would give other numbers silently."""
+    by_torch(strided(stride), tmp_path / "m.onnx", {}, NAMED)
+    with pytest.raises(InputError, match=rf"cannot be streamed: 48 steps in chunks of {re.escape(cut)} give another y"):
+        lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", states=BOTH).stream()
+
+
+def test_files_that_take_whole_frames_stream(tmp_path: Path) -> None:
+    """A chunk that is no multiple of the frame fails aloud, and frames give what the whole gives."""
+    module, pairs = by_torch(framed, tmp_path / "m.onnx", {}, NAMED)
+    stream = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", states=pairs).stream(batch=2)
+    x = torch.randn(12, 2, SIZE)
+    with torch.no_grad():
+        whole = module(x, *(torch.zeros(1, 2, H) for _ in pairs))[0].numpy()
+    parts = [stream(x.numpy()[:8]), stream(x.numpy()[8:])]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=2e-6)
+    with pytest.raises(lstm_onnx.RunError, match="cannot be reshaped"):
+        stream(x.numpy()[:7])
+
+
 def test_our_own_files_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tried(*_: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr("lstm_onnx.runtime.chunk_check.why_not_streamable", tried)
+    monkeypatch.setattr("lstm_onnx.runtime.compared_chunks.compared_chunks", tried)
     lstm_onnx.export(nn.LSTM(SIZE, H), tmp_path / "m.onnx")
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").stream().batch == 1
     with pytest.raises(AssertionError):

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import lstm_onnx
 
@@ -94,3 +96,34 @@ def test_a_file_of_torchscripts_exporter(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DYNAMO)
 def test_a_file_of_dynamos_exporter(name: str, tmp_path: Path) -> None:
     converted(name, tmp_path, dynamo=True)
+
+
+def test_a_batch_with_another_name_in_each_input(tmp_path: Path) -> None:
+    """As tf2onnx writes Keras' initial_state: no input and no output shares the name of an axis."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "W": rng.standard_normal((1, 9, 4)),
+        "R": rng.standard_normal((1, 9, 3)),
+    }
+    stored = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    stored += [numpy_helper.from_array(np.array([axis]), f"axis{axis}") for axis in (0, 1)]
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["steps_first"], perm=[1, 0, 2]),
+        helper.make_node("Unsqueeze", ["h", "axis0"], ["h0"]),
+        helper.make_node("GRU", ["steps_first", "W", "R", "", "", "h0"], ["all", "last"], hidden_size=3),
+        helper.make_node("Squeeze", ["all", "axis1"], ["one_way"]),
+        helper.make_node("Transpose", ["one_way"], ["y"], perm=[1, 0, 2]),
+        helper.make_node("Squeeze", ["last", "axis0"], ["hn"]),
+    ]
+    shapes = {"x": ("a", "b", 4), "h": ("c", 3), "y": ("d", "e", 3), "hn": ("f", 3)}
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    graph = helper.make_graph(nodes, "g", [infos["x"], infos["h"]], [infos["y"], infos["hn"]], stored)
+    source, path = tmp_path / "m.onnx", tmp_path / "s.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
+    result = lstm_onnx.make_streaming(source, path, time={"x": 1}, states={"h": "hn"})
+    assert (result.proof.problem, len(result.proof.steps)) == ("", 2)
+    x = rng.standard_normal((3, 9, 4)).astype(np.float32)
+    whole = lstm_onnx.load(source, provider="cpu").run({"x": x, "h": np.zeros((3, 3), np.float32)})["y"]
+    stream = lstm_onnx.load(path, provider="cpu").stream(batch=3)
+    parts = [stream(x[:, :4]), stream(x[:, 4:5]), stream(x[:, 5:]), stream.flush()]
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=0, atol=2e-6)

@@ -24,7 +24,7 @@ from ...runtime.arguments import integer
 from ...runtime.batch_axes import TIME
 from ...runtime.conversion import complete_feeds
 from ...runtime.providers import onnxruntime
-from ...runtime.streamable import is_streamable, stream_inputs
+from ...runtime.streamable import found_chunks, is_streamable, stream_inputs
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
 from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
@@ -201,7 +201,11 @@ def _takes_samples(model: Model, info: ValueInfo) -> bool:
 def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:
     """The bytes of the model: as they are, or with weights of other files and the given states in it."""
     proto = load_model(file)
-    metadata = Metadata(states=model.states, not_streamable="" if is_streamable(model) else None)
+    streams = "" if is_streamable(model) else None
+    compared = found_chunks(model) if streams is not None else None
+    dims = [model.inputs[name].shape[axis] for name, axis in compared.inputs.items()] if compared else []
+    times = tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
+    metadata = Metadata(states=model.states, not_streamable=streams, time_axes=times)
     entries = {} if states is None or dict(model.metadata.states) == model.states else metadata.to_metadata()
     return embedded(proto, file, entries)
 

@@ -46,7 +46,7 @@ def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
 
 
 def _streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
-    if verification.model.metadata.time_axes:
+    if verification.model.metadata.time_axes and verification.model.metadata.inputs:  # not a repaired file
         yield from _chunked_cases(verification)
         return
     for label, cases, states in _sequences(verification):

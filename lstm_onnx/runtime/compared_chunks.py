@@ -1,0 +1,94 @@
+"""Whether a file without metadata can be streamed, found by running it in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError, RunError
+from .chunk_check import CHUNKINGS, WholeSequence, difference, sequences
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_FRAMES = (8, 64, 512)
+"""Of a model that takes no chunks of a few steps, such as samples of audio: what each of the six is then."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What chunks of a model without metadata gave.
+
+    Attributes:
+        why: it cannot be streamed; "" where chunks give what the whole sequence gives.
+        inputs: the time axis of each input that was cut.
+        outputs: the time axis of each output that is no state; None where it has none.
+    """
+
+    why: str
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int | None]
+
+
+def compared_chunks(model: Model) -> Compared | None:
+    """Run a model without metadata on six steps, at once and in chunks; None where there is nothing to compare.
+
+    Where it has no dynamic axis but the batch, or runs at no such sizes (one that takes exactly 512 samples), every
+    call is one step.  A model with strides, or with convolutions without padding, does not run on chunks of a step.
+    Then each step is a frame of 8, 64 or 512, and chunks that are no multiples of it are compared as well, where the
+    model takes them.
+    """
+    tried: dict[str, Compared] = {}
+    for sequence in sequences(model):
+        cut = str(sorted(sequence.axes.items()))
+        if cut in tried:
+            continue
+        try:
+            why = difference(model.run, sequence, model.states, CHUNKINGS)
+            tried[cut] = Compared(why, sequence.axes, _output_axes(model, sequence))
+        except (InputError, RunError):
+            continue  # that axis is not time, or not really dynamic
+        if not why:
+            return tried[cut]
+    for frame in () if tried else _FRAMES:
+        for sequence in sequences(model, frame):
+            try:
+                axes = _output_axes(model, sequence, frame)
+            except (InputError, RunError):
+                continue
+            found = _frames_differ(model, sequence, frame) if any(axis is not None for axis in axes.values()) else None
+            if found is not None:  # each call is one step where no output follows its length: it has its own score
+                compared = tried.setdefault(str(frame), Compared(found, sequence.axes, axes))
+                if not found:
+                    return compared
+        if tried:
+            break
+    return next(iter(tried.values()), None)
+
+
+def _output_axes(model: Model, sequence: WholeSequence, frame: int = 1) -> dict[str, int | None]:
+    """The axis of each output, but states, whose size follows the number of steps (InputError, RunError)."""
+    fewer, whole = (model.run({**sequence.chunk(0, n), **sequence.states}) for n in (2 * frame, sequence.steps))
+    axes: dict[str, int | None] = {}
+    for name in whole:
+        if name not in model.states.values():
+            sizes = enumerate(zip(np.shape(fewer[name]), np.shape(whole[name]), strict=True))
+            axes[name] = next((axis for axis, (one, other) in sizes if one != other), None)
+    return axes
+
+
+def _frames_differ(model: Model, sequence: WholeSequence, frame: int) -> str | None:
+    """`difference` of a sequence of frames, in frames and in other chunks; None where it takes none of them."""
+    found: str | None = None
+    uneven = (frame + 1, 2 * frame - 1, 3 * frame)
+    for chunking in (*(tuple(frame * size for size in sizes) for sizes in CHUNKINGS), uneven):
+        try:
+            found = difference(model.run, sequence, model.states, (chunking,))
+        except (InputError, RunError):
+            continue  # a stream is told so as well
+        if found:
+            break
+    return found

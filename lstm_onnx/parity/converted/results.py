@@ -14,6 +14,7 @@ from ...atomic_io import temporary_folder
 from ...errors import LSTMOnnxError, RunError
 from ...exporter.float16_weights import with_float16_weights
 from ...onnxgraph.write import write_model
+from ...quantization.arithmetic import ROW_LIMIT
 from ...quantization.int8_file import quantized_model
 from ...quantization.kernels import SAME_BITS_ALONE
 from ...quantization.probe import Probe
@@ -168,14 +169,28 @@ def _same_outputs(source: Stored, model: Model, expected: Sequence[Expected]) ->
 
 
 def _unusual(feeds: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
-    """Each input as zeros, with a NaN, and with an infinity: in one row of every layer's state, or of every step."""
+    """Each input as zeros, as numbers between two integers of their row, with a NaN, and with an infinity.
+
+    The last two are in one row of every layer's state, or of every step.
+    """
     for name, array in feeds.items():
         if array.dtype.kind == "f" and array.size:
             yield {**feeds, name: np.zeros_like(array)}
+            yield {**feeds, name: _ties(array)}
             for number in (np.nan, np.inf):
                 changed = array.copy()
                 changed.reshape(array.shape[0] if array.ndim else 1, -1)[:, 0] = number
                 yield {**feeds, name: changed}
+
+
+def _ties(array: np.ndarray) -> np.ndarray:
+    """Numbers below 1, whose row's scale is a power of 2, of which all but the first of a row are halves of it."""
+    halves = np.arange(array.size) % ROW_LIMIT + 0.5
+    halves[1::2] *= -1
+    numbers = np.minimum(halves, ROW_LIMIT - 0.5).reshape(array.shape)
+    numbers[..., 0] = ROW_LIMIT
+    result: np.ndarray = (numbers / (ROW_LIMIT + 1)).astype(array.dtype)
+    return result
 
 
 def _bits(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, bytes] | None:

@@ -120,7 +120,7 @@ def quantize_model(
 
 @dataclass(frozen=True)
 class _Names:
-    """The names of a model's nodes; how often each value is made, in all its graphs; and its constants and inputs."""
+    """How often each node and value is named in all graphs of a model, and its inputs and bodies' constants."""
 
     nodes: Counter[str]
     made: Counter[str]
@@ -130,7 +130,8 @@ class _Names:
 def _names(model: ModelProto) -> _Names:
     graphs = list(graphs_of(model.graph))
     nodes = [node for graph in graphs for node in graph.node]
-    given = {value.name for graph in graphs for value in (*graph.input, *graph.initializer)}
+    given = {value.name for graph in graphs for value in graph.input}
+    given |= {tensor.name for graph in graphs if graph is not model.graph for tensor in graph.initializer}
     return _Names(
         Counter(node.name for node in nodes), Counter(name for node in nodes for name in node.output), frozenset(given)
     )
@@ -152,11 +153,13 @@ def _require_own_names(
         added, remaining: the initializers that were added, and those that stay.
     """
     after = _names(model)
-    taken = before.given | before.made.keys()
+    taken = before.given | before.made.keys() | remaining.keys()
+    made = after.made - before.made
+    constants = {name for name, array in added.items() if not _is_equal(array, remaining.get(name, array))}
     wrong = [
-        *(name for name, count in after.made.items() if count > before.made[name] and name in taken - {""}),
-        *(name for name, count in after.nodes.items() if count > before.nodes[name] > 0),
-        *(name for name in added if name in taken and not _is_equal(added[name], remaining.get(name))),
+        *(name for name in made if name and name in taken),
+        *(name for name in after.nodes - before.nodes if name in before.nodes),
+        *(name for name in added if name in constants | before.given | after.made.keys()),
     ]
     if wrong:
         raise ModelError(
@@ -165,8 +168,8 @@ def _require_own_names(
         )
 
 
-def _is_equal(one: np.ndarray, other: np.ndarray | None) -> bool:
-    return other is not None and one.dtype == other.dtype and np.array_equal(one, other)
+def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:

@@ -21,6 +21,9 @@ ROW_STEP = np.float32(1 / ROW_LIMIT)
 """The scale of a row is its largest number times this."""
 ZERO_POINT = 128
 """What is added to a row's integers: unsigned by signed bytes is the fast product on x86-64."""
+MOST_FEATURES = (2**31 - 1) // (255 * WEIGHT_LIMIT)
+"""The most input features whose products surely add up within 32 bits; a row's integers of DynamicQuantizeLSTM are up
+to 255."""
 TINY = 1e-30
 """The least largest number of a row: a row of zeros has a scale, too."""
 

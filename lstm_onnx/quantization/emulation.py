@@ -54,12 +54,20 @@ _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"Sigmoid": _sigm
 _Product = Callable[[np.ndarray], np.ndarray]
 
 
+def product_or_nan(product: _Product, rows: np.ndarray) -> np.ndarray:
+    """A product of rows ``(..., in)``, which is NaN for a row that is not finite throughout."""
+    finite = np.isfinite(rows).all(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # it does so in the file, too
+        result: np.ndarray = np.where(finite, product(np.where(finite, rows, 0)), np.nan)
+    return result
+
+
 def _products(layer: Layer, index: int, dtype: type) -> tuple[_Product, list[_Product]]:
     """A direction's products in the arithmetic of its kernel: by W, and by R or its parts."""
     products: list[_Product] = [
         partial(batch_product, weight=weight, dtype=dtype)
         if layer.kernel == DYNAMIC_QUANTIZE_LSTM and isinstance(weight, QuantizedWeight)
-        else partial(weight.product, dtype=dtype)
+        else partial(product_or_nan, partial(weight.product, dtype=dtype))
         for weight in layer.quantized[index]
     ]
     return products[0], products[1:]
@@ -72,6 +80,10 @@ def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) ->
         "output" ``(time, batch, H)``, "hn" ``(batch, H)`` and, of an LSTM, "cn" ``(batch, H)`` and "c", the largest
         |c| of each step and row ``(time, batch, 1)``.
     """
+    if layer.kernel == DYNAMIC_QUANTIZE_LSTM:
+        # What is not finite is 0 for the operator, and marked behind it.
+        x, h0 = _finite(steps.x), _finite(steps.h0)
+        steps = replace(steps, x=x, h0=h0, c0=None if steps.c0 is None else _finite(steps.c0))
     if layer.kernel == DYNAMIC_QUANTIZE_LSTM and layer.reverse[index]:
         # Its sequences meet in a step, whose scale they share, from their own ends on.
         turned = replace(steps, x=_turned(steps.x, steps.lengths), output=_turned(steps.output, steps.lengths))
@@ -81,6 +93,10 @@ def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) ->
         }
     order = reversed(range(len(steps.x))) if layer.reverse[index] else range(len(steps.x))
     return _forward(layer, index, steps, order, dtype)
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(array), array, np.float32(0))
 
 
 def _turned(array: np.ndarray, lengths: np.ndarray) -> np.ndarray:

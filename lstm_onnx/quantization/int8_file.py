@@ -40,7 +40,8 @@ class QuantizeResult:
         num_bytes: the size of all files that were written.
         source_bytes: the size of the float32 weights and their model.
         quantized: the names of the nodes that are int8 now.
-        kept: nodes that stay float32, and why: recurrent ones, and those in bodies that could not be compared.
+        kept: nodes that stay float32, and why: recurrent ones, those whose sums may overflow, and those in bodies that
+            could not be compared.
         proof: how it was compared with what int8 arithmetic gives, and with the float32 file.
         nodes: the number of the graph's nodes, without those of bodies.
         external_data: the file beside `path` that holds weights over 2 GB, or None.
@@ -189,7 +190,10 @@ def quantized_model(
     done = quantize_model(model, source, layers=layers, kernel=kernel, unproven=unproven)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
-        reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"
+        reasons = reasons or (
+            'those are LSTM, GRU and RNN, and with layers = "all" MatMul and Gemm by a constant float32 matrix of '
+            f"{LEAST_WEIGHTS} weights or more on their right, and Gather of its rows"
+        )
         hint = REPAIR_FIRST if not metadata.inputs and has_loops(model.graph.node) else None
         raise ModelError(f"{source}: has no layer to quantize ({reasons})", hint=hint)
     if metadata.options is not None:

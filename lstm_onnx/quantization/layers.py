@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto
 from ..onnxgraph import attributes_of
 from .arithmetic import QuantizedWeight, quantize_table
 from .block_products import BlockWeight
-from .products import Graph, add_weight, quantized_for, quantized_product, step_product
+from .products import Graph, add_weight, digits, quantized_for, quantized_product, step_product
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = 
     alpha = np.float32(attributes.get("alpha", 1.0))
     matrix = (weight.T if transposed else weight) * alpha
     quantized = quantized_for(graph.kernel, matrix)
-    form = ("/transposed" if transposed else "") + ("" if alpha == 1 else f"/{alpha:g}")
+    form = ("/transposed" if transposed else "") + ("" if alpha == 1 else f"/{digits(alpha)}")
     names = add_weight(graph, f"{node.input[1]}{form}", quantized)
     bias = node.input[2] if len(node.input) > 2 else ""
     rows = node.input[0]

@@ -34,8 +34,8 @@ class Graph:
 
     def scalar(self, value: float, dtype: type = np.float32) -> str:
         """A constant of a single number."""
-        kind = np.dtype(dtype).name
-        return self.nodes.constant(f"int8/{kind}/{value:g}", np.array(value, dtype))
+        kind = np.dtype(dtype)
+        return self.nodes.constant(f"int8/{kind.name}/{digits(kind.type(value))}", np.array(value, dtype))
 
     def reduce(self, op: str, value: str, name: str, *axes: int, keep: bool = True) -> str:
         """A reduction of axes, by default of the last one; they stay as axes of size 1 unless told otherwise."""
@@ -52,6 +52,11 @@ class Graph:
         """For rows ``(..., size)`` a zero each ``(..., 1)``, and NaN for a row that is not finite throughout."""
         zeros = self.nodes.constant(f"int8/zeros/{size}", np.zeros((size, 1), np.float32))
         return self.nodes.one("MatMul", rows, zeros, name=name)
+
+
+def digits(number: np.generic) -> str:
+    """A number for a name: no two of a dtype have the same one."""
+    return str(number).removesuffix(".0")
 
 
 @dataclass(frozen=True)

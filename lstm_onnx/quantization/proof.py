@@ -7,8 +7,10 @@ same emulation in float32.  Errors of the integers are far larger: they are step
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,9 @@ import numpy as np
 from ..errors import ModelError, RunError
 from ..runtime import Model
 from ..runtime.conversion import complete_feeds
-from .emulation import Steps, emulate
+from .emulation import Steps, emulate, product_or_nan
 from .probe import Probe, layer_values, linear_values
-from .proof_inputs import proof_inputs
+from .proof_inputs import positive_inputs, proof_inputs
 from .recurrent import Layer, direction_arrays
 from .rewrite import Rewritten
 
@@ -71,11 +73,20 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
             f"{model.path}: does not run on the inputs that were drawn for its proof: {error.message}",
             hint="give some that it takes: --data, or inputs= in Python",
         ) from error
-    complete = model.validated(feeds)
     where = f"{model.path}: its int8 form"
-    values = Probe(done, where).values(complete)
-    errors = {layer.name: layer for layer in layer_errors(done, values)}
-    if any(layer.error is None for layer in errors.values()):
+    probe = Probe(done, where)
+    complete = model.validated(feeds)
+    values = probe.values(complete)
+    errors = _by_name(layer_errors(done, values))
+    if _not_compared(errors) and inputs is None:
+        # Of numbers below 0 a logarithm or a root is NaN, and so is what follows.
+        with contextlib.suppress(RunError, ModelError):
+            positive = model.validated(positive_inputs(model, feeds))
+            others, wanted = probe.values(positive), model.run(positive)
+            found = _by_name(layer_errors(done, others))
+            if len(_not_compared(found)) < len(_not_compared(errors)):
+                complete, values, errors, expected = positive, others, found, wanted
+    if _not_compared(errors):
         errors |= _of_other_branches(done, where, complete)
     worst, compared, skipped = 0.0, 0, []
     for layer in errors.values():
@@ -94,6 +105,14 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
     return Proof(compared, worst, tuple(skipped), _differences(same, values), resized)
 
 
+def _by_name(errors: Iterator[LayerError]) -> dict[str, LayerError]:
+    return {layer.name: layer for layer in errors}
+
+
+def _not_compared(errors: Mapping[str, LayerError]) -> list[str]:
+    return [name for name, layer in errors.items() if layer.error is None]
+
+
 def _of_other_branches(done: Rewritten, where: str, feeds: Mapping[str, np.ndarray]) -> dict[str, LayerError]:
     """The errors of layers that run where every If takes its other branch; none if the model does not run so."""
     try:
@@ -109,7 +128,7 @@ class LayerError:
 
     Attributes:
         name: the node's.
-        error: the largest, over all outputs; None where they could not be compared.
+        error: the largest, over all outputs; None where they could not be compared, as where no number is finite.
         rounding: the error of the emulation in float32, or float32's rounding of numbers of that size.
     """
 
@@ -133,15 +152,18 @@ def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[
             for found in layer_values(layer, values)  # in the body of a loop, of each step
             for index in range(len(layer.reverse))
         ]
-        yield max(errors, key=lambda found: found.ratio, default=LayerError(layer.name, None))
+        yield max(errors, key=_told, default=LayerError(layer.name, None))
     for linear in done.linear:
         pair = linear_values(linear, values)
         if pair is None:
             yield LayerError(linear.name, None)
             continue
         rows, actual = pair
-        reference, low = linear.weight.product(rows), linear.weight.product(rows, np.float32)
-        yield _error(linear.name, actual, reference, low, float(np.abs(reference).max(initial=0.0)))
+        weight = linear.weight
+        reference, low = (
+            product_or_nan(partial(weight.product, dtype=dtype), rows) for dtype in (np.float64, np.float32)
+        )
+        yield _error(linear.name, actual, reference, low, _largest(reference))
     for embedding in done.embeddings:
         table = embedding.table.integers.T.astype(np.float32) * embedding.table.scales[:, None]
         same = np.array_equal(values[embedding.rows], table[values[embedding.indices]])
@@ -161,27 +183,46 @@ def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> 
     )
     reference, low = emulate(layer, index, steps), emulate(layer, index, steps, np.float32)
     # A sum of gates is as large as its terms; of an LSTM, c is carried on.
-    scale = max([1.0, *(float(np.abs(reference[name]).max(initial=0.0)) for name in ("cn", "c") if layer.cell)])
+    scale = max([1.0, *(_largest(reference[name]) for name in ("cn", "c") if layer.cell)])
     pairs = [("output", output), ("hn", hn), *([("cn", cell[0])] if layer.cell else [])]
     found = [_error(layer.name, actual, reference[name], low[name], scale) for name, actual in pairs]
-    return max(found, key=lambda one: one.ratio)
+    return max(found, key=_told)
+
+
+def _told(error: LayerError) -> tuple[bool, float]:
+    """How much an error says: one that was not compared says nothing."""
+    return error.error is not None, error.ratio
+
+
+def _largest(reference: np.ndarray) -> float:
+    """The largest absolute value of its finite numbers."""
+    return float(np.abs(reference).max(initial=0.0, where=np.isfinite(reference)))
 
 
 def _error(name: str, actual: np.ndarray, reference: np.ndarray, low: np.ndarray, scale: float) -> LayerError:
     """The largest error, and that of `low` or float32's rounding of a number of size `scale`."""
     if actual.shape != reference.shape:
         return LayerError(name, np.inf)
-    error = float(np.abs(actual - reference).max(initial=0.0))
+    finite = np.isfinite(low)  # a number that overflows float32 is infinite in the file, too
+    with np.errstate(invalid="ignore"):
+        errors = np.where(finite, np.abs(actual - reference), 0.0)
+    same = bool((finite | (np.isnan(low) & np.isnan(actual)) | (actual == low)).all())
+    if same and low.size and not finite.any():
+        return LayerError(name, None)
+    error = float(errors.max(initial=0.0)) if same else np.inf
     if np.isnan(error):
         error = np.inf
-    return LayerError(name, error, max(float(np.abs(low - reference).max(initial=0.0)), EPSILON * scale))
+    rounding = float(np.abs(low - reference, where=finite, out=np.zeros(low.shape)).max(initial=0.0))
+    return LayerError(name, error, max(rounding, EPSILON * scale))
 
 
 def _differences(expected: Mapping[str, Any], actual: Mapping[str, np.ndarray]) -> dict[str, float]:
     found = {}
     for name, array in expected.items():
-        if array.dtype.kind == "f" and array.size:
-            size = float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
-            change = float(np.sqrt(np.mean(np.square(array.astype(np.float64) - actual[name]))))
+        finite = np.isfinite(array)
+        if array.dtype.kind == "f" and finite.any():
+            wanted = array[finite].astype(np.float64)
+            size = float(np.sqrt(np.mean(np.square(wanted))))
+            change = float(np.sqrt(np.mean(np.square(wanted - actual[name][finite]))))
             found[name] = change / size if size else change
     return found

@@ -77,6 +77,15 @@ def _read_as_lengths(done: Rewritten) -> set[str]:
     return {name for value in values for name in scope.origins(value)[0]}
 
 
+def positive_inputs(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs of floating-point numbers as their absolute values, where they have no range; all others as they are."""
+    ranges = {spec.name for spec in model.metadata.inputs if spec.low is not None}
+    kept = ranges | set(model.states)
+    return {
+        name: np.abs(array) if array.dtype.kind == "f" and name not in kept else array for name, array in feeds.items()
+    }
+
+
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
     dims = (size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape)
     return [_BATCH if dim is None else dim for dim in dims]

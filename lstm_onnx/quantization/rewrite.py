@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from ..checksum import KEY
 from ..errors import ModelError
 from ..metadata import Quantization
-from ..onnxgraph import bodies_of, graphs_of, nodes_of
+from ..onnxgraph import attributes_of, bodies_of, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.load import metadata_of, opset_of
 from ..onnxgraph.nodes import producers_of
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
+from .arithmetic import MOST_FEATURES
 from .dynamic_lstm import add_dynamic_lstm
 from .kernels import BLOCK_SIZES, CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
@@ -101,9 +103,12 @@ def quantize_model(
     _name_nodes(model)
     inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
+    before = _names(model)
     rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph), kernel, unproven)
     rewriter.rewrite(model.graph, None)
-    done.initializers.update(weights.remaining(model.graph) | added)
+    remaining = weights.remaining(model.graph)
+    _require_own_names(model, path, before, added, remaining)
+    done.initializers.update(remaining | added)
     del model.graph.initializer[:]
     domains = {node.domain for node in nodes_of(model.graph.node)}
     if CONTRIB in domains and all(item.domain != CONTRIB for item in model.opset_import):
@@ -111,6 +116,60 @@ def quantize_model(
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
     helper.set_model_props(model, {**props, **Quantization(kernel, layers, tuple(unproven)).to_entry()})
     return done
+
+
+@dataclass(frozen=True)
+class _Names:
+    """How often each node and value is named in all graphs of a model, and its inputs and bodies' constants."""
+
+    nodes: Counter[str]
+    made: Counter[str]
+    given: frozenset[str]
+
+
+def _names(model: ModelProto) -> _Names:
+    graphs = list(graphs_of(model.graph))
+    nodes = [node for graph in graphs for node in graph.node]
+    given = {value.name for graph in graphs for value in graph.input}
+    given |= {tensor.name for graph in graphs if graph is not model.graph for tensor in graph.initializer}
+    return _Names(
+        Counter(node.name for node in nodes), Counter(name for node in nodes for name in node.output), frozenset(given)
+    )
+
+
+def _require_own_names(
+    model: ModelProto,
+    path: str | os.PathLike[str],
+    before: _Names,
+    added: Mapping[str, np.ndarray],
+    remaining: Mapping[str, np.ndarray],
+) -> None:
+    """Raise a ModelError where a value or node that was added has the name of another one.
+
+    Args:
+        model: with the added nodes.
+        path: its file.
+        before: its names without them.
+        added, remaining: the initializers that were added, and those that stay.
+    """
+    after = _names(model)
+    taken = before.given | before.made.keys() | remaining.keys()
+    made = after.made - before.made
+    constants = {name for name, array in added.items() if not _is_equal(array, remaining.get(name, array))}
+    wrong = [
+        *(name for name in made if name and name in taken),
+        *(name for name in after.nodes - before.nodes if name in before.nodes),
+        *(name for name in added if name in constants | before.given | after.made.keys()),
+    ]
+    if wrong:
+        raise ModelError(
+            f"{path}: has a value or a node named {wrong[0]}, which is the name of one that its int8 form adds",
+            hint="give it another name; or --layers recurrent, if a Linear or Embedding layer is meant",
+        )
+
+
+def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
@@ -214,6 +273,8 @@ class _Rewriter:
             if caller and graph.kernel in BLOCK_SIZES:
                 graph = replace(graph, kernel=MATMUL_INTEGER)  # its own Scan is nested
             layer = replace(layer, kernel=graph.kernel, caller=caller)
+            if self._may_overflow(graph, node, max(layer.W.shape[2], layer.hidden_size)):
+                return False
             if graph.kernel == DYNAMIC_QUANTIZE_LSTM:
                 add_dynamic_lstm(graph, layer)
             else:
@@ -224,12 +285,24 @@ class _Rewriter:
             return False
         weight = linear_weight(node, self.weights)
         if weight is not None:
+            transposed = bool(attributes_of(node).get("transB"))
+            if self._may_overflow(graph, node, weight.shape[int(transposed)]):
+                return False
             self.done.linear.append(add_linear(graph, node, weight, caller, points))
             return True
         table = None if caller else embedding_table(node, self.weights)
         if table is not None:
             self.done.embeddings.append(add_embedding(graph, node, table))
         return table is not None
+
+    def _may_overflow(self, graph: Graph, node: NodeProto, features: int) -> bool:
+        """Whether a node stays float32, since its sum of products of integers may leave 32 bits."""
+        over = features > MOST_FEATURES and graph.kernel not in BLOCK_SIZES
+        if over:
+            self.done.kept[node.name] = (
+                f"its sums of {features:,} products of integers may overflow; those of up to {MOST_FEATURES:,} cannot"
+            )
+        return over
 
 
 def _projected_inputs(graph: GraphProto) -> frozenset[str]:

@@ -205,3 +205,53 @@ def test_inputs_may_be_given_and_must_fit(tmp_path: Path):
     assert quantize(path, tmp_path / "q.onnx", inputs=case.feeds(4, 2)).proof.compared == 1
     with pytest.raises(InputError, match="x"):
         quantize(path, tmp_path / "q.onnx", inputs={"x": np.zeros((2, 2, 3), np.float32)})
+
+
+def after_a_root(path: Path, kernel: str) -> Path:
+    """A Linear and a recurrent layer, of the square roots of its input, which are NaN for half of what is drawn."""
+    model = Case("LSTM" if kernel == "DynamicQuantizeLSTM" else "GRU", inputs=32, states=False).model()
+    model.graph.node[0].input[0] = "linear"
+    model.graph.node.insert(0, helper.make_node("Sqrt", ["x"], ["root"], name="root"))
+    model.graph.node.insert(1, helper.make_node("MatMul", ["root", "M"], ["linear"], name="linear"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(32, 32, dtype=np.float32) * 0.5, "M"))
+    return saved(path, model)
+
+
+@pytest.mark.parametrize("kernel", ["MatMulInteger", "MatMulNBits", "DynamicQuantizeLSTM"])
+def test_rows_that_are_not_finite_must_be_nan_and_others_are_compared(kernel: str, tmp_path: Path):
+    path = after_a_root(tmp_path / "m.onnx", kernel)
+    x = np.abs(np.random.default_rng(0).standard_normal((5, 3, 32)).astype(np.float32))
+    drawn = quantize(path, tmp_path / "q.onnx", kernel=kernel).proof
+    assert drawn.compared == 2  # on positive inputs
+    assert all(0 < difference < 0.1 for difference in drawn.differences.values())
+    x[2, 1] = -1
+    given = quantize(path, tmp_path / "q.onnx", kernel=kernel, inputs={"x": x}).proof
+    assert given.compared == 2
+    assert given.ratio < ROUNDINGS / 4
+
+
+def test_a_nan_that_vanishes_is_rejected(tmp_path: Path):
+    path = after_a_root(tmp_path / "m.onnx", "MatMulInteger")
+    done = rewritten(path)
+    (zero,) = (node for node in done.model.graph.node if node.name == "linear/zero")
+    (name,) = (name for name, array in done.initializers.items() if array.shape == (32, 1))
+    done.initializers["first"] = np.eye(32, 1, dtype=np.float32)
+    done.initializers[name] = np.zeros((32, 1), np.float32)
+    zero.op_type, zero.input[1] = "ReduceMin", "axes"  # a number that no NaN reaches, times 0
+    done.initializers["axes"] = np.array([-1])
+    model = lstm_onnx.load(path, "cpu", threads=1)
+    x = np.ones((5, 3, 32), np.float32)
+    x[2, 1] = -1
+    with pytest.raises(ModelError, match="linear does not compute in int8 what it must"):
+        prove(done, model, inputs={"x": x})
+
+
+def test_numbers_that_overflow_float32_do_so_in_the_file(tmp_path: Path):
+    matrix = np.full((32, 36), 0.5, np.float32)
+    matrix[:, 3] = 3e38
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])
+    node = helper.make_node("MatMul", ["x", "M"], ["y"], name="linear")
+    path = saved(tmp_path / "m.onnx", model_of([node], [x], {"y": ["batch", 36]}, {"M": matrix}))
+    proof = quantize(path, tmp_path / "q.onnx", inputs={"x": np.full((2, 32), 2, np.float32)}).proof
+    assert proof.ratio < ROUNDINGS / 4
+    assert np.isfinite(proof.differences["y"])

@@ -84,6 +84,55 @@ def test_a_file_against_onnxs_rules_is_refused(node: onnx.NodeProto, tmp_path: P
         quantize(tmp_path / "m.onnx", tmp_path / "int8.onnx")
 
 
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        (helper.make_node("Relu", ["x"], ["linear/abs"], name="relu"), "linear/abs"),
+        (helper.make_node("Relu", ["x"], ["M/scale"], name="relu"), "M/scale"),
+        (helper.make_node("Add", ["x", "int8/float32/1"], ["hidden"], name="add"), "int8/float32/1"),
+        (helper.make_node("Relu", ["x"], ["hidden"], name="linear/MatMulInteger"), "linear/MatMulInteger"),
+    ],
+)
+def test_names_that_the_file_has_already_are_refused(first: onnx.NodeProto, name: str, tmp_path: Path):
+    # A constant of that name would be another one, and what reads it wrong without a word.
+    weights = {"M": np.eye(32, 36, dtype=np.float32)}
+    if name in first.input:
+        weights[name] = np.array(5, np.float32)
+    nodes = [first, helper.make_node("MatMul", [first.output[0], "M"], ["y"], name="linear")]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])
+    path = saved(tmp_path / "m.onnx", model_of(nodes, [x], {"y": ["batch", 36]}, weights))
+    with pytest.raises(ModelError, match=f"has a value or a node named {name}, which is the name of one that its int8"):
+        quantize(path, tmp_path / "q.onnx")
+
+
+def test_factors_that_are_nearly_equal_have_constants_of_their_own(tmp_path: Path):
+    weights = {name: np.full(shape, 0.5, np.float32) for name, shape in (("M", (32, 36)), ("b", (36,)))}
+    nodes = [
+        helper.make_node("Gemm", ["x", "M", "b"], [name], name=name, alpha=factor, beta=factor)
+        for name, factor in (("y", 0.1), ("z", float(np.nextafter(np.float32(0.1), np.float32(1)))))
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])
+    path = saved(tmp_path / "m.onnx", model_of(nodes, [x], {name: ["batch", 36] for name in "yz"}, weights))
+    assert quantize(path, tmp_path / "q.onnx").proof.compared == 2
+
+
+@pytest.mark.parametrize(("kernel", "stays"), [("MatMulInteger", True), ("MatMulNBits", False)])
+def test_sums_that_may_leave_32_bits_stay_float32(kernel: str, stays: bool, tmp_path: Path):
+    features = 300_000
+    weights = {"M": np.full((features, 1), 0.01, np.float32), "N": np.eye(32, 36, dtype=np.float32)}
+    nodes = [helper.make_node("MatMul", [x, m], [y], name=y) for x, m, y in (("x", "M", "y"), ("v", "N", "z"))]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", features), ("v", 32))
+    ]
+    model = model_of(nodes, inputs, {"y": ["batch", 1], "z": ["batch", 36]}, weights)
+    result = quantize(saved(tmp_path / "m.onnx", model), tmp_path / "q.onnx", kernel=kernel)
+    assert ("y" in result.kept) == stays
+    ones = {"x": np.ones((1, features), np.float32), "v": np.ones((1, 32), np.float32)}
+    y = lstm_onnx.load(tmp_path / "q.onnx", "cpu", threads=1).run(ones)["y"]
+    np.testing.assert_allclose(y, 3000, rtol=1e-3)  # by integers alone it was -2368
+
+
 def test_a_weight_that_the_caller_may_replace_is_no_constant(tmp_path: Path):
     model = Case("LSTM").model()
     model.graph.input.append(helper.make_tensor_value_info("W", TensorProto.FLOAT, [1, 80, 24]))

@@ -141,7 +141,8 @@ def _sequences(rewritten: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) 
 
 
 def _bits(arrays: Sequence[np.ndarray]) -> bytes:
-    return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+    """The bits of all numbers, with all NaNs alike."""
+    return b"".join(np.where(np.isnan(array), np.float32(np.nan), array).tobytes() for array in arrays)
 
 
 def _compared(whole: _Sequences, parts: _Sequences) -> RowCounts:

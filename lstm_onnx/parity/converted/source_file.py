@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ...data.random_input import default_sizes
 from ...errors import ConfigError, LSTMOnnxError, ModelError, RunError
 from ...quantization.int8_file import quantized_model
 from ...quantization.probe import Probe
-from ...quantization.proof_inputs import proof_inputs
+from ...quantization.proof import layer_errors
+from ...quantization.proof_inputs import positive_inputs, proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
 from ...runtime.conversion import complete_feeds
@@ -133,7 +135,26 @@ class _Drawn:
     def feeds(self, number: int, sizes: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
         """Inputs with states and lengths."""
         feeds = proof_inputs(self.model, self.form, self.seed + number, sizes)
-        return dict(complete_feeds(self.model, feeds))
+        return dict(complete_feeds(self.model, positive_inputs(self.model, feeds) if self._positive else feeds))
+
+    @cached_property
+    def _positive(self) -> bool:
+        """Whether more of the int8 layers have finite numbers if none that is drawn is below 0, as before a root."""
+        if not self.form.quantized:
+            return False
+        feeds = proof_inputs(self.model, self.form, self.seed)
+        try:
+            probe = Probe(self.form, self.model.path, self.model.provider)
+            missing = [
+                sum(
+                    layer.error is None
+                    for layer in layer_errors(self.form, probe.values(complete_feeds(self.model, one)))
+                )
+                for one in (feeds, positive_inputs(self.model, feeds))
+            ]
+        except LSTMOnnxError:
+            return False
+        return missing[1] < missing[0]
 
     def axes(self) -> list[dict[str, int]]:
         """The batch and the time axis of each input that has one: those that change the axes of x of a layer.

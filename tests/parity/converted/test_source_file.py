@@ -291,3 +291,33 @@ def test_what_cannot_be_compared_is_an_error(folder: Path) -> None:
         lstm_onnx.verify(folder / "m.onnx", **OPTIONS)
     with pytest.raises(ConfigError, match="give data= instead of example_inputs"):
         verified(folder, example_inputs=np.zeros(3))
+
+
+def test_numbers_between_two_integers_must_be_rounded_alike(tmp_path: Path) -> None:
+    """A file that rounds halves away from zero gives the same bits for nearly all numbers, and is not the form."""
+    path = saved(tmp_path / "m.onnx", Case("GRU").model())
+    lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    model = onnx.load(tmp_path / "q.onnx")
+    node = next(node for node in model.graph.node if node.name.endswith("input_product/uint8"))
+    steps = [("Sign", [node.input[0]]), ("Abs", [node.input[0]]), ("Add", ["Abs", "half"]), ("Floor", ["Add"])]
+    steps.append(("Mul", ["Floor", "Sign"]))
+    at = list(model.graph.node).index(node)
+    for op_type, inputs in reversed(steps):
+        model.graph.node.insert(at, helper.make_node(op_type, inputs, [op_type], name=op_type))
+    node.input[0] = "Mul"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+    onnx.save(model, tmp_path / "q.onnx")
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", **OPTIONS)
+    assert [case.label for case in report.cases if not case.passed] == [STORED, GRAPH]
+
+
+def test_inputs_of_which_only_positive_ones_give_numbers(tmp_path: Path) -> None:
+    model = Case("GRU", inputs=32, states=False).model()
+    model.graph.node[0].input[0] = "root"
+    model.graph.node.insert(0, helper.make_node("Sqrt", ["x"], ["root"], name="root"))
+    path = saved(tmp_path / "m.onnx", model)
+    lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", **{**OPTIONS, "mutants": "quick"})
+    assert report, str(report)
+    assert {tensor.output for case in report.cases for tensor in case.tensors} >= {"layer"}
+    assert {mutant.outcome for mutant in report.mutants} == {"rejected"}

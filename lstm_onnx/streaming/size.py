@@ -28,6 +28,14 @@ class Size:
         return cls(frozenset({((value,), 1)}))
 
     @classmethod
+    def of_product(cls, text: str) -> Size | None:
+        """From integers and names of open axes, as in ``9*batch``; None of anything else."""
+        parts = [part.strip() for part in text.split("*")]
+        if not all(part.isidentifier() or part.isdecimal() for part in parts):
+            return None
+        return product([cls.of(int(part) if part.isdecimal() else part) for part in parts])
+
+    @classmethod
     def computed(cls, how: str, *parts: Size) -> Size:
         """A size that is not a polynomial, such as ``floor(time/2)``; it depends on the axes of `parts`."""
         names = sorted(set().union(*(part.names for part in parts)))

@@ -13,7 +13,6 @@ from ...metadata import Streaming
 from ...onnxgraph import attributes_of, is_default, outer_values
 from ...onnxgraph.load import opset_of
 from ...onnxgraph.nodes import RANDOM
-from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
 from .facts import (
@@ -124,7 +123,7 @@ class _Rewrite:
         return self._assembled()
 
     def _input(self, name: str) -> Fact:
-        p, shape = self.p, tuple(Size.of(dim) if dim != 1 else ONE for dim in self.source.dims(name))
+        p, shape = self.p, self.source.sizes(name)
         dtype = helper.tensor_dtype_to_np_dtype(self.source.inputs[name].type.tensor_type.elem_type)
         p.names[name] = name
         if name not in self.source.time:

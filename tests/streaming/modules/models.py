@@ -25,6 +25,7 @@ from .stages import (
     TwoInputs,
     TwoOutputs,
     attention,
+    bands,
     before,
     completed,
     conformer_convolution,
@@ -244,6 +245,7 @@ MODELS: dict[str, tuple[Make, int]] = {
     # inputs, outputs, states
     "two inputs": (TwoInputs, 1),
     "two outputs": (TwoOutputs, 2),
+    "channels as rows, a step ahead": (lambda: Chain(nn.Conv1d(4, 4, 3, padding=1), Apply(bands, Rnn(2, 3))), 1),
     "the last step": (LastStep, 0),
     "a learned start": (LearnedStart, 0),
 }

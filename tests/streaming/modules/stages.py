@@ -175,6 +175,12 @@ def over_frequency(*stages: nn.Module, channels: int, bins: int) -> nn.Module:
     return Apply(run, nn.Sequential(*stages))
 
 
+def bands(x: torch.Tensor, inner: nn.Module) -> torch.Tensor:
+    """A stage over each channel and the one after it, as rows of one batch."""
+    rows = torch.stack([x, x.roll(-1, 1)], 2)
+    return inner(rows.flatten(0, 1)).reshape(x.shape[0], -1, x.shape[2])
+
+
 def before(steps: int) -> nn.Module:
     """Padding before time, in (batch, channels, time, frequency)."""
     return nn.ConstantPad2d((0, 0, steps, 0), 0.0)

@@ -43,8 +43,11 @@ class Axes:
     @classmethod
     def of(cls, metadata: Metadata) -> Axes:
         """The axes of a file."""
-        chunk = 1 if metadata.streaming is None else metadata.streaming.chunk
-        return cls(metadata.axis_limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, chunk))
+        streaming = metadata.streaming_or_default
+        limits = dict(metadata.axis_limits)
+        if metadata.streaming is not None:  # its chunks may be shorter than a sequence
+            limits |= dict.fromkeys(metadata.time_axes, (streaming.least, None))
+        return cls(limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, streaming.multiple))
 
     def within(self, axis: str, size: int) -> int:
         """The size nearest to `size` that the axis can have; the next one of an axis with multiples."""

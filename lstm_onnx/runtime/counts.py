@@ -5,7 +5,7 @@ PyTorch refuses larger ones; a graph gives NaN, or reads past the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +84,38 @@ def _out_of_range(name: str, array: np.ndarray, outside: np.ndarray, hint: str) 
     index = tuple(map(int, np.unravel_index(int(np.argmax(outside)), array.shape)))
     place = f"[{', '.join(map(str, index))}]" if index else ""
     return InputError(f"{name}{place} is {array[index]}", hint=hint, name=name, index=index)
+
+
+def require_whole_sequence(
+    streaming: Streaming, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int], states: Collection[str]
+) -> None:
+    """Refuse a sequence of fewer steps than the model takes, where it ends with this call, outside of a stream.
+
+    Args:
+        streaming: of the file.
+        arrays: the inputs that hold where a sequence is: `streaming.last` and `streaming.steps`, if not left out.
+        sizes: the steps of each input that is divided into chunks.
+        states: those that were passed: the sequence goes on from these.
+
+    Raises:
+        InputError: it has too few steps, or no multiple of what the model takes.
+    """
+    if streaming.least == streaming.multiple == 1:
+        return
+    ends = not states if streaming.last is None else streaming.last not in arrays or bool(arrays[streaming.last].all())
+    if not ends:
+        return
+    counted = arrays.get(streaming.steps or "")
+    before = 0 if counted is None else int(counted.reshape(-1)[0])
+    for name, size in sizes.items():
+        steps = before + size
+        if steps < streaming.least or steps % streaming.multiple:
+            takes = f"{streaming.least} or more" if steps < streaming.least else f"multiples of {streaming.multiple}"
+            raise InputError(
+                f"{name} ends a sequence of {steps} steps, and the model takes {takes}",
+                hint="model.stream() takes a sequence in shorter chunks",
+                name=name,
+            )
 
 
 def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:

@@ -206,7 +206,8 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
             ) from error
         to_caller_type = to_caller_type or converter_to(tensor)
     # Arrays without memory of their own: apart from counts and rows of tables, only shapes and dtypes are validated.
-    checked = {*model.counts, *model.metadata.table_rows}
+    streaming = model.metadata.streaming_or_default
+    checked = {*model.counts, *model.metadata.table_rows, streaming.last, streaming.steps}
     shapes = {
         name: item.numpy() if name in checked else _shape_only(model.inputs.get(name), item)
         for name, item in values.items()
@@ -214,7 +215,8 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     completed = model.validated(shapes)
     if model.spec is None:
         model.require_counts(completed)
-    require_whole_chunks(model.metadata.streaming_or_default, completed)
+    require_whole_chunks(streaming, completed)
+    model.require_whole_sequence(completed, feeds)
     binding = model.session.io_binding()
     for name, array in completed.items():
         target = ("cpu", 0) if name == "lengths" else (device, model.device_id)

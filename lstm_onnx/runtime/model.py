@@ -16,7 +16,7 @@ from ..terminal_text import one_line
 from .bindings import BindingCache, Key, key_of
 from .call import call
 from .conversion import to_numpy
-from .counts import require_counts, require_table_rows, require_whole_chunks
+from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
 from .initial_states import known_initial_states
 from .loaded_model import ClosedSession, one_thread_session, read_interface
@@ -82,7 +82,10 @@ class Model:
         found = read_interface(path, session, provider, states)
         self.metadata: Metadata = found.metadata
         self.inputs, self.outputs, self.states, self.counts = found.inputs, found.outputs, found.states, found.counts
-        self._filled_in = {*self.states, self.metadata.streaming_or_default.last, "lengths" if self.spec else None}
+        streaming = self.metadata.streaming_or_default
+        ends = () if streaming.least == streaming.multiple == 1 else (streaming.last, streaming.steps)
+        self._valued = {"lengths", *ends}
+        self._filled_in = {*self.states, streaming.last, "lengths" if self.spec else None}
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         self.hides_nan = provider == "cpu" and hides_nan(session)
         sleep_if_ending()
@@ -154,8 +157,10 @@ class Model:
 
             if any(device_of(value) == "cuda" for value in feeds.values()):
                 return run_on_device(self, feeds)
-        # The values of lengths, and of what generation starts from, count; for all else names, shapes and dtypes do.
-        bound = self.provider == "cpu" and "lengths" not in feeds and self.metadata.generation is None
+        # The values of lengths, of where a sequence ends, and of what generation starts from, count; for all else
+        # names, shapes and dtypes do.
+        valued = any(name in feeds for name in self._valued)
+        bound = self.provider == "cpu" and not valued and self.metadata.generation is None
         key = key_of(feeds) if bound else None
         binding = None if key is None else self._bindings.find(key)
         if binding is not None and key is not None:
@@ -186,6 +191,7 @@ class Model:
             self.require_counts(arrays)
         warn_of_non_finite(self, arrays)
         require_whole_chunks(self.metadata.streaming_or_default, arrays)
+        self.require_whole_sequence(arrays, feeds)
         names = list(self.outputs)
         values = call(self.path, self.session.run, names, arrays, self.run_options)
         if key is not None:
@@ -201,6 +207,17 @@ class Model:
             require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
         if self.metadata.table_rows:
             require_table_rows(self.metadata.table_rows, arrays)
+
+    def require_whole_sequence(self, arrays: Mapping[str, np.ndarray], passed: Iterable[str]) -> None:
+        """Refuse a sequence that ends with fewer steps than the model takes (InputError).
+
+        Args:
+            arrays: every input.
+            passed: the inputs that the caller passed; the others were filled in.
+        """
+        streaming = self.metadata.streaming_or_default
+        steps = {name: arrays[name].shape[axis] for name, axis in streaming.time.items()}
+        require_whole_sequence(streaming, arrays, steps, self.states.keys() & set(passed))
 
     def validated(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` completed, once they are known to fit (InputError: see `completed` and `validated_feeds`)."""

@@ -20,6 +20,7 @@ from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import set_metadata, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
+from ..symbolic_dims import ANY_SIZE, Limit
 from ..terminal_text import one_line
 from .proof import StreamProof, prove_stream
 from .rewrite import RefusedError, Rewritten, rewrite
@@ -125,7 +126,7 @@ def make_streaming(
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     original = load(source, "cpu", states=metadata.states)
     try:
-        done = rewrite(model, weights, axes, metadata.states, chunk)
+        done = rewrite(model, weights, axes, metadata.states, chunk, limit_of_time(metadata, model.graph, axes))
     except RefusedError as why:
         error = refused(why, source)
         if not metadata.inputs and has_loops(model.graph.node):
@@ -158,6 +159,19 @@ def make_streaming(
     return StreamingResult(os.fspath(path), os.fspath(source), num_bytes, found.streaming, dict(found.states), proof)
 
 
+def limit_of_time(metadata: Metadata, graph: GraphProto, time: Mapping[str, int]) -> Limit:
+    """The least and the largest number of steps for which a file is right.
+
+    Args:
+        metadata: the file's.
+        graph: the file's.
+        time: the time axis of each input that has one.
+    """
+    shapes = {value.name: shape_of(value.type) or () for value in graph.input if value.name in time}
+    limits = [metadata.axis_limits.get(str(shape[time[name]]), ANY_SIZE) for name, shape in shapes.items()]
+    return max(low for low, _ in limits), min((high for _, high in limits if high is not None), default=None)
+
+
 def require_chunk(chunk: object) -> None:
     """Refuse what is not a length of chunks (ConfigError)."""
     if chunk is not None and (type(chunk) is not int or not 1 <= chunk < 2**31):
@@ -166,8 +180,6 @@ def require_chunk(chunk: object) -> None:
 
 def streaming_metadata(metadata: Metadata, done: Rewritten) -> Metadata:
     """The metadata of a rewritten file."""
-    least = max(done.streaming.least, metadata.axis_limits.get(done.time, (1, None))[0])
-    streaming = replace(done.streaming, least=least)
     return replace(
         metadata,
         states={**metadata.states, **done.caches},
@@ -176,7 +188,7 @@ def streaming_metadata(metadata: Metadata, done: Rewritten) -> Metadata:
         time_axes=(done.time,),
         axis_limits={axis: limits for axis, limits in metadata.axis_limits.items() if axis != done.time},
         size_boundaries={axis: sizes for axis, sizes in metadata.size_boundaries.items() if axis != done.time},
-        streaming=streaming,
+        streaming=done.streaming,
     )
 
 

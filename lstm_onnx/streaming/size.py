@@ -28,6 +28,14 @@ class Size:
         return cls(frozenset({((value,), 1)}))
 
     @classmethod
+    def of_product(cls, text: str) -> Size | None:
+        """From integers and names of open axes, as in ``9*batch``; None of anything else."""
+        parts = [part.strip() for part in text.split("*")]
+        if not all(part.isidentifier() or part.isdecimal() for part in parts):
+            return None
+        return product([cls.of(int(part) if part.isdecimal() else part) for part in parts])
+
+    @classmethod
     def computed(cls, how: str, *parts: Size) -> Size:
         """A size that is not a polynomial, such as ``floor(time/2)``; it depends on the axes of `parts`."""
         names = sorted(set().union(*(part.names for part in parts)))
@@ -93,11 +101,11 @@ class Size:
         return Size(frozenset((symbols, factor) for symbols, factor in total.items() if factor))
 
     def divided(self, other: Size) -> Size | None:
-        """The exact quotient by a single product; None if there is a remainder."""
+        """The exact quotient; None if there is a remainder."""
         if self == other:
             return Size.of(1)
         if other.term is None:
-            return None
+            return self._divided_by_sum(other)
         divisor, by = other.term
         total = {}
         for symbols, factor in self.terms:
@@ -110,6 +118,23 @@ class Size:
                 return None
             total[tuple(left)] = factor // by
         return Size(frozenset(total.items()))
+
+    def _divided_by_sum(self, other: Size) -> Size | None:
+        """Long division: each step takes off the first term of what is left, in an order that products keep."""
+        if not other.terms:
+            return None
+        quotient, left = Size.of(0), self
+        while left.terms:
+            part = Size(frozenset({left._first})).divided(Size(frozenset({other._first})))
+            if part is None:
+                return None
+            quotient, left = quotient + part, left - part * other
+        return quotient
+
+    @property
+    def _first(self) -> tuple[tuple[str, ...], int]:
+        """The term of the highest degree; of several, the first by its symbols."""
+        return min(self.terms, key=lambda term: (-len(term[0]), term[0]))
 
     def __str__(self) -> str:
         """As in ``2*time - 1``."""

@@ -32,6 +32,11 @@ def test_division_leaves_no_rest_or_is_none() -> None:
     assert TIME.divided(BATCH) is None
     assert (TIME - ONE).divided(TIME - ONE) == ONE
     assert TIME.divided(TIME - ONE) is None
+    assert (BATCH * TIME + BATCH).divided(TIME + ONE) == BATCH
+    assert ((BATCH - TIME) * (BATCH + TIME + ONE)).divided(BATCH - TIME) == BATCH + TIME + ONE
+    assert (BATCH * TIME + BATCH + ONE).divided(TIME + ONE) is None
+    assert (TIME * TIME - ONE).divided(Size.of(2) * TIME - Size.of(2)) is None
+    assert TIME.divided(Size.of(0)) is None
 
 
 def test_what_is_no_polynomial_keeps_the_axes_that_it_depends_on() -> None:
@@ -46,3 +51,10 @@ def test_what_is_no_polynomial_keeps_the_axes_that_it_depends_on() -> None:
 def test_sizes_are_shown_as_people_write_them() -> None:
     assert str(Size.of(2) * TIME - ONE) == "2*time + -1"
     assert str(Size.of(0)) == "0"
+
+
+def test_a_product_is_read_from_text() -> None:
+    assert Size.of_product("9*batch") == Size.of(9) * BATCH
+    assert Size.of_product("time * batch") == BATCH * TIME
+    assert Size.of_product("batch//2") is None
+    assert Size.of_product("batch + 1") is None

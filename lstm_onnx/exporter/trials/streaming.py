@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnx import ModelProto
 
-from ...streaming.convert import delay_reason, streaming_metadata
+from ...streaming.convert import delay_reason, limit_of_time, streaming_metadata
 from ...streaming.proof import prove_stream
 from ...streaming.rewrite import NodeRefusedError, OwnStateError, RefusedError, Rewritten, rewrite
 from ..lowering.rename import TracedGraph
@@ -30,7 +30,8 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
     if not time:
         return whole
     try:
-        done = rewrite(whole.model, whole.initializers, time, metadata.states, options.chunk)
+        limit = limit_of_time(metadata, whole.model.graph, time)
+        done = rewrite(whole.model, whole.initializers, time, metadata.states, options.chunk, limit)
     except OwnStateError:
         return whole  # the trial has said how its chunks differ
     except RefusedError as why:

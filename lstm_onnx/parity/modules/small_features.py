@@ -78,9 +78,8 @@ def _torch_errors(cases: Sequence[Expected], name: str, axes: int) -> np.ndarray
 def _largest(array: np.ndarray, axes: int) -> np.ndarray:
     """The largest finite size of each feature (1 axis), or of all (0)."""
     finite = np.abs(np.where(np.isfinite(array), array, 0.0))
-    return np.asarray(
-        finite.reshape(-1, array.shape[-1] if axes else finite.size).max(axis=0 if axes else None, initial=0.0)
-    )
+    # Of a sequence that is too short for a kernel an output has no numbers.
+    return np.asarray(finite.max(axis=tuple(range(finite.ndim - 1)) if axes else None, initial=0.0))
 
 
 def _is_coarse(name: str, unit: np.ndarray, usual: Sequence[Expected]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError
 from ..batch_axes import TIME, batch_name
 from ..conversion import ToCallerType, to_numpy, unchanged
-from ..counts import require_counts, require_table_rows
+from ..counts import require_counts, require_table_rows, require_whole_sequence
 from ..initial_states import initial_state
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
 
@@ -151,6 +151,9 @@ class SequenceLayout:
         sizes = axis_sizes(self.single, arrays)
         require_counts(self.model.counts, arrays, sizes)
         require_table_rows(self.model.metadata.table_rows, arrays)
+        if streaming is not None:
+            time = {name: sizes[str(self.model.inputs[name].shape[axis])] for name, axis in streaming.time.items()}
+            require_whole_sequence(streaming, arrays, time, named.keys() & self.model.states.keys())
         for name, array in arrays.items():
             if name in self.counts and array.dtype.kind in "iu":
                 arrays[name] = array.astype(self.single[name].dtype)

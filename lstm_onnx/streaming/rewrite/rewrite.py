@@ -13,7 +13,7 @@ from ...metadata import Streaming
 from ...onnxgraph import attributes_of, is_default, outer_values
 from ...onnxgraph.load import opset_of
 from ...onnxgraph.nodes import RANDOM
-from ..size import ONE, Size
+from ...symbolic_dims import ANY_SIZE, Limit
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
 from .facts import (
@@ -54,6 +54,7 @@ def rewrite(
     time: Mapping[str, int],
     states: Mapping[str, str],
     chunk: int | None = None,
+    limit: Limit = ANY_SIZE,
 ) -> Rewritten:
     """Rewrite a model.
 
@@ -63,6 +64,7 @@ def rewrite(
         time: the time axis of each input that has one.
         states: the state inputs that it has, and the outputs that feed them.
         chunk: every chunk is a multiple of so many steps; None for chunks of any length.
+        limit: the least and the largest number of steps for which the model is right.
 
     Raises:
         RefusedError: it cannot be computed chunk by chunk, or not in such chunks.
@@ -70,13 +72,18 @@ def rewrite(
     opset = opset_of(model)
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
+    least, most = limit
+    if most is not None:  # `Streaming` counts to no end
+        raise RefusedError(
+            f"takes sequences of at most {most} steps, and a stream may have more", "a time axis without a largest size"
+        )
     source = Source(model, initializers, time, states)
     try:
-        return _Rewrite(source, opset, ending=False, chunk=chunk).result()
+        return _Rewrite(source, opset, ending=False, chunk=chunk, least=least).result()
     except NeedsEndError:
         if chunk is not None:
             raise RefusedError(*_NOT_STEADY) from None
-        return _Rewrite(source, opset, ending=True).result()
+        return _Rewrite(source, opset, ending=True, least=least).result()
 
 
 def _require_steady(counts: Sequence[Count], chunk: int) -> None:
@@ -98,14 +105,14 @@ def _is_own(p: Rewriter, name: str) -> bool:
 class _Rewrite:
     """One pass over a graph, for graphs with or without the input `last`."""
 
-    def __init__(self, source: Source, opset: int, *, ending: bool, chunk: int | None = None) -> None:
+    def __init__(self, source: Source, opset: int, *, ending: bool, chunk: int | None = None, least: int = 1) -> None:
         self.source, self.chunk = source, chunk
         self.beyond: set[str] = set()
         """Values of recurrent modules that go on from a state without a step of the sequence."""
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
-        self.p = Rewriter(graph, source, Lengths(source.axis_name), chunk=chunk)
+        self.p = Rewriter(graph, source, Lengths(source.axis_name), chunk=chunk, least=least)
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +131,7 @@ class _Rewrite:
         return self._assembled()
 
     def _input(self, name: str) -> Fact:
-        p, shape = self.p, tuple(Size.of(dim) if dim != 1 else ONE for dim in self.source.dims(name))
+        p, shape = self.p, self.source.sizes(name)
         dtype = helper.tensor_dtype_to_np_dtype(self.source.inputs[name].type.tensor_type.elem_type)
         p.names[name] = name
         if name not in self.source.time:

@@ -58,6 +58,13 @@ class Source:
             dims[self.time[name]] = self.axis_name
         return tuple(dims)
 
+    def sizes(self, name: str) -> Shape:
+        """The same as sizes."""
+        known = {self.axis_name, *self.open_axes}
+        texts = {dim for dim in self.dims(name) if isinstance(dim, str) and dim not in known}
+        products = {text: Size.of_product(text) for text in texts}
+        return tuple(products.get(str(dim)) or Size.of(dim) for dim in self.dims(name))
+
     def _time_name(self) -> str:
         names = []
         for name, axis in self.time.items():
@@ -76,12 +83,19 @@ class Source:
 
     def _open_axes(self) -> dict[str, tuple[str, int]]:
         found: dict[str, tuple[str, int]] = {}
+        follow: list[tuple[str, str]] = []
         for name in [*self.time, *self.inputs]:
             for axis, dim in enumerate(self.dims(name)):
-                if isinstance(dim, str) and dim != self.axis_name:
-                    if self.axis_name in Size.of(dim).names or not (dim.isidentifier() or dim.startswith(name)):
-                        raise RefusedError(f"the axis {dim} of {name} follows from other axes")
+                if not isinstance(dim, str) or dim == self.axis_name:
+                    continue
+                if dim.isidentifier() or dim.startswith(name):
                     found.setdefault(dim, (name, axis))
+                else:
+                    follow.append((dim, name))
+        for dim, name in follow:
+            size = Size.of_product(dim) if name in self.states else None  # as of states with nine rows a sequence
+            if size is None or not size.names <= found.keys():
+                raise RefusedError(f"the axis {dim} of {name} follows from other axes")
         return found
 
     def batch(self) -> Size | None:
@@ -90,7 +104,7 @@ class Source:
         own = [name for name, (source, _) in sizes.items() if source in self.time]
         if "batch" in sizes:
             return Size.of("batch")
-        states = {dim for name in self.states for dim in self.dims(name) if isinstance(dim, str)}
+        states = {dim for name in self.states for dim in self.dims(name) if dim in sizes}
         for names in (states, [n for n in own if sizes[n][1] == 0], own):
             if len(names) == 1:
                 return Size.of(next(iter(names)))

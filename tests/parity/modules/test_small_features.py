@@ -94,6 +94,24 @@ def test_what_a_function_rounds_to_0_is_right(tmp_path: Path) -> None:
     assert _verify(module, path)
 
 
+def test_an_output_without_numbers_is_compared(tmp_path: Path) -> None:
+    """The strided convolution's transpose, cut at both ends, gives nothing for a sequence of one step."""
+
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.up = nn.GRU(3, 4, batch_first=True), nn.ConvTranspose1d(4, 2, 2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(self.rnn(x)[0].mT)[..., 1:-1]
+
+    torch.manual_seed(0)
+    module, path = Cut().eval(), tmp_path / "m.onnx"
+    shapes = {"x": {0: "batch", 1: "time"}}
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 5, 3), dynamic_shapes=shapes)
+    assert lstm_onnx.verify(module, path, mutants="none")
+
+
 def test_a_feature_has_its_own_unit() -> None:
     reference = np.array([[1000.0, 0.5], [500.0, 0.25]])
     off = reference + np.array([[0.001, 0.0], [0.0, 1e-5]])

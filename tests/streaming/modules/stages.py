@@ -175,6 +175,20 @@ def over_frequency(*stages: nn.Module, channels: int, bins: int) -> nn.Module:
     return Apply(run, nn.Sequential(*stages))
 
 
+def bands(x: torch.Tensor, inner: nn.Module) -> torch.Tensor:
+    """A stage over each channel and the one after it, as rows of one batch."""
+    rows = torch.stack([x, x.roll(-1, 1)], 2)
+    return inner(rows.flatten(0, 1)).reshape(x.shape[0], -1, x.shape[2])
+
+
+def written(x: torch.Tensor, *stages: nn.Module) -> torch.Tensor:
+    """The channels of several stages, each written into its place of one tensor."""
+    y = torch.zeros(x.shape[0], 2 * len(stages), x.shape[2])
+    for place, stage in enumerate(stages):
+        y[:, 2 * place : 2 * place + 2, :] = stage(x)
+    return y
+
+
 def before(steps: int) -> nn.Module:
     """Padding before time, in (batch, channels, time, frequency)."""
     return nn.ConstantPad2d((0, 0, steps, 0), 0.0)

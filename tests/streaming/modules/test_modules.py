@@ -17,7 +17,14 @@ from .models import FEATURES, MODELS, REFUSED, chunkings
 
 STEPS = 48
 """A multiple of all strides."""
-FEW = ("strided, centred", "two outputs", "linear interpolation", "completed and cut")
+FEW = (
+    "strided, centred",
+    "two outputs",
+    "linear interpolation",
+    "completed and cut",
+    "channels as rows, a step ahead",
+    "channels written in place",
+)
 """Those of every run; the others are slow."""
 
 

@@ -516,6 +516,7 @@ export class Model {
     requireObject(feeds);
     const complete = this.completed({ ...feeds });
     this.validate(complete);
+    this.requireWholeSequence(complete, feeds);
     return this.execute(complete);
   }
 
@@ -532,6 +533,22 @@ export class Model {
         const hint = "collect so many, or make the file for chunks of any length (without chunk)";
         throw new InputError(`${name} has ${steps} steps, and the file takes multiples of ${chunk}`, { name, hint });
       }
+    }
+  }
+
+  /** Refuses a sequence that ends with fewer steps than the model takes; `given` are the inputs that the caller passed. */
+  requireWholeSequence(feeds, given) {
+    const { least = 1, multiple = 1, last = null, steps: counted = null, time = {} } = this.metadata.streaming ?? {};
+    if (least === 1 && multiple === 1) return;
+    const ends = last === null ? !Object.keys(given).some((name) => name in this.states) : feeds[last].data[0] !== 0n;
+    if (!ends) return;
+    const before = counted === null ? 0 : Number(feeds[counted].data[0]);
+    for (const [name, axis] of Object.entries(time)) {
+      const steps = before + feeds[name].dims[axis];
+      if (steps >= least && steps % multiple === 0) continue;
+      const takes = steps < least ? `${least} or more` : `multiples of ${multiple}`;
+      const message = `${name} ends a sequence of ${steps} steps, and the model takes ${takes}`;
+      throw new InputError(message, { name, hint: "model.stream() takes a sequence in shorter chunks" });
     }
   }
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...size import Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
-from ..stages import first_step, give_where_none_is_due, last_step, require_plain
+from ..stages import copy_aligned, first_step, give_where_none_is_due, last_step, require_plain
 from .unchanged import BY_PLACE, unchanged
 
 
@@ -49,7 +49,21 @@ def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
     return Static(shape, data.dtype)
 
 
-@family("ScatterElements", "ScatterND", "Compress", "NonZero", "Unique")
+@family("ScatterND")
+def scatter(p: Rewriter, call: Call) -> Sequence[Fact]:
+    """Rows along the first axis, such as channels, replaced in every step: ``y[:, 2:4] = x`` moves them there."""
+    if not call.streams:
+        return p.plain(call)
+    data, places, rows = (call.fact(place) for place in range(3))
+    along_rows = isinstance(places, Static) and places.array is not None and places.array.shape[1:] == (1,)
+    if not (along_rows and isinstance(data, Stream) and isinstance(rows, Stream) and data.axis == rows.axis > 0):
+        raise RefusedError(*BY_PLACE)
+    require_plain(data)
+    require_plain(rows)
+    return [replace(data, count=copy_aligned(p, call))]
+
+
+@family("ScatterElements", "Compress", "NonZero", "Unique")
 def by_places(p: Rewriter, call: Call) -> list[Fact]:
     """Picks by places that are counted from the first step."""
     if not call.streams:

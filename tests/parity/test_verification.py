@@ -34,6 +34,16 @@ VALUES = (
     "large positive states",
     "large negative states",
     "huge states",
+    "small input",
+    "tiny input",
+    "small states",
+    "every other state zeros",
+    "the other states zeros",
+    "input from 0 to 1",
+    "input near 20",
+    "input near -20",
+    "zeros at the end",
+    "states of a row zeros",
 )
 
 

@@ -213,6 +213,8 @@ def require_writable(path: Name) -> Path:
     if os.fspath(path).endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
         raise FileError(f"{path!r}: names a folder", hint="name a file to write")
     if not os.path.isdir(target.parent):  # noqa: PTH112
+        if os.path.lexists(target.parent):
+            raise FileError(f"{target.parent} is not a folder", hint="name a file in one", path=path)
         raise FileError(f"the folder {target.parent} does not exist", hint="make it first", path=path)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116

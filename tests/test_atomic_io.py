@@ -104,10 +104,15 @@ def test_a_pipe_that_nobody_reads_is_no_place_to_wait_in(tmp_path: Path, monkeyp
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    for path, words in ((tmp_path, "is a directory"), (tmp_path / "no" / "a.bin", "does not exist; make it first")):
+    (tmp_path / "file").touch()
+    for path, words in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "no" / "a.bin", "does not exist; make it first"),
+        (tmp_path / "file" / "a.bin", "file is not a folder; name a file in one"),
+    ):
         with pytest.raises(FileError, match=words), atomic_write(path):
             pytest.fail("opened")
-    assert _names(tmp_path) == []
+    assert _names(tmp_path) == ["file"]
 
 
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ExportError, shown
 from ..generation_spec import Generation
-from ..onnxgraph.write import digest
+from ..onnxgraph.write import digest, require_model_path
 from ..runtime.arguments import flag
 from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
 from .kept_digest import kept_digest, kept_folds
 from .torch_names import translates_torch_names
-from .write import ExportResult, require_output_path
+from .write import ExportResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +115,7 @@ def export(
     from .sources.module_argument import unwrap_module
     from .sources.torch_lstm import dropout_notes, is_bare_lstm, require_lstm_options, spec_of, state_of
 
-    require_output_path(path)
+    require_model_path(path)
     module = unwrap_module(module)
     module, lengths = _without_lengths(module, example_inputs, lengths)
     if dynamic_axes is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from torch import nn
 
 from ..errors import ExportError
+from ..onnxgraph.write import require_model_path
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
 from .copies.caller_state import caller_state_kept, one_thread_if_small
@@ -52,7 +53,7 @@ from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .trials.stream_trial import without_states
 from .trials.streaming import with_caches
-from .write import BuiltModel, ExportResult, in_order_of_use, make_model, require_output_path, write_export
+from .write import BuiltModel, ExportResult, in_order_of_use, make_model, write_export
 
 TRAINING_NOTE = (
     "the module is in training mode and was exported in eval mode, without dropout and with batch norm's running "
@@ -77,7 +78,7 @@ def export_module(
         FileError: `path` cannot be written.
     """
     options.require_explicit()
-    require_output_path(path)
+    require_model_path(path)
     if options.generation is not None:
         step = replace(options, generation=None)
         return write_loop(lambda file: export_module(module, arguments, step, file), options, path)

@@ -11,8 +11,7 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from .. import __version__
-from ..atomic_io import intermediate_file, require_writable
-from ..errors import FileError
+from ..atomic_io import intermediate_file
 from ..metadata import PRODUCER, Metadata
 from ..onnxgraph import nodes_of
 from ..onnxgraph.write import write_model
@@ -80,17 +79,6 @@ class ExportResult:
     def to_dict(self) -> dict[str, object]:
         """The fields, ready for JSON; spec and options as dicts."""
         return asdict(self)
-
-
-def require_output_path(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that no model can be written to, before anything is computed.
-
-    Raises:
-        FileError: it is "-", its folder does not exist or is not writable, or it is a folder.
-    """
-    if isinstance(path, str) and path == "-":
-        raise FileError('"-": a model is not written to stdout; name a file, such as model.onnx (or ./- for that name)')
-    require_writable(path)
 
 
 def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndarray]) -> tuple[str, ...]:

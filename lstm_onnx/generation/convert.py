@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from onnx import ModelProto
 
-from ..atomic_io import require_apart, require_writable, temporary_folder
+from ..atomic_io import require_apart, temporary_folder
 from ..errors import ConfigError, ModelError
 from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, GeneratingStep, Generation
 from ..input_spec import InputSpec
@@ -16,7 +16,7 @@ from ..metadata import Metadata
 from ..onnxgraph import load_inlined, nodes_of
 from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.trial import require_harmless
-from ..onnxgraph.write import set_metadata, write_model
+from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..terminal_text import one_line
@@ -154,7 +154,7 @@ def write_generating(
 ) -> GeneratingResult:
     """As `make_generating`."""
     seed = integer("seed", seed, 0, LARGEST_SEED)
-    require_writable(path)
+    require_model_path(path)
     require_apart([path], [source])
     require_harmless(source, trial)
     model = load_inlined(source)

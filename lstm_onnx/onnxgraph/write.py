@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, StringStringEntryProto, TensorProto, helper
 
-from ..atomic_io import atomic_write
+from ..atomic_io import atomic_write, require_writable
 from ..checksum import KEY, UNKNOWN, with_checksum
-from ..errors import ModelError
+from ..errors import FileError, ModelError
 from ..metadata import Metadata
 from .load import read_external
 from .serialize import Tensor, model_pieces
@@ -158,3 +158,14 @@ def digest(state: Mapping[str, np.ndarray]) -> str:
         total.update(f"{name}:{array.dtype.name}:{array.shape};".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
+
+
+def require_model_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no model can be written to, before anything is computed.
+
+    Raises:
+        FileError: it is "-", or see `require_writable`.
+    """
+    if isinstance(path, str) and path == "-":
+        raise FileError('"-": a model is not written to stdout; name a file, such as model.onnx (or ./- for that name)')
+    require_writable(path)

@@ -17,6 +17,10 @@ With these, any size that is baked into the file is seen.
 """
 _LARGE, _HUGE, _LARGEST_HALF = 10.0, 1000.0, 100.0
 """The factors that make drawn values large and huge, and the largest one in float16, whose numbers end at 65504."""
+_SMALL, _TINY = 1e-2, 1e-7
+"""The factors that make drawn values small and tiny; half precision has no numbers for those that are tiny."""
+_OFFSET = 20.0
+"""The mean of values that nobody has normalized, such as degrees."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ def value_cases(
     gain: float,
     dtype: str,
     largest: Mapping[str, float] | None = None,
+    batch_axes: Mapping[str, int] | None = None,
+    time_axes: Mapping[str, int] | None = None,
 ) -> Iterator[Case]:
-    """A drawn case with other inputs and states: zero, one-signed, large, at the end of a range.
+    """A drawn case with other inputs and states: zero, small, from 0 to 1, one-signed, large, at the end of a range.
 
     Args:
         case: drawn.
@@ -59,6 +65,8 @@ def value_cases(
             gates pass the point where an operator may clip them.
         dtype: the model's.
         largest: the largest factor of some inputs.
+        batch_axes: the batch axis of the states that have one.
+        time_axes: the time axis of the inputs that have one.
     """
     feeds = case.feeds
     ranged = {spec.name: spec for spec in specs if spec.low is not None}
@@ -98,10 +106,30 @@ def value_cases(
         ("large positive states", carried, large, 1),
         ("large negative states", carried, large, -1),
         ("huge states", carried, most, 0),
+        ("small input", inputs, _SMALL, 0),
+        ("tiny input", inputs if dtype != "float16" else [], _TINY, 0),
+        ("small states", carried, _SMALL, 0),
+        ("every other state zeros", carried[::2] if len(carried) > 1 else [], 0.0, 0),
+        ("the other states zeros", carried[1::2], 0.0, 0),
     )
     for label, names, factor, sign in changes:
         if names:
             yield case.changed(label, scaled(names, factor, sign), "values")
+    if inputs:
+        # Where code asks for the range of its data, such as of pictures, most exporters bake the answer into the file.
+        # These are usual numbers, of which integers are compared, too.
+        yield case.changed("input from 0 to 1", {name: np.abs(feeds[name]) % 1 for name in inputs})
+    moved: tuple[tuple[str, Mapping[str, np.ndarray]], ...] = (
+        (f"input near {_OFFSET:g}", {name: feeds[name] + _OFFSET for name in inputs}),
+        (f"input near -{_OFFSET:g}", {name: feeds[name] - _OFFSET for name in inputs}),
+        # What a module may take for padding, and what a stream that starts beside others has.
+        ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {})),
+        ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {})),
+    )
+    for label, arrays in moved:
+        if arrays:
+            changed = {name: np.asarray(array, feeds[name].dtype) for name, array in arrays.items()}
+            yield case.changed(label, changed, "values")
     for label, end in (("least", "low"), ("largest", "high")):
         if changed := ends(end):
             yield case.changed(f"{label} of {', '.join(changed)}", changed, "values")
@@ -111,6 +139,41 @@ def _scaled(array: np.ndarray, factor: float, sign: int) -> np.ndarray:
     signed = sign * np.abs(array) if sign else array
     # Adding 0 turns -0 into 0.
     return np.asarray(signed * np.float64(factor) + 0.0, array.dtype)
+
+
+def shorter_cases(case: Case, lengths: Sequence[str]) -> Iterator[Case]:
+    """A drawn case in which no sequence fills the time axis, and one in which all have half of it."""
+    drawn = {name: case.feeds[name] for name in lengths}
+    yield case.changed("none of full length", {name: np.maximum(array - 1, 1) for name, array in drawn.items()})
+    halves = {name: np.full_like(array, max(array.max(initial=1) // 2, 1)) for name, array in drawn.items()}
+    yield case.changed("all of half the length", halves)
+
+
+def mask_cases(case: Case) -> Iterator[Case]:
+    """A drawn case with its bools all true, all false, and in each row the true ones first or last, as in padding.
+
+    `input_spec.draw` gives no row of one kind.  A module need not run on these.
+    """
+    masks = {name: array for name, array in case.feeds.items() if array.dtype.kind == "b" and array.ndim}
+    changes = (
+        ("all true", np.ones_like),
+        ("all false", np.zeros_like),
+        ("true first", lambda array: np.sort(array, axis=-1)[..., ::-1].copy()),
+        ("true last", lambda array: np.sort(array, axis=-1)),
+    )
+    for label, change in changes if masks else ():
+        changed = {name: change(array) for name, array in masks.items()}
+        yield case.changed(f"{', '.join(masks)} {label}", changed, "values")
+
+
+def _with_zeros(arrays: Arrays, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The arrays that have more than one entry along their axis, the last of which are zeros."""
+    found = {}
+    for name, axis in axes.items():
+        if name in arrays and arrays[name].shape[axis] > 1:
+            found[name] = arrays[name].copy()
+            np.moveaxis(found[name], axis, 0)[-1] = 0
+    return found
 
 
 def compositions(total: int) -> Iterator[tuple[int, ...]]:

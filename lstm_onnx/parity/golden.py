@@ -16,7 +16,7 @@ from .golden_file import Golden, read
 from .own_states import file_only
 from .replay import replay
 from .report import ParityReport
-from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_runtime, running
+from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_open, require_runtime, running
 
 
 def verify_golden(
@@ -56,6 +56,7 @@ def verify_golden(
     require_runtime(runtime, provider, threads)
     require_drift(max_drift)
     if isinstance(path, Model):
+        require_open(path)
         if runtime != ONNXRUNTIME:
             raise ConfigError(f"{path.path}: is open in ONNX Runtime; pass its path for another runtime")
         report = _verified(path, golden, mutants, max_drift)

@@ -37,7 +37,7 @@ from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
 from .mutants import changes_recurrence, require_level
 from .report import CaseResult, ParityReport
-from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_runtime, running
+from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_open, require_runtime, running
 from .source_changes import changed_options, inputs_with_axes_of, interface_problems, renamed_outputs
 from .user_data import UserData
 
@@ -104,6 +104,8 @@ def verify_all(
     require_drift(max_drift)
     for runtime, provider in itertools.product(runtimes, providers):
         require_runtime(runtime, provider, threads)
+    if isinstance(file, Model):
+        require_open(file)
     if isinstance(file, Model) and tuple(runtimes) != (ONNXRUNTIME,):
         raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
     done = []

@@ -9,13 +9,13 @@ from typing import Any
 
 from onnx import helper
 
-from ..atomic_io import require_apart, require_writable
+from ..atomic_io import require_apart
 from ..errors import ConfigError, ModelError, ProviderError, shown
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined
 from ..onnxgraph.load import entries_of, metadata_of
 from ..onnxgraph.nodes import REPAIR_FIRST, has_loops
-from ..onnxgraph.write import write_model
+from ..onnxgraph.write import require_model_path, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..spec import INT8_LAYERS
@@ -142,7 +142,7 @@ def quantize(
     if not isinstance(kernel, str) or kernel not in KERNELS:
         raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
     seed = integer("seed", seed, 0, LARGEST_SEED)
-    require_writable(path)
+    require_model_path(path)
     require_apart([path], [source])
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     try:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from onnx import ValueInfoProto
 
-from ..atomic_io import require_apart, require_writable, temporary_folder
+from ..atomic_io import require_apart, temporary_folder
 from ..errors import ModelError
 from ..metadata import Metadata
 from ..onnxgraph import nodes_of, shape_of
 from ..onnxgraph.load import metadata_of
 from ..onnxgraph.recurrent import is_onnx_operator
 from ..onnxgraph.trial import require_harmless
-from ..onnxgraph.write import set_metadata, write_model
+from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.batch_axes import state_dim_names
@@ -109,7 +109,7 @@ def repair(
         InputError: `seed` is not possible.
     """
     seed = integer("seed", seed, 0, LARGEST_SEED)
-    require_writable(path)
+    require_model_path(path)
     require_apart([path], [source])
     require_harmless(source, trial)
     graph = Graph.of(source)

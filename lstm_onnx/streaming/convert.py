@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 from onnx import GraphProto, ModelProto
 
-from ..atomic_io import require_apart, require_writable, temporary_folder
+from ..atomic_io import require_apart, temporary_folder
 from ..errors import ConfigError, ModelError, shown
 from ..metadata import Metadata, Streaming
 from ..onnxgraph import load_inlined, outer_values, shape_of
@@ -17,7 +17,7 @@ from ..onnxgraph.load import metadata_of, read_weights
 from ..onnxgraph.nodes import REPAIR_FIRST, has_loops, inputs_of
 from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
 from ..onnxgraph.trial import require_harmless
-from ..onnxgraph.write import set_metadata, write_model
+from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..symbolic_dims import ANY_SIZE, Limit
@@ -111,7 +111,7 @@ def make_streaming(
         raise ConfigError(f"max_delay = {shown(max_delay)} is not possible", hint="it must be a number of steps")
     require_chunk(chunk)
     seed = integer("seed", seed, 0, LARGEST_SEED)
-    require_writable(path)
+    require_model_path(path)
     require_apart([path], [source])
     require_harmless(source, trial)
     model = load_inlined(source)

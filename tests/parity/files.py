@@ -14,6 +14,32 @@ import lstm_onnx
 from lstm_onnx import ParityReport
 from lstm_onnx.parity.mutants import MUTATORS, known_shapes, mutated
 
+VALUES = (
+    "all zeros",
+    "input zeros",
+    "states zeros",
+    "all positive",
+    "all negative",
+    "large input",
+    "huge input",
+    "huge positive input",
+    "large states",
+    "large positive states",
+    "large negative states",
+    "huge states",
+    "small input",
+    "tiny input",
+    "small states",
+    "every other state zeros",
+    "the other states zeros",
+    "input from 0 to 1",
+    "input near 20",
+    "input near -20",
+    "zeros at the end",
+    "states of a row zeros",
+)
+"""The values that a bare LSTM with states is compared at, in order; see `lstm_onnx.parity.cases.value_cases`."""
+
 
 def lstm(seed: int = 3, scale: float = 1.0, hidden_size: int = 8, **arguments: Any) -> nn.LSTM:
     """nn.LSTM(5, hidden_size) with its weights times `scale`."""

@@ -19,22 +19,7 @@ from lstm_onnx.parity.cases import SHAPES, Case
 from lstm_onnx.parity.lstm.cases import lstm_cases
 from lstm_onnx.parity.verification import verify_all
 
-from .files import edit_file, lstm, mutate_file, verified
-
-VALUES = (
-    "all zeros",
-    "input zeros",
-    "states zeros",
-    "all positive",
-    "all negative",
-    "large input",
-    "huge input",
-    "huge positive input",
-    "large states",
-    "large positive states",
-    "large negative states",
-    "huge states",
-)
+from .files import VALUES, edit_file, lstm, mutate_file, verified
 
 
 def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
@@ -398,3 +383,15 @@ def test_each_precision_and_provider_has_a_report(tmp_path: Path) -> None:
         verify_all(source, tmp_path / "net.onnx", precisions=("float16",))
     with pytest.raises(ConfigError, match=r"precisions are for configured models; .* precision="):
         verify_all(lstm(), precisions=("float16",))
+
+
+def test_a_model_that_was_closed_is_refused(tmp_path: Path) -> None:
+    """Each case failed, and so a right file was NOT in parity."""
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(lstm(), path)
+    model = lstm_onnx.load(path, provider="cpu")
+    model.close()
+    with pytest.raises(ConfigError, match="is closed; load it again"):
+        verified(lstm(), model)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="is closed; load it again"):
+        lstm_onnx.verify_golden(model, tmp_path / "golden.npz")

@@ -15,12 +15,13 @@ import numpy as np
 
 from ...errors import ConfigError, ExportError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
+from ...onnxgraph.write import require_model_path
 from ...spec import ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..module_options import ModuleOptions, changed_options
 from ..weights import Array, cast_state_dict, validate_state_dict
-from ..write import ExportResult, require_output_path
+from ..write import ExportResult
 from .callables import attribute_of, import_file, import_package
 from .checkpoint import load_state_dict, tensor_names
 from .checkpoint_names import lstm_prefixes
@@ -113,7 +114,7 @@ class ModuleSource:
         Raises:
             LSTMOnnxError: see `export_module`.
         """
-        require_output_path(path)
+        require_model_path(path)
         require_tracer()
         from ..functional.example_inputs import find_example_inputs
         from ..module import export_module

@@ -67,13 +67,14 @@ def lstm_cases(
 
 
 def lstm_value_cases(spec: LSTMSpec, gain: float, seed: int = 0, *, folded: bool = False) -> Iterator[Case]:
-    """Zero, one-signed and large values for a bare nn.LSTM, of the input, the states and both; see `value_cases`.
+    """Zero, small, one-signed and large values for a bare nn.LSTM, of input, states and both; see `value_cases`.
 
     `folded` says whether the file may have its projections folded into R.
     """
     largest = {"h0": _LARGEST_FOLDED_H0} if folded else {}
     case = draw_case(spec, np.random.default_rng([seed, 3]), 3, 4)
-    return value_cases(case, (), ("h0", "c0"), gain, spec.dtype, largest)
+    axes = {"h0": 1, "c0": 1}, {"input": int(spec.batch_first)}
+    return value_cases(case, (), ("h0", "c0"), gain, spec.dtype, largest, *axes)
 
 
 def amplified_cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0) -> list[Case]:

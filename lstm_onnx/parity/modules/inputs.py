@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -95,15 +95,18 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
         )
 
 
-def with_zero_and_one(specs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
-    """`specs` with integers that were all 0 or all 1 in the example drawn from both.
+def with_zero_and_one(
+    specs: tuple[InputSpec, ...], runs: Callable[[tuple[InputSpec, ...]], bool]
+) -> tuple[InputSpec, ...]:
+    """`specs` with integers that were all 0 or all 1 in the example drawn from both, where the module runs on that.
 
     In a sequence of equal tokens the direction in which it is read has no effect.
     """
-    return tuple(
+    both = tuple(
         replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
         for spec in specs
     )
+    return both if both == specs or runs(both) else specs
 
 
 def forward_outputs(model: Model) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, si
 from ...metadata import Metadata
 from ...runtime import Model
 from ..amplify import input_gains
-from ..cases import SHAPES, Case, value_cases
+from ..cases import SHAPES, Case, mask_cases, shorter_cases, value_cases
 from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
 from ..diagnosis.search import Suspect
@@ -103,17 +103,12 @@ class ModuleVerification(Verification):
         self._unexplained = False
         self.rows: dict[str, Rows] = {}
         """By input, the integers that are looked up in a table."""
-        self.specs = self._with_all_rows(self._with_zero_and_one(specs), inputs)
+        self.specs = self._with_all_rows(with_zero_and_one(specs, self._runs), inputs)
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
             self.cases.insert(0, self._accepted)
         self.note_digest(parameter_digest(own))
-
-    def _with_zero_and_one(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
-        """Integers that were all 0 or all 1 in the example, drawn from both where the module accepts that."""
-        both = with_zero_and_one(specs)
-        return both if both == specs or self._runs(both) else specs
 
     def _require_multiples(self, own: Mapping[str, int]) -> None:
         """Draw only multiples of a number as sizes of an axis, where the module takes no other sizes."""
@@ -125,12 +120,16 @@ class ModuleVerification(Verification):
     def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
         return self._draw(specs, self.sizes(BATCH, TIME))[1]
 
+    def _accepts(self, feeds: Mapping[str, np.ndarray]) -> bool:
+        with contextlib.suppress(ExportError):
+            return bool(self.models.float64(feeds))
+        return False
+
     def _draw(self, specs: tuple[InputSpec, ...], sizes: Mapping[str, int]) -> tuple[dict[str, np.ndarray], bool]:
         """Inputs of these sizes, and whether the module runs on them."""
         drawn = draw(specs, sizes, np.random.default_rng(self.seed))
         for inputs in (drawn, *longest_first(specs, drawn)):
-            with contextlib.suppress(ExportError):
-                self.models.float64(inputs)
+            if self._accepts(inputs):
                 return inputs, True
         return drawn, False
 
@@ -177,15 +176,17 @@ class ModuleVerification(Verification):
             yield self.case(rng, *shapes[-1], states=False)
         lengths = [spec.name for spec in self.specs if isinstance(spec.high, str)]
         if lengths and open_axes:
-            case = self.case(rng, 3, 7)
-            yield case.changed("none of full length", {name: np.maximum(case.feeds[name] - 1, 1) for name in lengths})
+            for batch in (3, 1):
+                yield from shorter_cases(self.case(rng, batch, 7), lengths)
         sites = [site for site in self.models.float64.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
         gain = max((input_gains(site.spec, site.weights).input for site in sites), default=1.0)  # type: ignore[arg-type]
         if gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
             yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, gain))
         case = self.case(rng, 3, 4)
         states = [*(case.feeds.keys() - {spec.name for spec in self.specs}), *self.metadata.states]
-        yield from value_cases(case, self.specs, states, gain, self.dtype)
+        axes_of = map(self.axes_of_size, (BATCH, TIME))
+        yield from value_cases(case, self.specs, states, gain, self.dtype, None, *axes_of)
+        yield from (each for each in mask_cases(case) if self._accepts(each.feeds))
 
     def _even_cases(self) -> Iterator[Case]:
         """Cases with all axes grown together: a module may only take equal sizes, or whole groups of rows."""

@@ -79,6 +79,16 @@ def require_runtime(name: Any, provider: str = "auto", threads: int | None = Non
     validated_threads(threads)
 
 
+def require_open(model: Model) -> None:
+    """Refuse a model that was closed: each of its cases would fail, which says nothing about the file.
+
+    Raises:
+        ConfigError: it was.
+    """
+    if model.closed:
+        raise ConfigError(f"{model.path}: is closed; load it again")
+
+
 @contextmanager
 def running(name: str, threads: int | None = None) -> Iterator[EngineProcess | None]:
     """The process of an engine, which is ended afterwards; None for ONNX Runtime, which runs in this process.

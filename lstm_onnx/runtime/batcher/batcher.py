@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, shown
 from ...terminal_text import one_line
 from ..arguments import flag, positive_integer, seconds
 from ..model import Model
@@ -204,7 +204,7 @@ class Batcher:
         pool: the pool that is stepped.
         timeout: seconds until a caller gets a TimeoutError, or None.
         on_batch: called in the batcher's thread after each batch, with the number of its requests and the seconds
-            that it took; None for nothing.  It must not raise.
+            that it took; None for nothing.  What it raises goes to `threading.excepthook`.
     """
 
     def __init__(
@@ -254,6 +254,8 @@ class Batcher:
 
     @on_batch.setter
     def on_batch(self, function: Callable[[int, float], object] | None) -> None:
+        if function is not None and not callable(function):
+            raise InputError(f"on_batch = {shown(function)} is not possible; it must be a function or None")
         self._scheduler.on_batch = function
 
     def open(self) -> BatchedStream:

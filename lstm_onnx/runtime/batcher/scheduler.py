@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -291,13 +292,21 @@ class Scheduler:
                 return
             group[0].error = error
             results = {}
-        if self.on_batch is not None:
-            self.on_batch(len(group), perf_counter() - began)
+        self.report_batch(len(group), perf_counter() - began)
         results = self.validated_results(group, results)
         if self.queue.window:
             with self.lock:
                 self.queue.expect_answered(group)
         self.deliver(group, results)
+
+    def report_batch(self, requests: int, seconds: float) -> None:
+        """Call `on_batch`; what it raises must not end the thread, which would leave all callers asleep."""
+        if self.on_batch is None:
+            return
+        try:
+            self.on_batch(requests, seconds)
+        except Exception:  # noqa: BLE001 - the caller's own function may raise anything
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def in_phase(self, group: list[Request]) -> list[list[Request]]:
         """A group whose streams are all in one phase, or several such: see `Pool.phase`."""

@@ -202,6 +202,24 @@ def test_what_is_told_of_each_batch(model: Model) -> None:
     assert told[0][1] > 0
 
 
+def test_what_is_told_must_be_callable_and_may_raise(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in it ended the thread, and all callers waited for ever."""
+    raised: list[type[BaseException] | None] = []
+    monkeypatch.setattr("threading.excepthook", lambda args: raised.append(args.exc_type))
+
+    def wrong(size: int, seconds: float) -> None:
+        raise ZeroDivisionError
+
+    with Batcher(model, timeout=LONG) as server:
+        with pytest.raises(InputError, match="on_batch = 3 is not possible; it must be a function or None"):
+            server.on_batch = 3  # type: ignore[assignment]
+        server.on_batch = wrong
+        stream = server.open()
+        for _ in range(2):
+            assert stream.step(randoms(1, 1, 4)).shape[:2] == (1, 1)
+    assert raised == [ZeroDivisionError] * 2
+
+
 def test_a_task_may_wait_for_less_than_the_others(gated: tuple[Batcher, Gate], model: Model) -> None:
     server, gate = gated
     busy(server, gate)

@@ -89,6 +89,29 @@ class TwoTensorsFilled(Step):
         return states, results
 
 
+class FillsBeforeItUpdates(Step):
+    """The state that the last step makes is for a step that never comes, and the first one is not zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        results, h = x.new_empty(x.shape[0], x.shape[1], HIDDEN), x.new_full((x.shape[0], HIDDEN), -0.5)
+        for t in range(x.shape[1]):
+            results[:, t] = torch.maximum(h, self.x(x[:, t]))
+            h = torch.maximum(h * 0.9, self.h(h) + self.x(x[:, t]))
+        return results
+
+
+class JoinedInEachWay(Step):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        h, steps = self.start(x), []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            steps.append(h)
+        rows = [h[:, None] for h in steps]
+        joined = torch.concat(rows, 1), torch.concatenate(rows, dim=-2), torch.hstack(steps), torch.vstack(steps)
+        firsts = [h[:, 0] for h in steps]
+        return *joined, torch.dstack(steps), torch.column_stack(firsts), torch.vstack(firsts), torch.row_stack(rows)
+
+
 class BothWaysJoined(Step):
     def forward(self, x: Tensor) -> Tensor:
         steps = list(x.unbind(1))
@@ -194,6 +217,8 @@ KINDS = {
     Window: ["GRU", "Scan"],
     StartsFromTheFirst: ["Scan"],
     TwoTensorsFilled: ["GRU"],
+    FillsBeforeItUpdates: ["Scan"],
+    JoinedInEachWay: ["GRU"],
     BothWaysJoined: ["GRU", "GRU"],
     FeedsItselfAndFills: ["GRU", "Scan"],
     Pointer: ["GRU", "Scan"],
@@ -227,7 +252,7 @@ def test_the_file_is_right_at_all_lengths_with_each_step_once(kind: type[Step], 
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Clockwork, Window, TwoTensorsFilled])
+@pytest.mark.parametrize("kind", [Clockwork, Window, TwoTensorsFilled, FillsBeforeItUpdates])
 def test_the_file_streams(kind: type[Step], tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = kind().eval()

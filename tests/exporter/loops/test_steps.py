@@ -100,6 +100,18 @@ class FillsBeforeItUpdates(Step):
         return results
 
 
+class AfterTheFirstTwo(Step):
+    """Of three steps one is left, which is all that its tensors hold; of two none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, h = self.x(x[:, 2:]), self.start(x)
+        results = torch.zeros_like(z)
+        for t in range(z.shape[1]):
+            h = torch.minimum(h * 0.5, z[:, t]) + 0.1
+            results[:, t] = h
+        return results
+
+
 class JoinedInEachWay(Step):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         h, steps = self.start(x), []
@@ -218,6 +230,7 @@ KINDS = {
     StartsFromTheFirst: ["Scan"],
     TwoTensorsFilled: ["GRU"],
     FillsBeforeItUpdates: ["Scan"],
+    AfterTheFirstTwo: ["Scan"],
     JoinedInEachWay: ["GRU"],
     BothWaysJoined: ["GRU", "GRU"],
     FeedsItselfAndFills: ["GRU", "Scan"],
@@ -246,7 +259,7 @@ def test_the_file_is_right_at_all_lengths_with_each_step_once(kind: type[Step], 
     assert sorted(node.op_type for node in nodes if node.op_type in ("GRU", "Scan")) == KINDS[kind]
     assert {tensor.name for tensor in graph.initializer} <= {name for node in nodes for name in node.input}
     model = lstm_onnx.load(path, provider="cpu", threads=1)
-    for batch, length in ((1, 1), (3, 2), (2, 5), (1, 30)):
+    for batch, length in ((1, 1), (3, 2), (2, 3), (2, 5), (1, 30)):
         x = torch.randn(batch, length, FEATURES)
         for found, wanted in zip(model.run({"x": x.numpy()}).values(), outputs_of(module, x), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...size import ONE, Size
@@ -46,7 +47,7 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
 
 
 @family("Tile")
-def tile(p: Rewriter, call: Call) -> list[Fact]:
+def tile(p: Rewriter, call: Call) -> Sequence[Fact]:
     """Repeated as often as there are steps, an axis of size 1 is expanded: ``label.unsqueeze(1).repeat(1, T, 1)``."""
     times, fact = call.numbers(1), call.fact(0)
     if call.streams or fact is None or times is None or not any(map(p.lengths.depends, times)):

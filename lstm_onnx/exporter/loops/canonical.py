@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import operator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,10 @@ from ..aten import argument, aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
 from .copies import unchanged, value_of
+from .pieces import bounds, concatenation, is_empty, is_one, is_whole
 from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
-_LARGEST = 2**63 - 1
 _MANY = 3
 """So many copies of one value in a list may be one for each entry of an axis: ``[z] * x.size(1)``."""
 _CHECKS = {
@@ -201,8 +202,8 @@ class _Form:
             return self.squeezed(item, args, value)
         if target is aten.unsqueeze.default:
             return self.unsqueezed(args[0], args[1] % value.dim(), _meta(value))
-        if target is aten.cat.default:
-            return self.joined(args, kwargs, value)
+        if (join := concatenation(item)) is not None:
+            return self.concatenated(item, args[0], *join, value)
         if target is aten.stack.default and len(args[0]) >= _MANY and len({id(part) for part in args[0]}) == 1:
             return self.stacked(item, args, value)
         node = self.made(target, args, kwargs, _meta(value))
@@ -270,10 +271,10 @@ class _Form:
     def range(self, source: Any, of: Tensor, dim: int, start: Any, end: Any, step: int, value: Any) -> Any:
         """A slice; of one entry, its select."""
         size = of.shape[dim]
-        start, end = _bounds(start, end, size)
-        if _is_whole(start, end, step, size):
+        start, end = bounds(start, end, size)
+        if is_whole(start, end, step, size):
             return source
-        if _is_one(start, end, size):
+        if is_one(start, end, size):
             shape, dtype = _meta(value)
             one = self.made(aten.select.int, (source, dim, start), (), (_without(shape, dim), dtype))
             return self.unsqueezed(one, dim, (shape, dtype))
@@ -285,11 +286,11 @@ class _Form:
         if item.target is aten.select_scatter.default:
             index = args[3] % size if isinstance(args[3], int) and isinstance(size, int) else args[3]
             return self.made(aten.select_scatter.default, (base, source, dim, index), (), _meta(value))
-        start, end = _bounds(argument(args, 3) or 0, argument(args, 4, None), size)
+        start, end = bounds(argument(args, 3) or 0, argument(args, 4, None), size)
         step = argument(args, 5, 1)
-        if _is_whole(start, end, step, size):
+        if is_whole(start, end, step, size):
             return source
-        if _is_one(start, end, size):
+        if is_one(start, end, size):
             shape, dtype = _meta(value_of(item.args[1]))
             if len(shape) == value.dim() and shape[dim] == 1:
                 row = self.squeezed_once(source, dim, (_without(shape, dim), dtype))
@@ -315,21 +316,31 @@ class _Form:
             return source.args[0]
         return self.made(aten.unsqueeze.default, (source, dim), (), meta)
 
-    def joined(self, args: Any, kwargs: Any, value: Any) -> Any:
+    def concatenated(
+        self, item: torch.fx.Node, parts: Any, dim: int, new_axes: list[tuple[int, ...]], value: Any
+    ) -> Any:
+        """The tensors of a list along one axis, each with its new axes."""
+        rows = []
+        for part, of, axes in zip(parts, item.args[0], new_axes, strict=True):  # type: ignore[arg-type]
+            shape, dtype = _meta(value_of(of))
+            for axis in axes:
+                shape = (*shape[:axis], 1, *shape[axis:])
+                part = self.unsqueezed(part, axis, (shape, dtype))
+            rows.append(part)
+        return self.joined(rows, dim, value)
+
+    def joined(self, rows: Sequence[Any], dim: int, value: Any) -> Any:
         """A concatenation; one that begins or ends with another one along the same axis is one with it.
 
         ``out = torch.cat([out, h])`` in each step is so one list, of which nothing but the last is used.
         """
-        if not isinstance(value, Tensor) or not isinstance(args[0], tuple):
-            return self.made(aten.cat.default, args, kwargs, _meta(value))
-        dim = argument(args, 1, dict(kwargs).get("dim", 0)) % value.dim()
         parts: list[Any] = []
-        for part in args[0]:
+        for part in rows:
             if isinstance(part, Node) and part.target is aten.cat.default and part.args[1] == dim:
                 parts += part.args[0] if part.dtype == value.dtype else (part,)
             else:
                 parts.append(part)
-        full = [part for part in parts if not self.is_empty(part, dim, value)]
+        full = [part for part in parts if not is_empty(part, dim, value)]
         if len(full) == 1 and len(parts) > 1:
             return full[0]
         if len(full) >= _MANY and len({id(part) for part in full}) == 1:
@@ -342,14 +353,7 @@ class _Form:
         dim = argument(args, 1) % value.dim()
         shape, dtype = _meta(value_of(item.args[0][0]))  # type: ignore[index]
         row = self.unsqueezed(args[0][0], dim, ((*shape[:dim], 1, *shape[dim:]), dtype))
-        return self.joined(((row,) * len(args[0]), dim), (), value)
-
-    @staticmethod
-    def is_empty(part: Any, dim: int, value: Tensor) -> bool:
-        """Whether what is joined has no entries and changes neither the result's shape nor its dtype."""
-        if not isinstance(part, Node) or part.dtype != value.dtype or part.shape is None:
-            return False
-        return bool(part.shape == (0,) or (len(part.shape) == value.dim() and part.shape[dim] == 0))
+        return self.joined([row] * len(args[0]), dim, value)
 
 
 def _row_just_filled(source: Any, dim: int, index: Any, value: Any) -> Node | None:
@@ -362,24 +366,6 @@ def _row_just_filled(source: Any, dim: int, index: Any, value: Any) -> Node | No
 
 def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return (*shape[:dim], *shape[dim + 1 :])
-
-
-def _bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
-    """Of a slice; as numbers from 0 to the size where that is fixed."""
-    end = _LARGEST if end is None else end
-    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
-    return start, end
-
-
-def _is_whole(start: Any, end: Any, step: int, size: Any) -> bool:
-    """Whether a slice, of which these are the bounds, takes a whole axis."""
-    return bool(start == 0 and step == 1 and end == (size if isinstance(size, int) else _LARGEST))
-
-
-def _is_one(start: Any, end: Any, size: Any) -> bool:
-    """Whether a slice is known to take one entry."""
-    return all(isinstance(at, int) for at in (start, end, size)) and end - start == 1
 
 
 def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> None:

@@ -82,7 +82,8 @@ def _live(trace: Trace, *, unused: bool) -> list[Node]:
     live = walk.seen
     if unused:
         keys = {node.key() for node in live}
-        live |= {node for node in trace.nodes if node.key() in keys}
+        # A pick that nothing takes is no step's: the old row where a tensor is filled, `y[:, t] = h`.
+        live |= {node for node in trace.nodes if node.key() in keys and node.target not in PICKS}
         for node in reversed(trace.nodes):
             if node in live:
                 live.update(inputs_of(node))

@@ -14,14 +14,15 @@ from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
 from .order import Alike, Picks, ordered
-from .program import Leaf, Loop, NotRolled, Program, Sizes, Trace, deepest, refused
+from .program import Affine, Leaf, Loop, NotRolled, Program, Sizes, Trace, deepest, refused
 from .proof import is_proven, unrolled
 from .search import DIFFERENT, Search
 from .split import split
 from .trace import places_of, sizes_to_trace, trace_at
 
-_MOST_SECONDS = 14.0
-"""CPU time for all traces and searches; nobody should wait longer than 20 s for a refusal."""
+_TRACING_SECONDS, _SEARCHING_SECONDS = 60.0, 14.0
+"""CPU time for all traces, and for all searches: traces are few, so that a long step on a slow machine gets its file; a
+search may be hopeless, and nobody should wait long for its refusal."""
 _MOST_AXES = 3
 _NO_LOOP = "there is no loop over the axis"
 _MANY = 60
@@ -63,7 +64,7 @@ def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping
             raise problem
         rolled = None
         if len(loops) <= _MOST_AXES:
-            rolled = _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
+            rolled = _rolled(functional, loops, sizes, time.process_time() + _TRACING_SECONDS)
     except NotRolled as refusal:
         if refusal.reason != _NO_LOOP:
             refusal = _nested(functional, loops, sizes) or _shortened(functional, loops, sizes) or refusal
@@ -92,8 +93,8 @@ def _rolled(
         traces.append(trace(own))
         if number < len(loops) and len(traces[-1].nodes) == len(traces[0].nodes):
             return None  # nothing is repeated along this axis
-    program = _found(traces, axes, len(loops), places, end)
-    traces += [_first_that_runs(candidates, trace) for candidates in checks]
+    program = _found(traces, axes, len(loops), places)
+    traces += [_first_that_runs(_of_several_steps(program, candidates), trace) for candidates in checks]
     for item in traces:
         if not is_proven(program, item):
             at = ", ".join(f"{name} {size}" for name, size in zip(axes, item.sizes, strict=True))
@@ -111,6 +112,12 @@ def _rolled(
     return RolledUp(program, module.eval(), modules, traces[0].checks)
 
 
+def _of_several_steps(program: Program, candidates: Sequence[Sizes]) -> Sequence[Sizes]:
+    """The sizes at which no loop has a single step: what that picks of its axis is all of it, and traced otherwise."""
+    counts = [loop.count for loop in program.loops if isinstance(loop.count, Affine)]
+    return [own for own in candidates if all(count.at(own) != 1 for count in counts)] or candidates
+
+
 def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:
     problem: Exception | None = None
     for own in candidates:
@@ -121,12 +128,11 @@ def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:
     raise NotRolled(f"the module runs at too few lengths: {problem}")
 
 
-def _found(
-    traces: Sequence[Trace], axes: tuple[str, ...], loops: int, places: tuple[tuple[int, int], ...], end: float
-) -> Program:
+def _found(traces: Sequence[Trace], axes: tuple[str, ...], loops: int, places: tuple[tuple[int, int], ...]) -> Program:
     """The program that a search finds; preferably one whose loops have at least one step at every length."""
     found: list[tuple[int, bool, Program]] = []
     refusals: list[NotRolled] = []
+    end = time.process_time() + _SEARCHING_SECONDS
     ways = [(*way, Picks.EACH) for way in itertools.product((False, True), Alike)]
     others = itertools.product((False, True), (Alike.COUNTED,), (Picks.APART, Picks.ONCE))
     for unused, alike, picks in (*ways, *others):

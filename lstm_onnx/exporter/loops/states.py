@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import helper
 from torch import Tensor
 
 from ..aten import aten_operators
 from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
-from ..lowering.rename import TracedGraph
+from ..lowering.rename import Dims, TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros
 from .copies import CONVERSIONS
@@ -77,17 +78,25 @@ def expose_loop_states(
             array = _initial(program, _start(slot), inputs)
             name = prefix if len(slots) == 1 else f"{prefix}.{place}"
             name, after = f"{name}.h0", f"{name}.hn"
-            old = node.input[place]
-            graph.dims[name], graph.types[name] = graph.dims[old], graph.types[old]
+            dims, element = _form(graph, node.input[place])
+            graph.dims[name], graph.types[name] = dims, element
             node.input[place] = name
             add_output(graph, node, place, after)
-            graph.dims[after], graph.types[after] = graph.dims[old], graph.types[old]
+            graph.dims[after], graph.types[after] = dims, element
             graph.inputs.append(name)
             exposed.states[name] = after
             names.append(name)
             if array is not None and array.any():
                 exposed.initial[name] = one_if_equal(array, graph.dims[name])
     return tuple(names)
+
+
+def _form(graph: TracedGraph, name: str) -> tuple[Dims, int]:
+    """A value's sizes and its element type; states of fixed sizes are constants, which the tracer does not list."""
+    if name in graph.dims:
+        return graph.dims[name], graph.types[name]
+    array = graph.nodes.initializers[name]
+    return array.shape, helper.np_dtype_to_tensor_dtype(array.dtype)
 
 
 def _start(slot: tuple[Carry, int]) -> Any:

@@ -98,6 +98,18 @@ def test_zeros_that_are_converted_are_a_state(start: Callable[[Tensor, Tensor], 
             np.testing.assert_allclose(results["output"], wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_a_state_of_fixed_sizes_is_a_state(start: float, tmp_path: Path) -> None:
+    module = OverSteps(lambda _, x: torch.full((1, 4), start, dtype=x.dtype)).eval()
+    x, axes = torch.randn(1, 7, 3), {"x": {1: "time"}}
+    lstm_onnx.export(module, tmp_path / "a.onnx", example_inputs=x[:, :5], dynamic_shapes=axes, states="explicit")
+    with lstm_onnx.load(tmp_path / "a.onnx", provider="cpu", threads=1) as model:
+        assert model.states == {"loop.h0": "loop.hn"}
+        stream = model.stream()
+        last = [stream.run({"x": x[:, a:b]})["output"] for a, b in ((0, 1), (1, 7))][-1]
+    np.testing.assert_allclose(last, module(x).detach(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["NormalizedLSTM"])
 def test_verify_compares_chunks_and_rejects_mutants_of_the_body(name: str, tmp_path: Path) -> None:
     module, _ = explicit(name, tmp_path / "a.onnx")

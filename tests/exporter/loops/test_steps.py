@@ -89,6 +89,41 @@ class TwoTensorsFilled(Step):
         return states, results
 
 
+class FillsBeforeItUpdates(Step):
+    """The state that the last step makes is for a step that never comes, and the first one is not zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        results, h = x.new_empty(x.shape[0], x.shape[1], HIDDEN), x.new_full((x.shape[0], HIDDEN), -0.5)
+        for t in range(x.shape[1]):
+            results[:, t] = torch.maximum(h, self.x(x[:, t]))
+            h = torch.maximum(h * 0.9, self.h(h) + self.x(x[:, t]))
+        return results
+
+
+class AfterTheFirstTwo(Step):
+    """Of three steps one is left, which is all that its tensors hold; of two none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, h = self.x(x[:, 2:]), self.start(x)
+        results = torch.zeros_like(z)
+        for t in range(z.shape[1]):
+            h = torch.minimum(h * 0.5, z[:, t]) + 0.1
+            results[:, t] = h
+        return results
+
+
+class JoinedInEachWay(Step):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        h, steps = self.start(x), []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            steps.append(h)
+        rows = [h[:, None] for h in steps]
+        joined = torch.concat(rows, 1), torch.concatenate(rows, dim=-2), torch.hstack(steps), torch.vstack(steps)
+        firsts = [h[:, 0] for h in steps]
+        return *joined, torch.dstack(steps), torch.column_stack(firsts), torch.vstack(firsts), torch.row_stack(rows)
+
+
 class BothWaysJoined(Step):
     def forward(self, x: Tensor) -> Tensor:
         steps = list(x.unbind(1))
@@ -194,6 +229,9 @@ KINDS = {
     Window: ["GRU", "Scan"],
     StartsFromTheFirst: ["Scan"],
     TwoTensorsFilled: ["GRU"],
+    FillsBeforeItUpdates: ["Scan"],
+    AfterTheFirstTwo: ["Scan"],
+    JoinedInEachWay: ["GRU"],
     BothWaysJoined: ["GRU", "GRU"],
     FeedsItselfAndFills: ["GRU", "Scan"],
     Pointer: ["GRU", "Scan"],
@@ -221,13 +259,13 @@ def test_the_file_is_right_at_all_lengths_with_each_step_once(kind: type[Step], 
     assert sorted(node.op_type for node in nodes if node.op_type in ("GRU", "Scan")) == KINDS[kind]
     assert {tensor.name for tensor in graph.initializer} <= {name for node in nodes for name in node.input}
     model = lstm_onnx.load(path, provider="cpu", threads=1)
-    for batch, length in ((1, 1), (3, 2), (2, 5), (1, 30)):
+    for batch, length in ((1, 1), (3, 2), (2, 3), (2, 5), (1, 30)):
         x = torch.randn(batch, length, FEATURES)
         for found, wanted in zip(model.run({"x": x.numpy()}).values(), outputs_of(module, x), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Clockwork, Window, TwoTensorsFilled])
+@pytest.mark.parametrize("kind", [Clockwork, Window, TwoTensorsFilled, FillsBeforeItUpdates])
 def test_the_file_streams(kind: type[Step], tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = kind().eval()

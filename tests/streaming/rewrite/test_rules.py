@@ -267,6 +267,28 @@ def test_sizes_of_which_some_are_kept() -> None:
     assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
 
 
+def labelled(label: tuple[int, ...]) -> Make:
+    """A convolution, and beside it a label that is repeated for each sequence and each step."""
+
+    def make(b: Builder) -> str:
+        batch, steps = (b.add("Shape", "x", start=axis, end=axis + 1) for axis in (0, 2))
+        times = b.add("Concat", batch, b.const([1]), steps, axis=0)
+        return b.add("Concat", conv(b, 4, 0), b.add("Tile", b.weight(*label), times), axis=1)
+
+    return make
+
+
+def test_what_is_repeated_for_each_step() -> None:
+    model = graph_of(labelled((1, 2, 1)))
+    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
+    assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
+
+
+def test_several_entries_repeated_as_often_as_there_are_steps_are_refused() -> None:
+    with pytest.raises(RefusedError, match="repeats by the number of time steps"):
+        rewritten(graph_of(labelled((1, 2, 2))), {"x": 2})
+
+
 @pytest.mark.parametrize("name", ["last", "steps", "conv2.cache"])
 def test_names_of_the_source_are_kept_apart(name: str) -> None:
     model = graph_of(lambda b: conv(b, 2, 2))

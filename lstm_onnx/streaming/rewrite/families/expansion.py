@@ -1,12 +1,15 @@
-"""Expand."""
+"""Expand, and Tile where it does the same."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...size import ONE, Size
 from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..graph import make_node_like
 from ..rewriter import TWO_AXES, Call, Rewriter, broadcast, family
+from .unchanged import unchanged
 
 
 @family("Expand", repeated=True)
@@ -41,6 +44,19 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
     wanted = [ONE if p.lengths.depends(size) else size for size in asked]
     p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
     return [Static(shape, fact.dtype, fill=fact.fill, repeated=repeated)]
+
+
+@family("Tile")
+def tile(p: Rewriter, call: Call) -> Sequence[Fact]:
+    """Repeated as often as there are steps, an axis of size 1 is expanded: ``label.unsqueeze(1).repeat(1, T, 1)``."""
+    times, fact = call.numbers(1), call.fact(0)
+    if call.streams or fact is None or times is None or not any(map(p.lengths.depends, times)):
+        return unchanged(p, call)
+    if fact.shape is None or any(ONE not in pair for pair in zip(fact.shape, times, strict=True)):
+        raise RefusedError("repeats by the number of time steps", "expand")
+    node = make_node_like(call.node, list(call.node.input), list(call.node.output))
+    node.op_type = "Expand"
+    return expand(p, replace(call, node=node))
 
 
 def _stream(p: Rewriter, call: Call, f: Stream, asked: tuple[Size, ...]) -> Stream:

@@ -55,12 +55,10 @@ _CONSTANT = (*REDUCTIONS, "OneHot", "Split", "Squeeze", "Tile", "TopK", "Unsquee
 """Operators with axes or sizes as input 1."""
 
 
-@family(*_REASONS, "OneHot")
+@family(*(op for op in _REASONS if op != "Tile"), "OneHot")
 def unchanged(p: Rewriter, call: Call) -> list[Fact]:
     """The node as it is."""
     if not call.streams:
-        if call.op == "Tile" and any(map(p.lengths.depends, call.numbers(1) or ())):
-            raise RefusedError("repeats by the number of time steps", "expand")
         return p.plain(call)
     require_no_carry(call)
     if call.streams[-1][0] >= _VARYING.get(call.op, 1):

@@ -1,0 +1,64 @@
+"""Joining and cutting tensors: torch's operators that join as one concatenation, and the bounds of slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..aten import argument, aten, aten_operators
+from .copies import value_of
+from .program import Node
+
+_LARGEST = 2**63 - 1
+_CATS = aten_operators("cat concat concatenate")
+_NEW_AXES: dict[Any, dict[int, tuple[int, ...]]] = {
+    aten.hstack.default: {0: (0,)},
+    aten.vstack.default: {0: (0, 0), 1: (0,)},
+    aten.row_stack.default: {0: (0, 0), 1: (0,)},
+    aten.dstack.default: {0: (0, 0, 0), 1: (0, 2), 2: (2,)},
+    aten.column_stack.default: {0: (0, 1), 1: (1,)},
+}
+"""The axes of size 1 that a tensor gets, one after the other, before it is joined: by its rank."""
+
+
+def concatenation(item: torch.fx.Node) -> tuple[int, list[tuple[int, ...]]] | None:
+    """The axis along which an operator joins a list of tensors, and the new axes that each gets before; else None."""
+    target: Any = item.target
+    listed = item.args[0] if item.args else None
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(value_of(part), Tensor) for part in listed):
+        return None
+    ranks = [value_of(part).dim() for part in listed]
+    if target in _CATS:
+        dim: Any = argument(item.args, 1, item.kwargs.get("dim", 0))
+        return dim % max(ranks), [() for _ in ranks]
+    if target not in _NEW_AXES:
+        return None
+    axis = {aten.hstack.default: int(ranks[0] > 1), aten.dstack.default: 2, aten.column_stack.default: 1}
+    return axis.get(target, 0), [_NEW_AXES[target].get(rank, ()) for rank in ranks]
+
+
+def is_empty(part: Any, dim: int, value: Tensor) -> bool:
+    """Whether what is joined has no entries and changes neither the result's shape nor its dtype."""
+    if not isinstance(part, Node) or part.dtype != value.dtype or part.shape is None:
+        return False
+    return bool(part.shape == (0,) or (len(part.shape) == value.dim() and part.shape[dim] == 0))
+
+
+def bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
+    """Of a slice; as numbers from 0 to the size where that is fixed."""
+    end = _LARGEST if end is None else end
+    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
+        start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
+    return start, end
+
+
+def is_whole(start: Any, end: Any, step: int, size: Any) -> bool:
+    """Whether a slice, of which these are the bounds, takes a whole axis."""
+    return bool(start == 0 and step == 1 and end == (size if isinstance(size, int) else _LARGEST))
+
+
+def is_one(start: Any, end: Any, size: Any) -> bool:
+    """Whether a slice is known to take one entry."""
+    return all(isinstance(at, int) for at in (start, end, size)) and end - start == 1

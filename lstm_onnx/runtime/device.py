@@ -17,7 +17,6 @@ from ..errors import InputError
 from .bindings import Key, key_of
 from .call import call
 from .conversion import converter_to, to_numpy
-from .counts import require_whole_chunks
 from .ort_messages import first_line
 from .providers import NO_GRAPH, graph_options, onnxruntime, ort_errors
 from .tensor_info import ValueInfo, axis_sizes, known_shape
@@ -215,8 +214,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     completed = model.validated(shapes)
     if model.spec is None:
         model.require_counts(completed)
-    require_whole_chunks(streaming, completed)
-    model.require_whole_sequence(completed, feeds)
+    model.require_steps(completed, feeds)
     binding = model.session.io_binding()
     for name, array in completed.items():
         target = ("cpu", 0) if name == "lengths" else (device, model.device_id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 from .conversion import to_numpy
+from .tensor_info import validated_lengths
 
 if TYPE_CHECKING:
     from ..spec import LSTMSpec
@@ -42,6 +44,23 @@ def call_lstm(model: Model, input: Any, states: tuple[Any, Any] | None, lengths:
     if unbatched:
         output, hn, cn = output.squeeze(0 if spec.batch_first else 1), hn[:, 0], cn[:, 0]
     return to_caller_type(output), (to_caller_type(hn), to_caller_type(cn))
+
+
+def complete_lengths(model: Model, arrays: dict[str, np.ndarray], sizes: Mapping[str, int]) -> None:
+    """Validate the lengths among a bare LSTM's inputs; every sequence is complete where they are left out.
+
+    Raises:
+        InputError: they are not possible, or the model takes none.
+    """
+    if "lengths" in model.inputs and "batch" in sizes and "time" in sizes:
+        arrays["lengths"] = validated_lengths(arrays.get("lengths"), sizes["batch"], sizes["time"])
+    elif "lengths" in arrays and "lengths" not in model.inputs:
+        raise InputError(
+            "was exported without lengths",
+            path=model.path,
+            hint="export it again with lengths = true",
+            name="lengths",
+        )
 
 
 def _with_batch_axis(feeds: dict[str, np.ndarray], spec: LSTMSpec) -> dict[str, np.ndarray]:

@@ -20,11 +20,11 @@ from .counts import require_counts, require_table_rows, require_whole_chunks, re
 from .flops import is_small
 from .initial_states import known_initial_states
 from .loaded_model import ClosedSession, one_thread_session, read_interface
-from .lstm_call import call_lstm
+from .lstm_call import call_lstm, complete_lengths
 from .non_finite_inputs import hides_nan, warn_of_non_finite
 from .providers import NO_GRAPH, graph_options
 from .shutdown import Gate, sleep_if_ending, watch
-from .tensor_info import axis_sizes, validated_feeds, validated_lengths
+from .tensor_info import axis_sizes, validated_feeds
 
 if TYPE_CHECKING:
     import torch
@@ -157,10 +157,8 @@ class Model:
 
             if any(device_of(value) == "cuda" for value in feeds.values()):
                 return run_on_device(self, feeds)
-        # The values of lengths, of where a sequence ends, and of what generation starts from, count; for all else
-        # names, shapes and dtypes do.
-        valued = any(name in feeds for name in self._valued)
-        bound = self.provider == "cpu" and not valued and self.metadata.generation is None
+        # Of most inputs, names, shapes and dtypes count; of lengths and of what generation starts from, values do.
+        bound = self.provider == "cpu" and self._valued.isdisjoint(feeds) and self.metadata.generation is None
         key = key_of(feeds) if bound else None
         binding = None if key is None else self._bindings.find(key)
         if binding is not None and key is not None:
@@ -190,8 +188,7 @@ class Model:
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
         warn_of_non_finite(self, arrays)
-        require_whole_chunks(self.metadata.streaming_or_default, arrays)
-        self.require_whole_sequence(arrays, feeds)
+        self.require_steps(arrays, feeds)
         names = list(self.outputs)
         values = call(self.path, self.session.run, names, arrays, self.run_options)
         if key is not None:
@@ -208,14 +205,10 @@ class Model:
         if self.metadata.table_rows:
             require_table_rows(self.metadata.table_rows, arrays)
 
-    def require_whole_sequence(self, arrays: Mapping[str, np.ndarray], passed: Iterable[str]) -> None:
-        """Refuse a sequence that ends with fewer steps than the model takes (InputError).
-
-        Args:
-            arrays: every input.
-            passed: the inputs that the caller passed; the others were filled in.
-        """
+    def require_steps(self, arrays: Mapping[str, np.ndarray], passed: Iterable[str]) -> None:
+        """Refuse chunks, and sequences that end, of too few steps (InputError); inputs not `passed` were filled in."""
         streaming = self.metadata.streaming_or_default
+        require_whole_chunks(streaming, arrays)
         steps = {name: arrays[name].shape[axis] for name, axis in streaming.time.items()}
         require_whole_sequence(streaming, arrays, steps, self.states.keys() & set(passed))
 
@@ -230,15 +223,8 @@ class Model:
         arrays |= known_initial_states(infos, sizes, self.metadata.initial)
         if (last := self.metadata.streaming_or_default.last) is not None:
             arrays.setdefault(last, np.ones(1, np.int64))
-        if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
-            arrays["lengths"] = validated_lengths(arrays.get("lengths"), sizes["batch"], sizes["time"])
-        elif "lengths" in arrays and "lengths" not in self.inputs and self.spec is not None:
-            raise InputError(
-                "was exported without lengths",
-                path=self.path,
-                hint="export it again with lengths = true",
-                name="lengths",
-            )
+        if self.spec is not None:
+            complete_lengths(self, arrays, sizes)
         return arrays
 
     def stream(self, batch: int = 1, *, check: bool = True) -> Stream:

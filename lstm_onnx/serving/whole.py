@@ -81,7 +81,7 @@ class WholeSequences:
         """
         arrays = self.model.validated(dict(inputs))
         self.model.require_counts(arrays)
-        self.model.require_whole_sequence(arrays, inputs)
+        self.model.require_steps(arrays, inputs)
         if len(self._waiting) >= self._queue:
             raise RequestError(f"{self._queue} requests wait already; try again later", Kind.FULL)
         item = _Waiting(arrays, *self._key(arrays), asyncio.get_running_loop().create_future())

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
+import torch
 from onnx import ModelProto, TensorShapeProto
 
 from ...errors import ExportError, ModelError
+from ...metadata import Metadata
 from ...runtime import Model
 from ...symbolic_dims import size_of
+from ..functional.call_with_states import call_with_states
 from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
 from ..tracing.size_decisions import SizeFacts
@@ -61,11 +66,23 @@ def run_trials(
     else:
         notes += tuple(f"the file was not tried out: {note}" if check else note for note in unrunnable)
     metadata = replace(built.metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
-    result = run_stream_trial(opened, metadata, time) if opened is not None else StreamTrialResult()
+    result = StreamTrialResult()
+    if opened is not None:
+        result = run_stream_trial(opened, metadata, time, partial(_run_module, functional, metadata))
     metadata = with_stream_facts(metadata, time, result, graph.lines)
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
     return replace(built, metadata=metadata, notes=notes)
+
+
+def _run_module(
+    functional: FunctionalModule, metadata: Metadata, feeds: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The module's outputs, for arrays by the names of the file's inputs and states."""
+    device = next(iter(functional.arguments.tensors.values())).device
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in feeds.items()}
+    own = {name: tensors.pop(name) for name in functional.arguments.tensors}
+    return {name: tensor.cpu().numpy() for name, tensor in call_with_states(functional, metadata, own, tensors).items()}
 
 
 def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[tuple[int, ...], Sizes]]]) -> None:

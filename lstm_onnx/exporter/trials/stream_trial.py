@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
-from ...errors import ConfigError, InputError, RunError
+from ...errors import ConfigError, ExportError, InputError, RunError
 from ...input_spec import InputSpec, axes, draw
 from ...metadata import Metadata
 from ...onnxgraph.shape_inference import sizes_alone
 from ...runtime import Model
 from ...runtime.batch_axes import BATCH
-from ...runtime.chunk_check import WholeSequence, difference, row_difference
+from ...runtime.chunk_check import Run, WholeSequence, difference, row_difference
 from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import ANY_SIZE, clamped, names_in
 from ..lowering.rename import TracedGraph
@@ -57,15 +58,18 @@ class StreamTrialResult:
     rows: str | None = None
 
 
-def run_stream_trial(model: Model, metadata: Metadata, time: TimeAxis | None) -> StreamTrialResult:
+def run_stream_trial(model: Model, metadata: Metadata, time: TimeAxis | None, module: Run) -> StreamTrialResult:
     """Run a file on random sequences: whole and in chunks, in a batch and alone.
 
     Args:
         model: the file, opened on the CPU.
         metadata: the file's, with the limits of its axes.
         time: its time axis, where it has states.
+        module: what the file was made of, from inputs and states to outputs, all by the file's names.
     """
     chunks = _chunks_differ(model, metadata, time) if time is not None else None
+    if time is not None and not chunks:
+        chunks = _longer_differ(model, metadata, time, module) or chunks
     return StreamTrialResult(chunks, _rows_differ(model, metadata))
 
 
@@ -151,6 +155,32 @@ def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str
         if problem:
             return problem
     return "" if compared else None
+
+
+def _longer_differ(model: Model, metadata: Metadata, time_axis: TimeAxis, module: Run) -> str:
+    """Where chunks differ from the module on more steps than the file takes at once; "" where it takes any number."""
+    time = _time_axes(metadata, time_axis)
+    cut = time_places(metadata, time)
+    most = min((high for dim in time if (high := metadata.axis_limits.get(dim, ANY_SIZE)[1]) is not None), default=None)
+    if not cut or most is None or any(metadata.axis_limits[dim][0] > 1 for dim in time & metadata.axis_limits.keys()):
+        return ""
+    others = {dim: limit for dim, limit in metadata.axis_limits.items() if dim not in time}
+
+    def run(feeds: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
+        longer = any(feeds[name].shape[axis] > most for name, axis in cut.items())
+        return module(dict(feeds)) if longer else model.run(feeds)
+
+    for chunking in ((most, 1), (most, most, 1)):
+        try:
+            sequence = _sequence(model, replace(metadata, axis_limits=others), cut, time, sum(chunking), 0)
+            problem = difference(run, sequence, metadata.states, [chunking])
+        except ExportError:
+            problem = f"the module refuses {sum(chunking)} steps"
+        except (ConfigError, InputError, RunError):
+            continue
+        if problem:
+            return f"the file takes at most {most} steps, and a stream may have more: {problem}"
+    return ""
 
 
 def _rows_differ(model: Model, metadata: Metadata) -> str | None:

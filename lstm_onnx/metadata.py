@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from .errors import ConfigError
 from .generation_spec import GeneratingStep
 from .input_spec import InputSpec
 from .spec import ExportOptions, LSTMSpec
+from .symbolic_dims import ANY_SIZE, clamped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,6 +109,11 @@ class Streaming:
         """How many steps a chunk may have, for people."""
         return "any length" if self.chunk == 1 else f"multiples of {self.chunk} steps"
 
+    @property
+    def unit(self) -> int:
+        """A whole sequence has a multiple of so many steps."""
+        return math.lcm(self.multiple, self.chunk)
+
     def phase(self, steps: int) -> int:
         """Equal for two streams, after so many steps each, of which equal chunks give equal numbers of steps."""
         if steps < self.settled:
@@ -172,6 +179,14 @@ class Metadata:
     def streaming_or_default(self) -> Streaming:
         """`streaming`; its defaults where the states are those of recurrent layers alone."""
         return self.streaming or _DEFAULT_STREAMING
+
+    def nearest_size(self, axis: str, size: int) -> int:
+        """The size nearest to `size` that an axis may have in a whole sequence; of multiples the next one."""
+        least, most = self.axis_limits.get(axis, ANY_SIZE)
+        unit = 1
+        if self.streaming is not None and axis in self.time_axes:
+            least, unit = max(least, self.streaming.least), self.streaming.unit
+        return -(-clamped(size, (least, most)) // unit) * unit
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""

@@ -220,7 +220,7 @@ class _Trials:
             name: batch if self.axes[name] else others[index % len(others)] for index, name in enumerate(self.axes)
         }
         for name, size in sizes.items():
-            sizes[name] = clamped(size, self.limits.get(name, ANY_SIZE))
+            sizes[name] = self.model.metadata.nearest_size(name, clamped(size, self.limits.get(name, ANY_SIZE)))
         return sizes
 
     def _all_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -234,7 +234,7 @@ def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:
     """One record of random input of the sizes that --size asks for."""
     from ..data.random_input import default_sizes, random_record
 
-    sizes = default_sizes(model)
+    sizes = {axis: model.metadata.nearest_size(axis, number) for axis, number in default_sizes(model).items()}
     for item in size:
         axis, _, number = item.partition("=")
         if axis not in sizes:

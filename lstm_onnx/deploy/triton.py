@@ -272,9 +272,7 @@ def _require_equal(model: Model, batch_first: Path, axes: Mapping[str, int]) -> 
     """
     from ..data.random_input import default_sizes, random_record
 
-    sizes = default_sizes(model)
-    for axis, (least, _) in model.metadata.axis_limits.items():
-        sizes[axis] = max(sizes.get(axis, 1), least)
+    sizes = {axis: model.metadata.nearest_size(axis, size) for axis, size in default_sizes(model).items()}
     rows = min(2, _largest_batch(model, axes))
     batch = batch_name(model)
     if batch is not None:

@@ -47,7 +47,7 @@ class Axes:
         limits = dict(metadata.axis_limits)
         if metadata.streaming is not None:  # its chunks may be shorter than a sequence
             limits |= dict.fromkeys(metadata.time_axes, (streaming.least, None))
-        return cls(limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, streaming.multiple))
+        return cls(limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, streaming.unit))
 
     def within(self, axis: str, size: int) -> int:
         """The size nearest to `size` that the axis can have; the next one of an axis with multiples."""

@@ -12,7 +12,7 @@ from ..input_spec import draw
 from ..onnxgraph.recurrent import SEQUENCE_LENS, input_of, is_operator
 from ..onnxgraph.scopes import Scope
 from ..runtime import Model, ValueInfo
-from ..symbolic_dims import ANY_SIZE, clamped, size_of
+from ..symbolic_dims import size_of
 from .rewrite import Rewritten
 
 _BATCH, _TIME = 3, 12
@@ -40,8 +40,7 @@ def proof_inputs(
     """
     rng = np.random.default_rng(seed)
     own = {axis: _TIME if size > 1 else _BATCH for axis, size in default_sizes(model).items()}
-    limits, wanted = model.metadata.axis_limits, own | dict(sizes or {})
-    sizes = {axis: clamped(size, limits.get(axis, ANY_SIZE)) for axis, size in wanted.items()}
+    sizes = {axis: model.metadata.nearest_size(axis, size) for axis, size in (own | dict(sizes or {})).items()}
     named = {axis: size for axis, size in sizes.items() if axis == "time" or axis.endswith("_time")}
     time = min((named or sizes).values(), default=1)
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)

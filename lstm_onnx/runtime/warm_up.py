@@ -42,10 +42,16 @@ def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarr
         }
     except (MemoryError, ValueError) as error:
         raise InputError(f"there is no memory for inputs of the sizes {sizes}: {error}") from error
+    streaming = model.metadata.streaming_or_default
+    if streaming.last is not None:
+        feeds[streaming.last][...] = 0  # a sequence that ends here may have too few steps
     known_sizes = axis_sizes(model.inputs, feeds)
     for name in model.states:
         info = model.inputs[name]
-        if initial_state(info, known_sizes, model.metadata.initial.get(name)) is None:
+        start = initial_state(info, known_sizes, model.metadata.initial.get(name))
+        if start is not None and streaming.least > 1:
+            feeds[name] = start  # for the same reason: the sequence goes on from a state
+        elif start is None:
             # Some tools (tf2onnx) name each dynamic axis differently, so no other input gives a state's batch.
             feeds[name] = np.zeros(info.smallest_shape({**sizes, **known_sizes}), info.dtype)
     return feeds

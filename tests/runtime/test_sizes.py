@@ -49,7 +49,7 @@ def _file(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     specs = inputs or (InputSpec("x", ("batch", "time", 2)), LENGTHS)
-    metadata = Metadata(states={"state": "stateN"}, inputs=specs, axis_limits=limits or {})
+    metadata = Metadata(states={"state": "stateN"}, inputs=specs, axis_limits=limits or {}, not_streamable="")
     helper.set_model_props(model, metadata.to_metadata())
     onnx.save(model, path)
     return path

@@ -15,7 +15,6 @@ import numpy as np
 
 from ...data.random_input import default_sizes, random_record, run_on_drawn
 from ...errors import InputError, RunError
-from ...metadata import Streaming
 from ...parity.criterion import magnitude
 from ...parity.expected import Arrays, Call, Expected
 from ...parity.tolerances import COARSEST, EPSILON, ROUNDINGS, K
@@ -24,7 +23,6 @@ from ...runtime.batch_axes import batch_name
 from ...runtime.chunks import output_time_axes, run_chunks, time_axis
 from ...runtime.tensor_info import axis_sizes
 from ...runtime.warm_up import smallest_feeds
-from ...symbolic_dims import clamped
 
 _MOST_SWEEP_BYTES = 2**20
 """Of a golden file's sweep over many sizes, the calls are kept whose arrays together take less."""
@@ -178,26 +176,12 @@ def _drawn(model: Model) -> list[tuple[str, Arrays]]:
 
 def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     """Drawn inputs; the smallest, of ones, where their range is not known (indices)."""
-    known = default_sizes(model)
-    for axis, limit in model.metadata.axis_limits.items():
-        if axis in known:
-            known[axis] = clamped(known[axis], limit)
-    known |= sizes
-    streaming = model.metadata.streaming_or_default
-    for name, time in streaming.time.items():
-        dim = model.inputs[name].shape[time]
-        if isinstance(dim, str) and dim in known:
-            known[dim] = _whole(max(known[dim], streaming.least), _unit(streaming))
+    known = {axis: model.metadata.nearest_size(axis, size) for axis, size in {**default_sizes(model), **sizes}.items()}
     try:
         (record,) = random_record(model, known, seed).rows
     except InputError:
         return smallest_feeds(model, sizes)
     return dict(record)
-
-
-def _unit(streaming: Streaming) -> int:
-    """The model takes multiples of so many steps."""
-    return math.lcm(streaming.multiple, streaming.chunk)
 
 
 def _whole(steps: int, unit: int) -> int:
@@ -235,7 +219,7 @@ def _drawn_streams(model: Model, *, coarse: bool) -> list[WebCase]:
     cases: list[WebCase] = []
     least = math.lcm(stream.hop, streaming.chunk)
     for chunk in (least, least * _OTHER_CHUNK):
-        steps = _whole(max(_STEPS // least, _FEWEST_CHUNKS) * least, math.lcm(least, _unit(streaming)))
+        steps = _whole(max(_STEPS // least, _FEWEST_CHUNKS) * least, math.lcm(least, streaming.unit))
         feeds = _record(model, {axis: steps} | ({batch: 1} if batch else {}), seed=chunk)
         inputs = {name: info.shape.index(axis) for name, info in model.inputs.items() if axis in info.shape}
         if not set(inputs) <= set(feeds) or any(feeds[name].shape[at] != steps for name, at in inputs.items()):

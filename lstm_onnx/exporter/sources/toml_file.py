@@ -23,7 +23,7 @@ def read_toml(path: str | os.PathLike[str], file: Path) -> dict[str, object]:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}: line {line} is not UTF-8 text; save the file as UTF-8") from None
+        raise ConfigError(f"{path}: is not valid TOML: line {line} is not UTF-8 text; save the file as UTF-8") from None
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}") from None
     try:

@@ -155,7 +155,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "net.toml"
     for content, line in ((b"\xff\xfe[lstm]", 1), (f"{LSTM}# gr\xf6\xdfe".encode("cp1252"), LSTM.count("\n") + 1)):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=f"net.toml: line {line} is not UTF-8 text; save the file as UTF-8"):
+        with pytest.raises(
+            ConfigError, match=f"is not valid TOML: line {line} is not UTF-8 text; save the file as UTF-8"
+        ):
             load_config(path)
 
 

@@ -85,3 +85,15 @@ def test_a_time_axis_with_a_largest_size_has_no_stream(tmp_path: Path) -> None:
     assert any(reason in note for note in result.notes), result.notes
     with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as model, pytest.raises(InputError, match=reason):
         model.stream()
+
+
+@pytest.mark.parametrize("kind", [Branch, Mirror])
+def test_other_commands_take_as_many_steps_as_the_file(kind: type[Branch], tmp_path: Path) -> None:
+    """A warm-up ends no sequence, and `check` tries whole ones."""
+    path = tmp_path / "m.onnx"
+    exported(kind().eval(), path)
+    with lstm_onnx.load(path, "cpu", threads=1) as model:
+        assert model.metadata.streaming is not None
+        assert model.metadata.nearest_size("time", 1) == model.metadata.streaming.least > 1
+        model.warm_up()
+    assert lstm_onnx.check(path)

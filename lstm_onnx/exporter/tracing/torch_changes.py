@@ -113,20 +113,20 @@ def _last_kept(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _where_needed(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Decompose only programs with an operator that has no translation as it is."""
+    from torch._export.utils import _is_cia_op, _is_preservable_cia_op
 
     def decomposed(program: Any, registry: Any) -> Any:
-        return program if _is_translatable(program, registry.is_registered) else own(program, registry)
+        def stays(operator: Any) -> bool:
+            # Composite views such as reshape are written as others, though they have a translation.
+            return registry.is_registered(operator) and (_is_preservable_cia_op(operator) or not _is_cia_op(operator))
+
+        return program if _is_translatable(program, stays) else own(program, registry)
 
     return decomposed
 
 
-def _is_translatable(program: torch.export.ExportedProgram, has_translation: Callable[[Any], bool]) -> bool:
-    """Whether a program is one graph without writes, whose operators all have a translation.
-
-    Decomposing it would write composite views such as reshape as others, though they have a translation.
-    """
-    from torch._export.utils import _is_cia_op, _is_preservable_cia_op
-
+def _is_translatable(program: torch.export.ExportedProgram, stays: Callable[[Any], bool]) -> bool:
+    """Whether a program is one graph without writes, of operators that all stay as they are."""
     graphs = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
     if len(graphs) > 1 or any(node.op == "get_attr" for node in program.graph.nodes):
         return False
@@ -136,7 +136,7 @@ def _is_translatable(program: torch.export.ExportedProgram, has_translation: Cal
             continue
         if not isinstance(operator, torch._ops.OpOverload) or operator._schema.is_mutable:
             return False
-        if not has_translation(operator) or (_is_cia_op(operator) and not _is_preservable_cia_op(operator)):
+        if not stays(operator):
             return False
     return True
 

@@ -73,17 +73,20 @@ def rewrite(
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
     least, most = limit
-    if most is not None:  # `Streaming` counts to no end
-        raise RefusedError(
-            f"takes sequences of at most {most} steps, and a stream may have more", "a time axis without a largest size"
-        )
     source = Source(model, initializers, time, states)
+    rewriting = _Rewrite(source, opset, ending=False, chunk=chunk, least=least)
     try:
-        return _Rewrite(source, opset, ending=False, chunk=chunk, least=least).result()
+        done = rewriting.result()
     except NeedsEndError:
         if chunk is not None:
             raise RefusedError(*_NOT_STEADY) from None
-        return _Rewrite(source, opset, ending=True, least=least).result()
+        rewriting = _Rewrite(source, opset, ending=True, least=least)
+        done = rewriting.result()
+    if most is not None and not any(rows <= most for rows in rewriting.p.table_rows):  # `Streaming` counts to no end
+        raise RefusedError(
+            f"takes sequences of at most {most} steps, and a stream may have more", "a time axis without a largest size"
+        )
+    return done
 
 
 def _require_steady(counts: Sequence[Count], chunk: int) -> None:

@@ -82,7 +82,8 @@ def rewrite(
             raise RefusedError(*_NOT_STEADY) from None
         rewriting = _Rewrite(source, opset, ending=True, least=least)
         done = rewriting.result()
-    if most is not None and not any(rows <= most for rows in rewriting.p.table_rows):  # `Streaming` counts to no end
+    # `Streaming` counts to no end, but a table's rows may.
+    if most is not None and not any(count.total(most + 1) > rows for count, rows in rewriting.p.table_rows):
         raise RefusedError(
             f"takes sequences of at most {most} steps, and a stream may have more", "a time axis without a largest size"
         )

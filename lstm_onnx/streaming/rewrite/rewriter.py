@@ -104,8 +104,8 @@ class Rewriter:
     multiple: int = 1
     least: int = 1
     """Sequences have so many steps or more: of fewer a value has no step of which one is picked, or another size."""
-    table_rows: list[int] = field(default_factory=list)
-    """The rows of tables that a stream reads a row of at each step: past the last one it ends with an error."""
+    table_rows: list[tuple[Count, int]] = field(default_factory=list)
+    """Counts of steps that each take a row of a table, and its rows: past the last one a stream ends with an error."""
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
     module: str = ""

@@ -75,9 +75,9 @@ def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
     rows = fact.shape[axis].number
     if first is None or first < 0 or rows is None or rows < 2 or not p.lengths.depends(size):
         return None
-    p.table_rows.append(rows)
     places = Places(0, 1, np.array([first]))
     x, steps = p.numbered(Static((size,), np.dtype(np.int64), places=places), places)
+    p.table_rows.append((steps.count, rows - first))
     p.emitted(call, p.graph.add("Gather", p.name(call.node.input[0]), x, axis=axis))
     return [Stream(with_size(fact.shape, axis, size), fact.dtype, axis, steps.count)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import sys
 import zlib
@@ -29,10 +30,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        sweep = item.get_closest_marker("sweep")
-        if sweep is not None and not in_first_part(item.name, *sweep.args):
-            item.add_marker(pytest.mark.slow)
+    for item in not_in_the_first_part(items):
+        item.add_marker(pytest.mark.slow)
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if not marked:
         return
@@ -61,9 +60,23 @@ def pytest_runtest_setup() -> None:
     logging.getLogger("torch.__trace").propagate = True
 
 
-def in_first_part(name: str, parts: int) -> bool:
-    """Whether a test of a sweep is in the part that runs always: about one of `parts`, whatever the others are."""
-    return zlib.crc32(name.encode()) % parts == 0
+def not_in_the_first_part(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """The tests of sweeps that only a whole run has: all but one of `parts` of each family, and of each at least one.
+
+    A family is what has one marker: a test with its parameters, or a file of tests.  Which of it run follows from
+    their names, so that workers agree.
+    """
+    families: dict[tuple[str, int], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow"):
+            continue
+        for node, sweep in item.iter_markers_with_node("sweep"):
+            family = node.nodeid if node is not item else item.nodeid.partition("[")[0]
+            families.setdefault((family, *sweep.args), []).append(item)
+            break  # the closest
+    for (_, parts), family in families.items():
+        family.sort(key=lambda item: zlib.crc32(item.name.encode()))
+        yield from family[math.ceil(len(family) / parts) :]
 
 
 @pytest.fixture

@@ -1,39 +1,58 @@
-"""What conftest.py does to the tests: of a sweep, one part runs always."""
+"""What conftest.py does to the tests: of each sweep, a part runs always."""
 
 from __future__ import annotations
 
 import pytest
 
-from .conftest import in_first_part
-
 pytest_plugins = ["pytester"]
 
+CONFTEST = """
+    import pytest
+    from tests.conftest import pytest_collection_modifyitems
+"""
+TESTS = """
+    import pytest
 
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_the_first_part_is_about_one_of_so_many(parts: int) -> None:
-    names = [f"test_it[{number}]" for number in range(600)]
-    first = [name for name in names if in_first_part(name, parts)]
-    assert len(first) == pytest.approx(600 / parts, rel=0.15)
-    assert first == [name for name in reversed(names) if in_first_part(name, parts)][::-1]
+    pytestmark = pytest.mark.sweep(4)
+
+    @pytest.mark.sweep(3)
+    @pytest.mark.parametrize("number", range(60))
+    def test_it(number):
+        pass
+
+    @pytest.mark.sweep(3)
+    def test_alone():
+        pass
+
+    @pytest.mark.parametrize("number", range(10))
+    def test_of_the_file(number):
+        pass
+"""
 
 
-def test_the_others_are_slow(pytester: pytest.Pytester) -> None:
-    conftest = """
-        import pytest
-        from tests.conftest import pytest_collection_modifyitems
-    """
-    pytester.makeconftest(conftest)
-    pytester.makepyfile(
-        """
-        import pytest
+def _ran(pytester: pytest.Pytester, *arguments: str) -> tuple[int, set[str]]:
+    run = pytester.runpytest_inprocess("-p", "no:randomly", "-o", "markers=slow\nsweep", "-v", *arguments)
+    ran = {line.split()[0].partition("::")[2] for line in run.outlines if " PASSED" in line}
+    assert run.parseoutcomes()["passed"] == len(ran)
+    return run.parseoutcomes().get("deselected", 0), ran
 
-        @pytest.mark.sweep(3)
-        @pytest.mark.parametrize("number", range(60))
-        def test_it(number):
-            pass
-        """
-    )
-    run = pytester.runpytest_inprocess("-p", "no:randomly", "-o", "markers=slow", "-m", "not slow", "-q")
-    ran = run.parseoutcomes()
-    assert ran["passed"] + ran["deselected"] == 60
-    assert 10 < ran["passed"] < 30
+
+def test_of_each_family_one_of_so_many_parts_runs_always(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(TESTS)
+    deselected, ran = _ran(pytester, "-m", "not slow")
+    assert deselected == 71 - 24
+    assert sum(name.startswith("test_it[") for name in ran) == 20
+    assert "test_alone" in ran
+    assert sum(name.startswith("test_of_the_file[") for name in ran) == 3  # the rest of 10 / 4 counts as one
+    assert _ran(pytester, "-m", "not slow")[1] == ran
+    assert _ran(pytester, "-m", "slow")[1].isdisjoint(ran)
+    assert len(_ran(pytester, "-m", "")[1]) == 71
+
+
+def test_what_is_named_runs(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+    path = pytester.makepyfile(TESTS)
+    for number in range(10):
+        name = f"{path.name}::test_of_the_file[{number}]"
+        assert _ran(pytester, "-m", "not slow", name) == (0, {f"test_of_the_file[{number}]"})

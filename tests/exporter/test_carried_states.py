@@ -16,6 +16,8 @@ from torch.utils import _pytree as pytree
 
 import lstm_onnx
 
+pytestmark = pytest.mark.sweep(3)
+
 BATCH, STEPS, FEATURES, SIZE = 3, 6, 5, 4
 X = {0: "time", 1: "batch"}
 ROWS = {1: "batch"}

@@ -18,7 +18,10 @@ import lstm_onnx
 from lstm_onnx.exporter.wrappers import is_wrapper, uncompiled, wrapped_module
 from tests.exporter.helpers import agree, eager, signal
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.sweep(3),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
+]
 
 
 class Net(nn.Module):

@@ -20,6 +20,8 @@ from lstm_onnx.parity.amplify import amplified_graph, amplified_state, layer_gai
 from .files import edit_file, lstm, verified
 from .mutants.bases import BASES, base
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _verification(module: nn.LSTM, path: Path) -> LSTMVerification:
     return LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)

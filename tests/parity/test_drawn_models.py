@@ -8,6 +8,8 @@ import pytest
 
 from .drawn_models import drawn_model, reports
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _check(numbers: range, mutants: str) -> Counter[str]:
     counts: Counter[str] = Counter()

@@ -8,6 +8,8 @@ import pytest
 
 from .drawn_modules import AFTER, BESIDE, KINDS, READS, drawn_module, reports
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _check(numbers: range, mutants: str) -> Counter[str]:
     counts: Counter[str] = Counter()

@@ -23,6 +23,8 @@ from lstm_onnx.parity.sizes import Axes, sizes_to_try, spans
 
 from .files import edit_file, lstm, verified
 
+pytestmark = pytest.mark.sweep(3)
+
 Change = Callable[[onnx.ModelProto], object]
 
 

@@ -16,6 +16,8 @@ from lstm_onnx.parity import LSTMVerification
 from .files import edit_file, lstm, verified
 from .wrong_where import Condition, Graph, below, between, wrong_where, zeros_at_the_end
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _a_row_of_zeros(graph: Graph) -> str:
     rows = graph("ReduceMax", graph("Abs", "c0"), np.array([0, 2]), keepdims=0)

@@ -17,6 +17,8 @@ from lstm_onnx.parity.sizes import SEVERAL_ROWS
 
 from .files import lstm, verified
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Scores(nn.Module):
     def __init__(self) -> None:

@@ -14,6 +14,8 @@ from lstm_onnx.exporter.sources.source import ModuleSource, load_source
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.parity.source_changes import inputs_with_axes_of
 
+pytestmark = pytest.mark.sweep(3)
+
 CODE = """
 from torch import nn
 

@@ -25,9 +25,12 @@ from tests.patterns import ALL, Pattern
 from tests.patterns.unchanged import unchanged
 
 QUICK = 5
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`", "ignore:enable_nested_tensor is True"
-)
+pytestmark = [
+    pytest.mark.sweep(3),
+    pytest.mark.filterwarnings(
+        "ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`", "ignore:enable_nested_tensor is True"
+    ),
+]
 
 
 def parameters() -> list[Any]:

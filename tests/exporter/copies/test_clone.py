@@ -16,6 +16,8 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.copies.clone import clone_module, keep_len_symbolic
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Pair(NamedTuple):
     h: Tensor

@@ -17,6 +17,8 @@ from tests.caller_snapshot import Snapshot
 from tests.exporter.copies import held
 from tests.exporter.helpers import agree, eager, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 VERIFIED = (
     "hook of a list of the module",
     "hooks that change what comes out",

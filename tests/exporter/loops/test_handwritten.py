@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
+pytestmark = pytest.mark.sweep(3)
+
 FEATURES, HIDDEN = 3, 5
 
 

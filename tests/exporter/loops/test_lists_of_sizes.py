@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
+
+pytestmark = pytest.mark.sweep(3)
 
 
 class Decoder(nn.Module):

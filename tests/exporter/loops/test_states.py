@@ -16,6 +16,8 @@ import lstm_onnx
 from .test_files import made
 from .zoo import ZOO, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def explicit(name: str, path: Path) -> tuple[torch.nn.Module, lstm_onnx.ExportResult]:
     module = made(ZOO[name])

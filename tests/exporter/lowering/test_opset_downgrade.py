@@ -23,6 +23,8 @@ from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET
 from tests.exporter.helpers import X_LENGTHS, made, right, with_lengths
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Everything(nn.Module):
     """Layer and batch norms, a convolution, padding, splitting, a masked mean, attention and trimming."""

@@ -14,6 +14,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import lstm_onnx
 from tests.exporter.helpers import X_LENGTHS, agree, eager, made, right, with_lengths
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def packed(x: Tensor, lengths: Tensor) -> PackedSequence:
     return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, made, right, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Base(nn.Module):
     dims: Tensor

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError, InputError
 from tests.exporter.helpers import Made, X, agree, eager, made, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 Cut = Callable[[nn.LSTM, Tensor], Any]
 
 

@@ -22,6 +22,8 @@ from lstm_onnx.exporter.traced_values.function_mode import TracingMode
 from lstm_onnx.exporter.traced_values.python_builtins import Builtins
 from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(3)
+
 POOLS: list[dict[str, Any]] = [
     {"kernel_size": 3},
     {"kernel_size": (3,), "stride": (2,), "padding": (1,)},

@@ -22,6 +22,8 @@ from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, sign
 
 from . import length_masks
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Base(nn.Module):
     def __init__(self, forward: Callable[[Base, Tensor, Tensor], Any]) -> None:

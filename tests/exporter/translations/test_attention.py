@@ -13,6 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from lstm_onnx import verify
 from tests.exporter.helpers import X, made
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Attends(nn.Module):
     """An LSTM whose outputs attend to those whose first feature is positive, boolean mask or -inf."""

@@ -14,6 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from tests.exporter.helpers import X, eager, made, nodes, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Double(nn.Module):
     """A projected LSTM, which runs in float64, and what follows it."""

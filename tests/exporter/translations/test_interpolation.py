@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tests.exporter.helpers import X, made, signal
 from tests.exporter.translations.test_size_arithmetic import Sized, right_at_every_length
 
+pytestmark = pytest.mark.sweep(3)
+
 SIZES: dict[str, dict[str, Any]] = {
     "size": {"size": 10},
     "0.7": {"scale_factor": 0.7},

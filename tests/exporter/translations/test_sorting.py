@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(3)
+
 
 @pytest.mark.parametrize("descending", [True, False])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32])

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, made, right, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Head(nn.Module):
     """What `view` makes of an output of `features` features."""

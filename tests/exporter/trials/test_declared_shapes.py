@@ -15,6 +15,8 @@ import lstm_onnx
 from lstm_onnx.exporter.trials.run import declare_true_shapes
 from tests.exporter.helpers import X, agree, eager, made, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Tail(nn.Module):
     def __init__(self, steps: int) -> None:

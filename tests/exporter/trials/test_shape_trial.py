@@ -26,6 +26,8 @@ from lstm_onnx.exporter.trials.limits import requested_limits
 from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, ShapeTrial, open_for_trial
 from tests.exporter.helpers import X, agree, eager, made, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Base(nn.Module):
     def __init__(self) -> None:

@@ -33,6 +33,8 @@ from tests.parity.converted.files import (
 )
 from tests.quantization.operators import Case, saved
 
+pytestmark = pytest.mark.sweep(3)
+
 WRONG = {
     "one byte of W": (number("l0/W/int8", lambda value: value ^ 1), STORED),
     "one byte of R": (number("l1/R/int8", lambda value: value ^ 1), STORED),

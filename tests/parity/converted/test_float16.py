@@ -21,6 +21,8 @@ from tests.parity.converted.files import (
     number,
 )
 
+pytestmark = pytest.mark.sweep(3)
+
 
 @pytest.mark.parametrize("files", ["bare", "net"])
 def test_a_float16_file_has_exactly_the_rounded_weights(files: str, request: pytest.FixtureRequest) -> None:

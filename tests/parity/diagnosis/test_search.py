@@ -28,6 +28,8 @@ from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified
 
+pytestmark = pytest.mark.sweep(3)
+
 STACKED = {"num_layers": 2, "bidirectional": True, "batch_first": True, "lengths": True}
 SCAN = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "lengths": True}
 FOLD = {"num_layers": 2, "proj_size": 3, "projection": "fold"}

@@ -13,6 +13,8 @@ from lstm_onnx import ConfigError, ModelError
 from lstm_onnx.parity.report import ParityReport
 from tests.generation import steps
 
+pytestmark = pytest.mark.sweep(3)
+
 KIND, PRECISION = "language", "int8"
 
 

@@ -18,6 +18,8 @@ from lstm_onnx.parity.generation.verification import first_near_choice
 from tests.generation import steps
 from tests.parity.mutants.test_catalogue import OF_GENERATION
 
+pytestmark = pytest.mark.sweep(3)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

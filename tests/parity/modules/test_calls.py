@@ -17,6 +17,8 @@ import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, InputError
 from lstm_onnx.metadata import Metadata
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class States(NamedTuple):
     pi: tuple[Tensor, Tensor]

@@ -18,6 +18,8 @@ from tests.module_files import module_file
 
 from ..files import edit_file
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _verified(name: str, path: Path) -> ParityReport:
     architecture = next(item for item in ALL if item.name == name)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
+pytestmark = pytest.mark.sweep(3)
+
 WIDTH = 16
 
 

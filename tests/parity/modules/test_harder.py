@@ -19,6 +19,8 @@ from lstm_onnx.parity.modules.harder import harder_targets, widened_graph, widen
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Stack(nn.Module):
     """Three narrow projected layers, of which the first hardly shows; one that has no effect; a head."""

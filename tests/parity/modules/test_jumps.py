@@ -16,6 +16,8 @@ from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 from lstm_onnx.parity.verification import make_report
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Rounded(nn.Module):
     """To `dtype` and back."""

@@ -17,6 +17,8 @@ from lstm_onnx import ParityReport, verify_golden
 from lstm_onnx.exporter.functional.operator_roundings import OperatorRoundings
 from lstm_onnx.parity.criterion import compare
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Scaled(nn.Module):
     """A head with other units for each of its features, or softmax and sigmoid of very negative numbers."""

@@ -17,6 +17,8 @@ from lstm_onnx.streaming.rewrite import graph
 from tests.architectures.architecture import seeded
 from tests.module_files import with_metadata
 
+pytestmark = pytest.mark.sweep(3)
+
 AXES = {"x": {0: "batch", 1: "time"}}
 
 

@@ -18,6 +18,8 @@ from lstm_onnx import ConfigError
 from lstm_onnx.parity import ModuleVerification
 from lstm_onnx.parity.criterion import compare
 
+pytestmark = pytest.mark.sweep(3)
+
 Made = tuple[nn.Module, Path]
 
 

@@ -19,6 +19,8 @@ from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated, open
 from lstm_onnx.parity.mutants.unread import replace_padding, same_outputs
 from tests.exporter.helpers import X_LENGTHS, with_lengths
 
+pytestmark = pytest.mark.sweep(3)
+
 Read = Callable[["Packed", Tensor, Tensor], Tensor]
 
 

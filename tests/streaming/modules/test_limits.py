@@ -13,6 +13,8 @@ from torch.nn import functional
 import lstm_onnx
 from lstm_onnx import InputError
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Branch(nn.Module):
     """Zeros come before a sequence, and short ones are doubled: what a chunk gives does not show how long that is."""

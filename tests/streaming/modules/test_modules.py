@@ -15,6 +15,8 @@ from lstm_onnx import InputError
 
 from .models import FEATURES, MODELS, REFUSED, chunkings
 
+pytestmark = pytest.mark.sweep(3)
+
 STEPS = 48
 """A multiple of all strides."""
 FEW = (

@@ -18,6 +18,8 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Dim, Forward, module
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def scaled(out: Tensor, x: Tensor) -> Tensor:
     if x.size(1) > 20:  # decided in a helper

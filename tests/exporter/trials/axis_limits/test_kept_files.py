@@ -19,6 +19,8 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Base, Dim, Forward, both_ends, module, reflected
 
+pytestmark = pytest.mark.sweep(3)
+
 # Right at all sizes, and kept as they were.
 
 

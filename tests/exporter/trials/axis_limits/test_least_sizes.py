@@ -19,6 +19,8 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Forward, first_steps_left_out, module, reflected, strided, under_a_size
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def plainly_reflected(self: Any, x: Tensor) -> Tensor:
     return self.lstm(F.pad(x.transpose(1, 2), (3, 0), mode="reflect").transpose(1, 2))[0]

@@ -16,6 +16,8 @@ import lstm_onnx
 from lstm_onnx.check import check
 from lstm_onnx.inspect import inspect
 
+pytestmark = pytest.mark.sweep(4)
+
 SIZE, H = 4, 3
 OPSETS = (11, 14, 17)
 CONFIGS: dict[str, dict[str, Any]] = {

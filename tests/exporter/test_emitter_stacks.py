@@ -21,6 +21,8 @@ from lstm_onnx.exporter.weights import layer_weights
 from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET, GRUSpec, RecurrentSpec, RNNSpec
 
+pytestmark = pytest.mark.sweep(4)
+
 ALL = StackOutputs("output", "hn", "cn")
 SHAPES = ((1, 1), (3, 7), (8, 4))
 """(batch, time) that each file is run at."""

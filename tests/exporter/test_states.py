@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, signal
 
+pytestmark = pytest.mark.sweep(4)
+
 
 class Encoder(nn.Module):
     """Two recurrent parts, one within the other."""

@@ -20,7 +20,7 @@ from lstm_onnx.parity.amplify import amplified_graph, amplified_state, layer_gai
 from .files import edit_file, lstm, verified
 from .mutants.bases import BASES, base
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 
 def _verification(module: nn.LSTM, path: Path) -> LSTMVerification:

@@ -19,7 +19,10 @@ _FEW = (
     "policy",
     "kept_state",
 )
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`")
+pytestmark = [
+    pytest.mark.sweep(4),
+    pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`"),
+]
 
 
 def _verified(architecture: Architecture, folder: Path) -> ParityReport:

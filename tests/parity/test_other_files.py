@@ -14,7 +14,7 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 KERAS = Path(__file__).parents[1] / "conformance" / "keras"
 STATES = {"h0": "hn", "c0": "cn"}

@@ -21,6 +21,8 @@ from lstm_onnx.data import read
 from lstm_onnx.data.run import run_records
 from lstm_onnx.parity import user_data as data
 
+pytestmark = pytest.mark.sweep(4)
+
 SIZE = 3
 
 

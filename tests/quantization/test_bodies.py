@@ -19,6 +19,8 @@ from lstm_onnx.quantization.proof import prove
 from lstm_onnx.quantization.rewrite import Rewritten, quantize_model
 from tests.quantization.operators import Case, model_of, saved
 
+pytestmark = pytest.mark.sweep(4)
+
 SIZE = 40
 
 

@@ -24,6 +24,8 @@ from lstm_onnx.quantization.rewrite import Rewritten, quantize_model
 from tests.quantization.operators import CASES, Case, saved
 from tests.runtime.models import exported
 
+pytestmark = pytest.mark.sweep(4)
+
 DYNAMIC, BLOCKS, LARGE = "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"
 FORMS = [(kernel, case) for case in CASES for kernel in (DYNAMIC, BLOCKS) if kernel == BLOCKS or case.op_type == "LSTM"]
 FORMS += [(LARGE, Case(op_type, 2, inputs=300, hidden=128, lengths=True)) for op_type in ("LSTM", "GRU", "RNN")]

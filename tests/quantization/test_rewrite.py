@@ -18,6 +18,8 @@ from lstm_onnx.quantization.rewrite import quantize_model
 from tests.quantization.operators import Case, model_of, saved
 from tests.runtime.models import exported
 
+pytestmark = pytest.mark.sweep(4)
+
 
 def kept(path: Path, model: onnx.ModelProto) -> dict[str, str]:
     saved(path, model)

@@ -16,7 +16,7 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.copies.clone import clone_module, keep_len_symbolic
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 
 class Pair(NamedTuple):

@@ -20,6 +20,8 @@ from lstm_onnx.exporter.functional.functional_module import make_functional
 
 from .dynamic_axes_cases import BATCH_TIME, CASES, LANGUAGE_MODEL, LanguageModel, zeros
 
+pytestmark = pytest.mark.sweep(4)
+
 
 class Nested(nn.Module):
     def __init__(self) -> None:

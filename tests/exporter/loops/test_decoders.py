@@ -13,6 +13,8 @@ import lstm_onnx
 
 from .decoders import END, START, CaptionStep, GreedyCaption, TranslatorStep, captioner, pictures, sentences, translator
 
+pytestmark = pytest.mark.sweep(4)
+
 
 def close(actual: object, wanted: torch.Tensor) -> None:
     np.testing.assert_allclose(actual, wanted.detach(), rtol=1e-3, atol=1e-4)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import lstm_onnx
 from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(4)
+
 
 class LastSteps(nn.Module):
     """The last step of each sequence, the steps from the end, and one that is written into."""

@@ -22,6 +22,8 @@ from lstm_onnx.exporter.functional.functional_module import call_forward
 from lstm_onnx.exporter.traced_values.value_checks import find_check
 from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(4)
+
 asked: list[bool | None] = []
 
 

@@ -22,7 +22,7 @@ from lstm_onnx.parity.replay import replay
 
 from ..files import lstm, mutate_file, verified
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 _CHAOTIC = (3, 120)
 """(batch, time) at which such a model's rounding has grown past all use."""

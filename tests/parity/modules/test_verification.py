@@ -18,7 +18,7 @@ from lstm_onnx import ConfigError
 from lstm_onnx.parity import ModuleVerification
 from lstm_onnx.parity.criterion import compare
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 Made = tuple[nn.Module, Path]
 

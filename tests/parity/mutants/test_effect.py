@@ -17,6 +17,8 @@ from lstm_onnx.parity.mutants import MUTATORS, Edit, Outcome, known_shapes, muta
 from lstm_onnx.parity.mutants.effect import live_values, same_by_graph
 from lstm_onnx.runtime.providers import open_session
 
+pytestmark = pytest.mark.sweep(4)
+
 UNREAD = "no output depends on it"
 
 

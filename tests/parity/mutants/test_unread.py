@@ -19,7 +19,7 @@ from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated, open
 from lstm_onnx.parity.mutants.unread import replace_padding, same_outputs
 from tests.exporter.helpers import X_LENGTHS, with_lengths
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 Read = Callable[["Packed", Tensor, Tensor], Tensor]
 

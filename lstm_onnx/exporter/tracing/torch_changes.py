@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ..copies.caller_state import replaced
+from .constant_operators import computed_operators
 
 _ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default}
 """Which torch.onnx removes, see its ``remove_assertion_nodes``."""
@@ -120,7 +121,9 @@ def _where_needed(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             # Composite views such as reshape are written as others, though they have a translation.
             return registry.is_registered(operator) and (_is_preservable_cia_op(operator) or not _is_cia_op(operator))
 
-        return program if _is_translatable(program, stays) else own(program, registry)
+        if _is_translatable(program, stays):
+            return program
+        return computed_operators(own(program, registry), registry.is_registered)
 
     return decomposed
 

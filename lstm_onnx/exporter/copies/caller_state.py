@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
+from torch.nn.parameter import is_lazy
 
 _GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 _BACKWARD_HOOKS = ("_global_backward_pre_hooks", "_global_backward_hooks")
@@ -29,7 +30,7 @@ def one_thread_if_small(module: nn.Module) -> Iterator[None]:
     long.
     """
     before = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in module.parameters()) < _LARGE:
+    if sum(parameter.numel() for parameter in module.parameters() if not is_lazy(parameter)) < _LARGE:
         torch.set_num_threads(1)
     try:
         yield

@@ -16,8 +16,6 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.copies.clone import clone_module, keep_len_symbolic
 
-pytestmark = pytest.mark.sweep(4)
-
 
 class Pair(NamedTuple):
     h: Tensor
@@ -97,6 +95,16 @@ def test_a_converted_copy_leaves_integers_alone() -> None:
 def test_weights_without_values_are_refused(module: nn.Module, problem: str) -> None:
     with pytest.raises(ExportError, match=problem):
         clone_module(module)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_export_and_verify_refuse_a_lazy_module(tmp_path: Path) -> None:
+    module, x = nn.Sequential(nn.GRU(3, 4), nn.LazyLinear(3)).eval(), torch.randn(2, 5, 3)
+    with pytest.raises(ExportError, match=r"1\.weight has no shape yet"):
+        lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=(x,))
+    lstm_onnx.export(nn.GRU(3, 4), tmp_path / "m.onnx", example_inputs=(x,))
+    with pytest.raises(ExportError, match=r"1\.weight has no shape yet"):
+        lstm_onnx.verify(module, tmp_path / "m.onnx")
 
 
 def rows(x: Tensor) -> int:

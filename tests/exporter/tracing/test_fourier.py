@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.exporter.helpers import BATCH_TIME, made, right
-
-pytestmark = pytest.mark.sweep(3)
 
 
 class Transforms(nn.Module):

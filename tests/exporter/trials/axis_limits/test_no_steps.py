@@ -16,8 +16,6 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Forward, module
 
-pytestmark = pytest.mark.sweep(3)
-
 # No limit of an axis keeps the steps from running out: the file fails there, as the module does.
 
 

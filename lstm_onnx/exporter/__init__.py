@@ -80,8 +80,9 @@ def export(
         lengths: for a bare nn.LSTM: add the int32 input ``lengths`` (batch,), with the effect of packed
             sequences in PyTorch: each sequence's final states at its own end, and zeros in the output after
             it.  A module that packs its sequences has an argument for the lengths.
-        projection: how ``proj_size > 0`` is written.  "scan" is exact for every weight and the faster one on
-            the CPU; "fold" keeps the standard LSTM operator, which cuDNN and CUDA graphs require.
+        projection: how ``proj_size > 0`` and layers of float64 are written.  "scan" is exact for every weight and the
+            faster one on the CPU; "fold" keeps the standard operators, which cuDNN and CUDA graphs require, and which
+            the CPU does not run in float64.
         opset: 14 to 23.
         precision: "float64" and "float32" compute in this dtype, and inputs, outputs and states are of it.  "float16"
             and "int8" store the weights in half and a quarter of float32's bytes; inputs, outputs and states are

@@ -61,8 +61,8 @@ def form_of(
 
     OpenVINO ignores the operators' lengths and an LSTM's peepholes; a Scan is right.  tract ignores or refuses
     lengths, other activations and zero states of an open batch, and its Sigmoid is approximate; a Scan has none of
-    these, and takes named axes where their sizes stay int64.  ONNX Runtime Web has no operators of float64, and
-    Scans of it.  QNN has the operator LSTM, and no Scan.
+    these, and takes named axes where their sizes stay int64.  ONNX Runtime has the operators in float64 on CUDA alone,
+    and Scans everywhere.  QNN has the operator LSTM, and no Scan.
 
     Args:
         options: of the export.
@@ -78,7 +78,7 @@ def form_of(
         return replace(plain, scan=not plain.fold)
     if options.target == "tract":
         return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated())
-    if options.target in ("web", "webgpu") and layers[0].W.dtype == np.float64:
+    if options.target in (None, "web", "webgpu") and layers[0].W.dtype == np.float64:
         return replace(plain, scan=not plain.fold)
     if options.target == "qnn":
         return LayerForm(fold=_can_fold(layers))

@@ -92,7 +92,7 @@ def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndar
         return ()
     names = " or ".join(sorted(operators))
     note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
-    return (f"{note}; export module.float() for the CPU",)
+    return (f'{note}; export it with projection="scan" or precision="float32" for the CPU',)
 
 
 def nan_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndarray]) -> tuple[str, ...]:

@@ -14,11 +14,8 @@ from .tuning import MAX_FLOAT64_TRIAL_ELEMENTS
 
 _OPERATORS = frozenset({"LSTM", "GRU"})
 """These open and then fail to run; a float64 RNN fails to open."""
-REMEDY = 'export it as float32, or use provider "cuda"'
-NOT_ON_CPU = (
-    "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it (only the Scan of a projected LSTM "
-    "runs)"
-)
+REMEDY = 'export it as float32 or, with projection="scan", as Scans; or use provider "cuda"'
+NOT_ON_CPU = "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it"
 
 
 def is_float64_error(error: BaseException) -> bool:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ..errors import ConfigError, FileError, ModelError, ProviderError, RunError, shown
 from ..metadata import Metadata
 from .counts import Count, counts_of
@@ -60,7 +58,7 @@ def read_interface(path: str, session: Any, provider: str, states: Mapping[str, 
     _require_states(path, interface)
     if metadata.spec is not None:
         _require_bare_lstm(path, interface)
-    if provider == "cpu" and _is_float64_on_cpu(session, interface):
+    if provider == "cpu" and cannot_run_float64(session, interface.inputs, interface.outputs):
         raise ProviderError(NOT_ON_CPU, path=path, hint=REMEDY)
     return interface
 
@@ -93,14 +91,6 @@ def _require_bare_lstm(path: str, interface: Interface) -> None:
         raise ModelError(
             f"its metadata describes a bare LSTM, but it has no {', '.join(absent)}", path=path, hint="export it again"
         )
-
-
-def _is_float64_on_cpu(session: Any, interface: Interface) -> bool:
-    spec, options = interface.metadata.spec, interface.metadata.options
-    if spec is not None and options is not None and options.target is None:  # for a target it may be a Scan
-        is_float64 = interface.inputs["input"].dtype == np.float64
-        return is_float64 and (spec.proj_size == 0 or options.projection == "fold")
-    return cannot_run_float64(session, interface.inputs, interface.outputs)
 
 
 def validated_states_argument(states: Any) -> dict[str, str] | None:

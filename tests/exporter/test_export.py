@@ -70,21 +70,31 @@ def test_training_mode_is_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("core", [nn.LSTM, nn.GRU, nn.RNN])
-def test_float64_is_noted_where_the_cpu_cannot_run_it(core: type[nn.RNNBase], tmp_path: Path) -> None:
-    module = Net(core).eval().double()
+def test_float64_runs_on_the_cpu(core: type[nn.RNNBase], tmp_path: Path) -> None:
+    module, path = Net(core).eval().double(), tmp_path / "m.onnx"
     shapes = {"x": {0: "batch", 1: "time"}}
-    (note,) = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X.double(), dynamic_shapes=shapes).notes
+    assert lstm_onnx.export(module, path, example_inputs=X.double(), dynamic_shapes=shapes).notes == ()
+    assert lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="quick")
+    assert lstm_onnx.inspect(path).lstms[0].kind == "Scan"
+
+
+@pytest.mark.parametrize("form", [{"num_layers": 2, "bidirectional": True}, {"batch_first": True}, {"proj_size": 2}])
+def test_a_bare_lstm_of_float64_runs_on_the_cpu(form: dict[str, Any], tmp_path: Path) -> None:
+    module, path = nn.LSTM(3, 4, **form).double().eval(), tmp_path / "m.onnx"
+    assert lstm_onnx.export(module, path).notes == ()
+    assert lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="quick")
+
+
+@pytest.mark.parametrize("core", [nn.LSTM, nn.GRU, nn.RNN])
+def test_operators_of_float64_are_noted_where_the_cpu_cannot_run_them(core: type[nn.RNNBase], tmp_path: Path) -> None:
+    module = Net(core).eval().double()
+    options: dict[str, Any] = {"dynamic_shapes": {"x": {0: "batch", 1: "time"}}, "projection": "fold"}
+    (note,) = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X.double(), **options).notes
     assert note.startswith(
         f"the file was not tried out: ONNX Runtime's CPU provider has no float64 {core.__name__}, so the file runs"
     )
     with pytest.raises(lstm_onnx.LSTMOnnxError, match="float32"):
         lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
-
-
-def test_float64_is_not_noted_where_the_cpu_can_run_it(tmp_path: Path) -> None:
-    assert "no float64 LSTM" in lstm_onnx.export(nn.LSTM(3, 4).double(), tmp_path / "m.onnx").notes[0]
-    assert lstm_onnx.export(nn.LSTM(3, 4, proj_size=2).double(), tmp_path / "m.onnx").notes == ()
-    lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
 
 
 @pytest.mark.parametrize(

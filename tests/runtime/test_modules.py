@@ -218,7 +218,7 @@ def double(path: Path, *, surface: int = TensorProto.DOUBLE, op_type: str = "GRU
 
 
 def test_float64_of_a_module_is_refused_on_the_cpu(tmp_path: Path) -> None:
-    with pytest.raises(ProviderError, match=r"d\.onnx: is float64, and .* no LSTM or GRU operator for it .* float32"):
+    with pytest.raises(ProviderError, match=r"d\.onnx: is float64, and .* no LSTM or GRU operator for it; .* float32"):
         load(double(tmp_path / "d.onnx"), "cpu")
 
 

@@ -26,7 +26,7 @@ FLOAT64_ON_CPU = rule(
     summary="a recurrent operator in float64 on the CPU",
     why="ONNX Runtime's CPU provider opens the file, and fails at the first run: its LSTM does not support double "
     "yet. A Scan in float64 runs.",
-    fix='export it as float32, or use provider "cuda"',
+    fix='export it as float32 or, with projection="scan", as Scans; or use provider "cuda"',
 )
 FLOAT16_ON_CPU = rule(
     "LO507",

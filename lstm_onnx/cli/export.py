@@ -15,7 +15,7 @@ from .streams import say
 @click.argument("source", type=FILE)
 @option("-o", "--output", type=FILE, help="The file to write.  [default: SOURCE's name with .onnx]")
 @option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says, else no]")
-@option("--projection", type=click.Choice(["scan", "fold"]), help="Lowering of proj_size and of float64.  [default: scan]")
+@option("--projection", type=click.Choice(["scan", "fold"]), help="Lowering of proj_size and float64.  [default: scan]")
 @option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
 @option(
     "--precision",

@@ -21,8 +21,13 @@ from .attribute_states import AttributeState, initial_tensors
 if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
 
-_OFFSETS = (1, 2, 100)
-"""Offsets that are added to numbers that a forward changes, to see whether the outputs depend on them."""
+_OFTEN_COUNTED_TO = (20, 30, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 10_000)
+_OFFSETS = (*range(1, 17), *(count + before for count in _OFTEN_COUNTED_TO for before in (-1, 0)))
+"""Offsets that are added to numbers that a forward changes, to see whether the outputs depend on them.
+
+A counter may be compared with the number of calls after which a state is set back, before or after it is increased."""
+_AGAIN = 2
+"""Calls from the same states: one may only set a flag for the next."""
 _MOST_NAMED = 3
 
 
@@ -50,7 +55,7 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
             problem = problem or _first_call_problem(functional, different)
             continue
         try:
-            _require_repeatable(functional, outputs, changes)
+            _require_repeatable(functional, outputs, after, changes)
         except ExportError as error:
             raise (problem if problem is not None and candidates is not found else error) from None
         if candidates:
@@ -135,8 +140,14 @@ def _random_problem(functional: FunctionalModule) -> ExportError | None:
     )
 
 
-def _require_repeatable(functional: FunctionalModule, fresh: Tensors, changes: Sequence[Change]) -> None:
-    """Require the same outputs after other calls, and with other numbers and longer lists in what they changed."""
+def _require_repeatable(
+    functional: FunctionalModule, fresh: Tensors, after: Tensors, changes: Sequence[Change]
+) -> None:
+    """Require the same outputs after other calls, and with other numbers and longer lists in what they changed.
+
+    From the states `after` the first call also the same next states: from those before it, setting a state back every
+    hundred calls changes nothing.
+    """
     inputs, kept = functional.arguments.tensors, functional.stateful.kept
     changes = _not_states(functional, changes)
     calls: list[tuple[Mapping[str, Tensor], Tensors]] = [(inputs, fresh)]
@@ -155,13 +166,26 @@ def _require_repeatable(functional: FunctionalModule, fresh: Tensors, changes: S
         if name is not None:
             raise _random_problem(functional) or _dependence_problem(name, changes)
 
+    later = dict(zip(functional.states, after.values(), strict=True))
+
+    def run_later() -> Tensors:
+        outputs, states = functional.run(inputs, later)
+        return {**outputs, **states}
+
     with kept.restored(), kept.suspended():
         for tensors, wanted in calls:
             require(lambda tensors=tensors: _run(functional, tensors)[0], wanted)  # type: ignore[misc]
         numbers = changed_numbers(changes)
+        add_to_numbers(numbers, 0)
+        then = run_later() if changes and later else {}
+        for _ in range(_AGAIN if then else 0):
+            require(run_later, then)
         for offset in _OFFSETS if numbers else ():
             add_to_numbers(numbers, offset)
             require(lambda: _run(functional, inputs)[0], fresh)
+            if then:
+                add_to_numbers(numbers, offset)
+                require(run_later, then)
         if lengthen_lists(changes):
             require(lambda: _run(functional, inputs)[0], fresh)
 

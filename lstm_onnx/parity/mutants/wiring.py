@@ -212,12 +212,19 @@ def mispaired(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     entry = next((item for item in edit.model.metadata_props if item.key == "lstm_onnx.states"), None)
     pairs = json.loads(entry.value) if entry is not None else {}
     shapes = {item.name: item.type.tensor_type.SerializeToString() for item in edit.graph.input}
+    alike = _caches_alike(edit)
     for first, second in itertools.combinations(pairs, 2):
-        if entry is not None and shapes.get(first) == shapes.get(second):
+        if entry is not None and shapes.get(first) == shapes.get(second) and not {first, second} <= alike:
             pairs[first], pairs[second] = pairs[second], pairs[first]
             entry.value = json.dumps(pairs)
             return APPLIED
     return ABSENT
+
+
+def _caches_alike(edit: Edit) -> set[str]:
+    """The caches of which two may hold the same steps, or one be no longer read: those beside counted steps."""
+    streaming = edit.metadata.streaming
+    return set() if streaming is None or streaming.steps is None else set(streaming.caches)
 
 
 def stale_cache(edit: Edit, _layer: RecurrentLayer) -> Outcome:

@@ -31,7 +31,8 @@ from ..tuning import (
 )
 from .batch_planner import CPU_COST, CUDA_COST, Cost, in_order, plan
 from .calibration import clock, measured_cost
-from .padding import own_results, padded_feeds, results_agree
+from .padding import own_results, padded_feeds
+from .padding_trial import padding_changes_nothing
 from .sample import Sample, SequenceLayout
 from .worker_pool import WorkerPool
 
@@ -255,10 +256,7 @@ class _Mapping:
             self.progress(self.done)
 
     def _try_padding(self, samples: Sequence[Sample]) -> None:
-        """Before the first sequences of a module are padded: whether padding changes their results.
-
-        That it has an input for lengths is no proof: what follows its LSTM may use the padding, as a mean does.
-        """
+        """Before the first sequences of a module are padded: whether padding changes their results."""
         lengths = sorted({sample.length for sample in samples})
         if self.padding_tried or len(lengths) < 2:
             return
@@ -267,14 +265,11 @@ class _Mapping:
         if len(set(self.padded.keys([short, long]))) > 1:
             return
         self.padding_tried = True
-        pair = [long, short]
         try:
-            _, padded = own_results(self.padded, self._run(padded_feeds(self.padded, pair)), pair)
-            (alone,) = own_results(self.layout, self._run(padded_feeds(self.layout, [short])), [short])
+            if padding_changes_nothing(self.padded, self.layout, samples, long, self._run):
+                self.layout = self.padded
         except (RunError, MemoryError):
             return  # the sequence fails again in its own run, which reports its number
-        if results_agree(alone, padded):
-            self.layout = self.padded
 
     def _cost(self, samples: Sequence[Sample]) -> tuple[Cost, int]:
         """What runs cost, and the largest number of rows of one."""

@@ -223,6 +223,32 @@ class Counting(Base):
         return self.lstm(x)[0] * (1.0 if self.steps < 90 else 0.5)
 
 
+class Episodes(Base):
+    """Forgets its state after many calls: from zeros that changes nothing, and no output before the next call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.steps = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, self.hidden = self.lstm(x, self.hidden)
+        self.steps += 1
+        if self.steps == 200:
+            self.hidden, self.steps = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), 0
+        return out
+
+
+class EveryOther(Episodes):
+    """Updates its state every other call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, hidden = self.lstm(x, self.hidden)
+        if self.steps:
+            self.hidden = hidden
+        self.steps = not self.steps
+        return out
+
+
 class Memo(Base):
     """Gives what it gave for the first input of this size."""
 
@@ -262,6 +288,8 @@ class OtherThanZeros(AtFirstNone):
         (Growing, "output depends on what earlier calls left in self.seen, which a file cannot remember; keep"),
         (ManyCalls, "output depends on what earlier calls left in self.seen, which a file cannot remember"),
         (Counting, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
+        (Episodes, r"hidden\.hn depends on what earlier calls left in self.steps, which a file cannot remember"),
+        (EveryOther, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
         (Memo, "with zeros in self.memo the module gives another output than at its first call"),
         (Random, r"dropout\(self.lstm\(x\)\[0\]\): draws random numbers in eval mode"),
         (Building, "the forward of Building adds submodules, with random weights; call it once before the export"),

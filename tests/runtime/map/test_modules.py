@@ -111,6 +111,33 @@ def test_a_module_whose_results_change_with_padding_is_not_padded(tmp_path: Path
         np.testing.assert_allclose(result["output"], right, rtol=0, atol=1e-6)
 
 
+class Loudest(torch.nn.Module):
+    """The largest of all steps, those of the padding as well, which are zeros: it matters to short sequences alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(5, 3, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0].amax(1)
+
+
+def test_padding_that_matters_to_few_sequences_is_found_before_they_come(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    lstm_onnx.export(
+        Loudest(),
+        tmp_path / "m.onnx",
+        example_inputs=(torch.randn(2, 5, 5), torch.tensor([5, 3])),
+        dynamic_shapes={"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
+    )
+    model = load(tmp_path / "m.onnx", "cpu", 1)
+    sequences = [randoms(steps, 5, seed=at) for at, steps in enumerate([*range(20, 36), *([1, 30] * 8)])]
+    for result, x in zip(map_sequences(model, [{"x": x} for x in sequences], look_ahead=16), sequences, strict=True):
+        right = model.run({"x": x[None], "lengths": np.array([len(x)])})["output"][0]
+        np.testing.assert_allclose(result["output"], right, rtol=0, atol=1e-6)
+
+
 class Mirrored(torch.nn.Module):
     """A convolution of small weights that mirrors the end, before packed steps: padding changes little."""
 

@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .each_number import EachNumber
+
 _LARGEST = 4096
 """The most elements of a tensor whose numbers are kept."""
 READS = frozenset(
@@ -35,7 +37,7 @@ _RANDOM = re.compile(
     "rand|normal|bernoulli|multinomial|dropout|empty|poisson|exponential|cauchy|geometric|uniform|rrelu"
 )
 _UNKNOWN = object()
-_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool, EachNumber)
 
 
 class Constants:

@@ -36,6 +36,7 @@ from ..translations.interpolation import INTERPOLATIONS
 from ..translations.losses import LOSSES
 from ..translations.reductions import REDUCTIONS
 from ..translations.scatters import SCATTERS
+from ..translations.selections import SELECTIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.special_functions import SPECIAL_FUNCTIONS
@@ -122,6 +123,7 @@ def trace(
                             **DISTANCES,
                             **LOSSES,
                             **REDUCTIONS,
+                            **SELECTIONS,
                             **SCATTERS,
                             **SPECIAL_FUNCTIONS,
                             **WINDOWS,

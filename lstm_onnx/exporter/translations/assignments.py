@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_index_put, aten_select_scatter
 
+from .selections import where
 from .size_arithmetic import INT64, constant, op
 
 
@@ -25,7 +26,7 @@ def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
         mask, behind = indices[masks[0]], len(x.shape) - masks[0] - len(indices[masks[0]].shape)
         if _is_same_at_all(values, behind, len(mask.shape)):
             axes = [len(mask.shape) + axis for axis in range(behind)]
-            return op.Where(op.Unsqueeze(mask, constant(axes, INT64)) if axes else mask, values, x)
+            return where(op.Unsqueeze(mask, constant(axes, INT64)) if axes else mask, values, x)
     if masks and places != [0]:
         indices = list(_as_numbers(indices))
     return aten_index_put(x, indices, values, accumulate)
@@ -59,8 +60,10 @@ def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
     if not isinstance(size, int) or not isinstance(index, int):
         return aten_select_scatter(x, source, dim, index)
     place, axis = index % size, dim % rank
+    unsqueezed = op.Unsqueeze(source, constant([axis], INT64))
+    unsqueezed.dtype = x.dtype
     chosen = (np.arange(size) == place).reshape(size, *[1] * (rank - axis - 1))
-    return op.Where(constant(chosen, ir.DataType.BOOL), op.Unsqueeze(source, constant([axis], INT64)), x)
+    return where(constant(chosen, ir.DataType.BOOL), unsqueezed, x)
 
 
 ASSIGNMENTS: Mapping[Any, Callable[..., Any]] = {

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
+from lstm_onnx.exporter.traced_values.constants import Constants
+from lstm_onnx.exporter.traced_values.each_number import EachNumber
 from tests.exporter.helpers import X, made, right, signal
 
 pytestmark = pytest.mark.sweep(4)
@@ -116,3 +118,8 @@ def test_random_numbers_are_not_drawn_beside_the_trace(tmp_path: Path) -> None:
         made(drawing, inputs, X, tmp_path)
     made(reading, inputs, X, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_numbers_of_all_rows_are_not_known() -> None:
+    lengths = EachNumber(torch.tensor([3, 2]))
+    assert Constants(nn.Linear(1, 1)).read(torch.arange, (lengths - 1, -1, -1), {}) is None

@@ -22,7 +22,14 @@ class Positions(nn.Module):
         where = torch.linspace(-1, 1, x.size(1))
         y = self.lstm(torch.cat([x, where[:, None].expand(x.size(0), -1, 1)], -1))[0]
         ends = torch.linspace(0.1, 7, steps=x.size(1) + 1, dtype=torch.float64)
-        return [y, where, ends, torch.linspace(0, 1, 3)]
+        places = torch.linspace(0, x.size(1) - 1, x.size(1)).long()
+        return [
+            y[:, places.flip(0)],
+            where,
+            ends,
+            torch.linspace(-x.size(0), x.size(1), x.size(1)),
+            torch.linspace(0, 1, 3),
+        ]
 
 
 def test_numbers_over_an_axis(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Translations of choices by a mask, ``torch.where`` and ``masked_fill``, of any type, and of sums of masks.
+
+ONNX Runtime's CPU provider has no Where of booleans or of 16 bit integers, and no Add of booleans.  A choice between
+two masks is logic, and so is their sum; one between other whole numbers goes by way of int64, which holds them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_add
+
+from .size_arithmetic import INT64, cast, constant, op
+
+_BOOL = ir.DataType.BOOL
+_WIDENED = (ir.DataType.INT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.UINT32)
+
+
+def where(mask: Any, chosen: Any, other: Any) -> Any:
+    """`chosen` where the mask is true, else `other`: two values of one type, or Python's numbers."""
+    values = [item for item in (chosen, other) if isinstance(item, ir.Value)]
+    if all(item.dtype == _BOOL if isinstance(item, ir.Value) else isinstance(item, bool) for item in (chosen, other)):
+        chosen, other = (item if isinstance(item, ir.Value) else constant(item, _BOOL) for item in (chosen, other))
+        return op.Or(op.And(mask, chosen), op.And(op.Not(mask), other))
+    if len(values) == 2 and chosen.dtype == other.dtype and chosen.dtype in _WIDENED:
+        return cast(op.Where(mask, cast(chosen, INT64), cast(other, INT64)), chosen.dtype)
+    return op.Where(mask, chosen, other)
+
+
+def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    if not isinstance(value, ir.Value):
+        value = constant(value, x.dtype)
+    elif value.dtype != x.dtype:
+        value = cast(value, x.dtype)
+    return where(mask, value, x)
+
+
+_aten = torch.ops.aten
+SELECTIONS: Mapping[Any, Callable[..., Any]] = {
+    **dict.fromkeys((_aten.where.self, _aten.where.Scalar, _aten.where.ScalarSelf, _aten.where.ScalarOther), where),
+    _aten.masked_fill.Scalar: _masked_fill,
+    _aten.masked_fill.Tensor: _masked_fill,
+    _aten.add.Tensor: aten_add,  # the one of masks, too; torch.onnx takes another
+}

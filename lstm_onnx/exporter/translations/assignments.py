@@ -29,7 +29,16 @@ def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
             return where(op.Unsqueeze(mask, constant(axes, INT64)) if axes else mask, values, x)
     if masks and places != [0]:
         indices = list(_as_numbers(indices))
-    return aten_index_put(x, indices, values, accumulate)
+    return aten_index_put(x, [_as_int64(index) for index in indices], values, accumulate)
+
+
+def _as_int64(index: Any) -> Any:
+    """Numbers of places as ScatterND takes them; torch's own overlap-add counts them in int32."""
+    if index is None or index.dtype in (ir.DataType.BOOL, INT64):
+        return index
+    wide = op.Cast(index, to=INT64)
+    wide.dtype, wide.shape = INT64, index.shape
+    return wide
 
 
 def _is_same_at_all(values: Any, behind: int, mask_rank: int) -> bool:
@@ -68,5 +77,6 @@ def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
 
 ASSIGNMENTS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.index_put.default: _index_put,
+    torch.ops.aten._unsafe_index_put.default: _index_put,
     torch.ops.aten.select_scatter.default: _select_scatter,
 }

@@ -295,12 +295,9 @@ class _Trials:
         except ConfigError as error:
             return _Problem(f"the metadata promises no such inputs: {run_error(error)}")
         feeds = {name: _converted(array, self.model.inputs[name]) for name, array in drawn.items()}
-        try:
-            for name, info in self.model.inputs.items():
-                if name not in feeds:
-                    feeds[name] = _drawn(rng, info, bound[name], sizes)
-        except ValueError as error:  # NumPy has no arrays of so many axes
-            return _Problem(f"no values can be drawn for the input {name}: {error}")
+        for name, info in self.model.inputs.items():
+            if name not in feeds:
+                feeds[name] = _drawn(rng, info, bound[name], sizes)
         problem = _run_problem(self.model, feeds, sizes)
         lengths = {spec.name: spec.high for spec in self.specs if isinstance(spec.high, str)}
         if problem is not None and lengths:

@@ -16,6 +16,7 @@ from ..onnxgraph import load_inlined, outer_values, shape_of
 from ..onnxgraph.load import metadata_of, read_weights
 from ..onnxgraph.nodes import REPAIR_FIRST, has_loops, inputs_of
 from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
+from ..onnxgraph.shape_inference import with_identifiers
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import load
@@ -114,7 +115,7 @@ def make_streaming(
     require_model_path(path)
     require_apart([path], [source])
     require_harmless(source, trial)
-    model = load_inlined(source)
+    model = with_identifiers(load_inlined(source))
     metadata = _metadata(model, source)
     if states is not None:
         require_states(model, states, source)

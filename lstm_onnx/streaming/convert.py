@@ -21,6 +21,7 @@ from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
+from ..runtime.trial import require_drawable
 from ..symbolic_dims import ANY_SIZE, Limit
 from ..terminal_text import one_line
 from .proof import StreamProof, prove_stream
@@ -126,6 +127,7 @@ def make_streaming(
     weights = read_weights(model, source)
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     original = load(source, "cpu", states=metadata.states)
+    require_drawable(original)
     try:
         done = rewrite(model, weights, axes, metadata.states, chunk, limit_of_time(metadata, model.graph, axes))
     except RefusedError as why:

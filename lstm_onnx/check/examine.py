@@ -20,7 +20,7 @@ from .rule import CUDA, FILE, FORECAST, PROVIDER, Application, Rule
 from .rules import applications, sorted_names
 from .rules.axes import DYNAMIC_AXES
 from .rules.files import VALID_ONNX
-from .rules.precision import FLOAT64_ON_CPU
+from .rules.precision import FATAL_OPTIMIZER, FLOAT64_ON_CPU, may_have_fatal_optimizer
 from .rules.resources import CRASHING_NODE, RESOURCE_BOMB, resource_bomb
 
 
@@ -34,7 +34,7 @@ def examine(
         ignore: names of rules; a file that only an ignored resource-bomb would stop is opened.
 
     Returns:
-        The fields of a `CheckResults`.
+        The fields of a `CheckResults`, and "open_plainly": whether `execution.open_plainly` is to try the file.
 
     Raises:
         FileError, ModelError, ProviderError, MissingDependencyError: see `check`.
@@ -46,6 +46,7 @@ def examine(
     if not model.graph.node:
         raise ModelError(f"{path}: is not an ONNX model that can run: it has no nodes; export the model again")
     results = CheckResults(expected_provider(provider))
+    open_plainly = False
     share(results.to_dict())
     stage("shape inference")
     bombs = _guarded(RESOURCE_BOMB, lambda: resource_bomb(path, model))
@@ -61,12 +62,14 @@ def examine(
         stage("the rules on providers")
         needs = _provider_needs(provider, execution)
         results = _applied(results, applications(*needs), replace(context, provider=execution.provider))
+        open_plainly = execution.provider == "cpu" and bool(execution.placements) and may_have_fatal_optimizer(context)
     # The session fails as a whole for each node that was found before.
     double = any(finding.rule == FLOAT64_ON_CPU.name for finding in results.findings)
     kept = tuple(item for item in execution.findings if not (double and item.rule == FLOAT64_ON_CPU.name))
-    last = CheckResults(execution.provider, kept, (CRASHING_NODE.name,), execution.placements)
+    last = CheckResults(execution.provider, kept, (CRASHING_NODE.name, FATAL_OPTIMIZER.name), execution.placements)
     results = results.joined(last)
-    return replace(results, provider=execution.provider, tried=sorted_names(results.tried)).to_dict()
+    results = replace(results, provider=execution.provider, tried=sorted_names(results.tried))
+    return {**results.to_dict(), "open_plainly": open_plainly}
 
 
 def _applied(results: CheckResults, todo: Iterable[Application], context: CheckContext) -> CheckResults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,17 @@ from ..isolation.stages import share, stage
 from ..onnxgraph import error_line
 from ..runtime import Model
 from ..runtime.ort_messages import first_line
-from ..runtime.providers import CPU, CUDA, Placement, cuda_unavailable, off_cuda, open_session, placements
+from ..runtime.providers import (
+    CPU,
+    CUDA,
+    Placement,
+    cuda_unavailable,
+    off_cuda,
+    onnxruntime,
+    open_session,
+    ort_errors,
+    placements,
+)
 from .context import listed
 from .finding import Finding
 from .report import CheckResults
@@ -74,6 +85,16 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
     else:
         runs = tuple(runnable(model, batches))
     return Execution(where, (placement, *runs), placed)
+
+
+def open_plainly(file: str) -> None:
+    """Open a file on the CPU with ONNX Runtime's default options, which may end the process."""
+    stage("opening it with ONNX Runtime's default options")
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    with contextlib.suppress(*ort_errors(), MemoryError):
+        ort.InferenceSession(file, options, providers=[CPU])
 
 
 def expected_provider(provider: str) -> str:

@@ -75,9 +75,10 @@ def check(
     }
     running = child or Child()
     try:
-        results = CheckResults.from_dict(
-            running.call("lstm_onnx.check.examine:examine", arguments, Limits.of(file, seconds))
-        )
+        fields = running.call("lstm_onnx.check.examine:examine", arguments, Limits.of(file, seconds))
+        results = CheckResults.from_dict(fields)
+        if fields["open_plainly"]:
+            results = results.joined(_opened_plainly(running, file, Limits.of(file, seconds), results.provider))
     except EndedError as ended:
         results = _results_until(ended, provider)
     finally:
@@ -107,6 +108,19 @@ def _rule_names(ids_or_names: Sequence[str]) -> frozenset[str]:
     from .rules.resources import CRASHING_NODE
 
     return frozenset(find_rule(text).name for text in ids_or_names) - {CRASHING_NODE.name}
+
+
+def _opened_plainly(running: Child, file: str, limits: Limits, provider: str) -> CheckResults:
+    """Whether opening the file as other programs do ends the process; nothing else is asked."""
+    from .rules.precision import FATAL_OPTIMIZER
+
+    try:
+        running.call("lstm_onnx.check.execution:open_plainly", {"file": file}, limits)
+    except EndedError as ended:
+        if ended.how.startswith("ended the process"):
+            message = f"opening it with ONNX Runtime's default options {ended.how}"
+            return CheckResults(provider, (FATAL_OPTIMIZER.violated("", message),))
+    return CheckResults(provider)
 
 
 def _results_until(ended: EndedError, provider: str) -> CheckResults:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from math import gcd, prod
 
 import numpy as np
@@ -71,12 +73,47 @@ def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
     if undrawable:
         return [RUNNABLE.skipped(f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
     findings: list[Finding] = []
-    for shapes in _named_shapes(model, batches):
-        tried = _tried_at(_Trials(model, shapes, batches))
+    for trials in _all_trials(model, batches):
+        tried = _tried_at(trials)
         if any(finding.passed for finding in tried):
             return tried
         findings = findings or tried
     return findings
+
+
+def _all_trials(model: Model, batches: Mapping[str, str]) -> Iterator[_Trials]:
+    """The model with a name for each open axis, and then with one name for several."""
+    named = _named_shapes(model, batches)
+    yield from (_Trials(model, shapes, batches) for shapes in named)
+    if model.metadata.versions:
+        return  # the names in files of ours are chosen
+    # Other tools make up a name for each axis of each input, also where several have one size.
+    open_dims = [[dim for dim in shape if isinstance(dim, str)] for shape in named[0].values()]
+    counts = Counter(dim for dims in open_dims for dim in dims)
+    made_up = {name for name, count in counts.items() if count == 1 and name.isidentifier()}
+    first = [dims[0] for dims in open_dims if dims]
+    batch = _together([name for name in first if name in made_up], batches)
+    if batch:
+        stays = next(iter(batch.values()))
+        yield _Trials(model, _renamed(named[0], batch), {stays: stays, **batches}, batch)
+    by_place: dict[str, str] = {}
+    for column in zip_longest(*named[0].values()):
+        by_place |= _together([str(dim) for dim in column if dim in made_up], batches)
+    if by_place and by_place != batch:
+        yield _Trials(model, _renamed(named[0], by_place), batches, by_place)
+
+
+def _together(names: Sequence[str], batches: Mapping[str, str]) -> dict[str, str]:
+    """The other names of axes that may have one size, each with the one that stays: a batch's, or else the first."""
+    stays = next((name for name in names if name in batches), names[0] if names else "")
+    return {name: stays for name in names if name != stays}
+
+
+def _renamed(shapes: Shapes, names: Mapping[str, str]) -> Shapes:
+    return {
+        name: tuple(names.get(dim, dim) if isinstance(dim, str) else dim for dim in shape)
+        for name, shape in shapes.items()
+    }
 
 
 def _named_shapes(model: Model, batches: Mapping[str, str]) -> list[Shapes]:
@@ -151,6 +188,8 @@ def _tried_at(trials: _Trials) -> list[Finding]:
     if too_large:
         return [RUNNABLE.skipped(f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
     ran = "; ".join(label for label, problem in tried.items() if not problem)
+    for name, first in trials.together.items():
+        note += f"; {name} must be {first}"
     return [RUNNABLE.passed(f"runs at {ran}, and its outputs have the shapes that it declares{note}")]
 
 
@@ -179,11 +218,13 @@ class _Trials:
         model: the model.
         shapes: of its inputs.
         batches: the axes that are a batch, each with the first of its names.
+        together: further names of axes, whose size is that of the axis that they lead to.
     """
 
     model: Model
     shapes: Shapes
     batches: Mapping[str, str]
+    together: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def specs(self) -> list[InputSpec]:
@@ -224,9 +265,10 @@ class _Trials:
         return sizes
 
     def _all_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """`sizes`, and the same for the other names of each batch."""
+        """`sizes`, and the same for the other names of each axis."""
         groups = {self.batches[name]: size for name, size in sizes.items() if name in self.batches}
-        return {**{name: groups[first] for name, first in self.batches.items() if first in groups}, **sizes}
+        known = {**{name: groups[first] for name, first in self.batches.items() if first in groups}, **sizes}
+        return {**{name: known[first] for name, first in self.together.items() if first in known}, **known}
 
     def _shapes_at(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """The inputs' shapes at the sizes of all axes."""

@@ -19,6 +19,7 @@ from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
+from ..runtime.trial import require_drawable
 from ..terminal_text import one_line
 from .choose import OWN
 from .layout import Layout, layout_of
@@ -161,6 +162,7 @@ def write_generating(
     _require_opset(model, source)
     states = {**metadata_of(model, source).states, **generation.states} if generation.states else None
     with load(source, "cpu", threads=1, states=states) as step:
+        require_drawable(step)
         layout = layout_of(step, generation)
         _require_names(model, source)
         built, constants = generating_model(model, read_weights(model, source), layout)

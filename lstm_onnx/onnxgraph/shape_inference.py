@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, helper, inliner, numpy_helper
 
+from ..symbolic_dims import is_expression, names_in
+from .builder import unique_name
 from .nodes import bodies_of, graphs_of, inputs_of, nodes_of
 from .tensors import axis_name
 
@@ -59,6 +62,26 @@ def with_axis_names(model: ModelProto) -> ModelProto | None:
     for name, axis, dim in unnamed:
         dim.dim_param = axis_name(name, axis)
     return model if unnamed else None
+
+
+def with_identifiers(model: ModelProto) -> ModelProto:
+    """`model`, changed: axes whose name is neither an identifier nor an expression of axes, as ``axis.0``, get one."""
+    dims = [
+        dim
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    ]
+    taken = {name for dim in dims for name in names_in(dim.dim_param)}
+    given: dict[str, str] = {}
+    for dim in dims:
+        name = str(dim.dim_param)
+        if not name.isidentifier() and not is_expression(name):
+            if name not in given:
+                given[name] = unique_name(re.sub(r"\W", "_", f"axis_{name}"), taken)
+                taken.add(given[name])
+            dim.dim_param = given[name]
+    return model
 
 
 def with_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:

@@ -129,7 +129,8 @@ def is_default(domain: str) -> bool:
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
     """Attributes that are numbers, strings or lists of them."""
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute if item.type in _PLAIN}
+    plain = (item for item in node.attribute if item.type in _PLAIN and not item.ref_attr_name)
+    return {item.name: helper.get_attribute_value(item) for item in plain}
 
 
 def typed(attributes: dict[str, Any], name: str, kind: type[T]) -> T:

@@ -18,6 +18,7 @@ from ..onnxgraph.nodes import REPAIR_FIRST, has_loops
 from ..onnxgraph.write import require_model_path, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
+from ..runtime.trial import require_drawable
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
 from .kernels import KERNELS, MATMUL_INTEGER
@@ -150,6 +151,8 @@ def quantize(
     except ProviderError:
         quantized_model(source, layers=layers, kernel=kernel)  # names the layers that are not float32
         raise
+    if inputs is None:
+        require_drawable(model)
     done = quantized_model(source, layers=layers, kernel=kernel)
     proof = prove(done, model, inputs=inputs, seed=seed)
     if proof.not_compared:

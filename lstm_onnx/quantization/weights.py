@@ -10,7 +10,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
-from ..onnxgraph import external_problem, graphs_of, is_default, nodes_of
+from ..onnxgraph import ONNX_ERRORS, error_line, external_problem, graphs_of, is_default, nodes_of
 from ..onnxgraph.load import location_of
 from ..onnxgraph.nodes import constant_of
 
@@ -76,7 +76,10 @@ class Weights:
             problem = external_problem(self.path, location)
             if problem:
                 raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
-        array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
+        try:
+            array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
+        except ONNX_ERRORS as error:
+            raise ModelError(f"{self.path}: the weight {tensor.name} cannot be read: {error_line(error)}") from error
         return array
 
     def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:

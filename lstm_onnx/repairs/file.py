@@ -21,6 +21,7 @@ from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.batch_axes import state_dim_names
 from ..runtime.compared_chunks import Compared, compared_chunks
+from ..runtime.trial import require_drawable
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph
@@ -116,6 +117,7 @@ def repair(
     metadata = metadata_of(graph.model, source)
     before = graph.size
     original = load(source, "cpu", threads=1)
+    require_drawable(original)
     name_open_axes(graph.inputs)
     simplify(graph)
     marks = marks_of(graph.nodes, graph.arrays)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from ..errors import ConfigError, FileError, ModelError, ProviderError, RunError, shown
@@ -17,6 +19,8 @@ from .tensor_info import ValueInfo
 
 LSTM_STATES = {"h0": "hn", "c0": "cn"}
 """The states of a bare LSTM, and the outputs that feed them."""
+_MOST_AXES, _LARGEST_ITEM = 64, 8
+"""Axes and bytes of an element: NumPy's limits."""
 _LSTM_INPUTS, _LSTM_OUTPUTS = ("input", "h0", "c0"), ("output", "hn", "cn")
 
 
@@ -41,7 +45,8 @@ def read_interface(path: str, session: Any, provider: str, states: Mapping[str, 
         states: the pairs of states that the caller names; None for those of the metadata.
 
     Raises:
-        ModelError: the metadata is damaged, or does not match the graph; or a state is not in the graph.
+        ModelError: the metadata is damaged, or does not match the graph; a state is not in the graph; or an input is
+            too large for any array.
         ProviderError: the model is float64, which the CPU provider opens but cannot run.
     """
     try:
@@ -54,6 +59,7 @@ def read_interface(path: str, session: Any, provider: str, states: Mapping[str, 
         raise ModelError(error.message, path=path, hint=error.hint, name=error.name) from error
     except UnicodeDecodeError as error:
         raise ModelError(f"is damaged: a name in it is not UTF-8 ({error})", path=path) from error
+    _require_possible(path, inputs)
     interface = Interface(metadata, inputs, outputs, dict(metadata.states if states is None else states), counts)
     _require_states(path, interface)
     if metadata.spec is not None:
@@ -61,6 +67,19 @@ def read_interface(path: str, session: Any, provider: str, states: Mapping[str, 
     if provider == "cpu" and cannot_run_float64(session, interface.inputs, interface.outputs):
         raise ProviderError(NOT_ON_CPU, path=path, hint=REMEDY)
     return interface
+
+
+def _require_possible(path: str, inputs: Mapping[str, ValueInfo]) -> None:
+    for name, info in inputs.items():
+        fixed = prod(dim for dim in info.shape if isinstance(dim, int) and dim > 0)
+        if len(info.shape) > _MOST_AXES or fixed * _LARGEST_ITEM > sys.maxsize:
+            raise ModelError(
+                f"no NumPy array fits the input {name!r}: it has {len(info.shape)} axes, and its fixed ones "
+                f"{fixed:.3g} elements",
+                path=path,
+                hint="export the model again",
+                name=name,
+            )
 
 
 def _require_states(path: str, interface: Interface) -> None:

@@ -12,7 +12,7 @@ from ..errors import ModelError
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
 from ..isolation.stages import stage
-from .tuning import MAX_TRIAL_ELEMENTS
+from .tuning import MAX_DRAWN_ELEMENTS, MAX_TRIAL_ELEMENTS
 
 if TYPE_CHECKING:
     from .model import Model
@@ -46,6 +46,17 @@ def require_trial(
                 path=path,
                 hint="lstm-onnx check shows more; do not open the file in a process that must not end",
             ) from ended
+
+
+def require_drawable(model: Model) -> None:
+    """Refuse a model whose inputs hold too many numbers for a comparison on drawn ones (ModelError)."""
+    count = sum(prod(info.smallest_shape()) for info in model.inputs.values())
+    if count > MAX_DRAWN_ELEMENTS:
+        raise ModelError(
+            f"its inputs hold {count} numbers or more, and at most {MAX_DRAWN_ELEMENTS} are drawn to compare files",
+            path=model.path,
+            hint="export it with smaller or open sizes",
+        )
 
 
 def first_run(model: Model) -> None:

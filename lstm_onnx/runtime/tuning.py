@@ -109,6 +109,8 @@ MAX_FOLDED_BYTES = 2**28
 MAX_THREADS = 1024
 MAX_TRIAL_ELEMENTS = 2**26
 """Inputs with more elements are not created for a trial run."""
+MAX_DRAWN_ELEMENTS = 2**28
+"""The same where the file is compared with another; as float64 these take 2 GiB."""
 MAX_FLOAT64_TRIAL_ELEMENTS = 2**20
 """The same for the run that shows whether a float64 model can run at all."""
 

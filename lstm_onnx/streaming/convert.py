@@ -16,10 +16,12 @@ from ..onnxgraph import load_inlined, outer_values, shape_of
 from ..onnxgraph.load import metadata_of, read_weights
 from ..onnxgraph.nodes import REPAIR_FIRST, has_loops, inputs_of
 from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
+from ..onnxgraph.shape_inference import with_identifiers
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
+from ..runtime.trial import require_drawable
 from ..symbolic_dims import ANY_SIZE, Limit
 from ..terminal_text import one_line
 from .proof import StreamProof, prove_stream
@@ -114,7 +116,7 @@ def make_streaming(
     require_model_path(path)
     require_apart([path], [source])
     require_harmless(source, trial)
-    model = load_inlined(source)
+    model = with_identifiers(load_inlined(source))
     metadata = _metadata(model, source)
     if states is not None:
         require_states(model, states, source)
@@ -125,6 +127,7 @@ def make_streaming(
     weights = read_weights(model, source)
     # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
     original = load(source, "cpu", states=metadata.states)
+    require_drawable(original)
     try:
         done = rewrite(model, weights, axes, metadata.states, chunk, limit_of_time(metadata, model.graph, axes))
     except RefusedError as why:

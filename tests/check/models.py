@@ -113,6 +113,8 @@ class InThisProcess:
         pass
 
     def call(self, function: str, arguments: Mapping[str, Any], _limits: object) -> Any:
+        if function.endswith(":open_plainly"):
+            return None  # it may end this process
         return json.loads(json.dumps(resolved(function)(**json.loads(json.dumps(arguments)))))
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from lstm_onnx.check import CheckReport, check
 from lstm_onnx.errors import ConfigError, FileError, ModelError, ProviderError
 from lstm_onnx.isolation.process import Child
-from tests.hostile_files import ENDING, FLOAT, hanging, one_node, written
+from tests.hostile_files import ENDING, FLOAT, HALF, hanging, one_node, written
 
 from .models import PLAIN, PROJECTED, STACKED, InThisProcess, by_hand, export, failing
 from .violations import CASES, base
@@ -83,6 +85,31 @@ def test_a_file_that_asks_for_too_much_memory_fails(tmp_path: Path):
     nodes.graph.initializer.append(onnx.helper.make_tensor("size", onnx.TensorProto.INT64, [1], [large]))
     report = check(written(tmp_path, nodes), provider="cpu")
     assert "bad_alloc" in failing(report, "runnable")
+
+
+def half_product(permutation: list[int]) -> onnx.ModelProto:
+    """A float16 Transpose before a MatMul."""
+    shape = [f"axis{axis}" if axis != permutation[2] else 4 for axis in range(3)]
+    model = one_node("MatMul", ["t", "w"], given={"x": (HALF, shape)}, stored={"w": np.ones((4, 3), np.float16)})
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["x"], ["t"], perm=permutation))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", HALF, ["b", "t", 3]))
+    return model
+
+
+@pytest.mark.parametrize("permutation", [[1, 0, 2], [0, 2, 1]])
+def test_a_file_that_ends_only_other_programs_is_told(permutation: list[int], tmp_path: Path, child: Child):
+    path = written(tmp_path, half_product(permutation))
+    opened = "import sys, onnxruntime as o; o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    plain = subprocess.run([sys.executable, "-c", opened, path], capture_output=True, check=False)
+    assert plain.returncode <= 0
+    report = check(path, provider="cpu", child=child)
+    assert report, str(report)
+    told = [finding.message for finding in report.warnings if finding.rule == "fatal-optimizer"]
+    assert [message.partition(" (")[0] for message in told] == [
+        "opening it with ONNX Runtime's default options ended the process"
+    ] * (plain.returncode < 0)
+    assert ("fatal-optimizer" in report.silent) is not bool(told)
+    assert check(export(tmp_path, PLAIN), provider="cpu", child=child)
 
 
 # --- Ordinary files ---

@@ -245,6 +245,11 @@ def of_unnamed_axes(folder: Path, *nodes: Any, inputs: dict[str, tuple[Any, ...]
     return check(saved(folder, helper.make_graph(list(nodes), "unnamed", ends, [y])), provider="cpu")
 
 
+def test_more_axes_than_numpy_has(tmp_path: Path) -> None:
+    report = of_unnamed_axes(tmp_path, helper.make_node("Neg", ["x"], ["y"]), inputs={"x": (None, *[1] * 70)})
+    assert "cannot be loaded: no NumPy array fits the input 'x'" in failing(report, "runnable")
+
+
 def test_axes_without_a_name_have_sizes_of_their_own(tmp_path: Path) -> None:
     nodes = helper.make_node("MatMul", ["x", "w"], ["y"])  # one name for all would hide that x[1] must be 4
     report = of_unnamed_axes(tmp_path, nodes, inputs={"x": (None, None), "w": (4, 3)})

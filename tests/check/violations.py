@@ -365,6 +365,7 @@ OTHERS = {
     "int8-on-cuda": "mended by another provider: test_int8.py",
     "int8-without-vnni": "mended by another file: test_int8.py",
     "provider": "a matter of placements: test_session.py",
+    "fatal-optimizer": "mended by another program: test_isolated.py",
     "loop-on-cuda": "mended by another export: test_providers.py",
     **{rule.name: "on another engine: test_targets.py" for rule in all_rules() if rule.target},
 }

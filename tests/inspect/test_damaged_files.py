@@ -51,6 +51,14 @@ def test_every_truncation_is_an_error_or_a_whole_graph(tmp_path: Path) -> None:
     assert parsed <= 8
 
 
+def test_an_attribute_of_a_function_outside_of_one(tmp_path: Path) -> None:
+    node = lstm()
+    size = next(item for item in node.attribute if item.name == "hidden_size")
+    size.ClearField("i")
+    size.ref_attr_name = "of_a_function"
+    assert inspected(tmp_path, graph([node])).lstms[0].hidden_size == H  # as its weights say
+
+
 @pytest.mark.parametrize("name", [b"l0/LSTM", b"Squeeze", b"batch", b"forward"])
 def test_text_that_is_not_utf_8(tmp_path: Path, name: bytes) -> None:
     exported(tmp_path, input_size=F, hidden_size=H)

@@ -11,7 +11,7 @@ import pytest
 
 from lstm_onnx import FileError, ModelError, make_generating, make_streaming, quantize, repair
 from lstm_onnx.isolation.limits import Limits
-from tests.hostile_files import ENDING, hanging, written
+from tests.hostile_files import ENDING, FLOAT, hanging, one_node, written
 from tests.runtime.models import exported
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="how a process ends is told as POSIX has it")
@@ -28,6 +28,14 @@ def test_a_file_that_ends_the_process_is_an_error(name: str, tmp_path: Path) -> 
     source = written(tmp_path, ENDING["OneHot of an empty depth"]())
     with pytest.raises(ModelError, match=r"m\.onnx: a child process that opened it ended the process \(SIG"):
         READERS[name](source, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_inputs_that_nobody_has_room_for_are_not_drawn(name: str, tmp_path: Path) -> None:
+    model = one_node("Identity", ["x"], given={"x": (FLOAT, [2**40])})
+    with pytest.raises(ModelError, match=r"m\.onnx: its inputs hold 1099511627776 numbers or more"):
+        READERS[name](written(tmp_path, model), tmp_path / "out.onnx", trial=False)
     assert not (tmp_path / "out.onnx").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -41,6 +42,18 @@ def test_a_pool_and_a_map_have_the_bits_of_each_sequence_alone(int8: Path):
         streams = [pool.open() for _ in sequences]
         step = pool.step(streams, np.stack([sequence[0] for sequence in sequences])[None])
         assert np.array_equal(step[0], [expected[0] for expected in alone])
+
+
+def test_a_weight_that_onnx_does_not_read_is_named(tmp_path: Path):
+    """ONNX Runtime does, and ignores that it is a segment."""
+    exported(tmp_path / "m.onnx", input_size=8, hidden_size=24)
+    model = onnx.load(tmp_path / "m.onnx")
+    weight = next(item for item in model.graph.initializer if len(item.dims) == 3)
+    weight.segment.end = 1
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(lstm_onnx.ModelError, match=f"the weight {weight.name} cannot be read: "):
+        lstm_onnx.quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", trial=False)
+    assert not (tmp_path / "q.onnx").exists()
 
 
 def test_the_size_of_a_large_layer(tmp_path: Path):

@@ -98,8 +98,9 @@ def test_a_file_of_dynamos_exporter(name: str, tmp_path: Path) -> None:
     converted(name, tmp_path, dynamo=True)
 
 
-def test_a_batch_with_another_name_in_each_input(tmp_path: Path) -> None:
-    """As tf2onnx writes Keras' initial_state: no input and no output shares the name of an axis."""
+@pytest.mark.parametrize("name", ["unk__{}", "DynamicDimension.{}"])
+def test_a_batch_with_another_name_in_each_input(name: str, tmp_path: Path) -> None:
+    """As tf2onnx and paddle2onnx write them: no input and no output shares the name of an axis."""
     rng = np.random.default_rng(0)
     arrays = {
         "W": rng.standard_normal((1, 9, 4)),
@@ -115,7 +116,8 @@ def test_a_batch_with_another_name_in_each_input(tmp_path: Path) -> None:
         helper.make_node("Transpose", ["one_way"], ["y"], perm=[1, 0, 2]),
         helper.make_node("Squeeze", ["last", "axis0"], ["hn"]),
     ]
-    shapes = {"x": ("a", "b", 4), "h": ("c", 3), "y": ("d", "e", 3), "hn": ("f", 3)}
+    axes = [name.format(number) for number in range(6)]
+    shapes = {"x": (*axes[:2], 4), "h": (axes[2], 3), "y": (*axes[3:5], 3), "hn": (axes[5], 3)}
     infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
     graph = helper.make_graph(nodes, "g", [infos["x"], infos["h"]], [infos["y"], infos["hn"]], stored)
     source, path = tmp_path / "m.onnx", tmp_path / "s.onnx"

@@ -54,6 +54,17 @@ INT8_SATURATION = rule(
     fix="quantize the float32 file again (lstm-onnx quantize FILE -o OUT): its weights have 7 bits, which cost nothing "
     "and never saturate; or load with the session option session.x64quantprecision=1, at 1.7 to 2 times the time",
 )
+FATAL_OPTIMIZER = rule(
+    "LO514",
+    "fatal-optimizer",
+    "warning",
+    summary="ONNX Runtime's own optimizers end the process that opens the file",
+    why="Of a float16 Transpose before a MatMul its MatmulTransposeFusion makes a node on which a later optimizer "
+    "fails (1.31): a CPU session with the default options ends the process, without an exception. lstm-onnx's runtime "
+    "and commands leave that optimizer out. So a file with both operators is also opened as other programs open it.",
+    fix='in other programs, pass disabled_optimizers=["MatmulTransposeFusion"] to InferenceSession, or use float32 '
+    "or CUDA",
+)
 
 
 @applies(BFLOAT16, FLOAT64_ON_CPU, FLOAT16_ON_CPU, needs=PROVIDER)
@@ -70,6 +81,14 @@ def precision(context: CheckContext) -> Iterator[Finding]:
         half += [node] if dtype == "float16" and context.provider == "cpu" else []
     if half:
         yield FLOAT16_ON_CPU.violated(half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
+
+
+def may_have_fatal_optimizer(context: CheckContext) -> bool:
+    """Whether the file has what LO514 is about: float16, and the operators Transpose and MatMul."""
+    inputs = [value.type.tensor_type.elem_type for value in context.model.graph.input]
+    stored = [tensor.data_type for _, tensor in stored_tensors(context.model)]
+    kinds = {node.op_type for _, node in context.nodes}
+    return TensorProto.FLOAT16 in (*inputs, *stored) and {"Transpose", "MatMul"} <= kinds
 
 
 @applies(INT8_SATURATION, needs=PROVIDER)

@@ -140,6 +140,34 @@ def test_lengths_have_the_batch_too(tmp_path: Path):
     assert report, str(report)
 
 
+def joined(folder: Path, first: tuple[object, ...], second: tuple[object, ...], at: int) -> CheckReport:
+    """A file of another tool that joins two inputs along an axis."""
+    node = helper.make_node("Concat", ["a", "b"], ["y"], axis=at)
+    shapes = {"a": first, "b": second, "y": [f"y{index}" for index in range(at)] + [7]}
+    a, b, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    graph = helper.make_graph([node], "g", [a, b], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    return check(folder / "m.onnx", provider="cpu")
+
+
+def test_a_name_that_a_tool_made_up_for_each_axis(tmp_path: Path):
+    """As Keras and tf2onnx do also for inputs that reach no recurrent operator."""
+    report = joined(tmp_path, ("unk__1", 4), ("unk__2", 3), 1)
+    assert report, str(report)
+    assert "runs at unk__1 1; unk__1 3; unk__1 2, and its outputs" in str(report)
+    assert "; unk__2 must be unk__1" in str(report)
+    report = joined(tmp_path, ("unk__1", "unk__2", 4), ("unk__3", "unk__4", 3), 2)
+    assert report, str(report)
+    assert "; unk__3 must be unk__1; unk__4 must be unk__2" in str(report)
+
+
+def test_a_name_of_several_axes_was_chosen(tmp_path: Path):
+    """It has a size of its own, so a file that needs another is at fault."""
+    report = joined(tmp_path, ("n", "n", 4), ("n", "m", 3), 2)
+    assert "cannot run at n 7, m 5" in failing(report, "runnable")
+
+
 def test_two_axes_of_one_input_are_not_made_one(tmp_path: Path):
     """A state that was made as long as the time, by a mistake, fails: its two sizes differ when it is run."""
 

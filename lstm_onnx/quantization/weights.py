@@ -76,8 +76,7 @@ class Weights:
             problem = external_problem(self.path, location)
             if problem:
                 raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
-        array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
-        return array
+        return np.asarray(numpy_helper.to_array(tensor, self.folder))
 
     def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
         """The graph's initializers that are still used; nodes that only computed weights are removed."""

@@ -21,8 +21,7 @@ from ...data.random_input import default_sizes
 from ...errors import ConfigError, LSTMOnnxError, ModelError, RunError
 from ...quantization.int8_file import quantized_model
 from ...quantization.probe import Probe
-from ...quantization.proof import layer_errors
-from ...quantization.proof_inputs import positive_inputs, proof_inputs
+from ...quantization.proof import layer_errors, positive_inputs, proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
 from ...runtime.conversion import complete_feeds

@@ -29,8 +29,7 @@ from ..tuning import (
     RUN_SECONDS,
     THREADS_SECONDS,
 )
-from .batch_planner import CPU_COST, CUDA_COST, Cost, in_order, plan
-from .calibration import clock, measured_cost
+from .batch_planner import CPU_COST, CUDA_COST, Cost, clock, in_order, measured_cost, plan
 from .padding import own_results, padded_feeds, results_agree
 from .sample import Sample, SequenceLayout
 from .worker_pool import WorkerPool

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from .generation_spec import Generation as Generation
     from .inspect import Inspection as Inspection
     from .inspect import inspect as inspect
-    from .parity import ParityReport as ParityReport
     from .parity.golden import verify_golden as verify_golden
     from .parity.public import verify as verify
+    from .parity.report import ParityReport as ParityReport
     from .quantization import QuantizeResult as QuantizeResult
     from .quantization import quantize as quantize
     from .repairs import RepairResult as RepairResult

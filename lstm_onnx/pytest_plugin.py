@@ -37,7 +37,7 @@ import pytest
 from .testing import ParityError, assert_parity
 
 if TYPE_CHECKING:
-    from .parity import ParityReport
+    from .parity.report import ParityReport
 
 _NAME = "lstm_onnx_parity"
 _OPTIONS = tuple(inspect.getfullargspec(assert_parity).kwonlyargs)

@@ -11,7 +11,7 @@ from .errors import ConfigError, LSTMOnnxError
 if TYPE_CHECKING:
     from torch import nn
 
-    from .parity import ParityReport
+    from .parity.report import ParityReport
     from .runtime import Model
 
 __all__ = ["ParityError", "assert_parity"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 import lstm_onnx
-from lstm_onnx.parity.mutants import MUTATORS, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.self_test import mutated
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,8 +28,8 @@ def net() -> nn.LSTM:
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    from lstm_onnx.parity import make_report, verification_of
     from lstm_onnx.parity.golden_file import Golden, write
+    from lstm_onnx.parity.verification import make_report, verification_of
 
     made = tempfile.TemporaryDirectory()  # goes with the process
     folder = Path(made.name)

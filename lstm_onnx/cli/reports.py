@@ -10,7 +10,7 @@ from .params import FILE, option
 from .streams import say_command, stdout, terminal
 
 if TYPE_CHECKING:
-    from ..parity import ParityReport
+    from ..parity.report import ParityReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 

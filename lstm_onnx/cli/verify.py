@@ -11,8 +11,8 @@ from .params import FILE, NumberRange, ProviderName, column_names, option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
-    from ..parity import ParityReport
     from ..parity.golden_file import Golden
+    from ..parity.report import ParityReport
     from ..parity.user_data import UserData
 
 _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--columns", "seed": "--seed"}

@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 
 from ..exporter.weights import StateDict
+from ..onnxgraph.recurrent import Port
 from ..spec import LSTMSpec, direction_suffixes
-from .mutants import Edit, Port
+from .mutants.graph_edit import Edit
 from .tolerances import AMPLIFIED, AMPLIFIED_HALF, LARGEST_INPUT_GAIN, LEAST_INPUT_GAIN, LEAST_WEIGHT_GAIN
 
 _FOLDED_FACTOR = 1 / 3

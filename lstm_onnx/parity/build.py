@@ -1,4 +1,7 @@
-"""Building a report from results, with or without PyTorch: interface problems, ranges, the self-test, versions."""
+"""Building a report from results, with or without PyTorch: interface problems, ranges, the self-test, versions.
+
+A report's ranges are the sizes and values that the file was compared at: a verdict covers no others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,15 +20,14 @@ from ..runtime import Model
 from ..runtime.providers import onnxruntime
 from ..runtime.tensor_info import axis_sizes
 from ..symbolic_dims import size_of
-from .expected import Call, Expected
+from .expected import Arrays, Call, Expected
 from .own_states import file_only
-from .ranges import ranges_of
 from .replay import replay
-from .report import CaseResult, ParityReport
+from .report import CaseResult, ParityReport, Range
 from .runtimes import engine_of, note_of
 
 if TYPE_CHECKING:
-    from .mutants import Target
+    from .mutants.self_test import Target
 
 INTERFACE = "inputs and outputs"
 """The label of the case on the file's interface."""
@@ -99,7 +101,7 @@ def with_mutants(
 
     The cases of `harder` are added to the report's.
     """
-    from .mutants import self_test
+    from .mutants.self_test import self_test
 
     added: list[CaseResult] = []
     further = passed_targets(harder, added)
@@ -158,3 +160,65 @@ def git_commit() -> str:
     except (OSError, ValueError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+_AT_SIZES = ("whole", "values", "data", "sweep")
+"""Kinds of cases whose sizes are those of a whole call, not of chunks."""
+_MOST_VALUES = 2**18
+"""The most distinct integers of an input that are recorded."""
+
+
+@dataclass
+class _Found:
+    sizes: dict[str, set[int]]
+    integers: dict[str, set[int]]
+    floats: dict[str, tuple[float, float]]
+
+
+def ranges_of(model: Model, compared: Iterable[tuple[Expected, CaseResult]]) -> tuple[Range, ...]:
+    """The sizes of each open axis and the values of each input in the conclusive cases."""
+    found = _Found({}, {}, {})
+    for expected, result in compared:
+        if result.inconclusive:
+            continue
+        for call in expected.calls:
+            if expected.kind in _AT_SIZES:
+                for axis, size in _sizes(model, expected, call.feeds):
+                    found.sizes.setdefault(axis, set()).add(size)
+            _note_values(found, call.feeds)
+    return tuple(_ranges(found))
+
+
+def _sizes(model: Model, expected: Expected, feeds: Arrays) -> Iterator[tuple[str, int]]:
+    """The sizes of the open axes, by the file's names, or by their roles where the file names none."""
+    for name, array in feeds.items():
+        info = model.inputs.get(name)
+        for axis, dim in enumerate(() if info is None else info.shape[: array.ndim]):
+            roles = {"batch": expected.batch_axes, "time": expected.time_axes}
+            role = next((role for role, axes in roles.items() if axes.get(name) == axis), None)
+            label = dim if isinstance(dim, str) and dim.isidentifier() else role if dim is None else None
+            if label is not None:
+                yield label, array.shape[axis]
+
+
+def _note_values(found: _Found, feeds: Mapping[str, np.ndarray]) -> None:
+    for name, array in feeds.items():
+        if array.dtype.kind in "iu":
+            integers = found.integers.setdefault(name, set())
+            if len(integers) < _MOST_VALUES:
+                integers.update(np.unique(array).tolist())
+        elif array.dtype.kind == "f":
+            finite = array[np.isfinite(array)].astype(np.float64)
+            least, largest = found.floats.get(name, (np.inf, -np.inf))
+            least, largest = min(least, finite.min(initial=np.inf)), max(largest, finite.max(initial=-np.inf))
+            if least <= largest:
+                found.floats[name] = float(least), float(largest)
+
+
+def _ranges(found: _Found) -> Iterator[Range]:
+    for kind, each in (("sizes", found.sizes), ("integers", found.integers)):
+        for name, values in each.items():
+            if values:
+                yield Range(name, kind, min(values), max(values), tuple(sorted(values)))
+    for name, (least, largest) in found.floats.items():
+        yield Range(name, "numbers", least, largest)

@@ -12,10 +12,9 @@ from ..errors import InputError
 from ..input_spec import InputSpec
 from ..runtime import Model
 from ..runtime.conversion import complete_feeds
-from .diagnosis.causes import from_the_file
-from .diagnosis.search import Suspect, diagnose
+from .diagnosis.search import Suspect, diagnose, from_the_file
 from .expected import Arrays, Expected
-from .mutants import Target
+from .mutants.self_test import Target
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sizes import Axes

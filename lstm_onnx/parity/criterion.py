@@ -163,8 +163,7 @@ def compare(
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    found: np.ndarray = (one == other) | (np.isnan(one) & np.isnan(other))
-    return found
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
 
 
 def is_inconclusive(native: np.ndarray, reference: np.ndarray, torch_error: float, epsilon: float) -> bool:
@@ -197,8 +196,7 @@ def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, 
 
     def by_time(array: np.ndarray) -> np.ndarray:
         moved = np.moveaxis(array, time_axis, 0)
-        flat: np.ndarray = moved.reshape(moved.shape[0], -1, moved.shape[-1]).max(axis=1)
-        return flat
+        return np.asarray(moved.reshape(moved.shape[0], -1, moved.shape[-1]).max(axis=1))
 
     errors, torch_errors = by_time(difference), by_time(torch_difference)
     # The starts of at most `MOST_BINS` equal parts of each axis.

@@ -50,7 +50,7 @@ def verify_golden(
     """
     started = time.perf_counter()
     if not (isinstance(mutants, str) and mutants == "none"):
-        from .mutants import require_level  # which needs onnx
+        from .mutants.self_test import require_level  # which needs onnx
 
         require_level(mutants)
     require_runtime(runtime, provider, threads)

@@ -155,16 +155,11 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
         # The largest first, since the others may be blocks of it; a stream is given states only in its first call.
         sizes = {at: call[part][name].size for at, call in enumerate(calls) if name in call[part]}
         order = sorted(sizes, key=sizes.__getitem__, reverse=True)
-        first = f"{prefix}.{order[0]}.{part}.{name}"
-        largest = store.add(first, calls[order[0]][part][name])
+        largest = store.add(f"{prefix}.{order[0]}.{part}.{name}", calls[order[0]][part][name])
         for at in order:
             described[at][part][name] = store.add_block(f"{prefix}.{at}.{part}.{name}", calls[at][part][name], largest)
     return {
-        "label": case.label,
-        "kind": case.kind,
-        "dtype": case.dtype,
-        "scale": case.scale,
-        "chunkings": case.chunkings,
+        **{name: getattr(case, name) for name in ("label", "kind", "dtype", "scale", "chunkings")},
         **{name: dict(getattr(case, name)) for name in ("time_axes", "batch_axes", "least", "scales", "dtypes")},
         "units": {name: unit.tolist() for name, unit in case.units.items()},
         "every": dict(case.feature_steps),

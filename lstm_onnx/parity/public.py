@@ -91,7 +91,7 @@ def verify(
         from ..exporter.dependencies import import_torch
 
         import_torch("lstm_onnx.verify compares with it")
-        from .mutants import require_level
+        from .mutants.self_test import require_level
         from .user_data import require_drawing
         from .verification import verify_all
 

@@ -237,9 +237,7 @@ class ParityReport:
             "schema": SCHEMA,
             "passed": bool(self),
             "in_parity": self.in_parity,
-            "file": self.file,
-            "source": self.source,
-            "provider": self.provider,
+            **{name: getattr(self, name) for name in ("file", "source", "provider")},
             "runtime": self.runtime or "onnxruntime",
             "limit": K,
             "outputs": {name: {**_tensor(t, growth=True), "case": c.label} for name, (c, t) in self.worst.items()},
@@ -261,11 +259,7 @@ class ParityReport:
             "notes": list(self.notes),
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 3),
-            "digest": self.digest,
-            "date": self.date,
-            "command": self.command,
-            "commit": self.commit,
-            "precision": self.precision,
+            **{name: getattr(self, name) for name in ("digest", "date", "command", "commit", "precision")},
             "drift": [_finite(asdict(one)) for one in self.drift],
             "reference": self.reference,
         }
@@ -294,8 +288,7 @@ def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:
     del values["growth"]
     if growth and tensor.growth is not None:
         values["growth"] = asdict(tensor.growth)
-    finite: dict[str, object] = _finite(values)
-    return finite
+    return dict(_finite(values))
 
 
 def _finite(value: Any) -> Any:

@@ -35,7 +35,8 @@ from .generation.verification import GenerationVerification
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
-from .mutants import changes_recurrence, require_level
+from .mutants.catalogue import changes_recurrence
+from .mutants.self_test import require_level
 from .report import CaseResult, ParityReport
 from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_open, require_runtime, running
 from .source_changes import changed_options, inputs_with_axes_of, interface_problems, renamed_outputs

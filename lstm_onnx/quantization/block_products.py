@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arithmetic import quantize_columns, scales_to_try
 from .kernels import BLOCK_SIZES, MATMUL_NBITS
-from .rounding import quantize_columns, scales_to_try
 
 LIMIT = 127
 ZERO_POINT = 128
@@ -62,8 +62,7 @@ def quantize_blocks(weight: np.ndarray, kernel: str = MATMUL_NBITS) -> BlockWeig
     """A weight ``(in, out)`` of finite numbers as integers and scales; see `rounding`."""
     block = block_size(kernel, len(weight))
     blocks = _blocks(weight.T.astype(np.float32), block)
-    columns = blocks.reshape(-1, block)
-    integers, scales = quantize_columns(columns, LIMIT, scales_to_try(len(weight)))
+    integers, scales = quantize_columns(blocks.reshape(-1, block), LIMIT, scales_to_try(len(weight)))
     shifted = (integers.astype(np.int16) + ZERO_POINT).astype(np.uint8)
     return BlockWeight(shifted.reshape(blocks.shape), scales.reshape(blocks.shape[:-1]), len(weight))
 
@@ -80,5 +79,4 @@ def quantize_row_blocks(rows: np.ndarray, block: int) -> tuple[np.ndarray, np.nd
 def _blocks(rows: np.ndarray, block: int) -> np.ndarray:
     """Rows ``(..., in)``, filled up with zeros, as ``(..., blocks, block)``."""
     short = -rows.shape[-1] % block
-    filled = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, short)])
-    return filled.reshape(*rows.shape[:-1], -1, block)
+    return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, short)]).reshape(*rows.shape[:-1], -1, block)

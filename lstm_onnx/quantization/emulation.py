@@ -39,18 +39,14 @@ class Steps:
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     # Without an overflow for large negative numbers, and as exact for them.
     small = np.exp(-np.abs(x))
-    result: np.ndarray = np.where(x >= 0, 1, small) / (1 + small)
-    return result
+    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
 
 
-def _relu(x: np.ndarray) -> np.ndarray:
-    result: np.ndarray = np.maximum(x, 0)
-    return result
-
-
-_FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"Sigmoid": _sigmoid, "Tanh": np.tanh, "Relu": _relu}
-
-
+_FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Sigmoid": _sigmoid,
+    "Tanh": np.tanh,
+    "Relu": partial(np.maximum, 0),
+}
 _Product = Callable[[np.ndarray], np.ndarray]
 
 
@@ -129,8 +125,7 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
         if layer.op_type == "GRU":
             new = _gru(layer, gx[step], given, by_R, bias_h, functions, dtype)
         elif c is not None:
-            total = gx[step] + by_R[0](rows) + bias_h
-            i, o, f, g = np.split(total, 4, axis=-1)
+            i, o, f, g = np.split(gx[step] + by_R[0](rows) + bias_h, 4, axis=-1)
             if peepholes:
                 i, f = i + peepholes[0] * c, f + peepholes[2] * c
             changed = functions[0](f) * c + functions[0](i) * functions[1](g)
@@ -164,5 +159,4 @@ def _gru(
     else:
         reset = by_R[1](r * h) + bias_h[2 * hidden :]
     n = functions[1](gx[:, 2 * hidden :] + reset)
-    new: np.ndarray = n + z * (h.astype(dtype) - n)
-    return new
+    return np.asarray(n + z * (h.astype(dtype) - n))

@@ -279,8 +279,7 @@ def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphP
         gates = body.one("Add", gates, inner.zeros_or_nan(h, hidden, f"{name}/h_zero"), name=f"{name}/gates_or_nan")
         new_h = body.one(layer.activations[at.index][0], gates, name=f"{name}/new_h")
     if masked:
-        zero = graph.scalar(0)
-        y = body.one("Where", valid, new_h, zero, name=f"{name}/masked_y")
+        y = body.one("Where", valid, new_h, graph.scalar(0), name=f"{name}/masked_y")
         new_h = body.one("Where", valid, new_h, h, name=f"{name}/masked_h")
         new_c = new_c and body.one("Where", valid, new_c, c, name=f"{name}/masked_c")
     else:

@@ -77,10 +77,9 @@ class Weights:
             if problem:
                 raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
         try:
-            array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
+            return np.asarray(numpy_helper.to_array(tensor, self.folder))
         except ONNX_ERRORS as error:
             raise ModelError(f"{self.path}: the weight {tensor.name} cannot be read: {error_line(error)}") from error
-        return array
 
     def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
         """The graph's initializers that are still used; nodes that only computed weights are removed."""

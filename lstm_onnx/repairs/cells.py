@@ -187,8 +187,7 @@ def next_states(cell: Cell, x: Array, h: Array, c: Array) -> list[Array]:
 
 
 def _sigmoid(x: Array) -> Array:
-    result: Array = 1 / (1 + np.exp(-x))
-    return result
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _folded(step: Step, opset: int) -> Step:

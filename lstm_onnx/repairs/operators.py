@@ -166,8 +166,7 @@ def _written(
         steps = [_with_axes(graph, made, "Unsqueeze", x, f"{name}/x{index}", 0) for index, x in enumerate(chain.xs)]
         sequence = made.one("Concat", *steps, name=f"{name}/sequence", axis=0)
     step = replace(chain.step, sequence=sequence, final=tuple(end if end in wanted else "" for end in chain.final))
-    nodes = _operator(graph, name, step, cell)
-    made.nodes += nodes
+    made.nodes += _operator(graph, name, step, cell)
     for stack in _stacks(graph, chain.hs[1:]):
         _squeeze(graph, made, f"{name}/{cell.op_type}/Y", str(stack.output[0]), 1)
     before = [state for state in hs if state != chain.final[0]]

@@ -89,8 +89,7 @@ class _Layout:
             raise InputError(
                 f"{self.output} has shape {np.shape(numbers)}", hint="it must have a number for each token"
             )
-        largest = last.max(axis=1, keepdims=True)
-        if not np.isfinite(largest).all():
+        if not np.isfinite(last.max(axis=1, keepdims=True)).all():
             raise RunError(f"its output {self.output} has no finite largest number", path=self.path, name=self.output)
         return log_softmax(last.astype(np.float64))
 
@@ -98,8 +97,7 @@ class _Layout:
 def log_softmax(numbers: np.ndarray) -> np.ndarray:
     """The logarithms of the probabilities ``(batch, tokens)`` that numbers stand for, in their dtype."""
     shifted = numbers - numbers.max(axis=1, keepdims=True)
-    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return logs
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def beam_search(

@@ -63,8 +63,7 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     if states:
         stream.state = {**stream.state, **states}
     time_axis = 1 - batch_axis
-    size = x.shape[time_axis]
-    outputs = [stream(_cut(x, time_axis, start, steps)) for start in range(0, size, steps)]
+    outputs = [stream(_cut(x, time_axis, start, steps)) for start in range(0, x.shape[time_axis], steps)]
     if not outputs:
         raise InputError(
             f"input has shape {x.shape}: the axis time is empty", hint="it must be at least 1", name="input"
@@ -132,47 +131,31 @@ def time_axis(model: Model) -> str:
     names = {name for info in free.values() for dim in info.shape if isinstance(dim, str) for name in names_in(dim)}
     axes = set(model.metadata.time_axes) or names - state_dims - {BATCH}
     if not axes:
-        raise InputError(
-            "cannot be run in chunks: no axis of its inputs is dynamic but the batch, so that every run "
-            "has the same size",
-            hint="in Python, model.stream() carries the states from run to run",
-            path=model.path,
+        raise _refused(
+            model,
+            "no axis of its inputs is dynamic but the batch, so that every run has the same size",
+            "in Python, model.stream() carries the states from run to run",
         )
     if len(axes) > 1:
-        raise InputError(
-            f"cannot be run in chunks: its inputs have the axes {', '.join(sorted(axes))}, and a "
-            "stream has only one time axis",
-            hint="run the whole sequence",
-            path=model.path,
-        )
+        listed = ", ".join(sorted(axes))
+        raise _refused(model, f"its inputs have the axes {listed}, and a stream has only one time axis")
     time = axes.pop()
-    lengths = [spec.name for spec in model.metadata.inputs if spec.high == time]
-    if lengths:
-        raise InputError(
-            f"cannot be run in chunks: {', '.join(lengths)} counts along {time}, and all "
-            "sequences of a stream continue",
-            hint="run the whole sequence",
-            path=model.path,
-        )
-    derived = next(
-        (
-            f"the axis {dim} of {info.name} follows from {time}"
-            for info in free.values()
-            for dim in info.shape
-            if isinstance(dim, str) and dim != time and time in names_in(dim)
-        ),
-        None,
-    )
-    if derived is not None:
-        raise InputError(
-            f"cannot be run in chunks: {derived}, and only inputs with an entry for each step can be split",
-            hint="run the whole sequence",
-            path=model.path,
-        )
-    twice = [str(info) for info in free.values() if info.shape.count(time) > 1]
-    if twice:
-        raise InputError(f"cannot be run in chunks: {twice[0]} has the axis {time} twice", path=model.path)
+    if lengths := [spec.name for spec in model.metadata.inputs if spec.high == time]:
+        listed = ", ".join(lengths)
+        raise _refused(model, f"{listed} counts along {time}, and all sequences of a stream continue")
+    for info in free.values():
+        for dim in info.shape:
+            if isinstance(dim, str) and dim != time and time in names_in(dim):
+                derived = f"the axis {dim} of {info.name} follows from {time}"
+                raise _refused(model, f"{derived}, and only inputs with an entry for each step can be split")
+    for info in free.values():
+        if info.shape.count(time) > 1:
+            raise _refused(model, f"{info} has the axis {time} twice", None)
     return time
+
+
+def _refused(model: Model, why: str, hint: str | None = "run the whole sequence") -> InputError:
+    return InputError(f"cannot be run in chunks: {why}", hint=hint, path=model.path)
 
 
 def output_time_axes(model: Model, time: str) -> dict[str, int]:
@@ -186,11 +169,7 @@ def output_time_axes(model: Model, time: str) -> dict[str, int]:
             continue
         unclear = [dim for dim in info.shape if not isinstance(dim, int) and (dim is None or dim not in known)]
         if unclear or info.shape.count(time) > 1:
-            raise InputError(
-                f"cannot be run in chunks: how to concatenate its output {info} along {time} is not known",
-                hint="run the whole sequence",
-                path=model.path,
-            )
+            raise _refused(model, f"how to concatenate its output {info} along {time} is not known")
         if time in info.shape:
             axes[name] = info.shape.index(time)
     return axes

@@ -30,8 +30,7 @@ def cannot_run_float64(session: Any, inputs: Mapping[str, ValueInfo], outputs: M
     float64 and there is an LSTM, the model is run once at the smallest sizes.  This proves nothing if that run
     fails for another reason, or if only inner values are float64.
     """
-    infos = [*inputs.values(), *outputs.values()]
-    if not any(info.dtype == np.float64 for info in infos):
+    if not any(info.dtype == np.float64 for info in [*inputs.values(), *outputs.values()]):
         return False
     if not any(node.op_type in _OPERATORS for node in placements(session)):
         return False

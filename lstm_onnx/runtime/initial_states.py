@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, RunError
 from ..symbolic_dims import size_of
 from .batch_axes import BATCH, dynamic_axes, with_named_batch
 from .conversion import to_numpy
 from .tensor_info import ValueInfo, validated_feeds, zeros
+
+if TYPE_CHECKING:
+    from .model import Model
 
 Initial = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -115,6 +118,17 @@ def stream_initial_state(info: ValueInfo, batch: int, initial: np.ndarray | None
             f"the state {info} cannot start as zeros: only one of its axes may be dynamic, the batch", name=info.name
         )
     return state
+
+
+def require_like_state(model: Model, name: str, after: np.ndarray, before: np.ndarray) -> None:
+    """Refuse a next value of a state that has another shape or dtype than the one before (RunError)."""
+    if after.shape != before.shape or after.dtype != before.dtype:
+        raise RunError(
+            f"its output {model.states[name]} is {after.dtype} {after.shape}, but the state {name} that it feeds is "
+            f"{before.dtype} {before.shape}",
+            path=model.path,
+            name=model.states[name],
+        )
 
 
 def validated_states(

@@ -140,15 +140,11 @@ def _wait_for_runs() -> None:
         others = [frame for thread, frame in sys._current_frames().items() if thread != own]
         near = [frame for frame in others if _is_near(frame)]
         now = monotonic()
-        if any(_is_in_run(frame) for frame in others):
+        if any(frame.f_code in _RUNS or frame.f_code.co_filename.endswith(_ORT) for frame in others):
             quiet_since = now
         elif not near or (now - quiet_since > EXIT_QUIET_SECONDS and now - started > EXIT_UNCLEAR_SECONDS):
             return
         sleep(EXIT_POLL_SECONDS)
-
-
-def _is_in_run(frame: FrameType) -> bool:
-    return frame.f_code in _RUNS or frame.f_code.co_filename.endswith(_ORT)
 
 
 def _is_near(frame: FrameType) -> bool:

@@ -44,8 +44,7 @@ def state_from_json(text: str | bytes) -> dict[str, NDArray[Any]]:
         InputError: it is something else.
     """
     try:
-        items = json.loads(text)
-        return {name: np.array(unpacked(item)) for name, item in items.items()}
+        return {name: np.array(unpacked(item)) for name, item in json.loads(text).items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"is not a stream's state as JSON ({shown(str(error))})",

@@ -15,7 +15,7 @@ from .batch_axes import require_batch
 from .bindings import Binding, Key, key_of, output_buffers
 from .chunked_steps import ChunkedSteps
 from .conversion import to_numpy
-from .initial_states import stream_initial_state, validated_states
+from .initial_states import require_like_state, stream_initial_state, validated_states
 from .non_finite_inputs import is_finite, warn_of_non_finite
 from .shutdown import calls_onnxruntime
 from .streamable import require_streamable
@@ -113,8 +113,7 @@ class Stream:
     def state(self, values: Mapping[str, Any]) -> None:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
-        validated = validated_states(infos, values, shapes, "this stream's")
-        self._restart(validated, restored=True)
+        self._restart(validated_states(infos, values, shapes, "this stream's"), restored=True)
 
     @property
     def delay(self) -> int:
@@ -321,13 +320,7 @@ class Stream:
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
             array = to_numpy(results[output], None, name)[0]
-            if array.shape != after[name].shape or array.dtype != after[name].dtype:
-                raise RunError(
-                    f"its output {output} is {array.dtype} {array.shape}, but the state {name} that it feeds is "
-                    f"{after[name].dtype} {after[name].shape}",
-                    path=self.model.path,
-                    name=output,
-                )
+            require_like_state(self.model, name, array, after[name])
             after[name][...] = array
         self._current ^= 1
         self._chunks.shapes = {name: np.shape(results[name]) for name in self._output_names}

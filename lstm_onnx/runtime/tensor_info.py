@@ -15,21 +15,9 @@ import numpy as np
 from ..errors import InputError, shown
 from ..symbolic_dims import names_in, size_of
 
-_DTYPES = {
-    "float": np.float32,
-    "double": np.float64,
-    "float16": np.float16,
-    "int8": np.int8,
-    "int16": np.int16,
-    "int32": np.int32,
-    "int64": np.int64,
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-    "uint32": np.uint32,
-    "uint64": np.uint64,
-    "bool": np.bool_,
-    "string": np.object_,
-}
+_SAME_NAME = ["float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"]
+_DTYPES = {"float": "float32", "double": "float64", "string": "object", **{name: name for name in _SAME_NAME}}
+"""numpy's names of ONNX's element types."""
 Dim = int | str | None
 """A fixed size, the name of a dynamic axis, or a dynamic axis without a name."""
 Limits = Mapping[str, tuple[int, int | None]]
@@ -58,8 +46,7 @@ class ValueInfo:
     @classmethod
     def of(cls, arg: Any, limits: Limits | None = None) -> ValueInfo:
         """From onnxruntime's NodeArg."""
-        element = arg.type.removeprefix("tensor(").removesuffix(")")
-        kind = _DTYPES.get(element)
+        kind = _DTYPES.get(arg.type.removeprefix("tensor(").removesuffix(")"))
         return cls(arg.name, None if kind is None else np.dtype(kind), tuple(arg.shape or ()), limits or {})
 
     def smallest_shape(self, sizes: Mapping[str, int] | None = None) -> list[int]:

@@ -20,8 +20,8 @@ from ..onnxgraph.load import opset_of
 from ..onnxgraph.nodes import inputs_of
 from ..symbolic_dims import names_in
 from . import operators  # noqa: F401 - importing them registers them
-from .call import OPERATORS, Call, Meeting, stored
 from .fact import NONE, Axis, Fact, Names, axis_of, join, open_names
+from .node import OPERATORS, Call, Meeting, stored
 from .size import Size
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")

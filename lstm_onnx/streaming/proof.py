@@ -154,9 +154,8 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
     infos = dict(model.inputs.items())
     state_dims = {dim for name in model.states for dim in infos[name].shape if isinstance(dim, str)}
     named = [dim for info in infos.values() for dim in {*info.shape} if isinstance(dim, str)]
-    apart = (
-        len(set(named)) == len(named) and 0 not in time.values()
-    )  # as of tf2onnx: each input has its own name for it
+    # As of tf2onnx: each input has its own name for it.
+    apart = len(set(named)) == len(named) and 0 not in time.values()
     first = {info.shape[0] for name, info in infos.items() if info.shape and (name in time or apart)}
     for info in infos.values():
         for dim in info.shape:
@@ -167,16 +166,11 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
     states: Arrays = {}
     for name, info in infos.items():
-        shape = [
-            steps
-            if time.get(name) == axis
-            else (size_of(dim, sizes) or _BATCH)
-            if isinstance(dim, str)
-            else dim or _BATCH
-            for axis, dim in enumerate(info.shape)
-        ]
         if name in feeds:
             continue
+        shape = [(size_of(dim, sizes) if isinstance(dim, str) else dim) or _BATCH for dim in info.shape]
+        if name in time:
+            shape[time[name]] = steps
         if info.dtype is None or info.dtype.kind not in "fiub":
             raise InputError(f"no sequence can be drawn for {info}", name=name)
         values = rng.standard_normal(shape) if info.dtype.kind == "f" else rng.integers(0, 2, shape)

@@ -24,8 +24,8 @@ from .convert import Converter, Modules, buffer, buffer_names
 from .elementwise import torch_dtype
 from .graph import ConvertedFile, read_file, torch_array
 from .module import Interface, Outputs, StateInput, new_module
+from .operator_layers import recurrent_module
 from .program import CellStep, IfStep, LoopStep, Program, RecurrentStep, ScanStep, values_read
-from .recurrent_weights import recurrent_module
 from .stacks import stacks_of
 
 _STATES = "states"

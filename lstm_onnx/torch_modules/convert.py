@@ -14,15 +14,13 @@ from torch import Tensor, nn
 
 from ..onnxgraph import bodies_of, shape_of, value_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
-from .cells import cell_of
 from .elementwise import SIZES
 from .graph import FileGraph, attribute_values, torch_array, with_folded_weights
 from .layers import layer_of, scope_of
-from .operator_layers import operator_layer
+from .operator_layers import operator_layer, recurrent_module
 from .products import PRODUCTS
 from .program import IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step, values_read
-from .recurrent_weights import recurrent_module
-from .stacks import Stack, stacks_of
+from .stacks import Stack, cell_of, stacks_of
 from .values import Scalar
 
 _AXES_SECOND = "CumSum Expand OneHot Reshape Split Squeeze Tile TopK Trilu Unsqueeze"
@@ -326,8 +324,7 @@ def _is_number(graph: FileGraph, name: str, array: np.ndarray) -> bool:
         return False
     if graph.own and name not in graph.anonymous:
         return False
-    users = graph.users.get(name, [])
-    return all(_reads_size(node, name, scalar=array.ndim == 0) for node in users)
+    return all(_reads_size(node, name, scalar=array.ndim == 0) for node in graph.users.get(name, []))
 
 
 def _reads_size(node: NodeProto, name: str, *, scalar: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -47,20 +47,17 @@ _UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _binary(function: Callable[[Any, Any], Any], *, sizes: bool) -> Operator:
-    def compute(inputs: list[Value], _: Attributes) -> Any:
-        a, b = inputs
-        if is_number(a) and is_number(b) and sizes:
-            return function(a, b)
-        if isinstance(a, list) and isinstance(b, list) and sizes and 1 in (len(a), len(b)):
-            longer = max(len(a), len(b))
-            wide = [item * longer if len(item) == 1 else item for item in (a, b)]
-            return [function(x, y) for x, y in zip(*wide, strict=True)]
-        if isinstance(a, list) or isinstance(b, list) or (is_host(a) and is_host(b)):
-            a, b = tensors([a, b])
+def _binary(function: Callable[[Any, Any], Any], inputs: list[Value], _: Attributes, *, sizes: bool) -> Any:
+    a, b = inputs
+    if is_number(a) and is_number(b) and sizes:
         return function(a, b)
-
-    return compute
+    if isinstance(a, list) and isinstance(b, list) and sizes and 1 in (len(a), len(b)):
+        longer = max(len(a), len(b))
+        wide = [item * longer if len(item) == 1 else item for item in (a, b)]
+        return [function(x, y) for x, y in zip(*wide, strict=True)]
+    if isinstance(a, list) or isinstance(b, list) or (is_host(a) and is_host(b)):
+        a, b = tensors([a, b])
+    return function(a, b)
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
@@ -175,13 +172,13 @@ def _prelu(inputs: list[Value], _: Attributes) -> Any:
 
 
 ELEMENTWISE: dict[str, Operator] = {
-    **{name: _binary(function, sizes=name in SIZES) for name, function in _ARITHMETIC.items()},
+    **{name: partial(_binary, function, sizes=name in SIZES) for name, function in _ARITHMETIC.items()},
     **{name: _unary(function) for name, function in _UNARY.items()},
     "Cast": lambda inputs, attributes: cast_to(inputs[0], torch_dtype(attributes["to"])),
     "CastLike": lambda inputs, _: cast_to(inputs[0], tensor(inputs[1]).dtype),
     "Celu": _activation(functional.celu, 1.0),
     "Clip": _clip,
-    "Div": _binary(_divide, sizes=True),
+    "Div": partial(_binary, _divide, sizes=True),
     "Elu": _activation(functional.elu, 1.0),
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,

@@ -181,8 +181,7 @@ def _is_cast_of_weight(node: NodeProto, arrays: Mapping[str, np.ndarray]) -> boo
 
 
 def _constant(node: NodeProto) -> np.ndarray:
-    value = attribute_values(node)
-    (kind, content), *_ = value.items()
+    (kind, content), *_ = attribute_values(node).items()
     if isinstance(content, torch.Tensor):
         return content.numpy()
     dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
@@ -250,8 +249,7 @@ def with_folded_weights(graph: FileGraph) -> FileGraph:
 
 
 def _fold(graph: FileGraph, name: str, arrays: dict[str, np.ndarray], done: set[int]) -> None:
-    nodes = _constant_nodes(graph, name, arrays)
-    for node in nodes:
+    for node in _constant_nodes(graph, name, arrays):
         attributes = {**attribute_values(node), "opset": graph.opset, "outputs": len(node.output)}
         inputs = [torch_array(arrays[value]) if value else None for value in node.input]
         result = OPERATORS[str(node.op_type)](list(inputs), attributes)

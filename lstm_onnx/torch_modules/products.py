@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -110,17 +111,14 @@ def _lp_normalization(inputs: list[Value], attributes: Attributes) -> Any:
     return x / torch.where(norm == 0, 1, norm)  # zeros stay zeros
 
 
-def _softmax(function: Callable[..., Tensor]) -> Operator:
-    def operator(inputs: list[Value], attributes: Attributes) -> Any:
-        x = tensor(inputs[0])
-        if attributes["opset"] >= 13:
-            return function(x, dim=attributes.get("axis", -1))
-        axis = attributes.get("axis", 1) % x.dim()
-        if axis == x.dim() - 1:
-            return function(x, dim=axis)
-        return function(x.flatten(axis), dim=axis).reshape(x.shape)  # over all axes from this one on
-
-    return operator
+def _softmax(function: Callable[..., Tensor], inputs: list[Value], attributes: Attributes) -> Any:
+    x = tensor(inputs[0])
+    if attributes["opset"] >= 13:
+        return function(x, dim=attributes.get("axis", -1))
+    axis = attributes.get("axis", 1) % x.dim()
+    if axis == x.dim() - 1:
+        return function(x, dim=axis)
+    return function(x.flatten(axis), dim=axis).reshape(x.shape)  # over all axes from this one on
 
 
 def _max_pool(inputs: list[Value], attributes: Attributes) -> Any:
@@ -140,34 +138,31 @@ def _average_pool(inputs: list[Value], attributes: Attributes) -> Any:
     return function(x, kernel, strides, padding, bool(attributes.get("ceil_mode")), counted)
 
 
-def _global_pool(function: Callable[..., Tensor]) -> Operator:
-    def operator(inputs: list[Value], _: Attributes) -> Any:
-        x = tensor(inputs[0])
-        return function(x, dim=tuple(range(2, x.dim())), keepdim=True)
-
-    return operator
+def _global_pool(function: Callable[..., Tensor], inputs: list[Value], _: Attributes) -> Any:
+    x = tensor(inputs[0])
+    return function(x, dim=tuple(range(2, x.dim())), keepdim=True)
 
 
 _OF_ONE_AXIS: dict[Callable[..., Tensor], Any] = {torch.amax: torch.max, torch.amin: torch.min}
 
 
-def _reduction(function: Callable[..., Tensor], without_axes: Callable[[Tensor], Tensor] | None = None) -> Operator:
+_Whole = Callable[[Tensor], Tensor] | None
+"""The reduction of all axes to a number, where torch has another function for it."""
+
+
+def _reduction(function: Callable[..., Tensor], whole: _Whole, inputs: list[Value], attributes: Attributes) -> Any:
     """A reduction whose axes are an input in newer operator sets, and an attribute in older ones."""
-
-    def operator(inputs: list[Value], attributes: Attributes) -> Any:
-        x = tensor(inputs[0])
-        axes = axes_of(inputs, attributes)
-        keep = bool(attributes.get("keepdims", 1))
-        if not axes:
-            if attributes.get("noop_with_empty_axes"):
-                return function(x.unsqueeze(0), (0,), False)  # of each entry by itself
-            if without_axes is not None and not keep:
-                return without_axes(x)
-        if axes and len(axes) == 1 and function in _OF_ONE_AXIS and "noop_with_empty_axes" in attributes:
-            return _OF_ONE_AXIS[function](x, axes[0], keep).values  # as it is written for x.max(dim).values
-        return function(x, tuple(axes) if axes else tuple(range(x.dim())), keep)
-
-    return operator
+    x = tensor(inputs[0])
+    axes = axes_of(inputs, attributes)
+    keep = bool(attributes.get("keepdims", 1))
+    if not axes:
+        if attributes.get("noop_with_empty_axes"):
+            return function(x.unsqueeze(0), (0,), False)  # of each entry by itself
+        if whole is not None and not keep:
+            return whole(x)
+    if axes and len(axes) == 1 and function in _OF_ONE_AXIS and "noop_with_empty_axes" in attributes:
+        return _OF_ONE_AXIS[function](x, axes[0], keep).values  # as it is written for x.max(dim).values
+    return function(x, tuple(axes) if axes else tuple(range(x.dim())), keep)
 
 
 def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
@@ -180,15 +175,12 @@ def _norm(p: int) -> Callable[..., Tensor]:
     return lambda x, axes, keep: torch.linalg.vector_norm(x, p, axes, keep)
 
 
-def _best(function: Callable[..., Tensor]) -> Operator:
-    def operator(inputs: list[Value], attributes: Attributes) -> Any:
-        x, axis = tensor(inputs[0]), attributes.get("axis", 0)
-        keep = bool(attributes.get("keepdims", 1))
-        if not attributes.get("select_last_index"):
-            return function(x, dim=axis, keepdim=keep)
-        return x.shape[axis] - 1 - function(x.flip(axis), dim=axis, keepdim=keep)
-
-    return operator
+def _best(function: Callable[..., Tensor], inputs: list[Value], attributes: Attributes) -> Any:
+    x, axis = tensor(inputs[0]), attributes.get("axis", 0)
+    keep = bool(attributes.get("keepdims", 1))
+    if not attributes.get("select_last_index"):
+        return function(x, dim=axis, keepdim=keep)
+    return x.shape[axis] - 1 - function(x.flip(axis), dim=axis, keepdim=keep)
 
 
 def _top_k(inputs: list[Value], attributes: Attributes) -> Any:
@@ -208,8 +200,8 @@ def _cumulative_sum(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 PRODUCTS: dict[str, Operator] = {
-    "ArgMax": _best(torch.argmax),
-    "ArgMin": _best(torch.argmin),
+    "ArgMax": partial(_best, torch.argmax),
+    "ArgMin": partial(_best, torch.argmin),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
@@ -217,25 +209,25 @@ PRODUCTS: dict[str, Operator] = {
     "CumSum": _cumulative_sum,
     "Einsum": lambda inputs, attributes: torch.einsum(attributes["equation"], *tensors(inputs)),
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_pool(torch.mean),
-    "GlobalMaxPool": _global_pool(torch.amax),
+    "GlobalAveragePool": partial(_global_pool, torch.mean),
+    "GlobalMaxPool": partial(_global_pool, torch.amax),
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
-    "LogSoftmax": _softmax(torch.log_softmax),
+    "LogSoftmax": partial(_softmax, torch.log_softmax),
     "LpNormalization": _lp_normalization,
     "MatMul": lambda inputs, _: torch.matmul(*tensors(inputs)),
     "MaxPool": _max_pool,
     "RMSNormalization": _rms_norm,
-    "ReduceL1": _reduction(_norm(1)),
-    "ReduceL2": _reduction(_norm(2)),
-    "ReduceLogSumExp": _reduction(torch.logsumexp),
-    "ReduceMax": _reduction(torch.amax, torch.max),
-    "ReduceMean": _reduction(torch.mean),
-    "ReduceMin": _reduction(torch.amin, torch.min),
-    "ReduceProd": _reduction(_product),
-    "ReduceSum": _reduction(torch.sum, torch.sum),
-    "ReduceSumSquare": _reduction(lambda x, axes, keep: (x * x).sum(axes, keep)),
-    "Softmax": _softmax(torch.softmax),
+    "ReduceL1": partial(_reduction, _norm(1), None),
+    "ReduceL2": partial(_reduction, _norm(2), None),
+    "ReduceLogSumExp": partial(_reduction, torch.logsumexp, None),
+    "ReduceMax": partial(_reduction, torch.amax, torch.max),
+    "ReduceMean": partial(_reduction, torch.mean, None),
+    "ReduceMin": partial(_reduction, torch.amin, torch.min),
+    "ReduceProd": partial(_reduction, _product, None),
+    "ReduceSum": partial(_reduction, torch.sum, torch.sum),
+    "ReduceSumSquare": partial(_reduction, lambda x, axes, keep: (x * x).sum(axes, keep), None),
+    "Softmax": partial(_softmax, torch.softmax),
     "TopK": _top_k,
 }

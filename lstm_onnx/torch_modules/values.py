@@ -48,8 +48,7 @@ def integers(value: Value) -> list[Any]:
     if is_number(value):
         return [value]
     assert isinstance(value, Tensor)  # noqa: S101 - optional inputs are looked at before
-    found: list[Any] = value.reshape(-1).tolist()
-    return found
+    return list(value.reshape(-1).tolist())
 
 
 def optional_integers(inputs: Sequence[Value], index: int) -> list[Any] | None:

@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 import pytest
 
-from lstm_onnx.parity.mutants import MUTATORS, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.self_test import mutated
 
 from .conftest import Done
 

@@ -16,8 +16,8 @@ import numpy as np
 import lstm_onnx
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import module_of
-from lstm_onnx.parity import make_report, verification_of
 from lstm_onnx.parity.golden_file import Golden, write
+from lstm_onnx.parity.verification import make_report, verification_of
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 
 from ..module_files import module_file

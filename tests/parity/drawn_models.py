@@ -24,8 +24,9 @@ from lstm_onnx import ExportOptions, LSTMSpec, ParityReport, WeightsError
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
 from lstm_onnx.exporter.weights import validate_state_dict
-from lstm_onnx.parity import LSTMVerification, make_report
 from lstm_onnx.parity.cases import SHAPES
+from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.parity.verification import make_report
 
 _SCALES = (0.001, 4.0)
 _SMALLEST_HALF_FOLD = 0.1

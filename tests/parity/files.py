@@ -12,7 +12,9 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ParityReport
-from lstm_onnx.parity.mutants import MUTATORS, known_shapes, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.graph_edit import known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated
 
 VALUES = (
     "all zeros",

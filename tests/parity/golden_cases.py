@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import Model, ParityReport
-from lstm_onnx.parity import make_report, verification_of
 from lstm_onnx.parity.golden import verify_golden
 from lstm_onnx.parity.golden_file import Golden, write
+from lstm_onnx.parity.verification import make_report, verification_of
 
 
 def small_lstm(

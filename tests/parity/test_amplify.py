@@ -14,8 +14,8 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.sources.torch_lstm import seeded_state, spec_of, state_of
-from lstm_onnx.parity import LSTMVerification
 from lstm_onnx.parity.amplify import amplified_graph, amplified_state, layer_gains
+from lstm_onnx.parity.lstm.verification import LSTMVerification
 
 from .files import edit_file, lstm, verified
 from .mutants.bases import BASES, base

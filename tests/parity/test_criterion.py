@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lstm_onnx.parity import K, TensorResult, compare
-from lstm_onnx.parity.criterion import EPSILON
+from lstm_onnx.parity.criterion import EPSILON, TensorResult, compare
+from lstm_onnx.parity.tolerances import K
 
 
 def _judge(

@@ -23,7 +23,9 @@ from lstm_onnx import LSTMSpec, WeightsError
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
 from lstm_onnx.exporter.weights import validate_state_dict
-from lstm_onnx.parity import K, LSTMVerification, make_report
+from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.parity.tolerances import K
+from lstm_onnx.parity.verification import make_report
 from lstm_onnx.spec import ExportOptions
 
 _BANDS = (0.03, 0.3, 4.0)

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated
 
 pytestmark = pytest.mark.sweep(4)
 
@@ -102,7 +104,8 @@ def test_a_file_without_a_recurrent_operator_is_noted(tmp_path: Path) -> None:
     """int8 is not in parity, so that here it takes a wide tolerance to get as far as the self-test."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from lstm_onnx.parity import LSTMVerification, make_report
+    from lstm_onnx.parity.lstm.verification import LSTMVerification
+    from lstm_onnx.parity.verification import make_report
 
     torch.manual_seed(0)
     module = nn.LSTM(4, 16)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.parity import ModuleVerification
 from lstm_onnx.parity.golden import verify_golden
 from lstm_onnx.parity.golden_file import read
-from lstm_onnx.parity.modules.embeddings import Rows, rows_of_inputs
+from lstm_onnx.parity.modules.inputs import Rows, rows_of_inputs
 from lstm_onnx.parity.modules.sizes import differing_rows, tokens_to_try
+from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.sizes import Axes, sizes_to_try, spans
 
 from .files import edit_file, lstm, verified

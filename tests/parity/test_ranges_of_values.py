@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.parity import LSTMVerification
+from lstm_onnx.parity.lstm.verification import LSTMVerification
 
 from .files import edit_file, lstm, verified
 from .wrong_where import Condition, Graph, below, between, wrong_where, zeros_at_the_end

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lstm_onnx.parity import CaseResult, Cause, Location, MutantResult, ParityReport, TensorResult
+from lstm_onnx.parity.criterion import TensorResult
+from lstm_onnx.parity.report import CaseResult, Cause, Location, MutantResult, ParityReport
 
 _RIGHT = CaseResult("a", (TensorResult("output", 1e-7, 1e-7, 1.0, (0,)),))
 _WRONG = CaseResult("b", (TensorResult("output", 1.0, 1e-7, 1e7, (0,)),))

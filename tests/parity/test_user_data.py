@@ -20,6 +20,7 @@ from lstm_onnx import FileError, InputError
 from lstm_onnx.data import read
 from lstm_onnx.data.run import run_records
 from lstm_onnx.parity import user_data as data
+from lstm_onnx.parity.verification import verification_of
 
 pytestmark = pytest.mark.sweep(4)
 
@@ -72,9 +73,7 @@ def test_each_is_a_case_of_its_own(tmp_path: Path) -> None:
 def test_a_state_that_is_given_alone_is_not_left_out(tmp_path: Path) -> None:
     module = _lstm()
     model = _exported(module, tmp_path)
-    verification = lstm_onnx.parity.verification_of(
-        model, module, data=[{"input": _draw(4, 2, SIZE), "c0": _draw(1, 2, 6)}]
-    )
+    verification = verification_of(model, module, data=[{"input": _draw(4, 2, SIZE), "c0": _draw(1, 2, 6)}])
     (case,) = [case for case in verification.cases if case.kind == "data"]
     h0, c0 = case.feeds["h0"], case.feeds["c0"]
     np.testing.assert_array_equal(c0, _draw(1, 2, 6))
@@ -159,7 +158,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(feeds: dict[str, Any]
     module = _lstm()
     model = _exported(module, tmp_path)
     with pytest.raises(InputError, match=message):
-        lstm_onnx.parity.verification_of(model, module, data=[feeds])
+        verification_of(model, module, data=[feeds])
 
 
 def test_a_file_that_calls_its_input_otherwise_is_said(tmp_path: Path) -> None:
@@ -175,7 +174,7 @@ def test_a_file_that_calls_its_input_otherwise_is_said(tmp_path: Path) -> None:
     loaded = lstm_onnx.load(tmp_path / "x.onnx", provider="cpu", threads=1)
     feeds = {"x": _draw(5, 2, SIZE), "h0": _draw(1, 2, 6), "c0": _draw(1, 2, 6)}
     with pytest.raises(InputError, match=r"an nn.LSTM takes input, and .*x.onnx takes x, h0, c0"):
-        lstm_onnx.parity.verification_of(loaded, module, data=[feeds])
+        verification_of(loaded, module, data=[feeds])
 
 
 class Sorted(nn.Module):
@@ -268,7 +267,7 @@ def test_chaotic_data_does_not_blunt_the_other_cases(tmp_path: Path) -> None:
     module = Large()
     shapes = {"x": {0: "time", 1: "batch"}}
     model = _exported(module, tmp_path, example_inputs=torch.randn(3, 2, SIZE), dynamic_shapes=shapes)
-    verification = lstm_onnx.parity.verification_of(model, module, data=[{"x": _draw(6, 2, SIZE) * 1000}])
+    verification = verification_of(model, module, data=[{"x": _draw(6, 2, SIZE) * 1000}])
     results = list(verification.results())
     (own,) = [case for case in verification.expected if case.kind == "data"]
     assert own.inconclusive

@@ -14,10 +14,11 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, FileError, InputError, ModelError, ProviderError
-from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity.cases import SHAPES, Case
 from lstm_onnx.parity.lstm.cases import lstm_cases
-from lstm_onnx.parity.verification import verify_all
+from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.parity.tolerances import K
+from lstm_onnx.parity.verification import make_report, verify_all
 
 from .files import VALUES, edit_file, lstm, mutate_file, verified
 

@@ -16,7 +16,7 @@ from lstm_onnx.parity.converted.results import Converted, converted_results
 from lstm_onnx.parity.expected import Call, Expected
 from lstm_onnx.quantization import quantize
 from lstm_onnx.quantization.int8_file import quantized_model
-from lstm_onnx.quantization.proof_inputs import proof_inputs
+from lstm_onnx.quantization.proof import proof_inputs
 from tests.quantization.operators import Case, saved
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.quantization.proof_inputs import proof_inputs
+from lstm_onnx.quantization.proof import proof_inputs
 from lstm_onnx.quantization.rewrite import Rewritten
 
 

@@ -9,7 +9,7 @@ import pytest
 import lstm_onnx
 from lstm_onnx.quantization.int8_file import quantized_model
 from lstm_onnx.quantization.kernels import BLOCK_SIZES, DYNAMIC_QUANTIZE_LSTM, KERNELS, MATMUL_INTEGER, MATMUL_NBITS
-from lstm_onnx.quantization.speed import SEQUENCE_SLOWER_UP_TO, STEP_SLOWER_UP_TO, slower_layers
+from lstm_onnx.quantization.speed import SLOWER_UP_TO, slower_layers
 from tests.quantization.operators import Case, saved
 
 STEP, SEQUENCE = "for one step at a time", "for whole sequences"
@@ -19,7 +19,7 @@ def test_every_kernel_and_operator_has_its_thresholds() -> None:
     known = {(kernel, op) for kernel in (MATMUL_INTEGER, *BLOCK_SIZES) for op in ("LSTM", "GRU", "RNN")}
     known.add((DYNAMIC_QUANTIZE_LSTM, "LSTM"))
     assert {kernel for kernel, _ in known} == set(KERNELS)
-    assert STEP_SLOWER_UP_TO.keys() == SEQUENCE_SLOWER_UP_TO.keys() == known
+    assert SLOWER_UP_TO.keys() == known
 
 
 @pytest.mark.parametrize(

@@ -261,8 +261,7 @@ def _ignored(array: np.ndarray) -> np.ndarray:
 
 def _nudged(array: np.ndarray) -> np.ndarray:
     changed = array.copy()
-    place = np.unravel_index(changed.size // 2, changed.shape)
-    changed[place] ^= 1
+    changed[np.unravel_index(changed.size // 2, changed.shape)] ^= 1
     return changed
 
 
@@ -274,8 +273,7 @@ def _at_largest(array: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -
 
 
 def _next(value: np.ndarray) -> np.ndarray:
-    following: np.ndarray = np.nextafter(value, np.float32(np.inf))
-    return following
+    return np.asarray(np.nextafter(value, np.float32(np.inf)))
 
 
 def _node(model: ModelProto, name: str) -> NodeProto:

@@ -217,8 +217,7 @@ def _ties(array: np.ndarray) -> np.ndarray:
     halves[1::2] *= -1
     numbers = np.minimum(halves, ROW_LIMIT - 0.5).reshape(array.shape)
     numbers[..., 0] = ROW_LIMIT
-    result: np.ndarray = (numbers / (ROW_LIMIT + 1)).astype(array.dtype)
-    return result
+    return np.asarray(numbers / (ROW_LIMIT + 1), array.dtype)
 
 
 def _bits(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, bytes] | None:

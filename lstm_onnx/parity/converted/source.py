@@ -66,13 +66,18 @@ def export_float32(
         lengths, projection, opset = options.lengths, options.projection, options.opset
         export(source, path, lengths=lengths, projection=projection, opset=opset, precision="float32")
     else:
-        module = module_in_dtype(source, "float32")
-        _, arguments = find_arguments(model, module, (), example_inputs, seed)
-        names = forward_outputs(model)
-        inputs = model.metadata.inputs or None
-        settings = ModuleOptions(output_names=names, input_specs=inputs, check=tried, **how)
-        export_module(module, arguments_in_dtype(arguments, "float32"), settings, path)
+        export_again(source, model, path, example_inputs, seed, check=tried, **how)
     _take_trials(model.metadata, path)
+
+
+def export_again(
+    module: Any, model: Model, path: str | os.PathLike[str], example_inputs: Any, seed: int, **how: Any
+) -> None:
+    """Export a module in float32 with the inputs and outputs that a file has; `how` is for `ModuleOptions`."""
+    module = module_in_dtype(module, "float32")
+    _, arguments = find_arguments(model, module, (), example_inputs, seed)
+    settings = ModuleOptions(output_names=forward_outputs(model), input_specs=model.metadata.inputs or None, **how)
+    export_module(module, arguments_in_dtype(arguments, "float32"), settings, path)
 
 
 def _take_trials(metadata: Metadata, path: str | os.PathLike[str]) -> None:

@@ -21,16 +21,14 @@ from ...data.random_input import default_sizes
 from ...errors import ConfigError, LSTMOnnxError, ModelError, RunError
 from ...quantization.int8_file import quantized_model
 from ...quantization.probe import Probe
-from ...quantization.proof import layer_errors
-from ...quantization.proof_inputs import positive_inputs, proof_inputs
+from ...quantization.proof import layer_errors, positive_inputs, proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
 from ...runtime.conversion import complete_feeds
-from ..build import build_report
+from ..build import build_report, ranges_of
 from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
-from ..mutants import require_level
-from ..ranges import ranges_of
+from ..mutants.self_test import require_level
 from ..report import CaseResult, ParityReport
 from ..user_data import UserData, require_drawing
 from .drift import precision_of, require_drift
@@ -91,8 +89,7 @@ def verify_source_file(
         if precision_of(float32):
             raise ModelError(f"{os.fspath(source)}: is {precision_of(float32)} itself; give the float32 file")
         records, notes = data.feeds(float32) if isinstance(data, UserData) else (data, [])
-        drawn = _Drawn(float32, _form(source, model), seed)
-        cases, remarks = _cases(drawn, records)
+        cases, remarks = _cases(_Drawn(float32, _form(source, model), seed), records)
         report = build_report(float32, os.fspath(source), [], [], [*notes, *remarks])
         ranges = ranges_of(float32, [(case, CaseResult(case.label)) for case in cases])
     found = converted_results(source, model, cases, mutants=mutants, max_drift=max_drift, drift_label=LIMIT)

@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import ModelError
-from ...exporter.module import export_module
-from ...exporter.module_options import ModuleOptions
-from ...exporter.precision import arguments_in_dtype, module_in_dtype
 from ...exporter.sources.source import ModuleSource
 from ...generation.python_loop import Arrays
 from ...runtime import Model
 from ...runtime.chunk_check import rounded
+from ..converted.source import export_again
 from ..expected import as_float64
-from ..modules.inputs import find_arguments, forward_outputs
 from ..report import ParityReport
 from .verification import GenerationVerification, generation_of, view_of_step
 
@@ -55,11 +52,7 @@ def export_step(
         step = replace(source.options, export=options, states="explicit", generation=None)
         replace(source, options=step).export(path)
         return
-    view = view_of_step(model)
-    module = module_in_dtype(source, "float32")
-    _, arguments = find_arguments(view, module, (), example_inputs, seed)
-    how = ModuleOptions(options, "explicit", forward_outputs(view), view.metadata.inputs or None)
-    export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
+    export_again(source, view_of_step(model), path, example_inputs, seed, export=options, states="explicit")
 
 
 class _StepRun:

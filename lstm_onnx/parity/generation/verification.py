@@ -27,7 +27,7 @@ from ..comparison import Models, Planned, Verification, user_case
 from ..expected import Call, Expected, first_difference, largest_relative_errors
 from ..modules.inputs import find_arguments
 from ..modules.run import runs_of
-from ..mutants import Target, opened, read_graph
+from ..mutants.self_test import Target, opened, read_graph
 from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
 from ..tolerances import NATIVE_EPSILON, K
@@ -238,8 +238,7 @@ class GenerationVerification(Verification):
     def _with_file_states(self, expected: Expected) -> Expected:
         """States that PyTorch does not have must be those of each sequence alone, which ends with its last step."""
         (call,) = expected.calls
-        fed = self.model.inputs[self.described.generation.input]
-        batch = fed.shape[self.described.batch_axis]
+        batch = self.model.inputs[self.described.generation.input].shape[self.described.batch_axis]
 
         def row_of(name: str, row: int) -> np.ndarray:
             shape = self.model.inputs[name].shape
@@ -263,8 +262,7 @@ class GenerationVerification(Verification):
         stops = self.described.generation.stop_token
         if self.ended or not stops:
             return
-        rng = np.random.default_rng(self.seed + 2)
-        feeds = draw_prompt(self.model, _ENDING, rng, states=not self.anew)
+        feeds = draw_prompt(self.model, _ENDING, np.random.default_rng(self.seed + 2), states=not self.anew)
         token = self._occurring(feeds)
         proto = read_graph(self.model)
         named = [tensor for tensor in proto.graph.initializer if tensor.name == stop_constant(stops[0])]
@@ -353,8 +351,7 @@ class GenerationVerification(Verification):
             largest = max(largest, run.largest_cell)
             return outputs
 
-        results = repeat(step, described, self.own_states, self.state_axes, feeds)
-        return results, largest
+        return repeat(step, described, self.own_states, self.state_axes, feeds), largest
 
 
 def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | None:

@@ -30,8 +30,7 @@ _DIRECTIONS = ("forward", "reverse")
 def locate(models: Models[nn.LSTM], spec: LSTMSpec, feeds: Arrays, location: Location) -> Location:
     """`location` with the step, layer, direction and gate at which the file first differs on `feeds`."""
     time_axis = 1 if spec.batch_first else 0
-    time = feeds["input"].shape[time_axis]
-    for steps in range(1, time + 1):
+    for steps in range(1, feeds["input"].shape[time_axis] + 1):
         prefix = _first_steps(feeds, steps, time_axis)
         try:
             actual = models.file.run(prefix)

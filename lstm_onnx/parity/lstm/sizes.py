@@ -64,8 +64,7 @@ def batch_sweep(
 
 def time_sweep(models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, seed: int) -> tuple[Case, list[Call]]:
     """One call for each number of time steps: the first steps of the same sequence."""
-    weights = _weights(models.float64)
-    most = min(max(MOST_WORK / weights, _LEAST_STEPS + LONG), _MOST_STEPS)
+    most = min(max(MOST_WORK / _weights(models.float64), _LEAST_STEPS + LONG), _MOST_STEPS)
     if spec.bidirectional:  # the first steps of a longer sequence have other outputs
         most = min(most, max(MOST_NUMBERS // spec.output_size, _LEAST_STEPS + LONG))
     sizes = axes.to_try("time", float, float(most), first=(LONG,), largest=LARGEST_TIME)
@@ -85,8 +84,7 @@ def time_sweep(models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, seed: int
                 source = taken["output"] if spec.bidirectional else one["output"]
                 outputs.append({**taken, "output": source[(slice(None),) * axis + (slice(size),)]})
             calls.append(Call(feeds, outputs[0], outputs[1], f"time {size}"))
-    label = f"batch {batch}, every time of {spans(sizes)}"
-    return replace(longest, label=label, kind="sweep"), calls
+    return replace(longest, label=f"batch {batch}, every time of {spans(sizes)}", kind="sweep"), calls
 
 
 def several_rows(

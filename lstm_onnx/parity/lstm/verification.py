@@ -26,11 +26,10 @@ from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains
 from ..cases import SHAPES, Case
 from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
-from ..diagnosis.causes import largest_error, tf32
 from ..diagnosis.fault_models import changed_parameters, fault_models, parameters_of, rounded
-from ..diagnosis.search import Suspect
+from ..diagnosis.search import Suspect, largest_error, tf32
 from ..expected import Call, Expected, farther, perturbed
-from ..mutants import Target, folder_of, opened, read_graph
+from ..mutants.self_test import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases

@@ -19,10 +19,12 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from ...errors import LSTMOnnxError
+from ...onnxgraph.recurrent import RecurrentLayer
 from ..amplify import scale_layers, weight_gain
 from ..criterion import magnitude
 from ..expected import Expected, with_largest_errors
-from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
+from ..mutants.graph_edit import Edit
+from ..mutants.self_test import Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
 from .sizes import of_some_features
 
@@ -146,8 +148,7 @@ def _scale_dense(verification: ModuleVerification, layer: _Layer, graph: onnx.Mo
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().cpu().numpy()
-    return array
+    return np.asarray(tensor.detach().cpu().numpy())
 
 
 def _layer_of(

@@ -27,7 +27,7 @@ from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import graphs_of
 from ..criterion import magnitude
 from ..expected import Expected, with_largest_errors
-from ..mutants import Target, folder_of, opened
+from ..mutants.self_test import Target, folder_of, opened
 from ..replay import replay
 from ..tolerances import EPSILON
 from .amplify import SHAPES, amplified_target

@@ -1,13 +1,18 @@
-"""The inputs that a module is verified on: their specs, and arguments that its forward accepts."""
+"""The inputs that a module is verified on: their specs, and arguments that its forward accepts.
+
+The integers that an input can be come from the tables that the module looks them up in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ...errors import ConfigError, ExportError
 from ...exporter.call.arguments import Arguments, bind_arguments
@@ -16,6 +21,7 @@ from ...exporter.call.structure import Call
 from ...exporter.functional.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
 from ...runtime import Model
+from ..expected import Arrays
 from ..own_states import file_only
 
 BATCH, TIME = 2, 3
@@ -114,3 +120,137 @@ def forward_outputs(model: Model) -> tuple[str, ...]:
     own = {spec.name for spec in model.metadata.inputs}
     added = {after for name, after in model.metadata.states.items() if name not in own}
     return tuple(name for name in model.outputs if name not in added)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One look-up: the row indices, the number of rows, and the table (None for one-hot vectors)."""
+
+    rows: np.ndarray
+    count: int
+    table: Tensor | None
+
+
+class _Recorder(TorchFunctionMode):
+    """Records every look-up of rows while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Lookup] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        keywords = kwargs or {}
+        if name in ("embedding", "embedding_bag"):
+            # torch.nn.functional has the indices first, torch has the table first.
+            pair = [*args[:2], keywords.get("input"), keywords.get("indices"), keywords.get("weight")]
+            tensors = [item for item in pair if isinstance(item, Tensor)]
+            tables = [item for item in tensors if item.is_floating_point()]
+            indices = [item for item in tensors if not item.is_floating_point()]
+            if tables and indices:
+                self._note(indices[0], tables[0])
+        elif name == "one_hot":
+            count = keywords.get("num_classes", args[1] if len(args) > 1 else -1)
+            if args and isinstance(count, int) and count > 0:
+                self._add(args[0], count, None)
+        elif name == "index_select" and len(args) == 3 and args[1] == 0:
+            self._note(args[2], args[0])
+        elif name == "__getitem__" and len(args) == 2 and isinstance(args[1], Tensor):
+            self._note(args[1], args[0])
+        return func(*args, **keywords)
+
+    def _note(self, rows: Any, table: Any) -> None:
+        if isinstance(table, Tensor) and table.dim() == 2 and isinstance(rows, Tensor):
+            self._add(rows, table.shape[0], table)
+
+    def _add(self, rows: Tensor, count: int, table: Tensor | None) -> None:
+        if rows.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+            self.found.append(Lookup(rows.detach().cpu().numpy().copy(), count, table))
+
+
+Run = Callable[[Arrays], object]
+"""A module, called with arrays by name."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The integers that an input can be, both ends included, and the table that they index.
+
+    Row ``value + offset`` of `table` is looked up for `value`.
+    """
+
+    low: int
+    high: int
+    offset: int
+    table: Tensor | None
+
+
+def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[str, Rows]:
+    """The range of each integer input that is looked up in a table.
+
+    An input belongs to a look-up when a change of its integers changes the rows by the same amount.  An index that
+    is computed from an input in another way than by an offset is left out, since its range is unknown.
+
+    Args:
+        run: the module.
+        specs: its inputs.
+        feeds: inputs that it runs on.
+    """
+    integers = [spec for spec in specs if np.dtype(spec.dtype).kind in "iu" and not isinstance(spec.high, str)]
+    found: dict[str, Rows] = {}
+    for spec in integers:
+        tied: Rows | None = None
+        before = _lookups(run, feeds)
+        for change in (1, -1):
+            changed = np.asarray(feeds[spec.name] + np.asarray(change).astype(feeds[spec.name].dtype))
+            after = _lookups(run, {**feeds, spec.name: changed})
+            if before is None or after is None or len(after) != len(before):
+                continue
+            for one, other in zip(before, after, strict=True):
+                moved = one.rows.shape == other.rows.shape and np.array_equal(other.rows, one.rows + change)
+                if moved and one.count == other.count:
+                    rows = _rows(one, feeds[spec.name])
+                    tied = rows if tied is None or rows is None else _narrower(tied, rows)
+            break
+        if tied is not None and tied.low <= tied.high:
+            found[spec.name] = tied
+    return found
+
+
+def _rows(lookup: Lookup, values: np.ndarray) -> Rows | None:
+    if lookup.rows.size != values.size:  # a part of the input, such as one of its columns
+        within = set(lookup.rows.reshape(-1).tolist()) <= set(values.reshape(-1).tolist())
+        return Rows(0, lookup.count - 1, 0, lookup.table) if within else None
+    offsets = np.unique(lookup.rows.reshape(-1).astype(np.int64) - values.reshape(-1).astype(np.int64))
+    if len(offsets) != 1:
+        offsets = np.unique(np.sort(lookup.rows, axis=None).astype(np.int64) - np.sort(values, axis=None))
+    if len(offsets) != 1:
+        return None
+    offset = int(offsets[0])
+    return Rows(max(-offset, 0), lookup.count - 1 - offset, offset, lookup.table)
+
+
+def _narrower(one: Rows, other: Rows) -> Rows:
+    first = one if one.high - one.low <= other.high - other.low else other
+    return replace(first, low=max(one.low, other.low), high=min(one.high, other.high))
+
+
+def _lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
+    recorder = _Recorder()
+    try:
+        with recorder:
+            run(feeds)
+    except ExportError:
+        return None
+    return recorder.found
+
+
+def with_all_rows(specs: Sequence[InputSpec], rows: Mapping[str, Rows]) -> tuple[InputSpec, ...]:
+    """`specs` with the whole range of each table, as far as the input's dtype goes."""
+
+    def widened(spec: InputSpec, rows: Rows) -> InputSpec:
+        return replace(spec, low=rows.low, high=min(rows.high, int(np.iinfo(spec.dtype).max)))
+
+    return tuple(widened(spec, rows[spec.name]) if spec.name in rows else spec for spec in specs)

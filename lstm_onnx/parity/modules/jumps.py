@@ -5,28 +5,34 @@ right file may land on the other side than PyTorch.  For a call that fails, the 
 and its recurrent layers' results off by a few roundings: an output may then be anywhere between what these runs give,
 but only where they are farther from the reference than rounding without a jump can be.  A module without jumps has no
 such places; and a file that does not round, or rounds differently, differs at many others.
+
+Integers jump as well, such as an argmax of two nearly equal numbers.  Where a file has another one than PyTorch, the
+module runs in float64 with the results of every operator off by a few roundings, and each integer must be what one of
+these runs gives: elsewhere a single one that differs is wrong, such as the last of a sequence, or one of each thousand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from ...errors import ExportError
 from ...runtime import Model
-from ..expected import Call, Expected, perturbed
+from ..expected import Arrays, Call, Expected, perturbed
 from ..replay import replay
 from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
 
-_RUNS = 8
-"""In half of them, a number at an edge is on its other side."""
-_UNITS = (1, 4)
-"""How many roundings are tried: right files were off by one or two before a jump."""
+_RUNS, _UNITS = 8, (1, 4)
+"""In half of the runs, a number at an edge is on its other side; right files were off by one or two roundings."""
 _MORE = 2.0
 """How many times farther off than all these runs a file may be."""
+_TIE_RUNS, _TIE_UNITS = 6, (1, 4, 16)
+"""The same for integers: how many roundings operators are off by, in a few runs each."""
 JUMPS_NOTE = (
     "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
     "sides of a jump pass"
@@ -64,33 +70,46 @@ def _passes(model: Model, expected: Expected, calls: tuple[Call, ...]) -> bool:
 def _with_jumps(run: ModuleRun, expected: Expected, calls: tuple[Call, ...], units: int) -> tuple[Call, ...] | None:
     """Successive calls with the jumps of their outputs at so many roundings; None where they have none."""
     moved: list[list[dict[str, np.ndarray]]] = []
+    unit = units * NATIVE_EPSILON[expected.dtype]
     for seed in range(_RUNS):
-        try:
-            moved.append(list(_moved(run, expected, calls, units * NATIVE_EPSILON[expected.dtype], seed)))
-        except ExportError:
+        feeds = [perturbed(call.feeds, expected.dtype, seed) for call in calls]
+        results = _in_turn(run, expected, partial(run.with_rounded_layers, unit=unit, seed=seed), feeds)
+        moves = [_moves(call, found) for call, found in zip(calls, results, strict=False)]
+        known = [each for each in moves if each is not None]
+        if len(known) < len(calls):
             return None
+        moved.append(known)
     every = zip(calls, zip(*moved, strict=True), strict=True)
     found = tuple(replace(call, jumps=_jumps(expected, call, moves)) for call, moves in every)
     return found if any(call.jumps for call in found) else None
 
 
-def _moved(
-    run: ModuleRun, expected: Expected, calls: tuple[Call, ...], unit: float, seed: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """How far numbers that are off by a `unit` move each floating-point output of successive calls."""
-    states: dict[str, np.ndarray] = {}
-    for call in calls:
-        found = run.with_rounded_layers(states | perturbed(call.feeds, expected.dtype, seed), unit, seed)
-        states = {name: found[after] for name, after in run.state_pairs.items() if after in found}
-        moves, compared = {}, expected.compared(found)
-        for name, reference in call.reference.items():
-            if reference.dtype.kind == "f":
-                array = compared[name]
-                if array.shape != reference.shape:
-                    raise ExportError(f"{name} has another shape")
-                with np.errstate(invalid="ignore"):
-                    moves[name] = np.nan_to_num(array - reference, nan=0.0, posinf=0.0, neginf=0.0)
-        yield moves
+def _in_turn(
+    run: ModuleRun, expected: Expected, once: Callable[[Arrays], Arrays], feeds: Sequence[Arrays]
+) -> list[dict[str, np.ndarray]]:
+    """What `once` gives for each of `feeds` and the states after the one before, as far as the module runs."""
+    found: list[dict[str, np.ndarray]] = []
+    states: Arrays = {}
+    for given in feeds:
+        try:
+            outputs = once({**states, **given})
+        except ExportError:
+            break
+        states = {name: outputs[after] for name, after in run.state_pairs.items() if after in outputs}
+        found.append(expected.compared(outputs))
+    return found
+
+
+def _moves(call: Call, found: Arrays) -> dict[str, np.ndarray] | None:
+    """How far each floating-point output of a run is from the reference; None where one has another shape."""
+    moves = {}
+    for name, reference in call.reference.items():
+        if reference.dtype.kind == "f":
+            if found[name].shape != reference.shape:
+                return None
+            with np.errstate(invalid="ignore"):
+                moves[name] = np.nan_to_num(found[name] - reference, nan=0.0, posinf=0.0, neginf=0.0)
+    return moves
 
 
 def _jumps(
@@ -108,3 +127,41 @@ def _jumps(
                 there = _MORE * (farthest > one.allowed / K)
                 jumps[one.output] = (there * moves.min(axis=0), there * moves.max(axis=0))
     return jumps
+
+
+def with_ties(run: ModuleRun, model: Model, expected: Expected) -> Expected:
+    """The case with the `ties` of the calls in which a file has other integers.
+
+    Args:
+        run: the module in float64.
+        model: the file.
+        expected: the case; a stream's calls continue from its own states.
+    """
+    if expected.kind not in INDEPENDENT:
+        return replace(expected, calls=_with_ties(run, expected, expected.calls))
+    calls: list[Call] = []
+    for number, call in enumerate(expected.calls):
+        alone = replace(expected, calls=(call,))
+        if any(tensor.tipped for tensor in replay(model, alone).tensors):
+            alone = replace(alone, calls=_with_ties(run, expected, alone.calls))
+        calls += alone.calls
+        if call is not alone.calls[0] and not replay(model, alone).passed:
+            return replace(expected, calls=(*calls, *expected.calls[number + 1 :]))  # it is wrong
+    return replace(expected, calls=tuple(calls))
+
+
+def _with_ties(run: ModuleRun, expected: Expected, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    moved = []
+    for units, seed in itertools.product(_TIE_UNITS, range(_TIE_RUNS)):
+        unit = units * NATIVE_EPSILON[expected.dtype]
+        once = partial(run.with_rounded_operators, unit=unit, seed=_TIE_RUNS * units + seed)
+        moved.append(_in_turn(run, expected, once, [call.feeds for call in calls]))
+    found = []
+    for number, call in enumerate(calls):
+        ties = {name: [array] for name, array in call.reference.items() if array.dtype.kind in "iub"}
+        for results in moved:
+            for name, arrays in ties.items() if number < len(results) else ():
+                if name in results[number] and results[number][name].shape == arrays[0].shape:
+                    arrays.append(results[number][name])
+        found.append(replace(call, ties={name: np.stack(arrays) for name, arrays in ties.items()}))
+    return tuple(found)

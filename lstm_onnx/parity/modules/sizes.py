@@ -17,10 +17,9 @@ from onnx import numpy_helper
 from ...input_spec import sizes_of
 from ..cases import Case
 from ..expected import Call, Expected, some_features, with_least_errors
-from ..mutants import folder_of, read_graph
+from ..mutants.self_test import folder_of, read_graph
 from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, SEVERAL_ROWS, Axes, spans
-from .embeddings import Rows
-from .inputs import BATCH, TIME
+from .inputs import BATCH, TIME, Rows
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -82,8 +81,7 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
         if swept is not None:
             yield replace(swept, label=f"{len(swept.calls)} larger sizes of {' and '.join(base)} together")
     for name, rows in verification.rows.items():
-        most = most_tokens(weights, numbers / call.feeds[name].size)
-        tokens = _tokens(verification, name, rows, most)
+        tokens = _tokens(verification, name, rows, most_tokens(weights, numbers / call.feeds[name].size))
         each = call.feeds[name].size // (base[batch_axis] if batch_axis else 1)
         large = base
         if batch_axis is not None:
@@ -114,8 +112,7 @@ def _sweep(
             scale = max(scale, expected.scale)
     if last is None:
         return None
-    bounded = with_least_errors(calls, last.dtype)
-    return replace(last, calls=bounded, kind="sweep", scale=scale)
+    return replace(last, calls=with_least_errors(calls, last.dtype), kind="sweep", scale=scale)
 
 
 def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:

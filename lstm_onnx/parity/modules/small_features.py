@@ -84,8 +84,7 @@ def _largest(array: np.ndarray, axes: int) -> np.ndarray:
 
 def _is_coarse(name: str, unit: np.ndarray, usual: Sequence[Expected]) -> bool:
     """Whether the criterion's unit in a usual case is far more than that of a feature."""
-    error = float(_torch_errors(usual, name, 0))
-    return bool((unit < max(error, EPSILON[usual[0].dtype]) / _COARSE).any())
+    return bool((unit < max(float(_torch_errors(usual, name, 0)), EPSILON[usual[0].dtype]) / _COARSE).any())
 
 
 def _with_units(case: Expected, units: Mapping[str, np.ndarray]) -> Expected:

@@ -28,21 +28,28 @@ from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
 from ..diagnosis.search import Suspect
 from ..expected import Call, Expected, farther, largest_relative_errors, perturbed
-from ..mutants import Target, read_graph
+from ..mutants.self_test import Target, read_graph
 from ..own_states import file_only, with_own_states
 from ..report import CaseResult, Location
 from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
 from .diagnosis import suspects, with_first_wrong_layer
-from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
-from .inputs import BATCH, TIME, find_arguments, require_same_inputs, with_zero_and_one
-from .jumps import JUMPS_NOTE, with_jumps
+from .inputs import (
+    BATCH,
+    TIME,
+    Rows,
+    find_arguments,
+    require_same_inputs,
+    rows_of_inputs,
+    with_all_rows,
+    with_zero_and_one,
+)
+from .jumps import JUMPS_NOTE, with_jumps, with_ties
 from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
 from .streams import streamed_cases
-from .ties import with_ties
 
 _EVEN = (12, 24)
 """Sizes with many divisors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def _gate_pairs(op_type: str, quick: set[str]) -> list[Mutator]:
     return [
         Mutator(
             f"gates {order[first]} and {order[second]} exchanged",
-            weights.swapped_gates(first, second, op_type),
+            functools.partial(weights.swapped_gates, first, second, op_type),
             quick=order[first] + order[second] in quick,
         )
         for first, second in itertools.combinations(range(len(order)), 2)
@@ -50,28 +51,31 @@ MUTATORS: tuple[Mutator, ...] = (
     *_gate_pairs("LSTM", {"io", "of", "fc"}),
     *_gate_pairs("GRU", {"zr", "rh"}),
     Mutator("R transposed", weights.transposed_recurrent),
-    Mutator("input bias dropped", weights.bias((0.0, 1.0))),
-    Mutator("recurrent bias dropped", weights.bias((1.0, 0.0))),
-    Mutator("both biases dropped", weights.bias((0.0, 0.0)), quick=False),
-    Mutator("bias added twice", weights.bias((2.0, 2.0))),
-    Mutator("W too large", weights.too_large(lambda layer: layer.W), quick=False),
-    Mutator("R too large", weights.too_large(lambda layer: layer.R, recurrent=True), quick=False),
+    Mutator("input bias dropped", functools.partial(weights.bias, (0.0, 1.0))),
+    Mutator("recurrent bias dropped", functools.partial(weights.bias, (1.0, 0.0))),
+    Mutator("both biases dropped", functools.partial(weights.bias, (0.0, 0.0)), quick=False),
+    Mutator("bias added twice", functools.partial(weights.bias, (2.0, 2.0))),
+    Mutator("W too large", functools.partial(weights.too_large, lambda layer: layer.W), quick=False),
+    Mutator("R too large", functools.partial(weights.too_large, lambda layer: layer.R, recurrent=True), quick=False),
     Mutator("directions exchanged", weights.exchanged_directions),
     Mutator("projection misordered", weights.misordered_projection),
     Mutator("peepholes dropped", weights.dropped_peepholes),
     Mutator("peepholes misordered", weights.misordered_peepholes),
     Mutator("reset gate misplaced", weights.misplaced_reset, quick=False),
     Mutator("run backwards", wiring.backwards),
-    Mutator("reverse input unreversed", wiring.unreversed("scan_input_directions")),
-    Mutator("reverse output unreversed", wiring.unreversed("scan_output_directions")),
-    Mutator("initial h ignored", wiring.ignored_state("h")),
-    Mutator("initial c ignored", wiring.ignored_state("c")),
-    Mutator("initial h and c exchanged", wiring.swapped_states(RecurrentLayer.initial)),
-    Mutator("final h and c exchanged", wiring.swapped_states(RecurrentLayer.final)),
-    Mutator("initial h of two layers exchanged", wiring.exchanged_layers("h", RecurrentLayer.initial)),
-    Mutator("initial c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.initial)),
-    Mutator("final h of two layers exchanged", wiring.exchanged_layers("h", RecurrentLayer.final)),
-    Mutator("final c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.final)),
+    Mutator("reverse input unreversed", functools.partial(wiring.unreversed, "scan_input_directions")),
+    Mutator("reverse output unreversed", functools.partial(wiring.unreversed, "scan_output_directions")),
+    Mutator("initial h ignored", functools.partial(wiring.ignored_state, "h")),
+    Mutator("initial c ignored", functools.partial(wiring.ignored_state, "c")),
+    Mutator("initial h and c exchanged", functools.partial(wiring.swapped_states, RecurrentLayer.initial)),
+    Mutator("final h and c exchanged", functools.partial(wiring.swapped_states, RecurrentLayer.final)),
+    *(
+        Mutator(
+            f"{end.__name__} {state} of two layers exchanged", functools.partial(wiring.exchanged_layers, state, end)
+        )
+        for end in (RecurrentLayer.initial, RecurrentLayer.final)
+        for state in "hc"
+    ),
     Mutator("lengths ignored", wiring.ignored_lengths, replace=unread.replace_padding),
     Mutator("lengths one step off", wiring.one_step_off, replace=unread.replace_padding_of_mask),
     Mutator("other activations", wiring.other_activations),
@@ -86,8 +90,8 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("the smallest number chosen", generating.smallest, once=True),
     Mutator("temperature ignored", generating.ignored_temperature, once=True),
     Mutator("the first noise for every step", generating.first_noise, once=True),
-    Mutator("batch baked in", wiring.baked("batch"), once=True),
-    Mutator("time baked in", wiring.baked("time"), once=True),
+    Mutator("batch baked in", functools.partial(wiring.baked, "batch"), once=True),
+    Mutator("time baked in", functools.partial(wiring.baked, "time"), once=True),
     Mutator("output reversed in time", wiring.reversed_output, once=True),
     Mutator("wrong past some time", partial.past_a_size, once=True, kinds=("sweep",)),
     Mutator("wrong at one batch size", partial.at_one_size, once=True, kinds=("sweep",)),

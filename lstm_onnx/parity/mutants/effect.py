@@ -7,7 +7,7 @@ Scan's initial state of which the body only uses some rows, as where a loop carr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
@@ -158,11 +158,15 @@ class _Graph:
             form += step
         if source is None or _axis(source) % max(len(self._shapes.get(value, ())), 1) != axis:
             return None
-        sizes = [self._size(str(name), axis) for name in source.input]
-        owners = [(str(name), row) for name, size in zip(source.input, sizes, strict=True) for row in range(size or 0)]
-        if any(size is None for size in sizes) or not all(row < len(owners) for row in rows):
-            return None
-        return tuple(form), [owners[row] for row in rows]
+        owned = self._concatenated(source, axis, rows)
+        return None if owned is None else (tuple(form), owned)
+
+    def _concatenated(self, node: NodeProto, axis: int, rows: Collection[int]) -> list[tuple[str, int]] | None:
+        """The inputs of a Concat along an axis that some rows are from, and their rows there; None if not known."""
+        sizes = [(str(name), self._size(str(name), axis)) for name in node.input]
+        owners = [(name, row) for name, size in sizes for row in range(size or 0)]
+        known = all(size is not None for _, size in sizes) and all(row < len(owners) for row in rows)
+        return [owners[row] for row in rows] if known else None
 
     def _partly_read(self, node: NodeProto, output: str) -> dict[int, _Owned]:
         """The initial states of a loop's Scan of which only some rows affect an output, and these rows."""
@@ -209,10 +213,9 @@ class _Graph:
         if node.op_type in ("Identity", "Cast"):
             return [(inputs[0], rows)]
         if node.op_type == "Concat" and rows is not None and _axis(node) == 0:
-            sizes = [self._size(name, 0) for name in inputs]
-            owners = [(name, row) for name, size in zip(inputs, sizes, strict=True) for row in range(size or 0)]
-            if None not in sizes and all(row < len(owners) for row in rows):
-                return [(name, frozenset({row})) for name, row in map(owners.__getitem__, rows)]
+            owned = self._concatenated(node, 0, rows)
+            if owned is not None:
+                return [(name, frozenset({row})) for name, row in owned]
         if node.op_type in _PICKS:
             axis, picked = self._rows(node, value)
             if axis == 0 and picked is not None:

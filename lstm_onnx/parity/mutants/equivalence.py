@@ -5,7 +5,7 @@ Each proof gives its reason for the report, or "" where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,6 @@ class Outcome:
     reason: str = ""
 
 
-Apply = Callable[[Edit, RecurrentLayer], Outcome]
-"""Changes a model at a layer, or anywhere, and gives the outcome."""
 APPLIED, ABSENT = Outcome(applied=True), Outcome(applied=False)
 
 
@@ -91,8 +89,7 @@ def unread_recurrence(edit: Edit, layer: RecurrentLayer) -> str:
     """R has no effect: there is one step from h = 0, or R itself is zero."""
     if all(edit.is_zero(port.value) for port in layer.R):
         return "R is zeros"
-    starts = layer.initial("h")
-    if single_step(edit, layer) and all(edit.is_zero(port.value) for port in starts):
+    if single_step(edit, layer) and all(edit.is_zero(port.value) for port in layer.initial("h")):
         return "it is called on one step at a time, from h = 0"
     return ""
 
@@ -119,8 +116,7 @@ def unread_reverse(edit: Edit, layer: RecurrentLayer) -> str:
 
 def unread_h(edit: Edit, layer: RecurrentLayer) -> str:
     """Only R reads the initial h of an LSTM."""
-    starts = layer.initial("h")
-    if all(edit.is_zero(port.value) for port in starts):
+    if all(edit.is_zero(port.value) for port in layer.initial("h")):
         return "it starts from h = 0"
     return "R is zeros" if layer.op_type != "GRU" and all(edit.is_zero(port.value) for port in layer.R) else ""
 

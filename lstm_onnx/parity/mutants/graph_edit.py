@@ -22,6 +22,7 @@ from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import END_OF_AXIS, Walk, constant_of, producers_of, sorted_nodes
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
+from ...streaming.operators.elementwise import COMPARISONS
 from ..report import Range
 from .effect import Shapes, live_values
 
@@ -32,19 +33,7 @@ _SHAPE_ONLY = frozenset(
 """Operators whose output has only elements of their first input."""
 _PICKS = _SHAPE_ONLY | {"Gather", "GatherElements", "GatherND", "Neg", "Tile"}
 """Operators whose output is zero where their first input is, whatever their other inputs."""
-_BOUNDED = {
-    "Sigmoid",
-    "Tanh",
-    "Softmax",
-    "Equal",
-    "Less",
-    "LessOrEqual",
-    "Greater",
-    "GreaterOrEqual",
-    "Not",
-    "And",
-    "Or",
-}
+_BOUNDED = {"Sigmoid", "Tanh", "Softmax", "Not", "And", "Or", *COMPARISONS}
 _FINITE = _PICKS | _BOUNDED | {"Abs", "Add", "Cast", "Clip", "Concat", "Max", "Min", "Mul", "Relu", "Sub", "Where"}
 """Operators whose output is finite where their inputs are."""
 _LINEAR = _SHAPE_ONLY | {"Concat", "MatMul", "Add", "Dropout"}
@@ -209,8 +198,7 @@ class Edit:
         maker = self._producers[output]
         maker.output[:] = [right if value == output else value for value in maker.output]
         self._producers[right] = maker
-        made = make(right)
-        self._producers[made].output[0] = output
+        self._producers[make(right)].output[0] = output
 
     def sort(self) -> None:
         """Sort the nodes topologically; nodes that were found before are no longer those of the graph."""

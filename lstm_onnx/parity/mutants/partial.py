@@ -158,8 +158,7 @@ def _size(edit: Edit, axis: str) -> str:
     for item in edit.graph.input:
         names = [dim.dim_param for dim in item.type.tensor_type.shape.dim]
         if axis in names:
-            shape = edit.node("Shape", item.name)
-            return edit.node("Gather", shape, np.array(names.index(axis)), axis=0)
+            return edit.node("Gather", edit.node("Shape", item.name), np.array(names.index(axis)), axis=0)
     return ""
 
 

@@ -12,7 +12,6 @@ from .equivalence import (
     ABSENT,
     APPLIED,
     LARGEST,
-    Apply,
     Outcome,
     equivalent,
     same_blocks,
@@ -26,27 +25,23 @@ _TOO_LARGE = {"float16": 1.5}
 """The factor of weights that are too large, by dtype: it must show in half precision; 1.1 for others."""
 
 
-def swapped_gates(first: int, second: int, op_type: str) -> Apply:
+def swapped_gates(first: int, second: int, op_type: str, edit: Edit, layer: RecurrentLayer) -> Outcome:
     """Two gates exchanged in W, R and B."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        if layer.op_type != op_type:
-            return ABSENT
-        order = list(range(layer.gates))
-        order[first], order[second] = order[second], order[first]
-        axis = -1 if layer.scan else 1
-        ports = _by_gate(layer)
-        reason = same_blocks(edit, ports, axis, first, second, layer.gates)
-        if reason := reason or unread_gates(edit, layer, first, second):
-            return equivalent(reason)
-        for port, blocks in ports:
-            rows = np.arange(layer.hidden_size)
-            blocks_in_order = [start + gate for start in range(0, blocks, len(order)) for gate in order]
-            index = np.concatenate([rows + block * layer.hidden_size for block in blocks_in_order])
-            edit.insert("Gather", port.value, index, ports=[port], axis=axis)
-        return APPLIED
-
-    return apply
+    if layer.op_type != op_type:
+        return ABSENT
+    order = list(range(layer.gates))
+    order[first], order[second] = order[second], order[first]
+    axis = -1 if layer.scan else 1
+    ports = _by_gate(layer)
+    reason = same_blocks(edit, ports, axis, first, second, layer.gates)
+    if reason := reason or unread_gates(edit, layer, first, second):
+        return equivalent(reason)
+    for port, blocks in ports:
+        rows = np.arange(layer.hidden_size)
+        blocks_in_order = [start + gate for start in range(0, blocks, len(order)) for gate in order]
+        index = np.concatenate([rows + block * layer.hidden_size for block in blocks_in_order])
+        edit.insert("Gather", port.value, index, ports=[port], axis=axis)
+    return APPLIED
 
 
 def _by_gate(layer: RecurrentLayer) -> list[tuple[Port, int]]:
@@ -71,52 +66,45 @@ def transposed_recurrent(edit: Edit, layer: RecurrentLayer) -> Outcome:
     split, flat, perm = (layer.directions, gates, hidden, hidden), (layer.directions, -1, hidden), [0, 1, 3, 2]
     if layer.scan:
         split, flat, perm = (hidden, gates, hidden), (hidden, -1), [2, 1, 0]  # type: ignore[assignment]
-    blocks = edit.node("Reshape", port.value, np.array(split, np.int64))
-    turned = edit.node("Transpose", blocks, perm=perm)
+    turned = edit.node("Transpose", edit.node("Reshape", port.value, np.array(split, np.int64)), perm=perm)
     port.value = edit.node("Reshape", turned, np.array(flat, np.int64))
     return APPLIED
 
 
-def bias(keep: tuple[float, float]) -> Apply:
+def bias(keep: tuple[float, float], edit: Edit, layer: RecurrentLayer) -> Outcome:
     """The input's and the recurrent bias, each times a factor; a Scan has only their sum."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        if not layer.B or (layer.scan and keep[0] != keep[1]):
-            return ABSENT
-        port = layer.B[0]
-        array = edit.constant(port.value)
-        if array is None:
-            return ABSENT
-        half = np.repeat(np.array(keep), layer.gates * layer.hidden_size)
-        factor = np.full(array.shape[-1], keep[0]) if layer.scan else half
-        if np.array_equal(array * factor, array):
-            return equivalent("that bias is zeros")
-        edit.insert("Mul", port.value, factor.astype(array.dtype), ports=[port])
-        return APPLIED
-
-    return apply
+    if not layer.B or (layer.scan and keep[0] != keep[1]):
+        return ABSENT
+    port = layer.B[0]
+    array = edit.constant(port.value)
+    if array is None:
+        return ABSENT
+    half = np.repeat(np.array(keep), layer.gates * layer.hidden_size)
+    factor = np.full(array.shape[-1], keep[0]) if layer.scan else half
+    if np.array_equal(array * factor, array):
+        return equivalent("that bias is zeros")
+    edit.insert("Mul", port.value, factor.astype(array.dtype), ports=[port])
+    return APPLIED
 
 
-def too_large(ports: Callable[[RecurrentLayer], tuple[Port, ...]], *, recurrent: bool = False) -> Apply:
+def too_large(
+    ports: Callable[[RecurrentLayer], tuple[Port, ...]], edit: Edit, layer: RecurrentLayer, *, recurrent: bool = False
+) -> Outcome:
     """Weights 10 % too large, or 50 % in half precision; in an RNN, those of every other unit are too small instead."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        if recurrent and (reason := unread_recurrence(edit, layer)):
-            return equivalent(reason)
-        constants = _constants(edit, ports(layer))
-        if not constants:
-            return ABSENT
-        if not any(array.any() for _, array in constants):
-            return equivalent("these weights are zeros")
-        for port, array in constants:
-            by: Any = _TOO_LARGE.get(array.dtype.name, 1.1)
-            if layer.op_type == "RNN":  # not all alike: with ReLU, a norm after it would remove the factor
-                units = np.arange(layer.hidden_size)[:, None]
-                by = np.where(units % 2, 1 / by, by)
-            edit.insert("Mul", port.value, np.array(by, array.dtype), ports=[port])
-        return APPLIED
-
-    return apply
+    if recurrent and (reason := unread_recurrence(edit, layer)):
+        return equivalent(reason)
+    constants = _constants(edit, ports(layer))
+    if not constants:
+        return ABSENT
+    if not any(array.any() for _, array in constants):
+        return equivalent("these weights are zeros")
+    for port, array in constants:
+        by: Any = _TOO_LARGE.get(array.dtype.name, 1.1)
+        if layer.op_type == "RNN":  # not all alike: with ReLU, a norm after it would remove the factor
+            units = np.arange(layer.hidden_size)[:, None]
+            by = np.where(units % 2, 1 / by, by)
+        edit.insert("Mul", port.value, np.array(by, array.dtype), ports=[port])
+    return APPLIED
 
 
 def exchanged_directions(edit: Edit, layer: RecurrentLayer) -> Outcome:

@@ -11,10 +11,10 @@ from onnx import NodeProto
 
 from ...onnxgraph.recurrent import Port, RecurrentLayer
 from ...onnxgraph.tensors import attributes_of
+from ...streaming.operators.reductions import REDUCTIONS
 from .equivalence import (
     ABSENT,
     APPLIED,
-    Apply,
     Outcome,
     equivalent,
     single_step,
@@ -53,62 +53,46 @@ def _turned(layer: RecurrentLayer, names: tuple[str, ...]) -> Outcome:
     return APPLIED
 
 
-def unreversed(name: str) -> Apply:
+def unreversed(name: str, edit: Edit, layer: RecurrentLayer) -> Outcome:
     """A Scan that reads or writes its reverse direction forwards."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        if not layer.scan or layer.directions != 2:
+    if not layer.scan or layer.directions != 2:
+        return ABSENT
+    reason = single_step(edit, layer) or unread_reverse(edit, layer)
+    if name == "scan_output_directions":
+        if not any(edit.used(value) for value in layer.y):
             return ABSENT
-        reason = single_step(edit, layer) or unread_reverse(edit, layer)
-        if name == "scan_output_directions":
-            if not any(edit.used(value) for value in layer.y):
-                return ABSENT
-            reason = reason or unread_order(edit, layer)
-        return equivalent(reason) if reason else _turned(layer, (name,))
-
-    return apply
+        reason = reason or unread_order(edit, layer)
+    return equivalent(reason) if reason else _turned(layer, (name,))
 
 
-def ignored_state(state: str) -> Apply:
+def ignored_state(state: str, edit: Edit, layer: RecurrentLayer) -> Outcome:
     """Zeros instead of an initial state."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        ports = layer.initial(state)
-        if not ports:
-            return ABSENT
-        if state == "h" and (reason := unread_h(edit, layer)):
-            return equivalent(reason)
-        if all(edit.is_zero(port.value) for port in ports):
-            return equivalent("it starts from c = 0")
-        for port in ports:
-            edit.insert("Sub", port.value, port.value, ports=[port])
-        return APPLIED
-
-    return apply
+    ports = layer.initial(state)
+    if not ports:
+        return ABSENT
+    if state == "h" and (reason := unread_h(edit, layer)):
+        return equivalent(reason)
+    if all(edit.is_zero(port.value) for port in ports):
+        return equivalent("it starts from c = 0")
+    for port in ports:
+        edit.insert("Sub", port.value, port.value, ports=[port])
+    return APPLIED
 
 
-def swapped_states(end: Ends) -> Apply:
+def swapped_states(end: Ends, edit: Edit, layer: RecurrentLayer) -> Outcome:
     """h and c exchanged, where their shapes are equal."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        if layer.op_type != "LSTM" or layer.W_hr or any(edit.fold(layer)):
-            return ABSENT
-        return _exchanged(end(layer, "h"), end(layer, "c"), edit)
-
-    return apply
+    if layer.op_type != "LSTM" or layer.W_hr or any(edit.fold(layer)):
+        return ABSENT
+    return _exchanged(end(layer, "h"), end(layer, "c"), edit)
 
 
-def exchanged_layers(state: str, end: Ends) -> Apply:
+def exchanged_layers(state: str, end: Ends, edit: Edit, layer: RecurrentLayer) -> Outcome:
     """A state of this layer exchanged with the next layer's in its stack; or, in a Scan, of its two directions."""
-
-    def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
-        following = next((other for other in edit.layers if _stacked(edit, layer, other)), None)
-        if following is not None:
-            return _exchanged(end(layer, state), end(following, state), edit)
-        ports = end(layer, state)
-        return _exchanged(ports[:1], ports[1:], edit)
-
-    return apply
+    following = next((other for other in edit.layers if _stacked(edit, layer, other)), None)
+    if following is not None:
+        return _exchanged(end(layer, state), end(following, state), edit)
+    ports = end(layer, state)
+    return _exchanged(ports[:1], ports[1:], edit)
 
 
 def _exchanged(first: list[Port], second: list[Port], edit: Edit) -> Outcome:
@@ -141,8 +125,7 @@ def ignored_lengths(edit: Edit, layer: RecurrentLayer) -> Outcome:
     if not layer.scan:
         layer.lengths.value = ""
         return APPLIED
-    opposite = edit.node("Not", layer.lengths.value)
-    always = edit.node("Or", layer.lengths.value, opposite)
+    always = edit.node("Or", layer.lengths.value, edit.node("Not", layer.lengths.value))
     for index in range(layer.lengths.index, len(layer.node.input)):
         layer.node.input[index] = always
     return APPLIED
@@ -159,8 +142,7 @@ def one_step_off(edit: Edit, layer: RecurrentLayer) -> Outcome:
         less.op_type = "LessOrEqual"
         return APPLIED
     one = np.array(1, np.int32)
-    shorter = edit.node("Sub", layer.lengths.value, one)
-    layer.lengths.value = edit.node("Max", shorter, one)
+    layer.lengths.value = edit.node("Max", edit.node("Sub", layer.lengths.value, one), one)
     return APPLIED
 
 
@@ -176,17 +158,13 @@ def other_activations(edit: Edit, layer: RecurrentLayer) -> Outcome:
     return APPLIED
 
 
-def baked(axis: str) -> Apply:
+def baked(axis: str, edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A final reshape with a fixed size of batch or time, as in a traced export."""
-
-    def apply(edit: Edit, _layer: RecurrentLayer) -> Outcome:
-        for output, names in _computed_outputs(edit, axis):
-            shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
-            edit.wrap_output(output, "Reshape", shape)
-            return APPLIED
-        return ABSENT
-
-    return apply
+    for output, names in _computed_outputs(edit, axis):
+        shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
+        edit.wrap_output(output, "Reshape", shape)
+        return APPLIED
+    return ABSENT
 
 
 def reversed_output(edit: Edit, _layer: RecurrentLayer) -> Outcome:
@@ -259,12 +237,6 @@ def _caches(edit: Edit) -> Iterator[tuple[str, str]]:
 
 _BY_ELEMENT = frozenset({"Identity", "Cast", "Dropout", "Relu", "Tanh", "Sigmoid", "LeakyRelu", "Elu", "Neg", "Abs"})
 _WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div"})
-_REDUCTIONS = frozenset(
-    {
-        *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"),
-        *("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
-    }
-)
 
 
 def unread_order(edit: Edit, layer: RecurrentLayer) -> str:
@@ -287,7 +259,7 @@ def _reader_in_any_order(edit: Edit, node: NodeProto, value: str, time: int) -> 
         return False
     out, op = str(node.output[0]), node.op_type
     constants = [edit.constant(name) for name in node.input if name != value]
-    if op in _REDUCTIONS:
+    if op in REDUCTIONS:
         axes = attributes.get("axes")
         if axes is None and constants:
             axes = None if constants[0] is None else constants[0].reshape(-1)

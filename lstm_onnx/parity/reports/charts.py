@@ -64,14 +64,16 @@ def curve(growth: Growth, ident: str) -> Markup:
         points = [(_x(step, steps), _y(value, low, high)) for step, value in _thinned(values)]
         drawn += [_line(name, run) for run in _finite_runs(points)]
         if steps <= _FEW_POINTS:
-            drawn += [_dot(name, point) for point in points if math.isfinite(point[1])]
+            dots = [(x, y) for x, y in points if math.isfinite(y)]
+            drawn += [_tag("circle", class_=f"{name} dot", cx=_n(x), cy=_n(y), r="2.5") for x, y in dots]
         drawn += [
             _line("broken", [(run[0][0] - 1.5, _TOP), (run[-1][0] + 1.5, _TOP)]) for run in _finite_runs(points, False)
         ]
     if growth.first is not None:
         at = _x(growth.first, steps)
         drawn.append(_line("first", [(at, _TOP), (at, _TOP + _DOWN)]))
-        drawn.append(_text(f"step {growth.first}", at, _TOP - 5, "label", _anchor(at)))
+        anchor = "start" if at < _LEFT + 20 else "end" if at > _WIDTH - _RIGHT - 20 else "middle"  # within the chart
+        drawn.append(_text(f"step {growth.first}", at, _TOP - 5, "label", anchor))
     return _svg(ident, "Error over time", _described(growth), drawn, _HEIGHT)
 
 
@@ -227,21 +229,12 @@ def _power(exponent: int) -> str:
     return f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
-def _anchor(at: float) -> str:
-    """The text-anchor with which a short text at `at` stays within the chart."""
-    return "start" if at < _LEFT + 20 else "end" if at > _WIDTH - _RIGHT - 20 else "middle"
-
-
 def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
 def _line(name: str, points: Sequence[tuple[float, float]]) -> Markup:
     return _tag("polyline", class_=name, points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points))
-
-
-def _dot(name: str, point: tuple[float, float]) -> Markup:
-    return _tag("circle", class_=f"{name} dot", cx=_n(point[0]), cy=_n(point[1]), r="2.5")
 
 
 def _text(text: str, x: float, y: float, name: str, anchor: str) -> Markup:

@@ -65,8 +65,7 @@ def _suite(report: ParityReport) -> Element:
     for test in tests:
         case = SubElement(suite, "testcase", name=test.name, classname=owner)
         if test.result:
-            found = SubElement(case, test.result, type=test.kind, message=test.message)
-            found.text = test.text or None
+            SubElement(case, test.result, type=test.kind, message=test.message).text = test.text or None
     SubElement(suite, "system-out").text = plain(report)
     return suite
 

@@ -77,7 +77,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["clean"] = content.clean
+    texts = (content.clean, content.columns, content.drift_rows, content.errors, content.facts, content.ranges)
+    environment.filters |= {text.__name__: text for text in (*texts, content.summary, content.tried)}
     return environment
 
 
@@ -108,26 +109,19 @@ def _view(report: ParityReport, ident: str) -> SimpleNamespace:
         passed=bool(report),
         verdict=verdict,
         answer=f"{verdict[0].upper()}{verdict[1:]}",
-        summary=content.summary(report),
-        errors=content.errors(report),
         survivors=[content.survived(mutant) for mutant in report.survivors],
         not_proven=f"{content.NOT_PROVEN[0].upper()}{content.NOT_PROVEN[1:]}.",
-        columns=content.columns(report),
         outputs=[(row.output, _judgement(row.passed), row.cells[1:]) for row in content.rows(report)],
-        drift=content.drift_rows(report),
         failing=[
             (content.clean(case.label), _judgement(False), (_kind(case), content.failures(case)))
             for case in failing[:_MOST_FAILING]
         ],
         more_failing=max(len(failing) - _MOST_FAILING, 0),
-        ranges=content.ranges(report),
         first_charts=charts[:first],
         charts=charts[first:],
         more_charts=max(len(charted) - _MOST_CHARTS, 0),
-        tried=content.tried(report),
         mutants=list(map(_mutant_row, report.mutants)),
         cases=list(map(_case_row, report.cases)),
-        facts=[(content.clean(name), content.clean(value)) for name, value in content.facts(report).items()],
     )
 
 

@@ -1,17 +1,23 @@
-"""The process of an engine that has a Python package: it opens and runs files on request."""
+"""The process of an engine that has a Python package: it opens and runs files on request.
+
+A message to it or from it is the length of a header (4 bytes, little-endian), the header in JSON, and arrays one after
+another as they lie in memory.  The header lists their names, dtypes and shapes in ``arrays``; its other keys are the
+message's own.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from ...errors import reason
 from ...isolation.child import resolved
 from ...isolation.limits import prepare
-from .frames import read_message, write_message
 
 _MOST_TEXT = 500
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -73,3 +79,38 @@ def serve(parent: int, adapter_name: str, threads: int) -> None:
                 write_message(answers, {}, files[fields["file"]](arrays))
         except Exception as error:  # noqa: BLE001 - whatever the engine raises is an answer
             write_message(answers, {"error": " ".join(adapter.reason(error).split())[:_MOST_TEXT]}, {})
+
+
+_LENGTH = struct.Struct("<I")
+
+
+def write_message(stream: IO[bytes], fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write one message and flush it."""
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    listed = [
+        {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)} for name, array in contiguous.items()
+    ]
+    header = json.dumps({**fields, "arrays": listed}).encode()
+    stream.write(b"".join([_LENGTH.pack(len(header)), header, *(array.tobytes() for array in contiguous.values())]))
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """The next message's fields and arrays, in their order; None where the stream has ended.
+
+    Raises:
+        ValueError: it is not a message.
+    """
+    length = stream.read(_LENGTH.size)
+    if len(length) < _LENGTH.size:
+        return None
+    fields = json.loads(stream.read(_LENGTH.unpack(length)[0]))
+    arrays = {}
+    for item in fields.pop("arrays"):
+        dtype, shape = np.dtype(item["dtype"]), tuple(item["shape"])
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        content = stream.read(size)
+        if len(content) < size:
+            return None
+        arrays[item["name"]] = np.frombuffer(bytearray(content), dtype).reshape(shape)
+    return fields, arrays

@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import MissingDependencyError, ModelError, RunError
 from ...isolation.limits import how_it_ended
 from ...isolation.process import close_stdin, drain, ended, in_thread, kill, last_words
-from .frames import read_message, write_message
+from .child import read_message, write_message
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
 _START, _ANSWER = 120.0, 300.0

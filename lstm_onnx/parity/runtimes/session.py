@@ -15,13 +15,7 @@ from .process import EngineProcess
 
 _NUMBERS = itertools.count()
 _DELEGATED = (
-    "get_inputs",
-    "get_modelmeta",
-    "get_outputs",
-    "get_overridable_initializers",
-    "get_provider_graph_assignment_info",
-    "get_providers",
-    "get_session_options",
+    "inputs modelmeta outputs overridable_initializers provider_graph_assignment_info providers session_options"
 )
 
 
@@ -50,8 +44,8 @@ class EngineSession:
         self.engine = engine
         self._path, self._keep, self._number = path, keep, next(_NUMBERS)
         self._names = [item.name for item in described.get_outputs()]
-        for name in _DELEGATED:
-            setattr(self, name, getattr(described, name))
+        for name in _DELEGATED.split():
+            setattr(self, f"get_{name}", getattr(described, f"get_{name}"))
         self._fixed = False
         self.note = ""
         try:

@@ -19,8 +19,7 @@ from ..pool.state_memory import Arrays, Slot
 from ..shutdown import LostLock, require_running, watch
 from ..tensor_info import validated_feeds
 from ..tuning import MAX_KNOWN_SIGNATURES
-from .request import LOST, Batch, Request, group_by_key, resolve_loop_futures
-from .request_queue import RequestQueue
+from .request import LOST, Batch, Request, RequestQueue, group_by_key, resolve_loop_futures
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

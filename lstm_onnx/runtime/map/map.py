@@ -29,8 +29,7 @@ from ..tuning import (
     RUN_SECONDS,
     THREADS_SECONDS,
 )
-from .batch_planner import CPU_COST, CUDA_COST, Cost, in_order, plan
-from .calibration import clock, measured_cost
+from .batch_planner import CPU_COST, CUDA_COST, Cost, clock, in_order, measured_cost, plan
 from .padding import own_results, padded_feeds
 from .padding_trial import padding_changes_nothing
 from .sample import Sample, SequenceLayout

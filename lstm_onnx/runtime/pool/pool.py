@@ -19,7 +19,7 @@ from ...terminal_text import one_line
 from ..arguments import positive_integer
 from ..batch_axes import BatchAxes, require_batch, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
-from ..initial_states import validated_states
+from ..initial_states import require_like_state, validated_states
 from ..non_finite_inputs import warn_of_non_finite
 from ..shutdown import LostLock, watch
 from ..streamable import require_separate_rows
@@ -351,13 +351,7 @@ class Pool:
         results = self.model.run({**arrays, **before})
         seconds = perf_counter() - began
         for name, output in self.model.states.items():
-            if results[output].shape != before[name].shape or results[output].dtype != before[name].dtype:
-                raise RunError(
-                    f"its output {output} is {results[output].dtype} {results[output].shape}, but the state {name} "
-                    f"that it feeds is {before[name].dtype} {before[name].shape}",
-                    path=self.model.path,
-                    name=output,
-                )
+            require_like_state(self.model, name, results[output], before[name])
         self._states.set_next(active, {name: results[output] for name, output in self.model.states.items()})
         self._parts.record_outputs(key, arrays, results, seconds)
         return {name: results[name] for name in self.output_names}

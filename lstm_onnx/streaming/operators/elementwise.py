@@ -9,8 +9,8 @@ from dataclasses import replace
 from onnx import TensorProto
 
 from ...onnxgraph.nodes import END_OF_AXIS
-from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, join, length, open_names
+from ..node import Call, operator
 from ..size import Size
 
 _NAMES = (
@@ -98,8 +98,7 @@ def compared(call: Call) -> list[Fact]:
 def computed(call: Call, facts: Sequence[Fact]) -> Fact:
     """The fact of an elementwise result; records where steps of different positions are combined."""
     joined = join(facts)
-    axes = broadcast(call, facts)
-    result = replace(joined, axes=axes, spans=open_names(facts))
+    result = replace(joined, axes=broadcast(call, facts), spans=open_names(facts))
     require_steps_alone(call, facts, result)
     return result
 

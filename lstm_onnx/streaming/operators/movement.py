@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...onnxgraph.nodes import END_OF_AXIS
-from ..call import Call, operator
 from ..fact import NONE, Axis, Fact, axis_of, join, length, open_names, symbols
+from ..node import Call, operator
 from ..size import Size, normal
 from .elementwise import one_axis, require_steps_alone
 
@@ -164,8 +164,7 @@ def concat(call: Call) -> list[Fact]:
         call.meet(spans if joined.varies else NONE, "puts values end to end along an axis that is not known")
         return [replace(joined, spans=spans)]
     rank = ranks.pop()
-    axis = call.attributes.get("axis", 0)
-    place = normal(axis, rank)
+    place = normal(call.attributes.get("axis", 0), rank)
     axes: list[Axis] = []
     for at in range(rank):
         own = [(fact.axes or ())[at] for fact in facts]
@@ -191,8 +190,7 @@ def split(call: Call) -> list[Fact]:
     if fact.numbers is not None and sizes is not None and len(sizes) == count:
         parts, at = [], 0
         for size in sizes:
-            kept = fact.numbers[at : at + size]
-            parts.append(Fact.of_numbers(kept))
+            parts.append(Fact.of_numbers(fact.numbers[at : at + size]))
             at += size
         return parts
     if fact.axes is None or not -fact.rank <= axis < fact.rank:
@@ -262,8 +260,7 @@ def one_hot(call: Call) -> list[Fact]:
     indices, depth = call.fact(0), call.fact(1).numbers
     if indices.axes is None:
         return [replace(indices, numbers=None, lengths=False)]
-    axis = call.attributes.get("axis", -1)
-    place = normal(axis, indices.rank + 1)
+    place = normal(call.attributes.get("axis", -1), indices.rank + 1)
     classes = axis_of(depth[0]) if depth else axis_of(Size.computed("classes"))
     axes = (*indices.axes[:place], classes, *indices.axes[place:])
     return [replace(indices, axes=axes, numbers=None, lengths=False)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..call import Call, operator
 from ..fact import Axis, Fact, axis_of, join, length, open_names
+from ..node import Call, operator
 from ..size import Size
 from .elementwise import broadcast, one_axis, require_steps_alone
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...onnxgraph import bodies_of, outer_values, shape_of, text
-from ..call import Call, Meeting, operator
 from ..fact import NONE, Axis, Fact, Names, axis_of, join, length, open_names
+from ..node import Call, Meeting, operator
 from ..size import Size, normal
 
 _FROM_THE_END = "that direction starts at the sequence's end, which a stream has not seen yet"
@@ -133,8 +133,7 @@ def _scan_outputs(call: Call, carried: Sequence[Fact], time: Axis, joined: Fact,
             results.append(replace(joined, axes=own, last=joined.last | names))
             continue
         if axes is not None:
-            at = places[index - len(carried)]
-            place = normal(at, len(axes) + 1)
+            place = normal(places[index - len(carried)], len(axes) + 1)
             axes = (*axes[:place], time, *axes[place:])
         results.append(replace(joined, axes=axes))
     return results

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..call import Call, operator
 from ..fact import Fact, axis_of, join, length
+from ..node import Call, operator
 from ..size import Size, normal
 
 _KINDS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 REDUCTIONS = tuple(f"Reduce{kind}" for kind in _KINDS)
 SOFTMAXES = ("Softmax", "LogSoftmax", "Hardmax")
-NORMALIZATIONS = (
-    "LayerNormalization",
-    "RMSNormalization",
-    "SimplifiedLayerNormalization",
-    "InstanceNormalization",
-    "GroupNormalization",
-    "LpNormalization",
-    "MeanVarianceNormalization",
-    "LRN",
-)
+_NORMS = ("Layer", "RMS", "SimplifiedLayer", "Instance", "Group", "Lp", "MeanVariance")
+NORMALIZATIONS = (*(f"{kind}Normalization" for kind in _NORMS), "LRN")
 _OVER = "goes over all steps of a call"
 
 
@@ -158,5 +150,4 @@ def dynamic_scale(call: Call) -> list[Fact]:
 def stored_scale(call: Call) -> list[Fact]:
     """Quantization with a stored scale."""
     fact = call.fact(0)
-    joined = join(call.given)
-    return [replace(joined, axes=fact.axes, spans=fact.open)]
+    return [replace(join(call.given), axes=fact.axes, spans=fact.open)]

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ...onnxgraph.nodes import constant_of
-from ..call import Call, operator, stored
 from ..fact import NONE, Axis, Fact, axis_of, join, length, names_of
-from ..node import Node
+from ..node import Call, Node, operator, stored
 from ..size import ONE, Size, normal, product
 from .elementwise import require_steps_alone
 

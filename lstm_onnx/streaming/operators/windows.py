@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...onnxgraph import text
-from ..call import Call, operator
 from ..fact import Axis, Fact, axis_of, join, length
-from ..node import Node
+from ..node import Call, Node, operator
 from ..size import Size
 from .elementwise import require_steps_alone
 

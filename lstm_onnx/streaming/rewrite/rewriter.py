@@ -304,8 +304,7 @@ class Rewriter:
                 wanted = self.target(shape, axis, self.graph.at_least_one(count))
                 value = call.node.input[place]
                 self.names[value] = self.graph.add("Expand", self.name(value), wanted)
-                stream = Stream(shape, fact.dtype, axis, count)
-                self.facts[value] = facts[place] = stream
+                self.facts[value] = facts[place] = Stream(shape, fact.dtype, axis, count)
         return replace(call, facts=tuple(facts))
 
     def numbered(self, fact: Static, places: Places) -> tuple[str, Stream]:

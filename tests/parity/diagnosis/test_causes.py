@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from lstm_onnx.parity.diagnosis import causes
+from lstm_onnx.parity.diagnosis import search as causes
 from lstm_onnx.parity.expected import Call, Expected
 from lstm_onnx.runtime.providers import Placement
 

@@ -14,8 +14,7 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import Model, ParityReport
-from lstm_onnx.parity import LSTMVerification, make_report
-from lstm_onnx.parity.diagnosis import causes
+from lstm_onnx.parity.diagnosis import search as causes
 from lstm_onnx.parity.diagnosis.fault_models import (
     changed_parameters,
     fault_models,
@@ -24,6 +23,8 @@ from lstm_onnx.parity.diagnosis.fault_models import (
     run_with,
 )
 from lstm_onnx.parity.lstm.reference import run_torch
+from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.parity.verification import make_report
 from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified

@@ -13,12 +13,15 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ParityReport
-from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity.cases import SHAPES
+from lstm_onnx.parity.criterion import TensorResult
 from lstm_onnx.parity.lstm import reference
 from lstm_onnx.parity.lstm.cases import lstm_cases
-from lstm_onnx.parity.lstm.verification import expectations
+from lstm_onnx.parity.lstm.verification import LSTMVerification, expectations
 from lstm_onnx.parity.replay import replay
+from lstm_onnx.parity.report import CaseResult
+from lstm_onnx.parity.tolerances import K
+from lstm_onnx.parity.verification import make_report
 
 from ..files import lstm, mutate_file, verified
 
@@ -81,12 +84,12 @@ def test_a_wrong_chaotic_model_fails(name: str, tmp_path: Path) -> None:
 
 
 def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -> None:
-    tensor = lstm_onnx.parity.TensorResult("hn", 0.0, 1.0, 0.0, (0,), inconclusive=True)
-    case = lstm_onnx.parity.CaseResult("chaos", (tensor,))
+    tensor = TensorResult("hn", 0.0, 1.0, 0.0, (0,), inconclusive=True)
+    case = CaseResult("chaos", (tensor,))
     assert case.passed
     assert not ParityReport("f", "LSTM", "cpu", (case,))
     assert not ParityReport("f", "LSTM", "cpu", ())
-    assert not lstm_onnx.parity.CaseResult("nothing").passed
+    assert not CaseResult("nothing").passed
 
 
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 import lstm_onnx
-from lstm_onnx.parity import CaseResult, Location, LSTMVerification
 from lstm_onnx.parity.criterion import compare
 from lstm_onnx.parity.expected import Call, Expected, first_difference
 from lstm_onnx.parity.lstm.locate import locate
+from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.parity.report import CaseResult, Location
 
 from ..files import edit_file, lstm, mutate_file
 

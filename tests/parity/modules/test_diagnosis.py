@@ -12,7 +12,9 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ParityReport
-from lstm_onnx.parity.mutants import MUTATORS, known_shapes, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.graph_edit import known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated
 from tests.architectures import ALL
 from tests.module_files import module_file
 
@@ -75,7 +77,7 @@ def test_where_and_why(
         assert (location.module, location.layer, location.direction) == place
     else:  # which of several recurrent modules: the one whose node was changed
         changed = onnx.load(module_file(name))
-        from lstm_onnx.parity.mutants import Edit
+        from lstm_onnx.parity.mutants.graph_edit import Edit
 
         path = Edit(changed).layers[site].name.rpartition("/l")[0].replace("/", ".")
         assert location.module == path

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.metadata import Metadata
-from lstm_onnx.parity import CaseResult
 from lstm_onnx.parity.modules.harder import harder_targets, widened_graph, widened_inputs, widened_module
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
+from lstm_onnx.parity.report import CaseResult
 
 pytestmark = pytest.mark.sweep(3)
 
@@ -88,7 +88,7 @@ def test_a_layer_that_hardly_shows_is_proven_with_amplified_weights(tmp_path: Pa
 
 
 def test_without_further_cases_it_is_not_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lstm_onnx.parity import ModuleVerification
+    from lstm_onnx.parity.modules.verification import ModuleVerification
 
     module = Stack().eval()
     path = _exported(module, torch.randn(2, 4, 4), {0: "batch", 1: "time"}, tmp_path)
@@ -108,8 +108,8 @@ def test_half_precision_is_proven_as_float32_is(tmp_path: Path) -> None:
 
 def test_further_cases_that_the_file_fails_prove_nothing(tmp_path: Path) -> None:
     """Such as weights that were amplified in the module and are elsewhere in the file as well."""
-    from lstm_onnx.parity import ModuleVerification
     from lstm_onnx.parity.build import passed_targets
+    from lstm_onnx.parity.modules.verification import ModuleVerification
 
     module, path = _half_cell(tmp_path)
     target, *_ = ModuleVerification(lstm_onnx.load(path, "cpu", threads=1), module).harder()

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx import ConfigError
-from lstm_onnx.parity import ModuleVerification
 from lstm_onnx.parity.criterion import compare
+from lstm_onnx.parity.modules.verification import ModuleVerification
 
 pytestmark = pytest.mark.sweep(4)
 

@@ -13,8 +13,8 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx import ExportOptions, LSTMSpec, Model
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
-from lstm_onnx.parity import LSTMVerification
-from lstm_onnx.parity.ranges import ranges_of
+from lstm_onnx.parity.build import ranges_of
+from lstm_onnx.parity.lstm.verification import LSTMVerification
 from lstm_onnx.parity.report import Range
 
 BASES = {

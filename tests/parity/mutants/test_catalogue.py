@@ -12,9 +12,11 @@ import pytest
 from onnx import numpy_helper
 
 import lstm_onnx
-from lstm_onnx.parity import K
-from lstm_onnx.parity.mutants import MUTATORS, Edit, Mutator, known_shapes, mutated, opened
+from lstm_onnx.parity.mutants.catalogue import MUTATORS, Mutator
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated, opened
 from lstm_onnx.parity.replay import replay
+from lstm_onnx.parity.tolerances import K
 
 from ..files import lstm
 from .bases import BASES, base, tried, verification

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.parity.mutants import MUTATORS, Edit, Outcome, known_shapes, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
 from lstm_onnx.parity.mutants.effect import live_values, same_by_graph
+from lstm_onnx.parity.mutants.equivalence import Outcome
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated
 from lstm_onnx.runtime.providers import open_session
 
 pytestmark = pytest.mark.sweep(4)

@@ -13,8 +13,10 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.parity.mutants import MUTATORS, Edit, Mutator, known_shapes, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS, Mutator
 from lstm_onnx.parity.mutants.equivalence import single_step, unread_padding, unread_recurrence
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated
 from tests.module_files import module_file
 
 from ..files import lstm

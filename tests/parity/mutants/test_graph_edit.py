@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lstm_onnx.parity.mutants import Edit, known_shapes
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
 from tests.module_files import module_file
 
 from .bases import base

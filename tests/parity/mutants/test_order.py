@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated, opened
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated, opened
 
 UNREVERSED = next(mutator for mutator in MUTATORS if mutator.name == "reverse output unreversed")
 GATE = torch.tensor([1.0, 0.0, 2.0, 0.0])

@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lstm_onnx.parity.mutants import MUTATORS, known_shapes, mutated
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.graph_edit import known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated
 
 HIDDEN, FEATURES = 3, 2
 

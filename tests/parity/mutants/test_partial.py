@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import TensorProto, helper
 
-from lstm_onnx.parity.mutants import Edit
+from lstm_onnx.parity.mutants.graph_edit import Edit
 from lstm_onnx.parity.mutants.partial import for_large_numbers
 from lstm_onnx.parity.report import Range
 

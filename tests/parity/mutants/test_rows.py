@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lstm_onnx.parity.mutants import Edit
+from lstm_onnx.parity.mutants.graph_edit import Edit
 from lstm_onnx.parity.mutants.partial import after_layers_of_rows, in_one_row
 from lstm_onnx.parity.report import Range
 

@@ -11,9 +11,10 @@ import pytest
 
 import lstm_onnx
 from lstm_onnx import ConfigError
-from lstm_onnx.parity import LSTMVerification
 from lstm_onnx.parity.cases import Case
-from lstm_onnx.parity.mutants import LEVELS, MUTATORS, self_test
+from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.self_test import LEVELS, self_test
 
 from ..files import lstm
 from .bases import BASES, base, verification

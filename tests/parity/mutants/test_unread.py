@@ -15,7 +15,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx.parity.expected import Call, Expected
-from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated, opened
+from lstm_onnx.parity.mutants.catalogue import MUTATORS
+from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
+from lstm_onnx.parity.mutants.self_test import mutated, opened
 from lstm_onnx.parity.mutants.unread import replace_padding, same_outputs
 from tests.exporter.helpers import X_LENGTHS, with_lengths
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lstm_onnx.parity import CaseResult, Cause, K, Location, MutantResult, ParityReport, TensorResult
-from lstm_onnx.parity.criterion import Growth
-from lstm_onnx.parity.report import Range
+from lstm_onnx.parity.criterion import Growth, TensorResult
+from lstm_onnx.parity.report import CaseResult, Cause, Location, MutantResult, ParityReport, Range
+from lstm_onnx.parity.tolerances import K
 
 BOUND = 4e-6
 OWN = BOUND / K

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lstm_onnx.parity import Location
-from lstm_onnx.parity.report import Range
+from lstm_onnx.parity.report import Location, Range
 from lstm_onnx.parity.reports import content
 
 from . import samples

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lstm_onnx.parity import ParityReport
+from lstm_onnx.parity.report import ParityReport
 from lstm_onnx.parity.reports import github
 from lstm_onnx.parity.reports.table import plain
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lstm_onnx.parity import CaseResult, ParityReport
+from lstm_onnx.parity.report import CaseResult, ParityReport
 from lstm_onnx.parity.reports import junit
 from lstm_onnx.parity.reports.table import plain
 

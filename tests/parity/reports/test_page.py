@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from lstm_onnx.parity import CaseResult
+from lstm_onnx.parity.report import CaseResult
 from lstm_onnx.parity.reports import content
 from lstm_onnx.parity.reports.page import page
 

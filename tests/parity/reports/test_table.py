@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lstm_onnx.parity import ParityReport
+from lstm_onnx.parity.report import ParityReport
 from lstm_onnx.parity.reports.table import plain, show
 
 from ...test_imports import assert_without, imported_by
@@ -146,7 +146,7 @@ def test_names_are_no_markup(on_terminal):
 def test_rich_is_imported_where_there_is_a_terminal_alone():
     script = """
 import io, lstm_onnx.parity.reports.table as table
-from lstm_onnx.parity import ParityReport
+from lstm_onnx.parity.report import ParityReport
 table.show([ParityReport("f", "s", "cpu", ())], io.StringIO())
 """
     modules = imported_by(script)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from lstm_onnx.runtime.batcher import request_queue
-from lstm_onnx.runtime.batcher.request import Request
-from lstm_onnx.runtime.batcher.request_queue import RequestQueue
+from lstm_onnx.runtime.batcher import request as request_queue
+from lstm_onnx.runtime.batcher.request import Request, RequestQueue
 from lstm_onnx.runtime.pool.state_memory import Slot
 
 

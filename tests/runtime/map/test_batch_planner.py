@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_onnx.runtime.map.batch_planner import CPU_COST, CUDA_COST, Cost, monotonic, plan
-from lstm_onnx.runtime.map.calibration import measured_cost
+from lstm_onnx.runtime.map.batch_planner import CPU_COST, CUDA_COST, Cost, measured_cost, monotonic, plan
 from lstm_onnx.runtime.tuning import CALIBRATION_ROWS
 
 LENGTHS = st.lists(st.integers(1, 400), max_size=40)

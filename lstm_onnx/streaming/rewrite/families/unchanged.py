@@ -1,4 +1,4 @@
-"""Operators that stay as they are in chunks, since they keep steps apart.
+"""Operators that stay as they are in chunks, since they keep steps apart, or take each element by itself.
 
 What an operator does to axes is written once, in `operators`: here it is asked of a single node, in which the time
 axis of every stream has one name.  A node is refused where it takes steps together, makes two time axes, or none.
@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from onnx import ModelProto
 
-from ...call import OPERATORS, Meeting
-from ...call import Call as FollowedCall
 from ...fact import Axis, axis_of, length
 from ...fact import Fact as FollowedFact
 from ...follow import Follower
-from ...operators.elementwise import COMPARISONS, ELEMENTWISE
+from ...node import OPERATORS, Meeting
+from ...node import Call as FollowedCall
+from ...operators.elementwise import COMPARISONS, COPIES, ELEMENTWISE
 from ...operators.products import PAIRS
 from ...operators.reductions import NORMALIZATIONS, REDUCTIONS, SOFTMAXES
 from ...operators.windows import GLOBAL_POOLS
-from ...size import Size, product
+from ...size import Size, normal, product
 from ..facts import Fact, Fold, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, require_no_carry
-from ..stages import copy_aligned
+from ..rewriter import OTHER_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
+from ..stages import copy_aligned, give_where_none_is_due
+from .shapes import arithmetic
 
 _EVERY = "makes every step meet every other (attention): needs the whole sequence"
 _ALL_STEPS = "all steps: needs the whole sequence"
@@ -175,3 +177,57 @@ def _stream(p: Rewriter, fact: FollowedFact, first: Stream) -> Stream:
     steps = fold.before * first.steps * fold.after
     shape = tuple(steps if place == axis else length(each) for place, each in enumerate(fact.axes))
     return replace(first, shape=shape, axis=axis, fold=None if fold == Fold(Size.of(1), Size.of(1)) else fold)
+
+
+@family(*ELEMENTWISE, *COMPARISONS, *COPIES, "DequantizeLinear", "QuantizeLinear", repeated=True)
+def elementwise(p: Rewriter, call: Call) -> Sequence[Fact]:
+    """Broadcasting joins axes from the back."""
+    sizes = arithmetic(p, call)
+    if sizes is not None:
+        return [sizes]
+    if not call.streams:
+        return _without_steps(p, call)
+    divisor = call.fact(1)
+    if call.op in ("Div", "Mod") and isinstance(divisor, Stream) and (divisor.dtype or np.dtype(bool)).kind in "iu":
+        give_where_none_is_due(p, call.node.input[1], divisor, 1)
+    if len({fact.axis - fact.rank for _, fact in call.streams}) > 1:
+        raise RefusedError(OTHER_AXES)
+    _, stream = call.streams[0]
+    scaled = call.op in ("DequantizeLinear", "QuantizeLinear") and require_shape(call.given[1]) != ()
+    if scaled and normal(int(call.attributes.get("axis", 1)), stream.rank) == stream.axis:
+        raise RefusedError("has a scale for each step")
+    for fact in call.given:
+        repeated = fact.repeated if isinstance(fact, Static) else None
+        if repeated is not None and require_shape(fact)[repeated[0]] != stream.shape[stream.axis]:
+            raise RefusedError("joins sequences of different numbers of steps")
+    return unchanged(p, call)
+
+
+def _without_steps(p: Rewriter, call: Call) -> list[Fact]:
+    found = p.plain(call)
+    repeated = [fact for fact in call.given if isinstance(fact, Static) and fact.repeated is not None]
+    if not all(isinstance(fact, Static) for fact in found):
+        if repeated:
+            require_no_carry(call)
+        return found
+    try:
+        shape = broadcast([require_shape(fact) for fact in call.given])
+    except RefusedError:
+        if repeated:
+            raise
+        shape = None
+    place = None
+    if repeated and shape is not None:
+        places = {len(shape) - len(require_shape(fact)) + fact.repeated[0] for fact in repeated if fact.repeated}
+        if len(places) > 1:
+            raise RefusedError(OTHER_AXES)
+        first = repeated[0].repeated
+        assert first is not None  # noqa: S101 - the filter above
+        place = (places.pop(), first[1])
+    one = call.given[0] if len(call.given) == 1 else None
+    fill = one.fill if isinstance(one, Static) and call.op in ("Identity", "Cast") else None
+    return [
+        replace(fact, shape=shape or fact.shape, repeated=place, fill=fill)
+        for fact in found
+        if isinstance(fact, Static)
+    ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.copies.clone import clone_module, keep_len_symbolic
+from lstm_onnx.exporter.copies.clone import clone_module
 
 
 class Pair(NamedTuple):
@@ -95,26 +95,6 @@ def test_a_converted_copy_leaves_integers_alone() -> None:
 def test_weights_without_values_are_refused(module: nn.Module, problem: str) -> None:
     with pytest.raises(ExportError, match=problem):
         clone_module(module)
-
-
-def rows(x: Tensor) -> int:
-    return len(x)
-
-
-class Counting(nn.Module):
-    def forward(self, x: Tensor) -> Any:
-        return len(x), rows(x), len([1, 2])
-
-
-def test_len_of_a_tensor_is_its_first_size_in_a_copy_alone() -> None:
-    module = Counting()
-    copy = clone_module(module)
-    keep_len_symbolic(copy)
-    assert copy(torch.zeros(3, 2)) == module(torch.zeros(3, 2)) == (3, 3, 2)
-    assert type(module) is Counting
-    assert isinstance(copy, Counting)
-    assert type(copy).forward is not Counting.forward
-    assert "len" not in globals()
 
 
 class _Memory:

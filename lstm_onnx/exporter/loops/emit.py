@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..aten import argument, aten
-from ..traced_values.classes import one_hot
+from ..traced_values.torch_functions import one_hot
 from .batched import run_at_once
 from .canonical import RECURRENT
 from .cells import RecurrentCall, run_recurrent

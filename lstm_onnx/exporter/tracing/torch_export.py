@@ -27,19 +27,15 @@ from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
-from ..translations.assignments import ASSIGNMENTS
-from ..translations.attention import ATTENTION
 from ..translations.cumulative import CUMULATIVE
-from ..translations.distances import DISTANCES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
-from ..translations.losses import LOSSES
+from ..translations.nn_functions import NN_FUNCTIONS
+from ..translations.parts import PARTS
 from ..translations.reductions import REDUCTIONS
-from ..translations.scatters import SCATTERS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.special_functions import SPECIAL_FUNCTIONS
-from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
 from ..translations.windows import WINDOWS
 from .eager_branches import eager_branches
@@ -113,16 +109,12 @@ def trace(
                             **SCALARS,
                             **RANGES,
                             **INTERPOLATIONS,
-                            **VIEWS,
-                            **ASSIGNMENTS,
-                            **ATTENTION,
+                            **PARTS,
+                            **NN_FUNCTIONS,
                             **SORTING,
                             **CUMULATIVE,
                             **WIDE_RANGE,
-                            **DISTANCES,
-                            **LOSSES,
                             **REDUCTIONS,
-                            **SCATTERS,
                             **SPECIAL_FUNCTIONS,
                             **WINDOWS,
                             torch.ops.lstm_onnx.recurrent.default: translation,

@@ -24,11 +24,7 @@ from ..copies.kept_values import KeptValues
 from ..node_names import state_names
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
-    "_lstm_onnx_recurrent",
-    "_flat_weights",
-    "_flat_weight_refs",
-    "_flat_weights_names",
-    "_is_full_backward_hook",
+    *("_lstm_onnx_recurrent", "_flat_weights", "_flat_weight_refs", "_flat_weights_names", "_is_full_backward_hook"),
 }
 
 

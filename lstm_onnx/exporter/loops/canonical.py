@@ -27,11 +27,8 @@ RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _MANY = 3
 """So many copies of one value in a list may be one for each entry of an axis: ``[z] * x.size(1)``."""
 _CHECKS = {
-    "_assert_tensor_metadata",
-    "_assert_scalar",
-    "_assert_async",
-    "sym_constrain_range_for_size",
-    "sym_constrain_range",
+    *("_assert_tensor_metadata", "_assert_scalar", "_assert_async"),
+    *("sym_constrain_range_for_size", "sym_constrain_range"),
 }
 _SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
 _VIEWS = aten_operators("view _unsafe_view")

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 _SCRIPT = "TorchScript, which keeps the weights and no Python code to trace"
 _QUANTIZED = (
-    "torch.ao.nn.quantized.",
-    "torch.ao.nn.quantizable.",
-    "torch.ao.nn.qat.",
-    "torch.ao.nn.intrinsic.",
+    *(f"torch.ao.nn.{kind}." for kind in ("quantized", "quantizable", "qat", "intrinsic")),
     "torch.ao.quantization.",
 )
 _FLOAT = ("FloatFunctional", "FXFloatFunctional", "QuantStub", "DeQuantStub", "QuantWrapper")

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ..aten import argument, aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
-from .copies import unchanged, value_of
-from .pieces import bounds, concatenation, is_empty, is_one, is_whole
+from .pieces import bounds, concatenation, is_empty, is_one, is_whole, unchanged, value_of
 from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
 RECURRENT = torch.ops.lstm_onnx.recurrent.default

@@ -200,11 +200,8 @@ class StatefulModule(nn.Module):
         call_arguments: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
     ) -> None:
         super().__init__()
-        self.inner = inner
-        self.attribute_states = attribute_states
-        self.kept = kept
-        self.reset_calls = reset_calls
-        self.call_arguments = call_arguments
+        self.inner, self.attribute_states, self.kept = inner, attribute_states, kept
+        self.reset_calls, self.call_arguments = reset_calls, call_arguments
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states after the call; its attributes are restored.

@@ -143,7 +143,7 @@ def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
     return extreme
 
 
-def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> EachNumber:
+def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> Any:
     found, *others = sorted(args, key=lambda item: not isinstance(item, EachNumber))
     return functools.reduce(lambda one, other: one.clamped(other, largest=largest), others, found)
 

@@ -11,22 +11,8 @@ from torch import Tensor
 
 from ..aten import aten
 from .cells import is_read
-from .program import (
-    Affine,
-    Carry,
-    Element,
-    Here,
-    Leaf,
-    Loop,
-    NoState,
-    NotRolled,
-    Operator,
-    Result,
-    all_of,
-    by_step,
-    takes_step,
-)
-from .step_numbers import with_step_number
+from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, all_of, by_step
+from .step_numbers import run_in_step
 from .steps import Steps
 
 
@@ -228,8 +214,7 @@ class _Body:
         if item.index in self.inputs.reads:
             place, of = self.inputs.reads[item.index]
             return of(self.entries[place])
-        run = with_step_number if takes_step(item.args) else self.inputs.module.call
-        return run(item, self.value)
+        return run_in_step(self.inputs.module, item, self.value)
 
     def value(self, value: Any) -> Any:
         inputs = self.inputs

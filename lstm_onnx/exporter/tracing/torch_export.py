@@ -96,7 +96,9 @@ def trace(
                 _require_rank(functional, mode)
                 _require_parts(functional, mode)
             else:
-                program, guards = _exported_rolled(functional, rolled, args, shapes)
+                # None of the user's code runs.
+                with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
+                    program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
                 mode = TracingMode(functional.stateful, Constants(functional.stateful), builtins)
             rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
             try:
@@ -300,15 +302,6 @@ def _traced_by(
     ):
         program = tracer()
     return program, guards, mode
-
-
-def _exported_rolled(
-    functional: FunctionalModule, rolled: nn.Module, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, GuardLog]:
-    """The export of a module whose loops were rolled up, which runs none of the user's code."""
-    with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
-        program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
-    return program, guards
 
 
 @contextlib.contextmanager

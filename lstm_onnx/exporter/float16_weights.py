@@ -5,7 +5,7 @@ ONNX Runtime computes a Cast of a constant once, when it loads the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
@@ -18,8 +18,6 @@ _LEAST = 2.0**-14
 """If all numbers of a matrix are below this, float16 keeps fewer of their digits, and below 2**-25 none."""
 SUFFIX = "/float16"
 """The end of the name of a weight's float16 form."""
-_BIASES = {"LSTM": 3, "GRU": 3, "RNN": 3}
-"""Operators whose bias may have the shape of a matrix, and the index of that input."""
 
 
 def with_float16_weights(
@@ -34,7 +32,9 @@ def with_float16_weights(
     Returns:
         The model, its initializers, and notes on matrices that stay float32, whose numbers float16 cannot hold.
     """
-    biases = _bias_names(nodes_of(model.graph.node))
+    # The biases of these operators have the shape of a matrix.
+    recurrent = [node for node in nodes_of(model.graph.node) if node.op_type in ("LSTM", "GRU", "RNN")]
+    biases = {name for node in recurrent for name in node.input[3:4]}
     stored: dict[str, np.ndarray] = {}
     casts: list[NodeProto] = []
     out_of_range: list[str] = []
@@ -64,11 +64,3 @@ def with_float16_weights(
 
 def _is_matrix(array: np.ndarray) -> bool:
     return array.dtype == np.float32 and array.size >= LEAST_NUMBERS and sum(size > 1 for size in array.shape) >= 2
-
-
-def _bias_names(nodes: Iterable[NodeProto]) -> set[str]:
-    return {
-        node.input[_BIASES[node.op_type]]
-        for node in nodes
-        if node.op_type in _BIASES and len(node.input) > _BIASES[node.op_type]
-    }

@@ -384,9 +384,7 @@ def _runs_resized_alone(functional: FunctionalModule, label: str) -> bool:
     sizes, clamp = functional.arguments.sizes, functional.arguments.within
     size = sizes[label]
     for other in {clamp(label, size + 1), clamp(label, size - 1), clamp(label, 2 * size + 1)} - {size}:
-        try:
+        with contextlib.suppress(ExportError):
             resize_example(functional, {**sizes, label: other})  # which runs it
-        except ExportError:
-            continue
-        return True
+            return True
     return False

@@ -18,8 +18,7 @@ FOLDED_INVERSE = "W_hr_pinv"
 
 def scope_prefix(path: str, call: int = 0) -> str:
     """What the nodes of a module's call start with: ``encoder/lstm/``, ``encoder/lstm/call2/``."""
-    own = f"call{call + 1}" if call else ""
-    return "".join(f"{part}/" for part in (path.replace(".", "/"), own) if part)
+    return state_prefix(path, call).replace(".", "/")
 
 
 def state_prefix(path: str, call: int = 0) -> str:

@@ -57,13 +57,7 @@ def copy_explained(source: nn.Module, module: nn.Module, options: ExportOptions)
 
 def arguments_in_dtype(arguments: Arguments, dtype: str) -> Arguments:
     """Example inputs with their floating-point tensors in `dtype`."""
-    import torch
-
-    kind: torch.dtype = getattr(torch, dtype)
-    tensors = {
-        name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in arguments.tensors.items()
-    }
-    return replace(arguments, tensors=tensors)
+    return replace(arguments, tensors=example_in_dtype(arguments.tensors, dtype))
 
 
 def example_in_dtype(example: Any, dtype: str) -> Any:

@@ -14,22 +14,9 @@ T = TypeVar("T")
 
 _EXAMPLES = ("args", "dummy_input", "dummy_inputs", "example_args", "inputs")
 _NOT_NEEDED = (
-    "artifacts_dir",
-    "autograd_inlining",
-    "custom_opsets",
-    "custom_translation_table",
-    "do_constant_folding",
-    "dump_exported_program",
-    "dynamo",
-    "export_modules_as_functions",
-    "fallback",
-    "keep_initializers_as_inputs",
-    "operator_export_type",
-    "optimize",
-    "profile",
-    "report",
-    "strict",
-    "verbose",
+    *("artifacts_dir", "autograd_inlining", "custom_opsets", "custom_translation_table", "do_constant_folding"),
+    *("dump_exported_program", "dynamo", "export_modules_as_functions", "fallback", "keep_initializers_as_inputs"),
+    *("operator_export_type", "optimize", "profile", "report", "strict", "verbose"),
 )
 _NAMES = {
     **dict.fromkeys(_EXAMPLES, "pass example_inputs, the arguments of forward"),
@@ -56,9 +43,9 @@ def translates_torch_names(export: Callable[P, T]) -> Callable[P, T]:
             shown = "export(module, path, example_inputs=...)"
             order = ": the path is the second argument" if isinstance(args[2], (str, os.PathLike)) else ""
             raise ConfigError(f"export takes two arguments without a name{order}; write {shown}")
+        if len(others) == 1:
+            raise ConfigError(f"{others[0]} is an argument of torch.onnx.export; {_NAMES[others[0]]}")
         if others:
-            if len(others) == 1:
-                raise ConfigError(f"{others[0]} is an argument of torch.onnx.export; {_NAMES[others[0]]}")
             instead = "; ".join(f"{name}: {_NAMES[name]}" for name in others)
             raise ConfigError(f"{', '.join(others)} are arguments of torch.onnx.export; {instead}")
         return export(*args, **kwargs)

@@ -20,7 +20,6 @@ _UNCOMPILED = "_torchdynamo_orig_callable"
 """The attribute of a compiled function that holds the function as it was."""
 _COMPILER = str(Path(torch.__file__).parent / "_dynamo")
 """The folder with the code of the compiler's wrapper functions."""
-_CHANGES = ("_forward_pre_hooks", "_forward_hooks")
 
 
 def wrapped_module(module: nn.Module) -> nn.Module | None:
@@ -28,9 +27,7 @@ def wrapped_module(module: nn.Module) -> nn.Module | None:
 
     A wrapper with hooks of its own is more than what it wraps; `is_wrapper` recognises it all the same.
     """
-    if any(getattr(module, name) for name in _CHANGES):
-        return None
-    return _inner(module)
+    return None if module._forward_pre_hooks or module._forward_hooks else _inner(module)
 
 
 def is_wrapper(module: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError, ExportError, LSTMOnnxError, reason
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
 from ...symbolic_dims import ANY_SIZE, Limit, clamped, least_size, names_in, size_of
-from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, limits_of, shape_at
+from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, shape_at
 from .structure import Argument, Call, Path, arguments_of, put_together, take_apart
 
 
@@ -244,9 +244,8 @@ def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: s
         if tensor.is_meta:
             raise ExportError(f"{name} is on the meta device, where tensors have no numbers; pass one that has some")
         tensors[name] = tensor.detach()
-        shape = shape_at(shapes, path, name)
-        axes[name] = axes_of(name, tensor, shape)
-        limits.append(limits_of(axes[name], tensor, shape))
+        axes[name], own = axes_of(name, tensor, shape_at(shapes, path, name))
+        limits.append(own)
 
     call = tuple(
         Argument(name, passed, take_apart(value, name, functools.partial(add, shapes=shapes[name])))

@@ -59,16 +59,17 @@ def shape_at(shape: Any, path: Path, name: str) -> Any:
     return shape
 
 
-def axes_of(name: str, tensor: Tensor, shape: Any) -> Axes:
-    """The dynamic axes of a tensor by its entry in dynamic_shapes."""
+def axes_of(name: str, tensor: Tensor, shape: Any) -> tuple[Axes, Limits]:
+    """The dynamic axes of a tensor by its entry in dynamic_shapes, and the sizes that are allowed for them.
+
+    A torch.export.Dim limits them, and so does a Dim.DYNAMIC or Dim.AUTO with min and max.
+    """
     if shape is GUESS:
         rank = tensor.dim()
-        counted = not tensor.is_floating_point()
-        return {
-            axis: default_axis_name(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)
-        }
+        count = rank if not tensor.is_floating_point() else max(1, rank - 1) if rank else 0
+        return {axis: default_axis_name(name, axis) for axis in range(count)}, {}
     if shape is None:
-        return {}
+        return {}, {}
     if isinstance(shape, (tuple, list)):
         if len(shape) != tensor.dim():
             raise ConfigError(f"dynamic_shapes has {len(shape)} entries for {name}, which has {tensor.dim()} axes")
@@ -78,29 +79,19 @@ def axes_of(name: str, tensor: Tensor, shape: Any) -> Axes:
             f"dynamic_shapes of {name} is {shape!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
         )
     axes: Axes = {}
+    limits: Limits = {}
     for axis, value in shape.items():
         if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
             raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
         label = _axis_name(name, axis % tensor.dim(), value)
         if label is not None:
             axes[axis % tensor.dim()] = label
-    return axes
-
-
-def limits_of(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
-    """The sizes that a torch.export.Dim, or a Dim.DYNAMIC or Dim.AUTO with min and max, allows."""
-    if shape is GUESS or not shape:
-        return {}
-    entries = shape if isinstance(shape, Mapping) else dict(enumerate(shape))
-    limits: Limits = {}
-    for axis, value in entries.items():
-        label = axes.get(axis % tensor.dim())
         if label is not None and label.isidentifier() and not isinstance(value, str):
             least, largest = getattr(value, "min", None), getattr(value, "max", None)
             # torch's infinity is not an int; older ones have a large one.
             bounded = isinstance(largest, int) and largest < _UNBOUNDED
             limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
-    return limits
+    return axes, limits
 
 
 def default_axis_name(name: str, axis: int) -> str:

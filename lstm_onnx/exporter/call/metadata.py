@@ -15,7 +15,7 @@ import keyword
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +43,10 @@ _DEEPEST = 60
 
 
 def call_to_json(call: Call) -> list[Any]:
-    """A call as JSON: ``[name, passed, value]`` for each argument."""
+    """A call as JSON: ``[name, passed, value]`` for each argument.
+
+    Classes are named without their modules: that of a script, or of a file that was loaded by its path, does not last.
+    """
     return [[argument.name, argument.passed, _to_json(argument.value)] for argument in call]
 
 
@@ -62,18 +65,13 @@ def _to_json(node: Node) -> dict[str, Any]:
         named = all(isinstance(key, str) for key in node.keys)
         if named and (node.kind in ("namedtuple", "object") or dataclasses.is_dataclass(node.cls)):
             kind = "dataclass" if dataclasses.is_dataclass(node.cls) else node.kind
-            return {kind: _class_name(node.cls), "items": list(map(list, zip(node.keys, items, strict=True)))}
-    return {"unknown": _class_name(node.cls)}
-
-
-def _class_name(cls: type) -> str:
-    """A class's name, without its module: that of a script, or of a file that was loaded by its path, does not last."""
-    return cls.__qualname__
+            return {kind: node.cls.__qualname__, "items": list(map(list, zip(node.keys, items, strict=True)))}
+    return {"unknown": node.cls.__qualname__}
 
 
 def _constant_to_json(value: Any) -> dict[str, Any]:
     if isinstance(value, enum.Enum):
-        return {"enum": _class_name(type(value)), "member": value.name}
+        return {"enum": type(value).__qualname__, "member": value.name}
     if type(value) in _PLAIN:
         return {"value": value}
     if type(value) is float:
@@ -180,8 +178,7 @@ class _Reader:
     def instance(self, kind: str, cls_name: str, keys: tuple[str, ...], items: tuple[Node, ...]) -> Node:
         if not all(key.isidentifier() and not keyword.iskeyword(key) for key in keys):
             raise ValueError(f"fields {', '.join(keys)}")
-        fits = {"namedtuple": _is_namedtuple, "dataclass": _is_dataclass, "object": _is_plain}[kind]
-        cls = next((cls for cls in self.classes_of(cls_name) if fits(cls, keys)), None)
+        cls = next((cls for cls in self.classes_of(cls_name) if _FITS[kind](cls, keys)), None)
         if cls is None and cls_name != types.SimpleNamespace.__qualname__:
             self.replaced[cls_name] = None
         if kind == "namedtuple":
@@ -206,10 +203,6 @@ def _text(value: Any) -> str:
     return value
 
 
-def _is_namedtuple(cls: type, keys: tuple[str, ...]) -> bool:
-    return issubclass(cls, tuple) and getattr(cls, "_fields", None) == keys
-
-
 def _is_dataclass(cls: type, keys: tuple[str, ...]) -> bool:
     """Whether it is a dataclass with these fields; of a registered one some may be missing, as None was left out."""
     if not dataclasses.is_dataclass(cls):
@@ -218,8 +211,12 @@ def _is_dataclass(cls: type, keys: tuple[str, ...]) -> bool:
     return set(keys) <= set(names) if cls in pytree.SUPPORTED_NODES else set(names) <= set(keys)
 
 
-def _is_plain(cls: type, keys: tuple[str, ...]) -> bool:  # noqa: ARG001 - it declares no fields
-    return has_new_of(cls, object) and not issubclass(cls, (nn.Module, enum.Enum))
+_FITS: Mapping[str, Callable[[type, tuple[str, ...]], bool]] = {
+    "namedtuple": lambda cls, keys: issubclass(cls, tuple) and getattr(cls, "_fields", None) == keys,
+    "dataclass": _is_dataclass,
+    "object": lambda cls, _: has_new_of(cls, object) and not issubclass(cls, (nn.Module, enum.Enum)),
+}
+"""By the kind of an instance: whether a class may be its class, by the names of its fields."""
 
 
 def _registered(cls: type | None, keys: tuple[str, ...], items: tuple[Node, ...]) -> ContainerNode | None:

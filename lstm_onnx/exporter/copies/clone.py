@@ -8,7 +8,6 @@ runs it.
 from __future__ import annotations
 
 import itertools
-import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +17,13 @@ from torch.nn.parameter import is_lazy
 
 from ...errors import ExportError
 from ..user_code import is_library
-from ..wrappers import uncompiled
 from .caller_state import add_hooks, global_hooks
 from .code_names import HOOKS, code_names
 from .copier import Copier
-from .rebuilt_code import derived_class, rebuilt_function
 
 _UNUSED_HOOKS = (
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
+    *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
 """Hooks that are not part of a call without gradients."""
 
@@ -98,44 +91,3 @@ def _packages(module: nn.Module) -> frozenset[str]:
                 for hook in vars(part).get(table, {}).values()
             }
     return frozenset(name.partition(".")[0] for name in names if not is_library(name))
-
-
-def keep_len_symbolic(copy: nn.Module) -> None:
-    """Make ``len`` of a traced tensor symbolic in the code of a copy's modules.
-
-    Python converts what ``__len__`` returns to an int, so that ``view(len(sequence), 1, -1)`` would fix
-    the size.  The methods of the modules' classes, and the functions of the same file that they call, are
-    copied with globals in which ``len`` is another function; the originals stay as they are.
-    """
-    files: dict[int, dict[str, Any]] = {}
-    kinds: dict[type, type] = {}
-    for module in copy.modules():
-        kind = type(module)
-        if kind not in kinds:
-            methods: dict[str, Any] = {}
-            for owner in reversed(kind.__mro__):
-                if not owner.__module__.startswith(("torch.", "builtins")):
-                    own = {name: uncompiled(item) for name, item in vars(owner).items()}
-                    methods |= {name: item for name, item in own.items() if _is_function(item)}
-            patched = {name: _with_globals(item, files) for name, item in methods.items()}
-            kinds[kind] = derived_class(kind, patched) if patched else kind
-        module.__class__ = kinds[kind]
-
-
-def _is_function(item: object) -> bool:
-    return isinstance(item, types.FunctionType) and not item.__module__.startswith("lstm_onnx.")
-
-
-def _with_globals(function: types.FunctionType, files: dict[int, dict[str, Any]]) -> types.FunctionType:
-    own = function.__globals__
-    if id(own) not in files:
-        table = files[id(own)] = {**own, "len": _symbolic_len}
-        for name, item in own.items():
-            item = uncompiled(item)
-            if isinstance(item, types.FunctionType) and item.__globals__ is own:
-                table[name] = rebuilt_function(item, table)
-    return rebuilt_function(function, files[id(own)])
-
-
-def _symbolic_len(value: Any) -> Any:
-    return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else len(value)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from ..user_code import is_library
-from .rebuilt_code import closure_values
+from .rebuilt_code import closure_values, nested_codes
 
 ENTRIES = ("forward", "__call__", "__getattr__", "__getattribute__", "__setattr__")
 """Methods that are called without being named in the code."""
@@ -70,12 +70,9 @@ def user_classes(kind: type) -> list[type]:
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from _names(item)
-        elif isinstance(item, str):
-            yield item  # for getattr
+    for own in nested_codes(code):
+        yield from own.co_names
+        yield from (item for item in own.co_consts if isinstance(item, str))  # for getattr
 
 
 def _functions(value: Any) -> Iterable[types.FunctionType]:

@@ -21,6 +21,7 @@ from .copier import attributes_of
 _LONGER = 64
 """The factor by which lists are lengthened, to see whether the outputs depend on them."""
 _EMPTY = object()
+_PLAIN = (bool, int, float, str, bytes, type(None))
 _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
 
 
@@ -113,10 +114,9 @@ class KeptValues:
                 if id(item) in names or isinstance(item, nn.Module):
                     continue
                 names[id(item)] = where
-                if isinstance(item, dict):
-                    todo += [(f"{where}[{key!r}]", value) for key, value in item.items() if not _is_plain(value)]
-                elif isinstance(item, (list, tuple)):
-                    todo += [(f"{where}[{index}]", value) for index, value in enumerate(item) if not _is_plain(value)]
+                if isinstance(item, (dict, list, tuple)):
+                    items = item.items() if isinstance(item, dict) else enumerate(item)
+                    todo += [(f"{where}[{key!r}]", value) for key, value in items if not isinstance(value, _PLAIN)]
                 else:
                     todo += [(f"{where}.{name}", value) for name, value in attributes_of(item).items()]
         return names
@@ -139,10 +139,6 @@ def lengthen_lists(changes: Sequence[Change]) -> bool:
     for part in lists:
         list.extend(part, list(part) * _LONGER)
     return bool(lists)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str, bytes, type(None)))
 
 
 def _base(part: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,6 +32,14 @@ def rebuilt_function(
     new.__module__, new.__qualname__ = function.__module__, function.__qualname__
     new.__doc__ = function.__doc__
     return new
+
+
+def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code, and that of the functions and classes within it."""
+    yield code
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from nested_codes(item)
 
 
 def closure_values(function: types.FunctionType) -> list[Any]:

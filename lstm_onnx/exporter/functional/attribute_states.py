@@ -24,11 +24,7 @@ from ..copies.kept_values import KeptValues
 from ..node_names import state_names
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
-    "_lstm_onnx_recurrent",
-    "_flat_weights",
-    "_flat_weight_refs",
-    "_flat_weights_names",
-    "_is_full_backward_hook",
+    *("_lstm_onnx_recurrent", "_flat_weights", "_flat_weight_refs", "_flat_weights_names", "_is_full_backward_hook"),
 }
 
 
@@ -204,11 +200,8 @@ class StatefulModule(nn.Module):
         call_arguments: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
     ) -> None:
         super().__init__()
-        self.inner = inner
-        self.attribute_states = attribute_states
-        self.kept = kept
-        self.reset_calls = reset_calls
-        self.call_arguments = call_arguments
+        self.inner, self.attribute_states, self.kept = inner, attribute_states, kept
+        self.reset_calls, self.call_arguments = reset_calls, call_arguments
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states after the call; its attributes are restored.

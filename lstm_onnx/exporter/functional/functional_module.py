@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...errors import ExportError, LSTMOnnxError
 from ..call.arguments import Arguments, resize_tensor
 from ..copies.caller_state import without_global_hooks
-from ..copies.clone import clone, keep_len_symbolic
+from ..copies.clone import clone
 from ..copies.kept_values import KeptValues
 from ..opaque.operators import RecurrentModule, replace_recurrent_modules
 from ..user_code import error_line, first_line
@@ -198,7 +198,6 @@ def make_functional(
     """
     cloned = clone(module, dtype)
     copy = cloned.module
-    keep_len_symbolic(copy)
     recurrent = replace_recurrent_modules(copy)
     if not recurrent and recurrent_required:
         raise not_recurrent(module)

@@ -9,21 +9,20 @@ import torch
 from torch import Tensor
 
 from ..aten import argument, aten
-from .program import Element, Here, Loop, Operator, by_step, takes_step
+from .program import Element, Here, Operator, by_step, takes_step
 from .scan import ScanInputs
 from .steps import Steps
 
 
-def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[int], buffers: Collection[int]) -> bool:
+def run_at_once(inputs: ScanInputs, wanted: Collection[int]) -> bool:
     """Compute the values of all steps of a loop at once; returns whether all its operators allow that.
 
     Args:
-        module: the `RolledModule` that runs; what is computed is kept there.
-        loop: a loop that carries nothing but tensors to fill.
-        inputs: what it takes from outside.
-        wanted: positions whose values of all steps are used.
-        buffers: positions that fill a row each of a tensor; the rows are kept.
+        inputs: what the loop, which carries nothing but tensors to fill, takes from outside; its module keeps what is
+            computed.
+        wanted: positions whose values of all steps are used, beside the rows that fill the loop's buffers.
     """
+    module, loop, buffers = inputs.module, inputs.loop, inputs.buffers
     if inputs.counter is not None or any(loop.body[p].target is not aten.select.int for p in inputs.reads):
         return False
     free = {*inputs.reads, *buffers}

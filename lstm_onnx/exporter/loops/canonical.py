@@ -19,19 +19,15 @@ from torch import Tensor, nn
 from ..aten import argument, aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
-from .copies import unchanged, value_of
-from .pieces import bounds, concatenation, is_empty, is_one, is_whole
+from .pieces import bounds, concatenation, is_empty, is_one, is_whole, unchanged, value_of
 from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _MANY = 3
 """So many copies of one value in a list may be one for each entry of an axis: ``[z] * x.size(1)``."""
 _CHECKS = {
-    "_assert_tensor_metadata",
-    "_assert_scalar",
-    "_assert_async",
-    "sym_constrain_range_for_size",
-    "sym_constrain_range",
+    *("_assert_tensor_metadata", "_assert_scalar", "_assert_async"),
+    *("sym_constrain_range_for_size", "sym_constrain_range"),
 }
 _SQUEEZES = aten_operators("squeeze.dim squeeze.dims")
 _VIEWS = aten_operators("view _unsafe_view")

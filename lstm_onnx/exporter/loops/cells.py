@@ -10,7 +10,7 @@ from typing import Any
 from ..aten import aten, aten_operators
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
-from .copies import CONVERSIONS
+from .pieces import CONVERSIONS
 from .program import Affine, Carry, Element, Here, Loop, NoState, Operator, Program, Result, by_step, positions_in
 from .steps import Steps
 

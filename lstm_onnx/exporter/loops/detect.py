@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,13 +98,12 @@ def busiest_line(functional: FunctionalModule, sizes: Mapping[str, int]) -> str 
 
 def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: CountedCalls | None = None) -> int | None:
     count = count or CountedCalls()
-    try:
+    with contextlib.suppress(ExportError):
         inputs, states = resize_example(functional, sizes)
         with count:
             functional.run(inputs, states)
-    except ExportError:
-        return None
-    return count.count
+        return count.count
+    return None
 
 
 def may_be_static(functional: FunctionalModule, loops: list[str]) -> bool:

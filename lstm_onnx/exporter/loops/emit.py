@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..aten import argument, aten
-from ..traced_values.classes import one_hot
+from ..traced_values.torch_functions import one_hot
 from .batched import run_at_once
 from .canonical import RECURRENT
 from .cells import RecurrentCall, run_recurrent
@@ -29,10 +30,8 @@ from .program import (
     Run,
     positions_in,
     refused,
-    takes_step,
 )
 from .scan import ScanInputs, run_scan
-from .step_numbers import with_step_number
 from .steps import Steps, interleaved, is_known_equal
 
 
@@ -82,10 +81,9 @@ class RolledModule(nn.Module):
         Raises:
             NotRolled: the program has no form as a graph.
         """
-        self.given: dict[Any, Any] = {
-            Leaf(f"input {index}"): tensor for index, tensor in enumerate([*tensors, *states])
-        }
         inputs = [*tensors, *states]
+        self.given: dict[Any, Any] = {Leaf(f"input {index}"): tensor for index, tensor in enumerate(inputs)}
+        self.given |= {Leaf(name): operator.attrgetter(place)(self) for name, place in self.leaf_names.items()}
         self.sizes = [inputs[number].size(axis) for number, axis in self.program.places]
         self.steps: dict[tuple[int, int], Steps] = {}
         self.last: dict[tuple[int, int], Tensor] = {}
@@ -106,10 +104,8 @@ class RolledModule(nn.Module):
 
     def value(self, value: Any) -> Any:
         """The value of an argument outside of loops."""
-        if isinstance(value, Result):
+        if isinstance(value, (Result, Leaf)):
             return self.given[value]
-        if isinstance(value, Leaf):
-            return self.leaf(value)
         if isinstance(value, Affine):
             return value.at(self.sizes)
         if isinstance(value, Element):
@@ -119,16 +115,6 @@ class RolledModule(nn.Module):
         if isinstance(value, (Listed, NoState)):
             raise NotRolled("a list of all steps goes where only a tensor can")
         return value
-
-    def leaf(self, leaf: Leaf) -> Any:
-        """An input, a parameter, a buffer or a constant."""
-        if leaf not in self.given:
-            module: Any = self
-            *path, last = self.leaf_names[leaf.name].split(".")
-            for part in path:
-                module = getattr(module, part)
-            self.given[leaf] = getattr(module, last)
-        return self.given[leaf]
 
     def element(self, value: Element) -> Tensor:
         """The value in one step of an earlier loop."""
@@ -144,7 +130,8 @@ class RolledModule(nn.Module):
     def call(self, item: Operator, value: Any) -> Any:
         """The result of an operator, whose arguments `value` gives."""
         if item.target is RECURRENT:
-            return self.recurrent(item, value)
+            x, h0, c0, lengths = (None if isinstance(arg, NoState) else value(arg) for arg in item.args)
+            return self.recurrent_call(x, (h0, c0), lengths, dict(item.kwargs))
         if any(isinstance(arg, Listed) for arg in item.args):
             if item.target not in (aten.cat.default, aten.stack.default):
                 raise NotRolled("an operator takes a list of all steps", item.line)
@@ -153,11 +140,6 @@ class RolledModule(nn.Module):
         if item.target is aten.one_hot.default and isinstance(args[-1], torch.SymInt):
             return one_hot(*args)
         return item.target(*args, **dict(value(item.kwargs)))
-
-    def recurrent(self, item: Operator, value: Any) -> Any:
-        """A call of a recurrent module for as many steps as its input has."""
-        x, h0, c0, lengths = (None if isinstance(arg, NoState) else value(arg) for arg in item.args)
-        return self.recurrent_call(x, (h0, c0), lengths, dict(item.kwargs))
 
     def recurrent_call(self, x: Any, states: Sequence[Any], lengths: Any, kwargs: Mapping[str, Any]) -> Any:
         """A call of the opaque operator, numbered as the next one of its module."""
@@ -207,8 +189,8 @@ class RolledModule(nn.Module):
         if set(buffers) == {item.index for item in loop.body} and self.copied(loop, buffers, count):
             return
         inputs = ScanInputs(self, loop, count, frozenset(buffers))
-        if carries or spare or not run_at_once(self, loop, inputs, wanted, buffers):
-            run_scan(self, loop, carries, inputs, sorted(wanted), sorted(buffers), spare=spare)
+        if carries or spare or not run_at_once(inputs, wanted):
+            run_scan(inputs, carries, sorted(wanted), spare=spare)
         for position in buffers:
             rows = self.steps[loop.index, position]
             self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
@@ -226,12 +208,6 @@ class RolledModule(nn.Module):
             rows = self.steps[source.loop, source.position].range(self.number(source.step.at_first()), 1, count)
             self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
         return True
-
-    def in_step(self, item: Operator, value: Any) -> Any:
-        """The result of a body's operator in one step; `value` gives its arguments."""
-        if takes_step(item.args):
-            return with_step_number(item, value)
-        return self.call(item, value)
 
 
 def _flattened(steps: Steps, axis: int) -> Tensor:

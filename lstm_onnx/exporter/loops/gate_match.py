@@ -52,14 +52,9 @@ class Gates:
 def gates_in(loop: Loop, carries: Sequence[Carry]) -> Iterator[Gates]:
     """All cells that a body may have, by their nonlinear parts alone."""
     for h in carries:
-        for kind in (_gru, _gru_with_reset_before, _rnn):
-            gates = kind(Match(loop), h)
-            if gates is not None:
-                yield gates
-        for c in carries:
-            gates = _lstm(Match(loop), h, c) if c != h else None
-            if gates is not None:
-                yield gates
+        yield from _grus(Match(loop), h)
+        others = [_rnn(loop, h), *(_lstm(Match(loop), h, c) for c in carries if c != h)]
+        yield from (gates for gates in others if gates is not None)
 
 
 class Match:
@@ -68,6 +63,8 @@ class Match:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.used: set[int] = set()
+        self.sigmoid = partial(self.unary, target=aten.sigmoid.default)
+        self.tanh = partial(self.unary, target=aten.tanh.default)
 
     def operator(self, value: Any, target: Any) -> tuple[Any, ...] | None:
         """The arguments of a value that an operator of this kind makes."""
@@ -84,14 +81,6 @@ class Match:
             return None
         self.used.add(value.position)
         return args[0]
-
-    def sigmoid(self, value: Any) -> Any:
-        """The argument of a sigmoid."""
-        return self.unary(value, aten.sigmoid.default)
-
-    def tanh(self, value: Any) -> Any:
-        """The argument of a tanh."""
-        return self.unary(value, aten.tanh.default)
 
     def both(self, value: Any, target: Any, one: Callable[[Any], Any], two: Callable[[Any], Any]) -> Any:
         """What `one` and `two` find in the two operands of a sum or product, in either order."""
@@ -117,7 +106,7 @@ class Match:
             pair = self.both(
                 Here(h.position),
                 aten.add.Tensor,
-                partial(self._times, gate=kept, h=h),
+                partial(self.times, gate=kept, h=h),
                 partial(self.both, target=aten.mul.Tensor, one=taken, two=self.tanh),
             )
             if pair is not None:
@@ -149,14 +138,10 @@ class Match:
         _, (z, n) = pair
         return "1-z", z, n
 
-    def _times(self, value: Any, gate: Callable[[Any], Any], h: Carry) -> Any:
+    def times(self, value: Any, gate: Callable[[Any], Any], h: Carry) -> Any:
         """The argument of the gate in ``gate * h``."""
         pair = self.both(value, aten.mul.Tensor, gate, lambda v: v if v == h else None)
         return None if pair is None else pair[0]
-
-    def times_h(self, value: Any, h: Carry) -> Any:
-        """The argument of r in ``r * h``."""
-        return self._times(value, self.sigmoid, h)
 
     def _complement(self, value: Any) -> Any:
         """The argument of the sigmoid z in ``1 - z``."""
@@ -185,39 +170,26 @@ def _lstm(match: Match, h: Carry, c: Carry) -> Gates | None:
     return Gates("LSTM", gates, frozenset(match.used), h, c, {"new c": state})
 
 
-def _gru(match: Match, h: Carry) -> Gates | None:
-    """A GRU whose r multiplies a part of n, as torch's."""
+def _grus(match: Match, h: Carry) -> Iterator[Gates]:
+    """A GRU whose r multiplies a part of n, as torch's, and one whose r multiplies h itself."""
     mixture = match.mixture(h)
     if mixture is None:
-        return None
-    name, z, n = mixture
+        return
+    (name, z, n), used = mixture, set(match.used)
     inner = match.both(n, aten.add.Tensor, lambda v: match.both(v, aten.mul.Tensor, match.sigmoid, _any), _any)
-    if inner is None:
-        return None
-    (r, of_h), of_x = inner
-    gates = {"r": r, name: z, "n of x": of_x, "n of h": of_h}
-    return Gates("GRU", gates, frozenset(match.used), h)
+    if inner is not None:
+        (r, of_h), of_x = inner
+        yield Gates("GRU", {"r": r, name: z, "n of x": of_x, "n of h": of_h}, frozenset(match.used), h)
+    match.used = used
+    products = [Here(position) for position in sorted(match.loop.reached([n]))]
+    resets = [(product, r) for product in products if (r := match.times(product, match.sigmoid, h)) is not None]
+    if len(resets) == 1:
+        ((product, r),) = resets
+        yield Gates("GRU", {"r": r, name: z, "n": n}, frozenset(match.used), h, None, {"r h": product})
 
 
-def _gru_with_reset_before(match: Match, h: Carry) -> Gates | None:
-    """A GRU whose r multiplies h itself."""
-    mixture = match.mixture(h)
-    if mixture is None:
-        return None
-    name, z, n = mixture
-    resets = []
-    for position in sorted(match.loop.reached([n])):
-        r = match.times_h(Here(position), h)
-        if r is not None:
-            resets.append((Here(position), r))
-    if len(resets) != 1:
-        return None
-    ((product, r),) = resets
-    return Gates("GRU", {"r": r, name: z, "n": n}, frozenset(match.used), h, None, {"r h": product})
-
-
-def _rnn(match: Match, h: Carry) -> Gates | None:
-    item = match.loop.body[h.position]
+def _rnn(loop: Loop, h: Carry) -> Gates | None:
+    item = loop.body[h.position]
     if item.target not in NONLINEARITIES or item.kwargs or len(item.args) != 1:
         return None
     return Gates("RNN", {"n": item.args[0]}, frozenset({h.position}), h, nonlinearity=NONLINEARITIES[item.target])

@@ -30,7 +30,8 @@ def with_recurrent_operators(
             cell = _cell(program, loop, known)
             if cell is None:
                 break
-            path = _path(loop, cell, found_modules)
+            base = loop.body[cell.gates.h.position].module or cell.spec.op_type.lower()
+            path = unique_name(base, found_modules)
             found_modules[path] = RecurrentModule(
                 path,
                 cell.spec,
@@ -54,11 +55,6 @@ def _replaced(program: Program, loop: Loop, cell: Cell, path: str) -> Program:
     return replace(program, items=tuple(items)).moved(moves)
 
 
-def _path(loop: Loop, cell: Cell, modules: Mapping[str, RecurrentModule]) -> str:
-    base = loop.body[cell.gates.h.position].module or cell.spec.op_type.lower()
-    return unique_name(base, modules)
-
-
 def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> Cell | None:
     for gates in gates_in(loop, [carry for carry in loop.carries if carry.back == 1]):
         cell = read_cell(program, loop, gates, known)
@@ -69,7 +65,8 @@ def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> Cell | N
 
 def _is_alone(program: Program, loop: Loop, cell: Cell) -> bool:
     """Whether nothing outside of a cell reads any part of it but its states."""
-    read = _read_outside(program, loop)
+    others = replace(program, items=tuple(item for item in program.items if item is not loop))
+    read = {at for index, at in others.reads() if index == loop.index}
     for item in loop.body:
         if item.index not in cell.inside:
             read |= positions_in(item.arguments)
@@ -129,9 +126,3 @@ def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operat
     made += body[len(head) :]
     made += [item.mapped(new, len(made) + i) for i, item in enumerate(rest)]
     return before, Loop(loop.index, loop.count, tuple(made)), moved
-
-
-def _read_outside(program: Program, loop: Loop) -> set[int]:
-    """The positions of a loop that other parts of the program read."""
-    others = replace(program, items=tuple(item for item in program.items if item is not loop))
-    return {at for index, at in others.reads() if index == loop.index}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..copies.rebuilt_code import closure_values, nested_codes
 from ..user_code import is_library
 
 LARGEST = 1000
@@ -57,13 +58,13 @@ def _in_code(module: nn.Module) -> set[int]:
             continue
         seen.add(id(function.__code__))
         found.update(_numbers((function.__defaults__, function.__kwdefaults__)))
-        for code in _codes(function.__code__):
+        for code in nested_codes(function.__code__):
             found.update(_numbers(code.co_consts))
             for name in code.co_names:
                 value = function.__globals__.get(name)
                 found.update(_numbers(value))
                 todo.append(value)
-        todo += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        todo += closure_values(function)
     return found
 
 
@@ -73,21 +74,6 @@ def _function(value: Any) -> types.FunctionType | None:
     value = getattr(value, "__func__", value)
     value = getattr(value, "__wrapped__", value)
     return value if isinstance(value, types.FunctionType) else None
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from _codes(item)
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - an empty one raises
-    except ValueError:
-        return False
-    return True
 
 
 def _in_attributes(module: nn.Module) -> set[int]:

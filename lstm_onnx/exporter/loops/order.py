@@ -7,6 +7,7 @@ its own, just before it.  So the same operators follow each other in all steps.
 from __future__ import annotations
 
 import enum
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -88,12 +89,8 @@ def _live(trace: Trace, *, unused: bool) -> list[Node]:
             if node in live:
                 live.update(inputs_of(node))
     # All results of an operator with several, used or not.
-    live |= {node for node in trace.nodes if _is_part(node) and node.args[0] in live}
+    live |= {node for node in trace.nodes if node.target is operator.getitem and node.args[0] in live}
     return [node for node in trace.nodes if node in live]
-
-
-def _is_part(node: Node) -> bool:
-    return getattr(node.target, "__name__", "") == "getitem" and isinstance(node.args[0], Node)
 
 
 def _numbered(nodes: list[Node]) -> dict[Node, int]:

@@ -18,7 +18,7 @@ from ..aten import aten, aten_operators
 from .canonical import RECURRENT
 from .cells import is_read, is_result
 from .gate_match import Gates
-from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, all_of, by_step
+from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, all_of, by_step, mapped
 
 _AFFINE = aten_operators("linear add.Tensor sub.Tensor mul.Tensor neg cat slice.Tensor addmm mm matmul t")
 _PRODUCTS = aten_operators("linear matmul mm")
@@ -171,7 +171,9 @@ def _rooted(
     places = {item.args[1:] for item in reads}
     if len(roots) != 1 or len(places) != 1 or any(item.target is not first.target for item in reads):
         return None
-    if any(way and not _keeps_axis(item) for item, way in zip(reads, ways, strict=True)):
+    # Each picks along another axis than that of the features.
+    keep = [item.args[1] in (0, 1) and len(item.shape) == _SEQUENCE_RANK - 1 for item in reads]
+    if any(way and not kept for kept, way in zip(keep, ways, strict=True)):
         return None
     (root,) = roots
     at = Here(first.index)
@@ -185,11 +187,6 @@ def _rooted(
         first.target, (root, *first.args[1:]), (), first.index, (*first.shape[:-1], width), first.dtype, first.line
     )
     return _Source(at, width, read, {item.index: tuple(way) for item, way in zip(reads, ways, strict=True)})
-
-
-def _keeps_axis(read: Operator) -> bool:
-    """Whether it picks along another axis than that of the features."""
-    return read.args[1] in (0, 1) and len(read.shape) == _SEQUENCE_RANK - 1
 
 
 def _is_affine(item: Operator, known: Mapping[Any, Tensor]) -> bool:
@@ -207,7 +204,7 @@ def _is_affine(item: Operator, known: Mapping[Any, Tensor]) -> bool:
         return item.args[2] in known and len(item.args) == 3
     if item.target in (aten.cat.default, aten.slice.Tensor):
         return len(item.args) > 1 and item.args[1] in (1, -1)
-    if item.target is aten.mul.Tensor and sum(_is_value(part) for part in parts) != 1:
+    if item.target is aten.mul.Tensor and sum(isinstance(part, (Here, Carry, Element)) for part in parts) != 1:
         return False
     # A tensor with a number for each row would be taken for a function of the row.
     return all(known[part].dim() < 2 or known[part].shape[0] == 1 for part in outside)
@@ -224,10 +221,6 @@ def _has_product(inner: Sequence[Operator], states: set[Any]) -> bool:
     return False
 
 
-def _is_value(part: Any) -> bool:
-    return isinstance(part, (Here, Carry, Element))
-
-
 def _flat(value: Any) -> Iterator[Any]:
     if isinstance(value, tuple):
         for part in value:
@@ -237,9 +230,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _valued(value: Any, known: Mapping[Any, Any]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_valued(part, known) for part in value)
-    return known[value] if isinstance(value, (Leaf, Result, Here, Carry, Element)) else value
+    return mapped(value, lambda part: known[part] if isinstance(part, (Leaf, Result, Here, Carry, Element)) else None)
 
 
 def weights_alone(program: Program) -> dict[Any, Tensor]:
@@ -266,7 +257,8 @@ def _read_off(
     known: Mapping[Any, Tensor],
 ) -> dict[str, dict[str, Tensor]] | None:
     """For each gate, its "bias" ``(H,)`` and its matrices ``(H, I)`` of "x" and ``(H, H)`` of each variable."""
-    variables = {name: value for name, value in gates.variables.items() if _is_used(inner, gates, value)}
+    parts_read = {*gates.arguments.values(), *(part for item in inner for part in _flat(item.args))}
+    variables = {name: value for name, value in gates.variables.items() if value in parts_read}
     constants = {name: tensor.double() for name, tensor in known.items() if tensor.is_floating_point()}
     for size in [source.features] if source.features is not None else range(1, _MOST_FEATURES):
         ends = [size + hidden * i for i in range(len(variables) + 1)]
@@ -294,11 +286,6 @@ def _read_off(
                 parts[name][variable] = zeros if at is None else matrix[:, ends[at] : ends[at + 1]]
         return parts
     return None
-
-
-def _is_used(inner: Sequence[Operator], gates: Gates, value: Any) -> bool:
-    parts = [part for item in inner for part in _flat(item.args)]
-    return value in parts or value in gates.arguments.values()
 
 
 def _along(rows: Tensor, way: Sequence[Operator], values: Mapping[Any, Any]) -> Tensor:
@@ -349,10 +336,6 @@ def _gru_weights(parts: Parts, gates: Gates) -> dict[str, Tensor] | None:
     return weights
 
 
-def _rnn_weights(parts: Parts, _gates: Gates) -> dict[str, Tensor] | None:
-    return _joined([parts["n"]])
-
-
 def _joined(gates: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     bias = torch.cat([gate["bias"] for gate in gates])
     return {
@@ -366,6 +349,6 @@ def _joined(gates: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 WEIGHTS: Mapping[str, Callable[[Parts, Gates], dict[str, Tensor] | None]] = {
     "LSTM": _lstm_weights,
     "GRU": _gru_weights,
-    "RNN": _rnn_weights,
+    "RNN": lambda parts, _: _joined([parts["n"]]),
 }
 """By the operator: the weights by torch's names, and "peepholes"; None where they are not those of its cell."""

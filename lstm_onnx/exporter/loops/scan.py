@@ -12,6 +12,7 @@ from torch import Tensor
 from ..aten import aten
 from .cells import is_read
 from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, NotRolled, Operator, Result, all_of, by_step
+from .step_numbers import run_in_step
 from .steps import Steps
 
 
@@ -93,29 +94,18 @@ def _is_read(item: Operator) -> bool:
     return isinstance(end, Affine) and (end.step, end.sizes) == (start.step, start.sizes) and by == 1
 
 
-def run_scan(
-    module: Any,
-    loop: Loop,
-    carries: Sequence[Carry],
-    inputs: ScanInputs,
-    wanted: Sequence[int],
-    buffers: Sequence[int],
-    *,
-    spare: bool,
-) -> None:
-    """Run a loop as a scan, and keep its last states and the values of all its steps that are wanted.
+def run_scan(inputs: ScanInputs, carries: Sequence[Carry], wanted: Sequence[int], *, spare: bool) -> None:
+    """Run a loop as a scan; its module keeps its last states and the values of all its steps that are wanted.
 
     Args:
-        module: the `RolledModule` that runs; what is kept is kept there.
-        loop: the loop.
+        inputs: what it takes from outside; the rows that fill its buffers are kept.
         carries: what one step takes from those before it.
-        inputs: what it takes from outside.
         wanted: positions whose values of all steps are used.
-        buffers: positions that fill a row each of a tensor; the rows are kept.
         spare: run one more step and drop its results: at some length the loop has no step, and a Scan needs one.
     """
+    module, loop, buffers = inputs.module, inputs.loop, sorted(inputs.buffers)
     slots = [(carry, place) for carry in carries for place in range(carry.back)]
-    start = [_initial(module, loop, inputs, carry, carry.initial[carry.back - 1 - place]) for carry, place in slots]
+    start = [_initial(inputs, carry, carry.initial[carry.back - 1 - place]) for carry, place in slots]
     module.scans.append((loop.index, slots))
     if not start:
         start = [torch.zeros(1)]
@@ -127,8 +117,7 @@ def run_scan(
 
     def step(*flat: Any) -> list[Tensor]:
         state, entries = flat[: len(start)], flat[len(start) : len(start) + len(xs)]
-        body = _Body(module, loop, inputs, slots, state, entries, flat[len(start) + len(xs) :])
-        new, here = body.run()
+        new, here = _Body(inputs, slots, state, entries, flat[len(start) + len(xs) :]).run()
         outs = [here[position] for position in wanted] + [here[~position] for position in buffers]
         return [_own(tensor) for tensor in (*new, *outs, *(new if spare else ()))]
 
@@ -163,24 +152,22 @@ def _scanned(step: Any, start: list[Tensor], xs: list[Tensor], given: list[Any])
     return [*state, *(torch.stack(column) for column in zip(*rows, strict=True))]
 
 
-def _initial(module: Any, loop: Loop, inputs: ScanInputs, carry: Carry, value: Any) -> Tensor:
+def _initial(inputs: ScanInputs, carry: Carry, value: Any) -> Tensor:
     if not isinstance(value, NoState):
-        found: Tensor = module.value(value)
+        found: Tensor = inputs.module.value(value)
         return found
-    item = loop.body[carry.position]
-    call = loop.body[item.args[0].position]
+    item = inputs.loop.body[carry.position]
+    call = inputs.loop.body[item.args[0].position]
     kwargs = dict(call.kwargs)
-    which = item.args[1]
-    batch = _batch_of(module, loop, inputs, call)
-    size = kwargs["h_size" if which == 1 else "c_size"]
-    return torch.zeros((kwargs["rows"], batch, size), dtype=item.dtype)
+    size = kwargs["h_size" if item.args[1] == 1 else "c_size"]
+    return torch.zeros((kwargs["rows"], _batch_of(inputs, call), size), dtype=item.dtype)
 
 
-def _batch_of(module: Any, loop: Loop, inputs: ScanInputs, call: Operator) -> Any:
+def _batch_of(inputs: ScanInputs, call: Operator) -> Any:
     """The batch of a recurrent module's input in the first step."""
-    body = _Body(module, loop, inputs, [], (), [entry[0] for entry in inputs.xs], inputs.given)
+    body = _Body(inputs, [], (), [entry[0] for entry in inputs.xs], inputs.given)
     x = call.args[0]
-    needed = [loop.body[position] for position in sorted(loop.reached([x]))]
+    needed = [inputs.loop.body[position] for position in sorted(inputs.loop.reached([x]))]
     if any(all_of(Carry, (x, *(item.arguments for item in needed)))):
         raise NotRolled("a recurrent module starts without states, and its input depends on states")
     for item in needed:
@@ -193,9 +180,7 @@ class _Body:
     """A loop's body in one step.
 
     Attributes:
-        module: the `RolledModule` that runs.
-        loop: the loop.
-        inputs: what it takes from outside.
+        inputs: what the loop takes from outside.
         slots: for each of `state`, the carried value, and how many steps further back it lies.
         state: what is carried.
         entries: the step's entries of `inputs.xs`.
@@ -203,8 +188,6 @@ class _Body:
         here: the values that are computed, by position; rows of buffers at ``~position``.
     """
 
-    module: Any
-    loop: Loop
     inputs: ScanInputs
     slots: list[tuple[Carry, int]]
     state: Sequence[Any]
@@ -214,7 +197,7 @@ class _Body:
 
     def run(self) -> tuple[list[Any], dict[int, Any]]:
         """The states after the step, and `here`."""
-        for item in self.loop.body:
+        for item in self.inputs.loop.body:
             if item.index in self.inputs.buffers:
                 self.here[~item.index] = self.value(item.args[1])
             else:
@@ -231,7 +214,7 @@ class _Body:
         if item.index in self.inputs.reads:
             place, of = self.inputs.reads[item.index]
             return of(self.entries[place])
-        return self.module.in_step(item, self.value)
+        return run_in_step(self.inputs.module, item, self.value)
 
     def value(self, value: Any) -> Any:
         inputs = self.inputs
@@ -242,7 +225,7 @@ class _Body:
         if isinstance(value, Affine) and value.step:
             assert inputs.counter is not None  # noqa: S101 - an argument needs it
             counter, first = self.entries[inputs.counter], value.at_first()
-            offset = self.given[inputs.whole[first]] if first in inputs.whole else self.module.number(first)
+            offset = self.given[inputs.whole[first]] if first in inputs.whole else inputs.module.number(first)
             product = counter if value.step == 1 else counter * value.step
             return product if isinstance(offset, int) and offset == 0 else product + offset
         if isinstance(value, (Result, Leaf, Affine, Element)) and value in inputs.whole:
@@ -251,4 +234,4 @@ class _Body:
             return self.entries[inputs.elements[value]]
         if isinstance(value, tuple):
             return tuple(map(self.value, value))
-        return self.module.value(value)
+        return inputs.module.value(value)

@@ -16,7 +16,7 @@ from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, on
 from ..lowering.rename import Dims, TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros
-from .copies import CONVERSIONS
+from .pieces import CONVERSIONS
 from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .roll import RolledUp
 

@@ -21,16 +21,19 @@ _FILLED = {aten.full.default: 1, aten.new_full.default: 2, aten.full_like.defaul
 """Operators that fill a tensor with one number, and the index of that argument."""
 
 
-def with_step_number(item: Operator, value: Any) -> Any:
-    """The result of an operator with an argument that is computed from the number of the step.
+def run_in_step(module: Any, item: Operator, value: Any) -> Any:
+    """The result of an operator in one step.
 
     Args:
+        module: the `RolledModule` that runs.
         item: the operator.
         value: gives its arguments in this step.
 
     Raises:
-        NotRolled: it takes no tensor there.
+        NotRolled: an argument is computed from the number of the step, and the operator takes no tensor there.
     """
+    if not takes_step(item.args):
+        return module.call(item, value)
     args, kwargs = value(item.args), dict(value(item.kwargs))
     if item.target is aten.select.int and not takes_step(item.args[:2]):
         return torch.index_select(args[0], args[1], args[2].reshape(1)).squeeze(args[1])

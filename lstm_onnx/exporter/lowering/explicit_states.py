@@ -134,10 +134,8 @@ def _expose(
     prefix, batch = state_prefix(first.recurrent.path, first.call), sequence_axes(graph, first)[1]
     kinds = (("h", 1, spec.state_size), ("c", 2, spec.hidden_size))[: 2 if spec.has_cell else 1]
     call = first.recurrent.calls[first.call] if first.call < len(first.recurrent.calls) else None
-    while len(first.node.input) < 1 + len(kinds):
-        first.node.input.append("")
-    while len(last.node.output) < 1 + len(kinds):
-        last.node.output.append("")
+    for given in (first.node.input, last.node.output):
+        given.extend([""] * (1 + len(kinds) - len(given)))
     for position, (kind, index, size) in enumerate(kinds):
         name, after = f"{prefix}{kind}0", f"{prefix}{kind}n"
         initial = call.initial[position] if call is not None and call.initial is not None else None

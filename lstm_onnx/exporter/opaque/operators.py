@@ -50,18 +50,9 @@ def _recurrent(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @_recurrent.register_fake
 def _(
-    x: Tensor,
-    h0: Tensor | None,  # noqa: ARG001
-    c0: Tensor | None,  # noqa: ARG001
-    lengths: Tensor | None,  # noqa: ARG001
-    module: str,  # noqa: ARG001
-    call: int,  # noqa: ARG001
-    batch_first: bool,
-    rows: int,
-    output_size: int,
-    h_size: int,
-    c_size: int,
+    x: Tensor, _h0: Any, _c0: Any, _lengths: Any, _module: str, _call: int, batch_first: bool, *sizes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    rows, output_size, h_size, c_size = sizes
     batch = x.shape[0 if batch_first else 1]
     output = x.new_empty((x.shape[0], x.shape[1], output_size))
     return output, x.new_empty((rows, batch, h_size)), x.new_empty((rows, batch, c_size))

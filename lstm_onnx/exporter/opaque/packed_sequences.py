@@ -205,12 +205,8 @@ def replace_packing_functions() -> Iterator[None]:
     The caller must hold `torch_export.ONE_AT_A_TIME`.
     """
     global _tracing_thread
-    functions: tuple[Any, ...] = (
-        torch_rnn.pack_padded_sequence,
-        torch_rnn.pad_packed_sequence,
-        torch_rnn.pack_sequence,
-        torch_rnn.unpack_sequence,
-    )
+    names = ("pack_padded_sequence", "pad_packed_sequence", "pack_sequence", "unpack_sequence")
+    functions = [getattr(torch_rnn, name) for name in names]
     _originals.update({function.__name__: rebuilt_function(function) for function in functions})
     _tracing_thread = threading.get_ident()
     try:

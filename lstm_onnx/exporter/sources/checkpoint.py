@@ -83,7 +83,7 @@ def tensor_names(path: str | os.PathLike[str]) -> list[str]:
         FileError, WeightsError, MissingDependencyError: see `load_state_dict`.
     """
     found = readable_file(path, "a file with weights")
-    if found.name.lower().endswith(INDEX_SUFFIX):
+    if _is_index(found):
         return list(_shards(found))
     if found.suffix.lower() == ".safetensors":
         return _read_safetensors(found, lambda _: {})[1]
@@ -94,8 +94,15 @@ def _read(path: Path, prefix: str, module_names: Collection[str] | None) -> dict
     def choose(names: Collection[str]) -> dict[str, str]:
         return under_prefix(names, prefix, module_names, where=str(path))
 
-    if path.name.lower().endswith(INDEX_SUFFIX):
-        return _read_shards(path, choose)
+    return _read_shards(path, choose) if _is_index(path) else _read_file(path, choose, prefix)
+
+
+def _is_index(path: Path) -> bool:
+    return path.name.lower().endswith(INDEX_SUFFIX)
+
+
+def _read_file(path: Path, choose: _Choose, prefix: str = "") -> dict[str, Array]:
+    """The chosen tensors of a file that holds tensors itself."""
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path, choose)[0]
     tensors = _torch_tensors(path, prefix)
@@ -116,11 +123,7 @@ def _read_shards(path: Path, choose: _Choose) -> dict[str, Array]:
                 raise WeightsError(f"{shard}: does not hold {missing[0]}, which {path} says it does")
             return own
 
-        if shard.suffix.lower() == ".safetensors":
-            arrays |= _read_safetensors(shard, there)[0]
-        else:
-            tensors = _torch_tensors(shard)
-            arrays |= {name: _numpy(tensors[key], f"{shard}: {key}") for name, key in there(tensors).items()}
+        arrays |= _read_file(shard, there)
     return {name: arrays[name] for name in chosen}
 
 
@@ -175,16 +178,14 @@ def _torch_tensors(path: Path, prefix: str = "") -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors of other formats are mapped below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if (other := _other_format(path)) is not None:
-            raise WeightsError(f"{path}: is {other}") from None
-        raise WeightsError(
-            f"{path}: holds more than tensors{_held(error)}, and reading it could run code; save "
-            "model.state_dict() alone, or convert it to .safetensors where you trust it"
-        ) from None
     except Exception as error:  # torch.load fails on a damaged file in many ways
         if (other := _other_format(path)) is not None:
             raise WeightsError(f"{path}: is {other}") from None
+        if isinstance(error, pickle.UnpicklingError):
+            raise WeightsError(
+                f"{path}: holds more than tensors{_held(error)}, and reading it could run code; save "
+                "model.state_dict() alone, or convert it to .safetensors where you trust it"
+            ) from None
         raise WeightsError(f"{path}: is truncated, or not a PyTorch checkpoint: {_reason(error)}") from error
     found = _tensors(torch, content, path)
     if not prefix or not isinstance(content, Mapping) or any(name.startswith(prefix) for name in found):
@@ -261,9 +262,10 @@ def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
             break
         nest = next((key for key in _NESTS if _has_tensors(torch, content.get(key))), None)
         if nest is None:
-            held = {key: value for key, value in content.items() if isinstance(value, Mapping) and _holds_lstm(value)}
+            inner = {key: value for key, value in content.items() if isinstance(value, Mapping)}
+            held = {key: value for key, value in inner.items() if any(map(has_mark, value))}
             if len(held) > 1:  # such as {"encoder": ..., "decoder": ...}
-                content = {f"{key}.{name}": value for key, inner in held.items() for name, value in inner.items()}
+                content = {f"{key}.{name}": value for key, own in held.items() for name, value in own.items()}
                 break
             nest = next(iter(held), None)
         if nest is None:
@@ -291,10 +293,6 @@ def _has_tensors(torch: Any, content: object) -> bool:
             seen.add(id(value))
             todo += value.values()
     return False
-
-
-def _holds_lstm(content: Mapping[Any, object]) -> bool:
-    return any(map(has_mark, content))
 
 
 def _numpy(tensor: Any, where: str) -> Array:

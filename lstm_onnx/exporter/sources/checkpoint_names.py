@@ -57,7 +57,7 @@ def under_prefix(
     if prefix.endswith(_PARALLEL):
         chosen |= _raw_weights(names, prefix.removesuffix(_PARALLEL))
     if module_names is None:
-        if not chosen or (not prefix and not any(_of_lstm(name) for name in chosen)):
+        if not chosen or (not prefix and not any(plain_name(name) in MARKS for name in chosen)):
             raise WeightsError(f'{where}: has no LSTM under the prefix "{prefix}"; {lstm_prefixes(names)}')
     else:
         counts = _prefix_counts(names, module_names)
@@ -87,11 +87,6 @@ def _raw_weights(names: Mapping[str, str], parent: str) -> dict[str, str]:
         for name, key in names.items()
         if name.startswith(parent) and name.endswith("_raw") and "." not in name.removeprefix(parent)
     }
-
-
-def _of_lstm(name: str) -> bool:
-    """Whether a name without its prefix is of an nn.LSTM's first layer."""
-    return plain_name(name) in MARKS
 
 
 def plain_name(name: str) -> str:

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 _SCRIPT = "TorchScript, which keeps the weights and no Python code to trace"
 _QUANTIZED = (
-    "torch.ao.nn.quantized.",
-    "torch.ao.nn.quantizable.",
-    "torch.ao.nn.qat.",
-    "torch.ao.nn.intrinsic.",
+    *(f"torch.ao.nn.{kind}." for kind in ("quantized", "quantizable", "qat", "intrinsic")),
     "torch.ao.quantization.",
 )
 _FLOAT = ("FloatFunctional", "FXFloatFunctional", "QuantStub", "DeQuantStub", "QuantWrapper")
@@ -61,7 +58,7 @@ def is_unknown(value: Any) -> bool:
 
 def _known(value: Any) -> str | None:
     torch = import_torch("exporting a module needs it")
-    kinds = (_class, _program, _weights, _data, _collection, _callable, _path, _holder)
+    kinds = (_class, _program, _weights, _data, _collection, _callable, _holder)
     return next((text for describe in kinds if (text := describe(torch, value)) is not None), None)
 
 
@@ -124,6 +121,11 @@ def _weights(torch: Any, value: Any) -> str | None:
 def _data(torch: Any, value: Any) -> str | None:
     if isinstance(value, (torch.Tensor, torch.nn.utils.rnn.PackedSequence)) or type(value).__name__ == "ndarray":
         return f"{type(value).__name__} is data and no nn.Module; pass the module first, and data as example_inputs"
+    if isinstance(value, (str, os.PathLike)):
+        return (
+            f"{type(value).__name__} is not an nn.Module; pass the module itself, with its weights loaded "
+            "(the command line, lstm-onnx export, takes a models/*.toml or file.py:callable)"
+        )
     return None
 
 
@@ -150,23 +152,11 @@ def _callable(torch: Any, value: Any) -> str | None:
     return None
 
 
-def _path(torch: Any, value: Any) -> str | None:  # noqa: ARG001 - as the others
-    if isinstance(value, (str, os.PathLike)):
-        return (
-            f"{type(value).__name__} is not an nn.Module; pass the module itself, with its weights loaded "
-            "(the command line, lstm-onnx export, takes a models/*.toml or file.py:callable)"
-        )
-    return None
-
-
 def _holder(torch: Any, value: Any) -> str | None:
     """Objects that hold a module, such as a trainer or a pipeline."""
     attributes = getattr(value, "__dict__", None)
-    held = [
-        name
-        for name, item in (attributes.items() if isinstance(attributes, dict) else ())
-        if isinstance(item, torch.nn.Module)
-    ]
+    items = attributes.items() if isinstance(attributes, dict) else ()
+    held = [name for name, item in items if isinstance(item, torch.nn.Module)]
     if not held:
         return None
     names = ", ".join(f".{name}" for name in held[:_MOST_NAMES])

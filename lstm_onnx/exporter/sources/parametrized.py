@@ -33,9 +33,10 @@ def with_computed(arrays: Mapping[str, Array], module_names: Collection[str] | N
     """
     found = dict(arrays)
     for name, parts in _parametrized(arrays):
-        if not _wanted(name, module_names):
-            if module_names is not None:
-                _rename_weight_norm(found, name, parts, module_names)
+        if module_names is None and not _RECURRENT.fullmatch(name):
+            continue
+        if module_names is not None and name not in module_names:
+            _rename_weight_norm(found, name, parts, module_names)
             continue
         value = _computed(arrays, parts)
         if value is None:
@@ -48,10 +49,6 @@ def with_computed(arrays: Mapping[str, Array], module_names: Collection[str] | N
             del found[part]
         found[name] = value
     return found
-
-
-def _wanted(name: str, module_names: Collection[str] | None) -> bool:
-    return _RECURRENT.fullmatch(name) is not None if module_names is None else name in module_names
 
 
 def _parametrized(names: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:

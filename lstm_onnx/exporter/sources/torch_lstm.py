@@ -100,9 +100,8 @@ def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:
 def module_of(spec: LSTMSpec, state: Mapping[str, Array]) -> nn.LSTM:
     """An nn.LSTM in eval mode with sizes `spec` and parameters `state`."""
     torch = import_torch("the PyTorch side of a model needs it")
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a new nn.LSTM draws weights, which must not change the caller's random state
+    # A new nn.LSTM draws weights, which must not change the caller's random state.
+    with torch.random.fork_rng(devices=[]):
         module = _build(torch, spec)
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
     return module.eval()

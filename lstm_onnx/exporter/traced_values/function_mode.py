@@ -19,8 +19,6 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..user_code import user_line
-from .classes import symbolic_one_hot
-from .complex_numbers import COMPLEX
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
@@ -28,7 +26,7 @@ from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_al
 from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
-from .spaced import linspace
+from .torch_functions import TORCH_FUNCTIONS
 from .value_checks import find_check
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -168,14 +166,6 @@ def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
         raise RetraceError(sys._getframe(2))
 
 
-def _deepcopy(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
-    return (args[0].clone(),)  # torch's own copies memory, which a traced tensor does not have
-
-
-def _read_data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
-    return (args[0].detach(),)  # the same numbers, within the graph
-
-
 def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[None]:
     """Ignore what is assigned to a recurrent module's parameter, as eager runs record its weights."""
     if not any(args[0] is parameter for part in mode.recurrent for parameter in part.parameters()):
@@ -252,7 +242,8 @@ def _sort(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> N
 def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of integers with a float, which the decomposition for ONNX does not take: computed in floats, as in PyTorch."""
     x, bounds = args[0], [*args[1:], *kwargs.values()]
-    if any(isinstance(bound, Tensor) for bound in bounds) or not any(map(_is_fraction, bounds)):
+    fractions = [bound for bound in bounds if isinstance(bound, (float, torch.SymFloat))]
+    if not fractions or any(isinstance(bound, Tensor) for bound in bounds):
         return None
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     named = {name: _as_fraction(bound) for name, bound in kwargs.items()}
@@ -261,10 +252,6 @@ def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> t
 
 def _as_fraction(bound: Any) -> Any:
     return float(bound) if isinstance(bound, int) else bound
-
-
-def _is_fraction(bound: Any) -> bool:
-    return isinstance(bound, (float, torch.SymFloat))
 
 
 def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
@@ -278,7 +265,7 @@ def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tup
 def _floor_divide(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of floats, which torch.onnx has no translation for."""
     whole = all(isinstance(item, int) or (isinstance(item, Tensor) and item.dtype in _INTEGERS) for item in args)
-    if whole or len(args) != 2 or kwargs or any(map(_is_symbolic, args)):
+    if whole or len(args) != 2 or kwargs or any(isinstance(item, (torch.SymInt, torch.SymFloat)) for item in args):
         return None
     return (mode.constants.call(torch.div, args, {"rounding_mode": "floor"}),)
 
@@ -290,10 +277,6 @@ def _floor_divided_by(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str
         return None
     both = torch.full((), number, dtype=torch.result_type(tensor, number)), tensor
     return _floor_divide(mode, None, both, kwargs) or (mode.constants.call(torch.floor_divide, both, kwargs),)
-
-
-def _is_symbolic(item: Any) -> bool:
-    return isinstance(item, (torch.SymInt, torch.SymFloat))
 
 
 def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
@@ -316,7 +299,7 @@ def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
         return None
     if func.__name__.startswith("avg") and len(args) > 4:  # without dilation; then how padding counts
         args = (*args[:4], 1, args[4], *args[6:])
-    named = {name: value for name, value in kwargs.items() if name not in ("input", "return_indices")}
+    named = {name: value for name, value in kwargs.items() if name != "return_indices"}
     pooled = pooled_over_all(func.__name__, *args, **named)
     if pooled is not None:
         return (pooled,)
@@ -325,7 +308,7 @@ def _pool(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
         raise ExportError(
             f"at {user_line()}: divisor_override has no translation to ONNX; multiply the mean by kernel / divisor"
         )
-    return _max_pool1d(mode, func, args, kwargs) if func.__name__ == "max_pool1d" else None
+    return (mode.constants.call(max_pool1d, args, named),) if func.__name__ == "max_pool1d" else None
 
 
 def _adaptive_pool(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
@@ -340,11 +323,6 @@ def _adaptive_pool(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, A
 def _unfold(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     windows = windows_of_all(*args, **kwargs) if func is nn.functional.unfold else None
     return None if windows is None else (windows,)
-
-
-def _max_pool1d(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    kwargs = {name: value for name, value in kwargs.items() if name != "return_indices"}
-    return (mode.constants.call(max_pool1d, args, kwargs),)
 
 
 def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
@@ -372,8 +350,9 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "unbind": _iterate,
     "numpy": _array,
     "__int__": _to_int,
-    "__deepcopy__": _deepcopy,
-    _READ_DATA: _read_data,
+    # torch's own copies memory, which a traced tensor does not have.
+    "__deepcopy__": lambda _mode, _func, args, _kwargs: (args[0].clone(),),
+    _READ_DATA: lambda _mode, _func, args, _kwargs: (args[0].detach(),),  # the same numbers, within the graph
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),
@@ -393,8 +372,6 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     },
     "unfold": _unfold,
     "scaled_dot_product_attention": _attention,
-    **COMPLEX,
-    "linspace": linspace,
-    "one_hot": symbolic_one_hot,
+    **TORCH_FUNCTIONS,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,12 +10,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 def max_pool1d(
-    input: Tensor,  # as torch calls it
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    ceil_mode: bool = False,
+    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
 ) -> Tensor:
     """torch.max_pool1d as max_pool2d over one row, since torch.export makes max_pool1d's size a constant."""
 
@@ -25,9 +19,8 @@ def max_pool1d(
 
     kernel = of_row(kernel_size, 1)
     steps = kernel if stride is None or stride == () or stride == [] else of_row(stride, 1)
-    row = input.unsqueeze(-2)
-    pooled = torch.max_pool2d(row, kernel, steps, of_row(padding, 0), of_row(dilation, 1), ceil_mode)
-    return pooled.squeeze(-2)
+    row = x.unsqueeze(-2)
+    return torch.max_pool2d(row, kernel, steps, of_row(padding, 0), of_row(dilation, 1), ceil_mode).squeeze(-2)
 
 
 def pooled_over_all(

@@ -2,13 +2,14 @@
 
 Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and goes through a tensor row by row in
 ``max``, so that each would fix a size.  When the code calls one of them, the trace starts anew with all of them
-replaced.  (In the files of a module's own classes, ``len`` is replaced from the start: see `keep_len_symbolic`.)
+replaced.
 """
 
 from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import math
 import sys
 import threading
@@ -23,7 +24,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
-from .ranges import List, Range, SymbolicRange, is_symbolic
+from .ranges import List, Range, StandIn, SymbolicRange, is_symbolic
 from .repeated_lists import RepeatedList, multiplied
 
 _MOST_RETRACES = 16
@@ -142,12 +143,9 @@ def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
     return extreme
 
 
-def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> EachNumber:
-    found = next(item for item in args if isinstance(item, EachNumber))
-    for item in args:
-        if item is not found:
-            found = found.clamped(item, largest=largest)
-    return found
+def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> Any:
+    found, *others = sorted(args, key=lambda item: not isinstance(item, EachNumber))
+    return functools.reduce(lambda one, other: one.clamped(other, largest=largest), others, found)
 
 
 def _sum(values: Any, *args: Any, **kwargs: Any) -> Any:
@@ -167,13 +165,6 @@ def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
     return from_numpy
 
 
-class _ConstructorMeta(type):
-    own: Any
-
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, cls.own)
-
-
 def _constructor(own: Any) -> type:
     def __new__(_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         if len(args) == 1 and isinstance(args[0], (RepeatedList, SymbolicRange)):
@@ -183,7 +174,7 @@ def _constructor(own: Any) -> type:
         return own(*args, **kwargs)
 
     # Tensor.type knows the class by its whole name.
-    return _ConstructorMeta(f"torch.{own.__name__}", (), {"own": own, "dtype": own.dtype, "__new__": __new__})
+    return StandIn(f"torch.{own.__name__}", (), {"kinds": (own,), "dtype": own.dtype, "__new__": __new__})
 
 
 def _array(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,16 +227,10 @@ _to_int: Any = torch.sym_int
 _to_float: Any = torch.sym_float
 
 
-class _IntMeta(type):
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, builtins.int)
-
-    def __subclasscheck__(cls, kind: type) -> bool:
-        return issubclass(kind, builtins.int)
-
-
-class _Int(builtins.int, metaclass=_IntMeta):
+class _Int(builtins.int, metaclass=StandIn):
     """Python's int, but for traced numbers."""
+
+    kinds = (builtins.int,)
 
     def __new__(cls, value: Any = 0, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, EachNumber):
@@ -259,16 +244,10 @@ class _Int(builtins.int, metaclass=_IntMeta):
         return builtins.int(value, *args, **kwargs)
 
 
-class _FloatMeta(type):
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, (builtins.float, torch.SymFloat))
-
-    def __subclasscheck__(cls, kind: type) -> bool:
-        return issubclass(kind, builtins.float)
-
-
-class _Float(builtins.float, metaclass=_FloatMeta):
+class _Float(builtins.float, metaclass=StandIn):
     """Python's float, but for sizes that are not fixed."""
+
+    kinds = (builtins.float, torch.SymFloat)
 
     def __new__(cls, value: Any = 0.0) -> Any:
         symbolic = is_symbolic(value) or isinstance(value, torch.SymFloat)

@@ -94,29 +94,34 @@ class RangeList(SymbolicRange):
         return getattr(list(self.fixed()), name)
 
 
-class _RangeMeta(type):
+class StandIn(type):
+    """Of a class that takes the place of others, its `kinds`: what these are is an instance of it."""
+
+    kinds: tuple[type, ...]
+
     def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, (builtins.range, SymbolicRange))
+        """Whether a value is of one of its kinds."""
+        return isinstance(value, cls.kinds)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        """Whether a class is derived from one of its kinds."""
+        return issubclass(kind, cls.kinds)
 
 
-class Range(metaclass=_RangeMeta):
+class Range(metaclass=StandIn):
     """Python's range, but for sizes that are not fixed."""
+
+    kinds = (builtins.range, SymbolicRange)
 
     def __new__(cls, *ends: Any) -> Any:
         """As Python's own."""
         return (SymbolicRange if any(map(is_symbolic, ends)) else builtins.range)(*ends)
 
 
-class _ListMeta(type):
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, (builtins.list, RangeList))
-
-    def __subclasscheck__(cls, kind: type) -> bool:
-        return issubclass(kind, (builtins.list, RangeList))
-
-
-class List(builtins.list, metaclass=_ListMeta):  # type: ignore[type-arg]
+class List(builtins.list, metaclass=StandIn):  # type: ignore[type-arg]
     """Python's list, but for ranges of sizes that are not fixed."""
+
+    kinds = (builtins.list, RangeList)
 
     def __new__(cls, *values: Any) -> Any:
         """As Python's own."""

@@ -30,18 +30,10 @@ _MACHINERY = tuple(
 _LEAVES = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom, ast.Await)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp)
 _INNER = (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
-_MANAGERS = (
-    "no_grad",
-    "enable_grad",
-    "inference_mode",
-    "set_grad_enabled",
-    "autocast",
-    "record_function",
-    "profile",
-    "catch_warnings",
-    "nullcontext",
-    "device",
-)
+_MANAGERS = {
+    *("no_grad", "enable_grad", "inference_mode", "set_grad_enabled", "autocast", "device"),
+    *("record_function", "profile", "catch_warnings", "nullcontext"),
+}
 """Context managers that suppress no error."""
 _JUMPS = ("POP_JUMP", "JUMP_IF", "TO_BOOL", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
 _Place = tuple[int, int, int, int]

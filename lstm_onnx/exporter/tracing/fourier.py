@@ -23,7 +23,7 @@ def replaced_transform(node: ir.Node) -> Callable[[tape.Tape, ir.Node], ir.Value
     if x is None or x.shape is None or x.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None
     if node.op_type == "STFT":
-        window, length, step = (_constant(node, place) for place in (2, 3, 1))
+        window, length, step = (constant_input(node, place) for place in (2, 3, 1))
         if step is None or (window is None and length is None) or x.shape[-1] != 1:
             return None
         size = int(length) if length is not None else len(window)
@@ -31,7 +31,7 @@ def replaced_transform(node: ir.Node) -> Callable[[tape.Tape, ir.Node], ir.Value
     found = x.shape[_axis(node)] if "axis" in node.attributes else None
     if not isinstance(found, int):
         return None
-    asked = _constant(node, 1)
+    asked = constant_input(node, 1)
     samples = found if asked is None else int(asked)
     fits = samples == found or (_flag(node, "inverse") and _flag(node, "onesided"))
     return _product if fits and _is_limited(samples) else None
@@ -41,7 +41,8 @@ def _is_limited(size: int) -> bool:
     return size & (size - 1) != 0 and size <= _LONGEST
 
 
-def _constant(node: ir.Node, place: int) -> Any:
+def constant_input(node: ir.Node, place: int) -> Any:
+    """The numbers of a node's input; None where it is absent or computed."""
     value = node.inputs[place] if len(node.inputs) > place else None
     stored = None if value is None else convenience.get_const_tensor(value)
     return None if stored is None else stored.numpy()
@@ -87,7 +88,7 @@ def _shape(made: tape.Tape, *sizes: int) -> ir.Value:
 def _product(made: tape.Tape, node: ir.Node) -> ir.Value:
     x: Any = node.inputs[0]
     axis, last = _axis(node), len(x.shape) - 1
-    given, parts, asked = x.shape[axis], x.shape[last], _constant(node, 1)
+    given, parts, asked = x.shape[axis], x.shape[last], constant_input(node, 1)
     inverse, onesided = _flag(node, "inverse"), _flag(node, "onesided")
     size = given if asked is None else int(asked)
     matrix = _matrix(given, parts, size, inverse=inverse, onesided=onesided)
@@ -104,7 +105,7 @@ def _product(made: tape.Tape, node: ir.Node) -> ir.Value:
 def _frames(made: tape.Tape, node: ir.Node) -> ir.Value:
     """By a convolution: (batch, samples, 1) to (batch, frames, bins, 2)."""
     x: Any = node.inputs[0]
-    step, window, length = (_constant(node, place) for place in (1, 2, 3))
+    step, window, length = (constant_input(node, place) for place in (1, 2, 3))
     size = int(length) if length is not None else len(window)
     onesided = "onesided" not in node.attributes or _flag(node, "onesided")
     matrix = _matrix(size, 1, size, inverse=False, onesided=onesided)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_ir import convenience, tape
 
 from ...onnxgraph.nodes import Walk
-from .fourier import replaced_transform
+from .fourier import constant_input, replaced_transform
 
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 _LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -83,11 +83,11 @@ def _count_axes_from_start(model: ir.Model) -> None:
         if all(isinstance(dim, int) or str(dim) in never_empty for dim in shape):
             continue
         axis = node.attributes.get("axis")
-        stored = convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+        stored = constant_input(node, 1)
         if node.op_type in ("ArgMax", "ArgMin") and axis is not None:
             node.attributes["axis"] = ir.AttrInt64("axis", axis.as_int() % len(shape))
-        elif node.op_type.startswith("Reduce") and stored is not None and (stored.numpy() < 0).any():
-            axes = stored.numpy() % len(shape)
+        elif node.op_type.startswith("Reduce") and stored is not None and (stored < 0).any():
+            axes = stored % len(shape)
             name = "axes/" + "_".join(map(str, axes.ravel()))
             value = model.graph.initializers.get(name)
             if value is None:
@@ -120,17 +120,11 @@ def _is_magnified(value: ir.Value, small: Container[ir.Value]) -> bool:
 def _passes(user: ir.Node, place: int, small: Container[ir.Value]) -> bool:
     """Whether a small number at this place leaves the result small, with the others in `small` or constant."""
     if user.op_type == "Add":
-        other = user.inputs[1 - place]
-        return other is not None and (other in small or _constant_of(other) is not None)
+        return user.inputs[1 - place] in small or constant_input(user, 1 - place) is not None
     if user.op_type == "Pow":
-        power = _constant_of(user.inputs[1])
+        power = constant_input(user, 1)
         return place == 0 and power is not None and bool((power >= 1).all())
     return user.op_type in _PASSES and _MAGNIFIES.get(user.op_type) != place
-
-
-def _constant_of(value: ir.Value | None) -> np.ndarray | None:
-    stored = None if value is None else convenience.get_const_tensor(value)
-    return None if stored is None else stored.numpy()
 
 
 def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
@@ -196,14 +190,12 @@ def _reduced(largest: int) -> _Build:
     def build(made: tape.Tape, node: ir.Node) -> ir.Value:
         value: Any = node.inputs[0]
         rank = len(value.shape)
-        given = node.inputs[1] if len(node.inputs) > 1 else None
-        stored = None if given is None else convenience.get_const_tensor(given)
-        axes = range(rank) if stored is None else sorted(int(axis) % rank for axis in stored.numpy().ravel())
+        given = constant_input(node, 1)
+        axes = range(rank) if given is None else sorted(int(axis) % rank for axis in given.ravel())
         one = _constant(made, [1], _INT64)
         for axis in axes:
-            value = made.op_multi_out(
-                "TopK", [value, one], {"axis": axis, "largest": largest, "sorted": 1}, num_outputs=2
-            )[0]
+            attributes = {"axis": axis, "largest": largest, "sorted": 1}
+            value = made.op_multi_out("TopK", [value, one], attributes, num_outputs=2)[0]
         keep = node.attributes.get("keepdims")
         if keep is not None and not keep.as_int():
             value = made.op("Squeeze", [value, _constant(made, list(axes), _INT64)])

@@ -14,15 +14,18 @@ _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
 def _schema() -> OpSchema:
-    single, optional = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
-    parameter, attribute = OpSchema.FormalParameter, OpSchema.Attribute
+    parameter, attribute, optional = (
+        OpSchema.FormalParameter,
+        OpSchema.Attribute,
+        OpSchema.FormalParameterOption.Optional,
+    )
     return OpSchema(
         OP_TYPE,
         DOMAIN,
         1,
         "stands for a recurrent module until the real nodes take its place",
         inputs=[
-            parameter("x", "T", param_option=single),
+            parameter("x", "T"),
             parameter("h0", "T", param_option=optional),
             parameter("c0", "T", param_option=optional),
             parameter("lengths", "I", param_option=optional),

@@ -27,20 +27,17 @@ _ROUNDED: Mapping[str, Callable[[Any], Any]] = {
     "TruncToInt": np.trunc,
     "RoundToInt": np.rint,
 }
-_COMPUTED: Mapping[str, Callable[..., Any]] = {
-    "Add": lambda *parts: functools.reduce(np.add, parts),
-    "Mul": lambda *parts: functools.reduce(np.multiply, parts),
-    "Max": lambda *parts: functools.reduce(np.maximum, parts),
-    "Min": lambda *parts: functools.reduce(np.minimum, parts),
+_COMPUTED: Mapping[str, Callable[[Any, Any], Any]] = {
+    "Add": np.add,
+    "Mul": np.multiply,
+    "Max": np.maximum,
+    "Min": np.minimum,
     "FloatTrueDiv": np.true_divide,
-    "Pow": np.power,
-    "PowByNatural": np.power,
-    "FloatPow": np.power,
-    "FloorDiv": np.floor_divide,
-    "CleanDiv": np.floor_divide,
-    "Mod": np.mod,
-    "PythonMod": np.mod,
+    **dict.fromkeys(("Pow", "PowByNatural", "FloatPow"), np.power),
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), np.floor_divide),
+    **dict.fromkeys(("Mod", "PythonMod"), np.mod),
 }
+"""Of two parts; of more, of the result so far and the next one."""
 
 
 class _UnknownFunctionError(Exception):
@@ -76,7 +73,7 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
         return _ROUNDED[name](inner[0]).astype(np.int64)
     if name not in _COMPUTED:
         raise _UnknownFunctionError(name)
-    return _COMPUTED[name](*inner)
+    return functools.reduce(_COMPUTED[name], inner)
 
 
 def rounding_sizes(expression: Any, symbol: Any) -> tuple[int, ...]:

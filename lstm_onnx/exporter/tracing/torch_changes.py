@@ -32,14 +32,10 @@ from .constant_operators import computed_operators
 
 _ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default}
 """Which torch.onnx removes, see its ``remove_assertion_nodes``."""
-_TRANSLATIONS: dict[tuple[type, int], Any] = {}
-_DECOMPOSITIONS: list[Any] = []
-"""The last table, and what it was made from."""
-_SPLIT: list[Any] = []
-"""The last table, with the names of all composite operators, and its two parts."""
-_SIGNATURES: dict[tuple[Any, ...], Any] = {}
-_PRESERVABLE: dict[int, tuple[Any, bool]] = {}
-"""Answers by the operator's id; the operator is kept, too, so that no other can get that id."""
+_CACHES: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""torch's functions with a cache of their results, which lasts from export to export."""
+_LAST: dict[Callable[..., Any], tuple[Any, Any]] = {}
+"""Of torch's functions: what their last result was made from, and that result."""
 
 
 @contextlib.contextmanager
@@ -54,13 +50,14 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     kernels = functools.partial(_keys_of, {"cpu", "meta", *devices})
     changes: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("torch.onnx._internal.exporter._registration:ONNXRegistry", "from_torchlib", _built_once),
-        ("torch.onnx._internal.exporter._schemas", "op_signature_from_function", _read_once),
-        ("torch.onnx._internal.exporter._decomp", "create_onnx_friendly_decomposition_table", _last_kept),
+        # torch reads the annotations of each of our translations at each export.
+        ("torch.onnx._internal.exporter._schemas", "op_signature_from_function", _cached),
+        ("torch.onnx._internal.exporter._decomp", "create_onnx_friendly_decomposition_table", _last_table),
         # For all composite operators, which torch asks its dispatcher for once for each namespace.
         ("torch._export.utils", "_materialize_cpp_cia_ops", functools.cache),
         ("torch._export.utils", "_check_valid_to_preserve", _asked_once),
         ("torch.onnx._internal.exporter._fx_passes", "decompose_with_registry", _where_needed),
-        ("torch.export.exported_program", "_split_decomp_table_to_cia_and_python_decomp", _split_once),
+        ("torch.export.exported_program", "_split_decomp_table_to_cia_and_python_decomp", _last_parts),
         ("torch.export.exported_program", "_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", kernels),
         ("torch.export.exported_program", "_BACKEND_KEYS_TO_OVERRIDE", kernels),
         ("torch._ops:OperatorBase", "py_impl", _faster_py_impl),
@@ -73,43 +70,44 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
         yield
 
 
+def _cached(own: Callable[..., Any]) -> Callable[..., Any]:
+    return _CACHES.setdefault(own, functools.cache(own))
+
+
 def _built_once(own: Any) -> Any:
-    build = own.__func__
+    build = _cached(own.__func__)
 
     def kept(kind: type, opset_version: int = 18) -> Any:
-        key = (kind, opset_version)
-        if key not in _TRANSLATIONS:
-            _TRANSLATIONS[key] = build(kind, opset_version)
-        table = copy.copy(_TRANSLATIONS[key])
+        table = copy.copy(build(kind, opset_version))
         table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
         return table
 
     return classmethod(kept)
 
 
-def _read_once(own: Callable[..., Any]) -> Callable[..., Any]:
-    """torch reads the annotations of each of our translations at each export."""
+def _last_kept(
+    own: Callable[[Any], Any], made_from: Callable[[Any], Any], copied: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Keep the last result, of which callers get copies, as long as everything that it is made from stays the same."""
 
-    def kept(function: Any, *names: str, **version: Any) -> Any:
-        key = (function, names, *version.items())
-        if key not in _SIGNATURES:
-            _SIGNATURES[key] = own(function, *names, **version)
-        return _SIGNATURES[key]
+    def kept(given: Any) -> Any:
+        of = made_from(given), _composite_operators()
+        if own not in _LAST or _LAST[own][0] != of:
+            _LAST[own] = of, own(given)
+        return copied(_LAST[own][1])
 
     return kept
 
 
-def _last_kept(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Keep the last table of decompositions, as long as everything that it is made from stays the same."""
+def _last_table(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The table of decompositions."""
     decompositions: dict[Any, Any] = torch._decomp.decomposition_table
+    return _last_kept(own, lambda registered: (set(registered), list(decompositions.items())), dict)
 
-    def kept(registered: Any) -> Any:
-        of = set(registered), list(decompositions.items()), _composite_operators()
-        if not _DECOMPOSITIONS or _DECOMPOSITIONS[0] != of:
-            _DECOMPOSITIONS[:] = [of, own(registered)]
-        return dict(_DECOMPOSITIONS[1])
 
-    return kept
+def _last_parts(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The two parts of a table of decompositions, for composite operators and for others."""
+    return _last_kept(own, lambda table: list(table.items()), lambda parts: tuple(map(dict, parts)))
 
 
 def _where_needed(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -144,18 +142,6 @@ def _is_translatable(program: torch.export.ExportedProgram, stays: Callable[[Any
     return True
 
 
-def _split_once(own: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The two parts of a table of decompositions, for composite operators and for others, as long as it is the same."""
-
-    def kept(table: dict[Any, Any]) -> tuple[dict[Any, Any], ...]:
-        of = list(table.items()), _composite_operators()
-        if not _SPLIT or _SPLIT[0] != of:
-            _SPLIT[:] = [of, own(table)]
-        return tuple(dict(part) for part in _SPLIT[1])
-
-    return kept
-
-
 def _composite_operators() -> Any:
     return torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
 
@@ -166,15 +152,8 @@ def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:
     For torch's own operators the answer never changes; others may get a kernel later.
     """
 
-    def kept(operator: Any) -> bool:
-        if getattr(operator, "namespace", None) != "aten":
-            return own(operator)
-        found = _PRESERVABLE.get(id(operator))
-        if found is None:
-            found = _PRESERVABLE[id(operator)] = operator, own(operator)
-        return found[1]
-
-    return kept
+    cached = _cached(own)
+    return lambda operator: (cached if getattr(operator, "namespace", None) == "aten" else own)(operator)
 
 
 def _keys_of(kinds: Collection[str], keys: Any) -> list[Any]:

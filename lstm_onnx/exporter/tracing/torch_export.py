@@ -27,20 +27,16 @@ from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
-from ..translations.assignments import ASSIGNMENTS
-from ..translations.attention import ATTENTION
 from ..translations.cumulative import CUMULATIVE
-from ..translations.distances import DISTANCES
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
-from ..translations.losses import LOSSES
+from ..translations.nn_functions import NN_FUNCTIONS
+from ..translations.parts import PARTS
 from ..translations.reductions import REDUCTIONS
-from ..translations.scatters import SCATTERS
 from ..translations.selections import SELECTIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.special_functions import SPECIAL_FUNCTIONS
-from ..translations.views import VIEWS
 from ..translations.wide_range import WIDE_RANGE
 from ..translations.windows import WINDOWS
 from .eager_branches import eager_branches
@@ -101,7 +97,9 @@ def trace(
                 _require_rank(functional, mode)
                 _require_parts(functional, mode)
             else:
-                program, guards = _exported_rolled(functional, rolled, args, shapes)
+                # None of the user's code runs.
+                with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
+                    program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
                 mode = TracingMode(functional.stateful, Constants(functional.stateful), builtins)
             rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
             try:
@@ -114,17 +112,13 @@ def trace(
                             **SCALARS,
                             **RANGES,
                             **INTERPOLATIONS,
-                            **VIEWS,
-                            **ASSIGNMENTS,
-                            **ATTENTION,
+                            **PARTS,
+                            **NN_FUNCTIONS,
                             **SORTING,
                             **CUMULATIVE,
                             **WIDE_RANGE,
-                            **DISTANCES,
-                            **LOSSES,
                             **REDUCTIONS,
                             **SELECTIONS,
-                            **SCATTERS,
                             **SPECIAL_FUNCTIONS,
                             **WINDOWS,
                             torch.ops.lstm_onnx.recurrent.default: translation,
@@ -310,15 +304,6 @@ def _traced_by(
     ):
         program = tracer()
     return program, guards, mode
-
-
-def _exported_rolled(
-    functional: FunctionalModule, rolled: nn.Module, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, GuardLog]:
-    """The export of a module whose loops were rolled up, which runs none of the user's code."""
-    with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
-        program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
-    return program, guards
 
 
 @contextlib.contextmanager

@@ -16,23 +16,11 @@ from ..copies.caller_state import replaced
 from ..user_code import calling_line, stack_line
 
 
-class _ThreadFilter(logging.Filter):
-    """Drops this thread's log records; those of other threads pass as before."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__()
-        self.level = level
-        self.thread = threading.get_ident()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record goes on to the handlers."""
-        return record.thread != self.thread and record.levelno >= self.level
-
-
-class GuardLog(_ThreadFilter):
+class GuardLog(logging.Filter):
     """Reads torch's log of symbolic shapes for the lines at which sizes are compared, or become constants.
 
-    torch logs these while the user's code is on the stack.
+    torch logs these while the user's code is on the stack.  This thread's records are dropped; those of other threads
+    pass as before.
 
     Attributes:
         sources: torch's name of each symbol's axis, such as ``L['args'][0].size()[1]``.
@@ -42,7 +30,8 @@ class GuardLog(_ThreadFilter):
     """
 
     def __init__(self, level: int) -> None:
-        super().__init__(level)
+        super().__init__()
+        self.level, self.thread = level, threading.get_ident()
         self.sources: dict[str, str] = {}
         self.lines: dict[str, str] = {}
         self.decided: dict[str, str] = {}
@@ -62,7 +51,7 @@ class GuardLog(_ThreadFilter):
                 line = stack_line()
                 if line is not None:
                     self.decided.setdefault(str(record.args[1]), line)
-        return super().filter(record)
+        return record.thread != self.thread and record.levelno >= self.level
 
 
 _GUARDS = "torch.fx.experimental.symbolic_shapes"

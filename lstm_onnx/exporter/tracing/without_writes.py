@@ -15,15 +15,11 @@ from .torch_export import ONE_AT_A_TIME, FixedGraph
 from .torch_logs import suppress_torch_output
 
 
-def changes_in_place(target: Any) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    mutable = getattr(getattr(target, "_schema", None), "is_mutable", False)
-    return bool(mutable) and target is not torch.ops.aten.detach_.default
-
-
 def changes_graph(graph: FixedGraph) -> bool:
     """Whether an operator of a graph writes into one of its arguments."""
-    return any(node.op == "call_function" and changes_in_place(node.target) for node in graph.module.graph.nodes)
+    targets = {node.target for node in graph.module.graph.nodes if node.op == "call_function"}
+    schemas = [getattr(target, "_schema", None) for target in targets - {torch.ops.aten.detach_.default}]
+    return any(getattr(schema, "is_mutable", False) for schema in schemas)
 
 
 def without_writes(functional: FunctionalModule, graph: FixedGraph) -> FixedGraph | None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import evaluator
 
-from .size_arithmetic import INT64, cast, constant, is_fraction, op
+from .size_arithmetic import INT64, cast, constant, is_fraction, op, typed
 from .wide_range import in_single, log_add_exp
 
 _Step = Callable[..., Sequence[Any]]
@@ -43,7 +43,7 @@ def _over_entries(step: _Step, states: Sequence[Any], x: Any, dim: int) -> list[
     ]
     node = ir.Node("", "Scan", [*states, x], attributes, num_outputs=2 * len(states), version=op.version)
     recorder.nodes.append(node)
-    return [_typed(row, state.dtype, x.shape) for row, state in zip(node.outputs[len(states) :], states, strict=True)]
+    return [typed(row, state.dtype, x.shape) for row, state in zip(node.outputs[len(states) :], states, strict=True)]
 
 
 def _input(name: str, kind: ir.DataType, sizes: Any) -> Any:
@@ -57,19 +57,14 @@ def _sizes(x: Any, dim: int) -> list[Any]:
 
 def _first(x: Any, dim: int) -> Any:
     """The first entry along an axis."""
-    return _typed(op.Gather(x, constant(0, INT64), axis=dim), x.dtype, _sizes(x, dim))
+    return typed(op.Gather(x, constant(0, INT64), axis=dim), x.dtype, _sizes(x, dim))
 
 
 def _filled(number: Any, kind: ir.DataType, x: Any, dim: int) -> Any:
     """The number at each place of an entry."""
     dim %= len(x.shape)
     sizes = op.Concat(op.Shape(x, start=0, end=dim), op.Shape(x, start=dim + 1), axis=0)
-    return _typed(op.Expand(constant(number, kind), sizes), kind, _sizes(x, dim))
-
-
-def _typed(value: Any, kind: ir.DataType, sizes: Any) -> Any:
-    value.dtype, value.shape = kind, ir.Shape(sizes)
-    return value
+    return typed(op.Expand(constant(number, kind), sizes), kind, _sizes(x, dim))
 
 
 def _log_cum_sum_exp(x: Any, dim: int) -> Any:
@@ -84,7 +79,7 @@ def _cum_prod(x: Any, dim: int, dtype: int | None = None) -> Any:
     if dtype not in (None, -1):
         kind = ir.DataType(dtype)
     if x.dtype != kind:
-        x = _typed(cast(x, kind), kind, x.shape)
+        x = cast(x, kind)
     if len(x.shape) == 0:
         return op.Identity(x)
     start = _filled(1, kind, x, dim)

@@ -22,6 +22,8 @@ from torch.utils import _pytree as pytree
 from ..copies.caller_state import replaced
 from .size_arithmetic import DOUBLE, FLOAT, as_float
 
+_Optional = Tensor | None
+
 
 def with_doubles(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program with operators that have float32 attributes in ONNX written out, if anything in it is float64."""
@@ -71,7 +73,7 @@ def _has_doubles(program: torch.export.ExportedProgram) -> bool:
     return any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in values)
 
 
-def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+def _scaled(y: Tensor, weight: _Optional, bias: _Optional, shape: Sequence[int]) -> Tensor:
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
 
@@ -83,31 +85,20 @@ def _normalized(x: Tensor, axes: list[int], eps: float) -> Tensor:
 
 
 def _layer_norm(
-    x: Tensor,
-    shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *_: Any,
+    x: Tensor, shape: Sequence[int], weight: _Optional = None, bias: _Optional = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
     return _scaled(_normalized(x, list(range(-len(shape), 0)), eps), weight, bias, tuple(shape))
 
 
 def _group_norm(
-    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
+    x: Tensor, groups: int, weight: _Optional = None, bias: _Optional = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
     y = _normalized(x.reshape(x.shape[0], groups, -1), [2], eps).reshape(x.shape)
     return _scaled(y, weight, bias, (-1,) + (1,) * (x.dim() - 2))
 
 
 def _batch_norm(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    momentum: float,  # noqa: ARG001
-    eps: float,
+    x: Tensor, weight: _Optional, bias: _Optional, mean: Tensor, variance: Tensor, _momentum: float, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = (-1,) + (1,) * (x.dim() - 2)
     y = (x - mean.reshape(shape)) / torch.sqrt(variance.reshape(shape) + eps)
@@ -115,19 +106,9 @@ def _batch_norm(
 
 
 def _instance_norm(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,  # noqa: ARG001
-    variance: Tensor | None,  # noqa: ARG001
-    own: bool,
-    momentum: float,  # noqa: ARG001
-    eps: float,
-    *_: Any,
+    x: Tensor, weight: _Optional, bias: _Optional, _mean: Any, _var: Any, own: bool, _momentum: Any, eps: float, *_: Any
 ) -> Any:
-    if not own:
-        return NotImplemented
-    return _group_norm(x, x.shape[1], weight, bias, eps)
+    return _group_norm(x, x.shape[1], weight, bias, eps) if own else NotImplemented
 
 
 def _attention(*args: Any, **kwargs: Any) -> Tensor:

@@ -1,21 +1,26 @@
-"""Translations of means of whole numbers, and of the largest number of masks and of whole tensors.
+"""Translations of means and extremes of a tensor, and of scatters, which reduce the entries of a place.
 
 torch.onnx's mean of integers as floats is rounded before it is cast; ONNX Runtime has no maximum of booleans, and
-torch.onnx's needs the axes.
+torch.onnx's needs the axes.  ONNX's ScatterElements takes as many entries as there are indices, and knows no mean;
+torch.onnx writes the mean as the last of the entries.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_max_dim, aten_min_dim
+from onnxscript.function_libs.torch_lib.ops.core import aten_max_dim, aten_min_dim, aten_scatter_add, aten_scatter_src
 
-from .size_arithmetic import INT64, cast, constant, op
+from ...errors import ExportError
+from .size_arithmetic import INT64, cast, constant, is_fraction, op, typed
 
-_UINT8 = ir.DataType.UINT8
+_SCATTERED = {"sum": "add", "add": "add", "mean": "add", "prod": "mul", "multiply": "mul", "amax": "max", "amin": "min"}
+"""ONNX's names of the reductions of scatters, by torch's."""
 
 
 def _mean(x: Any, dim: int | Sequence[int] | None, keepdim: bool = False, dtype: int | None = None) -> Any:
@@ -35,15 +40,9 @@ def _without_booleans(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def translated(x: Any) -> Any:
         if x.dtype != ir.DataType.BOOL:
             return compute(x)
-        return cast(compute(_bytes(x)), ir.DataType.BOOL)
+        return cast(compute(cast(x, ir.DataType.UINT8)), ir.DataType.BOOL)
 
     return translated
-
-
-def _bytes(x: Any) -> Any:
-    value = cast(x, _UINT8)
-    value.shape = x.shape
-    return value
 
 
 def _extremes(reduce: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,10 +63,57 @@ def _along(compute: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, 
     def translated(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
         if x.dtype != ir.DataType.BOOL:
             return compute(x, dim, keepdim)
-        values, places = compute(_bytes(x), dim, keepdim)
+        values, places = compute(cast(x, ir.DataType.UINT8), dim, keepdim)
         return cast(values, ir.DataType.BOOL), places
 
     return translated
+
+
+def _fitting(source: Any, index: Any) -> Any:
+    """The entries of the source that PyTorch takes: as many as the index has along each axis."""
+    sizes, indices = (None if value.shape is None else [str(size) for size in value.shape] for value in (source, index))
+    if sizes is None or indices is None or not sizes or (sizes == indices and "None" not in sizes):
+        return source
+    part = op.Slice(source, constant([0] * len(sizes), INT64), op.Shape(index))
+    return typed(part, source.dtype, index.shape)
+
+
+def _filled(number: Any, like: Any, index: Any) -> Any:
+    return op.Expand(constant(number, like.dtype), op.Shape(index))
+
+
+def _scatter_reduce(x: Any, dim: int, index: Any, source: Any, reduce: str, include_self: bool = True) -> Any:
+    if reduce == "mean" and not is_fraction(x):
+        raise ExportError("scatter_reduce gives no mean of whole numbers in ONNX; convert them to floats before")
+    if len(x.shape) == 0:
+        raise ExportError("scatter_reduce of a tensor without axes has no translation to ONNX; give it one")
+    source, reduction = _fitting(source, index), _SCATTERED[reduce]
+    start = x if include_self else op.ScatterElements(x, index, _filled(_neutral(reduction, x), x, index), axis=dim)
+    found = op.ScatterElements(start, index, source, axis=dim, reduction=reduction)
+    if reduce != "mean":
+        return found
+    one = constant(1.0, x.dtype)
+    counts = op.Expand(constant(1.0 if include_self else 0.0, x.dtype), op.Shape(x))
+    counts = op.ScatterElements(counts, index, _filled(1.0, x, index), axis=dim, reduction="add")
+    return op.Div(found, op.Max(counts, one))  # where there are none, the number itself stays
+
+
+def _neutral(reduction: str, x: Any) -> Any:
+    """The number that changes no result."""
+    if reduction in ("add", "mul"):
+        return _as_kind(reduction == "mul", x)
+    if is_fraction(x):
+        return -math.inf if reduction == "max" else math.inf
+    limits = np.iinfo(x.dtype.numpy())
+    return int(limits.min if reduction == "max" else limits.max)
+
+
+def _scatter_value(x: Any, dim: int, index: Any, value: float, *, reduce: str) -> Any:
+    return _scatter_reduce(x, dim, index, _filled(_as_kind(value, x), x, index), reduce)
+
+
+def _as_kind(number: float, x: Any) -> Any:
+    return float(number) if is_fraction(x) else int(number)
 
 
 _aten = torch.ops.aten
@@ -79,4 +125,9 @@ REDUCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.min.default: _of_all(op.ReduceMin),
     _aten.max.dim: _along(aten_max_dim),
     _aten.min.dim: _along(aten_min_dim),
+    _aten.scatter.src: lambda x, dim, index, src: aten_scatter_src(x, dim, index, _fitting(src, index)),
+    _aten.scatter_add.default: lambda x, dim, index, src: aten_scatter_add(x, dim, index, _fitting(src, index)),
+    _aten.scatter.reduce: lambda x, dim, index, src, *, reduce: _scatter_reduce(x, dim, index, src, reduce),
+    _aten.scatter.value_reduce: _scatter_value,
+    _aten.scatter_reduce.two: _scatter_reduce,
 }

@@ -45,11 +45,15 @@ def constant(number: Any, dtype: ir.DataType) -> Any:
     return value
 
 
+def typed(value: Any, dtype: ir.DataType, shape: Any) -> Any:
+    """A value with its type and shape, which other translations ask for."""
+    value.dtype, value.shape = dtype, None if shape is None else ir.Shape(shape)
+    return value
+
+
 def cast(value: Any, dtype: ir.DataType) -> Any:
     """A value as another type."""
-    found = op.Cast(value, to=dtype)
-    found.dtype = dtype
-    return found
+    return typed(op.Cast(value, to=dtype), dtype, value.shape)
 
 
 def as_double(scalar: Any) -> Any:
@@ -141,12 +145,18 @@ def _never_negative(value: Any) -> bool:
     return node.op_type in _NOT_NEGATIVE
 
 
-def _remainder(a: Any, b: Any) -> Any:
-    """The remainder of doubles with the divisor's sign, as Python's."""
+def remainder(a: Any, b: Any) -> Any:
+    """The remainder of floats with the divisor's sign, as Python's.
+
+    fmod is exact; a - floor(a / b) * b is off by a whole b where a / b is rounded up.
+    """
     rest = op.Mod(a, b, fmod=1)
-    zero = constant(0.0, DOUBLE)
-    others = op.Less(op.Mul(op.Sign(rest), op.Sign(b)), zero)
-    return op.Where(others, op.Add(rest, b), rest)
+    return op.Where(signs_differ(rest, b), op.Add(rest, b), rest)
+
+
+def signs_differ(rest: Any, divisor: Any) -> Any:
+    """Whether a remainder that is not 0 has the other sign than the divisor."""
+    return op.Less(op.Mul(op.Sign(rest), op.Sign(divisor)), constant(0.0, divisor.dtype))
 
 
 def _rounded(rounding: Callable[..., Any] | None = None) -> Callable[..., Any]:
@@ -167,14 +177,6 @@ def _round(a: Any, digits: Any = None) -> Any:
     return _rounded(op.Round)(a)  # halves to the even number, as Python's
 
 
-def _to_float(a: Any) -> Any:
-    return a if is_fraction(a) else as_float(as_double(a))
-
-
-def _either(condition: Any, one: Any, other: Any) -> Any:
-    return _binary(lambda a, b: op.Where(condition, a, b))(one, other)
-
-
 def _item(x: Any) -> Any:
     """A tensor's number as a Python number: a double of a float64 tensor, which torch.onnx rounds to float32."""
     first = op.Gather(op.Reshape(x, constant([-1], INT64)), constant(0, INT64))
@@ -185,18 +187,18 @@ def _item(x: Any) -> Any:
 
 SCALARS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten._local_scalar_dense.default: _item,
-    torch.sym_float: _to_float,
+    torch.sym_float: lambda a: a if is_fraction(a) else as_float(as_double(a)),
     torch.sym_int: _rounded(),
     torch.sym_max: _binary(op.Max),
     torch.sym_min: _binary(op.Min),
-    torch.sym_ite: _either,
+    torch.sym_ite: lambda condition, one, other: _binary(lambda a, b: op.Where(condition, a, b))(one, other),
     getattr(torch, "_sym_sqrt"): lambda a: as_float(op.Sqrt(as_double(a))),  # noqa: B009 - unknown to mypy
     operator.add: _binary(op.Add),
     operator.sub: _binary(op.Sub),
     operator.mul: _binary(op.Mul),
     operator.truediv: lambda a, b: as_float(op.Div(as_double(a), as_double(b))),
     operator.floordiv: _binary(_integer_division, lambda a, b: op.Floor(op.Div(a, b))),
-    operator.mod: _binary(op.Mod, _remainder),
+    operator.mod: _binary(op.Mod, remainder),
     operator.pow: _binary(op.Pow),
     operator.neg: _unary(op.Neg),
     operator.pos: lambda a: a,

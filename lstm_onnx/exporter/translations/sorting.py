@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from ...errors import ExportError
-from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op
+from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, typed
 
 _NOT_IN_TOPK = (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8, ir.DataType.UINT8)
 
@@ -64,18 +64,13 @@ def _smallest(x: Any, k: Any, dim: int, keepdim: bool, most_nans: Any) -> tuple[
     if is_fraction(x):
         nan = op.IsNaN(x)
         count = op.ReduceSum(op.Cast(nan, to=INT64), axes, keepdims=1)
-        x = _typed(op.Where(nan, constant(math.inf, x.dtype), x), x)  # TopK leaves open where NaN comes
+        x = typed(op.Where(nan, constant(math.inf, x.dtype), x), x.dtype, x.shape)  # TopK leaves open where NaN comes
         nan = op.Greater(count, most_nans)
     found = [op.Gather(part, constant([-1], INT64), axis=dim) for part in _top_k(x, k, dim, largest=False)]
     if nan is not None:
         found[0] = op.Where(nan, constant(math.nan, x.dtype), found[0])
     values, indices = found if keepdim else [op.Squeeze(part, axes) for part in found]
     return values, indices
-
-
-def _typed(value: Any, like: Any) -> Any:
-    value.dtype, value.shape = like.dtype, like.shape
-    return value
 
 
 def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
@@ -92,15 +87,13 @@ def _nan_median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]
     if len(x.shape) == 0 or not is_fraction(x):
         return _median(x, dim, keepdim)
     place, axes = dim % len(x.shape), constant([dim], INT64)
-    nan = cast(op.IsNaN(x), INT64)
-    nan.shape = x.shape
+    nan = typed(cast(op.IsNaN(x), INT64), INT64, x.shape)
     count = op.Sub(_size(x, place), op.ReduceSum(nan, axes, keepdims=1))
     middle = op.Div(op.Sub(count, constant([1], INT64)), constant([2], INT64))
     order = _top_k(nan, _size(x, place), place, largest=False)[1]  # NaN last, even after infinity
     numbers = op.Where(op.IsNaN(x), constant(math.inf, x.dtype), x)
-    values, places = _top_k(
-        _typed(op.GatherElements(numbers, order, axis=place), x), _size(x, place), place, largest=False
-    )
+    ordered = typed(op.GatherElements(numbers, order, axis=place), x.dtype, x.shape)
+    values, places = _top_k(ordered, _size(x, place), place, largest=False)
     index = op.GatherElements(order, op.GatherElements(places, middle, axis=place), axis=place)
     value = op.GatherElements(values, middle, axis=place)
     value = op.Where(op.Equal(count, constant([0], INT64)), constant(math.nan, x.dtype), value)
@@ -109,9 +102,7 @@ def _nan_median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]
 
 def _of_all(median: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
     def of_all(x: Any) -> Any:
-        flat = op.Reshape(x, constant([-1], INT64))
-        flat.dtype, flat.shape = x.dtype, ir.Shape([None])
-        return median(flat, 0)[0]
+        return median(typed(op.Reshape(x, constant([-1], INT64)), x.dtype, [None]), 0)[0]
 
     return of_all
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op
+from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -69,26 +69,16 @@ def in_single(function: Callable[..., Any]) -> Callable[..., Any]:
         kind = args[0].dtype
         if kind not in _NARROW:
             return function(*args)
-        return cast(function(*(_as_single(item) for item in args)), kind)
+        # What is no value is the number of an axis.
+        return cast(function(*(cast(item, FLOAT) if isinstance(item, ir.Value) else item for item in args)), kind)
 
     return translated
 
 
-def _as_single(item: Any) -> Any:
-    if not isinstance(item, ir.Value):
-        return item  # a number of an axis
-    single = cast(item, FLOAT)
-    single.shape = item.shape
-    return single
-
-
 def _remainder(a: Any, b: Any) -> Any:
-    """Of the divisor's sign.  fmod is exact; a - floor(a / b) * b is off by a whole b where a / b is rounded up."""
+    """Of the divisor's sign."""
     a, b, kind = _operands(a, b)
-    if kind not in _FLOATS:
-        return _narrowed(op.Mod(a, b), kind)
-    rest = op.Mod(a, b, fmod=1)
-    return _narrowed(op.Where(_signs_differ(rest, b), op.Add(rest, b), rest), kind)
+    return _narrowed(remainder(a, b) if kind in _FLOATS else op.Mod(a, b), kind)
 
 
 def _floor_divide(a: Any, b: Any) -> Any:
@@ -102,7 +92,7 @@ def _floor_divide(a: Any, b: Any) -> Any:
     zero, half, one = (constant(number, a.dtype) for number in (0.0, 0.5, 1.0))
     rest = op.Mod(a, b, fmod=1)
     whole = op.Div(op.Sub(a, rest), b)
-    whole = op.Where(_signs_differ(rest, b), op.Sub(whole, one), whole)
+    whole = op.Where(signs_differ(rest, b), op.Sub(whole, one), whole)
     floor = op.Floor(whole)
     floor = op.Where(op.Greater(op.Sub(whole, floor), half), op.Add(floor, one), floor)
     quotient = op.Div(a, b)
@@ -114,19 +104,10 @@ def _divide(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         return _floor_divide(a, b)
     a, b, kind = _operands(a, b)
     if rounding_mode == "trunc":
-        return _narrowed(_truncated(op.Div(a, b)) if kind in _FLOATS else op.Div(a, b), kind)
+        quotient = op.Div(a, b)
+        truncated = op.Mul(op.Floor(op.Abs(quotient)), op.Sign(quotient)) if kind in _FLOATS else quotient
+        return _narrowed(truncated, kind)
     return op.Div(a, b) if kind in _FLOATS else op.Div(cast(a, FLOAT), cast(b, FLOAT))
-
-
-def _truncated(x: Any) -> Any:
-    return op.Mul(op.Floor(op.Abs(x)), op.Sign(x))
-
-
-def _signs_differ(rest: Any, divisor: Any) -> Any:
-    """Whether a remainder that is not 0 has the other sign than the divisor."""
-    zero = constant(0.0, divisor.dtype)
-    others = op.Xor(op.Less(rest, zero), op.Less(divisor, zero))
-    return op.And(op.Not(op.Equal(rest, zero)), others)
 
 
 _FLOATS = (FLOAT, ir.DataType.DOUBLE, *_NARROW)

@@ -13,14 +13,7 @@ from .size_arithmetic import FLOAT, constant
 
 
 def _window(make: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    def translated(
-        window_length: Any,
-        *options: Any,
-        dtype: int | None = None,
-        layout: Any = None,  # noqa: ARG001
-        device: Any = None,  # noqa: ARG001
-        pin_memory: Any = None,  # noqa: ARG001
-    ) -> Any:
+    def translated(window_length: Any, *options: Any, dtype: int | None = None, **_: Any) -> Any:
         if not isinstance(window_length, int):
             raise ExportError("a window as long as an axis has no translation to ONNX; give it a fixed length")
         kind = FLOAT if dtype in (None, -1) else ir.DataType(dtype)

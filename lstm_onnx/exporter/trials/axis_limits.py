@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from ...runtime.providers import runs_operator
 from ..functional.functional_module import FixedSizeError
@@ -105,10 +106,7 @@ def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
     if len(names) != 1 or (name := next(iter(names))) not in sizes:
         return ""
     own, size = trial.own[name], sizes[name]
-
-    def holds(number: int) -> bool:
-        return decisions[0].holds(trial.axis_sizes({**trial.own, name: number}))
-
+    holds = partial(_holds, trial, decisions[0], name)
     nearest, step = size, -1 if size > own else 1
     while not holds(nearest):
         nearest += step
@@ -117,6 +115,11 @@ def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
     if size > own and any(holds(size + further) for further in range(1, _EACH_BELOW)):
         return ""  # such as of a size modulo a number: no bound excludes the other outcome
     return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
+
+
+def _holds(trial: ShapeTrial, decision: Decision, name: str, size: int) -> bool:
+    """Whether a decision has the traced outcome at another size of one axis."""
+    return decision.holds(trial.axis_sizes({**trial.own, name: size}))
 
 
 def _against(trial: ShapeTrial, sizes: Sizes) -> list[Decision]:
@@ -232,10 +235,7 @@ def _fails_from(trial: ShapeTrial, name: str, size: int) -> bool:
 
 def _is_last(trial: ShapeTrial, name: str, decision: Decision, size: int) -> bool:
     """Whether a decision has the traced outcome below a size and never from it on; not so one by a remainder."""
-
-    def holds(number: int) -> bool:
-        return decision.holds(trial.axis_sizes({**trial.own, name: number}))
-
+    holds = partial(_holds, trial, decision, name)
     return holds(size - 1) and not any(map(holds, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -79,25 +79,14 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
             steps.append((frame.f_code, frame.f_lasti, frame.f_lineno))
         return traced
 
-    before = sys.gettrace()
-    with _no_collection():
-        sys.settrace(traced)
-        try:
-            run()
-        except Exception:  # noqa: S110, BLE001 - how it ends is not asked
-            pass
-        finally:
-            sys.settrace(before)
-    return steps
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Within it, the garbage collector is off, which may run finalizers of other objects in between."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()  # it may run finalizers of other objects in between
+    sys.settrace(traced)
     try:
-        yield
+        with contextlib.suppress(Exception):  # how it ends is not asked
+            run()
     finally:
-        if was_enabled:
+        sys.settrace(before)
+        if collects:
             gc.enable()
+    return steps

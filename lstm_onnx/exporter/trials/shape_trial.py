@@ -245,7 +245,9 @@ class ShapeTrial:
         """
         yield inputs
         least = min(sizes.values(), default=1)
-        clamped = {name: _at_most(tensor, least) for name, tensor in inputs.items()}
+        clamped = {
+            name: tensor.clamp(max=least) if holds_integers(tensor) else tensor for name, tensor in inputs.items()
+        }
         yield clamped
         full = {spec.name: sizes[str(spec.high)] for spec in self.metadata.inputs if spec.high in sizes}
         full |= {spec.name: 1 for spec in self.metadata.inputs if isinstance(spec.high, float) and spec.high == 1}
@@ -301,10 +303,6 @@ def _different(lengths: Tensor, longest: int, descending: bool) -> Tensor:
     found = torch.arange(lengths.numel(), dtype=lengths.dtype, device=lengths.device) * 5 % longest + 1
     found[lengths.numel() // 2] = longest
     return (found.sort(descending=True)[0] if descending else found).reshape(lengths.shape)
-
-
-def _at_most(tensor: Tensor, size: int) -> Tensor:
-    return tensor.clamp(max=size) if holds_integers(tensor) else tensor
 
 
 def _is_mask(tensor: Tensor) -> bool:

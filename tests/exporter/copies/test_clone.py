@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.copies.clone import clone_module, keep_len_symbolic
+from lstm_onnx.exporter.copies.clone import clone_module
 
 
 class Pair(NamedTuple):
@@ -105,26 +105,6 @@ def test_export_and_verify_refuse_a_lazy_module(tmp_path: Path) -> None:
     lstm_onnx.export(nn.GRU(3, 4), tmp_path / "m.onnx", example_inputs=(x,))
     with pytest.raises(ExportError, match=r"1\.weight has no shape yet"):
         lstm_onnx.verify(module, tmp_path / "m.onnx")
-
-
-def rows(x: Tensor) -> int:
-    return len(x)
-
-
-class Counting(nn.Module):
-    def forward(self, x: Tensor) -> Any:
-        return len(x), rows(x), len([1, 2])
-
-
-def test_len_of_a_tensor_is_its_first_size_in_a_copy_alone() -> None:
-    module = Counting()
-    copy = clone_module(module)
-    keep_len_symbolic(copy)
-    assert copy(torch.zeros(3, 2)) == module(torch.zeros(3, 2)) == (3, 3, 2)
-    assert type(module) is Counting
-    assert isinstance(copy, Counting)
-    assert type(copy).forward is not Counting.forward
-    assert "len" not in globals()
 
 
 class _Memory:

@@ -177,6 +177,27 @@ def test_code_that_goes_by_the_order_of_numbers_is_refused(order: str, tmp_path:
         made(Base(reordered), (x, lengths * 0 + 4), X_LENGTHS, tmp_path)
 
 
+def rows(x: Tensor) -> int:
+    return len(x)
+
+
+def test_len_of_a_tensor_is_its_first_size_in_a_trace_alone(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[0].reshape(len(x), -1, len([1, 2])) * rows(x)
+
+    module, own = Counting().eval(), len
+    result = made(module, signal(2, 4), X, tmp_path)
+    assert "len" not in globals()
+    assert len is own
+    for size in ((2, 4), (1, 1), (5, 3)):
+        agree(result.run(signal(*size)), eager(module, signal(*size)))
+
+
 def test_a_loop_over_rows_is_still_a_loop(tmp_path: Path) -> None:
     class Rows(nn.Module):
         def __init__(self) -> None:

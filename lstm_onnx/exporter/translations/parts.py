@@ -1,8 +1,9 @@
-"""Translations of assignments: by a mask, ``h[:, done] = 0``, and to one entry of an axis, ``y[..., 1] = 0``.
+"""Translations of views that change nothing, such as a squeeze of axes that are not 1, and of assignments to parts.
 
-torch.onnx has none for a mask behind other axes, and writes others as the indices of the mask's places, of which
-streams and states cannot see that each row stays by itself.  Where all places get the same numbers, it is a Where,
-and so is one entry of an axis of a fixed size.
+These are by a mask, ``h[:, done] = 0``, and to one entry of an axis, ``y[..., 1] = 0``.  torch.onnx has none for a mask
+behind other axes, and writes others as the indices of the mask's places, of which streams and states cannot see that
+each row stays by itself.  Where all places get the same numbers, it is a Where, and so is one entry of an axis of a
+fixed size.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import onnx_ir as ir
 import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_index_put, aten_select_scatter
 
+from ...errors import ExportError
 from .selections import where
-from .size_arithmetic import INT64, constant, op
+from .size_arithmetic import INT64, cast, constant, op, typed
 
 
 def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
@@ -36,9 +38,7 @@ def _as_int64(index: Any) -> Any:
     """Numbers of places as ScatterND takes them; torch's own overlap-add counts them in int32."""
     if index is None or index.dtype in (ir.DataType.BOOL, INT64):
         return index
-    wide = op.Cast(index, to=INT64)
-    wide.dtype, wide.shape = INT64, index.shape
-    return wide
+    return cast(index, INT64)
 
 
 def _is_same_at_all(values: Any, behind: int, mask_rank: int) -> bool:
@@ -58,9 +58,7 @@ def _as_numbers(indices: Sequence[Any]) -> Iterator[Any]:
             continue
         found = op.NonZero(index)
         for axis in range(len(index.shape)):
-            number = op.Gather(found, constant(axis, INT64), axis=0)
-            number.dtype, number.shape = INT64, ir.Shape([None])
-            yield number
+            yield typed(op.Gather(found, constant(axis, INT64), axis=0), INT64, [None])
 
 
 def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
@@ -75,8 +73,29 @@ def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
     return where(constant(chosen, ir.DataType.BOOL), unsqueezed, x)
 
 
-ASSIGNMENTS: Mapping[Any, Callable[..., Any]] = {
-    torch.ops.aten.index_put.default: _index_put,
-    torch.ops.aten._unsafe_index_put.default: _index_put,
-    torch.ops.aten.select_scatter.default: _select_scatter,
+def _squeeze(x: Any, dim: int | Sequence[int]) -> Any:
+    """PyTorch leaves an axis that is not 1; ONNX's Squeeze fails there."""
+    rank = len(x.shape)
+    places = [place % rank for place in ((dim,) if isinstance(dim, int) else dim)] if rank else []
+    ones = sorted({place for place in places if x.shape[place] == 1})
+    return op.Squeeze(x, constant(ones, INT64)) if ones else op.Identity(x)
+
+
+def _same_dtype(x: Any, dtype: int) -> Any:
+    if ir.DataType(dtype) != x.dtype:
+        raise ExportError(
+            "tensor.view(dtype) reads the same bytes as another dtype, which has no form in ONNX; use tensor.to(dtype)"
+        )
+    return op.Identity(x)
+
+
+_aten = torch.ops.aten
+PARTS: Mapping[Any, Callable[..., Any]] = {
+    _aten.index_put.default: _index_put,
+    _aten._unsafe_index_put.default: _index_put,
+    _aten.select_scatter.default: _select_scatter,
+    _aten.squeeze.dim: lambda x, dim: _squeeze(x, dim),
+    _aten.squeeze.dims: lambda x, dim: _squeeze(x, dim),
+    _aten.view.dtype: _same_dtype,
+    torch.ops.prims.view_of.default: lambda x, *_, **__: op.Identity(x),
 }

@@ -1,0 +1,81 @@
+"""torch's functions that a trace computes otherwise: of complex numbers, and of as many numbers as an axis is long.
+
+For these, torch.onnx has no translation, or a wrong one, and torch.export fixes the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .ranges import is_symbolic
+
+if TYPE_CHECKING:
+    from .function_mode import TracingMode
+
+
+def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+    """A product with a complex number of Python's."""
+    number = next((item for item in args if isinstance(item, complex)), None)
+    x = next((item for item in args if isinstance(item, Tensor)), None)
+    if number is None or x is None:
+        return None
+    if not x.is_complex():
+        return (torch.complex(x * number.real, x * number.imag),)
+    real, imaginary = x.real * number.real - x.imag * number.imag, x.real * number.imag + x.imag * number.real
+    return (torch.complex(real, imaginary),)
+
+
+def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+    return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
+
+
+def _angle(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+    """torch.onnx's is -pi for negative real numbers, as in the first and last bin of a Fourier transform."""
+    return (torch.atan2(args[0].imag, args[0].real),) if args[0].is_complex() else None
+
+
+def _linspace(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """The numbers as PyTorch computes them: from both ends to the middle; None where their count is fixed."""
+    named = dict(zip(("start", "end", "steps"), args, strict=False)) | kwargs
+    dtype = named.pop("dtype", None) or torch.get_default_dtype()
+    device = named.pop("device", None)
+    known = named.keys() == {"start", "end", "steps"} and dtype.is_floating_point
+    if not known or not is_symbolic(named["steps"]) or any(isinstance(named[end], Tensor) for end in ("start", "end")):
+        return None
+    start, end = (_double(named[end], device) for end in ("start", "end"))
+    steps = named["steps"]
+    count = torch.scalar_tensor(steps, dtype=torch.float64, device=device)
+    step = ((end - start) / (count - 1).clamp(min=1)).to(dtype)
+    number = torch.arange(steps, device=device)
+    from_start = number < torch.floor(count / 2).clamp(min=1)  # a single number is the start
+    up, down = start + step * number.to(dtype), end - step * (steps - 1 - number).to(dtype)
+    return (torch.where(from_start, up, down),)
+
+
+def _double(number: Any, device: Any) -> Any:
+    """An end as PyTorch computes with it, also one that is a size: ``linspace(0, steps - 1, steps)``."""
+    return torch.scalar_tensor(number, dtype=torch.float64, device=device) if is_symbolic(number) else float(number)
+
+
+def _symbolic_one_hot(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    classes = args[1] if len(args) > 1 else kwargs.get("num_classes")
+    return (mode.constants.call(one_hot, (args[0], classes), {}),) if isinstance(classes, torch.SymInt) else None
+
+
+def one_hot(numbers: Tensor, classes: Any) -> Tensor:
+    """As torch.nn.functional.one_hot, whose number of classes may be a symbol."""
+    return (numbers.unsqueeze(-1) == torch.arange(classes, device=numbers.device)).to(torch.int64)
+
+
+TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Tensor] | None]] = {
+    **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
+    "exp": _exp,
+    "angle": _angle,
+    "linspace": _linspace,
+    "one_hot": _symbolic_one_hot,
+}
+"""By the names of torch's functions, as in `function_mode`."""

@@ -1,0 +1,86 @@
+"""Translations of functions of layers: attention with a mask, the loss of classes, and distances.
+
+PyTorch gives zeros for a query that may see nothing.  torch.onnx gives the mean of the values for a boolean mask,
+since its mask is the least number in the place of -inf, and NaN for one of floats.  Of a loss it leaves out an argument
+without a word, and for distances it has no translation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnxscript.function_libs.torch_lib.ops.nn import aten_cross_entropy_loss, aten_scaled_dot_product_attention
+
+from ...errors import ExportError
+from .size_arithmetic import INT64, cast, constant, is_fraction, op
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Of four axes, as ``softmax(query @ key.T * scale + mask) @ value``."""
+    features = query.shape[-1]
+    if attn_mask is None or enable_gqa or dropout_p or not isinstance(features, int):
+        return aten_scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    dtype = query.dtype
+    if attn_mask.dtype == ir.DataType.BOOL:
+        attn_mask = op.Where(attn_mask, constant(0.0, dtype), constant(-math.inf, dtype))
+    elif attn_mask.dtype != dtype:
+        attn_mask = cast(attn_mask, dtype)
+    # As PyTorch does: each factor takes the root, so that their product does not overflow.
+    root = constant(math.sqrt(1 / math.sqrt(features) if scale is None else scale), dtype)
+    products = op.MatMul(op.Mul(query, root), op.Mul(op.Transpose(key, perm=[0, 1, 3, 2]), root))
+    weights = op.Softmax(op.Add(products, attn_mask), axis=-1)
+    weights = op.Where(op.IsNaN(weights), constant(0.0, dtype), weights)
+    return op.MatMul(weights, value)
+
+
+def _cross_entropy(
+    x: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: int = 1,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Any:
+    if label_smoothing != 0 or is_fraction(target):
+        what = "label_smoothing" if label_smoothing != 0 else "a probability for each class"
+        raise ExportError(f"cross_entropy with {what} has no translation to ONNX; write it with log_softmax")
+    return aten_cross_entropy_loss(x, target, weight, reduction, ignore_index)
+
+
+def _cdist_forward(one: Any, other: Any, p: float, compute_mode: int | None = None) -> Any:  # noqa: ARG001
+    """``torch.cdist``: of differences, so that close rows do not cancel as in PyTorch's product of matrices."""
+    kind: ir.DataType = one.dtype
+    difference = op.Abs(op.Sub(op.Unsqueeze(one, constant([-2], INT64)), op.Unsqueeze(other, constant([-3], INT64))))
+    last = constant([-1], INT64)
+    if p == 0:
+        different = cast(op.Not(op.Equal(difference, constant(0.0, kind))), kind)
+        return op.ReduceSum(different, last, keepdims=0)
+    if p == 1:
+        return op.ReduceSum(difference, last, keepdims=0)
+    if p == 2:
+        return op.Sqrt(op.ReduceSum(op.Mul(difference, difference), last, keepdims=0))
+    if p == math.inf:
+        return op.ReduceMax(difference, last, keepdims=0)
+    powers = op.ReduceSum(op.Pow(difference, constant(float(p), kind)), last, keepdims=0)
+    return op.Pow(powers, constant(1 / p, kind))
+
+
+_aten = torch.ops.aten
+NN_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
+    _aten.scaled_dot_product_attention.default: _attention,
+    _aten.cross_entropy_loss.default: _cross_entropy,
+    _aten._cdist_forward.default: _cdist_forward,
+}

@@ -122,11 +122,11 @@ def report(result: Any, *, as_json: bool) -> None:
         say(str(result))
 
 
-def json_result(value: dict[str, Any]) -> str:
-    """A result as JSON, with the key ``schema``, the version of its layout, where it has none."""
+def json_result(value: dict[str, Any], *, indent: int | None = 2) -> str:
+    """A result as JSON, with the key ``schema``, the version of its layout, where it has none; None is one line."""
     from ..terminal_text import json_text
 
-    return json_text({"schema": 1, **value})
+    return json_text({"schema": 1, **value}, indent=indent)
 
 
 def say_json(value: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import is_quiet, note, provider_options, say_json, state_option, warn
+from .options import is_quiet, json_result, note, provider_options, state_option, warn
 from .params import FILE, NumberRange, name_pairs, option
 from .streams import say
 
@@ -100,7 +100,7 @@ _SECONDS = NumberRange(0, 10**6, min_open=True)
 )
 @option("--json-logs", is_flag=True, help="Log as lines of JSON.")
 @provider_options
-@click.option("--json", "as_json", is_flag=True, help="Print the addresses, or the error, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses, on one line, or the error, as JSON.")
 def serve(
     files: tuple[str, ...],
     grpc_port: int,
@@ -137,7 +137,8 @@ def serve(
 
     def started(addresses: Addresses) -> None:
         if as_json:
-            say_json({"models": list(names), "http": addresses.http, "grpc": addresses.grpc})
+            # On one line, for programs that read lines: stdout stays open for as long as it serves.
+            say(json_result({"models": list(names), "http": addresses.http, "grpc": addresses.grpc}, indent=None))
             return
         grpc = "" if addresses.grpc is None else f", gRPC at {addresses.grpc}"
         say(f"serving {', '.join(names)} at {addresses.http}{grpc}")

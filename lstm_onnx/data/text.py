@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import array
 import itertools
+import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import FileError, reason
+from ..errors import FileError, reason, shown
 from .formats import PlacedRecord, Record, enumerated, listed_columns
 
 if TYPE_CHECKING:
@@ -58,6 +60,22 @@ def is_number(text: str) -> bool:
     return "_" not in text  # only Python reads 1_000
 
 
+def overflowing_numeral(text: str | bytes) -> str | None:
+    """The first numeral of a JSON text that is read as an infinity, such as 1e999; ``Infinity`` is none."""
+    import json
+
+    found: list[str] = []
+
+    def read(numeral: str) -> float:
+        number = float(numeral)
+        if math.isinf(number):
+            found.append(numeral)
+        return number
+
+    json.loads(text, parse_float=read)
+    return found[0] if found else None
+
+
 def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record]:
     """The records of a jsonl file, one per line: an object of nested lists by name, or one bare list.
 
@@ -86,12 +104,14 @@ def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record
             what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else reason(error)
             raise FileError(f"{where} is not JSON: {what}; write one complete value per line") from error
         if isinstance(value, list):
-            yield PlacedRecord({name: _array(value, where)}, line_name)
+            arrays = {name: _array(value, where)}
         elif isinstance(value, dict) and value:
             arrays = {key: _array(item, f"{where}, key {key!r}") for key, item in value.items()}
-            yield PlacedRecord(arrays, line_name)
         else:
             raise FileError(f"{where} is neither an object of arrays nor a list; write {{{name!r}: [[...], ...]}}")
+        if any(np.isinf(found).any() for found in arrays.values()) and (numeral := overflowing_numeral(line)):
+            raise FileError(f"{where}: {shown(numeral)} is too large for a float; write Infinity if that is meant")
+        yield PlacedRecord(arrays, line_name)
 
 
 def _decoded(lines: Iterable[bytes], place: str) -> Iterator[str]:
@@ -147,8 +167,9 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
             raise FileError(f"{place}: line {line}: {counts}; they must be equal")
         cells = row if columns is None else [row[i] for i in picked]
         try:
-            values.extend([float(cell) for cell in cells])
-            valid = "_" not in "".join(cells)
+            numbers = [float(cell) for cell in cells]
+            valid = "_" not in "".join(cells) and (math.isfinite(sum(numbers)) or not any(map(_overflows, cells)))
+            values.extend(numbers)
         except ValueError:
             valid = False
         if not valid:
@@ -188,23 +209,30 @@ def _picked(place: str, columns: Sequence[str], header: list[str] | None, width:
 
 
 def _bad_cell(place: str, line: int, row: list[str], picked: list[int], header: list[str] | None) -> FileError:
-    index = next(i for i in picked if not is_number(row[i]))
+    index = next(i for i in picked if not is_number(row[i]) or _overflows(row[i]))
     cell = row[index]
     where = f"{place}: line {line}, column {index + 1}" + (
         f" ({enumerated(header[index : index + 1])})" if header else ""
     )
     if not cell.strip():
         return FileError(f"{where}: the cell is empty; write a number, or nan (which an LSTM does not skip)")
-    shown = repr(cell if len(cell) <= 40 else cell[:37] + "...")
+    if is_number(cell):
+        return FileError(f"{where}: {shown(cell)} is too large for a float; write inf if that is meant")
+    text = repr(cell if len(cell) <= 40 else cell[:37] + "...")
     hint = "write a number with a decimal point and separate cells by commas, or leave the column out with --columns"
-    return FileError(f"{where}: {shown} is not a number; {hint}")
+    return FileError(f"{where}: {text} is not a number; {hint}")
+
+
+def _overflows(cell: str) -> bool:
+    """Whether a number, such as 1e999, is read as an infinity that its text does not name."""
+    return math.isinf(float(cell)) and "inf" not in cell.lower()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) < len(pairs):  # json keeps the last one without an error
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
     return items
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..data.text import overflowing_numeral
 from ..errors import shown
 from .errors import Kind, RequestError
 from .requests import SEQUENCE_PARAMETERS, InferenceRequest, new_request, require_plain_output, require_values_here
 from .served_model import VERSION
-from .tensors import datatype_of, from_bytes, from_numbers, to_bytes, to_numbers
+from .tensors import datatype_of, from_bytes, from_numbers, to_bytes, to_json
 
 HEADER_LENGTH = "inference-header-content-length"
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
@@ -78,12 +80,20 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, str]:
 def json_object(body: bytes | memoryview) -> dict[str, Any]:
     """A JSON object (RequestError)."""
     try:
-        value = json.loads(bytes(body))
+        value = json.loads(bytes(body), object_pairs_hook=_with_each_key_once)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise RequestError("the body must be a JSON object")
     return value
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # json keeps the last one without an error
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise RequestError(f"the body has the key {shown(twice)} twice in one object")
+    return found
 
 
 def read_inference(body: bytes, header_length: str | None) -> HttpInference:
@@ -103,6 +113,10 @@ def read_inference(body: bytes, header_length: str | None) -> HttpInference:
     view = memoryview(body)
     message = json_object(view[:length])
     inputs, rest = _inputs(message, view[length:])
+    if any(array.dtype.kind == "f" and np.isinf(array).any() for array in inputs.values()) and (
+        numeral := overflowing_numeral(body[:length])
+    ):
+        raise RequestError(f"the body has the number {shown(numeral)}, which is too large for every datatype")
     if len(rest):
         raise RequestError(f"{len(rest)} bytes follow the inputs, and belong to none")
     parameters = _parameters(message, "the request")
@@ -179,16 +193,20 @@ def write_inference(
             data = to_bytes(array)
             tensor["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
+            tensors.append(_compact(tensor))
         else:
-            tensor["data"] = to_numbers(array)
-        tensors.append(tensor)
-    message: dict[str, Any] = {"model_name": name, "model_version": VERSION, "outputs": tensors}
+            tensors.append(f'{_compact(tensor)[:-1]},"data":{to_json(array)}}}')
+    message: dict[str, Any] = {"model_name": name, "model_version": VERSION}
     if inference.id is not None:
         message["id"] = inference.id
     if inference.echoed:
         message["parameters"] = inference.echoed
-    head = json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
+    head = f'{_compact(message)[:-1]},"outputs":[{",".join(tensors)}]}}'.encode()
     if not raw:
         return head, {"content-type": "application/json"}
     headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
     return b"".join([head, *raw]), headers
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))

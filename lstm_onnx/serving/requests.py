@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,7 @@ def new_request(
     inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...] | None, parameters: Mapping[str, Any]
 ) -> InferenceRequest:
     """A request, once its parameters are validated (RequestError)."""
-    for name in outputs or ():
-        if outputs is not None and outputs.count(name) > 1:
+    for name, count in Counter(outputs or ()).items():
+        if count > 1:
             raise RequestError(f"the output {shown(name)} is asked for twice")
     return InferenceRequest(inputs, outputs, sequence_part(parameters), timeout_of(parameters))

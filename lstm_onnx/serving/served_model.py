@@ -85,7 +85,9 @@ class ServedModel:
             if self._batcher is None:  # one without streams is false
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
-            self._not_streamable = f"{error.message}; {'send whole sequences' if model.states else _NO_STATES}"
+            subject = "it " if error.path is not None else ""  # which follows the path in the whole message
+            hint = "send whole sequences" if model.states else _NO_STATES
+            self._not_streamable = f"{subject}{error.message}; {hint}"
 
     # --- running ----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -29,6 +30,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_AXES = 32
+_AT_ONCE = 4096
+"""Numbers that one call of json.dumps writes: no other thread runs meanwhile, and the server's loop is one."""
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """JSON has no numbers for these; the names are those of protobuf's JSON."""
 _NAME_OF = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -121,6 +124,13 @@ def to_numbers(array: np.ndarray) -> list[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [number if math.isfinite(number) else _NAME_OF[str(number)] for number in numbers]
     return numbers
+
+
+def to_json(array: np.ndarray) -> str:
+    """`to_numbers` as JSON text, written so that other threads run in between."""
+    numbers = array.ravel()
+    parts = (to_numbers(numbers[at : at + _AT_ONCE]) for at in range(0, numbers.size, _AT_ONCE))
+    return f"[{','.join(json.dumps(part, allow_nan=False, separators=(',', ':'))[1:-1] for part in parts)}]"
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:

@@ -78,8 +78,6 @@ def running(arguments: list[str], path: str, *, as_json: bool) -> Iterator[Runni
     try:
         assert process.stdout is not None
         text = process.stdout.readline()
-        while as_json and text.count("{") != text.count("}"):
-            text += process.stdout.readline()
         port = int(json.loads(text)["http"].rpartition(":")[2]) if as_json else int(text)
         yield Running(process, port, path)
     finally:

@@ -74,10 +74,7 @@ def serving(files: Sequence[object], *options: str, longest: float | None = 280)
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line, log.read_text(encoding="utf-8")
-            text = line
-            while not text.rstrip().endswith("}") or text.count("{") != text.count("}"):
-                text += process.stdout.readline()
-            found = json.loads(text)
+            found = json.loads(line)
             server = Server(found["http"], found["grpc"], process, log)
             yield server
             if process.poll() is None:

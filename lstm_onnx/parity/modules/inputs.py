@@ -56,8 +56,10 @@ def find_arguments(
         return specs, find_example_inputs(module, specs, seed=seed, limits=metadata.axis_limits, call=call)
     except ExportError as error:
         missing = f"; the class {', '.join(replaced)} was not found in the module's code" if replaced else ""
+        names = ", ".join(spec.name for spec in specs)
         raise ExportError(
-            f"{error} (with inputs that were drawn from the metadata of {model.path}{missing}; pass example_inputs)"
+            f"{error} (with the inputs that the metadata of {model.path} describes, {names}{missing}; "
+            "is it this module's file? if so, pass example_inputs)"
         ) from error
 
 

@@ -108,6 +108,8 @@ class ModuleVerification(Verification):
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         """Within it, the module has the weights of `amplified`; `amplified_target` sets it."""
         self._unexplained = False
+        self._refusal = ""
+        """Why the module did not run in the last case in which it did not."""
         self.rows: dict[str, Rows] = {}
         """By input, the integers that are looked up in a table."""
         self.specs = self._with_all_rows(with_zero_and_one(specs, self._runs), inputs)
@@ -308,7 +310,8 @@ class ModuleVerification(Verification):
         found = self._expected_cases()
         skipped = len(self.cases) - len(found)
         if skipped:
-            self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
+            why = f": {self._refusal}" if self._refusal and not found else ""
+            self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases{why}")
             found += filter(None, map(self.expect, self._even_cases()))
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
         found += sweeps(self)
@@ -368,6 +371,7 @@ class ModuleVerification(Verification):
         except ExportError as error:
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
+            self._refusal = str(error)
             return None
         states = [array for name, array in case.feeds.items() if name not in native_run.arguments]
         # A float64 module is itself the reference.

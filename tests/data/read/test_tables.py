@@ -127,6 +127,14 @@ def test_csv_headers_however_odd_are_told_in_one_line() -> None:
     assert table(f"{header}\n" + "1," * 29 + "2\n", columns=["a\n29"]).tolist() == [[2]]
 
 
+def test_csv_numbers_that_no_float_holds_are_told_from_infinities() -> None:
+    assert table("a,b\n1e308,1e308\ninf,-Infinity\nnan,3\n").tolist()[:2] == [[1e308, 1e308], [np.inf, -np.inf]]
+    for cells in ("1e999,2", "-1e400,inf", f"nan,1{'0' * 400}"):
+        message = refused(f"a,b\n1,2\n{cells}\n", "csv")
+        assert message.startswith("stdin: line 3, column ")
+        assert "is too large for a float; write inf if that is meant" in message
+
+
 def test_jsonl_records() -> None:
     text = '{"input": [[1, 2], [3, 4.5]], "lengths": 2}\n\n  \n[[1, 2]]\r\n{"x": [1, null, NaN], "y": [[], []]}'
     first, second, third = parsed(text, name="input")
@@ -139,8 +147,8 @@ def test_jsonl_records() -> None:
 
 
 def test_jsonl_infinity_and_nulls() -> None:
-    (record,) = parsed('{"x": [Infinity, -Infinity, 1e999], "y": null, "z": [[null]]}')
-    assert record["x"].tolist() == [np.inf, -np.inf, np.inf]
+    (record,) = parsed('{"x": [Infinity, -Infinity, 1e308], "y": null, "z": [[null]]}')
+    assert record["x"].tolist() == [np.inf, -np.inf, 1e308]
     assert record["y"].shape == ()
     assert np.isnan(record["y"])
     assert np.isnan(record["z"]).tolist() == [[True]]
@@ -160,6 +168,7 @@ def test_jsonl_infinity_and_nulls() -> None:
         ('{"x": 1, "x": 2}', "the key 'x' occurs twice"),
         ('{"x": 9223372036854775808}', "key 'x' has an integer that does not fit into 64 bits"),
         ('{"x": [0.5, 1%s]}' % ("0" * 400), "key 'x' has an integer that"),
+        ('{"x": [Infinity, 2], "y": [1, -1e999]}', "'-1e999' is too large for a float; write Infinity if"),
         ("1" * 5000, "is not JSON"),
         ("[" * 40 + "]" * 40, "more than 32 levels of lists"),
         ("[" * 100_000, "is not JSON"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
-from lstm_onnx import ConfigError
+from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.parity.criterion import compare
 from lstm_onnx.parity.modules.verification import ModuleVerification
 
@@ -179,6 +179,21 @@ def test_other_weights_are_said(tagger: Made) -> None:
 def test_the_wrong_module_is_an_error(tagger: Made) -> None:
     with pytest.raises(ConfigError, match="is the file this module's"):
         lstm_onnx.verify(Kept(), tagger[1], example_inputs=torch.randn(3, 2, 4), provider="cpu")
+
+
+def test_a_module_that_fails_on_the_inputs_of_a_file_asks_whose_file_it_is(tagger: Made) -> None:
+    says = r"tagger\.onnx describes, tokens, lengths; is it this module's file\? if so, pass example_inputs\)"
+    with pytest.raises(ExportError, match=says):
+        lstm_onnx.verify(nn.LSTM(4, 5), tagger[1], provider="cpu")
+
+
+def test_a_report_without_cases_says_why_the_module_did_not_run(tmp_path: Path) -> None:
+    path, shapes = tmp_path / "states.onnx", {"input": {0: "time", 1: "batch"}}
+    module, example = nn.Sequential(nn.LSTM(4, 5)), (torch.randn(3, 2, 4),)
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes, states="explicit")
+    report = lstm_onnx.verify(nn.Sequential(nn.Identity(), module[0]), path, provider="cpu", mutants="none")
+    assert not report
+    assert any("cases: the file has a state of 0, which the module does not have" in note for note in report.notes)
 
 
 def test_a_file_that_says_nothing_of_its_inputs_needs_an_example(tagger: Made, tmp_path: Path) -> None:

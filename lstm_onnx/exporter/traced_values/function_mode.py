@@ -62,6 +62,7 @@ class TracingMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Pass everything else on."""
         self.builtins.replace_extremes()
+        _require_no_autocast()
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in _RECURRENT_FUNCTIONS:
@@ -115,6 +116,16 @@ class TracingMode(TorchFunctionMode):
 
         with replaced(kind, "__bool__", truth):
             yield
+
+
+def _require_no_autocast() -> None:
+    """Refuse what the CPU computes in bfloat16 or float16; on a machine without CUDA, CUDA's autocast is off."""
+    if torch.is_autocast_enabled("cpu"):
+        dtype = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.")
+        raise ExportError(
+            f"at {user_line()}: torch.autocast is on, and computes in {dtype} what a file computes in float32; export "
+            'with it off, as by an argument of the module; for a smaller file use precision="float16" or "int8"'
+        )
 
 
 def _truth(mode: TracingMode, _func: Any, _args: Any, _kwargs: Any) -> tuple[bool] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .inverse_stft import istft
 from .ranges import is_symbolic
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ def _linspace(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any])
     return (torch.where(from_start, up, down),)
 
 
+def _istft(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    samples = istft(*args, **kwargs)
+    return None if samples is None else (samples,)
+
+
 def _double(number: Any, device: Any) -> Any:
     """An end as PyTorch computes with it, also one that is a size: ``linspace(0, steps - 1, steps)``."""
     return torch.scalar_tensor(number, dtype=torch.float64, device=device) if is_symbolic(number) else float(number)
@@ -77,5 +83,6 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], 
     "angle": _angle,
     "linspace": _linspace,
     "one_hot": _symbolic_one_hot,
+    "istft": _istft,
 }
 """By the names of torch's functions, as in `function_mode`."""

@@ -19,7 +19,7 @@ from ...exporter.call.arguments import Arguments, bind_arguments
 from ...exporter.call.metadata import call_from_json
 from ...exporter.call.structure import Call
 from ...exporter.functional.example_inputs import find_example_inputs
-from ...input_spec import InputSpec, axes
+from ...input_spec import InputSpec, axes, sizes_of
 from ...runtime import Model
 from ..expected import Arrays
 from ..own_states import file_only
@@ -115,6 +115,17 @@ def with_zero_and_one(
         for spec in specs
     )
     return both if both == specs or runs(both) else specs
+
+
+def axes_of_size(model: Model, specs: Sequence[InputSpec], size: int) -> dict[str, int]:
+    """The batch axis (`BATCH`) or the time axis (`TIME`) of every input and output of a file that has one."""
+    sizes = sizes_of(specs, BATCH, TIME)
+    found = {}
+    for name, info in {**model.inputs, **model.outputs}.items():
+        matching = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and sizes.get(dim) == size]
+        if len(matching) == 1:
+            found[name] = matching[0]
+    return found
 
 
 def forward_outputs(model: Model) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ...runtime import Model
 from ...symbolic_dims import names_in
 from ..cases import Case, compositions
 from ..expected import Call, Expected
-from .inputs import BATCH, TIME
+from .inputs import BATCH, TIME, axes_of_size
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -116,7 +116,7 @@ def _draw_feeds(
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
     """Whole sequences, cut in every way, of a file whose metadata names its time axes."""
     model = verification.model
-    time = TimeAxes.of(model, verification.specs, verification.axes_of_size(BATCH))
+    time = TimeAxes.of(model, verification.specs, axes_of_size(model, verification.specs, BATCH))
     rng = np.random.default_rng(verification.seed + 1)
     limits = [model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
     least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
@@ -274,14 +274,12 @@ def _carried_cases(
             native_states = {name: native[after] for name, after in pairs.items()}
     except ExportError:
         return
-    axes = verification.axes_of_size(BATCH)
-    chunks = Expected(
-        label, tuple(calls), verification.dtype, cell, "chunks", (), verification.axes_of_size(TIME), axes
-    )
+    time, batch = (axes_of_size(model, verification.specs, size) for size in (TIME, BATCH))
+    chunks = Expected(label, tuple(calls), verification.dtype, cell, "chunks", (), time, batch)
     yield chunks
     if chunks.inconclusive:
         yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
     inputs = cases[0].feeds
     equal = all(case.feeds[name].shape == array.shape for case in cases for name, array in inputs.items())
-    if equal and not states and {*inputs, *reference} <= axes.keys() and chunks.batch > 1:
+    if equal and not states and {*inputs, *reference} <= batch.keys() and chunks.batch > 1:
         yield replace(chunks, label=f"{label}, in a pool", kind="pool")

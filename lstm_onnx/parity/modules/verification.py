@@ -39,6 +39,7 @@ from .inputs import (
     BATCH,
     TIME,
     Rows,
+    axes_of_size,
     find_arguments,
     require_same_inputs,
     rows_of_inputs,
@@ -108,8 +109,7 @@ class ModuleVerification(Verification):
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         """Within it, the module has the weights of `amplified`; `amplified_target` sets it."""
         self._unexplained = False
-        self._refusal = ""
-        """Why the module did not run in the last case in which it did not."""
+        self._refusal = ""  # why the module did not run in the last case in which it did not
         self.rows: dict[str, Rows] = {}
         """By input, the integers that are looked up in a table."""
         self.specs = self._with_all_rows(with_zero_and_one(specs, self._runs), inputs)
@@ -193,7 +193,7 @@ class ModuleVerification(Verification):
             yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, gain))
         case = self.case(rng, 3, 4)
         states = [*(case.feeds.keys() - {spec.name for spec in self.specs}), *self.metadata.states]
-        axes_of = map(self.axes_of_size, (BATCH, TIME))
+        axes_of = (axes_of_size(self.model, self.specs, size) for size in (BATCH, TIME))
         yield from value_cases(case, self.specs, states, gain, self.dtype, None, *axes_of)
         yield from (each for each in mask_cases(case) if self._accepts(each.feeds))
 
@@ -233,11 +233,10 @@ class ModuleVerification(Verification):
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
         """Random states, never zero, and in the range of tanh, so that each serves as h and as c."""
-        infos = [self.model.inputs[name] for name in self.metadata.states if name not in without]
-        return {
-            info.name: np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
-            for info in infos
-        }
+        drawn = {}
+        for info in (self.model.inputs[name] for name in self.metadata.states if name not in without):
+            drawn[info.name] = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
+        return drawn
 
     @property
     def planned(self) -> int:
@@ -382,20 +381,10 @@ class ModuleVerification(Verification):
             self.dtype,
             max(float64_run.largest_cell, *(magnitude(state) for state in states), 0.0),
             case.kind,
-            time_axes=self.axes_of_size(TIME),
-            batch_axes=self.axes_of_size(BATCH),
+            time_axes=axes_of_size(self.model, self.specs, TIME),
+            batch_axes=axes_of_size(self.model, self.specs, BATCH),
             dtypes=dict(dtypes),
         )
-
-    def axes_of_size(self, size: int) -> dict[str, int]:
-        """The batch axis (`BATCH`) or the time axis (`TIME`) of every input and output that has one."""
-        sizes = sizes_of(self.specs, BATCH, TIME)
-        found = {}
-        for name, info in {**self.model.inputs, **self.model.outputs}.items():
-            matching = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and sizes.get(dim) == size]
-            if len(matching) == 1:
-                found[name] = matching[0]
-        return found
 
     def _reference(self, case: Case) -> tuple[dict[str, np.ndarray], Case]:
         """The float64 outputs, with the longest sequences first if the module (enforce_sorted) needs that."""

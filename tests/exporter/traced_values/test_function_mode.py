@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+import lstm_onnx
+from lstm_onnx import ExportError
 from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
 
 MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
@@ -56,3 +58,25 @@ def test_mixed_numbers(case: str, tmp_path: Path) -> None:
             return [self.lstm(x)[0], *MIXED[case](x, (x * 8).round().long())]
 
     right(Mixing(), signal, X, tmp_path, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_refused_by_its_name(dtype: torch.dtype, tmp_path: Path) -> None:
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head, self.on = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2), True
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.lstm(x)[0]
+            with torch.autocast("cpu", dtype=dtype, enabled=self.on):
+                y = self.head(y)
+            return y.float()
+
+    module, path = Cast().eval(), tmp_path / "m.onnx"
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ExportError, match=rf"y = self\.head\(y\): torch\.autocast is on, and computes in {name}"):
+        lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 5, 3),))
+    module.on = False
+    lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 5, 3),))
+    assert lstm_onnx.verify(module, path, mutants="none")

@@ -15,7 +15,7 @@ SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
 
 With these, any size that is baked into the file is seen.
 """
-FEW_AND_MANY = ((1, 1), (5, 20))
+FEW_AND_MANY = ((1, 1), (5, 9))
 """(batch, time) at which every kind of values is compared in addition to a usual size."""
 FEW_AND_SOME = ((1, 1), (4, 6))
 """The same of a model whose calls take long."""

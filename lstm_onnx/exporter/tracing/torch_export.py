@@ -29,6 +29,7 @@ from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.assignments import ASSIGNMENTS
 from ..translations.attention import ATTENTION
+from ..translations.booleans import BOOLEANS
 from ..translations.cumulative import CUMULATIVE
 from ..translations.distances import DISTANCES
 from ..translations.doubles import exact_constants, with_doubles
@@ -116,6 +117,7 @@ def trace(
                             **VIEWS,
                             **ASSIGNMENTS,
                             **ATTENTION,
+                            **BOOLEANS,
                             **SORTING,
                             **CUMULATIVE,
                             **WIDE_RANGE,

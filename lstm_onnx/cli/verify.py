@@ -72,7 +72,8 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     "--golden",
     metavar="OUT.npz",
     type=FILE,
-    help="Write a golden file if the comparison passes; with a FILE alone, compare FILE with it, without PyTorch.",
+    help="Write a golden file, or replace it, if the comparison passes; with a FILE alone, compare FILE with it, "
+    "without PyTorch.",
 )
 @seed_option
 @file_options
@@ -158,19 +159,23 @@ def _data(path: str | None, columns: list[str] | None) -> UserData | None:
 def _check_golden(path: str, precisions: tuple[str, ...] = ()) -> None:
     """Check that the golden file can be written."""
     from ..atomic_io import require_writable
-    from ..parity.golden_file import require_name
+    from ..parity.golden_file import require_golden_or_none, require_name
 
     if len(precisions) > 1:
         raise click.UsageError("--golden stores one comparison; pass --precision once")
     require_writable(require_name(path))
+    require_golden_or_none(path)
 
 
 def _store(path: str, golden: Golden, *, passed: bool) -> None:
+    import os
+
     from ..parity.golden_file import write
 
     if passed:
+        done = "replaced" if os.path.exists(path) else "wrote"  # noqa: PTH110 - it accepts names of any length
         write(path, golden)
-        note(f"wrote {path}: {len(golden.cases)} cases")
+        note(f"{done} {path}: {len(golden.cases)} cases")
     else:
         warn(f"{path} was not written, because the comparison failed")
 

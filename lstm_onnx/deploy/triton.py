@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_io import atomic_write, make_folder, require_apart, require_path, require_writable, temporary_folder
+from ..atomic_io import require_apart, require_path, temporary_folder
 from ..errors import InputError, ModelError, RunError, shown
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
@@ -19,6 +19,7 @@ from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_
 from ..runtime.chunk_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
 from .batch_first import write_batch_first
+from .folder import files_together
 from .range_checks import ranges_of
 from .triton_config import TritonConfig, TritonState, TritonTensor
 
@@ -237,13 +238,8 @@ def _write(
     with temporary_folder() as trial:
         write_batch_first(load_inlined(file), file, axes, trial / "model.onnx", ranges_of(model))
         _require_equal(model, trial / "model.onnx", axes)
-    for path in (folder / "1" / "model.onnx", *(folder / name for name in files)):
-        make_folder(path.parent)
-        require_writable(path)
-    write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx", ranges_of(model))
-    for name, content in reversed(list(files.items())):
-        with atomic_write(folder / name) as target:
-            target.write(content)
+    with files_together(folder, dict(reversed(list(files.items()))), also=["1/model.onnx"]):
+        write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx", ranges_of(model))
 
 
 def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
 
 With these, any size that is baked into the file is seen.
 """
+FEW_AND_MANY = ((1, 1), (5, 9))
+"""(batch, time) at which every kind of values is compared in addition to a usual size."""
+FEW_AND_SOME = ((1, 1), (4, 6))
+"""The same of a model whose calls take long."""
 _LARGE, _HUGE, _LARGEST_HALF = 10.0, 1000.0, 100.0
 """The factors that make drawn values large and huge, and the largest one in float16, whose numbers end at 65504."""
 _SMALL, _TINY = 1e-2, 1e-7
@@ -80,19 +84,6 @@ def value_cases(
         limits = largest or {}
         return {name: _scaled(feeds[name], min(factor, limits.get(name, factor)), sign) for name in names}
 
-    def ends(end: str) -> dict[str, np.ndarray]:
-        limits = {name: getattr(spec, end) for name, spec in ranged.items() if name in feeds}
-        open_axes = bool(axes(specs))
-        changed = {
-            name: np.full_like(feeds[name], limit)
-            for name, limit in limits.items()
-            if open_axes and not isinstance(limit, str)
-        }
-        for name, array in changed.items():
-            if isinstance(ranged[name].high, str):  # lengths, the longest of which fills the axis
-                array.reshape(-1)[:1] = feeds[name].max(initial=0)
-        return changed
-
     changes = (
         ("all zeros", floats, 0.0, 0),
         ("input zeros", inputs if carried else [], 0.0, 0),
@@ -115,6 +106,8 @@ def value_cases(
     for label, names, factor, sign in changes:
         if names:
             yield case.changed(label, scaled(names, factor, sign), "values")
+    for label, positive, negative in _opposite(inputs, carried):
+        yield case.changed(label, {**scaled(positive, 1.0, 1), **scaled(negative, 1.0, -1)}, "values")
     if inputs:
         # Where code asks for the range of its data, such as of pictures, most exporters bake the answer into the file.
         # These are usual numbers, of which integers are compared, too.
@@ -131,8 +124,30 @@ def value_cases(
             changed = {name: np.asarray(array, feeds[name].dtype) for name, array in arrays.items()}
             yield case.changed(label, changed, "values")
     for label, end in (("least", "low"), ("largest", "high")):
-        if changed := ends(end):
+        if changed := _at_end(feeds, ranged if axes(specs) else {}, end):
             yield case.changed(f"{label} of {', '.join(changed)}", changed, "values")
+
+
+def _at_end(feeds: Arrays, ranged: Mapping[str, InputSpec], end: str) -> dict[str, np.ndarray]:
+    """The inputs with a range, all at its `end`: "low" or "high"."""
+    limits = {name: getattr(spec, end) for name, spec in ranged.items() if name in feeds}
+    changed = {name: np.full_like(feeds[name], limit) for name, limit in limits.items() if not isinstance(limit, str)}
+    for name, array in changed.items():
+        if isinstance(ranged[name].high, str):  # lengths, the longest of which fills the axis
+            array.reshape(-1)[:1] = feeds[name].max(initial=0)
+    return changed
+
+
+def _opposite(inputs: list[str], states: list[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Inputs and states of opposite signs: a label, those that are positive, and those that are negative."""
+    for label, positive, negative in (
+        ("positive input, negative states", inputs, states),
+        ("negative input, positive states", states, inputs),
+        ("every other input negative", inputs[::2], inputs[1::2]),
+        ("the other inputs negative", inputs[1::2], inputs[::2]),
+    ):
+        if positive and negative:
+            yield label, positive, negative
 
 
 def _scaled(array: np.ndarray, factor: float, sign: int) -> np.ndarray:

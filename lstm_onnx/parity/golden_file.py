@@ -13,8 +13,10 @@ import hashlib
 import json
 import math
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,6 +143,24 @@ def require_name(path: str | os.PathLike[str]) -> str:
     if not place.lower().endswith(".npz"):
         raise FileError(f"{place}: golden files must end in .npz")
     return place
+
+
+def require_golden_or_none(path: str | os.PathLike[str]) -> None:
+    """Refuse a path at which there is another file than a golden one, such as data, which would be replaced.
+
+    Raises:
+        FileError: there is one.
+    """
+    place = Path(path)
+    if not place.is_file() or not place.stat().st_size:
+        return
+    try:
+        with zipfile.ZipFile(place) as archive:
+            found = f"{_HEADER}.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        found = False
+    if not found:
+        raise FileError("is there and is no golden file, so it is not replaced", hint="name another file", path=path)
 
 
 def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:

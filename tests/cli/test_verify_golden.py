@@ -94,6 +94,21 @@ def test_a_fresh_export_is_stored_too(run_cli: Run, stored: str) -> None:
     assert run_cli("verify", "m.onnx", "--golden", "fresh.npz", "--provider", "cpu").code == 0
 
 
+def test_only_a_golden_file_is_replaced_and_that_is_said(run_cli: Run, stored: str) -> None:
+    arguments = ("verify", stored, "m.onnx", "--provider", "cpu", "--mutants", "none", "--golden")
+    done = run_cli(*arguments, "m.npz")
+    assert done.code == 0
+    assert done.err.startswith("replaced m.npz: ")
+    np.savez("data.npz", x=np.zeros(3))
+    Path("text.npz").write_text("no archive")
+    for name in ("data.npz", "text.npz"):
+        before = Path(name).read_bytes()
+        done = run_cli(*arguments, name)
+        assert done.code == 2
+        assert done.err.startswith(f"lstm-onnx: {name}: is there and is no golden file, so it is not replaced; name")
+        assert Path(name).read_bytes() == before
+
+
 def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
     common = ("verify", stored, "--provider", "cpu", "--mutants", "none", "--golden", "half.npz")
     done = run_cli(*common, "--precision", "float16", "--precision", "float32")

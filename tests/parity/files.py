@@ -34,6 +34,8 @@ VALUES = (
     "small states",
     "every other state zeros",
     "the other states zeros",
+    "positive input, negative states",
+    "negative input, positive states",
     "input from 0 to 1",
     "input near 20",
     "input near -20",

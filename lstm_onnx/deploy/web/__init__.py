@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...atomic_io import atomic_write, make_folder, require_apart, require_path, require_writable
-from ...errors import FileError, InputError, ModelError
+from ...atomic_io import require_apart, require_path
+from ...errors import InputError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph import graphs_of, load_inlined, load_model
 from ...onnxgraph.write import embedded
@@ -25,9 +25,10 @@ from ...runtime.batch_axes import TIME
 from ...runtime.conversion import complete_feeds
 from ...runtime.providers import onnxruntime
 from ...runtime.streamable import found_chunks, is_streamable, stream_inputs
+from ..folder import files_together
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
-from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
+from .onnxruntime_web import from_cdn, from_package
 
 _MODULES = ("lstm-onnx.mjs", "lstm-onnx.d.mts", "golden.mjs", "golden.d.mts")
 _SETTINGS = b"__SETTINGS__"
@@ -124,7 +125,8 @@ def deploy_web(
     files["README.md"] = _packaged("README.md").replace(b"__NAME__", Path(file).stem.encode())
     script = json.dumps(settings).replace("<", "\\u003c")  # it stands in an HTML script element
     files["index.html"] = _packaged("index.html").replace(_SETTINGS, script.encode())
-    _write(place, files, runtime)
+    with files_together(place, {**runtime.files, **files}):  # the page last
+        pass
     return WebResult(
         os.fspath(folder),
         (*files, *runtime.files),
@@ -212,24 +214,6 @@ def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, st
 
 def _packaged(name: str) -> bytes:
     return (resources.files(__package__) / "files" / name).read_bytes()
-
-
-def _write(folder: Path, files: Mapping[str, bytes], runtime: OnnxRuntimeWeb) -> None:
-    """Write the files, the page last: it is there only if all that it loads is."""
-    for parent in {Path(name).parent for name in (*files, *runtime.files)}:
-        make_folder(folder / parent)
-    for name in (*files, *runtime.files):
-        require_writable(folder / name)
-    for name, source in runtime.files.items():
-        try:
-            content = source.read_bytes()
-        except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror or error}", path=source) from error
-        with atomic_write(folder / name) as target:
-            target.write(content)
-    for name, content in files.items():
-        with atomic_write(folder / name) as target:
-            target.write(content)
 
 
 __all__ = ["WebResult", "deploy_web"]

@@ -62,7 +62,7 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _terms(self, func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
         """The sum of the terms' sizes; None of an operator that adds nothing up."""
         if name in _TWO_TERMS:
-            return torch.as_tensor(abs(args[0]) + abs(args[1]))
+            return torch.as_tensor(_magnitude(args[0]) + _magnitude(args[1]))
         if name not in _SUMS:
             return None
         found: Tensor = func(*tree_map(_size, args), **keywords)
@@ -84,6 +84,11 @@ def _padded(flags: list[bool], results: Any) -> list[bool]:
 
 def _rounds(result: Any) -> bool:
     return isinstance(result, Tensor) and result.is_floating_point()
+
+
+def _magnitude(arg: Any) -> Any:
+    """A term without its sign, which booleans do not have."""
+    return arg if isinstance(arg, Tensor) and arg.dtype == torch.bool else abs(arg)
 
 
 def _size(arg: Any) -> Any:

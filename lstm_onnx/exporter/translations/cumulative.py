@@ -92,6 +92,9 @@ def _extreme(is_beyond: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def translated(x: Any, dim: int) -> tuple[Any, Any]:
         if len(x.shape) == 0:
             return op.Identity(x), constant(0, INT64)
+        if x.dtype == ir.DataType.BOOL:  # neither compared nor chosen between by any kernel
+            values, places = translated(cast(x, INT64), dim)
+            return cast(values, ir.DataType.BOOL), places
 
         def step(best: Any, place: Any, here: Any, entry: Any) -> list[Any]:
             taken = is_beyond(entry, best)

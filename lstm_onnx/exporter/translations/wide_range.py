@@ -1,8 +1,8 @@
 """Translations of functions for which torch.onnx's formula is only right in part of their range.
 
 Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its atan2(0, -1) -pi, its
-1.0 // 0.1 is 10 where PyTorch's is 9, and whole numbers above 2^24 are divided as float32.  Here each has PyTorch's
-accuracy in its whole range.
+1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, and whole numbers above 2^24 are divided as
+float32.  Here each has PyTorch's accuracy in its whole range.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_clamp
 
 from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ
 
@@ -171,6 +172,17 @@ def _numbers_first(compute: Callable[..., Any]) -> Callable[..., Any]:
     return translated
 
 
+def _clamp(x: Any, least: Any = None, largest: Any = None) -> Any:
+    """Clip with one limit alone has the largest finite number as the other one, which infinity would become."""
+    if not is_fraction(x) or (least is None) == (largest is None):
+        return aten_clamp(x, least, largest)
+    return op.Min(x, _like(largest, x)) if least is None else op.Max(x, _like(least, x))
+
+
+def _like(number: Any, x: Any) -> Any:
+    return op.CastLike(number, x) if isinstance(number, ir.Value) else constant(float(number), x.dtype)
+
+
 _aten = torch.ops.aten
 WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.log_sigmoid.default: _log_sigmoid,
@@ -190,6 +202,9 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.atan2.default: _atan2,
     _aten.signbit.default: _sign_bit,
     torch.ops.prims.signbit.default: _sign_bit,
+    _aten.clamp.default: _clamp,
+    _aten.clamp_min.default: _clamp,
+    _aten.clamp_max.default: lambda x, largest: _clamp(x, None, largest),
     torch.ops.prims.fmax.default: _numbers_first(op.Max),
     torch.ops.prims.fmin.default: _numbers_first(op.Min),
 }

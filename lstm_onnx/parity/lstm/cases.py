@@ -9,12 +9,15 @@ import numpy as np
 
 from ...spec import LSTMSpec
 from ..amplify import InputGains
-from ..cases import SHAPES, Case, compositions, value_cases
+from ..cases import FEW_AND_MANY, FEW_AND_SOME, SHAPES, Case, compositions, value_cases
+from ..sizes import MOST_NUMBERS, MOST_WORK
 
 LONG = (2, 60)
 """One more shape for an nn.LSTM, which shows how errors grow."""
 _CHUNKINGS = ((12,), (1,) * 12, (5, 5, 2), (1, 4, 7), (11, 1))
 """Ways to cut 12 steps into chunks."""
+_KINDS = 24
+"""The number of kinds of values."""
 _LARGEST_FOLDED_H0 = 1.0
 """The largest factor of h0 if W_hr is folded into R: h0 then passes through an inverse, which amplifies rounding."""
 
@@ -72,9 +75,20 @@ def lstm_value_cases(spec: LSTMSpec, gain: float, seed: int = 0, *, folded: bool
     `folded` says whether the file may have its projections folded into R.
     """
     largest = {"h0": _LARGEST_FOLDED_H0} if folded else {}
-    case = draw_case(spec, np.random.default_rng([seed, 3]), 3, 4)
     axes = {"h0": 1, "c0": 1}, {"input": int(spec.batch_first)}
-    return value_cases(case, (), ("h0", "c0"), gain, spec.dtype, largest, *axes)
+    rng = np.random.default_rng([seed, 3])
+    for batch, time in ((3, 4), *_value_sizes(spec)):
+        case = draw_case(spec, rng, batch, time)
+        yield from value_cases(case, (), ("h0", "c0"), gain, spec.dtype, largest, *axes)
+
+
+def _value_sizes(spec: LSTMSpec) -> Sequence[tuple[int, int]]:
+    """Further sizes for every kind of values, so small that these take no longer than a sweep."""
+    batch, time = FEW_AND_MANY[-1]
+    numbers = batch * time * spec.num_directions * spec.hidden_size
+    weights = 4 * spec.num_layers * spec.num_directions * spec.hidden_size * (spec.input_size + 2 * spec.hidden_size)
+    large = _KINDS * batch * time * weights > MOST_WORK or _KINDS * numbers > MOST_NUMBERS
+    return FEW_AND_SOME if large else FEW_AND_MANY
 
 
 def amplified_cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0) -> list[Case]:

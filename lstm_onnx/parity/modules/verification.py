@@ -22,8 +22,7 @@ from ...exporter.module_metadata import parameter_digest
 from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
-from ..amplify import input_gains
-from ..cases import SHAPES, Case, mask_cases, shorter_cases, value_cases
+from ..cases import SHAPES, Case, shorter_cases
 from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
 from ..diagnosis.search import Suspect
@@ -51,6 +50,7 @@ from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
 from .streams import streamed_cases
+from .values import cases_with_values, input_gain, values_at_other_sizes, with_other_integers
 
 _EVEN = (12, 24)
 """Sizes with many divisors."""
@@ -129,7 +129,8 @@ class ModuleVerification(Verification):
     def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
         return self._draw(specs, self.sizes(BATCH, TIME))[1]
 
-    def _accepts(self, feeds: Mapping[str, np.ndarray]) -> bool:
+    def accepts(self, feeds: Mapping[str, np.ndarray]) -> bool:
+        """Whether the module runs on these inputs and states."""
         with contextlib.suppress(ExportError):
             return bool(self.models.float64(feeds))
         return False
@@ -138,7 +139,7 @@ class ModuleVerification(Verification):
         """Inputs of these sizes, and whether the module runs on them."""
         drawn = draw(specs, sizes, np.random.default_rng(self.seed))
         for inputs in (drawn, *longest_first(specs, drawn)):
-            if self._accepts(inputs):
+            if self.accepts(inputs):
                 return inputs, True
         return drawn, False
 
@@ -187,15 +188,10 @@ class ModuleVerification(Verification):
         if lengths and open_axes:
             for batch in (3, 1):
                 yield from shorter_cases(self.case(rng, batch, 7), lengths)
-        sites = [site for site in self.models.float64.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
-        gain = max((input_gains(site.spec, site.weights).input for site in sites), default=1.0)  # type: ignore[arg-type]
+        gain = input_gain(self)
         if gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
             yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, gain))
-        case = self.case(rng, 3, 4)
-        states = [*(case.feeds.keys() - {spec.name for spec in self.specs}), *self.metadata.states]
-        axes_of = (axes_of_size(self.model, self.specs, size) for size in (BATCH, TIME))
-        yield from value_cases(case, self.specs, states, gain, self.dtype, None, *axes_of)
-        yield from (each for each in mask_cases(case) if self._accepts(each.feeds))
+        yield from cases_with_values(self, rng, 3, 4)
 
     def _even_cases(self) -> Iterator[Case]:
         """Cases with all axes grown together: a module may only take equal sizes, or whole groups of rows."""
@@ -313,8 +309,10 @@ class ModuleVerification(Verification):
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases{why}")
             found += filter(None, map(self.expect, self._even_cases()))
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
+        found += values_at_other_sizes(self)
         found += sweeps(self)
         found += streamed_cases(self)
+        found += with_other_integers(self, found)
         # Without chaotic cases and the user's own, which may be chaotic: they would hide errors in all others.
         # Without extreme values and sizes, which are judged by the usual ones.
         usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]

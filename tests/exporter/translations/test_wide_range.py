@@ -42,6 +42,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "signbit": lambda a, _b, _i, _k: torch.signbit(-a.nan_to_num()),
     "fmax": lambda a, b, _i, _k: torch.fmax(a, b),
     "fmin": lambda a, b, _i, _k: torch.fmin(a, b),
+    "clamp from below": lambda a, _b, _i, _k: a.clamp(min=-0.5),
+    "clamp from above": lambda a, _b, _i, _k: torch.clamp_max(a, 0.5),
+    "clamp of halves": lambda a, _b, _i, _k: a.clamp(-1e4, 1e4).half().clamp(min=0.25),
+    "whole clamp": lambda _a, _b, i, _k: i.clamp(min=1),
     "whole fmax": lambda _a, _b, i, k: torch.fmax(i, k),
     "place in a ring": lambda a, _b, i, _k: i % a.size(1),
 }

@@ -1,0 +1,145 @@
+"""Cases with other values than those drawn: zero, one-signed or large ones, each at several sizes.
+
+A file may be wrong for such values at some sizes alone, as where all numbers are negative and there are many steps; so
+each kind of values is compared at few and at many rows and steps.  And integers that are the same in all other cases,
+such as whether a score is above a threshold, are put to the test with values for which they differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ExportError
+from ...input_spec import axes, most_entries
+from ..amplify import input_gains
+from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, mask_cases, value_cases
+from ..expected import Expected, constant_outputs
+from ..sizes import MOST_NUMBERS, MOST_WORK
+from ..tolerances import NATIVE_EPSILON
+from .inputs import BATCH, TIME, axes_of_size
+from .sizes import is_conclusive, of_some_features
+
+if TYPE_CHECKING:
+    from .verification import ModuleVerification
+
+_MOST_ENTRIES = 2**16
+"""Entries of an input, such as of pictures, up to which a case has many rows and steps."""
+_KINDS = 20
+"""About how many kinds of values there are."""
+_FACTORS = (1.0, 1.0, 1.0, 3.0, 10.0, 100.0)
+"""The factors of the inputs for which integers are searched that are the same elsewhere."""
+_OFFSETS = (1.0, -1.0, 5.0, -5.0)
+"""The means of such inputs."""
+_OTHER_CASES = 2
+"""In how many cases such an integer shall differ."""
+_UNITS, _RUNS = 16, 3
+"""How many roundings operators are off by in so many runs, in all of which integers must be the same to be compared."""
+
+
+def input_gain(verification: ModuleVerification) -> float:
+    """The factor that inputs need where the weights of the module's LSTMs are small."""
+    sites = verification.models.float64.sites.values()
+    lstms = [site for site in sites if site.spec.op_type == "LSTM" and not site.cell]
+    return max((input_gains(site.spec, site.weights).input for site in lstms), default=1.0)  # type: ignore[arg-type]
+
+
+def cases_with_values(
+    verification: ModuleVerification, rng: np.random.Generator, batch: int, time: int
+) -> Iterator[Case]:
+    """The cases of every kind of values at one size; see `cases.value_cases` and `cases.mask_cases`."""
+    specs, states = verification.specs, verification.metadata.states
+    case = verification.case(rng, batch, time)
+    carried = [*(case.feeds.keys() - {spec.name for spec in specs}), *states]
+    axes_of = (axes_of_size(verification.model, specs, size) for size in (BATCH, TIME))
+    yield from value_cases(case, specs, carried, input_gain(verification), verification.dtype, None, *axes_of)
+    yield from (each for each in mask_cases(case) if verification.accepts(each.feeds))
+
+
+def values_at_other_sizes(verification: ModuleVerification) -> Iterator[Expected]:
+    """Every kind of values at few and at many rows and steps, as far as the budget allows."""
+    if not axes(verification.specs):
+        return
+    rng = np.random.default_rng([verification.seed, 13])
+    seen = {case.label for case in verification.cases}
+    for batch, time in _sizes(verification):
+        numbers = 0
+        for case in cases_with_values(verification, rng, batch, time):
+            expected = None if case.label in seen else verification.expect(case)
+            if expected is not None and is_conclusive(expected):
+                some = of_some_features(expected)
+                numbers += sum(array.size for array in some.calls[0].reference.values())
+                if numbers > MOST_NUMBERS:
+                    break
+                yield some
+
+
+def _sizes(verification: ModuleVerification) -> Sequence[tuple[int, int]]:
+    """Few rows and steps, and as many as the work allows."""
+    batch, time = FEW_AND_MANY[-1]
+    cells = batch * time * _KINDS
+    large = most_entries(verification.specs, verification.sizes(batch, time)) > _MOST_ENTRIES
+    return FEW_AND_SOME if large or verification.models.float64.weights * cells > MOST_WORK else FEW_AND_MANY
+
+
+def with_other_integers(verification: ModuleVerification, found: Sequence[Expected]) -> list[Expected]:
+    """Cases in which integers differ that are one number in all that were `found`, as far as some are found."""
+    constant = {name: value for name, value in constant_outputs(found).items() if value.dtype.kind in "iub"}
+    missing = dict.fromkeys(constant, _OTHER_CASES)
+    added: list[Expected] = []
+    for case in _candidates(verification) if constant else ():
+        expected = _with_integers(verification, case, {name: constant[name] for name in missing})
+        if expected is None:
+            continue
+        added.append(expected)
+        for name in missing.keys() & expected.calls[0].reference.keys():
+            missing[name] -= bool((expected.calls[0].reference[name] != constant[name]).any())
+        missing = {name: count for name, count in missing.items() if count > 0}
+        if not missing:
+            break
+    return added
+
+
+def _candidates(verification: ModuleVerification) -> Iterator[Case]:
+    rng = np.random.default_rng([verification.seed, 17])
+    names = verification.unbounded_inputs
+    for batch, time in _sizes(verification)[::-1]:
+        for factor in _FACTORS:
+            yield verification.case(rng, batch, time).multiplied(f"times {factor:g}", dict.fromkeys(names, factor))
+        for offset in _OFFSETS if names else ():
+            case = verification.case(rng, batch, time)
+            moved = {name: np.asarray(case.feeds[name] + offset, case.feeds[name].dtype) for name in names}
+            yield case.changed(f"near {offset:g}", moved)
+        yield from cases_with_values(verification, rng, batch, time)
+
+
+def _with_integers(verification: ModuleVerification, case: Case, constant: dict[str, np.ndarray]) -> Expected | None:
+    """What PyTorch gives if one of the integers differs, and roundings do not change it; else None."""
+    with contextlib.suppress(ExportError):
+        run = verification.models.float64
+        reference = run(case.feeds)
+        others = [name for name, value in constant.items() if (reference[name] != value).any()]
+        if not others:
+            return None
+        unit = _UNITS * NATIVE_EPSILON[verification.dtype]
+        runs = [run.with_rounded_operators(case.feeds, unit, seed) for seed in range(_RUNS)]
+        native = verification.models.native(case.feeds)
+        certain = {
+            name: reference[name]
+            for name in others
+            if all(np.array_equal(reference[name], one[name]) for one in (native, *runs))
+        }
+        if not certain:
+            return None
+        label = f"{case.label}, where {' and '.join(certain)} differs"
+        expected = verification.expect(replace(case, label=label, kind="values"))
+        if expected is not None and is_conclusive(expected):
+            some = of_some_features(expected)
+            (call,) = some.calls
+            call = replace(call, native={**call.native, **certain}, reference={**call.reference, **certain})
+            return replace(some, calls=(call,))
+    return None

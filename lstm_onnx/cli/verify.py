@@ -11,6 +11,9 @@ from .params import FILE, NumberRange, ProviderName, column_names, option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
     from ..parity.golden_file import Golden
     from ..parity.report import ParityReport
     from ..parity.user_data import UserData
@@ -118,8 +121,7 @@ def verify(
             raise ConfigError(f"{file}: is compared with {source} in ONNX Runtime; leave --runtime out")
         if precisions:
             raise click.UsageError(f"--precision is for fresh exports of a PyTorch model, and {source} is a file")
-        if golden is not None:
-            _check_golden(golden)
+        _check_golden(golden)
         reports, to_store = _with_float32(source, file, providers, _data(data, columns), settings)
     elif source.lower().endswith(".onnx"):
         reports = _against_golden(source, golden, providers, runtimes, settings)
@@ -127,9 +129,8 @@ def verify(
         from ..exporter.sources.source import source_files
 
         user_data = _data(data, columns)
-        if golden is not None:
-            _check_golden(golden, precisions)
-        require_apart([junit, html, golden], [*source_files(source), file, data])
+        _check_golden(golden, [*source_files(source), file, data], precisions)
+        require_apart([junit, html], source_files(source))
         if file is not None and precisions:
             raise ConfigError(f"--precision is for fresh exports, and {file} was given; leave one of them out")
         reports, to_store = _with_pytorch(source, file, providers, runtimes, precisions, user_data, settings)
@@ -156,14 +157,19 @@ def _data(path: str | None, columns: list[str] | None) -> UserData | None:
     return read(path, columns=columns)
 
 
-def _check_golden(path: str, precisions: tuple[str, ...] = ()) -> None:
-    """Check that the golden file can be written."""
-    from ..atomic_io import require_writable
+def _check_golden(
+    path: str | None, read: Sequence[str | os.PathLike[str] | None] = (), precisions: tuple[str, ...] = ()
+) -> None:
+    """Check that the golden file, if there is to be one, can be written, and is none of the files that are read."""
+    from ..atomic_io import require_apart, require_writable
     from ..parity.golden_file import require_golden_or_none, require_name
 
+    if path is None:
+        return
     if len(precisions) > 1:
         raise click.UsageError("--golden stores one comparison; pass --precision once")
     require_writable(require_name(path))
+    require_apart([path], read)
     require_golden_or_none(path)
 
 

@@ -138,7 +138,6 @@ def test_the_seed_draws_the_inputs(run_cli: Run, source: str) -> None:
     [
         (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, and m.onnx was given"),
         (["net.toml", "none.onnx"], "none.onnx"),
-        (["net.toml", "--precision", "float64"], "float64"),
         (["net.toml", "--precision", "int4"], "int4"),
         (["net.toml", "--max-drift", "-1"], "--max-drift"),
         (["net.toml", "--mutants", "some"], "some"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.parity import ParityReport
+from lstm_onnx import ParityReport
 
 from ..files import verified
 

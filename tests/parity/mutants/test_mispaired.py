@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.parity.mutants import Edit
+from lstm_onnx.parity.mutants.graph_edit import Edit
 from lstm_onnx.parity.mutants.wiring import mispaired
 
 

@@ -20,6 +20,7 @@ settings.register_profile(
     "lstm-onnx", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("lstm-onnx")
+gc.disable()  # until the tests are collected: it finds nothing among them, and takes a sixth of that time
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist
@@ -47,6 +48,7 @@ def pytest_collection_finish() -> None:
     # A fifth of the time of an export is the collector's.  What is there by now, and what torch makes, stays anyway.
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 

@@ -314,6 +314,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield made
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_wrong_value_meets_an_error_of_ours(name: str, folder: Path) -> None:

@@ -91,6 +91,7 @@ def test_there_are_enough_of_them_and_each_has_its_name() -> None:
     assert len({architecture.name for architecture in ALL}) == len(ALL)
 
 
+@pytest.mark.sweep(4)
 @each_architecture
 def test_runs_in_eager_mode_at_every_size(architecture: Architecture) -> None:
     ran = 0
@@ -181,6 +182,7 @@ def test_state_is_kept_where_it_says_so(architecture: Architecture) -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.sweep(4)
 @each_architecture
 def test_every_weight_of_a_recurrent_layer_reaches_an_output(architecture: Architecture) -> None:
     # so that an export that drops or swaps one cannot pass

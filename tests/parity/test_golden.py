@@ -25,6 +25,7 @@ from ..module_files import module_file
 from .golden_cases import exported_steps, replayed_golden, small_lstm, stored_golden, with_another_weight
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     "arguments",
     [

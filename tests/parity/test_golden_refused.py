@@ -104,6 +104,7 @@ def _case_of(header: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(case for case in header["cases"] if case["kind"] == kind)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -89,6 +89,7 @@ def _ran(code: str, file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("code", "status"), ENDS.values(), ids=ENDS)
 def test_the_interpreter_ends_as_it_was_told_to(code: str, status: int, file: Path) -> None:
     for _ in range(2):

@@ -35,7 +35,7 @@ _MANAGERS = {
     *("record_function", "profile", "catch_warnings", "nullcontext"),
 }
 """Context managers that suppress no error."""
-_JUMPS = ("POP_JUMP", "JUMP_IF", "TO_BOOL", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
+_JUMPS = ("POP_JUMP", "JUMP_IF", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
 _Place = tuple[int, int, int, int]
 """A place in code: its first and last line, first and last column."""
 

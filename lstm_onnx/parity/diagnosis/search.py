@@ -30,7 +30,7 @@ SINGLE = ("whole", "data", "steps")
 """Kinds of cases that are one run on ordinary values."""
 _NOT_THE_GATES = ("states", "state order", "direction: ", "lengths")
 """Causes outside of the gates."""
-_MOST_CASES = 12
+_MOST_CASES = 16
 _MOST_FAULTS = 3
 
 

@@ -7,6 +7,8 @@ about one rounding error.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -254,7 +256,7 @@ def why_rows_mix(model: Model) -> str:
 
 
 def why_lengths_mix(model: Model, *, longer: bool = True) -> str:
-    """Run a batch of sequences of unequal lengths, and the first and the last of it alone; how they differ, or "".
+    """Run batches of sequences of unequal lengths, and the first and the last alone; how they differ, or "".
 
     A module may compute with the longest of a batch.  Where it does not run at such sizes, there is nothing to compare.
     `longer` is whether outputs may have as many steps as the longest of a batch.
@@ -266,14 +268,21 @@ def why_lengths_mix(model: Model, *, longer: bool = True) -> str:
     sequence = _random_sequence(model, free, {}, _BATCH, _UNEQUAL, 1)
     feeds = {**sequence.feeds, **sequence.states}
     sizes = axis_sizes(model.inputs, feeds)
-    for name, count in model.counts.items():
-        fewest, most = max(1, count.low), sizes.get(count.axis, 1)
-        feeds[name] = np.resize(np.array([most, max(fewest, most // 2)], feeds[name].dtype), feeds[name].shape)
     ends = {name: known[name] for name in model.outputs if name in known}
-    try:
-        return row_difference(model.run, feeds, known, ends, longer=longer)
-    except (InputError, RunError):
-        return ""
+    # What takes the largest of all steps shows padding where there are few, and of one sign.
+    for more, sign in itertools.product((None, 0, 1, 2), (1, -1)):
+        tried = {
+            name: array * array.dtype.type(sign) if array.dtype.kind == "f" else array for name, array in feeds.items()
+        }
+        for name, count in model.counts.items():
+            fewest, most = max(1, count.low), sizes.get(count.axis, 1)
+            shorter = max(fewest, most // 2) if more is None else min(most, fewest + more)
+            tried[name] = np.resize(np.array([most, shorter], feeds[name].dtype), feeds[name].shape)
+        with contextlib.suppress(InputError, RunError):
+            difference = row_difference(model.run, tried, known, ends, longer=longer)
+            if difference:
+                return difference
+    return ""
 
 
 def _batch_dim(info: ValueInfo) -> int | str | None:

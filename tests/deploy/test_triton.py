@@ -210,6 +210,25 @@ def test_what_computes_with_the_longest_of_a_batch_is_not_batched(tmp_path: Path
     ]
 
 
+class Largest(Packed):
+    """The largest of all steps, among which those past a sequence's end are zeros; mostly it is above 0."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(own=True)
+        self.lstm.bias_ih_l0.data[8:12] += 0.5
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x, lengths)[0].amax(1)
+
+
+def test_what_seldom_shows_the_longest_of_a_batch_is_not_batched(tmp_path: Path) -> None:
+    example = torch.randn(2, 5, 3), torch.tensor([5, 3])
+    lstm_onnx.export(Largest().eval(), tmp_path / "largest.onnx", example_inputs=example)
+    (note,) = deploy_triton(tmp_path / "largest.onnx", tmp_path / "repository").notes
+    assert note.startswith("requests do not share a batch, ")
+
+
 def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:
     exported(tmp_path / "plain.onnx", hidden_size=32)
     onnx.save_model(

@@ -11,6 +11,7 @@ from ..generation_spec import Generation
 from ..onnxgraph.write import digest, require_model_path
 from ..runtime.arguments import flag
 from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
+from ..tracebacks import short_tracebacks
 from .bare_lstm import export_lstm
 from .kept_digest import kept_digest, kept_folds
 from .torch_names import translates_torch_names
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ExportResult", "export"]
 
 
+@short_tracebacks
 @translates_torch_names
 def export(
     module: nn.Module,

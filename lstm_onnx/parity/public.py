@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic_io import require_path
 from ..errors import ConfigError
+from ..tracebacks import short_tracebacks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .report import ParityReport
 
 
+@short_tracebacks
 def verify(
     module: nn.Module | str | os.PathLike[str],
     path: str | os.PathLike[str] | Model | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import click
 import pytest
@@ -116,6 +117,18 @@ def test_verbose_prints_versions_and_tracebacks(run_cli, toml, before):
     failed = run_cli("inspect", "none.onnx", "-v")
     assert failed.code == 2
     assert "Traceback" in failed.err
+
+
+def test_debug_shows_all_frames_of_an_export(run_cli, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "from torch import nn\nclass Net(nn.LSTM):\n    def __init__(self):\n        super().__init__(3, 4)\n"
+        "    def forward(self, x):\n        return super().forward(x)[0].view(7, -1, 3, 5)\n"
+    )
+    Path("net.toml").write_text('[module]\nfactory = "net.py:Net"\n[inputs.x]\nshape = ["time", "batch", 3]\n')
+    done = run_cli("export", "net.toml", "-o", "m.onnx", "--debug")
+    assert done.code == 2
+    assert "exporter/functional/functional_module.py" in done.err.replace("\\", "/")  # a call from Python shows none of ours
 
 
 def test_quiet_and_verbose_exclude_each_other(run_cli):

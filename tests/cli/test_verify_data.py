@@ -14,6 +14,8 @@ import pytest
 
 from .conftest import MODELS, Done
 
+pytestmark = pytest.mark.sweep(2)
+
 Run = Callable[..., Done]
 QUICK = ("--provider", "cpu", "--mutants", "none", "--json")
 

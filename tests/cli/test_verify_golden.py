@@ -14,6 +14,8 @@ import pytest
 
 from .conftest import MODELS, Done, made_once
 
+pytestmark = pytest.mark.sweep(2)
+
 Run = Callable[..., Done]
 _STORED: dict[str, bytes] = {}
 

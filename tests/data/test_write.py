@@ -18,6 +18,8 @@ from hypothesis.extra import numpy as npst
 from lstm_onnx import data
 from lstm_onnx.errors import FileError, InputError
 
+pytestmark = pytest.mark.sweep(2)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

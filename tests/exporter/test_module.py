@@ -27,6 +27,8 @@ from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.spec import ExportOptions
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(2)
+
 
 class Packer(nn.Module):
     """Holds a bit of everything."""

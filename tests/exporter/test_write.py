@@ -16,6 +16,8 @@ from lstm_onnx import ExportOptions, FileError, LSTMSpec
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.onnxgraph import write
 
+pytestmark = pytest.mark.sweep(2)
+
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())

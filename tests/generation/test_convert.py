@@ -18,6 +18,8 @@ from lstm_onnx.onnxgraph import bodies_of
 
 from . import steps
 
+pytestmark = pytest.mark.sweep(2)
+
 Opened = Callable[[str], lstm_onnx.Model]
 
 

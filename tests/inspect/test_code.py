@@ -29,6 +29,8 @@ from tests.streaming.test_convert import conv_lstm, saved
 from ..docs.blocks import ROOT
 from ..runtime.models import accumulator, exported
 
+pytestmark = pytest.mark.sweep(2)
+
 NODE_MODULES = ROOT / ".ci/node_modules"
 DECLARATIONS = Path(__file__).parent / "declarations"
 

@@ -23,7 +23,7 @@ from lstm_onnx.parity.sizes import Axes, sizes_to_try, spans
 
 from .files import edit_file, lstm, verified
 
-pytestmark = pytest.mark.sweep(4)
+pytestmark = pytest.mark.sweep(6)
 
 Change = Callable[[onnx.ModelProto], object]
 

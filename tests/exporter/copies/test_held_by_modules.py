@@ -17,7 +17,7 @@ from tests.caller_snapshot import Snapshot
 from tests.exporter.copies import held
 from tests.exporter.helpers import agree, eager, signal
 
-pytestmark = pytest.mark.sweep(4)
+pytestmark = pytest.mark.sweep(6)
 
 VERIFIED = (
     "hook of a list of the module",

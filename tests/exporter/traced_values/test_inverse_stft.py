@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
+pytestmark = pytest.mark.sweep(2)
+
 SAMPLES, STEP = 16, 4
 
 

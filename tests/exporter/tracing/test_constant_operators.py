@@ -14,6 +14,8 @@ from torch.nn.utils import parametrizations
 import lstm_onnx
 from lstm_onnx import ExportError
 
+pytestmark = pytest.mark.sweep(2)
+
 FEATURES, HIDDEN = 3, 4
 
 

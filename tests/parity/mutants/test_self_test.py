@@ -19,6 +19,8 @@ from lstm_onnx.parity.mutants.self_test import LEVELS, self_test
 from ..files import lstm
 from .bases import BASES, base, verification
 
+pytestmark = pytest.mark.sweep(2)
+
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("scale", [1.0, 0.01])

@@ -17,6 +17,8 @@ from lstm_onnx.parity.golden import verify_golden
 from lstm_onnx.parity.runtimes import RUNTIMES
 from lstm_onnx.quantization import quantize
 
+pytestmark = pytest.mark.sweep(2)
+
 Pretend = Callable[..., None]
 
 

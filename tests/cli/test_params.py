@@ -128,9 +128,7 @@ def test_debug_shows_all_frames_of_an_export(run_cli, monkeypatch, tmp_path):
     Path("net.toml").write_text('[module]\nfactory = "net.py:Net"\n[inputs.x]\nshape = ["time", "batch", 3]\n')
     done = run_cli("export", "net.toml", "-o", "m.onnx", "--debug")
     assert done.code == 2
-    assert "exporter/functional/functional_module.py" in done.err.replace(
-        "\\", "/"
-    )  # a call from Python shows none of ours
+    assert "functional_module.py" in done.err  # a call from Python shows none of ours
 
 
 def test_quiet_and_verbose_exclude_each_other(run_cli):

@@ -17,6 +17,8 @@ from lstm_onnx.exporter.module_options import ModuleOptions
 from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource, load_source
 from lstm_onnx.input_spec import InputSpec
 
+pytestmark = pytest.mark.sweep(2)
+
 MODELS = Path(__file__).parents[2] / "models"
 SHORT = {"rounds": 2, "threads": 1, "provider": "cpu"}
 

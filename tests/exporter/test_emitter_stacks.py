@@ -21,7 +21,7 @@ from lstm_onnx.exporter.weights import layer_weights
 from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET, GRUSpec, RecurrentSpec, RNNSpec
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 ALL = StackOutputs("output", "hn", "cn")
 SHAPES = ((1, 1), (3, 7), (8, 4))

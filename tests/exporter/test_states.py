@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 class Encoder(nn.Module):

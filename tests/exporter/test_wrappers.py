@@ -19,7 +19,7 @@ from lstm_onnx.exporter.wrappers import is_wrapper, uncompiled, wrapped_module
 from tests.exporter.helpers import agree, eager, signal
 
 pytestmark = [
-    pytest.mark.sweep(6),
+    pytest.mark.sweep(9),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
 ]
 

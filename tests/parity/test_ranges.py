@@ -23,7 +23,7 @@ from lstm_onnx.parity.sizes import Axes, sizes_to_try, spans
 
 from .files import edit_file, lstm, verified
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 Change = Callable[[onnx.ModelProto], object]
 

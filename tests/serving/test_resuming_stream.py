@@ -24,6 +24,8 @@ from ..runtime.models import exported, randoms
 from .servers import Server, serving
 from .test_http import metric
 
+pytestmark = pytest.mark.sweep(2)
+
 
 class Proxy:
     """Passes connections on to a server, and cuts them after a number of bytes, drawn anew for each."""

@@ -17,7 +17,7 @@ from tests.caller_snapshot import Snapshot
 from tests.exporter.copies import held
 from tests.exporter.helpers import agree, eager, signal
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 VERIFIED = (
     "hook of a list of the module",
@@ -31,7 +31,7 @@ SHARED = (held.LOG, held.TOTALS, held.SCALE, held.ClassList)
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules", "ignore:.*weight_norm.* is deprecated", "ignore:RNN module weights")
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("case", held.CASES)
 def test_the_file_is_right_and_the_module_is_as_it_was(case: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -26,7 +26,7 @@ from lstm_onnx.exporter.functional.attribute_states import (
 from lstm_onnx.exporter.functional.functional_module import make_functional
 from tests.exporter.helpers import X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 TIME = {"x": {1: "time"}}
 

@@ -13,7 +13,7 @@ import lstm_onnx
 
 from .decoders import END, START, CaptionStep, GreedyCaption, TranslatorStep, captioner, pictures, sentences, translator
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 def close(actual: object, wanted: torch.Tensor) -> None:

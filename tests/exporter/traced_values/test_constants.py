@@ -18,7 +18,7 @@ from lstm_onnx.exporter.traced_values.constants import Constants
 from lstm_onnx.exporter.traced_values.each_number import EachNumber
 from tests.exporter.helpers import X, made, right, signal
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 class Base(nn.Module):

@@ -22,7 +22,7 @@ from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, sign
 
 from . import length_masks
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 class Base(nn.Module):

@@ -22,7 +22,7 @@ from lstm_onnx.exporter.functional.functional_module import call_forward
 from lstm_onnx.exporter.traced_values.value_checks import find_check
 from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 asked: list[bool | None] = []
 

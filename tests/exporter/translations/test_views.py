@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, made, right, signal
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 class Head(nn.Module):

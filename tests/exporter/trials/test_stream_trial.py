@@ -19,7 +19,7 @@ from lstm_onnx.inspect import inspect
 from tests.architectures import ALL
 from tests.architectures.architecture import Architecture, seeded
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 CHUNKINGS = ((1,) * 9, (4, 1, 1, 3), (2, 7), (9,))
 Step = Callable[[nn.Module, Tensor], Any]

@@ -29,7 +29,7 @@ from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 STACKED = {"num_layers": 2, "bidirectional": True, "batch_first": True, "lengths": True}
 SCAN = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "lengths": True}

@@ -25,7 +25,7 @@ from lstm_onnx.parity.verification import make_report
 
 from ..files import lstm, mutate_file, verified
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 _CHAOTIC = (3, 120)
 """(batch, time) at which such a model's rounding has grown past all use."""

@@ -18,7 +18,7 @@ from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.parity.criterion import compare
 from lstm_onnx.parity.modules.verification import ModuleVerification
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 Made = tuple[nn.Module, Path]
 

@@ -20,7 +20,7 @@ from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
 from lstm_onnx.parity.mutants.self_test import mutated
 from lstm_onnx.runtime.providers import open_session
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 UNREAD = "no output depends on it"
 

@@ -19,7 +19,7 @@ from lstm_onnx.parity.mutants.self_test import LEVELS, self_test
 from ..files import lstm
 from .bases import BASES, base, verification
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(4)
 
 
 @pytest.mark.sweep(4)

@@ -18,6 +18,8 @@ from tests.module_files import with_initial
 from ..models import exported, randoms
 from .support import FEATURES, SIZES, assert_alike, drawn
 
+pytestmark = pytest.mark.sweep(2)
+
 
 @pytest.mark.parametrize("lengths", ["", "_lengths"])
 @pytest.mark.parametrize("name", SIZES)

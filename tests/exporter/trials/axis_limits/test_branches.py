@@ -18,7 +18,7 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Dim, Forward, module
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 def scaled(out: Tensor, x: Tensor) -> Tensor:

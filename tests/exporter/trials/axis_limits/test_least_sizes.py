@@ -19,7 +19,7 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Forward, first_steps_left_out, module, reflected, strided, under_a_size
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(9)
 
 
 def plainly_reflected(self: Any, x: Tensor) -> Tensor:

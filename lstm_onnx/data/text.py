@@ -228,12 +228,16 @@ def _overflows(cell: str) -> bool:
     return math.isinf(float(cell)) and "inf" not in cell.lower()
 
 
+def repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
+    """The first key that a JSON object has more than once, of which json keeps the last one without an error."""
+    counts = Counter(key for key, _ in pairs)
+    return None if len(counts) == len(pairs) else next(key for key, count in counts.items() if count > 1)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    items = dict(pairs)
-    if len(items) < len(pairs):  # json keeps the last one without an error
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    if (twice := repeated_key(pairs)) is not None:
         raise ValueError(f"the key {twice!r} occurs twice")
-    return items
+    return dict(pairs)
 
 
 def _array(value: object, where: str) -> np.ndarray:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..data.text import overflowing_numeral
+from ..data.text import overflowing_numeral, repeated_key
 from ..errors import shown
 from .errors import Kind, RequestError
 from .requests import SEQUENCE_PARAMETERS, InferenceRequest, new_request, require_plain_output, require_values_here
@@ -89,11 +88,9 @@ def json_object(body: bytes | memoryview) -> dict[str, Any]:
 
 
 def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):  # json keeps the last one without an error
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    if (twice := repeated_key(pairs)) is not None:
         raise RequestError(f"the body has the key {shown(twice)} twice in one object")
-    return found
+    return dict(pairs)
 
 
 def read_inference(body: bytes, header_length: str | None) -> HttpInference:

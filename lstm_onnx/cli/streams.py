@@ -1,9 +1,8 @@
-"""The stdout and stderr of a command: what is printed is safe for terminals, and printing never fails.
+"""The stdout and stderr of a command: what is printed is safe for terminals, and printing never raises an error.
 
-The reader of a pipe may stop (``| head``), stdout or stderr may be closed, or the disk full.  That is not an error of
-the command, whose exit code is that of its result.  Text that cannot be printed is dropped, with a message on stderr
-if somebody would have read it.  Arrays that ``run`` writes to stdout are data: a full disk is an error for them, as
-for a file.
+The reader of a pipe may stop (``| head``), and stdout and stderr may be closed.  That is not an error of the command,
+whose exit code is that of its result.  A result that somebody would have read and that cannot be printed, as on a full
+disk, is an error like that of a file, once the command has done all else.  So is JSON for a stdout that is closed.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO, cast
 
+from ..errors import EXIT_ERROR
 from ..terminal_text import printable
 
 
@@ -24,10 +24,12 @@ class SafeStream(io.TextIOBase):
 
     Attributes:
         lost: the error after which nothing is printed; None while the stream works.
+        raised: whether that error was raised, so that the command ends with it.
     """
 
     def __init__(self, stream: TextIO, descriptor: int) -> None:
         self.lost: BaseException | None = None
+        self.raised = False
         self._stream = stream
         self._descriptor = descriptor
         self._starts_line = True
@@ -106,6 +108,15 @@ class SafeStream(io.TextIOBase):
                 self._stream.flush()
             except (OSError, ValueError) as error:
                 self.lose(error)
+
+    def hand_over(self) -> None:
+        """Let the file system say whether it keeps what was flushed: one on a network tells so only now."""
+        if self.lost is None:
+            try:
+                os.close(os.dup(self._stream.fileno()))
+            except (OSError, ValueError, AttributeError) as error:
+                if isinstance(error, OSError) and not isinstance(error, io.UnsupportedOperation):
+                    self.lose(error)
 
     def lose(self, error: BaseException) -> None:
         """Print nothing from now on."""
@@ -209,6 +220,7 @@ class _ByteStream(io.BufferedIOBase):
         except (OSError, ValueError) as error:
             self._out.lose(error)
             if not isinstance(error, self._tolerated):
+                self._out.raised = True
                 raise
 
 
@@ -220,13 +232,32 @@ class Streams:
     err: SafeStream
     closed: bool = False
 
-    def finish(self) -> None:
-        """Flush; print a message if stdout could not be written though its reader is there."""
+    def finish(self, code: int, *, as_json: bool) -> int:
+        """Flush; print an error if the result has not arrived though somebody would have read it.
+
+        Args:
+            code: the exit code of the command.
+            as_json: whether its result is JSON, which is not for people, and the error is to be as well.
+
+        Returns:
+            `code`; `EXIT_ERROR` where that is 0 and the result has not arrived.
+        """
         self.out.flush()
-        if self.out.lost is not None and not self.out.reader_left:
+        self.out.hand_over()
+        why = None
+        if self.out.lost is not None and not self.out.reader_left and not self.out.raised:
             reason = getattr(self.out.lost, "strerror", None) or self.out.lost
-            self.err.write(f"lstm-onnx: stdout: cannot be written: {reason}; the printed result is incomplete\n")
+            why = f"stdout: cannot be written: {reason}", "the printed result is incomplete"
+        elif self.closed and as_json and code == 0:
+            why = "stdout: is closed", "the printed result is lost"
+        if why is not None:
+            from .error_text import ErrorText
+
+            code = code or EXIT_ERROR
+            error = ErrorText("FileError", "; ".join(why), code, path="stdout", hint=why[1])
+            self.err.write(f"{error.line(as_json=as_json)}\n")
         self.err.flush()
+        return code
 
 
 _current: list[Streams] = []

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO, cast
 
 from ..errors import EXIT_ERROR
+from ..isolation.stages import inside
 from ..terminal_text import printable
 
 
@@ -268,7 +269,9 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
     """Make `sys.stdout` and `sys.stderr` safe within the block; with `keep`, until the process ends."""
     before = sys.stdout, sys.stderr
     closed = sys.stdout is None
-    streams = Streams(SafeStream(_opened(sys.stdout, 1), 1), SafeStream(_opened(sys.stderr, 2), 2), closed)
+    # In a child process of ours stderr has another descriptor.
+    err = sys.stderr.fileno() if inside() and sys.stderr is not None else 2
+    streams = Streams(SafeStream(_opened(sys.stdout, 1), 1), SafeStream(_opened(sys.stderr, err), err), closed)
     sys.stdout, sys.stderr = cast("TextIO", streams.out), cast("TextIO", streams.err)
     _current.append(streams)
     try:

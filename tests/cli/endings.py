@@ -55,6 +55,8 @@ COMMANDS = (
     Command(("run", "m.onnx", "bad.jsonl", "-o", "-"), 2),
     Command(("run", "m.onnx", "bad.jsonl"), 2),
     Command(("run", "m.onnx", "--size", "time=3000", "--json")),
+    Command(("run", "m.onnx", "x.npz", "--isolate", "--json")),
+    Command(("quantize", "m.onnx", "-o", "q.onnx", "--json"), files=("q.onnx",)),
     Command(("run", "m.onnx", "--size", "time=3000", "--stream", "-o", "out.csv"), files=("out.csv",)),
     Command(("verify", "net.toml", "m.onnx", *_VERIFY, "--golden", "g.npz"), files=("a.xml", "a.html", "g.npz")),
     Command(("verify", "net.toml", "wrong.onnx", *_VERIFY), 1, ("a.xml", "a.html")),

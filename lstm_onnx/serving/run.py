@@ -24,6 +24,8 @@ from .service import Service
 from .settings import Settings
 
 _BACKLOG = 2048
+_CLOSE_SECONDS = 3.0
+"""At least so long is waited for what runs after all requests are answered."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,7 +54,8 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         started: called once the server takes requests.
 
     Returns:
-        How many requests were still running after the settings' `drain_seconds`.
+        How many requests were still running after the settings' `drain_seconds`, those included that were answered at
+        their deadline.  If there are any, the process has to leave without waiting for them.
 
     Raises:
         LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
@@ -61,12 +64,14 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
     listener = _listen(settings)
     with contextlib.closing(listener), warnings_logged(log):
         service = Service(files, settings, log)
+        unfinished = 0
         try:
             service.repository.open_all()
             with _run_loop() as runner:
-                return runner.run(_serve(service, listener, started))
+                unfinished = runner.run(_serve(service, listener, started))
         finally:
-            service.repository.close(wait=not service.running)
+            closed = service.repository.close(0 if unfinished else max(service.drain_seconds_left, _CLOSE_SECONDS))
+        return unfinished or int(not closed)
 
 
 def _run_loop() -> asyncio.Runner:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO, cast
 
-from ..errors import EXIT_ERROR
+from ..errors import EXIT_ERROR, FileError
 from ..isolation.stages import inside
 from ..terminal_text import printable
 
@@ -63,6 +63,11 @@ class SafeStream(io.TextIOBase):
         """The underlying byte stream; one that decodes to text for a stream without bytes, such as StringIO."""
         buffer = getattr(self._stream, "buffer", None)
         return cast("BinaryIO", _DecodedBytes(self._stream) if buffer is None else buffer)
+
+    @property
+    def why_lost(self) -> str:
+        """The reason of `lost`."""
+        return str(getattr(self.lost, "strerror", None) or self.lost)
 
     @property
     def reader_left(self) -> bool:
@@ -247,8 +252,7 @@ class Streams:
         self.out.hand_over()
         why = None
         if self.out.lost is not None and not self.out.reader_left and not self.out.raised:
-            reason = getattr(self.out.lost, "strerror", None) or self.out.lost
-            why = f"stdout: cannot be written: {reason}", "the printed result is incomplete"
+            why = f"stdout: cannot be written: {self.out.why_lost}", "the printed result is incomplete"
         elif self.closed and as_json and code == 0:
             why = "stdout: is closed", "the printed result is lost"
         if why is not None:
@@ -311,8 +315,21 @@ def terminal(stream: TextIO) -> TextIO:
 
 
 def say(text: str) -> None:
-    """Print lines of a result to stdout."""
+    """Print lines of a result to stdout, for the reader of a pipe at once: the command may go on for long."""
     stdout().write(f"{text}\n")
+    stdout().flush()
+
+
+def require_said() -> None:
+    """Refuse to go on where stdout cannot take what was printed, unless its reader has left.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    out = _current[-1].out if _current else None
+    if out is not None and out.lost is not None and not out.reader_left:
+        out.raised = True
+        raise FileError(f"cannot be written: {out.why_lost}", path="stdout") from out.lost
 
 
 def say_command(line: str) -> None:

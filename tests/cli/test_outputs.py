@@ -241,3 +241,10 @@ def test_a_stream_without_end_stops_with_its_reader(
     done = _piped(["run", "m.onnx", "bad.jsonl", "-o", "-"], script_environment, "| head -n 1; exit ${PIPESTATUS[0]}")
     assert done.returncode == 2
     assert b"line 2001: " in done.stderr
+
+
+def test_a_folder_that_was_removed_is_named(script_environment: dict[str, str], tmp_path: Path) -> None:
+    script = f"mkdir '{tmp_path}/gone'; cd '{tmp_path}/gone'; rmdir ../gone; lstm-onnx export net.py:make -o m.onnx"
+    done = subprocess.run(["bash", "-c", script], env=script_environment, capture_output=True, text=True, check=False)
+    said = "lstm-onnx: the current folder was removed; change to another one\n"
+    assert (done.returncode, done.stderr.splitlines(keepends=True)[-1]) == (2, said)

@@ -68,7 +68,7 @@ class Model:
         cuda_graph: bool = False,
         device_id: int = 0,
         fingerprint: tuple[int, ...] | None = None,
-        reopen: Callable[[], Model] | None = None,
+        reopen: Callable[[str | None], Model] | None = None,
     ) -> None:
         self.path, self.session = path, session
         self.provider, self.device_id = provider, device_id if provider == "cuda" else 0
@@ -385,7 +385,7 @@ class Model:
         """Pickled as path and options: another process opens the file again."""
         if self._reopen is None:
             raise TypeError(f"{self.path}: this model cannot be pickled: it was not opened by load with a path alone")
-        return self._reopen, ()
+        return self._reopen, (self.metadata.digest,)
 
     def __repr__(self) -> str:
         """Path, provider and inputs, on one line."""

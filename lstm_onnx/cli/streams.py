@@ -11,13 +11,14 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO, cast
 
 from ..errors import EXIT_ERROR, FileError
 from ..isolation.stages import inside
 from ..terminal_text import printable
+from .byte_streams import ByteStream, DecodedBytes, FileBytes, opened
 
 
 class SafeStream(io.TextIOBase):
@@ -56,13 +57,13 @@ class SafeStream(io.TextIOBase):
     @property
     def buffer(self) -> BinaryIO:
         """The underlying byte stream, which never raises either."""
-        return cast("BinaryIO", _ByteStream(self, tolerated=(OSError, ValueError)))
+        return cast("BinaryIO", ByteStream(self, tolerated=(OSError, ValueError)))
 
     @property
     def raw(self) -> BinaryIO:
         """The underlying byte stream; one that decodes to text for a stream without bytes, such as StringIO."""
         buffer = getattr(self._stream, "buffer", None)
-        return cast("BinaryIO", _DecodedBytes(self._stream) if buffer is None else buffer)
+        return cast("BinaryIO", DecodedBytes(self._stream) if buffer is None else buffer)
 
     @property
     def why_lost(self) -> str:
@@ -170,66 +171,6 @@ class _Verbatim(io.TextIOBase):
         self._safe.flush()
 
 
-class _DecodedBytes(io.RawIOBase):
-    """A byte stream above a text stream."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, content: Any) -> int:
-        """Write bytes as text."""
-        self._stream.write(bytes(content).decode("utf-8", "backslashreplace"))
-        return memoryview(content).nbytes
-
-    def flush(self) -> None:
-        """Flush the underlying stream."""
-        self._stream.flush()
-
-
-class _ByteStream(io.BufferedIOBase):
-    """Bytes for stdout.  After an error that is `tolerated`, nothing more is written."""
-
-    def __init__(self, out: SafeStream, *, tolerated: tuple[type[Exception], ...]) -> None:
-        self._out = out
-        self._tolerated = tolerated
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, content: Any) -> int:
-        """Write bytes.
-
-        Raises:
-            OSError: they cannot be written, and the error is not tolerated.
-        """
-        self._attempt(lambda: self._out.raw.write(content))
-        return memoryview(content).nbytes
-
-    def flush(self) -> None:
-        """Hand them on.
-
-        Raises:
-            OSError: see `write`.
-        """
-        self._attempt(lambda: self._out.raw.flush())
-
-    def _attempt(self, action: Callable[[], object]) -> None:
-        if self._out.lost is not None:
-            return
-        try:
-            action()
-        except (OSError, ValueError) as error:
-            self._out.lose(error)
-            if not isinstance(error, self._tolerated):
-                self._out.raised = True
-                raise
-
-
 @dataclass(frozen=True)
 class Streams:
     """The stdout and stderr of a command; `closed` is whether stdout was closed from the start."""
@@ -275,7 +216,7 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
     closed = sys.stdout is None
     # In a child process of ours stderr has another descriptor.
     err = sys.stderr.fileno() if inside() and sys.stderr is not None else 2
-    streams = Streams(SafeStream(_opened(sys.stdout, 1), 1), SafeStream(_opened(sys.stderr, err), err), closed)
+    streams = Streams(SafeStream(opened(sys.stdout, 1), 1), SafeStream(opened(sys.stderr, err), err), closed)
     sys.stdout, sys.stderr = cast("TextIO", streams.out), cast("TextIO", streams.err)
     _current.append(streams)
     try:
@@ -284,13 +225,6 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
         _current.pop()
         if not keep:
             sys.stdout, sys.stderr = before
-
-
-def _opened(stream: TextIO | None, descriptor: int) -> TextIO:
-    """`stream`; or, if Python found it closed, a new stream for `descriptor`."""
-    if stream is not None:
-        return stream
-    return open(descriptor, "w", encoding="utf-8", closefd=False)
 
 
 @contextlib.contextmanager
@@ -361,6 +295,6 @@ def data_stdout(*, stops: bool) -> BinaryIO:
         return sys.stdout.buffer
     out = _current[-1].out
     with contextlib.suppress(OSError, ValueError):
-        if out.raw.seekable():  # a file, in which zip can write sizes in place
-            return out.raw
-    return cast("BinaryIO", _ByteStream(out, tolerated=() if stops else (BrokenPipeError,)))
+        if out.raw.seekable():
+            return cast("BinaryIO", FileBytes(out, tolerated=()))
+    return cast("BinaryIO", ByteStream(out, tolerated=() if stops else (BrokenPipeError,)))

@@ -248,3 +248,33 @@ def test_a_folder_that_was_removed_is_named(script_environment: dict[str, str], 
     done = subprocess.run(["bash", "-c", script], env=script_environment, capture_output=True, text=True, check=False)
     said = "lstm-onnx: the current folder was removed; change to another one\n"
     assert (done.returncode, done.stderr.splitlines(keepends=True)[-1]) == (2, said)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_a_disk_takes_in_part_is_not_all(script_environment: dict[str, str], unbuffered: str) -> None:
+    """Unbuffered, Python drops what the system did not take in one write, without an error."""
+    environment = {**script_environment, "PYTHONUNBUFFERED": unbuffered}
+    done = _piped(["help", "verify"], environment, "> text")
+    assert done.returncode == 0
+    assert Path("text").stat().st_size > 2**13
+    done = subprocess.run(
+        ["bash", "-c", "ulimit -f 4; lstm-onnx help verify > text"], env=environment, capture_output=True, check=False
+    )
+    said = b"lstm-onnx: stdout: cannot be written: File too large; the printed result is incomplete\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_does_not_block_gets_all(place: Path, script_environment: dict[str, str], unbuffered: str) -> None:
+    """As Node and others make their own."""
+    command = ["lstm-onnx", "run", "m.onnx", "--size", "time=20000", "--json"]
+    environment = {**script_environment, "PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(writing)
+        with open(reading, "rb") as stream:
+            content = stream.read()
+        assert process.stderr is not None
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+    assert np.array(json.loads(content)["output"]).shape == (20000, 1, 3)

@@ -73,6 +73,8 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
                 unfinished = runner.run(_serve(service, listener, started))
         finally:
             closed = service.repository.close(0 if unfinished else max(service.drain_seconds_left, _CLOSE_SECONDS))
+        if not closed and not unfinished:
+            log.event("given_up", error="a run goes on whose request was answered at its deadline")
         return unfinished or int(not closed)
 
 

@@ -118,6 +118,7 @@ def test_the_end_does_not_wait_for_a_run_that_is_answered(tmp_path: Path) -> Non
     with serving([model], "--drain", "0.1", "--deadline", "0.5", "--no-grpc") as server:
         assert error_of(_ask_for(server, x, {})) == (504, "no result within 0.5 s")
         assert server.stop() == 143
+        assert server.events()[-1]["event"] == "given_up"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux has them")

@@ -63,6 +63,8 @@ def describe(error: BaseException) -> ErrorText:
         if "_LSTM_ONNX_COMPLETE" in os.environ and isinstance(error.code, int):  # click's shell completion
             return ErrorText(kind, "", error.code)
         return ErrorText(kind, f"the model's code ended the program (SystemExit: {error.code}); remove that from it")
+    if isinstance(error, FileNotFoundError) and not error.filename and not _folder_exists():
+        return ErrorText(kind, "the current folder was removed; change to another one")
     if isinstance(error, OSError):
         path = str(error.filename) if error.filename else None
         return ErrorText(
@@ -70,6 +72,13 @@ def describe(error: BaseException) -> ErrorText:
         )
     message = f"a bug in lstm-onnx: {kind}: {error}; please report it with the output of --debug"
     return ErrorText(kind, message, EXIT_BUG)
+
+
+def _folder_exists() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - without pathlib
+    except OSError:
+        return False
 
 
 def wants_json() -> bool:

@@ -1,7 +1,8 @@
 """The entry point: runs a command, and turns errors into one line on stderr and an exit code.
 
-The exit code is that of the command's result, whatever happens to stdout and stderr.  Only small modules of the
-standard library are imported at the top, so that signals are handled from the first line of `main` on.
+The exit code is that of the command's result, whoever reads stdout and stderr; and 2 where a result that stdout could
+not take would otherwise be a success.  Only small modules of the standard library are imported at the top, so that
+signals are handled from the first line of `main` on.
 """
 
 from __future__ import annotations
@@ -71,8 +72,7 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
         interrupts.raising = True
         code = _guarded(arguments, streams, interrupts)
         interrupts.raising = False
-        streams.finish()
-    return code
+        return streams.finish(code, as_json="--json" in arguments)
 
 
 def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .child import needs_child, run_in_child
-from .options import detail, json_option, note, progress, provider_options, seed_option, state_option, warn
+from .options import detail, json_option, note, progress, provider_options, seed_option, state_option
 from .params import FILE, by_name, column_names, option
 from .streams import data_stdout, reader_left, say, stdout_is_closed
 
@@ -164,11 +164,14 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
     """Check that the target can be written, before anything is computed.
 
     Raises:
-        FileError: see `require_writable` and `require_apart`; or the suffix is unknown.
+        FileError: see `require_writable` and `require_apart`; or the suffix is unknown, or stdout is closed.
     """
     from ..atomic_io import require_apart, require_writable
     from ..data import format_of
+    from ..errors import FileError
 
+    if target == "-" and stdout_is_closed():
+        raise FileError("is closed, so the outputs would be lost", hint="name a file with -o", path="stdout")
     if target is not None and target != "-":
         require_writable(target)
         format_of(target)
@@ -194,8 +197,6 @@ def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stop
     """Write the outputs, and return what was left out; with `stops`, end where the reader closes stdout."""
     from ..data import write
 
-    if stdout_is_closed():
-        warn("stdout is closed, so the outputs are lost; name a file with -o")
     try:
         return write("-", outputs, many=many, format=format, stdout=data_stdout(stops=stops))
     except BrokenPipeError:

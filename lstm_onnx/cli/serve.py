@@ -8,7 +8,7 @@ import click
 
 from .options import is_quiet, json_result, note, provider_options, state_option, warn
 from .params import FILE, NumberRange, name_pairs, option
-from .streams import say
+from .streams import require_said, say
 
 if TYPE_CHECKING:
     from ..serving.run import Addresses
@@ -139,10 +139,11 @@ def serve(
         if as_json:
             # On one line, for programs that read lines: stdout stays open for as long as it serves.
             say(json_result({"models": list(names), "http": addresses.http, "grpc": addresses.grpc}, indent=None))
-            return
-        grpc = "" if addresses.grpc is None else f", gRPC at {addresses.grpc}"
-        say(f"serving {', '.join(names)} at {addresses.http}{grpc}")
-        note("press Ctrl-C to stop")
+        else:
+            grpc = "" if addresses.grpc is None else f", gRPC at {addresses.grpc}"
+            say(f"serving {', '.join(names)} at {addresses.http}{grpc}")
+            note("press Ctrl-C to stop")
+        require_said()  # nobody else would know the ports
 
     if serve_models(names, settings, Log(as_json=json_logs, quiet=is_quiet()), started):
         from .interrupts import leave

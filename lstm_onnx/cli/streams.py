@@ -1,9 +1,8 @@
-"""The stdout and stderr of a command: what is printed is safe for terminals, and printing never fails.
+"""The stdout and stderr of a command: what is printed is safe for terminals, and printing never raises an error.
 
-The reader of a pipe may stop (``| head``), stdout or stderr may be closed, or the disk full.  That is not an error of
-the command, whose exit code is that of its result.  Text that cannot be printed is dropped, with a message on stderr
-if somebody would have read it.  Arrays that ``run`` writes to stdout are data: a full disk is an error for them, as
-for a file.
+The reader of a pipe may stop (``| head``), and stdout and stderr may be closed.  That is not an error of the command,
+whose exit code is that of its result.  A result that somebody would have read and that cannot be printed, as on a full
+disk, is an error like that of a file, once the command has done all else.  So is JSON for a stdout that is closed.
 """
 
 from __future__ import annotations
@@ -12,11 +11,14 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO, cast
 
+from ..errors import EXIT_ERROR, FileError
+from ..isolation.stages import inside
 from ..terminal_text import printable
+from .byte_streams import ByteStream, DecodedBytes, FileBytes, opened
 
 
 class SafeStream(io.TextIOBase):
@@ -24,10 +26,12 @@ class SafeStream(io.TextIOBase):
 
     Attributes:
         lost: the error after which nothing is printed; None while the stream works.
+        raised: whether that error was raised, so that the command ends with it.
     """
 
     def __init__(self, stream: TextIO, descriptor: int) -> None:
         self.lost: BaseException | None = None
+        self.raised = False
         self._stream = stream
         self._descriptor = descriptor
         self._starts_line = True
@@ -53,13 +57,18 @@ class SafeStream(io.TextIOBase):
     @property
     def buffer(self) -> BinaryIO:
         """The underlying byte stream, which never raises either."""
-        return cast("BinaryIO", _ByteStream(self, tolerated=(OSError, ValueError)))
+        return cast("BinaryIO", ByteStream(self, tolerated=(OSError, ValueError)))
 
     @property
     def raw(self) -> BinaryIO:
         """The underlying byte stream; one that decodes to text for a stream without bytes, such as StringIO."""
         buffer = getattr(self._stream, "buffer", None)
-        return cast("BinaryIO", _DecodedBytes(self._stream) if buffer is None else buffer)
+        return cast("BinaryIO", DecodedBytes(self._stream) if buffer is None else buffer)
+
+    @property
+    def why_lost(self) -> str:
+        """The reason of `lost`."""
+        return str(getattr(self.lost, "strerror", None) or self.lost)
 
     @property
     def reader_left(self) -> bool:
@@ -107,6 +116,15 @@ class SafeStream(io.TextIOBase):
             except (OSError, ValueError) as error:
                 self.lose(error)
 
+    def hand_over(self) -> None:
+        """Let the file system say whether it keeps what was flushed: one on a network tells so only now."""
+        if self.lost is None:
+            try:
+                os.close(os.dup(self._stream.fileno()))
+            except (OSError, ValueError, AttributeError) as error:
+                if isinstance(error, OSError) and not isinstance(error, io.UnsupportedOperation):
+                    self.lose(error)
+
     def lose(self, error: BaseException) -> None:
         """Print nothing from now on."""
         self.lost = error
@@ -153,65 +171,6 @@ class _Verbatim(io.TextIOBase):
         self._safe.flush()
 
 
-class _DecodedBytes(io.RawIOBase):
-    """A byte stream above a text stream."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, content: Any) -> int:
-        """Write bytes as text."""
-        self._stream.write(bytes(content).decode("utf-8", "backslashreplace"))
-        return memoryview(content).nbytes
-
-    def flush(self) -> None:
-        """Flush the underlying stream."""
-        self._stream.flush()
-
-
-class _ByteStream(io.BufferedIOBase):
-    """Bytes for stdout.  After an error that is `tolerated`, nothing more is written."""
-
-    def __init__(self, out: SafeStream, *, tolerated: tuple[type[Exception], ...]) -> None:
-        self._out = out
-        self._tolerated = tolerated
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, content: Any) -> int:
-        """Write bytes.
-
-        Raises:
-            OSError: they cannot be written, and the error is not tolerated.
-        """
-        self._attempt(lambda: self._out.raw.write(content))
-        return memoryview(content).nbytes
-
-    def flush(self) -> None:
-        """Hand them on.
-
-        Raises:
-            OSError: see `write`.
-        """
-        self._attempt(lambda: self._out.raw.flush())
-
-    def _attempt(self, action: Callable[[], object]) -> None:
-        if self._out.lost is not None:
-            return
-        try:
-            action()
-        except (OSError, ValueError) as error:
-            self._out.lose(error)
-            if not isinstance(error, self._tolerated):
-                raise
-
-
 @dataclass(frozen=True)
 class Streams:
     """The stdout and stderr of a command; `closed` is whether stdout was closed from the start."""
@@ -220,13 +179,31 @@ class Streams:
     err: SafeStream
     closed: bool = False
 
-    def finish(self) -> None:
-        """Flush; print a message if stdout could not be written though its reader is there."""
+    def finish(self, code: int, *, as_json: bool) -> int:
+        """Flush; print an error if the result has not arrived though somebody would have read it.
+
+        Args:
+            code: the exit code of the command.
+            as_json: whether its result is JSON, which is not for people, and the error is to be as well.
+
+        Returns:
+            `code`; `EXIT_ERROR` where that is 0 and the result has not arrived.
+        """
         self.out.flush()
-        if self.out.lost is not None and not self.out.reader_left:
-            reason = getattr(self.out.lost, "strerror", None) or self.out.lost
-            self.err.write(f"lstm-onnx: stdout: cannot be written: {reason}; the printed result is incomplete\n")
+        self.out.hand_over()
+        why = None
+        if self.out.lost is not None and not self.out.reader_left and not self.out.raised:
+            why = f"stdout: cannot be written: {self.out.why_lost}", "the printed result is incomplete"
+        elif self.closed and as_json and code == 0:
+            why = "stdout: is closed", "the printed result is lost"
+        if why is not None:
+            from .error_text import ErrorText
+
+            code = code or EXIT_ERROR
+            error = ErrorText("FileError", "; ".join(why), code, path="stdout", hint=why[1])
+            self.err.write(f"{error.line(as_json=as_json)}\n")
         self.err.flush()
+        return code
 
 
 _current: list[Streams] = []
@@ -237,7 +214,9 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
     """Make `sys.stdout` and `sys.stderr` safe within the block; with `keep`, until the process ends."""
     before = sys.stdout, sys.stderr
     closed = sys.stdout is None
-    streams = Streams(SafeStream(_opened(sys.stdout, 1), 1), SafeStream(_opened(sys.stderr, 2), 2), closed)
+    # In a child process of ours stderr has another descriptor.
+    err = sys.stderr.fileno() if inside() and sys.stderr is not None else 2
+    streams = Streams(SafeStream(opened(sys.stdout, 1), 1), SafeStream(opened(sys.stderr, err), err), closed)
     sys.stdout, sys.stderr = cast("TextIO", streams.out), cast("TextIO", streams.err)
     _current.append(streams)
     try:
@@ -246,13 +225,6 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
         _current.pop()
         if not keep:
             sys.stdout, sys.stderr = before
-
-
-def _opened(stream: TextIO | None, descriptor: int) -> TextIO:
-    """`stream`; or, if Python found it closed, a new stream for `descriptor`."""
-    if stream is not None:
-        return stream
-    return open(descriptor, "w", encoding="utf-8", closefd=False)
 
 
 @contextlib.contextmanager
@@ -277,8 +249,21 @@ def terminal(stream: TextIO) -> TextIO:
 
 
 def say(text: str) -> None:
-    """Print lines of a result to stdout."""
+    """Print lines of a result to stdout, for the reader of a pipe at once: the command may go on for long."""
     stdout().write(f"{text}\n")
+    stdout().flush()
+
+
+def require_said() -> None:
+    """Refuse to go on where stdout cannot take what was printed, unless its reader has left.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    out = _current[-1].out if _current else None
+    if out is not None and out.lost is not None and not out.reader_left:
+        out.raised = True
+        raise FileError(f"cannot be written: {out.why_lost}", path="stdout") from out.lost
 
 
 def say_command(line: str) -> None:
@@ -310,6 +295,6 @@ def data_stdout(*, stops: bool) -> BinaryIO:
         return sys.stdout.buffer
     out = _current[-1].out
     with contextlib.suppress(OSError, ValueError):
-        if out.raw.seekable():  # a file, in which zip can write sizes in place
-            return out.raw
-    return cast("BinaryIO", _ByteStream(out, tolerated=() if stops else (BrokenPipeError,)))
+        if out.raw.seekable():
+            return cast("BinaryIO", FileBytes(out, tolerated=()))
+    return cast("BinaryIO", ByteStream(out, tolerated=() if stops else (BrokenPipeError,)))

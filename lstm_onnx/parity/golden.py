@@ -17,6 +17,7 @@ from .own_states import file_only
 from .replay import replay
 from .report import ParityReport
 from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_open, require_runtime, running
+from .unchanged import unchanged
 
 
 def verify_golden(
@@ -59,9 +60,10 @@ def verify_golden(
         require_open(path)
         if runtime != ONNXRUNTIME:
             raise ConfigError(f"{path.path}: is open in ONNX Runtime; pass its path for another runtime")
-        report = _verified(path, golden, mutants, max_drift)
+        with unchanged(path):
+            report = _verified(path, golden, mutants, max_drift)
     else:
-        with running(runtime, threads) as engine:
+        with unchanged(path), running(runtime, threads) as engine:
             report = _verified(load_on(engine, path, provider, threads), golden, mutants, max_drift)
     return replace(report, seconds=time.perf_counter() - started)
 

@@ -1,20 +1,18 @@
 """Golden files: a verification's cases, stored for a machine without PyTorch.
 
 A golden file is a plain .npz without pickles.  Its array ``golden`` holds the bytes of a JSON object: the version of
-this format, where the numbers come from, and the cases with the names of their arrays, such as ``0.1.feeds.input``,
-``0.1.own.output`` (PyTorch in its native precision) and ``0.1.reference.output`` (in float64) of case 0, call 1.  Equal
-arrays are stored once; for an array that is the leading block of the largest one in its case, such as its first steps,
-only the shape is stored, as in ``["0.9.feeds.input", [3, 1, 4]]``.
+this format, where the numbers come from, and the cases with the places of their arrays, such as ``0.1.feeds.input``,
+``0.1.own.output`` (PyTorch in its native precision) and ``0.1.reference.output`` (in float64) of case 0, call 1; see
+`golden_arrays`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +23,15 @@ from .. import data
 from ..atomic_io import readable_file, require_path
 from ..errors import ConfigError, FileError, reason
 from .expected import Arrays, Call, Expected, as_float64
+from .golden_arrays import Store, Stored, taken
 from .report import RUNS, ParityReport
 from .tolerances import EPSILON
 
 if TYPE_CHECKING:
     from .comparison import Verification
 
-VERSION = 2
-"""The version of the format; newer ones are refused."""
+VERSION = 3
+"""The version of the format; others are refused."""
 _HEADER = "golden"
 _FLOAT32 = "float32_model"
 _RECREATE = "recreate it with lstm-onnx verify SOURCE --golden"
@@ -84,7 +83,7 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
             "weights",
             hint="store one of the step's own file",
         )
-    store = _Store({}, {})
+    store = Store()
     header = {
         "version": VERSION,
         "source": golden.source,
@@ -97,39 +96,6 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     model = {} if golden.float32 is None else {_FLOAT32: np.frombuffer(golden.float32, np.uint8)}
     data.write(place, [{_HEADER: text, **model, **store.arrays}], many=False, format="npz", compressed=True)
-
-
-@dataclass(frozen=True)
-class _Store:
-    """The arrays of a golden file by name, and their names by content."""
-
-    arrays: dict[str, np.ndarray]
-    names: dict[tuple[str, tuple[int, ...], bytes], str]
-
-    def add(self, name: str, array: np.ndarray) -> str:
-        """Store an array, and return the name that it is stored under."""
-        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
-        if key not in self.names:
-            self.names[key] = name
-            self.arrays[name] = array
-        return self.names[key]
-
-    def add_block(self, name: str, array: np.ndarray, largest: str) -> str | list[Any]:
-        """Store an array that may be the leading block of a stored one."""
-        whole = self.arrays[largest]
-        if array.shape != whole.shape and array.dtype == whole.dtype and _is_leading_block(array, whole):
-            return [largest, list(array.shape)]
-        return self.add(name, array)
-
-
-def _is_leading_block(array: np.ndarray, whole: np.ndarray) -> bool:
-    if array.ndim != whole.ndim or any(mine > theirs for mine, theirs in zip(array.shape, whole.shape, strict=True)):
-        return False
-    return bool(np.array_equal(array, whole[_block(array.shape)], equal_nan=array.dtype.kind == "f"))
-
-
-def _block(shape: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(map(slice, shape))
 
 
 def require_name(path: str | os.PathLike[str]) -> str:
@@ -163,21 +129,27 @@ def require_golden_or_none(path: str | os.PathLike[str]) -> None:
         raise FileError("is there and is no golden file, so it is not replaced", hint="name another file", path=path)
 
 
-def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
+def _described(case: Expected, prefix: str, store: Store) -> dict[str, Any]:
     """A case for the header; its arrays are stored."""
     calls = [
         {"feeds": call.feeds, "own": _narrowed(call.native), "reference": _narrowed(call.reference)}
         for call in case.calls
     ]
     described: list[dict[str, Any]] = [{part: dict.fromkeys(arrays) for part, arrays in call.items()} for call in calls]
+    stored: dict[tuple[int, str], list[Stored]] = {}
     parts = dict.fromkeys((part, name) for call in calls for part, arrays in call.items() for name in arrays)
     for part, name in parts:
-        # The largest first, since the others may be blocks of it; a stream is given states only in its first call.
-        sizes = {at: call[part][name].size for at, call in enumerate(calls) if name in call[part]}
-        order = sorted(sizes, key=sizes.__getitem__, reverse=True)
-        largest = store.add(f"{prefix}.{order[0]}.{part}.{name}", calls[order[0]][part][name])
-        for at in order:
-            described[at][part][name] = store.add_block(f"{prefix}.{at}.{part}.{name}", calls[at][part][name], largest)
+        # A stream is given states only in its first call.
+        given = {at: call[part][name] for at, call in enumerate(calls) if name in call[part]}
+        alike = len({array.shape for array in given.values()}) == 1
+        largest: list[Stored] = []
+        # The largest first, since the others may be blocks of it.
+        for at in sorted(given, key=lambda at: given[at].size, reverse=True):
+            beside = stored.setdefault((at, part), [])
+            one = store.add(f"{prefix}.{at}.{part}.{name}", given[at], (*largest, *beside), join=alike)
+            largest = largest or [one]
+            beside.append(one)
+            described[at][part][name] = one.place
     return {
         **{name: getattr(case, name) for name in ("label", "kind", "dtype", "scale", "chunkings")},
         **{name: dict(getattr(case, name)) for name in ("time_axes", "batch_axes", "least", "scales", "dtypes")},
@@ -206,7 +178,7 @@ def read(path: str | os.PathLike[str]) -> Golden:
     """Read a golden file.
 
     Raises:
-        FileError: it is missing, is not a golden file, is damaged, or has a newer version of the format.
+        FileError: it is missing, is not a golden file, is damaged, or has another version of the format.
     """
     readable_file(path, "a golden file, as lstm-onnx verify SOURCE --golden writes it")
     place = os.fspath(path)
@@ -218,9 +190,10 @@ def read(path: str | os.PathLike[str]) -> Golden:
     try:
         header = json.loads(text.tobytes())
         version = _typed(header, "version", int)
-        if version > VERSION:
+        if version != VERSION:
+            advice = "upgrade it" if version > VERSION else _RECREATE
             raise FileError(
-                f"{place}: is a golden file of version {version}, and this lstm-onnx reads up to {VERSION}; upgrade it"
+                f"{place}: is a golden file of version {version}, and this lstm-onnx reads version {VERSION}; {advice}"
             )
         _require(model is None or (model.dtype == np.uint8 and model.ndim == 1), "its float32 model is not bytes")
         digest = header.get("digest")
@@ -312,18 +285,7 @@ def _call(item: Any, arrays: Arrays) -> Call:
 
 
 def _named(item: Any, key: str, arrays: Arrays) -> Arrays:
-    found = {}
-    for name, member in _typed(item, key, dict).items():
-        where, shape = member if isinstance(member, list) and len(member) == 2 else (member, None)
-        _require(isinstance(where, str) and where in arrays, f"its array {where!r} is missing")
-        array = arrays[where]
-        if shape is not None:
-            sizes = [type(size) is int and size >= 0 for size in shape] if isinstance(shape, list) else [False]
-            _require(all(sizes) and len(sizes) == array.ndim, f"a block of its array {where!r} has no shape")
-            array = array[_block(shape)]
-            _require(list(array.shape) == shape, f"a block of its array {where!r} is larger than it")
-        found[name] = array
-    return found
+    return {name: taken(arrays, place) for name, place in _typed(item, key, dict).items()}
 
 
 def _axes(item: Any, key: str, calls: tuple[Call, ...]) -> Mapping[str, int]:

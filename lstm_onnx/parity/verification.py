@@ -41,6 +41,7 @@ from .mutants.self_test import require_level
 from .report import CaseResult, ParityReport
 from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_open, require_runtime, running
 from .source_changes import changed_options, inputs_with_axes_of, interface_problems, renamed_outputs
+from .unchanged import unchanged
 from .user_data import UserData
 
 Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContextManager[Iterable[CaseResult]]]
@@ -111,7 +112,7 @@ def verify_all(
     if isinstance(file, Model) and tuple(runtimes) != (ONNXRUNTIME,):
         raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
     done = []
-    with ExitStack() as stack:
+    with unchanged(file), ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
             for runtime, provider in itertools.product(runtimes, providers):
                 with ExitStack() as models:

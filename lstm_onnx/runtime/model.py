@@ -41,8 +41,8 @@ class Model:
     """A model that is open for running.  Created by `load`; a context manager that closes it.
 
     Attributes:
-        path: the file, as passed to `load`.
-        file: its absolute path, with links resolved.
+        path, file: the file, as passed to `load`; and its absolute path, with links resolved.
+        fingerprint: of the file when it was loaded; None where another session of it must not be opened.
         provider: "cpu" or "cuda", where it runs.
         device_id: which GPU, from 0.
         threads, spin, cuda_graph: as passed to `load`.
@@ -68,14 +68,14 @@ class Model:
         cuda_graph: bool = False,
         device_id: int = 0,
         fingerprint: tuple[int, ...] | None = None,
-        reopen: Callable[[], Model] | None = None,
+        reopen: Callable[[str | None], Model] | None = None,
     ) -> None:
         self.path, self.session = path, session
         self.provider, self.device_id = provider, device_id if provider == "cuda" else 0
         self.threads, self.spin, self.cuda_graph = threads, spin, cuda_graph
         self.run_options = graph_options(NO_GRAPH) if cuda_graph and provider == "cuda" else None
         self.file = os.path.realpath(path)  # to be opened again after a change of folder, or in another process
-        self._fingerprint, self._reopen = fingerprint, reopen
+        self.fingerprint, self._reopen = fingerprint, reopen
         self._bindings = BindingCache()
         self._one_thread: Any = None
         self._opening = threading.Lock()
@@ -332,7 +332,7 @@ class Model:
         """A session whose runs stay in the calling thread, opened on first use; see `one_thread_session`."""
         with self._opening:
             if self._one_thread is None:
-                self._one_thread = one_thread_session(self.file, self.session, self.provider, self._fingerprint)
+                self._one_thread = one_thread_session(self.file, self.session, self.provider, self.fingerprint)
             return self._one_thread
 
     def session_for(self, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -385,7 +385,7 @@ class Model:
         """Pickled as path and options: another process opens the file again."""
         if self._reopen is None:
             raise TypeError(f"{self.path}: this model cannot be pickled: it was not opened by load with a path alone")
-        return self._reopen, ()
+        return self._reopen, (self.metadata.digest,)
 
     def __repr__(self) -> str:
         """Path, provider and inputs, on one line."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..atomic_io import require_readable
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..isolation.stages import stage
 from .arguments import flag, flag_or_none
 from .loaded_model import fingerprint, validated_states_argument
@@ -83,7 +83,9 @@ def load(
         path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
     )
     # Of a pickled model, in another process.
-    reopen = partial(load, os.path.realpath(path), provider, threads, states=pairs, spin=spin, cuda_graph=cuda_graph)
+    reopen = partial(
+        reopened, os.path.realpath(path), provider, threads, states=pairs, spin=spin, cuda_graph=cuda_graph
+    )
     return Model(
         os.fspath(path),
         session,
@@ -96,6 +98,21 @@ def load(
         fingerprint=None if session_options is not None else before,
         reopen=reopen if session_options is None else None,
     )
+
+
+def reopened(path: str, provider: str, threads: int | None, digest: str | None, **options: Any) -> Model:
+    """A pickled model, loaded again in another process; `digest` is that of its weights.
+
+    Raises:
+        LSTMOnnxError: as of `load`; ModelError also if the file has other weights now.
+    """
+    model = load(path, provider, threads, **options)
+    if model.metadata.digest != digest:
+        model.close()
+        raise ModelError(
+            "has other weights than when the model was pickled", path=path, hint="load it again, and pickle that"
+        )
+    return model
 
 
 def open_and_run(path: str, provider: str, threads: int | None, states: Mapping[str, str] | None) -> None:

@@ -1,4 +1,8 @@
-"""uvicorn's HTTP connections, with limits on what it leaves open: slow and endless headers."""
+"""uvicorn's HTTP connections, with limits on what it leaves open, slow and endless headers, and what else clients do.
+
+A client may close its direction of a connection right after a request, and read the answer nevertheless.  And Java's
+client asks for HTTP/2 with each request (``Upgrade: h2c``), which a server may ignore, and its parser does not.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import asyncio
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MOST_HEADER_BYTES = 64 * 2**10
 HEADER_SECONDS = 10.0
 """From the first byte of a request, or the start of a connection, to the end of its headers."""
+_UPGRADE = (b"upgrade", b"http2-settings")
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -19,6 +25,9 @@ class LimitedConnection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _in_headers = True
+    _has_sent_all = False
+    _ignores_upgrade = False
+    _answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give it a time for its first request."""
@@ -26,8 +35,11 @@ class LimitedConnection(HttpToolsProtocol):
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and let nothing more be written, also of a request before the last one that was read."""
         self._stop()
+        if self._answered is not None:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -36,21 +48,73 @@ class LimitedConnection(HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._timer is None:
                 self._await_headers()
-        super().data_received(data)
+        self._parse(data)
         if self._in_headers and self._header_bytes > MOST_HEADER_BYTES and not self.transport.is_closing():
             self.send_400_response(f"the headers have more than {MOST_HEADER_BYTES} bytes")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _should_upgrade(self) -> bool:
+        """Whether a websocket is asked for, which only GET can."""
+        return super()._should_upgrade() and self.parser.get_method() == b"GET"
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._ignores_upgrade:
+                self._ignores_upgrade = False
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self._parse(head + data[upgrade.args[0] :])
+            else:
+                self.handle_websocket_upgrade()
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _head_without_upgrade(self) -> bytes:
+        """The headers that were read, without those that ask for another protocol."""
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(token for token in tokens if token.lower() not in _UPGRADE)
+            if name not in _UPGRADE:
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether to keep the connection until the client, which sends no more, has its answers."""
+        self._has_sent_all = True
+        waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        return waits and self.scheme == "http"  # TLS cannot be closed in one direction
 
     def on_headers_complete(self) -> None:
         """Their end."""
         self._stop()
         self._in_headers = False
-        super().on_headers_complete()
+        self._ignores_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
+        if not self._ignores_upgrade:
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            raise httptools.HttpParserError("this is no proxy")
 
     def on_message_complete(self) -> None:
         """The next headers begin."""
+        if self._ignores_upgrade:
+            return
         super().on_message_complete()
         self._in_headers = True
         self._header_bytes = 0
+
+    def on_response_complete(self) -> None:
+        """Close the connection after the last answer to a client that has sent all."""
+        super().on_response_complete()
+        if self._has_sent_all and self.cycle.response_complete and not self.transport.is_closing():
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """As every other error of the protocol."""

@@ -62,5 +62,5 @@ class ReplicaApp:
     async def _end(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
-        await self._service.drain()
-        self._service.repository.close(wait=not self._service.running)
+        unfinished = await self._service.drain()
+        self._service.repository.close(0 if unfinished else self._service.drain_seconds_left)

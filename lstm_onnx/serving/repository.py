@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -175,11 +176,22 @@ class Repository:
             if closed:
                 self.metrics.expired.labels(entry.name).inc(closed)
 
-    def close(self, *, wait: bool) -> None:
-        """Close every model; with `wait`, once running requests are finished, but not a load that is under way."""
+    def close(self, seconds: float) -> bool:
+        """Close every model once what it runs is finished; whether that was so within `seconds`.
+
+        Runs go on also for requests that are answered, as after their deadline.  None can be ended, and Python would
+        wait for them at its own end: where this is False, the process has to leave without that.
+        """
         for entry in self.entries.values():
             entry.sequences.close()
+        closing = threading.Thread(target=self._close_models, name="lstm-onnx close", daemon=True)
+        closing.start()
+        closing.join(seconds)
+        return not closing.is_alive()
+
+    def _close_models(self) -> None:
+        for entry in self.entries.values():
             if entry.served is not None:
                 entry.served.close()
-        self._executor.shutdown(wait=wait, cancel_futures=True)
-        self._loader.shutdown(wait=wait and not self.loading, cancel_futures=True)
+        self._executor.shutdown(cancel_futures=True)
+        self._loader.shutdown(cancel_futures=True)

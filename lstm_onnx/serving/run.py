@@ -24,6 +24,8 @@ from .service import Service
 from .settings import Settings
 
 _BACKLOG = 2048
+_CLOSE_SECONDS = 3.0
+"""At least so long is waited for what runs after all requests are answered."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,21 +54,28 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         started: called once the server takes requests.
 
     Returns:
-        How many requests were still running after the settings' `drain_seconds`.
+        How many requests were still running after the settings' `drain_seconds`, those included that were answered at
+        their deadline.  If there are any, the process has to leave without waiting for them.
 
     Raises:
         LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
     """
     settings.require_safe()
-    listener = _listen(settings)
+    listener = _listen(settings, settings.port, "--port")
     with contextlib.closing(listener), warnings_logged(log):
+        if settings.grpc_port is not None:  # gRPC tells stderr why it cannot listen, in lines of its own
+            _listen(settings, settings.grpc_port, "--grpc-port, or --no-grpc").close()
         service = Service(files, settings, log)
+        unfinished = 0
         try:
             service.repository.open_all()
             with _run_loop() as runner:
-                return runner.run(_serve(service, listener, started))
+                unfinished = runner.run(_serve(service, listener, started))
         finally:
-            service.repository.close(wait=not service.running)
+            closed = service.repository.close(0 if unfinished else max(service.drain_seconds_left, _CLOSE_SECONDS))
+        if not closed and not unfinished:
+            log.event("given_up", error="a run goes on whose request was answered at its deadline")
+        return unfinished or int(not closed)
 
 
 def _run_loop() -> asyncio.Runner:
@@ -111,18 +120,20 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
         scheme = "http" if settings.tls_certificate is None else "https"
         addresses = Addresses(f"{scheme}://{_shown_host(settings.host)}:{listener.getsockname()[1]}", grpc_address)
         service.log.event("started", http=addresses.http, grpc=addresses.grpc, models=list(service.repository.entries))
-        started(addresses)
         stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
-        began = time.monotonic()
-        unfinished = await service.drain()
-        if grpc_server is not None:
-            await grpc_server.stop(1.0)
-        server.should_exit = True
-        await serving
-        idle.cancel()
-        stop.cancel()
-        service.log.event("stopped", seconds=round(time.monotonic() - began, 3), unfinished=unfinished)
+        try:
+            started(addresses)
+            await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            began = time.monotonic()
+            unfinished = await service.drain()
+            if grpc_server is not None:
+                await grpc_server.stop(1.0)
+            server.should_exit = True
+            await serving
+            idle.cancel()
+            stop.cancel()
+            service.log.event("stopped", seconds=round(time.monotonic() - began, 3), unfinished=unfinished)
         return unfinished
 
 
@@ -150,15 +161,15 @@ def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """A socket that listens at the address of the settings.
+def _listen(settings: Settings, port: int, option: str) -> socket.socket:
+    """A socket that listens at the host of the settings and a port, which `option` names.
 
     Raises:
         InputError: it cannot be used.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -175,9 +186,9 @@ def _listen(settings: Settings) -> socket.socket:
             raise
     except OSError as error:
         used = error.errno == errno.EADDRINUSE
-        hint = "end what uses it, or pass another --port" if used else "pass another --host or --port"
+        hint = f"end what uses it, or pass another {option}" if used else f"pass another --host or {option}"
         raise InputError(
-            f"cannot listen at {settings.host} port {settings.port}: {error.strerror or error}", hint=hint
+            f"cannot listen at {settings.host} port {port}: {error.strerror or error}", hint=hint
         ) from error
     return listener
 

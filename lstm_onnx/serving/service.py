@@ -94,6 +94,12 @@ class Service:
         self.running = self.answering = self.pending_bytes = 0
         self._meters: dict[tuple[str, str], Meter] = {}
         self.websockets: set[Exchange] = set()
+        self._drain_end = 0.0
+
+    @property
+    def drain_seconds_left(self) -> float:
+        """Until what still runs is given up; 0 before the server ends."""
+        return max(self._drain_end - time.monotonic(), 0.0)
 
     @property
     def is_ready(self) -> bool:
@@ -224,9 +230,9 @@ class Service:
         self.draining = True
         for websocket in list(self.websockets):
             websocket.end("the server is ending", ENDING_CODE)
-        end = time.monotonic() + self.settings.drain_seconds
+        self._drain_end = time.monotonic() + self.settings.drain_seconds
         repository = self.repository
-        while (self.running or self.answering or self.websockets or repository.loading) and time.monotonic() < end:
+        while (self.running or self.answering or self.websockets or repository.loading) and self.drain_seconds_left:
             await asyncio.sleep(0.01)
         return max(self.running, self.answering, repository.loading)
 

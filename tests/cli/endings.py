@@ -55,6 +55,8 @@ COMMANDS = (
     Command(("run", "m.onnx", "bad.jsonl", "-o", "-"), 2),
     Command(("run", "m.onnx", "bad.jsonl"), 2),
     Command(("run", "m.onnx", "--size", "time=3000", "--json")),
+    Command(("run", "m.onnx", "x.npz", "--isolate", "--json")),
+    Command(("quantize", "m.onnx", "-o", "q.onnx", "--json"), files=("q.onnx",)),
     Command(("run", "m.onnx", "--size", "time=3000", "--stream", "-o", "out.csv"), files=("out.csv",)),
     Command(("verify", "net.toml", "m.onnx", *_VERIFY, "--golden", "g.npz"), files=("a.xml", "a.html", "g.npz")),
     Command(("verify", "net.toml", "wrong.onnx", *_VERIFY), 1, ("a.xml", "a.html")),
@@ -81,11 +83,13 @@ READERS = (
 """What a shell does to a command's streams."""
 
 
-def is_data(command: Command) -> bool:
-    """Whether what is printed is data, for which a full disk is an error."""
-    return command.arguments[:1] == ("run",) and (
-        "--json" in command.arguments or command.arguments[-2:] == ("-o", "-")
-    )
+def code_for(command: Command, reader: str) -> int:
+    """The exit code of a command whose streams are as `reader` has them: 2 where a success has not arrived."""
+    prints = command.arguments[:1] != ("run",) or not command.files
+    is_data = "--json" in command.arguments or command.arguments[-2:] == ("-o", "-")
+    out = reader.replace("2>/dev/full", "").replace("2>&-", "")
+    lost = prints and (">/dev/full" in out or (">&-" in out and is_data))
+    return 2 if lost and command.code == 0 else command.code
 
 
 def prepared(folder: Path, environment: Mapping[str, str]) -> None:
@@ -152,7 +156,7 @@ def read_by(
         timeout=300,
         check=False,
     )
-    wanted = 2 if is_data(command) and ">/dev/full" in reader.replace("2>/dev/full", "") else command.code
+    wanted = code_for(command, reader)
     found = [] if done.returncode == wanted else [f"exit code {done.returncode} in the place of {wanted}"]
     found += _problems(folder, command, before, done.stderr, whole=True)
     return found + [f"left {path.name} in TMPDIR" for path in scratch.glob("lstm-onnx*")]

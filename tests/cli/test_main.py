@@ -228,7 +228,7 @@ def test_file_size_limit_of_the_system(toml, tmp_path, script_environment):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_stdout_that_is_full_loses_the_text_and_not_the_result(toml, tmp_path, script_environment):
+def test_stdout_that_is_full_is_an_error_and_the_file_is_there(toml, tmp_path, script_environment):
     toml()
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -241,7 +241,7 @@ def test_stdout_that_is_full_loses_the_text_and_not_the_result(toml, tmp_path, s
             check=False,
         )
     said = "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"
-    assert (done.returncode, done.stderr) == (0, said)
+    assert (done.returncode, done.stderr) == (2, said)
     assert (tmp_path / "net.onnx").exists()
 
 

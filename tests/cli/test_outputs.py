@@ -162,9 +162,13 @@ def test_the_standard_input_is_not_written_over(place: Path, run_cli: Run, scrip
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_what_a_full_disk_means(place: Path, run_cli: Run, script_environment: dict[str, str]) -> None:
-    """Text is lost and the result stays; arrays are lost and that is an error."""
+    """What is lost is an error, of text as of arrays; and a verdict that is negative stays one."""
     text = _piped(["run", "m.onnx", "x.npz"], script_environment, "> /dev/full")
-    assert (text.returncode, text.stderr.count(b"No space left on device")) == (0, 1)
+    said = "stdout: cannot be written: No space left on device; the printed result is incomplete"
+    assert (text.returncode, text.stderr.decode()) == (2, f"lstm-onnx: {said}\n")
+    report = _piped(["inspect", "m.onnx", "--json"], script_environment, "> /dev/full")
+    error = json.loads(report.stderr)["error"]
+    assert (report.returncode, error["exit_code"], error["message"]) == (2, 2, said)
     for arguments in (("--json",), ("-o", "-")):
         data = _piped(["run", "m.onnx", "x.npz", *arguments], script_environment, "> /dev/full")
         assert data.returncode == 2
@@ -184,12 +188,19 @@ def test_a_device_that_takes_all(place: Path, run_cli: Run, script_environment: 
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_stdout_that_is_closed_is_said_of_arrays(
+def test_a_stdout_that_is_closed_is_an_error_for_data(
     place: Path, run_cli: Run, script_environment: dict[str, str]
 ) -> None:
-    done = _piped(["run", "m.onnx", "x.npz", "-o", "-"], script_environment, ">&-")
-    said = b"stdout is closed, so the outputs are lost; name a file with -o\n"
-    assert (done.returncode, done.stderr) == (0, said)
+    for arguments in (("run", "m.onnx", "x.npz", "-o", "-"), ("run", "m.onnx", "x.npz", "-o", "-", "--isolate")):
+        done = _piped([*arguments], script_environment, ">&-")
+        said = b"lstm-onnx: stdout: is closed, so the outputs would be lost; name a file with -o\n"
+        assert (done.returncode, done.stderr) == (2, said)
+    for arguments in (("inspect", "m.onnx"), ("check", "m.onnx")):
+        done = _piped([*arguments], script_environment, ">&-")
+        assert (done.returncode, done.stderr) == (0, b"")  # the verdict is the exit code
+        done = _piped([*arguments, "--json"], script_environment, ">&-")
+        assert done.returncode == 2
+        assert json.loads(done.stderr)["error"]["message"] == "stdout: is closed; the printed result is lost"
 
 
 def test_a_report_that_cannot_be_written_is_an_error_and_the_others_are_there(
@@ -230,3 +241,40 @@ def test_a_stream_without_end_stops_with_its_reader(
     done = _piped(["run", "m.onnx", "bad.jsonl", "-o", "-"], script_environment, "| head -n 1; exit ${PIPESTATUS[0]}")
     assert done.returncode == 2
     assert b"line 2001: " in done.stderr
+
+
+def test_a_folder_that_was_removed_is_named(script_environment: dict[str, str], tmp_path: Path) -> None:
+    script = f"mkdir '{tmp_path}/gone'; cd '{tmp_path}/gone'; rmdir ../gone; lstm-onnx export net.py:make -o m.onnx"
+    done = subprocess.run(["bash", "-c", script], env=script_environment, capture_output=True, text=True, check=False)
+    said = "lstm-onnx: the current folder was removed; change to another one\n"
+    assert (done.returncode, done.stderr.splitlines(keepends=True)[-1]) == (2, said)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_a_disk_takes_in_part_is_not_all(script_environment: dict[str, str], unbuffered: str) -> None:
+    """Unbuffered, Python drops what the system did not take in one write, without an error."""
+    environment = {**script_environment, "PYTHONUNBUFFERED": unbuffered}
+    done = _piped(["help", "verify"], environment, "> text")
+    assert done.returncode == 0
+    assert Path("text").stat().st_size > 2**13
+    done = subprocess.run(
+        ["bash", "-c", "ulimit -f 4; lstm-onnx help verify > text"], env=environment, capture_output=True, check=False
+    )
+    said = b"lstm-onnx: stdout: cannot be written: File too large; the printed result is incomplete\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_does_not_block_gets_all(place: Path, script_environment: dict[str, str], unbuffered: str) -> None:
+    """As Node and others make their own."""
+    command = ["lstm-onnx", "run", "m.onnx", "--size", "time=20000", "--json"]
+    environment = {**script_environment, "PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env=environment) as process:
+        os.close(writing)
+        with open(reading, "rb") as stream:
+            content = stream.read()
+        assert process.stderr is not None
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+    assert np.array(json.loads(content)["output"]).shape == (20000, 1, 3)

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -39,6 +41,7 @@ class _Failing(io.StringIO):
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 GONE = BrokenPipeError(errno.EPIPE, "Broken pipe")
+INCOMPLETE = "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
@@ -91,20 +94,36 @@ def test_a_stream_that_fails_raises_nothing(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (FULL, "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"),
-        (GONE, ""),
-    ],
+    ("error", "code", "ended", "said"),
+    [(FULL, 0, 2, INCOMPLETE), (FULL, 1, 1, INCOMPLETE), (GONE, 0, 0, ""), (GONE, 1, 1, "")],
 )
-def test_only_a_reader_who_is_there_is_told(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_reader_who_is_there_is_told(
+    error: Exception, code: int, ended: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = io.StringIO()
     monkeypatch.setattr(sys, "stdout", _Failing(error))
     monkeypatch.setattr(sys, "stderr", told)
     with standard_streams() as found:
         say("a result")
-        found.finish()
+        assert found.finish(code, as_json=False) == ended
     assert told.getvalue() == said
+
+
+def test_what_a_file_system_tells_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on a network says that a quota is used up when a descriptor of the file is closed."""
+
+    def over_quota(_: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    told = io.StringIO()
+    with tempfile.TemporaryFile("w", encoding="utf-8") as out, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
+        patched.setattr(sys, "stderr", told)
+        with standard_streams() as found:
+            say("a result")
+            patched.setattr(streams, "os", SimpleNamespace(dup=os.dup, close=over_quota))
+            assert found.finish(0, as_json=True) == 2
+    assert json.loads(told.getvalue())["error"]["message"].startswith("stdout: cannot be written: Disk quota exceeded")
 
 
 def test_streams_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +132,8 @@ def test_streams_that_are_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pyte
         assert found.closed
         assert streams.stdout_is_closed()
         say("a result")
-        found.finish()
+        assert (found.finish(1, as_json=True), found.finish(0, as_json=False)) == (1, 0)
+        assert found.finish(0, as_json=True) == 2
     assert sys.stdout is None
     assert capfd.readouterr().out == "a result\n"  # where descriptor 1 leads
 
@@ -123,7 +143,7 @@ def test_a_stream_that_cannot_encode_it(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stdout", under)
     with standard_streams() as found:
         say("\u221e \ud800 ü")
-        found.finish()
+        assert found.finish(0, as_json=False) == 0
     assert under.detach().getvalue() == b"\\u221e \\ud800 \xfc\n"  # type: ignore[attr-defined]
 
 
@@ -164,7 +184,7 @@ def test_arrays_for_a_reader_who_left(stops: bool, monkeypatch: pytest.MonkeyPat
                 assert stream.write(b"x" * 100_000) == 100_000
                 stream.flush()
             assert streams.reader_left()
-            found.finish()
+            assert found.finish(0, as_json=False) == 0
         nowhere = os.open(os.devnull, os.O_WRONLY)  # what it still holds
         os.dup2(nowhere, writing)
         os.close(nowhere)

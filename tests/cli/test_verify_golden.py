@@ -118,7 +118,7 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
     assert "--golden stores one comparison; pass --precision once" in done.err
     assert run_cli(*common, "--precision", "float16").code == 0
     with np.load("half.npz") as arrays:
-        assert arrays["0.0.feeds.input"].dtype == np.float32
+        assert arrays["float32"].dtype == np.float32
         assert arrays["float32_model"].dtype == np.uint8
 
 

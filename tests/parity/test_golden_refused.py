@@ -58,11 +58,15 @@ def test_every_shorter_file_is_refused(made: tuple[Path, Path], tmp_path: Path) 
         ({"golden": np.frombuffer(b"[" * 100_000, np.uint8)}, "is a damaged golden file"),
         ({"golden": np.frombuffer(b"[1]", np.uint8)}, "no object with 'version'"),
         (
-            {"golden": np.frombuffer(b'{"version": 3}', np.uint8)},
-            "version 3, and this lstm-onnx reads up to 2; upgrade",
+            {"golden": np.frombuffer(b'{"version": 4}', np.uint8)},
+            "version 4, and this lstm-onnx reads version 3; upgrade it",
+        ),
+        (
+            {"golden": np.frombuffer(b'{"version": 2}', np.uint8)},
+            "version 2, and this lstm-onnx reads version 3; recreate it",
         ),
         ({"golden": np.frombuffer(b'{"version": true}', np.uint8)}, "'version' is not of the type int"),
-        ({"golden": np.frombuffer(b'{"version": 2}', np.uint8)}, "'source' is not of the type str"),
+        ({"golden": np.frombuffer(b'{"version": 3}', np.uint8)}, "'source' is not of the type str"),
     ],
 )
 def test_foreign_files_are_refused(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
@@ -104,6 +108,10 @@ def _case_of(header: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(case for case in header["cases"] if case["kind"] == kind)
 
 
+def _call_of(header: dict[str, Any], case: int = 0) -> dict[str, Any]:
+    return header["cases"][case]["calls"][0]
+
+
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -131,10 +139,10 @@ def _case_of(header: dict[str, Any], kind: str) -> dict[str, Any]:
         (lambda h: h["cases"][0]["calls"][0].update(feeds={}), "a call has no inputs"),
         (lambda h: h["cases"][0]["calls"][0].update(own={}), "do not fit each other"),
         (lambda h: h["cases"][0]["calls"][0].update(own={}, reference={}), "do not fit each other"),
-        (lambda h: h["cases"][0]["calls"][0]["own"].update(output="1.0.own.output"), "do not fit each other"),
-        (lambda h: h["cases"][0]["calls"].append({"feeds": {"x": "0.0.feeds.input"}, "own": {}}), "'reference' is not"),
+        (lambda h: _call_of(h)["own"].update(output=_call_of(h, 1)["own"]["output"]), "do not fit each other"),
+        (lambda h: h["cases"][0]["calls"].append({"feeds": _call_of(h)["feeds"], "own": {}}), "'reference' is not"),
         (
-            lambda h: h["cases"][0]["calls"].append({**h["cases"][1]["calls"][0], "feeds": {"x": "0.0.feeds.h0"}}),
+            lambda h: h["cases"][0]["calls"].append({**_call_of(h, 1), "feeds": {"x": _call_of(h)["feeds"]["h0"]}}),
             "differ",
         ),
         (lambda h: _case_of(h, "chunks").update(chunkings=[[3, 3]]), "do not add up"),
@@ -145,7 +153,7 @@ def _case_of(header: dict[str, Any], kind: str) -> dict[str, Any]:
         (lambda h: _case_of(h, "pool")["batch_axes"].pop("cn"), "rows of a pool"),
         (lambda h: _case_of(h, "pool").update(time_axes={}), "rows of a pool"),
         (lambda h: _case_of(h, "pool")["time_axes"].update(input=1), "an axis is time and batch at once"),
-        (lambda h: _case_of(h, "pool")["calls"][0]["feeds"].update(c0="0.0.feeds.c0"), "rows of a pool"),
+        (lambda h: _case_of(h, "pool")["calls"][0]["feeds"].update(c0=_call_of(h)["feeds"]["c0"]), "rows of a pool"),
     ],
 )
 def test_a_header_that_does_not_hold_together_is_refused(

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import lstm_onnx
-from lstm_onnx import FileError, InputError, RunError
+from lstm_onnx import FileError, InputError, ModelError, RunError
 from lstm_onnx.runtime import bindings as binding_module
 from lstm_onnx.runtime import stream as stream_module
 from lstm_onnx.runtime.bindings import Binding, BindingCache, key_of, output_buffers
@@ -177,6 +177,14 @@ def test_a_model_pickles_by_path_and_options(path: Path, tmp_path: Path, monkeyp
     assert np.array_equal(again(x)[0], model(x)[0])  # a file that is deleted after load is not missed
     with pytest.raises(FileError, match=r"m\.onnx"):
         pickle.loads(content)  # noqa: S301
+
+
+def test_a_model_does_not_come_back_with_other_weights(tmp_path: Path) -> None:
+    model = model_of(tmp_path)
+    content = pickle.dumps(model)
+    exported(Path(model.path), seed=1)
+    with pytest.raises(ModelError, match=r"model\.onnx: has other weights than when the model was pickled; load it"):
+        pickle.loads(content)  # noqa: S301 - our own
 
 
 def test_warm_up_runs_at_the_sizes_asked_for(model: lstm_onnx.Model) -> None:

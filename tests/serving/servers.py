@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -66,7 +67,13 @@ def serving(files: Sequence[object], *options: str, longest: float | None = 280)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("w", encoding="utf-8") as stderr:
-            process = subprocess.Popen(command(files, *options), stdout=subprocess.PIPE, stderr=stderr, text=True)
+            process = subprocess.Popen(
+                command(files, *options),
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": ""},  # with it, a line that is not flushed would come as well
+            )
         killer = threading.Timer(threading.TIMEOUT_MAX if longest is None else longest, process.kill)
         killer.daemon = True
         killer.start()

@@ -82,30 +82,43 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
         assert [event["event"] for event in server.events()][-1] == "stopped"
 
 
-def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
-    """A run that takes longer than --drain is given up, and the exit code says so."""
-    exported(tmp_path / "slow.onnx", input_size=1, hidden_size=512, num_layers=2)
-    x = np.zeros((20_000, 1, 1), np.float32)  # takes seconds
+def _minutes(folder: Path) -> tuple[Path, np.ndarray]:
+    """A model whose steps cost time and hardly any memory, and an input for which it takes minutes on any machine."""
+    exported(folder / "slow.onnx", input_size=1, hidden_size=256, proj_size=1)
+    return folder / "slow.onnx", np.zeros((2_000_000, 1, 1), np.float32)
+
+
+def _ask_for(server: Server, x: np.ndarray, parameters: dict[str, object]) -> tuple[int, object, bytes]:
     tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
-    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": True}))
+    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": True, **parameters}))
     head = head.replace(', "data": [1, 2, 3, 4]', "")
+    body = head.encode() + x.tobytes()
+    return ask(server, "POST", "/v2/models/slow/infer", body, Inference_Header_Content_Length=str(len(head)))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"sequence_id": 7, "sequence_start": True}], ids=["whole", "a sequence"])
+def test_the_end_does_not_wait_for_ever(tmp_path: Path, parameters: dict[str, object]) -> None:
+    """A run that takes longer than --drain is given up, and the exit code says so."""
+    model, x = _minutes(tmp_path)
     answers = []
-
-    def long(server: Server) -> None:
-        body = head.encode() + x.tobytes()
-        answers.append(
-            ask(server, "POST", "/v2/models/slow/infer", body, Inference_Header_Content_Length=str(len(head)))
-        )
-
-    with serving([tmp_path / "slow.onnx"], "--drain", "0.1", "--no-grpc") as server:
+    with serving([model], "--drain", "0.1", "--no-grpc") as server:
         before = used(server)
-        asking = threading.Thread(target=long, args=(server,))
+        asking = threading.Thread(target=lambda: answers.append(_ask_for(server, x, parameters)))
         asking.start()
         until_used(server, before + 0.3)
         assert server.stop() == 143
         asking.join()
         assert error_of(answers[0]) == (503, "the server ended before the request was finished")
         assert server.events()[-1]["unfinished"] == 1
+
+
+def test_the_end_does_not_wait_for_a_run_that_is_answered(tmp_path: Path) -> None:
+    """At its deadline: the run goes on, since none can be ended."""
+    model, x = _minutes(tmp_path)
+    with serving([model], "--drain", "0.1", "--deadline", "0.5", "--no-grpc") as server:
+        assert error_of(_ask_for(server, x, {})) == (504, "no result within 0.5 s")
+        assert server.stop() == 143
+        assert server.events()[-1]["event"] == "given_up"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux has them")

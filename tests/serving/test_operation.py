@@ -211,7 +211,26 @@ def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 2
-        assert f"cannot listen at 127.0.0.1:{port} for gRPC" in done.stderr
+        assert done.stderr == (
+            f"lstm-onnx: cannot listen at 127.0.0.1 port {port}: Address already in use; end what uses it, or pass "
+            "another --grpc-port, or --no-grpc\n"
+        )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_server_whose_addresses_nobody_gets_does_not_start(folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command([folder / "lstm.onnx"], "--quiet"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert json.loads(line)["error"]["message"] == "stdout: cannot be written: No space left on device"
 
 
 def test_one_port_for_both_is_refused() -> None:

@@ -30,6 +30,7 @@ from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
 from ..mutants.self_test import require_level
 from ..report import CaseResult, ParityReport
+from ..unchanged import unchanged
 from ..user_data import UserData, require_drawing
 from .drift import precision_of, require_drift
 from .results import converted_results
@@ -75,7 +76,20 @@ def verify_source_file(
     require_drift(max_drift)
     if not isinstance(data, UserData):
         require_drawing(seed, data)
-    model = file if isinstance(file, Model) else load(file, provider=provider, threads=threads, trial=None)
+    with unchanged(file), unchanged(source):
+        model = file if isinstance(file, Model) else load(file, provider=provider, threads=threads, trial=None)
+        report, golden = _verified(source, model, seed, mutants, data, max_drift)
+    return replace(report, seconds=time.perf_counter() - started), golden
+
+
+def _verified(
+    source: str | os.PathLike[str],
+    model: Model,
+    seed: int,
+    mutants: str,
+    data: Sequence[Mapping[str, Any]] | UserData,
+    max_drift: float | None,
+) -> tuple[ParityReport, Golden]:
     precision = precision_of(model)
     if not precision:
         with load(source, provider=model.provider, threads=1, trial=None) as other:
@@ -107,7 +121,6 @@ def verify_source_file(
         notes=(*report.notes, *found.notes),
         precision=precision,
         drift=found.drift,
-        seconds=time.perf_counter() - started,
     )
     golden = Golden(
         report.source, tuple(cases), report.digest, report.versions, report.notes, _bytes_of(source), REFERENCE

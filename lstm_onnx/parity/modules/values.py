@@ -25,6 +25,7 @@ from .inputs import BATCH, TIME, axes_of_size
 from .sizes import is_conclusive, of_some_features
 
 if TYPE_CHECKING:
+    from .run import ModuleRun
     from .verification import ModuleVerification
 
 _MOST_ENTRIES = 2**16
@@ -41,9 +42,9 @@ _UNITS, _RUNS = 16, 3
 """How many roundings operators are off by in so many runs, in all of which integers must be the same to be compared."""
 
 
-def input_gain(verification: ModuleVerification) -> float:
-    """The factor that inputs need where the weights of the module's LSTMs are small."""
-    sites = verification.models.float64.sites.values()
+def input_gain(run: ModuleRun) -> float:
+    """The factor that inputs need where the weights of a module's LSTMs are small."""
+    sites = run.sites.values()
     lstms = [site for site in sites if site.spec.op_type == "LSTM" and not site.cell]
     return max((input_gains(site.spec, site.weights).input for site in lstms), default=1.0)  # type: ignore[arg-type]
 
@@ -56,7 +57,7 @@ def cases_with_values(
     case = verification.case(rng, batch, time)
     carried = [*(case.feeds.keys() - {spec.name for spec in specs}), *states]
     axes_of = (axes_of_size(verification.model, specs, size) for size in (BATCH, TIME))
-    yield from value_cases(case, specs, carried, input_gain(verification), verification.dtype, None, *axes_of)
+    yield from value_cases(case, specs, carried, verification.input_gain, verification.dtype, None, *axes_of)
     yield from (each for each in mask_cases(case) if verification.accepts(each.feeds))
 
 

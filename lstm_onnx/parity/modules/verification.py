@@ -94,6 +94,7 @@ class ModuleVerification(Verification):
         own, native, float64 = runs_of(model, module, found)
         self.dtype = str(own.dtype).removeprefix("torch.")
         self.models = Models(model, native, float64)
+        self.input_gain = input_gain(float64)
         self.own_outputs = own.outputs
         """What the module itself calls its outputs."""
         self.specs = specs
@@ -188,9 +189,8 @@ class ModuleVerification(Verification):
         if lengths and open_axes:
             for batch in (3, 1):
                 yield from shorter_cases(self.case(rng, batch, 7), lengths)
-        gain = input_gain(self)
-        if gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
-            yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, gain))
+        if self.input_gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
+            yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, self.input_gain))
         yield from cases_with_values(self, rng, 3, 4)
 
     def _even_cases(self) -> Iterator[Case]:

@@ -1,0 +1,123 @@
+"""Streams of bytes below and above those of text: none loses a part of what is written without an error."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import Any, TextIO
+
+
+class _WholeWrites(io.FileIO):
+    """A descriptor that waits until it can be written to, also if it was made not to block."""
+
+    def write(self, content: Any) -> int:
+        """Write some or all of it; None never."""
+        while (count := super().write(content)) is None:
+            import select
+
+            select.select([], [self], [])
+        return count
+
+
+def opened(stream: TextIO | None, descriptor: int) -> TextIO:
+    """`stream`, or a new stream for `descriptor` if Python found it closed, or `stream` may lose what is written.
+
+    With PYTHONUNBUFFERED, Python writes once and drops what the system did not take, as the rest of what still fits
+    onto a disk; and a pipe that does not block, as other programs make their own, takes no more than is free in it.
+    """
+    if stream is None:
+        return open(descriptor, "w", encoding="utf-8", closefd=False)
+    try:
+        own = isinstance(stream, io.TextIOWrapper) and stream.fileno() == descriptor
+        if not own or not (isinstance(stream.buffer, io.FileIO) or _never_blocks(descriptor)):
+            return stream
+        stream.flush()
+        buffer = io.BufferedWriter(_WholeWrites(descriptor, "w", closefd=False))
+    except (OSError, ValueError):
+        return stream
+    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True)
+
+
+def _never_blocks(descriptor: int) -> bool:
+    return os.name == "posix" and not os.get_blocking(descriptor)
+
+
+class DecodedBytes(io.RawIOBase):
+    """A byte stream above a text stream."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write bytes as text."""
+        self._stream.write(bytes(content).decode("utf-8", "backslashreplace"))
+        return memoryview(content).nbytes
+
+    def flush(self) -> None:
+        """Flush the underlying stream."""
+        self._stream.flush()
+
+
+class ByteStream(io.BufferedIOBase):
+    """Bytes for stdout.  After an error that is `tolerated`, nothing more is written."""
+
+    def __init__(self, out: Any, *, tolerated: tuple[type[Exception], ...]) -> None:
+        self._out = out
+        self._tolerated = tolerated
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write bytes.
+
+        Raises:
+            OSError: they cannot be written, and the error is not tolerated.
+        """
+        self._attempt(lambda: self._out.raw.write(content))
+        return memoryview(content).nbytes
+
+    def flush(self) -> None:
+        """Hand them on.
+
+        Raises:
+            OSError: see `write`.
+        """
+        self._attempt(lambda: self._out.raw.flush())
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self._out.lost is not None:
+            return
+        try:
+            action()
+        except (OSError, ValueError) as error:
+            self._out.lose(error)
+            if not isinstance(error, self._tolerated):
+                self._out.raised = True
+                raise
+
+
+class FileBytes(ByteStream):
+    """The same for a file, in which zip can write sizes in place."""
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to another place."""
+        return int(self._out.raw.seek(offset, whence))
+
+    def tell(self) -> int:
+        """The place."""
+        return int(self._out.raw.tell())
+
+    def fileno(self) -> int:
+        """That of the underlying stream."""
+        return int(self._out.fileno())

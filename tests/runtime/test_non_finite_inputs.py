@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,40 @@ def test_every_way_to_run_warns(model: Model, way: str, wrong: tuple[float, ...]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         WAYS[way](model, sequence())
+
+
+@pytest.mark.filterwarnings("ignore:.*has a NaN")
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_others_are_answered_as_ever(model: Model, wrong: float) -> None:
+    """The rows beside it in a pool, a Batcher and a map, and the next stream in its slot."""
+    x = np.random.default_rng(1).standard_normal((TIME, 4, INPUTS), np.float32)
+    changed = x.copy()
+    changed[2, 1] = wrong
+    others = [0, 2, 3]
+
+    def pooled(rows: np.ndarray) -> list[np.ndarray]:
+        pool = model.pool(4)
+        slots = [pool.open() for _ in range(4)]
+        found = [pool.step(slots, rows[step : step + 1])[0][others] for step in range(TIME)]
+        pool.close(slots[1])
+        return [*found, pool.step([pool.open()], x[:1, :1])]
+
+    def batched(rows: np.ndarray) -> list[np.ndarray]:
+        with Batcher(model) as batcher, ThreadPoolExecutor(4) as threads:
+            streams = [batcher.open() for _ in range(4)]
+            found = [
+                list(threads.map(lambda row, step=step: streams[row].step(rows[step : step + 1, row]), range(4)))
+                for step in range(TIME)
+            ]
+            return [step[row] for step in found for row in others]
+
+    def mapped(rows: np.ndarray) -> list[np.ndarray]:
+        found = [y for y, _ in model.map(list(rows.swapaxes(0, 1)), batch=4)]
+        return [found[row] for row in others]
+
+    for way in (pooled, batched, mapped):
+        for one, other in zip(way(changed), way(x), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_bound_steps_warn_as_well(model: Model) -> None:

@@ -199,8 +199,12 @@ def _cubic_parts(place: Any, axis: _Axis, dtype: ir.DataType) -> list[tuple[Any,
 def _continuous(x: Any, sizes: Any, corners: bool, factors: Sequence[Any] | None, *, cubic: bool) -> Any:
     """Linear or cubic interpolation along each axis."""
     if not cubic and not corners and factors is not None and all(map(_power_of_two, factors)):
-        scales = constant([1.0, 1.0, *map(float, factors)], FLOAT)
-        return op.Resize(x, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
+        # Of three axes Resize takes neighbours along all, with a weight of 0, so that a NaN would reach other rows.
+        row = len(x.shape) == 3
+        scales = constant([1.0] * (3 if row else 2) + [*map(float, factors)], FLOAT)
+        plane = op.Unsqueeze(x, constant([2], INT64)) if row else x
+        found = op.Resize(plane, None, scales, mode="linear", coordinate_transformation_mode="half_pixel")
+        return op.Squeeze(found, constant([2], INT64)) if row else found
     dtype = _computed_in(x)
     result = x
     for axis in _axes(x, sizes, factors):

@@ -42,7 +42,9 @@ def _attention(
     root = constant(math.sqrt(1 / math.sqrt(features) if scale is None else scale), dtype)
     products = op.MatMul(op.Mul(query, root), op.Mul(op.Transpose(key, perm=[0, 1, 3, 2]), root))
     weights = op.Softmax(op.Add(products, attn_mask), axis=-1)
-    weights = op.Where(op.IsNaN(weights), constant(0.0, dtype), weights)
+    # By the mask, not where the weights are NaN: those of a NaN in the query or the keys are NaN in PyTorch.
+    most = op.ReduceMax(attn_mask, constant([-1], INT64), keepdims=1)
+    weights = op.Where(op.Equal(most, constant(-math.inf, dtype)), constant(0.0, dtype), weights)
     return op.MatMul(weights, value)
 
 

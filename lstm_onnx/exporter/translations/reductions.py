@@ -1,7 +1,8 @@
 """Translations of means and extremes of a tensor, and of scatters, which reduce the entries of a place.
 
 torch.onnx's mean of integers as floats is rounded before it is cast; ONNX Runtime has no maximum of booleans, and
-torch.onnx's needs the axes.  ONNX's ScatterElements takes as many entries as there are indices, and knows no mean;
+torch.onnx's needs the axes.  ONNX Runtime's maximum and minimum leave out a NaN unless it is the first of the entries,
+where PyTorch's are NaN.  ONNX's ScatterElements takes as many entries as there are indices, and knows no mean;
 torch.onnx writes the mean as the last of the entries.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_max_dim, aten_min_dim, aten_scatter_add, aten_scatter_src
+from onnxscript.function_libs.torch_lib.ops.core import aten_scatter_add, aten_scatter_src
+from onnxscript.function_libs.torch_lib.ops.linalg import aten_linalg_vector_norm
 
 from ...errors import ExportError
 from .size_arithmetic import INT64, cast, constant, is_fraction, op, typed
+from .sorting import without_nan
 
 _SCATTERED = {"sum": "add", "add": "add", "mean": "add", "prod": "mul", "multiply": "mul", "amax": "max", "amin": "min"}
 """ONNX's names of the reductions of scatters, by torch's."""
@@ -45,28 +48,48 @@ def _without_booleans(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return translated
 
 
+def _extreme(reduce: Callable[..., Any], x: Any, axes: Sequence[int], keepdims: bool) -> Any:
+    """The largest or smallest entry along some axes, or all if none is named; NaN if there is one."""
+    named = [constant(list(axes), INT64)] if axes else []
+    found = reduce(x, *named, keepdims=int(keepdims))
+    if not is_fraction(x):
+        return found
+    total = op.ReduceSum(op.Abs(x), *named, keepdims=int(keepdims))  # NaN of NaN alone: infinities do not cancel
+    return op.Where(op.IsNaN(total), total, found)
+
+
 def _extremes(reduce: Callable[..., Any]) -> Callable[..., Any]:
     """amax or amin, along all axes if none is named."""
 
     def translated(x: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
-        axes = [constant(list(dim), INT64)] if dim else []
-        return _without_booleans(lambda value: reduce(value, *axes, keepdims=int(keepdim)))(x)
+        return _without_booleans(lambda value: _extreme(reduce, value, dim, keepdim))(x)
 
     return translated
 
 
 def _of_all(reduce: Callable[..., Any]) -> Callable[..., Any]:
-    return _without_booleans(lambda x: reduce(x, keepdims=0))
+    return _without_booleans(lambda x: _extreme(reduce, x, (), keepdims=False))
 
 
-def _along(compute: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+def _along(reduce: Callable[..., Any], find: Callable[..., Any], infinity: float) -> Callable[..., tuple[Any, Any]]:
+    """max or min along an axis: the values and their places."""
+
     def translated(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
-        if x.dtype != ir.DataType.BOOL:
-            return compute(x, dim, keepdim)
-        values, places = compute(cast(x, ir.DataType.UINT8), dim, keepdim)
-        return cast(values, ir.DataType.BOOL), places
+        if len(x.shape) == 0:
+            return op.Identity(x), constant(0, INT64)
+        values = _without_booleans(lambda value: _extreme(reduce, value, [dim], keepdim))(x)
+        compared = cast(x, ir.DataType.UINT8) if x.dtype == ir.DataType.BOOL else without_nan(x, infinity)
+        return values, find(compared, axis=dim, keepdims=int(keepdim))
 
     return translated
+
+
+def _vector_norm(
+    x: Any, order: float = 2.0, dim: Sequence[int] | None = None, keepdim: bool = False, dtype: int = -1
+) -> Any:
+    if not math.isinf(order) or dtype not in (None, -1) or not dim:
+        return aten_linalg_vector_norm(x, order, dim, keepdim, -1 if dtype is None else dtype)
+    return _extreme(op.ReduceMax if order > 0 else op.ReduceMin, typed(op.Abs(x), x.dtype, x.shape), dim, keepdim)
 
 
 def _fitting(source: Any, index: Any) -> Any:
@@ -123,8 +146,9 @@ REDUCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.amin.default: _extremes(op.ReduceMin),
     _aten.max.default: _of_all(op.ReduceMax),
     _aten.min.default: _of_all(op.ReduceMin),
-    _aten.max.dim: _along(aten_max_dim),
-    _aten.min.dim: _along(aten_min_dim),
+    _aten.max.dim: _along(op.ReduceMax, op.ArgMax, math.inf),
+    _aten.min.dim: _along(op.ReduceMin, op.ArgMin, -math.inf),
+    _aten.linalg_vector_norm.default: _vector_norm,
     _aten.scatter.src: lambda x, dim, index, src: aten_scatter_src(x, dim, index, _fitting(src, index)),
     _aten.scatter_add.default: lambda x, dim, index, src: aten_scatter_add(x, dim, index, _fitting(src, index)),
     _aten.scatter.reduce: lambda x, dim, index, src, *, reduce: _scatter_reduce(x, dim, index, src, reduce),

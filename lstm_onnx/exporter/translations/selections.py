@@ -1,6 +1,6 @@
-"""Translations of choices by a mask, ``torch.where`` and ``masked_fill``, of any type, and of sums and sorts of masks.
+"""Translations of choices by a mask, ``torch.where`` and ``masked_fill``, of any type, and of sums of masks.
 
-ONNX Runtime's CPU provider has no Where of booleans or of 16 bit integers, and no Add and TopK of booleans.  A choice
+ONNX Runtime's CPU provider has no Where of booleans or of 16 bit integers, and no Add of booleans.  A choice
 between two masks is logic, and so is their sum; one between other whole numbers goes by way of int64, which holds all.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_add, aten_sort
+from onnxscript.function_libs.torch_lib.ops.core import aten_add
 
 from .size_arithmetic import INT64, cast, constant, op
 
@@ -57,18 +57,10 @@ def _add(one: Any, other: Any, alpha: float = 1.0) -> Any:
     return op.Or(_as_boolean(one), _as_boolean(other)) if alpha else op.Identity(one)
 
 
-def _sort(x: Any, dim: int = -1, descending: bool = False) -> Any:
-    if not _are_boolean(x) or len(x.shape) == 0:
-        return aten_sort(x, dim, descending)
-    values, places = aten_sort(cast(x, ir.DataType.INT32), dim, descending)  # TopK's kernels are of these, not of bytes
-    return cast(values, _BOOL), places
-
-
 _aten = torch.ops.aten
 SELECTIONS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((_aten.where.self, _aten.where.Scalar, _aten.where.ScalarSelf, _aten.where.ScalarOther), where),
     _aten.masked_fill.Scalar: _masked_fill,
     _aten.masked_fill.Tensor: _masked_fill,
     _aten.add.Tensor: _add,
-    _aten.sort.default: _sort,
 }

@@ -1,4 +1,9 @@
-"""Translations of stable sorts, searches in them, medians and k-th smallest numbers; torch.onnx has none."""
+"""Translations of sorts, largest numbers and their places, searches, medians and k-th smallest numbers.
+
+PyTorch takes NaN for the largest number of a sort, and for the best one of an argmax or an argmin; ONNX Runtime's
+kernels leave open where it comes.  Here an infinity stands in its place to be compared: of a NaN beside an infinity
+the first one counts.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_argmax, aten_argmin
 
 from ...errors import ExportError
 from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, typed
@@ -22,6 +28,21 @@ def _top_k(x: Any, k: Any, dim: int, *, largest: bool) -> tuple[Any, Any]:
     return (cast(values, x.dtype) if whole else values), indices
 
 
+def without_nan(x: Any, infinity: float = math.inf) -> Any:
+    """The numbers to compare: an infinity for each NaN."""
+    if not is_fraction(x):
+        return x
+    return typed(op.Where(op.IsNaN(x), constant(infinity, x.dtype), x), x.dtype, x.shape)
+
+
+def _ordered(x: Any, k: Any, dim: int, *, largest: bool) -> tuple[Any, Any]:
+    """The k largest or smallest entries and their indices, as in PyTorch: NaN is larger than all numbers."""
+    if not is_fraction(x):
+        return _top_k(x, k, dim, largest=largest)
+    indices = _top_k(without_nan(x), k, dim, largest=largest)[1]
+    return op.GatherElements(x, indices, axis=dim), indices
+
+
 def _size(x: Any, dim: int) -> Any:
     """int64 ``(1,)``."""
     return op.Shape(x, start=dim, end=dim + 1)
@@ -31,7 +52,19 @@ def _sorted(x: Any, stable: Any = None, dim: int = -1, descending: bool = False)
     if len(x.shape) == 0:
         return op.Identity(x), constant(0, INT64)
     place = dim % len(x.shape)
-    return _top_k(x, _size(x, place), place, largest=descending)
+    return _ordered(x, _size(x, place), place, largest=descending)
+
+
+def _largest(x: Any, k: Any, dim: int = -1, largest: bool = True, *_: Any, **__: Any) -> tuple[Any, Any]:
+    if len(x.shape) == 0:
+        return op.Identity(x), constant(0, INT64)
+    count = constant([k], INT64) if isinstance(k, int) else op.Reshape(k, constant([1], INT64))
+    return _ordered(x, count, dim % len(x.shape), largest=largest)
+
+
+def _place(find: Callable[..., Any], infinity: float) -> Callable[..., Any]:
+    """argmax or argmin."""
+    return lambda x, dim=None, keepdim=False: find(without_nan(x, infinity), dim, keepdim)
 
 
 def _search_sorted(
@@ -64,7 +97,7 @@ def _smallest(x: Any, k: Any, dim: int, keepdim: bool, most_nans: Any) -> tuple[
     if is_fraction(x):
         nan = op.IsNaN(x)
         count = op.ReduceSum(op.Cast(nan, to=INT64), axes, keepdims=1)
-        x = typed(op.Where(nan, constant(math.inf, x.dtype), x), x.dtype, x.shape)  # TopK leaves open where NaN comes
+        x = without_nan(x)
         nan = op.Greater(count, most_nans)
     found = [op.Gather(part, constant([-1], INT64), axis=dim) for part in _top_k(x, k, dim, largest=False)]
     if nan is not None:
@@ -117,6 +150,10 @@ def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[An
 
 SORTING: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.sort.stable: _sorted,
+    torch.ops.aten.sort.default: lambda x, dim=-1, descending=False: _sorted(x, None, dim, descending),
+    torch.ops.aten.topk.default: _largest,
+    torch.ops.aten.argmax.default: _place(aten_argmax, math.inf),
+    torch.ops.aten.argmin.default: _place(aten_argmin, -math.inf),
     torch.ops.aten.searchsorted.Tensor: _search_sorted,
     torch.ops.aten.median.dim: _median,
     torch.ops.aten.median.default: _of_all(_median),

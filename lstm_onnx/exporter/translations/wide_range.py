@@ -1,8 +1,9 @@
 """Translations of functions for which torch.onnx's formula is only right in part of their range.
 
 Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its atan2(0, -1) -pi, its
-1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, and whole numbers above 2^24 are divided as
-float32.  Here each has PyTorch's accuracy in its whole range.
+1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, its logit(NaN, eps) and heaviside(NaN) are
+numbers, its (-inf) ** 0.5 is inf, and whole numbers above 2^24 are divided as float32.  Here each has PyTorch's
+accuracy in its whole range.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_clamp
+from onnxscript.function_libs.torch_lib.ops.core import aten_clamp, aten_logit, aten_pow_tensor_scalar
 
 from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ
 
@@ -179,6 +180,26 @@ def _clamp(x: Any, least: Any = None, largest: Any = None) -> Any:
     return op.Min(x, _like(largest, x)) if least is None else op.Max(x, _like(least, x))
 
 
+def _logit(x: Any, eps: float | None = None) -> Any:
+    if eps is None:
+        return aten_logit(x)
+    least, largest, one = (constant(number, x.dtype) for number in (eps, 1 - eps, 1.0))
+    share = op.Min(op.Max(x, least), largest)
+    return op.Log(op.Div(share, op.Sub(one, share)))
+
+
+def _heaviside(x: Any, at_zero: Any) -> Any:
+    above = op.CastLike(op.Greater(x, _like(0, x)), x)
+    return op.Where(op.Equal(x, _like(0, x)), at_zero, above)
+
+
+def _power(x: Any, exponent: float) -> Any:
+    """PyTorch takes a root, which is NaN for -inf and -0 for -0."""
+    if not is_fraction(x) or abs(exponent) != 0.5:
+        return aten_pow_tensor_scalar(x, exponent)
+    return op.Sqrt(x) if exponent > 0 else op.Reciprocal(op.Sqrt(x))
+
+
 def _like(number: Any, x: Any) -> Any:
     return op.CastLike(number, x) if isinstance(number, ir.Value) else constant(float(number), x.dtype)
 
@@ -205,6 +226,9 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.clamp.default: _clamp,
     _aten.clamp_min.default: _clamp,
     _aten.clamp_max.default: lambda x, largest: _clamp(x, None, largest),
+    _aten.logit.default: _logit,
+    _aten.heaviside.default: _heaviside,
+    _aten.pow.Tensor_Scalar: _power,
     torch.ops.prims.fmax.default: _numbers_first(op.Max),
     torch.ops.prims.fmin.default: _numbers_first(op.Min),
 }

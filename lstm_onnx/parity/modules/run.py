@@ -122,6 +122,12 @@ class ModuleRun:
         states = [state for call in calls for state in (*(call.initial or ()), *call.final)]
         return max((magnitude(_array(state)) for state in states), default=0.0)
 
+    @property
+    def has_finite_states(self) -> bool:
+        """Whether all recurrent modules of the last run gave finite states alone."""
+        calls = [call for site in self.sites.values() for call in site.calls]
+        return all(bool(torch.isfinite(state).all()) for call in calls for state in call.final)
+
     def submodule(self, path: str) -> nn.Module:
         """The module at a path in the copy that is run."""
         return self._prepared.stateful.inner.get_submodule(path)

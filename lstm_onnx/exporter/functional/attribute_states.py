@@ -41,6 +41,7 @@ class AttributeState:
         output_names: the graph's output for each, its next value.
         initial: its tensors before the first call; None where it held no tensors of this structure.
         after: its tensors after the first call.
+        is_read: whether outputs or other states depend on it in a second call.
     """
 
     path: str
@@ -51,6 +52,7 @@ class AttributeState:
     output_names: tuple[str, ...]
     initial: tuple[Tensor, ...] | None
     after: tuple[Tensor, ...]
+    is_read: bool = True
 
     @property
     def where(self) -> str:
@@ -169,6 +171,34 @@ def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
         tensors = state.initial or tuple(torch.zeros_like(tensor) for tensor in state.after)
         found |= dict(zip(state.input_names, tensors, strict=True))
     return found
+
+
+class OtherShapeError(ExportError):
+    """A state has another shape after a call than before it."""
+
+
+def require_kept_shapes(
+    states: Sequence[AttributeState], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> None:
+    """Require that each attribute state that is read has its shape after a call, too.
+
+    Args:
+        states: the states.
+        before: their values before the call, by their inputs' names.
+        after: those after the call, by their outputs' names.
+
+    Raises:
+        OtherShapeError: one has another.
+    """
+    for state in states:
+        for name, result in zip(state.input_names, state.output_names, strict=True):
+            old, new = tuple(before[name].shape), tuple(after[result].shape)
+            if state.is_read and old != new:
+                raise OtherShapeError(
+                    f"{state.where} has shape {old} before a call and {new} after it, and what is carried from "
+                    "call to call keeps its shape; begin with a full window (of zeros), and cut it to as many steps as "
+                    "it had"
+                )
 
 
 class ForwardFailed(Exception):  # noqa: N818 - its cause is the error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExportError, LSTMOnnxError
-from ..call.arguments import Arguments, resize_tensor
+from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
 from ..copies.clone import clone
 from ..copies.kept_values import KeptValues
@@ -29,7 +29,6 @@ from .attribute_states import (
     StatefulModule,
     find_attribute_states,
     forward_error,
-    initial_tensors,
     named_tensors,
     version_of,
 )
@@ -327,49 +326,3 @@ def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:
     for name, size in second.items():
         third[name] = clamp(name, next(n for n in itertools.count(size) if n not in third.values()))
     return [sizes for index, sizes in enumerate((first, second, third)) if sizes not in (first, second, third)[:index]]
-
-
-def resize_example(
-    functional: FunctionalModule, sizes: Mapping[str, int], states: Tensors | None = None
-) -> tuple[Tensors, Tensors]:
-    """The example inputs and the attribute states at other sizes.
-
-    Args:
-        functional: the module.
-        sizes: of the dynamic axes, by their names.
-        states: those at the example's sizes; None is for the initial ones.
-
-    Raises:
-        ExportError: the module does not run at them.
-    """
-    example = functional.arguments.sizes
-    states = initial_tensors(functional.attribute_states) if states is None else states
-    inputs = functional.arguments.resize(sizes)
-    filled = functional.arguments.resize_filled(sizes)
-    changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]
-    problem: ExportError | None = None
-    # Which axis of a state is the batch shows in whether the module runs.
-    for axis, (old, new) in [(None, (0, 0)), *itertools.product((1, 0, 2), changed if states else ())]:
-        resized = (
-            states if axis is None else {name: _resize_axis(state, axis, old, new) for name, state in states.items()}
-        )
-        try:
-            functional.run(inputs, resized)
-        except ExportError as error:
-            problem = problem or error
-        else:
-            return inputs, resized
-        if filled is not None:
-            with contextlib.suppress(ExportError):
-                functional.run(filled, resized)
-                return filled, resized
-    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    raise OtherSizesFailError(
-        f"the module fails at {at}, so nothing shows that these axes are open: {problem}"
-    ) from problem
-
-
-def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:
-    if axis >= state.dim() or state.shape[axis] != old:
-        return state
-    return resize_tensor(state, {axis: new})

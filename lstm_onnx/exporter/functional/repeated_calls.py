@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...errors import ExportError
 from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
 from ..user_code import stack_line
-from .attribute_states import AttributeState, initial_tensors
+from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
 
 if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
@@ -59,11 +59,36 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
         except ExportError as error:
             raise (problem if problem is not None and candidates is not found else error) from None
         if candidates:
-            states = dict(zip(functional.states, after.values(), strict=True))
-            functional.run(functional.arguments.tensors, states)
+            before = initial_tensors(candidates)
+            functional.stateful.attribute_states = _with_reads(functional, after)
+            require_kept_shapes(functional.attribute_states, before, after)
         return
     assert problem is not None  # noqa: S101 - there is one candidate at least
     raise problem
+
+
+def _with_reads(functional: FunctionalModule, after: Tensors) -> tuple[AttributeState, ...]:
+    """The states, each with whether another value of it changes what a second call gives."""
+    inputs = functional.arguments.tensors
+    later = dict(zip(functional.states, after.values(), strict=True))
+    outputs, states = functional.run(inputs, later)
+    wanted = {**outputs, **states}
+
+    def is_read(state: AttributeState) -> bool:
+        others = {name: _other_values(later[name]) for name in state.input_names}
+        try:
+            outputs, states = functional.run(inputs, {**later, **others})
+        except ExportError:
+            return True
+        return _different({**outputs, **states}, wanted) is not None
+
+    return tuple(replace(state, is_read=is_read(state)) for state in functional.attribute_states)
+
+
+def _other_values(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return torch.full_like(tensor, torch.nan)
+    return ~tensor if tensor.dtype == torch.bool else tensor + 1
 
 
 def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError, LSTMOnnxError
 from ..copies.caller_state import replaced
 from ..functional.functional_module import FunctionalModule, PartsError, Tensors, inference_context
+from ..functional.resized_example import open_state_axes
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
@@ -230,8 +231,11 @@ def _export_arguments(
     given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
     axes = functional.arguments.axes  # in the order of the tensors
     shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
-    auto = torch.export.Dim.AUTO
-    held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
+    auto, open_axes = torch.export.Dim.AUTO, open_state_axes(functional)
+    held_shapes = [
+        {axis: auto for axis in sorted(open_axes[name]) if state.shape[axis] != 1} or None
+        for name, state in states.items()
+    ]
     return (given, held), (shapes, held_shapes)
 
 

@@ -89,6 +89,8 @@ class ModuleRun:
         self.roundings = Roundings(prepared.native or prepared.dtype)
         """The roundings on the way in the last run, such as to bfloat16."""
         self._rounds: bool | None = None
+        self.left_out: dict[str, np.ndarray] = {}
+        """The next values of attribute states that the file does not have, such as of one that is never read."""
 
     @property
     def arguments(self) -> list[str]:
@@ -165,7 +167,9 @@ class ModuleRun:
         inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}
         states = {**self._start(inputs), **tensors}
         with roundings or contextlib.nullcontext():
-            outputs = call_with_states(self._prepared, self._metadata, inputs, states)
+            outputs = call_with_states(self._prepared, self._metadata, inputs, states, left_out=True)
+        names = {after for name, after in self.states.items() if name not in self._metadata.states}
+        self.left_out = {name: _array(outputs.pop(name)) for name in names}
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
@@ -215,7 +219,7 @@ class ModuleRun:
                 info = self._model.inputs[name]
                 shape = shape_of(info, sizes)
                 initial = metadata.initial.get(name)
-                given = np.zeros(1, info.dtype) if initial is None else initial
+                given = np.zeros((), info.dtype) if initial is None else initial
                 try:
                     array = np.broadcast_to(given, shape)
                 except ValueError:  # what an earlier call left in an attribute has the batch size of that call

@@ -257,21 +257,27 @@ def _carried_cases(
         float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
         native_states = dict(float64_states)
         for case in cases:
-            cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
+            cast = {
+                name: state.astype(model.inputs[name].dtype) if name in model.inputs else state
+                for name, state in float64_states.items()
+            }
             reference = float64_run({**case.feeds, **float64_states})
+            ends = {**reference, **float64_run.left_out}
             cell = max(cell, float64_run.largest_cell)
             native = native_run({**case.feeds, **native_states}, float64_run.roundings)
+            native_ends = {**native, **native_run.left_out}
             exact = {**case.feeds, **cast}
             exact_reference = float64_run(exact)
-            steps.append(Call(exact, native_run(exact, float64_run.roundings), exact_reference))
+            given = {name: array for name, array in exact.items() if name in model.inputs}
+            steps.append(Call(given, native_run(exact, float64_run.roundings), exact_reference))
             calls.append(Call({**case.feeds, **({} if calls else states)}, native, reference))
-            if unknown := [after for after in pairs.values() if after not in reference]:
+            if unknown := [after for after in pairs.values() if after not in ends]:
                 raise ConfigError(
                     f"the module does not give the file's state {', '.join(unknown)}, so its chunks cannot be "
                     "compared; repair compared the file with its source"
                 )
-            float64_states = {name: reference[after] for name, after in pairs.items()}
-            native_states = {name: native[after] for name, after in pairs.items()}
+            float64_states = {name: ends[after] for name, after in pairs.items()}
+            native_states = {name: native_ends[after] for name, after in pairs.items()}
     except ExportError:
         return
     time, batch = (axes_of_size(model, verification.specs, size) for size in (TIME, BATCH))

@@ -186,7 +186,13 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     """
     require_steps_apart(functional)
     inputs, states = resize_example(functional, sizes)
-    traced, rolled, refusal = _traced(functional, inputs, states, options.export.opset, sizes)
+    try:
+        traced, rolled, refusal = _traced(functional, inputs, states, options.export.opset, sizes)
+    except ExportError as error:
+        problem = functional.stateful.number_problem
+        if problem is None or isinstance(error, FixedSizeError):
+            raise
+        raise ExportError(f"{problem}; a number would become a tensor, but {error}") from error
     try:
         return _lowered(functional, name, inputs, traced, rolled, options)
     except FixedSizeError:
@@ -204,7 +210,7 @@ def _lowered(
     options: ModuleOptions,
 ) -> BuiltModel:
     """The model of a trace, tried out."""
-    graph = rename(traced.model, functional)
+    graph = rename(traced.model, functional, traced.state_axes)
     functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.export.opset)
     require_dynamic_outputs(graph, functional)

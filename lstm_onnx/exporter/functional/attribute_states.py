@@ -232,6 +232,8 @@ class StatefulModule(nn.Module):
         super().__init__()
         self.inner, self.attribute_states, self.kept = inner, attribute_states, kept
         self.reset_calls, self.call_arguments = reset_calls, call_arguments
+        self.number_problem: str | None = None
+        """Why the module could not be traced without tensors in the places of its whole numbers, if it has such."""
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states after the call; its attributes are restored.

@@ -33,6 +33,7 @@ from .attribute_states import (
     version_of,
 )
 from .dtype_mode import DtypeMode
+from .number_states import find_number_states
 from .repeated_calls import select_states
 
 Tensors = dict[str, Tensor]
@@ -243,7 +244,7 @@ def make_functional(
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    select_states(functional, [tensor for _, tensor in result], changes)
+    select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes))
     return functional
 
 

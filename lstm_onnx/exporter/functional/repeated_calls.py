@@ -17,6 +17,7 @@ from ...errors import ExportError
 from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
+from .number_states import NumberState, numbers_as_tensors
 
 if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
@@ -31,20 +32,26 @@ _AGAIN = 2
 _MOST_NAMED = 3
 
 
-def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes: Sequence[Change]) -> None:
+def select_states(
+    functional: FunctionalModule,
+    first: Sequence[Tensor],
+    changes: Sequence[Change],
+    numbers: tuple[NumberState, ...] = (),
+) -> None:
     """Keep as states those attributes with which the module repeats the outputs of its first call.
 
     Args:
-        functional: the module, with every attribute as a state that might be one.
+        functional: the module, with every attribute of tensors as a state that might be one.
         first: the outputs of the first call of the module itself.
         changes: whatever that call has changed.
+        numbers: the attributes of whole numbers that might be states, too.
 
     Raises:
         ExportError: there are none, or the outputs depend on something else that calls change.
     """
     found = functional.stateful.attribute_states
     problem: ExportError | None = None
-    for candidates in _candidates(found):
+    for candidates in (*_candidates(found), *(each + numbers for each in _candidates(found) if numbers)):
         functional.stateful.attribute_states = candidates
         try:
             outputs, after = _run(functional, functional.arguments.tensors)
@@ -56,8 +63,14 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
             continue
         try:
             _require_repeatable(functional, outputs, after, changes)
+            _require_computed(functional, outputs, after)
         except ExportError as error:
+            if numbers and not any(isinstance(state, NumberState) for state in candidates):
+                problem = problem or error
+                continue
             raise (problem if problem is not None and candidates is not found else error) from None
+        if any(isinstance(state, NumberState) for state in candidates):
+            functional.stateful.number_problem = str(problem)
         if candidates:
             before = initial_tensors(candidates)
             functional.stateful.attribute_states = _with_reads(functional, after)
@@ -89,6 +102,24 @@ def _other_values(tensor: Tensor) -> Tensor:
     if tensor.is_floating_point() or tensor.is_complex():
         return torch.full_like(tensor, torch.nan)
     return ~tensor if tensor.dtype == torch.bool else tensor + 1
+
+
+def _require_computed(functional: FunctionalModule, outputs: Tensors, after: Tensors) -> None:
+    """Require that number states can be tensors, in the first call and in the next one.
+
+    Raises:
+        ExportError: the module's code reads one, or gives something else.
+    """
+    if not any(isinstance(state, NumberState) for state in functional.attribute_states):
+        return
+    inputs = functional.arguments.tensors
+    later = dict(zip(functional.states, after.values(), strict=True))
+    then = {name: value for part in functional.run(inputs, later) for name, value in part.items()}
+    for states, wanted in ((initial_tensors(functional.attribute_states), {**outputs, **after}), (later, then)):
+        with numbers_as_tensors(functional.stateful):
+            found = {name: value for part in functional.run(inputs, states) for name, value in part.items()}
+        if _different(found, wanted):
+            raise ExportError("a whole number and a tensor of it give different results")
 
 
 def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:

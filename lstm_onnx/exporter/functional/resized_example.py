@@ -68,29 +68,35 @@ def resize_example(
     ) from problem
 
 
-def open_state_axes(functional: FunctionalModule) -> dict[str, set[int]]:
-    """The axes of each attribute state, by its input's name, that follow the dynamic axes of the inputs.
+def open_state_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
+    """The axes of each attribute state, by its input's name, that follow a dynamic axis of the inputs, with its name.
 
-    All axes where the module shows nothing.
+    All axes, named "", where the module shows nothing.
     """
     own, within = functional.arguments.sizes, functional.arguments.within
     initial = initial_tensors(functional.attribute_states)
-    every = {name: set(range(tensor.dim())) for name, tensor in initial.items()}
     others = {
         label: [within(label, other) for other in (size + 1, 2 * size, 2 * size + 1, size - 1)]
         for label, size in own.items()
     }
-    alone = [[{**own, label: size} for size in sizes if size not in (0, own[label])] for label, sizes in others.items()]
+    alone = {
+        label: [{**own, label: size} for size in sizes if size not in (0, own[label])]
+        for label, sizes in others.items()
+    }
     together = [dict(zip(others, sizes, strict=True)) for sizes in zip(*others.values(), strict=False)]
-    for tries in (alone, [together]) if initial else ():
-        shapes = [_first_shapes(functional, each) for each in tries]
-        known = [other for other in shapes if other is not None]
-        if len(known) == len(shapes):
+    for tries in (alone, {"": together}) if initial else ():
+        shapes = {label: _first_shapes(functional, each) for label, each in tries.items()}
+        if None not in shapes.values():
             return {
-                name: {axis for axis in every[name] if any(other[name][axis] != state.shape[axis] for other in known)}
+                name: {
+                    axis: label
+                    for label, other in shapes.items()
+                    for axis, size in enumerate(state.shape)
+                    if other is not None and other[name][axis] != size
+                }
                 for name, state in initial.items()
             }
-    return every
+    return {name: dict.fromkeys(range(tensor.dim()), "") for name, tensor in initial.items()}
 
 
 def require_steps_apart(functional: FunctionalModule) -> None:
@@ -112,7 +118,7 @@ def require_steps_apart(functional: FunctionalModule) -> None:
                 longer = [steps for steps, _ in calls] != [steps for steps, _ in before]
                 for state in functional.attribute_states:
                     shapes = [(tuple(initial[name].shape), tuple(states[name].shape)) for name in state.input_names]
-                    if longer and any(one != other for one, other in shapes):
+                    if longer and state.is_read and any(one != other for one, other in shapes):
                         places = functional.arguments.axes.items()
                         axes = {(name, at) for name, each in places for at, dim in each.items() if dim == label}
                         raise StepsInStateError(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BATCHES, _STEPS = (1, 3), 6
 """The sizes of the sequences that are cut in every way."""
+_COUNTED = 40
+"""Calls where a state is a whole number: a place in a ring comes round, a count passes what it is compared with."""
 _LONG_STEPS, _MOST_STEPS, _MOST_STREAM_WORK = 130, 4096, 1e9
 """Of a longer one: chunks of the least size, steps, and multiplications."""
 
@@ -226,7 +228,9 @@ def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Cas
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
     """
     rng = np.random.default_rng(verification.seed + 1)
-    every = ((1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True))
+    every = [(1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True)]
+    if any(verification.model.inputs[name].is_whole for name in verification.metadata.states):
+        every.append((1, (1,) * _COUNTED, False))
     for batch, sizes, explicit in every:
         cases = []
         for size in sizes:

@@ -228,10 +228,12 @@ class ModuleVerification(Verification):
     def draw_states(
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
-        """Random states, never zero, and in the range of tanh, so that each serves as h and as c."""
+        """Random states, never zero, and in the range of tanh, so that each serves as h and as c; integers 0 or 1."""
         drawn = {}
         for info in (self.model.inputs[name] for name in self.metadata.states if name not in without):
-            drawn[info.name] = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
+            shape = shape_of(info, sizes)
+            values = rng.integers(0, 2, shape) if info.is_whole else np.tanh(rng.standard_normal(shape))
+            drawn[info.name] = np.asarray(values, info.dtype or np.float32)
         return drawn
 
     @property

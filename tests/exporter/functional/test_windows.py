@@ -103,6 +103,34 @@ class RingOfTensors(Window):
         return self.frames[:, (self.place + torch.arange(WINDOW)) % WINDOW]
 
 
+class Ring(Window):
+    """Where the next frame goes is an int."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.ages = 0, torch.zeros(WINDOW, 1, 1)
+
+    def window(self, x: Tensor) -> Tensor:
+        self.frames[:, self.place] = x[:, 0]
+        self.ages[self.place] = 1.5
+        self.place = (self.place + 1) % WINDOW
+        oldest = self.frames[..., self.place, :]
+        return torch.roll(self.frames, -self.place, 1) + oldest[:, None] * self.ages.sum()
+
+
+class Counting(Window):
+    """A mean over all calls so far, but at most the last ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.calls = torch.zeros(1, 1, FEATURES), 0
+
+    def window(self, x: Tensor) -> Tensor:
+        self.calls = min(self.calls + 1, 20)
+        self.mean = self.mean + (x - self.mean) / self.calls
+        return super().window(x - self.mean)
+
+
 class Stateful(nn.Module):
     """An LSTM that goes on from call to call."""
 
@@ -176,6 +204,8 @@ FILES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "deque": (Deque, STEP),
     "list": (Popped, STEP),
     "ring of tensors": (RingOfTensors, STEP),
+    "ring": (Ring, STEP),
+    "counting": (Counting, STEP),
     "attention": (Attending, STEP),
     "convolutions": (Convolved, (1, 7, FEATURES)),
     "mean": (Smoothed, STEP),
@@ -203,8 +233,8 @@ def test_each_step_of_a_stream_is_a_call_of_the_module(case: str, tmp_path: Path
             for x, wanted in zip(inputs, expected, strict=True):
                 np.testing.assert_allclose(stream(x.numpy()), wanted, rtol=1e-4, atol=1e-5, strict=True)
             stream.reset()
-        if case == "ring of tensors":  # one place for all streams
-            with pytest.raises(InputError, match=r"place.h0 int64 \(\) has no dynamic batch axis"):
+        if case in ("ring of tensors", "ring", "counting"):  # one number for all streams
+            with pytest.raises(InputError, match=r"\.h0 \w+ \(.*\) has no dynamic batch axis"):
                 model.pool(slots=2)
             return
         pool = model.pool(slots=2)
@@ -217,7 +247,7 @@ def test_each_step_of_a_stream_is_a_call_of_the_module(case: str, tmp_path: Path
             np.testing.assert_allclose(pool.step(slots, rows), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["deque", "ring of tensors", "convolutions"])
+@pytest.mark.parametrize("case", ["deque", "ring of tensors", "ring", "convolutions"])
 def test_they_verify(case: str, tmp_path: Path) -> None:
     make, shape = FILES[case]
     module = make().eval()
@@ -225,6 +255,30 @@ def test_they_verify(case: str, tmp_path: Path) -> None:
     report = lstm_onnx.verify(module, tmp_path / "window.onnx")
     assert report
     assert not any("not compared" in note or "does not run" in note for note in report.notes)
+
+
+class Branching(Ring):
+    """Branches by a number, where no tensor can take its place."""
+
+    def window(self, x: Tensor) -> Tensor:
+        return super().window(x) * (0.5 if self.place == 0 else 1.0)
+
+
+def test_a_number_by_which_the_code_branches_is_refused(tmp_path: Path) -> None:
+    problem = "what earlier calls left in self.place, .*; a number would become a tensor, but at .*if self.place"
+    with pytest.raises(ExportError, match=problem):
+        lstm_onnx.export(Branching().eval(), tmp_path / "no.onnx", example_inputs=torch.randn(STEP))
+
+
+def test_a_file_that_counts_wrong_does_not_verify(tmp_path: Path) -> None:
+    class Longer(Counting):
+        def window(self, x: Tensor) -> Tensor:
+            self.calls = min(self.calls + 1, 30)
+            self.mean = self.mean + (x - self.mean) / self.calls
+            return Window.window(self, x - self.mean)
+
+    lstm_onnx.export(Counting().eval(), tmp_path / "window.onnx", example_inputs=torch.randn(STEP))
+    assert not lstm_onnx.verify(Longer().eval(), tmp_path / "window.onnx", mutants="none")
 
 
 def test_a_file_without_a_state_that_is_read_does_not_verify(tmp_path: Path) -> None:

@@ -247,6 +247,17 @@ def test_each_step_of_a_stream_is_a_call_of_the_module(case: str, tmp_path: Path
             np.testing.assert_allclose(pool.step(slots, rows), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_an_lstm_over_a_window_starts_again_at_each_call(tmp_path: Path) -> None:
+    inputs = [torch.randn(STEP, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+    path, axes = tmp_path / "window.onnx", {"x": {0: "batch"}}
+    found = lstm_onnx.export(Window().eval(), path, example_inputs=inputs[0], dynamic_shapes=axes, states="explicit")
+    assert any("lstm starts again at each call, over the steps in frames.h0" in note for note in found.notes)
+    with lstm_onnx.load(path, provider="cpu") as model:
+        stream = model.stream()
+        for x, wanted in zip(inputs, called(Window().eval(), inputs), strict=True):
+            np.testing.assert_allclose(stream(x.numpy()), wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["deque", "ring of tensors", "ring", "convolutions"])
 def test_they_verify(case: str, tmp_path: Path) -> None:
     make, shape = FILES[case]

@@ -215,11 +215,12 @@ def make_functional(
     versions = {name: version_of(tensor) for name, tensor in copied.items()}
     args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
-    with inference_context(_dtype_of(copy, recurrent), native), kept.restored(), kept.recorded() as changes:
+    with inference_context(_dtype_of(copy, recurrent), native), kept.restored():
         parts = len(list(copy.modules()))
         before = AttributeSnapshot(copy)
         reset_calls()
-        result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
+        with kept.recorded() as changes:
+            result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
         if not result:
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
         _require_real(result)
@@ -238,7 +239,11 @@ def make_functional(
 
         if states:
             args, kwargs = call_arguments(list(arguments.tensors.values()))
-            call_forward(lambda: copy(*args, **kwargs))
+            # Apart from the first: what every other call sets back is as before after both.
+            with kept.recorded() as later:
+                call_forward(lambda: copy(*args, **kwargs))
+            known = {(id(change.part), change.key) for change in changes}
+            changes += [change for change in later if (id(change.part), change.key) not in known]
             # Only attributes with tensors of the same structure after a second call; a list that grows is not a state.
             states = tuple(state for state in states if state.tensors(copy) is not None)
     outputs = _output_names([name for name, _ in result], output_names, arguments)

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError
 from ..copies.kept_values import Change
 from ..node_names import state_names
-from .attribute_states import AttributeState
+from .attribute_states import AttributeState, owners_of, state_name
 
 _READS = ("__bool__", "__int__", "__index__", "__float__", "__format__", "__array__", "item", "tolist", "numpy")
 
@@ -50,15 +50,15 @@ class NumberState(AttributeState):
 
 
 def find_number_states(copy: nn.Module, changes: Sequence[Change]) -> tuple[NumberState, ...]:
-    """The ints in attributes of modules that a call has changed."""
-    paths = {id(module): path for path, module in copy.named_modules()}
+    """The ints in attributes of modules, and of objects in them, that a call has changed."""
+    places = {id(owner): (path, owners) for path, owners, owner in owners_of(copy)}
     found = []
     for change in changes:
-        path = paths.get(id(change.part))
-        if path is not None and type(change.before) is int:
-            names = state_names(f"{path}.{change.key}" if path else change.key, 1)
-            number = (torch.tensor(change.before),)
-            found.append(NumberState(path, change.key, False, pytree.tree_structure(0), *names, number, number))
+        if id(change.part) in places and type(change.before) is int:
+            path, owners = places[id(change.part)]
+            names = state_names(state_name((path, (*owners, change.key), False)), 1)
+            number, tree = (torch.tensor(change.before),), pytree.tree_structure(0)
+            found.append(NumberState(path, change.key, False, tree, *names, number, number, owners=owners))
     return tuple(found)
 
 

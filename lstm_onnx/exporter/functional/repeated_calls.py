@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import random
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
+from ..copies.copier import attributes_of
 from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
@@ -30,6 +33,7 @@ A counter may be compared with the number of calls after which a state is set ba
 _AGAIN = 2
 """Calls from the same states: one may only set a flag for the next."""
 _MOST_NAMED = 3
+_CONTAINERS = (dict, list, set, collections.deque, bytearray, types.CellType)
 
 
 def select_states(
@@ -81,21 +85,28 @@ def select_states(
 
 
 def _with_reads(functional: FunctionalModule, after: Tensors) -> tuple[AttributeState, ...]:
-    """The states, each with whether another value of it changes what a second call gives."""
-    inputs = functional.arguments.tensors
+    """The states, each with whether outputs depend on it in a second call, or a state does on which they depend."""
+    inputs, states = functional.arguments.tensors, functional.attribute_states
     later = dict(zip(functional.states, after.values(), strict=True))
-    outputs, states = functional.run(inputs, later)
-    wanted = {**outputs, **states}
-
-    def is_read(state: AttributeState) -> bool:
+    then, ends = functional.run(inputs, later)
+    changed: list[set[int]] = []  # by state, the other states that another value of it changes
+    read: set[int] = set()
+    for number, state in enumerate(states):
         others = {name: _other_values(later[name]) for name in state.input_names}
+        changed.append(set())
         try:
-            outputs, states = functional.run(inputs, {**later, **others})
+            outputs, found = functional.run(inputs, {**later, **others})
         except ExportError:
-            return True
-        return _different({**outputs, **states}, wanted) is not None
-
-    return tuple(replace(state, is_read=is_read(state)) for state in functional.attribute_states)
+            read.add(number)
+            continue
+        if _different(outputs, then):
+            read.add(number)
+        for other, one in enumerate(states):
+            if _different({name: found[name] for name in one.output_names}, ends):
+                changed[number].add(other)
+    while more := {number for number, others in enumerate(changed) if others & read} - read:
+        read |= more
+    return tuple(replace(state, is_read=number in read) for number, state in enumerate(states))
 
 
 def _other_values(tensor: Tensor) -> Tensor:
@@ -252,7 +263,7 @@ def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list
     held = [(table, state.attribute) for table, state in zip(states, functional.attribute_states, strict=True)]
 
     def is_state(change: Change) -> bool:
-        table = vars(change.part) if isinstance(change.part, nn.Module) else change.part
+        table = change.part if isinstance(change.part, _CONTAINERS) else attributes_of(change.part)
         return any((change.key == name and table is own) or table is own.get(name) for own, name in held)
 
     return [change for change in changes if not is_state(change) and "._flat_weight" not in change.where]

@@ -20,8 +20,8 @@ from .functional.dynamic_axes import (
     all_axes,
     dynamic_shapes_text,
     find_dynamic_axes,
+    is_batch,
     is_other_axis,
-    is_time,
     left_out_axes,
     without_axes,
 )
@@ -132,14 +132,16 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
 
 
 def _single_steps(functional: FunctionalModule, arguments: Arguments, built: BuiltModel) -> set[tuple[str, int]]:
-    """The time axes of an example of one step, if the file cannot be streamed with more and has attribute states.
+    """The axes other than the batch of which the example has one entry, where more cannot be streamed.
 
-    Such a module is called once for each step, and longer calls may do something else.
+    Of a file with attribute states: such a module is called once for each step, and longer calls may do something else.
     """
     if not built.metadata.not_streamable or functional.states.keys().isdisjoint(built.metadata.states):
         return set()
     tensors = functional.arguments.tensors
-    return {axis for axis in all_axes(arguments) if is_time(arguments, axis) and tensors[axis[0]].shape[axis[1]] == 1}
+    return {
+        axis for axis in all_axes(arguments) if not is_batch(arguments, axis) and tensors[axis[0]].shape[axis[1]] == 1
+    }
 
 
 def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> BuiltModel:

@@ -120,9 +120,9 @@ def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
     return not names_in(arguments.axes[axis[0]].get(axis[1], _BATCH)) <= {_BATCH, _TIME}
 
 
-def is_time(arguments: Arguments, axis: Axis) -> bool:
-    """Whether an axis is dynamic, and time."""
-    return arguments.axes[axis[0]].get(axis[1]) == _TIME
+def is_batch(arguments: Arguments, axis: Axis) -> bool:
+    """Whether an axis is dynamic, and the batch."""
+    return arguments.axes[axis[0]].get(axis[1]) == _BATCH
 
 
 def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:

@@ -112,7 +112,16 @@ def _draw_feeds(
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
     states = verification.draw_states(named, rng)
-    return {name: array for name, array in inputs.items() if name not in states}, states
+    inputs = {name: array for name, array in inputs.items() if name not in states}
+    return inputs, _possible(verification, inputs, states)
+
+
+def _possible(
+    verification: ModuleVerification, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """States that the module can have."""
+    feeds = verification.models.float64.with_possible_states({**inputs, **states})
+    return {name: feeds[name] for name in states}
 
 
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -241,7 +250,8 @@ def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Cas
         if not explicit:
             yield label, cases, {}
         elif verification.metadata.states:
-            yield f"{label}, states", cases, verification.draw_states(verification.sizes(batch, sizes[0]), rng)
+            states = verification.draw_states(verification.sizes(batch, sizes[0]), rng)
+            yield f"{label}, states", cases, _possible(verification, cases[0].feeds, states)
 
 
 def _carried_cases(

@@ -11,6 +11,7 @@ from functools import partial
 from torch import nn
 
 from ..errors import ExportError
+from ..metadata import Metadata
 from ..onnxgraph.write import require_model_path
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
@@ -19,6 +20,7 @@ from .functional.dynamic_axes import (
     all_axes,
     dynamic_shapes_text,
     find_dynamic_axes,
+    is_batch,
     is_other_axis,
     left_out_axes,
     without_axes,
@@ -31,9 +33,9 @@ from .functional.functional_module import (
     Tensors,
     make_functional,
     not_recurrent,
-    resize_example,
     trace_sizes,
 )
+from .functional.resized_example import StepsInStateError, require_steps_apart, resize_example
 from .functional.two_calls import held_in_two_calls
 from .generating import write_loop
 from .loops.detect import looped_axes, may_be_static
@@ -49,6 +51,7 @@ from .module_metadata import module_metadata
 from .module_options import ModuleOptions
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
+from .trials.graph_axes import require_dynamic_outputs, require_separate_axes
 from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .trials.stream_trial import without_states
@@ -107,6 +110,15 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
     while True:
         try:
             built = _build_at_trace_sizes(replace(functional, arguments=arguments), name, options)
+            single = _single_steps(functional, arguments, built)
+            if single:
+                with contextlib.suppress(ExportError):
+                    fewer = without_axes(arguments, single)
+                    other = _build_at_trace_sizes(replace(functional, arguments=fewer), name, options)
+                    if other.metadata.states and not other.metadata.not_streamable:
+                        built, arguments = other, fewer
+        except StepsInStateError as error:
+            arguments = without_axes(arguments, error.axes)
         except FixedSizeError as error:
             others = {axis for axis in error.axes or all_axes(arguments) if is_other_axis(arguments, axis)}
             problem = problem or error
@@ -117,6 +129,19 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
             shapes = dynamic_shapes_text(arguments)
             note = f"dynamic_shapes was not given; the dynamic axes are dynamic_shapes={shapes}"
             return replace(built, notes=(note, *built.notes))
+
+
+def _single_steps(functional: FunctionalModule, arguments: Arguments, built: BuiltModel) -> set[tuple[str, int]]:
+    """The axes other than the batch of which the example has one entry, where more cannot be streamed.
+
+    Of a file with attribute states: such a module is called once for each step, and longer calls may do something else.
+    """
+    if not built.metadata.not_streamable or functional.states.keys().isdisjoint(built.metadata.states):
+        return set()
+    tensors = functional.arguments.tensors
+    return {
+        axis for axis in all_axes(arguments) if not is_batch(arguments, axis) and tensors[axis[0]].shape[axis[1]] == 1
+    }
 
 
 def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> BuiltModel:
@@ -161,8 +186,15 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     Raises:
         ExportError: it is wrong; where there is such a loop, the error is about that.
     """
+    require_steps_apart(functional)
     inputs, states = resize_example(functional, sizes)
-    traced, rolled, refusal = _traced(functional, inputs, states, options.export.opset, sizes)
+    try:
+        traced, rolled, refusal = _traced(functional, inputs, states, options.export.opset, sizes)
+    except ExportError as error:
+        problem = functional.stateful.number_problem
+        if problem is None or isinstance(error, FixedSizeError):
+            raise
+        raise ExportError(f"{problem}; a number would become a tensor, but {error}") from error
     try:
         return _lowered(functional, name, inputs, traced, rolled, options)
     except FixedSizeError:
@@ -180,11 +212,11 @@ def _lowered(
     options: ModuleOptions,
 ) -> BuiltModel:
     """The model of a trace, tried out."""
-    graph = rename(traced.model, functional)
+    graph = rename(traced.model, functional, traced.state_axes)
     functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.export.opset)
-    _require_dynamic_outputs(graph, functional)
-    _require_separate_axes(graph, functional)
+    require_dynamic_outputs(graph, functional)
+    require_separate_axes(graph, functional)
     remove_unread_states(graph, functional.outputs, functional.states)
     recurrent_modules = functional.recurrent_modules if rolled is None else rolled.recurrent_modules
     if rolled is not None:
@@ -217,12 +249,21 @@ def _lowered(
         built = without_states(graph, built)
     if explicit and built.metadata.not_streamable:
         built = with_caches(graph, built, options)
+    if built.metadata.not_streamable and not functional.states.keys().isdisjoint(built.metadata.states):
+        built = replace(built, metadata=_with_fixed_chunks(built.metadata))
     if built.metadata.not_streamable:
         built = built.noted(f"the file cannot be streamed: {built.metadata.not_streamable}")
     notes = built.notes
     if built.metadata.streaming is not None:  # a chunk may have any number of steps
         notes = tuple(note.replace(" in the file: ", " in a whole sequence: ") for note in notes)
     return replace(built, notes=(*traced.notes, *exposed.notes, *notes))
+
+
+def _with_fixed_chunks(metadata: Metadata) -> Metadata:
+    """Why a file with attribute states cannot be streamed, and that each call of one size can be."""
+    axes = ", ".join(metadata.time_axes) or "the time axis"
+    mend = f"with {axes} left out of dynamic_shapes, chunks of as many steps as the example's stream, as calls of it do"
+    return replace(metadata, not_streamable=f"{metadata.not_streamable}; {mend}")
 
 
 def _traced(
@@ -315,76 +356,3 @@ def _with_derived_axes(functional: FunctionalModule, graph: TracedGraph) -> Func
     if axes == arguments.axes:
         return functional
     return replace(functional, arguments=replace(arguments, axes=axes))
-
-
-def _require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -> None:
-    """Compare the traced outputs' sizes with the module's at other sizes; see also `run_trials`.
-
-    Raises:
-        FixedSizeError: an output's size is a number in the graph, and another one in the module.
-    """
-    clamp = functional.arguments.within
-    larger = {name: clamp(name, 2 * size + 1) for name, size in functional.arguments.sizes.items()}
-    try:
-        inputs, states = resize_example(functional, larger)
-        outputs, after = functional.run(inputs, states)
-    except ExportError:
-        return  # the module does not run at these sizes; the trials find those at which it does
-    for name, tensor in {**outputs, **after}.items():
-        for axis, (dim, size) in enumerate(zip(graph.dims[name], tensor.shape, strict=True)):
-            if isinstance(dim, int) and dim != size:
-                at = ", ".join(f"{label} {value}" for label, value in larger.items())
-                raise FixedSizeError(
-                    f"axis {axis} of the output {name} is always {dim} in the graph, and {size} in the module at {at}; "
-                    "something in the module freezes a size: a Python loop, or a number in view or expand",
-                    _axes_that_change(functional, name, axis, larger),
-                )
-
-
-def _axes_that_change(
-    functional: FunctionalModule, output: str, axis: int, larger: Mapping[str, int]
-) -> set[tuple[str, int]]:
-    """The axes of inputs each of which changes, by itself, the size of an output's axis."""
-    own = functional.arguments.sizes
-    sizes: dict[str | None, int] = {}
-    for label in (None, *own):
-        with contextlib.suppress(ExportError):
-            inputs, states = resize_example(functional, own if label is None else {**own, label: larger[label]})
-            outputs, after = functional.run(inputs, states)
-            sizes[label] = {**outputs, **after}[output].shape[axis]
-    return {
-        (name, at)
-        for name, axes in functional.arguments.axes.items()
-        for at, label in axes.items()
-        if sizes.get(label, sizes.get(None)) != sizes.get(None)
-    }
-
-
-def _require_separate_axes(graph: TracedGraph, functional: FunctionalModule) -> None:
-    """Require that axes of different names are different sizes in the graph, where the module runs at such.
-
-    Raises:
-        FixedSizeError: two became one size, as the module's code compares them and they were equal in the trace.
-    """
-    label_of: dict[str, str] = {}
-    for key, axes in functional.arguments.axes.items():
-        for axis, label in axes.items():
-            dim = graph.dims[key][axis]
-            if isinstance(dim, str) and label not in functional.arguments.unnamed:
-                first = label_of.setdefault(dim, label)
-                if first != label and _runs_resized_alone(functional, label):
-                    raise FixedSizeError(
-                        f"{first} and {label} are one size in the graph, and the module takes two: its code compares "
-                        "them, or leaves open which of both an output has; give an example in which they differ"
-                    )
-
-
-def _runs_resized_alone(functional: FunctionalModule, label: str) -> bool:
-    """Whether the module runs where one axis is longer or shorter and all others are as in the example."""
-    sizes, clamp = functional.arguments.sizes, functional.arguments.within
-    size = sizes[label]
-    for other in {clamp(label, size + 1), clamp(label, size - 1), clamp(label, 2 * size + 1)} - {size}:
-        with contextlib.suppress(ExportError):
-            resize_example(functional, {**sizes, label: other})  # which runs it
-            return True
-    return False

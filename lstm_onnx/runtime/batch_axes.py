@@ -89,7 +89,9 @@ def require_state_batch_axis(model: Model, name: str) -> int:
         raise InputError(
             f"the state {model.inputs[name]} has no dynamic batch axis, so its streams cannot be stepped as one batch",
             path=model.path,
-            hint="export it with a dynamic batch",
+            hint="export it with a dynamic batch"
+            if model.inputs[name].shape
+            else "use model.stream() for each of them",
             name=name,
         )
     return axis

@@ -49,6 +49,11 @@ class ValueInfo:
         kind = _DTYPES.get(arg.type.removeprefix("tensor(").removesuffix(")"))
         return cls(arg.name, None if kind is None else np.dtype(kind), tuple(arg.shape or ()), limits or {})
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return self.dtype is not None and self.dtype.kind in "iu"
+
     def smallest_shape(self, sizes: Mapping[str, int] | None = None) -> list[int]:
         """Its shape at these sizes of named axes, and with every other dynamic axis at its smallest size."""
         given = sizes or {}

@@ -7,8 +7,10 @@ makes them arguments and results, so that a call is a function of its inputs and
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +22,26 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..call.structure import key_of
+from ..copies.copier import attributes_of
 from ..copies.kept_values import KeptValues
 from ..node_names import state_names
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
     *("_lstm_onnx_recurrent", "_flat_weights", "_flat_weight_refs", "_flat_weights_names", "_is_full_backward_hook"),
 }
+
+
+Key = tuple[str, tuple[Any, ...], bool]
+"""An attribute: the submodule's path, the keys that lead from there to it, and whether it is a buffer."""
+_SEQUENCES = (list, tuple, collections.deque)
+_DEEPEST = 4
+"""The most keys from a module to an object that may hold states."""
+
+
+def state_name(key: Key) -> str:
+    """The attribute as the user writes it after ``self.``: ``encoder.caches.0.frames``."""
+    path, keys, _ = key
+    return ".".join(filter(None, (path, *map(str, keys))))
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,9 @@ class AttributeState:
         output_names: the graph's output for each, its next value.
         initial: its tensors before the first call; None where it held no tensors of this structure.
         after: its tensors after the first call.
+        is_read: whether outputs depend on it in later calls.
+        owners: the submodule's attribute, and the items and attributes in it, that lead to the object of the user's
+            class that has the attribute; none where the submodule itself has it.
     """
 
     path: str
@@ -51,17 +70,23 @@ class AttributeState:
     output_names: tuple[str, ...]
     initial: tuple[Tensor, ...] | None
     after: tuple[Tensor, ...]
+    is_read: bool = True
+    owners: tuple[Any, ...] = ()
 
     @property
     def where(self) -> str:
         """The attribute as the user writes it, such as ``self.encoder.hidden``."""
-        return f"self.{self.path}.{self.attribute}" if self.path else f"self.{self.attribute}"
+        return f"self.{state_name((self.path, (*self.owners, self.attribute), self.is_buffer))}"
 
     def table(self, copy: nn.Module) -> dict[str, Any]:
         """The dict that holds the value; Module.__setattr__ would move the value to another one."""
-        attributes = copy.get_submodule(self.path).__dict__
-        table: dict[str, Any] = attributes["_buffers"] if self.is_buffer else attributes
-        return table
+        module = copy.get_submodule(self.path)
+        if self.is_buffer:
+            return module._buffers
+        owner: Any = module
+        for key in self.owners:
+            owner = owner[key] if isinstance(owner, (dict, *_SEQUENCES)) else attributes_of(owner)[key]
+        return attributes_of(owner)
 
     def tensors(self, copy: nn.Module) -> list[Tensor] | None:
         """Its current tensors; None where its structure has changed, or it holds something else than tensors."""
@@ -95,8 +120,8 @@ class AttributeSnapshot:
         # Copies, since a forward may write into a tensor or replace the items of a list.
         self.content = {key: pytree.tree_map_only(Tensor, _copied, value) for key, value in _attributes(copy)}
 
-    def changed(self, copy: nn.Module) -> list[tuple[str, str, bool]]:
-        """``(path, attribute, is_buffer)`` of every attribute that has changed since and holds tensors alone."""
+    def changed(self, copy: nn.Module) -> list[Key]:
+        """Every attribute that has changed since and holds tensors alone."""
         found = []
         for key, value in _attributes(copy):
             before, versions = self.values.get(key, (None, None))
@@ -116,14 +141,50 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
-    for path, module in copy.named_modules():
-        for name, value in module.__dict__.items():
-            if name not in _INTERNAL and not _holds_itself(value):
-                yield (path, name, False), value
-        for name, value in module._buffers.items():
+def _attributes(copy: nn.Module) -> Iterator[tuple[Key, Any]]:
+    for path, owners, owner in owners_of(copy):
+        is_module = isinstance(owner, nn.Module)
+        for name, value in attributes_of(owner).items():
+            if not (is_module and name in _INTERNAL) and not _holds_itself(value):
+                yield (path, (*owners, name), False), value
+        for name, value in owner._buffers.items() if isinstance(owner, nn.Module) else ():
             if value is not None:
-                yield (path, name, True), value
+                yield (path, (name,), True), value
+
+
+def owners_of(copy: nn.Module) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
+    """What may hold states: each submodule by its path, and each object of another class in its attributes.
+
+    Such an object may be an item of a list or a dict.  Each is given once: with the keys that lead to it.
+    """
+    seen: set[int] = set()
+    for path, module in copy.named_modules():
+        yield path, (), module
+        attributes = vars(module).items()
+        todo: list[tuple[tuple[Any, ...], Any]] = [
+            ((name,), value) for name, value in attributes if name not in _INTERNAL
+        ]
+        for keys, value in todo:
+            if id(value) in seen or len(keys) > _DEEPEST:
+                continue
+            if isinstance(value, dict):
+                inside = list(dict.items(value))
+            elif isinstance(value, _SEQUENCES):
+                inside = list(enumerate(value))
+            elif _is_object(value):
+                yield path, keys, value
+                inside = list(attributes_of(value).items())
+            else:
+                continue
+            seen.add(id(value))
+            todo += [((*keys, key), item) for key, item in inside]
+
+
+def _is_object(value: Any) -> bool:
+    """Whether it is an object of a class written in Python that keeps things for its user, as PyTorch's do not."""
+    if isinstance(value, (nn.Module, Tensor, type, types.ModuleType)) or hasattr(type(value), "__get__"):
+        return False
+    return bool(attributes_of(value)) and not type(value).__module__.startswith(("torch.", "numpy."))
 
 
 def _holds_itself(value: Any) -> bool:
@@ -147,18 +208,19 @@ def _versions(value: Any) -> Any:
 
 
 def find_attribute_states(
-    copy: nn.Module, before: AttributeSnapshot, keys: Sequence[tuple[str, str, bool]]
+    copy: nn.Module, before: AttributeSnapshot, keys: Sequence[Key]
 ) -> tuple[AttributeState, ...]:
     """The attribute states at `keys`, which one call of `copy` has changed since `before`."""
     states = []
     values = dict(_attributes(copy))
     for key in keys:
-        path, attribute, is_buffer = key
+        path, (*owners, attribute), is_buffer = key
         leaves, tree = pytree.tree_flatten(values[key])
         old, old_tree = pytree.tree_flatten(before.content.get(key))
         initial = tuple(old) if old_tree == tree and _are_tensors(old) else None
-        names = state_names(f"{path}.{attribute}" if path else attribute, len(leaves))
-        states.append(AttributeState(path, attribute, is_buffer, tree, *names, initial, tuple(map(_copied, leaves))))
+        names = state_names(state_name(key), len(leaves))
+        after = tuple(map(_copied, leaves))
+        states.append(AttributeState(path, attribute, is_buffer, tree, *names, initial, after, owners=tuple(owners)))
     return tuple(states)
 
 
@@ -169,6 +231,34 @@ def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
         tensors = state.initial or tuple(torch.zeros_like(tensor) for tensor in state.after)
         found |= dict(zip(state.input_names, tensors, strict=True))
     return found
+
+
+class OtherShapeError(ExportError):
+    """A state has another shape after a call than before it."""
+
+
+def require_kept_shapes(
+    states: Sequence[AttributeState], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> None:
+    """Require that each attribute state that is read has its shape after a call, too.
+
+    Args:
+        states: the states.
+        before: their values before the call, by their inputs' names.
+        after: those after the call, by their outputs' names.
+
+    Raises:
+        OtherShapeError: one has another.
+    """
+    for state in states:
+        for name, result in zip(state.input_names, state.output_names, strict=True):
+            old, new = tuple(before[name].shape), tuple(after[result].shape)
+            if state.is_read and old != new:
+                raise OtherShapeError(
+                    f"{state.where} has shape {old} before a call and {new} after it, and what is carried from "
+                    "call to call keeps its shape; begin with a full window (of zeros), and cut it to as many steps as "
+                    "it had"
+                )
 
 
 class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
@@ -202,6 +292,8 @@ class StatefulModule(nn.Module):
         super().__init__()
         self.inner, self.attribute_states, self.kept = inner, attribute_states, kept
         self.reset_calls, self.call_arguments = reset_calls, call_arguments
+        self.number_problem: str | None = None
+        """Why the module could not be traced without tensors in the places of its whole numbers, if it has such."""
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states after the call; its attributes are restored.

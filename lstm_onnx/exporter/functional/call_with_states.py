@@ -29,7 +29,12 @@ class _StableSorts(TorchFunctionMode):
 
 
 def call_with_states(
-    functional: FunctionalModule, metadata: Metadata, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]
+    functional: FunctionalModule,
+    metadata: Metadata,
+    inputs: Mapping[str, Tensor],
+    states: Mapping[str, Tensor],
+    *,
+    left_out: bool = False,
 ) -> Tensors:
     """All outputs of the file, by name, as PyTorch computes them.
 
@@ -39,6 +44,7 @@ def call_with_states(
         inputs: the forward's arguments by name.
         states: attribute states and explicit ones by their inputs' names.  Where a recurrent module's explicit
             states are left out, it starts from what its own code passes.
+        left_out: give the next values of attribute states that the file does not have as well.
 
     Raises:
         ExportError: the forward fails, or a state of the file is not one of this module.
@@ -61,7 +67,9 @@ def call_with_states(
         with _StableSorts() if explicit else contextlib.nullcontext():
             outputs, after = functional.run(inputs, attributes)
         results = dict(outputs)
-        results |= {name: after[name] for source, name in functional.states.items() if source in metadata.states}
+        results |= {
+            name: after[name] for source, name in functional.states.items() if left_out or source in metadata.states
+        }
         for name, origin in metadata.origins.items():
             calls = functional.recurrent_modules[origin.module].calls
             results[metadata.states[name]] = calls[origin.last].final[origin.index]

@@ -17,8 +17,9 @@ from ...symbolic_dims import names_in
 from ..call.arguments import Arguments
 from ..call.structure import as_dynamic_shapes
 from .attribute_states import initial_tensors
-from .functional_module import FunctionalModule, Tensors, resize_example
+from .functional_module import FunctionalModule, Tensors
 from .recurrent_calls import CountedCalls, recorded_calls
+from .resized_example import resize_example
 from .tied_sizes import AXIS, Tied, follows, multiple
 
 Axis = tuple[str, int]
@@ -117,6 +118,11 @@ def all_axes(arguments: Arguments) -> list[Axis]:
 def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
     """Whether an axis is dynamic, and neither batch nor time."""
     return not names_in(arguments.axes[axis[0]].get(axis[1], _BATCH)) <= {_BATCH, _TIME}
+
+
+def is_batch(arguments: Arguments, axis: Axis) -> bool:
+    """Whether an axis is dynamic, and the batch."""
+    return arguments.axes[axis[0]].get(axis[1]) == _BATCH
 
 
 def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:

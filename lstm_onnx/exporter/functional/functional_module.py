@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExportError, LSTMOnnxError
-from ..call.arguments import Arguments, resize_tensor
+from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
 from ..copies.clone import clone
 from ..copies.kept_values import KeptValues
@@ -29,11 +29,11 @@ from .attribute_states import (
     StatefulModule,
     find_attribute_states,
     forward_error,
-    initial_tensors,
     named_tensors,
     version_of,
 )
 from .dtype_mode import DtypeMode
+from .number_states import find_number_states
 from .repeated_calls import select_states
 
 Tensors = dict[str, Tensor]
@@ -215,11 +215,12 @@ def make_functional(
     versions = {name: version_of(tensor) for name, tensor in copied.items()}
     args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
-    with inference_context(_dtype_of(copy, recurrent), native), kept.restored(), kept.recorded() as changes:
+    with inference_context(_dtype_of(copy, recurrent), native), kept.restored():
         parts = len(list(copy.modules()))
         before = AttributeSnapshot(copy)
         reset_calls()
-        result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
+        with kept.recorded() as changes:
+            result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
         if not result:
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
         _require_real(result)
@@ -238,13 +239,17 @@ def make_functional(
 
         if states:
             args, kwargs = call_arguments(list(arguments.tensors.values()))
-            call_forward(lambda: copy(*args, **kwargs))
+            # Apart from the first: what every other call sets back is as before after both.
+            with kept.recorded() as later:
+                call_forward(lambda: copy(*args, **kwargs))
+            known = {(id(change.part), change.key) for change in changes}
+            changes += [change for change in later if (id(change.part), change.key) not in known]
             # Only attributes with tensors of the same structure after a second call; a list that grows is not a state.
             states = tuple(state for state in states if state.tensors(copy) is not None)
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    select_states(functional, [tensor for _, tensor in result], changes)
+    select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes))
     return functional
 
 
@@ -327,49 +332,3 @@ def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:
     for name, size in second.items():
         third[name] = clamp(name, next(n for n in itertools.count(size) if n not in third.values()))
     return [sizes for index, sizes in enumerate((first, second, third)) if sizes not in (first, second, third)[:index]]
-
-
-def resize_example(
-    functional: FunctionalModule, sizes: Mapping[str, int], states: Tensors | None = None
-) -> tuple[Tensors, Tensors]:
-    """The example inputs and the attribute states at other sizes.
-
-    Args:
-        functional: the module.
-        sizes: of the dynamic axes, by their names.
-        states: those at the example's sizes; None is for the initial ones.
-
-    Raises:
-        ExportError: the module does not run at them.
-    """
-    example = functional.arguments.sizes
-    states = initial_tensors(functional.attribute_states) if states is None else states
-    inputs = functional.arguments.resize(sizes)
-    filled = functional.arguments.resize_filled(sizes)
-    changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]
-    problem: ExportError | None = None
-    # Which axis of a state is the batch shows in whether the module runs.
-    for axis, (old, new) in [(None, (0, 0)), *itertools.product((1, 0, 2), changed if states else ())]:
-        resized = (
-            states if axis is None else {name: _resize_axis(state, axis, old, new) for name, state in states.items()}
-        )
-        try:
-            functional.run(inputs, resized)
-        except ExportError as error:
-            problem = problem or error
-        else:
-            return inputs, resized
-        if filled is not None:
-            with contextlib.suppress(ExportError):
-                functional.run(filled, resized)
-                return filled, resized
-    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    raise OtherSizesFailError(
-        f"the module fails at {at}, so nothing shows that these axes are open: {problem}"
-    ) from problem
-
-
-def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:
-    if axis >= state.dim() or state.shape[axis] != old:
-        return state
-    return resize_tensor(state, {axis: new})

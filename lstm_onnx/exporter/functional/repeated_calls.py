@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import random
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
+from ..copies.copier import attributes_of
 from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
 from ..user_code import stack_line
-from .attribute_states import AttributeState, initial_tensors
+from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
+from .number_states import NumberState, numbers_as_tensors
 
 if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
@@ -29,22 +33,29 @@ A counter may be compared with the number of calls after which a state is set ba
 _AGAIN = 2
 """Calls from the same states: one may only set a flag for the next."""
 _MOST_NAMED = 3
+_CONTAINERS = (dict, list, set, collections.deque, bytearray, types.CellType)
 
 
-def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes: Sequence[Change]) -> None:
+def select_states(
+    functional: FunctionalModule,
+    first: Sequence[Tensor],
+    changes: Sequence[Change],
+    numbers: tuple[NumberState, ...] = (),
+) -> None:
     """Keep as states those attributes with which the module repeats the outputs of its first call.
 
     Args:
-        functional: the module, with every attribute as a state that might be one.
+        functional: the module, with every attribute of tensors as a state that might be one.
         first: the outputs of the first call of the module itself.
         changes: whatever that call has changed.
+        numbers: the attributes of whole numbers that might be states, too.
 
     Raises:
         ExportError: there are none, or the outputs depend on something else that calls change.
     """
     found = functional.stateful.attribute_states
     problem: ExportError | None = None
-    for candidates in _candidates(found):
+    for candidates in (*_candidates(found), *(each + numbers for each in _candidates(found) if numbers)):
         functional.stateful.attribute_states = candidates
         try:
             outputs, after = _run(functional, functional.arguments.tensors)
@@ -56,14 +67,70 @@ def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes
             continue
         try:
             _require_repeatable(functional, outputs, after, changes)
+            _require_computed(functional, outputs, after)
         except ExportError as error:
+            if numbers and not any(isinstance(state, NumberState) for state in candidates):
+                problem = problem or error
+                continue
             raise (problem if problem is not None and candidates is not found else error) from None
+        if any(isinstance(state, NumberState) for state in candidates):
+            functional.stateful.number_problem = str(problem)
         if candidates:
-            states = dict(zip(functional.states, after.values(), strict=True))
-            functional.run(functional.arguments.tensors, states)
+            before = initial_tensors(candidates)
+            functional.stateful.attribute_states = _with_reads(functional, after)
+            require_kept_shapes(functional.attribute_states, before, after)
         return
     assert problem is not None  # noqa: S101 - there is one candidate at least
     raise problem
+
+
+def _with_reads(functional: FunctionalModule, after: Tensors) -> tuple[AttributeState, ...]:
+    """The states, each with whether outputs depend on it in a second call, or a state does on which they depend."""
+    inputs, states = functional.arguments.tensors, functional.attribute_states
+    later = dict(zip(functional.states, after.values(), strict=True))
+    then, ends = functional.run(inputs, later)
+    changed: list[set[int]] = []  # by state, the other states that another value of it changes
+    read: set[int] = set()
+    for number, state in enumerate(states):
+        others = {name: _other_values(later[name]) for name in state.input_names}
+        changed.append(set())
+        try:
+            outputs, found = functional.run(inputs, {**later, **others})
+        except ExportError:
+            read.add(number)
+            continue
+        if _different(outputs, then):
+            read.add(number)
+        for other, one in enumerate(states):
+            if _different({name: found[name] for name in one.output_names}, ends):
+                changed[number].add(other)
+    while more := {number for number, others in enumerate(changed) if others & read} - read:
+        read |= more
+    return tuple(replace(state, is_read=number in read) for number, state in enumerate(states))
+
+
+def _other_values(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return torch.full_like(tensor, torch.nan)
+    return ~tensor if tensor.dtype == torch.bool else tensor + 1
+
+
+def _require_computed(functional: FunctionalModule, outputs: Tensors, after: Tensors) -> None:
+    """Require that number states can be tensors, in the first call and in the next one.
+
+    Raises:
+        ExportError: the module's code reads one, or gives something else.
+    """
+    if not any(isinstance(state, NumberState) for state in functional.attribute_states):
+        return
+    inputs = functional.arguments.tensors
+    later = dict(zip(functional.states, after.values(), strict=True))
+    then = {name: value for part in functional.run(inputs, later) for name, value in part.items()}
+    for states, wanted in ((initial_tensors(functional.attribute_states), {**outputs, **after}), (later, then)):
+        with numbers_as_tensors(functional.stateful):
+            found = {name: value for part in functional.run(inputs, states) for name, value in part.items()}
+        if _different(found, wanted):
+            raise ExportError("a whole number and a tensor of it give different results")
 
 
 def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:
@@ -196,7 +263,7 @@ def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list
     held = [(table, state.attribute) for table, state in zip(states, functional.attribute_states, strict=True)]
 
     def is_state(change: Change) -> bool:
-        table = vars(change.part) if isinstance(change.part, nn.Module) else change.part
+        table = change.part if isinstance(change.part, _CONTAINERS) else attributes_of(change.part)
         return any((change.key == name and table is own) or table is own.get(name) for own, name in held)
 
     return [change for change in changes if not is_state(change) and "._flat_weight" not in change.where]

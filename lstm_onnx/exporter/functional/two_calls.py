@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 
 from ...errors import ExportError
-from .functional_module import FunctionalModule, Tensors, resize_example
+from .functional_module import FunctionalModule, Tensors
+from .resized_example import resize_example
 
 _STEPS = 2
 """Steps of an axis: the fewer there are, the more of a state's first value is left in its last."""

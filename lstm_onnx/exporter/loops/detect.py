@@ -10,8 +10,9 @@ from typing import Any
 
 from ...errors import ExportError
 from ..functional.dynamic_axes import is_other_axis
-from ..functional.functional_module import FunctionalModule, resize_example
+from ..functional.functional_module import FunctionalModule
 from ..functional.recurrent_calls import CountedCalls
+from ..functional.resized_example import resize_example
 from ..user_code import user_line
 
 _MORE = 3

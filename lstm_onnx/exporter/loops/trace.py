@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from ..functional.functional_module import FunctionalModule, resize_example
+from ..functional.functional_module import FunctionalModule
+from ..functional.resized_example import resize_example
 from ..tracing.torch_export import exported_program, fixed_graph
 from ..tracing.without_writes import changes_graph, without_writes
 from .canonical import canonical, canonical_program

@@ -67,7 +67,8 @@ def expose_states(
 
     A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of the same module
     shares its pair.  A state that the model computes stays internal (a decoder that starts from its encoder's end), and
-    so does that of a module that starts again at each step (over the letters of each word).
+    so does that of a module that starts again at each step (over the letters of each word) or at each call (over a
+    window of steps, most of which were in the window of the call before).
 
     Args:
         graph: the traced graph, which is changed.
@@ -90,6 +91,10 @@ def expose_states(
         path = first.recurrent.path
         if times & names_in(str(sequence_axes(graph, first)[1])):
             note = f"{path} starts again at each step of a sequence, so its states stay internal; it has no h0"
+        elif kept := _window(graph, first, given):
+            note = (
+                f"{path} starts again at each call, over the steps in {kept}, so its states stay internal; it has no h0"
+            )
         elif path in looped and looped[path].ambiguous:
             note = f"{path} is called in several loops, so its states stay internal; it has no h0"
         elif (source := skip_reshapes(first.value(1), producers)) in graph.inputs:
@@ -104,6 +109,15 @@ def expose_states(
     for chain in free:  # not before, since this renames values
         _expose(graph, chain[0], chain[-1], exposed, looped.get(chain[0].recurrent.path))
     return exposed
+
+
+def _window(graph: TracedGraph, opaque: OpaqueCall, given: Collection[str]) -> str:
+    """The state of which a call's sequence of a fixed number of steps is made; "" where there is none."""
+    steps = sequence_axes(graph, opaque)[0]
+    if not isinstance(steps, int) or steps == 1:
+        return ""
+    before = values_before(graph, [opaque.value(0)], {})
+    return next((name for name in given if name in before), "")
 
 
 def _continues(opaque: OpaqueCall, before: OpaqueCall) -> bool:

@@ -69,18 +69,21 @@ class TracedGraph:
         return helper.make_tensor_value_info(name, self.types[name], self.dims[name])
 
 
-def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:
+def rename(
+    model: onnx_ir.Model, functional: FunctionalModule, state_axes: Mapping[str, Mapping[int, str]] | None = None
+) -> TracedGraph:
     """Rename the nodes, values and axes of a traced model, and move its initializers out of it.
 
     Args:
         model: as `trace` returns it; it is changed.
         functional: the module that it was traced from, which names inputs and outputs.
+        state_axes: the axes of attribute states that follow axes of the inputs, with the names of these.
     """
     graph = model.graph
     inputs = [*functional.arguments.tensors, *functional.states]
     for value, name in zip(graph.inputs, inputs, strict=True):
         value.name = name
-    axes = _axis_names(model, functional.arguments, inputs)
+    axes = _axis_names(model, functional.arguments, inputs, state_axes or {})
     nodes = Nodes()
     # The user's names take precedence over those of nodes and parameters.
     taken = Counter([*inputs, *functional.outputs, *functional.states.values()])
@@ -109,7 +112,9 @@ def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:
     return TracedGraph(nodes, inputs, [*functional.outputs, *functional.states.values()], dims, types, lines)
 
 
-def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str]) -> dict[str, str]:
+def _axis_names(
+    model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str], state_axes: Mapping[str, Mapping[int, str]]
+) -> dict[str, str]:
     """A name for each of the tracer's symbols (such as s13): the user's, else batch or time, else ``input_axis``."""
     symbols: dict[str, str] = {}
     defaults: dict[str, str] = {}
@@ -118,7 +123,7 @@ def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str
             symbol = _text(dim)
             if symbol is None or not _SYMBOL.fullmatch(symbol):
                 continue
-            label = arguments.axes.get(name, {}).get(axis)
+            label = arguments.axes.get(name, {}).get(axis) or state_axes.get(name, {}).get(axis) or None
             if label is not None and label not in arguments.unnamed:
                 symbols.setdefault(symbol, label)
             else:

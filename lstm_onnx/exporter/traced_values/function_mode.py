@@ -21,6 +21,7 @@ from ..copies.caller_state import replaced
 from ..user_code import user_line
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .number_index import at_number, rolled
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_all
 from .python_builtins import Builtins
@@ -88,6 +89,10 @@ class TracingMode(TorchFunctionMode):
             return None
         self.note_check(check.line)
         return check.passed
+
+    def is_open(self, number: Tensor) -> bool:
+        """Whether the numbers of a tensor are not known while tracing."""
+        return self.constants.read(Tensor.item, (number,), {}) is None
 
     def require_builtins(self) -> None:
         """Start the trace anew with Python's functions replaced, where they are not."""
@@ -215,6 +220,10 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     found = list(map(_as_index, args))
+    placed = at_number(mode.is_open, tuple(found))
+    if placed is not None:
+        result = mode.constants.call(func, placed[0], kwargs)
+        return (result if result is None else result.select(placed[1], 0),)
     clipped = with_clipped_slices(*found) if len(found) == 2 else None
     if clipped is not None:
         found[1] = clipped
@@ -381,6 +390,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
         for kind, suffix in (("avg", ""), ("max", ""), ("max", "_with_indices"))
         for count in (1, 2)
     },
+    "roll": lambda mode, _func, args, kwargs: rolled(mode.is_open, *args, **kwargs),
     "unfold": _unfold,
     "scaled_dot_product_attention": _attention,
     **TORCH_FUNCTIONS,

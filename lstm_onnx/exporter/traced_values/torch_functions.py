@@ -30,6 +30,18 @@ def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Ten
     return (torch.complex(real, imaginary),)
 
 
+def _copy(mode: TracingMode, func: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
+    """`copy_` of fewer numbers than there are places: torch.onnx's result has the shape of what is copied."""
+    if len(args) < 2 or not isinstance(args[1], Tensor):
+        return None
+    x, source, *rest = args
+    ones = zip(reversed(x.shape), reversed(source.shape), strict=False)
+    fewer = any(type(one) is int and one == 1 and not (type(size) is int and size == 1) for size, one in ones)
+    if source.dim() == x.dim() and not fewer:
+        return None
+    return (mode.constants.call(func, (x, source.expand_as(x), *rest), kwargs),)
+
+
 def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
     return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
 
@@ -79,6 +91,7 @@ def one_hot(numbers: Tensor, classes: Any) -> Tensor:
 
 TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Tensor] | None]] = {
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
+    "copy_": _copy,
     "exp": _exp,
     "angle": _angle,
     "linspace": _linspace,

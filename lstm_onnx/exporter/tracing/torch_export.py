@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError, LSTMOnnxError
 from ..copies.caller_state import replaced
 from ..functional.functional_module import FunctionalModule, PartsError, Tensors, inference_context
+from ..functional.resized_example import open_state_axes
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
@@ -63,13 +64,15 @@ class Traced:
 
     `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
     and then the states after, in order and under torch's own names.  `facts` are what the tracer
-    decided by sizes; `notes` are for the user; `table_rows` are the inputs that are looked up in tables.
+    decided by sizes; `notes` are for the user; `table_rows` are the inputs that are looked up in tables;
+    `state_axes` are those of `open_state_axes`.
     """
 
     model: onnx_ir.Model
     facts: SizeFacts
     notes: tuple[str, ...] = ()
     table_rows: Mapping[str, int] = field(default_factory=dict)
+    state_axes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 def trace(
@@ -88,9 +91,11 @@ def trace(
         ExportError: the module does something that has no form in ONNX.
     """
 
+    state_axes = open_state_axes(functional)
+
     def run(builtins: Builtins) -> Traced:
         with _tracing(functional):
-            args, shapes = _export_arguments(functional, inputs, states)
+            args, shapes = _export_arguments(functional, inputs, states, state_axes)
             if rolled is None:
                 with _largest_sizes_known(functional):
                     program, guards, mode = _exported(functional, args, shapes, builtins)
@@ -138,7 +143,7 @@ def trace(
         facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
         notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)
         facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
-        return Traced(translated.model, facts, notes, rows)
+        return Traced(translated.model, facts, notes, rows, state_axes)
 
     return _with_builtins(run)
 
@@ -200,7 +205,7 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
     """
 
     def run(builtins: Builtins) -> torch.export.ExportedProgram:
-        args, _ = _export_arguments(functional, inputs, states)
+        args, _ = _export_arguments(functional, inputs, states, {name: {} for name in states})
         # Keep what the last step computes for a further one: it makes the step like the others.
         with _tracing(functional), replaced(torch.fx.Graph, "eliminate_dead_code", lambda *_, **__: False):
             program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
@@ -224,14 +229,17 @@ def _with_builtins(run: Callable[[Builtins], _Result]) -> _Result:
 
 
 def _export_arguments(
-    functional: FunctionalModule, inputs: Tensors, states: Tensors
+    functional: FunctionalModule, inputs: Tensors, states: Tensors, state_axes: Mapping[str, Mapping[int, str]]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The arguments of `StatefulModule.forward`, and their dynamic shapes."""
     given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
     axes = functional.arguments.axes  # in the order of the tensors
     shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
     auto = torch.export.Dim.AUTO
-    held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
+    held_shapes = [
+        {axis: auto for axis in sorted(state_axes[name]) if state.shape[axis] != 1} or None
+        for name, state in states.items()
+    ]
     return (given, held), (shapes, held_shapes)
 
 

@@ -35,6 +35,9 @@ from ..expected import Arrays
 from ..own_states import with_own_states
 from .inputs import forward_outputs
 
+_CALLS = 3
+"""After so many calls, states that begin with zeros hold other numbers."""
+
 
 def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[FunctionalModule, ModuleRun, ModuleRun]:
     """A module as a function of its inputs and states, and its runs in the native precision and in float64.
@@ -89,6 +92,8 @@ class ModuleRun:
         self.roundings = Roundings(prepared.native or prepared.dtype)
         """The roundings on the way in the last run, such as to bfloat16."""
         self._rounds: bool | None = None
+        self.left_out: dict[str, np.ndarray] = {}
+        """The next values of attribute states that the file does not have, such as of one that is never read."""
 
     @property
     def arguments(self) -> list[str]:
@@ -171,9 +176,33 @@ class ModuleRun:
         inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}
         states = {**self._start(inputs), **tensors}
         with roundings or contextlib.nullcontext():
-            outputs = call_with_states(self._prepared, self._metadata, inputs, states)
+            outputs = call_with_states(self._prepared, self._metadata, inputs, states, left_out=True)
+        names = {after for name, after in self.states.items() if name not in self._metadata.states}
+        self.left_out = {name: _array(outputs.pop(name)) for name in names}
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
+
+    def with_possible_states(self, feeds: Arrays) -> Arrays:
+        """The feeds, with the attribute states after a few calls where those given are none that it can have.
+
+        A running variance is never below 0, and the root of one that is has no value.
+        """
+        if self.states.keys().isdisjoint(feeds) or self._is_finite(feeds):
+            return feeds
+        given = {name: array for name, array in feeds.items() if name not in self.states}
+        states: dict[str, np.ndarray] = {}
+        for _ in range(_CALLS):
+            with contextlib.suppress(ExportError):
+                outputs = self._run({**given, **states})
+                states = {name: outputs[after] for name, after in self.states.items() if after in outputs}
+        found = {name: states[name].astype(array.dtype) if name in states else array for name, array in feeds.items()}
+        return found if self._is_finite(found) else feeds
+
+    def _is_finite(self, feeds: Arrays) -> bool:
+        """Whether all results are, as far as it runs."""
+        with contextlib.suppress(ExportError):
+            return all(np.isfinite(array).all() for array in self._run(feeds).values())
+        return True
 
     def with_rounded_layers(
         self, feeds: Arrays, unit: float, seed: int = 0, as_in: Roundings | None = None
@@ -221,7 +250,7 @@ class ModuleRun:
                 info = self._model.inputs[name]
                 shape = shape_of(info, sizes)
                 initial = metadata.initial.get(name)
-                given = np.zeros(1, info.dtype) if initial is None else initial
+                given = np.zeros((), info.dtype) if initial is None else initial
                 try:
                     array = np.broadcast_to(given, shape)
                 except ValueError:  # what an earlier call left in an attribute has the batch size of that call
@@ -237,6 +266,13 @@ class ModuleRun:
 def shape_of(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """A shape at these sizes of the named axes; unknown dimensions are 1."""
     return tuple(size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
+
+
+def drawn_state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
+    """A random state at these sizes of the named axes: in the range of tanh; 0 or 1 where it holds whole numbers."""
+    shape = shape_of(info, sizes)
+    values = rng.integers(0, 2, shape) if info.is_whole else np.tanh(rng.standard_normal(shape))
+    return np.asarray(values, info.dtype or np.float32)
 
 
 def _array(tensor: Tensor) -> Any:

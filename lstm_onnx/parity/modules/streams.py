@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BATCHES, _STEPS = (1, 3), 6
 """The sizes of the sequences that are cut in every way."""
+_COUNTED = 40
+"""Calls where a state is a whole number: a place in a ring comes round, a count passes what it is compared with."""
 _LONG_STEPS, _MOST_STEPS, _MOST_STREAM_WORK = 130, 4096, 1e9
 """Of a longer one: chunks of the least size, steps, and multiplications."""
 
@@ -110,7 +112,16 @@ def _draw_feeds(
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
     states = verification.draw_states(named, rng)
-    return {name: array for name, array in inputs.items() if name not in states}, states
+    inputs = {name: array for name, array in inputs.items() if name not in states}
+    return inputs, _possible(verification, inputs, states)
+
+
+def _possible(
+    verification: ModuleVerification, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """States that the module can have."""
+    feeds = verification.models.float64.with_possible_states({**inputs, **states})
+    return {name: feeds[name] for name in states}
 
 
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -226,7 +237,9 @@ def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Cas
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
     """
     rng = np.random.default_rng(verification.seed + 1)
-    every = ((1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True))
+    every = [(1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True)]
+    if any(verification.model.inputs[name].is_whole for name in verification.metadata.states):
+        every.append((1, (1,) * _COUNTED, False))
     for batch, sizes, explicit in every:
         cases = []
         for size in sizes:
@@ -237,7 +250,8 @@ def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Cas
         if not explicit:
             yield label, cases, {}
         elif verification.metadata.states:
-            yield f"{label}, states", cases, verification.draw_states(verification.sizes(batch, sizes[0]), rng)
+            states = verification.draw_states(verification.sizes(batch, sizes[0]), rng)
+            yield f"{label}, states", cases, _possible(verification, cases[0].feeds, states)
 
 
 def _carried_cases(
@@ -257,21 +271,27 @@ def _carried_cases(
         float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
         native_states = dict(float64_states)
         for case in cases:
-            cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
+            cast = {
+                name: state.astype(model.inputs[name].dtype) if name in model.inputs else state
+                for name, state in float64_states.items()
+            }
             reference = float64_run({**case.feeds, **float64_states})
+            ends = {**reference, **float64_run.left_out}
             cell = max(cell, float64_run.largest_cell)
             native = native_run({**case.feeds, **native_states}, float64_run.roundings)
+            native_ends = {**native, **native_run.left_out}
             exact = {**case.feeds, **cast}
             exact_reference = float64_run(exact)
-            steps.append(Call(exact, native_run(exact, float64_run.roundings), exact_reference))
+            given = {name: array for name, array in exact.items() if name in model.inputs}
+            steps.append(Call(given, native_run(exact, float64_run.roundings), exact_reference))
             calls.append(Call({**case.feeds, **({} if calls else states)}, native, reference))
-            if unknown := [after for after in pairs.values() if after not in reference]:
+            if unknown := [after for after in pairs.values() if after not in ends]:
                 raise ConfigError(
                     f"the module does not give the file's state {', '.join(unknown)}, so its chunks cannot be "
                     "compared; repair compared the file with its source"
                 )
-            float64_states = {name: reference[after] for name, after in pairs.items()}
-            native_states = {name: native[after] for name, after in pairs.items()}
+            float64_states = {name: ends[after] for name, after in pairs.items()}
+            native_states = {name: native_ends[after] for name, after in pairs.items()}
     except ExportError:
         return
     time, batch = (axes_of_size(model, verification.specs, size) for size in (TIME, BATCH))

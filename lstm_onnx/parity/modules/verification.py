@@ -46,7 +46,7 @@ from .inputs import (
     with_zero_and_one,
 )
 from .jumps import JUMPS_NOTE, with_jumps, with_ties
-from .run import ModuleRun, runs_of, shape_of
+from .run import ModuleRun, drawn_state, runs_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
 from .streams import streamed_cases
@@ -223,16 +223,15 @@ class ModuleVerification(Verification):
         label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
         if self.metadata.states:
             label += ", states" if states else ", no states"
-        return Case(label, {**inputs, **(self.draw_states(sizes, rng, without=inputs) if states else {})})
+        inputs |= self.draw_states(sizes, rng, without=inputs) if states else {}
+        return Case(label, self.models.float64.with_possible_states(inputs))
 
     def draw_states(
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
-        """Random states, never zero, and in the range of tanh, so that each serves as h and as c."""
-        drawn = {}
-        for info in (self.model.inputs[name] for name in self.metadata.states if name not in without):
-            drawn[info.name] = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
-        return drawn
+        """Random states, never zero, and in the range of tanh, so that each serves as h and as c; integers 0 or 1."""
+        names = [name for name in self.metadata.states if name not in without]
+        return {name: drawn_state(self.model.inputs[name], sizes, rng) for name in names}
 
     @property
     def planned(self) -> int:

@@ -238,6 +238,19 @@ class Episodes(Base):
         return out
 
 
+class Flipping(Base):
+    """What its flag is after two calls, it was before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.flag = torch.zeros(1, 2, 4), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, (self.hidden, _) = self.lstm(x, (self.hidden, torch.zeros(1, 2, 4)))
+        self.flag = not self.flag
+        return out if self.flag else -out
+
+
 class EveryOther(Episodes):
     """Updates its state every other call."""
 
@@ -289,6 +302,7 @@ class OtherThanZeros(AtFirstNone):
         (ManyCalls, "output depends on what earlier calls left in self.seen, which a file cannot remember"),
         (Counting, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
         (Episodes, r"hidden\.hn depends on what earlier calls left in self.steps, which a file cannot remember"),
+        (Flipping, "output depends on what earlier calls left in self.flag, which a file cannot remember"),
         (EveryOther, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
         (Memo, "with zeros in self.memo the module gives another output than at its first call"),
         (Random, r"dropout\(self.lstm\(x\)\[0\]\): draws random numbers in eval mode"),

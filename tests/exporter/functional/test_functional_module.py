@@ -19,9 +19,9 @@ from lstm_onnx.exporter.functional.functional_module import (
     FixedSizeError,
     FunctionalModule,
     make_functional,
-    resize_example,
     trace_sizes,
 )
+from lstm_onnx.exporter.functional.resized_example import resize_example
 from lstm_onnx.metadata import Metadata, Origin
 from tests.exporter.helpers import X, signal
 

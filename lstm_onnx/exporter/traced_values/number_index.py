@@ -1,0 +1,60 @@
+"""Indexing by a number that is a tensor, such as ``ring[:, self.place] = x``, as by a tensor of one number.
+
+torch reads the first, which a trace cannot, and gathers or scatters by the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int] | None:
+    """The arguments for ``tensor[index]`` or ``tensor[index] = value`` with one number among the indices made a row.
+
+    Args:
+        is_open: whether a tensor's numbers are unknown while tracing.
+        args: the tensor, the index, and the value that is assigned.
+
+    Returns:
+        The arguments, and the axis of the number, which the result has more; None where the index has no such
+        number, several, or others than ints, slices, None and an ellipsis.
+    """
+    tensor, index, *values = args
+    items = list(index) if isinstance(index, tuple) else [index]
+    places = [place for place, item in enumerate(items) if _is_number(item) and is_open(item)]
+    others = [item for place, item in enumerate(items) if place not in places]
+    if len(places) != 1 or not all(
+        item is None or item is ... or type(item) in (int, slice, torch.SymInt) for item in others
+    ):
+        return None
+    (place,) = places
+    left = tensor.dim() - sum(item is not None and item is not ... for item in items)
+    axes = [left if item is ... else int(item is None or type(item) is slice) for item in items]
+    axis = sum(axes[:place])
+    items[place] = items[place].reshape(1)
+    behind = sum(axes) + (0 if ... in others else left) - axis
+    values = [
+        value.unsqueeze(value.dim() - behind) if isinstance(value, Tensor) and value.dim() > behind else value
+        for value in values
+    ]
+    return (tensor, tuple(items), *values), axis
+
+
+def rolled(is_open: Callable[[Tensor], bool], tensor: Tensor, shifts: Any, dims: Any = None) -> tuple[Tensor] | None:
+    """`torch.roll` by one number that is a tensor, in a tuple; None where the shift is none, or there are several."""
+    (shift,) = shifts if isinstance(shifts, (tuple, list)) and len(shifts) == 1 else (shifts,)
+    (dim,) = dims if isinstance(dims, (tuple, list)) and len(dims) == 1 else (dims,)
+    if not (isinstance(shift, Tensor) and _is_number(shift) and is_open(shift)) or type(dim) is not int:
+        return None
+    size = tensor.shape[dim]
+    places = (torch.arange(size, device=tensor.device) - shift) % size
+    return (tensor.index_select(dim, places),)
+
+
+def _is_number(item: Any) -> bool:
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return isinstance(item, Tensor) and item.dim() == 0 and item.dtype in kinds

@@ -1,0 +1,84 @@
+"""Whether the axes of a traced graph are those of its module: its outputs' sizes, and axes of different names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from ...errors import ExportError
+from ..functional.functional_module import FixedSizeError, FunctionalModule
+from ..functional.resized_example import resize_example
+from ..lowering.rename import TracedGraph
+
+
+def require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -> None:
+    """Compare the traced outputs' sizes with the module's at other sizes; see also `run_trials`.
+
+    Raises:
+        FixedSizeError: an output's size is a number in the graph, and another one in the module.
+    """
+    clamp = functional.arguments.within
+    larger = {name: clamp(name, 2 * size + 1) for name, size in functional.arguments.sizes.items()}
+    try:
+        inputs, states = resize_example(functional, larger)
+        outputs, after = functional.run(inputs, states)
+    except ExportError:
+        return  # the module does not run at these sizes; the trials find those at which it does
+    for name, tensor in {**outputs, **after}.items():
+        for axis, (dim, size) in enumerate(zip(graph.dims[name], tensor.shape, strict=True)):
+            if isinstance(dim, int) and dim != size:
+                at = ", ".join(f"{label} {value}" for label, value in larger.items())
+                raise FixedSizeError(
+                    f"axis {axis} of the output {name} is always {dim} in the graph, and {size} in the module at {at}; "
+                    "something in the module freezes a size: a Python loop, or a number in view or expand",
+                    _axes_that_change(functional, name, axis, larger),
+                )
+
+
+def _axes_that_change(
+    functional: FunctionalModule, output: str, axis: int, larger: Mapping[str, int]
+) -> set[tuple[str, int]]:
+    """The axes of inputs each of which changes, by itself, the size of an output's axis."""
+    own = functional.arguments.sizes
+    sizes: dict[str | None, int] = {}
+    for label in (None, *own):
+        with contextlib.suppress(ExportError):
+            inputs, states = resize_example(functional, own if label is None else {**own, label: larger[label]})
+            outputs, after = functional.run(inputs, states)
+            sizes[label] = {**outputs, **after}[output].shape[axis]
+    return {
+        (name, at)
+        for name, axes in functional.arguments.axes.items()
+        for at, label in axes.items()
+        if sizes.get(label, sizes.get(None)) != sizes.get(None)
+    }
+
+
+def require_separate_axes(graph: TracedGraph, functional: FunctionalModule) -> None:
+    """Require that axes of different names are different sizes in the graph, where the module runs at such.
+
+    Raises:
+        FixedSizeError: two became one size, as the module's code compares them and they were equal in the trace.
+    """
+    label_of: dict[str, str] = {}
+    for key, axes in functional.arguments.axes.items():
+        for axis, label in axes.items():
+            dim = graph.dims[key][axis]
+            if isinstance(dim, str) and label not in functional.arguments.unnamed:
+                first = label_of.setdefault(dim, label)
+                if first != label and _runs_resized_alone(functional, label):
+                    raise FixedSizeError(
+                        f"{first} and {label} are one size in the graph, and the module takes two: its code compares "
+                        "them, or leaves open which of both an output has; give an example in which they differ"
+                    )
+
+
+def _runs_resized_alone(functional: FunctionalModule, label: str) -> bool:
+    """Whether the module runs where one axis is longer or shorter and all others are as in the example."""
+    sizes, clamp = functional.arguments.sizes, functional.arguments.within
+    size = sizes[label]
+    for other in {clamp(label, size + 1), clamp(label, size - 1), clamp(label, 2 * size + 1)} - {size}:
+        with contextlib.suppress(ExportError):
+            resize_example(functional, {**sizes, label: other})  # which runs it
+            return True
+    return False

@@ -22,7 +22,7 @@ def own_error(error: BaseException) -> LSTMOnnxError | None:
 
 _REWRITES = (
     (
-        r"GuardOnData|data-dependent|DataDependentOutput|Could not guard|Could not extract special|_local_scalar_dense",
+        r"GuardOnData|data-dependent|DataDependentOutput|Could not (guard|extract spec)|_local_scalar_dense|PendingU",
         NUMBERS,
     ),
     (

@@ -1,8 +1,8 @@
-"""Translations of functions of layers: attention with a mask, the loss of classes, and distances.
+"""Translations of functions of layers: attention with a mask, softmax, the loss of classes, and distances.
 
 PyTorch gives zeros for a query that may see nothing.  torch.onnx gives the mean of the values for a boolean mask,
-since its mask is the least number in the place of -inf, and NaN for one of floats.  Of a loss it leaves out an argument
-without a word, and for distances it has no translation.
+since its mask is the least number in the place of -inf, and NaN for one of floats.  It casts the result of a softmax
+with a dtype, not its input; of a loss it leaves out an argument without a word; for distances it has no translation.
 """
 
 from __future__ import annotations
@@ -46,6 +46,19 @@ def _attention(
     return op.MatMul(weights, value)
 
 
+def _softmax(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """softmax or log_softmax, of the input as the dtype that it is computed in."""
+
+    def translated(x: Any, dim: int, dtype: int | None = None) -> Any:
+        if dtype not in (None, -1) and x.dtype != ir.DataType(dtype):
+            x = cast(x, ir.DataType(dtype))
+        if len(x.shape) > 0:
+            return compute(x, axis=dim)
+        return op.Squeeze(compute(op.Unsqueeze(x, constant([0], INT64)), axis=0), constant([0], INT64))
+
+    return translated
+
+
 def _cross_entropy(
     x: Any,
     target: Any,
@@ -81,6 +94,8 @@ def _cdist_forward(one: Any, other: Any, p: float, compute_mode: int | None = No
 _aten = torch.ops.aten
 NN_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.scaled_dot_product_attention.default: _attention,
+    _aten.softmax.int: _softmax(op.Softmax),
+    _aten.log_softmax.int: _softmax(op.LogSoftmax),
     _aten.cross_entropy_loss.default: _cross_entropy,
     _aten._cdist_forward.default: _cdist_forward,
 }

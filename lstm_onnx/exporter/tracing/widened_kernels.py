@@ -103,7 +103,9 @@ def _replace(node: ir.Node, made: tape.Tape, values: Sequence[ir.Value]) -> None
         part.name = f"{node.name or old[0].name}_wide_{number}"
         for place, value in enumerate(part.outputs):
             value.name = f"{part.name}_{place}"
-    for value, own in zip(values, old, strict=True):
-        value.dtype, value.shape = own.dtype, own.shape
+    for value, before in zip(values, old, strict=True):
+        if before.dtype is not None:
+            value.dtype = before.dtype
+        value.shape = before.shape
     assert node.graph is not None  # noqa: S101 - all_nodes gives nodes of graphs
     convenience.replace_nodes_and_values(node.graph, node, [node], list(made.nodes), old, values)

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_native_batch_norm
 from onnxscript.function_libs.torch_lib.ops.nn import aten_cross_entropy_loss, aten_scaled_dot_product_attention
 
 from ...errors import ExportError
@@ -73,6 +74,37 @@ def _cross_entropy(
     return aten_cross_entropy_loss(x, target, weight, reduction, ignore_index)
 
 
+def _batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Any, ...]:
+    """In training by the batch's own statistics, where torch.onnx takes the running ones."""
+    own = (None, None) if training else (mean, var)
+    found: tuple[Any, ...] = aten_native_batch_norm(x, weight, bias, *own, False, momentum, eps)
+    return found
+
+
+def _updating_batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Any, ...]:
+    """As `_batch_norm`, and the running statistics after it."""
+    found = _batch_norm(x, weight, bias, mean, var, training, momentum, eps)
+    if not training:
+        return (*found, op.Identity(mean), op.Identity(var))
+    kind: ir.DataType = x.dtype
+    axes = constant([axis for axis in range(len(x.shape)) if axis != 1], INT64)
+    center = op.ReduceMean(x, axes)
+    distance = op.Sub(x, center)
+    count = op.Cast(op.Div(op.Size(x), op.Squeeze(op.Shape(x, start=1, end=2))), to=kind)
+    squares = op.ReduceSum(op.Mul(distance, distance), axes, keepdims=0)
+    spread = op.Div(squares, op.Sub(count, constant(1.0, kind)))
+    new, kept = constant(momentum, kind), constant(1 - momentum, kind)
+    updated = (
+        op.Add(op.Mul(kept, old), op.Mul(new, own))
+        for old, own in ((mean, op.ReduceMean(x, axes, keepdims=0)), (var, spread))
+    )
+    return (*found, *updated)
+
+
 def _cdist_forward(one: Any, other: Any, p: float, compute_mode: int | None = None) -> Any:  # noqa: ARG001
     """``torch.cdist``: of differences, so that close rows do not cancel as in PyTorch's product of matrices."""
     kind: ir.DataType = one.dtype
@@ -96,6 +128,8 @@ NN_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.scaled_dot_product_attention.default: _attention,
     _aten.softmax.int: _softmax(op.Softmax),
     _aten.log_softmax.int: _softmax(op.LogSoftmax),
+    **dict.fromkeys((_aten.native_batch_norm.default, _aten._native_batch_norm_legit.default), _batch_norm),
+    _aten._native_batch_norm_legit_functional.default: _updating_batch_norm,
     _aten.cross_entropy_loss.default: _cross_entropy,
     _aten._cdist_forward.default: _cdist_forward,
 }

@@ -1,8 +1,8 @@
 """Translations of functions for which torch.onnx's formula is only right in part of their range.
 
 Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its atan2(0, -1) -pi, its
-1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, and whole numbers above 2^24 are divided as
-float32.  Here each has PyTorch's accuracy in its whole range.
+1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, whole numbers above 2^24 are divided as
+float32, and their powers above 2^53 rounded.  Here each has PyTorch's accuracy in its whole range.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_clamp
+from onnxscript.function_libs.torch_lib.ops.core import aten_clamp, aten_pow
 
-from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ
+from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ, typed
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -179,6 +179,23 @@ def _clamp(x: Any, least: Any = None, largest: Any = None) -> Any:
     return op.Min(x, _like(largest, x)) if least is None else op.Max(x, _like(least, x))
 
 
+def _power(x: Any, exponent: float) -> Any:
+    """Powers of whole numbers as products, which lose their upper bits as PyTorch's do; ONNX Runtime's are rounded."""
+    if is_fraction(exponent) and not is_fraction(x):
+        x = cast(x, FLOAT)
+    if is_fraction(x) or x.dtype == ir.DataType.BOOL or not isinstance(exponent, int) or exponent < 1:
+        return aten_pow(x, exponent)
+    kind: ir.DataType = x.dtype
+    power, square = None, x
+    while exponent:
+        if exponent % 2:
+            power = square if power is None else typed(op.Mul(power, square), kind, x.shape)
+        exponent //= 2
+        if exponent:
+            square = typed(op.Mul(square, square), kind, x.shape)
+    return op.Identity(power) if power is x else power
+
+
 def _like(number: Any, x: Any) -> Any:
     return op.CastLike(number, x) if isinstance(number, ir.Value) else constant(float(number), x.dtype)
 
@@ -201,6 +218,7 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.div.Scalar_mode: _divide,
     _aten.atan2.default: _atan2,
     _aten.signbit.default: _sign_bit,
+    _aten.pow.Tensor_Scalar: _power,
     torch.ops.prims.signbit.default: _sign_bit,
     _aten.clamp.default: _clamp,
     _aten.clamp_min.default: _clamp,

@@ -331,6 +331,11 @@ def _require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -
     except ExportError:
         return  # the module does not run at these sizes; the trials find those at which it does
     for name, tensor in {**outputs, **after}.items():
+        if len(graph.dims[name]) != tensor.dim():
+            raise ExportError(
+                f"the output {name} has {len(graph.dims[name])} axes in the trace, and {tensor.dim()} in the module; "
+                "torch traces one of its operators as it does not run: give its inputs an axis of size 1 for the batch"
+            )
         for axis, (dim, size) in enumerate(zip(graph.dims[name], tensor.shape, strict=True)):
             if isinstance(dim, int) and dim != size:
                 at = ", ".join(f"{label} {value}" for label, value in larger.items())

@@ -18,18 +18,20 @@ _WIDE, _INT64 = ir.DataType.INT32, ir.DataType.INT64
 _SMALL = (_INT8, _INT16, _UINT8)
 _INTEGERS = (*_SMALL, _WIDE, _INT64)
 _LACKING: Mapping[str, tuple[ir.DataType, ...]] = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Abs", "Sign", "TopK"), (_BOOL,)),
-    **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual"), (_BOOL,)),
+    **dict.fromkeys(("Add", "Mul", "TopK", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"), (_BOOL,)),
     **dict.fromkeys(("Max", "Min", "Clip", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin"), (_BOOL, _INT16)),
-    **dict.fromkeys(("MatMul", "Pow", "CumSum", "Einsum", "Relu"), (_BOOL, *_SMALL)),
-    **dict.fromkeys(("ReduceSum", "ReduceProd", "ReduceSumSquare", "ReduceMean"), (_BOOL, *_SMALL)),
+    **dict.fromkeys(("MatMul", "Pow", "CumSum", "Einsum", "Relu"), _SMALL),
+    **dict.fromkeys(("ReduceSum", "ReduceProd", "ReduceSumSquare", "ReduceMean"), _SMALL),
     "Where": (_BOOL, _INT16),
-    "Neg": (_BOOL, _UINT8),
+    "Neg": (_UINT8,),
     "Pad": (_INT16,),
     "NonZero": (_INT8, _INT16),
     "Trilu": _SMALL,
 }
-"""By operator, the types that it has no kernel of."""
+"""By operator, the types that it has no kernel of.
+
+PyTorch has no differences of masks; where torch.onnx writes one, as of isclose, it casts a tolerance to True.
+"""
 _PLACES: Mapping[str, Sequence[int]] = {"Where": (1, 2), "Pad": (0, 2), "CumSum": (0,), "TopK": (0,), "Trilu": (0,)}
 """The inputs of that type, of operators that have others; of reductions it is the first."""
 _OTHER_RESULT = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "ArgMax", "ArgMin", "NonZero")

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
 
-from tests.exporter.helpers import X, right, signal
+from lstm_onnx import ExportError
+from tests.exporter.helpers import X, made, right, signal
 
 OF_MASKS: Mapping[str, Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]] = {
     "maximum": torch.maximum,
@@ -52,6 +53,12 @@ class Computed(nn.Module):
 @pytest.mark.parametrize("name", OF_MASKS)
 def test_masks(name: str, tmp_path: Path) -> None:
     right(Computed(OF_MASKS[name], ()), signal, X, tmp_path, sizes=((3, 5),))
+
+
+def test_differences_of_masks_stay_refused(tmp_path: Path) -> None:
+    """PyTorch has none; torch.onnx writes one for isclose, beside a tolerance that is a mask, too."""
+    with pytest.raises(ExportError, match="bool"):
+        made(Computed(torch.isclose, ()), signal(2, 4), X, tmp_path)
 
 
 @pytest.mark.parametrize("name", OF_INTEGERS)

@@ -216,6 +216,7 @@ def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
             if value is not None:
                 users.setdefault(id(value), operand_name(node.name, node.op_type, index))
     known: dict[tuple[Any, ...], str] = {}
+    outputs = {output.name for node in graph.all_nodes() for output in node.outputs}  # one of several: Scan/0
     initializers = dict(graph.initializers)
     graph.initializers.clear()  # first, since a new name may be the old one of another
     for old, value in initializers.items():
@@ -226,7 +227,7 @@ def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
             name = str(old).removeprefix("inner.")
             if _ANONYMOUS.fullmatch(name):
                 name = _constant_name(array, users.get(id(value), name))
-            while name in taken:
+            while name in taken or name in outputs:
                 name += "/value"
             known[key] = nodes.constant(name, array)
         value.name = known[key]

@@ -336,7 +336,7 @@ def _adaptive_pool(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, A
     indices = name != func.__name__ or ("max" in name and func is getattr(torch, name, None))
     pooled = pooled_to_parts(name, args[0], args[1] if len(args) > 1 else kwargs["output_size"])
     if pooled is not None and indices:
-        raise ExportError(f"at {user_line()}: return_indices of an axis that is not fixed has no translation to ONNX")
+        raise ExportError(f"at {user_line()}: return_indices of such parts has no translation to ONNX; leave them out")
     return None if pooled is None else (pooled,)
 
 
@@ -388,7 +388,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **{
         f"adaptive_{kind}_pool{count}d{suffix}": _adaptive_pool
         for kind, suffix in (("avg", ""), ("max", ""), ("max", "_with_indices"))
-        for count in (1, 2)
+        for count in (1, 2, 3)
     },
     "roll": lambda mode, _func, args, kwargs: rolled(mode.is_open, *args, **kwargs),
     "unfold": _unfold,

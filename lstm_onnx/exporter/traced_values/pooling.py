@@ -65,19 +65,22 @@ def pooled_over_all(
 
 
 def pooled_to_parts(name: str, x: Tensor, output_size: Any) -> Tensor | None:
-    """An adaptive pooling of axes whose sizes are not fixed to a fixed number of parts; None for others.
+    """An adaptive pooling to fixed numbers of parts of axes whose sizes are open, or no multiple; None for others.
 
-    torch.export fixes the parts of the example.  Here they are computed: part i of n begins at the step
-    floor(i * size / n) and ends before ceil((i + 1) * size / n).
+    torch.export fixes the parts of the example, and torch.onnx has no maximum of parts of unequal sizes, and none of
+    three axes.  Here they are computed: part i of n begins at the step floor(i * size / n) and ends before
+    ceil((i + 1) * size / n).
     """
     count = int(name[-2])
     wanted = _each(output_size, count)
-    places = [
-        place - count
-        for place, parts in enumerate(wanted)
-        if isinstance(parts, int) and parts > 1 and isinstance(x.shape[place - count], torch.SymInt)
-    ]
-    if not places or not x.is_floating_point():
+
+    def are_computed(size: Any, parts: Any) -> bool:
+        if not isinstance(parts, int) or parts <= 1:
+            return False
+        return isinstance(size, torch.SymInt) or ("max" in name and size % parts != 0) or count == 3
+
+    places = [place - count for place, parts in enumerate(wanted) if are_computed(x.shape[place - count], parts)]
+    if (not places and count < 3) or not x.is_floating_point():
         return None
     for place in places:
         parts, size = wanted[place], x.shape[place]
@@ -92,7 +95,10 @@ def pooled_to_parts(name: str, x: Tensor, output_size: Any) -> Tensor | None:
         else:
             x = x.unsqueeze(-2).masked_fill(~within, -torch.inf).amax(-1)
         x = x.movedim(-1, place)
-    if len(places) == count:
+    whole = [place - count for place, parts in enumerate(wanted) if parts == 1]
+    if whole:
+        x = x.mean(whole, keepdim=True) if "avg" in name else x.amax(whole, keepdim=True)
+    if count == 3 or len(places) + len(whole) == count:
         return x
     pooled: Tensor = getattr(torch.nn.functional, name)(x, output_size)
     return pooled

@@ -74,6 +74,16 @@ def _istft(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) ->
     return None if samples is None else (samples,)
 
 
+def _fill_diagonal(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """Of a matrix: torch.export writes to memory, at steps that it counts in numbers."""
+    named = dict(zip(("self", "fill_value", "wrap"), args, strict=False)) | kwargs
+    x = named["self"]
+    if x.dim() != 2 or named.get("wrap"):
+        return None
+    x.diagonal().fill_(named["fill_value"])
+    return (x,)
+
+
 def _double(number: Any, device: Any) -> Any:
     """An end as PyTorch computes with it, also one that is a size: ``linspace(0, steps - 1, steps)``."""
     return torch.scalar_tensor(number, dtype=torch.float64, device=device) if is_symbolic(number) else float(number)
@@ -97,5 +107,6 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], 
     "linspace": _linspace,
     "one_hot": _symbolic_one_hot,
     "istft": _istft,
+    "fill_diagonal_": _fill_diagonal,
 }
 """By the names of torch's functions, as in `function_mode`."""

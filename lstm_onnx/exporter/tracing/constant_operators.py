@@ -104,3 +104,4 @@ def _replace(program: torch.export.ExportedProgram, node: Node, value: Tensor) -
     specs.insert(place, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(made.name), made.name, None))
     program.constants[made.name] = value.contiguous()
     node.replace_all_uses_with(made)
+    program.graph_signature.replace_all_uses(node.name, made.name)  # it may be an output

@@ -22,7 +22,7 @@ def own_error(error: BaseException) -> LSTMOnnxError | None:
 
 _REWRITES = (
     (
-        r"GuardOnData|data-dependent|DataDependentOutput|Could not guard|Could not extract special|_local_scalar_dense",
+        r"GuardOnData|data-dependent|DataDependentOutput|Could not (guard|extract spec)|_local_scalar_dense|PendingU",
         NUMBERS,
     ),
     (
@@ -171,6 +171,8 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
     while root.__cause__ is not None:  # the exporter's own errors name its steps; the inner one names the cause
         root = root.__cause__
     advice = "; write that line with other operations" if line else ""
+    if "data-dependent" in str(root):  # by a translation that takes a number out of a tensor without axes
+        return f"{_at(line)}a tensor without axes is an index or a number there; give it one: x.view(1)"
     return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}{advice}"
 
 

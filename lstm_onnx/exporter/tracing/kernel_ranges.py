@@ -7,6 +7,7 @@
   times in milliseconds come out wrong.
 - ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is if their axis counts from the end (up to
   ONNX Runtime 1.31): without rows, `rows.sum(-1)` is as wide as a row.
+- Reductions of a tensor without axes take no axis, where PyTorch takes 0 and -1.
 - DFT and STFT are inexact where the length is no power of two: see `fourier`.
 """
 
@@ -40,6 +41,7 @@ _Build = Callable[[tape.Tape, ir.Node], ir.Value]
 
 def replace_limited_kernels(model: ir.Model) -> None:
     """Write nodes with other operators where their kernels may be wrong."""
+    _reduce_without_axes(model)
     _count_axes_from_start(model)
     nodes = list(model.graph.all_nodes())
     small = _small_values(node.outputs[0] for node in nodes if node.op_type == "Sigmoid")
@@ -71,6 +73,15 @@ def _replacement(node: ir.Node, small: Container[ir.Value]) -> _Build | None:
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
         return None
     return build if any(_may_be_large(value, {}) for value in node.inputs[:2]) else None
+
+
+def _reduce_without_axes(model: ir.Model) -> None:
+    """Leave the axis out of reductions of a number without axes, which PyTorch takes: ``x.sum().amax(0)``."""
+    for node in model.graph.all_nodes():
+        first = node.inputs[0] if node.inputs else None
+        scalar = first is not None and first.shape is not None and len(first.shape) == 0
+        if scalar and node.op_type.startswith("Reduce") and len(node.inputs) > 1:
+            node.replace_input_with(1, None)
 
 
 def _count_axes_from_start(model: ir.Model) -> None:

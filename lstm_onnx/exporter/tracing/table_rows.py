@@ -65,7 +65,7 @@ def _look_up(node: Node) -> tuple[Any, int | None]:
 
 def _size(table: Any, axis: int) -> int | None:
     value = table.meta.get("val") if isinstance(table, Node) else None
-    size = value.shape[axis] if isinstance(value, torch.Tensor) else None
+    size = (value.shape[axis] if value.dim() else 1) if isinstance(value, torch.Tensor) else None
     return size if type(size) is int else None
 
 

@@ -6,6 +6,9 @@
 - DropConnect assigns ``dropout(weight_raw, p, self.training)`` to ``lstm.weight_hh_l0`` at each call.  In eval mode
   dropout returns the parameter itself, which nn.Module takes; while it is traced, it returns another tensor, which
   nn.Module refuses.
+- It translates ``torch.divide`` and other second names as they are, without the types that it casts the operands of
+  ``torch.div`` to, and without our translations; so they are decomposed to the first names.  Those of ``atleast_1d``
+  and its like, as in ``torch.hstack``, are sequences, which have a single type.
 - onnxscript removes ``x + c`` and ``x - c`` where c is 0, and ``x * c`` and ``x / c`` where it is 1; but it takes
   every c below 1e-8 for 0, and every c within 1e-5 of 1 for 1.  So it removes the eps of a norm: zeros divided by
   their deviation become NaN.
@@ -32,6 +35,21 @@ from .constant_operators import computed_operators
 
 _ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default}
 """Which torch.onnx removes, see its ``remove_assertion_nodes``."""
+_SECOND_NAMES = {
+    *("divide", "true_divide", "multiply", "subtract", "greater", "greater_equal", "less", "less_equal"),
+    *(
+        "concat",
+        "concatenate",
+        "atleast_1d",
+        "atleast_2d",
+        "atleast_3d",
+        "special_erf",
+        "special_erfc",
+        "special_expm1",
+        "special_sinc",
+    ),
+    *("special_softmax", "special_log_softmax"),
+}
 _CACHES: dict[Callable[..., Any], Callable[..., Any]] = {}
 """torch's functions with a cache of their results, which lasts from export to export."""
 _LAST: dict[Callable[..., Any], tuple[Any, Any]] = {}
@@ -79,10 +97,17 @@ def _built_once(own: Any) -> Any:
 
     def kept(kind: type, opset_version: int = 18) -> Any:
         table = copy.copy(build(kind, opset_version))
-        table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
+        table.functions = {  # lists of their own, as callers add theirs
+            target: list(metas) for target, metas in table.functions.items() if not _is_second_name(target)
+        }
         return table
 
     return classmethod(kept)
+
+
+def _is_second_name(target: Any) -> bool:
+    """Whether a key of torch's table, such as ``aten::divide.Tensor``, is one that has another operator's meaning."""
+    return isinstance(target, str) and target.removeprefix("aten::").partition(".")[0] in _SECOND_NAMES
 
 
 def _last_kept(

@@ -29,6 +29,7 @@ from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
 from ..translations.cumulative import CUMULATIVE
+from ..translations.diagonals import DIAGONALS
 from ..translations.doubles import exact_constants, with_doubles
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.nn_functions import NN_FUNCTIONS
@@ -49,6 +50,7 @@ from .size_decisions import SizeFacts, axis_of, size_facts
 from .table_rows import table_rows
 from .torch_changes import assigned_parameters, exact_rewrites, keep_initializers, tables_kept
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
+from .widened_kernels import widen_kernels
 
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
@@ -118,6 +120,7 @@ def trace(
                             **RANGES,
                             **INTERPOLATIONS,
                             **PARTS,
+                            **DIAGONALS,
                             **NN_FUNCTIONS,
                             **SORTING,
                             **CUMULATIVE,
@@ -139,6 +142,7 @@ def trace(
                 raise translation_error(error, program) from error
         require_open(functional, translated.model, guards.lines)
         replace_limited_kernels(translated.model)
+        widen_kernels(translated.model)
         # Here, as the translation may compare sizes, too.
         facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
         notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)

@@ -1,8 +1,8 @@
-"""Translations of functions of layers: attention with a mask, the loss of classes, and distances.
+"""Translations of functions of layers: attention with a mask, softmax, the loss of classes, and distances.
 
 PyTorch gives zeros for a query that may see nothing.  torch.onnx gives the mean of the values for a boolean mask,
-since its mask is the least number in the place of -inf, and NaN for one of floats.  Of a loss it leaves out an argument
-without a word, and for distances it has no translation.
+since its mask is the least number in the place of -inf, and NaN for one of floats.  It casts the result of a softmax
+with a dtype, not its input; of a loss it leaves out an argument without a word; for distances it has no translation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_native_batch_norm
 from onnxscript.function_libs.torch_lib.ops.nn import aten_cross_entropy_loss, aten_scaled_dot_product_attention
 
 from ...errors import ExportError
@@ -48,6 +49,19 @@ def _attention(
     return op.MatMul(weights, value)
 
 
+def _softmax(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """softmax or log_softmax, of the input as the dtype that it is computed in."""
+
+    def translated(x: Any, dim: int, dtype: int | None = None) -> Any:
+        if dtype not in (None, -1) and x.dtype != ir.DataType(dtype):
+            x = cast(x, ir.DataType(dtype))
+        if len(x.shape) > 0:
+            return compute(x, axis=dim)
+        return op.Squeeze(compute(op.Unsqueeze(x, constant([0], INT64)), axis=0), constant([0], INT64))
+
+    return translated
+
+
 def _cross_entropy(
     x: Any,
     target: Any,
@@ -60,6 +74,37 @@ def _cross_entropy(
         what = "label_smoothing" if label_smoothing != 0 else "a probability for each class"
         raise ExportError(f"cross_entropy with {what} has no translation to ONNX; write it with log_softmax")
     return aten_cross_entropy_loss(x, target, weight, reduction, ignore_index)
+
+
+def _batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Any, ...]:
+    """In training by the batch's own statistics, where torch.onnx takes the running ones."""
+    own = (None, None) if training else (mean, var)
+    found: tuple[Any, ...] = aten_native_batch_norm(x, weight, bias, *own, False, momentum, eps)
+    return found
+
+
+def _updating_batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Any, ...]:
+    """As `_batch_norm`, and the running statistics after it."""
+    found = _batch_norm(x, weight, bias, mean, var, training, momentum, eps)
+    if not training:
+        return (*found, op.Identity(mean), op.Identity(var))
+    kind: ir.DataType = x.dtype
+    axes = constant([axis for axis in range(len(x.shape)) if axis != 1], INT64)
+    center = op.ReduceMean(x, axes)
+    distance = op.Sub(x, center)
+    count = op.Cast(op.Div(op.Size(x), op.Squeeze(op.Shape(x, start=1, end=2))), to=kind)
+    squares = op.ReduceSum(op.Mul(distance, distance), axes, keepdims=0)
+    spread = op.Div(squares, op.Sub(count, constant(1.0, kind)))
+    new, kept = constant(momentum, kind), constant(1 - momentum, kind)
+    updated = (
+        op.Add(op.Mul(kept, old), op.Mul(new, own))
+        for old, own in ((mean, op.ReduceMean(x, axes, keepdims=0)), (var, spread))
+    )
+    return (*found, *updated)
 
 
 def _cdist_forward(one: Any, other: Any, p: float, compute_mode: int | None = None) -> Any:  # noqa: ARG001
@@ -83,6 +128,10 @@ def _cdist_forward(one: Any, other: Any, p: float, compute_mode: int | None = No
 _aten = torch.ops.aten
 NN_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.scaled_dot_product_attention.default: _attention,
+    _aten.softmax.int: _softmax(op.Softmax),
+    _aten.log_softmax.int: _softmax(op.LogSoftmax),
+    **dict.fromkeys((_aten.native_batch_norm.default, _aten._native_batch_norm_legit.default), _batch_norm),
+    _aten._native_batch_norm_legit_functional.default: _updating_batch_norm,
     _aten.cross_entropy_loss.default: _cross_entropy,
     _aten._cdist_forward.default: _cdist_forward,
 }

@@ -1,20 +1,21 @@
-"""Translations of views that change nothing, such as a squeeze of axes that are not 1, and of assignments to parts.
+"""Translations of views that change nothing, such as a squeeze of axes that are not 1, of joins, and of assignments.
 
-These are by a mask, ``h[:, done] = 0``, and to one entry of an axis, ``y[..., 1] = 0``.  torch.onnx has none for a mask
-behind other axes, and writes others as the indices of the mask's places, of which streams and states cannot see that
-each row stays by itself.  Where all places get the same numbers, it is a Where, and so is one entry of an axis of a
-fixed size.
+Assignments are by a mask, ``h[:, done] = 0``, and to one entry of an axis, ``y[..., 1] = 0``.  torch.onnx has none for
+a mask behind other axes, and writes others as the indices of the mask's places, of which streams and states cannot see
+that each row stays by itself.  Where all places get the same numbers, it is a Where, and so is one entry of an axis of
+a fixed size.  It joins tensors as they are, and ONNX has no Concat of several types.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_index_put, aten_select_scatter
+from onnxscript.function_libs.torch_lib.ops.core import aten_cat, aten_index_put, aten_select_scatter, aten_stack
 
 from ...errors import ExportError
 from .selections import where
@@ -81,6 +82,22 @@ def _squeeze(x: Any, dim: int | Sequence[int]) -> Any:
     return op.Squeeze(x, constant(ones, INT64)) if ones else op.Identity(x)
 
 
+def _joined(join: Callable[..., Any]) -> Callable[..., Any]:
+    """cat or stack, of tensors as the type that holds all of theirs."""
+
+    def translated(tensors: Sequence[Any], dim: int = 0) -> Any:
+        kinds = {tensor.dtype for tensor in tensors}
+        if len(kinds) > 1 and not kinds & {None, ir.DataType.BFLOAT16}:
+            parts = (torch.from_numpy(np.empty(0, kind.numpy())).dtype for kind in kinds)
+            kind = ir.DataType.from_numpy(
+                torch.empty(0, dtype=functools.reduce(torch.promote_types, parts)).numpy().dtype
+            )
+            tensors = [tensor if tensor.dtype == kind else cast(tensor, kind) for tensor in tensors]
+        return join(tensors, dim)
+
+    return translated
+
+
 def _same_dtype(x: Any, dtype: int) -> Any:
     if ir.DataType(dtype) != x.dtype:
         raise ExportError(
@@ -94,6 +111,8 @@ PARTS: Mapping[Any, Callable[..., Any]] = {
     _aten.index_put.default: _index_put,
     _aten._unsafe_index_put.default: _index_put,
     _aten.select_scatter.default: _select_scatter,
+    _aten.cat.default: _joined(aten_cat),
+    _aten.stack.default: _joined(aten_stack),
     _aten.squeeze.dim: lambda x, dim: _squeeze(x, dim),
     _aten.squeeze.dims: lambda x, dim: _squeeze(x, dim),
     _aten.view.dtype: _same_dtype,

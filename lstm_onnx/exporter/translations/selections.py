@@ -51,6 +51,13 @@ def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
     return where(mask, value, x)
 
 
+def _masked_select(x: Any, mask: Any) -> Any:
+    """The entries where the mask is true, both broadcast, as one axis."""
+    flat = constant([-1], INT64)
+    entries, chosen = op.Expand(x, op.Shape(mask)), op.Expand(mask, op.Shape(x))
+    return op.Compress(op.Reshape(entries, flat), op.Reshape(chosen, flat))
+
+
 def _add(one: Any, other: Any, alpha: float = 1.0) -> Any:
     if not _are_boolean(one, other):
         return aten_add(one, other, alpha)
@@ -62,5 +69,6 @@ SELECTIONS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((_aten.where.self, _aten.where.Scalar, _aten.where.ScalarSelf, _aten.where.ScalarOther), where),
     _aten.masked_fill.Scalar: _masked_fill,
     _aten.masked_fill.Tensor: _masked_fill,
+    _aten.masked_select.default: _masked_select,
     _aten.add.Tensor: _add,
 }

@@ -2,8 +2,8 @@
 
 Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its atan2(0, -1) -pi, its
 1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, its logit(NaN, eps) and heaviside(NaN) are
-numbers, its (-inf) ** 0.5 is inf, and whole numbers above 2^24 are divided as float32.  Here each has PyTorch's
-accuracy in its whole range.
+numbers, its (-inf) ** 0.5 is inf, whole numbers above 2^24 are divided as float32, and their powers above 2^53 rounded.
+Here each has PyTorch's accuracy in its whole range.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_clamp, aten_logit, aten_pow_tensor_scalar
+from onnxscript.function_libs.torch_lib.ops.core import aten_clamp, aten_logit, aten_pow
 
-from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ
+from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, remainder, signs_differ, typed
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -194,10 +194,26 @@ def _heaviside(x: Any, at_zero: Any) -> Any:
 
 
 def _power(x: Any, exponent: float) -> Any:
-    """PyTorch takes a root, which is NaN for -inf and -0 for -0."""
-    if not is_fraction(x) or abs(exponent) != 0.5:
-        return aten_pow_tensor_scalar(x, exponent)
-    return op.Sqrt(x) if exponent > 0 else op.Reciprocal(op.Sqrt(x))
+    """Powers as PyTorch computes them.
+
+    Of whole numbers as products, which lose their upper bits as PyTorch's do, where ONNX Runtime's are rounded; and
+    powers of a half as roots, which are NaN for -inf and -0 for -0.
+    """
+    if is_fraction(exponent) and not is_fraction(x):
+        x = cast(x, FLOAT)
+    if is_fraction(x) and isinstance(exponent, float) and abs(exponent) == 0.5:
+        return op.Sqrt(x) if exponent > 0 else op.Reciprocal(op.Sqrt(x))
+    if is_fraction(x) or x.dtype == ir.DataType.BOOL or not isinstance(exponent, int) or exponent < 1:
+        return aten_pow(x, exponent)
+    kind: ir.DataType = x.dtype
+    power, square = None, x
+    while exponent:
+        if exponent % 2:
+            power = square if power is None else typed(op.Mul(power, square), kind, x.shape)
+        exponent //= 2
+        if exponent:
+            square = typed(op.Mul(square, square), kind, x.shape)
+    return op.Identity(power) if power is x else power
 
 
 def _like(number: Any, x: Any) -> Any:
@@ -222,13 +238,13 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.div.Scalar_mode: _divide,
     _aten.atan2.default: _atan2,
     _aten.signbit.default: _sign_bit,
+    _aten.pow.Tensor_Scalar: _power,
     torch.ops.prims.signbit.default: _sign_bit,
     _aten.clamp.default: _clamp,
     _aten.clamp_min.default: _clamp,
     _aten.clamp_max.default: lambda x, largest: _clamp(x, None, largest),
     _aten.logit.default: _logit,
     _aten.heaviside.default: _heaviside,
-    _aten.pow.Tensor_Scalar: _power,
     torch.ops.prims.fmax.default: _numbers_first(op.Max),
     torch.ops.prims.fmin.default: _numbers_first(op.Min),
 }

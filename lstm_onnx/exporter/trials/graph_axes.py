@@ -16,6 +16,7 @@ def require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) ->
 
     Raises:
         FixedSizeError: an output's size is a number in the graph, and another one in the module.
+        ExportError: an output has another number of axes.
     """
     clamp = functional.arguments.within
     larger = {name: clamp(name, 2 * size + 1) for name, size in functional.arguments.sizes.items()}
@@ -25,6 +26,11 @@ def require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) ->
     except ExportError:
         return  # the module does not run at these sizes; the trials find those at which it does
     for name, tensor in {**outputs, **after}.items():
+        if len(graph.dims[name]) != tensor.dim():
+            raise ExportError(
+                f"the output {name} has {len(graph.dims[name])} axes in the trace, and {tensor.dim()} in the module; "
+                "torch traces one of its operators as it does not run: give its inputs an axis of size 1 for the batch"
+            )
         for axis, (dim, size) in enumerate(zip(graph.dims[name], tensor.shape, strict=True)):
             if isinstance(dim, int) and dim != size:
                 at = ", ".join(f"{label} {value}" for label, value in larger.items())

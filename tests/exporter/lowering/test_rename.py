@@ -46,6 +46,20 @@ def test_two_exports_are_the_same_bytes(result: Made, tmp_path: Path) -> None:
     assert again.path.read_bytes() == result.path.read_bytes()
 
 
+def test_a_constant_is_not_named_like_an_output_of_its_node(tmp_path: Path) -> None:
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.lstm(x)[0]
+            return y.cumprod(1), torch.arange(5.0).topk(2)[0] + y.sum()
+
+    module = Products().eval()
+    agree(made(module, signal(2, 4), {}, tmp_path).run(signal(2, 4)), eager(module, signal(2, 4)))
+
+
 def test_nothing_of_the_machine_is_in_the_file(result: Made) -> None:
     content = result.path.read_bytes()
     places = [Path.home(), Path.cwd(), Path(__file__).parent, Path(torch.__file__).parent, result.path.parent]

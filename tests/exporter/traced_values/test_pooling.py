@@ -79,6 +79,30 @@ def test_parts_of_an_open_axis_follow_its_size(tmp_path: Path) -> None:
     right(Adaptive(), signal, X, tmp_path, sizes=((1, 1), (2, 3), (3, 7), (1, 40)))
 
 
+class Unequal(nn.Module):
+    """Parts of unequal sizes of axes that are fixed, and parts of three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 60, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.lstm(x)[0][:, :1].unflatten(-1, (3, 4, 5))
+        return (
+            F.adaptive_max_pool1d(y[:, 0, 0], 3),
+            F.adaptive_max_pool2d(y[:, 0], (1, 2)),
+            F.adaptive_max_pool2d(y[:, 0], (3, 5)),
+            F.adaptive_max_pool3d(y, (2, 1, None)),
+            F.adaptive_avg_pool3d(y, (2, 3, 5)),
+            F.adaptive_avg_pool3d(y, (None, 2, 1)),
+        )
+
+
+def test_parts_of_unequal_sizes(tmp_path: Path) -> None:
+    right(Unequal(), signal, X, tmp_path)
+
+
 class Refused(nn.Module):
     """A mean by another number, or the places of what is largest in each part."""
 
@@ -94,7 +118,7 @@ class Refused(nn.Module):
     ("pool", "words"),
     [
         (lambda y: F.avg_pool2d(y, (1, 2), divisor_override=3), "divisor_override has no translation"),
-        (lambda y: F.adaptive_max_pool2d(y, (4, 3), return_indices=True), "return_indices of an axis that is not"),
+        (lambda y: F.adaptive_max_pool2d(y, (4, 3), return_indices=True), "return_indices of such parts has no"),
     ],
 )
 def test_pools_without_a_translation_are_refused(pool: Any, words: str, tmp_path: Path) -> None:

@@ -87,6 +87,17 @@ def test_the_values_are_in_the_file(made, tmp_path: Path) -> None:
     assert (FEATURES, 5) not in shapes
 
 
+def test_what_is_computed_may_be_an_output(tmp_path: Path) -> None:
+    class Returned(OfSeveralResults):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return self.gru(x)[0], torch.linalg.svdvals(self.weight)
+
+    module, path = Returned().eval(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 4, FEATURES),))
+    found = lstm_onnx.load(path, provider="cpu", threads=1).run({"x": np.zeros((2, 4, FEATURES), np.float32)})
+    np.testing.assert_allclose(found["output.1"], torch.linalg.svdvals(module.weight).detach().numpy(), rtol=1e-6)
+
+
 def test_those_of_inputs_have_no_translation(tmp_path: Path) -> None:
     class OfTheInput(OfSeveralResults):
         def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
@@ -41,3 +42,13 @@ def test_what_torch_onnx_cannot_translate_has_its_line(
 ) -> None:
     with pytest.raises(ExportError, match=rf"^at test_errors.py:\d+: .*self.scale.*: .*{problem}"):
         made(Scaled(scale), signal(2, 4), X, tmp_path)
+
+
+def test_an_index_without_axes(tmp_path: Path) -> None:
+    class Largest(Scaled):
+        def forward(self, x: Tensor) -> Any:
+            y = self.lstm(x)[0]
+            return y, torch.take(y, y.argmax())
+
+    with pytest.raises(ExportError, match=r"^at test_errors.py:\d+: .*without axes is an index .*: x\.view\(1\)$"):
+        made(Largest(lambda size: size), signal(2, 4), X, tmp_path)

@@ -147,3 +147,22 @@ def test_rows_of_which_there_are_none_are_reduced(opset: int, tmp_path: Path) ->
     (x,) = signal(2, 5)
     agree(file.run((x,)), eager(module, (x,)))
     agree(file.run((-x.abs(),)), eager(module, (-x.abs(),)))
+
+
+class OfANumber(nn.Module):
+    """Reductions along the axis that PyTorch lets a tensor without axes have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.lstm(x)[0]
+        total = y.sum()
+        return y, total.amax(0), total.amin(-1, keepdim=True), (total > 0).all(0), nn.functional.normalize(total, dim=0)
+
+
+def test_a_number_without_axes_is_reduced(tmp_path: Path) -> None:
+    module = OfANumber()
+    agree(made(module, signal(2, 6), X, tmp_path).run(signal(3, 5)), eager(module, signal(3, 5)))

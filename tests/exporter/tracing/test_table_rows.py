@@ -159,3 +159,12 @@ def test_an_input_of_which_some_are_looked_up_may_have_others(look_up: Callable[
 def rows_of(look_up: Callable[[Tensor], Tensor]) -> dict[str, int]:
     program = torch.export.export(Looks(look_up), (torch.tensor([[1, 2], [3, 4]]),), strict=False)
     return table_rows(program, ["tokens"])
+
+
+def test_a_number_without_axes_is_looked_up_at_0() -> None:
+    class Scalar(nn.Module):
+        def forward(self, x: Tensor, place: Tensor) -> Tensor:
+            return x.sum().gather(0, place)
+
+    program = torch.export.export(Scalar(), (torch.ones(2), torch.tensor(0)))
+    assert table_rows(program, ["x", "place"]) == {"place": 1}

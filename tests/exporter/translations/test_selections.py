@@ -42,6 +42,8 @@ class Selections(nn.Module):
             mask + large,
             torch.add(mask, large, alpha=False),
             y + mask,
+            y.masked_select(mask).sum(),
+            x.masked_select(mask[..., :1]).sum(),
         ]
 
 

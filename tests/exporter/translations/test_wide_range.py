@@ -47,6 +47,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "clamp of halves": lambda a, _b, _i, _k: a.clamp(-1e4, 1e4).half().clamp(min=0.25),
     "whole clamp": lambda _a, _b, i, _k: i.clamp(min=1),
     "whole fmax": lambda _a, _b, i, k: torch.fmax(i, k),
+    "whole power": lambda _a, _b, i, _k: i**5,
+    "of a fraction": lambda _a, _b, i, _k: (i % 9) ** 2.5,
     "place in a ring": lambda a, _b, i, _k: i % a.size(1),
 }
 SMALL = ("log1p", "expm1", "hypot")

@@ -240,7 +240,7 @@ _NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A result in which unknown containers are lists and dicts, and objects are dicts of their public attributes.
 
-    An object within itself is left out.
+    Named tuples become dicts of their fields.  An object within itself is left out.
     """
     kind = type(value)
     if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):
@@ -256,7 +256,9 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
         return {item.name: converted(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: converted(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
+    if pytree.is_namedtuple_class(kind):  # a subclass of one, too: its items are in no attribute
+        return {name: converted(item) for name, item in zip(kind._fields, value, strict=True)}
+    if isinstance(value, (list, tuple)):
         return [converted(item) for item in value]
     if isinstance(value, nn.Module) or callable(value) or not hasattr(value, "__dict__"):
         return value

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..call.structure import key_of
+from ..call.structure import key_of, registered_items
 from ..copies.kept_values import KeptValues
 from ..node_names import state_names
 
@@ -240,7 +240,7 @@ _NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A result in which unknown containers are lists and dicts, and objects are dicts of their public attributes.
 
-    Named tuples become dicts of their fields.  An object within itself is left out.
+    Named tuples and what is registered as a pytree become dicts, too.  An object within itself is left out.
     """
     kind = type(value)
     if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):
@@ -251,7 +251,7 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
     if kind in (list, tuple, dict):
         return pytree.tree_map(converted, value, is_leaf=lambda item: item is not value)
     if kind in pytree.SUPPORTED_NODES:
-        return value
+        return {key: converted(item) for key, item in registered_items(value)[0].items()}
     if dataclasses.is_dataclass(value):
         return {item.name: converted(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):

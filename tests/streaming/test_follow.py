@@ -41,6 +41,17 @@ def after(*nodes: NodeProto, **constants: Any) -> TimeAxis:
     return follow_time(model(LSTM, *nodes, **constants), STATES)
 
 
+def loop(read: str = "ones", *, first: str = "zeros", op: str = "Identity") -> NodeProto:
+    """A Scan over x that adds `read` to each step; it carries a value on by `op`."""
+    parts = [node(op, "carried", to="next"), node("Add", "entry", read, to="each")]
+    ins, outs = ([helper.make_tensor_value_info(name, FLOAT, None) for name in names] for names in (IN, OUT))
+    body = helper.make_graph(parts, "body", ins, outs)
+    return node("Scan", first, "x", to=("end", "z"), body=body, num_scan_inputs=1)
+
+
+IN, OUT = ("carried", "entry"), ("next", "each")
+
+
 def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
@@ -62,6 +73,7 @@ PASSES: dict[str, tuple[NodeProto, ...]] = {
         node("Reshape", "m", "shape", to="z"),
     ),
     "a window of one step": (node("Transpose", "x", to="t", perm=[1, 2, 0]), node("Conv", "t", "point", to="z")),
+    "a loop whose only state is the same in all steps": (loop(),),
     "the last step, for itself": (node("Gather", "Y", "minus_one_scalar", to="g"), node("Relu", "g", to="z")),
     "the whole of a slice": (node("Slice", "Y", "zero", "end", "zero", to="z"),),
     "a guard against no steps at all": (
@@ -109,6 +121,10 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
     "the last state, joined to all": ((node("Add", "x", "hn", to="z"),), "joins the last step"),
     "steps put in front": ((node("Concat", "zeros", "x", to="z", axis=0),), "puts further steps beside the call's"),
     "padding": ((node("Pad", "x", "pads", to="z"),), "pads the steps of each call"),
+    "a loop whose state changes": ((loop(op="Neg"),), "starts again at each call"),
+    "a loop that reads the last state": ((loop("hn"),), "joins the last step, or a summary of all, to every step"),
+    "a loop that carries the last state along": ((loop(first="hn"),), "joins the last step, or a summary of all, to"),
+    "a loop that reads all steps": ((loop("x"),), "the/Scan (Scan) reads all steps at each step"),
     "every pair of steps": (
         (
             node("Transpose", "x", to="a", perm=[1, 0, 2]),
@@ -274,6 +290,11 @@ def test_states_in_the_hands_of_other_operators_leave_it_open() -> None:
     found = follow_time(built, {**STATES, "cache": "cache_n"})
     assert found.meeting is None
     assert found.by_hand is not None
+
+
+def test_a_loop_that_reads_a_state_in_each_step() -> None:
+    found = after(loop("h0"), **CONSTANTS)
+    assert "(Scan) uses a state otherwise than as a recurrent node's start" in str(found.by_hand)
 
 
 def test_axes_that_have_to_be_equal_are_one() -> None:

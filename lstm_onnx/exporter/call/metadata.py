@@ -62,7 +62,9 @@ def _to_json(node: Node) -> dict[str, Any]:
         if node.cls in (dict, collections.OrderedDict):
             keys = map(_constant_to_json, node.keys)
             return {node.cls.__name__: [list(pair) for pair in zip(keys, items, strict=True)]}
-        named = all(isinstance(key, str) for key in node.keys)
+        named = all(isinstance(key, str) for key in node.keys) and (
+            node.kind != "pytree" or _is_made_of_its_items(node)
+        )
         if named and (node.kind in ("namedtuple", "object") or dataclasses.is_dataclass(node.cls)):
             kind = "dataclass" if dataclasses.is_dataclass(node.cls) else node.kind
             return {kind: node.cls.__qualname__, "items": list(map(list, zip(node.keys, items, strict=True)))}
@@ -227,6 +229,20 @@ def _registered(cls: type | None, keys: tuple[str, ...], items: tuple[Node, ...]
     if not isinstance(found, ContainerNode) or found.keys != keys:
         raise ConfigError(f"a {cls.__qualname__} cannot be made from {', '.join(keys)}", hint="pass example_inputs")
     return dataclasses.replace(found, items=items)
+
+
+def _is_made_of_its_items(node: ContainerNode) -> bool:
+    """Whether a container of a registered class is as one that is made from its items alone, without what else it has.
+
+    ``unflatten`` may give back a flag, such as whether the module is trained, that is none of the items.
+    """
+    if not dataclasses.is_dataclass(node.cls):
+        return False
+    try:
+        found = _registered(node.cls, node.keys, node.items)
+    except Exception:  # noqa: BLE001 - the class may raise anything
+        return False
+    return found is not None and bool(found.spec == node.spec)
 
 
 def reachable_classes(module: nn.Module) -> dict[str, list[type]]:

@@ -172,9 +172,24 @@ def has_new_of(cls: Any, base: Any) -> bool:
 
 
 def _registered(value: Any) -> tuple[str, dict[Any, Any], Any]:
-    pairs, spec = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
-    items = {key_of(path[0]): item for path, item in pairs}
+    items, spec = registered_items(value)
     return "pytree", items, spec
+
+
+def registered_items(value: Any) -> tuple[dict[Any, Any], Any]:
+    """The items of a container of a class that is registered as a pytree, by key, and pytree's description of it.
+
+    Where its class was registered without a function for the keys, they are the names of the attributes that hold the
+    items, or else their positions.
+    """
+    if pytree.SUPPORTED_NODES[type(value)].flatten_with_keys_fn is not None:
+        pairs, spec = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
+        return {key_of(path[0]): item for path, item in pairs}, spec
+    items, spec = pytree.tree_flatten(value, is_leaf=lambda item: item is not value)
+    names = [name for name, item in _attributes(value).items() if any(item is one for one in items)]
+    if len(names) == len(items) and all(getattr(value, name) is item for name, item in zip(names, items, strict=True)):
+        return dict(zip(names, items, strict=True)), spec
+    return dict(enumerate(items)), spec
 
 
 def key_of(entry: Any) -> Any:

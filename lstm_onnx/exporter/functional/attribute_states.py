@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..call.structure import key_of
+from ..call.structure import key_of, registered_items
 from ..copies.copier import attributes_of
 from ..copies.kept_values import KeptValues
 from ..node_names import state_names
@@ -332,7 +332,7 @@ _NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A result in which unknown containers are lists and dicts, and objects are dicts of their public attributes.
 
-    An object within itself is left out.
+    Named tuples and what is registered as a pytree become dicts, too.  An object within itself is left out.
     """
     kind = type(value)
     if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):
@@ -343,12 +343,14 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
     if kind in (list, tuple, dict):
         return pytree.tree_map(converted, value, is_leaf=lambda item: item is not value)
     if kind in pytree.SUPPORTED_NODES:
-        return value
+        return {key: converted(item) for key, item in registered_items(value)[0].items()}
     if dataclasses.is_dataclass(value):
         return {item.name: converted(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: converted(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
+    if pytree.is_namedtuple_class(kind):  # a subclass of one, too: its items are in no attribute
+        return {name: converted(item) for name, item in zip(kind._fields, value, strict=True)}
+    if isinstance(value, (list, tuple)):
         return [converted(item) for item in value]
     if isinstance(value, nn.Module) or callable(value) or not hasattr(value, "__dict__"):
         return value

@@ -20,6 +20,7 @@ from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
 from ..copies.clone import clone
 from ..copies.kept_values import KeptValues
+from ..observers import remove_observers
 from ..opaque.operators import RecurrentModule, replace_recurrent_modules
 from ..user_code import error_line, first_line
 from ..wrappers import without_compiler
@@ -198,6 +199,7 @@ def make_functional(
     """
     cloned = clone(module, dtype)
     copy = cloned.module
+    remove_observers(copy)
     recurrent = replace_recurrent_modules(copy)
     if not recurrent and recurrent_required:
         raise not_recurrent(module)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import itertools
 import os
+import re
 import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SCRIPT = "TorchScript, which keeps the weights and no Python code to trace"
-_QUANTIZED = (
-    *(f"torch.ao.nn.{kind}." for kind in ("quantized", "quantizable", "qat", "intrinsic")),
-    "torch.ao.quantization.",
-)
-_FLOAT = ("FloatFunctional", "FXFloatFunctional", "QuantStub", "DeQuantStub", "QuantWrapper")
-"""Their classes that change no number in a float module."""
+_QUANTIZED = re.compile(r"torch\.ao\.nn\.(intrinsic\.)?quantized\.")
+_FLOAT = ("FloatFunctional", "FXFloatFunctional")
+"""Classes among the quantized ones that compute in float."""
 _MOST_NAMES = 4
 
 
@@ -167,6 +165,8 @@ def _problems(module: nn.Module) -> Iterator[str]:
     """Why a module, or a part of it, has no code or no weights that can be read; nothing for others."""
     import torch
 
+    from ..observers import rounds
+
     for path, part in module.named_modules():
         where = f"{path} ({type(part).__name__})" if path else type(part).__name__
         kind = f"{type(part).__module__}.{type(part).__name__}"
@@ -181,10 +181,16 @@ def _problems(module: nn.Module) -> Iterator[str]:
                 f"{where} comes from torch.export, which has already replaced the recurrent modules by operators of "
                 "fixed sizes; pass the nn.Module that was exported"
             )
-        elif kind.startswith(_QUANTIZED) and type(part).__name__ not in _FLOAT:
+        elif _QUANTIZED.match(kind) and type(part).__name__ not in _FLOAT:
             yield (
                 f"{path or 'the module'} is {kind}, of PyTorch's own quantization, which ONNX has no operators for; "
                 "pass the float module, as it was before it was quantized"
+            )
+        elif rounds(part):
+            yield (
+                f"{where} rounds numbers as a quantized module does, and the smallest difference before it can tip a "
+                "rounding; switch it off, module.apply(torch.ao.quantization.disable_fake_quant), which leaves the "
+                'trained weights, and let precision="int8" quantize them'
             )
         elif kind.startswith("torch.distributed.fsdp."):
             yield f"{where} keeps its parameters in shards; {_GATHER}"

@@ -75,7 +75,7 @@ class TracingMode(TorchFunctionMode):
         if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
             return found[0]
         special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
-        if special is not None and (args or special in (_attention, _joined)):
+        if special is not None and (args or special in _WITHOUT_POSITIONAL):
             found = special(self, func, args, kwargs)
             if found is not None:
                 return found[0]
@@ -396,3 +396,5 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **TORCH_FUNCTIONS,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""
+_WITHOUT_POSITIONAL = (_attention, _joined, TORCH_FUNCTIONS["where"])
+"""Those that may be called with keyword arguments alone."""

@@ -1,6 +1,7 @@
-"""torch's functions that a trace computes otherwise: of complex numbers, and of as many numbers as an axis is long.
+"""torch's functions that a trace computes otherwise: of complex numbers, of byte masks, and of as many numbers as an
+axis is long.
 
-For these, torch.onnx has no translation, or a wrong one, and torch.export fixes the size.
+For these, torch.onnx has no translation, or a wrong one, and torch.export fixes the size or takes no such argument.
 """
 
 from __future__ import annotations
@@ -89,6 +90,20 @@ def _double(number: Any, device: Any) -> Any:
     return torch.scalar_tensor(number, dtype=torch.float64, device=device) if is_symbolic(number) else float(number)
 
 
+def _where(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """A choice by a mask of uint8, as PyTorch had them before bool; torch.export traces bool alone."""
+    at = 1 if func is Tensor.where else 0
+    condition = args[at] if len(args) > at else kwargs.get("condition")
+    if len(args) + len(kwargs) < 3 or not isinstance(condition, Tensor) or condition.dtype != torch.uint8:
+        return None
+    mask = mode.constants.call(Tensor.bool, (condition,), {})
+    if len(args) > at:
+        args = (*args[:at], mask, *args[at + 1 :])
+    else:
+        kwargs = {**kwargs, "condition": mask}
+    return (mode.constants.call(func, args, kwargs),)
+
+
 def _symbolic_one_hot(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     classes = args[1] if len(args) > 1 else kwargs.get("num_classes")
     return (mode.constants.call(one_hot, (args[0], classes), {}),) if isinstance(classes, torch.SymInt) else None
@@ -108,5 +123,6 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], 
     "one_hot": _symbolic_one_hot,
     "istft": _istft,
     "fill_diagonal_": _fill_diagonal,
+    "where": _where,
 }
 """By the names of torch's functions, as in `function_mode`."""

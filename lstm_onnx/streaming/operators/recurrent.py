@@ -59,7 +59,10 @@ def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
 
 
 def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) -> Names:
-    """The open axes of the recurrence; records states that are not carried from call to call."""
+    """The open axes of the recurrence; records states that are not carried from call to call.
+
+    A Scan may be without `starts`: each of its steps is for itself.
+    """
     names = length(time).names
     given = [start for start in starts if start is not None]
     from_states = [start for start in given if start.states]
@@ -71,6 +74,8 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
         return names
     if length(time).symbol is None:
         call.meet(names, "goes along an axis that is not the sequence alone")
+    if not starts:
+        return names
     for name in names:
         recurrent = call.follower.recurrent
         recurrent[name] = recurrent.get(name, False) or bool(from_states)
@@ -90,20 +95,40 @@ def scan(call: Call) -> list[Fact]:
     count = int(call.attributes.get("num_scan_inputs", 0))
     facts = [call.fact(index) for index in range(len(call.facts))]
     carried, scanned = facts[: len(facts) - count], facts[len(facts) - count :]
+    changing = _changing(call, len(carried))
+    still = [carried[index] for index in range(len(carried)) if index not in changing]
     call = replace(call, facts=tuple(scanned))
     axes = call.attributes.get("scan_input_axes", [0] * count)
-    inner = [call.follower.facts[name] for name in outer_values(call.node) if name in call.follower.facts]
+    outer = [call.follower.facts[name] for name in outer_values(call.node) if name in call.follower.facts]
     time = _scanned_axis(call, scanned, axes)
     if time is None:
         reached = open_names(facts)
         call.meet(reached, "goes through an axis that is not known")
         return [replace(join(facts), states=NONE, spans=reached)] * len(call.node.output)
-    names = _went_along(call, time, carried, join(scanned))
+    names = _went_along(call, time, [carried[index] for index in changing], join(scanned))
     if any((*call.attributes.get("scan_input_directions", []), *call.attributes.get("scan_output_directions", []))):
         call.meet(names, f"scans backwards: {_FROM_THE_END}")
-    call.meet({name for fact in inner if fact.varies for name in fact.open & names}, "reads all steps at each step")
-    joined = _joined(call, [*facts, *inner], names)
+    _same_in_all_steps(call, [*still, *outer], names)
+    joined = _joined(call, [*facts, *outer], names)
     return _scan_outputs(call, carried, time, replace(joined, spans=joined.spans | names), names)
+
+
+def _changing(call: Call, count: int) -> list[int]:
+    """The carried values that a step may change; a loop that has none carries one that passes through each step."""
+    body = next(iter(bodies_of(call.node)))
+    passed = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
+    pairs = enumerate(zip(body.input[:count], body.output[:count], strict=True))
+    return [index for index, (before, after) in pairs if passed.get(after.name, after.name) != before.name]
+
+
+def _same_in_all_steps(call: Call, facts: Sequence[Fact], names: Names) -> None:
+    """Record where what every step reads is not the same in all calls."""
+    call.meet({name for fact in facts if fact.varies for name in fact.open & names}, "reads all steps at each step")
+    late = call.follower.first_names(NONE.union(*(fact.last for fact in facts)))
+    if late & call.follower.first_names(names):
+        call.meet(names, "joins the last step, or a summary of all, to every step")
+    if any(fact.states for fact in facts):
+        call.follower.handled(call)
 
 
 def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> Axis | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments, draw_arguments
+from lstm_onnx.exporter.call.metadata import call_to_json
 from lstm_onnx.exporter.call.structure import constants
+from lstm_onnx.exporter.functional.attribute_states import named_tensors
 from lstm_onnx.input_spec import InputSpec
 
 DYNAMIC, AUTO, STATIC = torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO, torch.export.Dim.STATIC
@@ -20,6 +24,28 @@ TOKENS, SIGNAL = torch.arange(12).reshape(3, 4), torch.zeros(3, 4, 2)
 class Pair(NamedTuple):
     a: Any
     b: Any
+
+
+@dataclasses.dataclass
+class Batch:
+    """Registered in pytree without names of its items, as most classes are; `train` is none of them."""
+
+    words: Tensor
+    state: Any = None
+    train: bool = False
+
+
+class Both:
+    """Registered, too; no attributes hold its items."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = items
+
+
+pytree.register_pytree_node(
+    Batch, lambda one: ([one.words, one.state], one.train), lambda items, train: Batch(*items, train)
+)
+pytree.register_pytree_node(Both, lambda one: (list(one._items), None), lambda items, _: Both(*items))
 
 
 class Takes(nn.Module):
@@ -37,6 +63,23 @@ def test_names_follow_the_containers() -> None:
     args, kwargs = found.args_and_kwargs(dict.fromkeys(found.tensors, "t"))
     assert args == ({"a": "t", "b": ["t", 3]}, Pair("t", ("t",)))
     assert kwargs == {}
+
+
+def test_names_in_classes_that_are_registered_without_keys() -> None:
+    found = bind_arguments(Takes(), (Batch(TOKENS, [SIGNAL], train=True), Both(SIGNAL, TOKENS)), None)
+    assert list(found.tensors) == ["x.words", "x.state.0", "y.0", "y.1"]
+    args, _ = found.args_and_kwargs({name: tensor + 1 for name, tensor in found.tensors.items()})
+    assert (args[0].train, args[1]._items[1].equal(TOKENS + 1)) == (True, True)
+    result = Batch(TOKENS), [Both(SIGNAL, Pair(TOKENS, None))]
+    names = ["output.0.words", "output.1.0.0", "output.1.0.1.a"]
+    assert [name for name, _ in named_tensors(result)] == names
+
+
+def test_what_a_registered_class_has_beside_its_items_is_not_left_out_of_the_metadata() -> None:
+    for train in (False, True):
+        call = bind_arguments(Takes(), (Batch(TOKENS, train=train),), None).call
+        kept = "unknown" not in str(call_to_json(call))
+        assert kept is not train
 
 
 def test_positional_and_keyword_arguments_of_any_number() -> None:

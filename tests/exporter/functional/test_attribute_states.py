@@ -8,7 +8,7 @@ import collections
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -364,6 +364,17 @@ class _Rows(list[Any]):
     """A list of a class of its own."""
 
 
+class _Parts(NamedTuple):
+    mean: Tensor
+    parts: Any
+
+
+class _Prediction(_Parts):
+    """A subclass of a named tuple, whose instances have attributes beside their items."""
+
+    cached: Tensor
+
+
 def test_results_in_containers_of_other_classes_and_in_objects() -> None:
     one = torch.zeros(())
     reply = _Reply(logits=one, states=_Rows([one, None]), hidden=collections.UserDict(h=one))
@@ -375,6 +386,15 @@ def test_results_in_containers_of_other_classes_and_in_objects() -> None:
         "output.1.scale",
     ]
     assert named_tensors((torch.nn.Linear(1, 1), print, "text", torch.Size([1]))) == []
+    prediction = _Prediction(one, (plain, None))
+    prediction.cached = one
+    assert [name for name, _ in named_tensors(prediction)] == ["mean", "parts.0.mean"]
+    assert [name for name, _ in named_tensors([torch.max(one.view(1), 0), prediction])] == [
+        "output.0.0",
+        "output.0.1",
+        "output.1.mean",
+        "output.1.parts.0.mean",
+    ]
     plain.itself, plain.all = plain, [plain]
     assert [name for name, _ in named_tensors(plain)] == ["mean"]
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.ao.nn import quantizable
 from torch.utils._pytree import tree_map
 
 import lstm_onnx
@@ -138,7 +137,10 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda _: torch.ao.quantization.quantize_dynamic(Net(), {nn.LSTM}),
         "lstm is torch.ao.nn.quantized.dynamic.modules.rnn.LSTM, of PyTorch's own quantization, which ONNX has no",
     ),
-    "quantizable": (lambda _: quantizable.LSTM(3, 4), "the module is torch.ao.nn.quantizable.modules.rnn.LSTM, of"),
+    "rounding part": (
+        lambda _: nn.Sequential(Net(), torch.ao.quantization.default_fake_quant()),
+        "1 (FakeQuantize) rounds numbers as a quantized module does, and the smallest difference before it can tip a",
+    ),
     "other tensors": (lambda _: _wrapped_weight(), "out.weight is a Wrapped, a tensor of another kind than"),
 }
 
@@ -189,7 +191,8 @@ def test_an_onnx_file_in_the_place_of_a_module(file: Path, tmp_path: Path) -> No
 
 
 def test_what_computes_in_float_is_no_quantized_module() -> None:
-    net = nn.Sequential(torch.ao.quantization.QuantStub(), nn.LSTM(3, 4), torch.ao.nn.quantized.FloatFunctional())
+    parts = nn.LSTM(3, 4), torch.ao.nn.quantizable.LSTM(3, 4), torch.ao.nn.quantized.FloatFunctional()
+    net = nn.Sequential(torch.ao.quantization.QuantStub(), *parts)
     assert unwrap_module(net) is net
 
 

@@ -80,3 +80,29 @@ def test_autocast_is_refused_by_its_name(dtype: torch.dtype, tmp_path: Path) -> 
     module.on = False
     lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 5, 3),))
     assert lstm_onnx.verify(module, path, mutants="none")
+
+
+class _ByteMasks(nn.Module):
+    """As CRF layers choose: by masks of uint8, the dtype of masks before PyTorch had bool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 3, batch_first=True)
+        self.register_buffer("channels", torch.tensor([0, 1, 2], dtype=torch.uint8))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = self.lstm(x)[0]
+        mask = (x[..., :1] * 2).abs().to(torch.uint8)  # numbers above 1 are true as well
+        channels: Any = self.channels
+        return [
+            torch.where(mask, y, y.new_zeros(())),
+            torch.where(condition=mask, input=y, other=-y),
+            y.where(mask, y + 1),
+            y.where(condition=channels, other=-y),
+            torch.where(torch.ones_like(mask, dtype=torch.uint8), y, -y),
+        ]
+
+
+@pytest.mark.filterwarnings("ignore:where received a uint8")
+def test_a_choice_by_bytes(tmp_path: Path) -> None:
+    right(_ByteMasks(), signal, X, tmp_path)

@@ -15,7 +15,8 @@ ANY_SIZE: Limit = (1, None)
 _LONGEST = 200
 """Characters of an expression; those that torch.export writes are far shorter."""
 _MOST_LEAST = 2**12
-_NAME = re.compile(r"[^\W\d]\w*")
+_NAME = re.compile(r"[^\W\d]\w*(?:\.\w+)*")
+"""Some tools number their axes: ``DynamicDimension.0``."""
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

@@ -41,6 +41,7 @@ def test_a_name_that_looks_like_an_expression_is_a_name_where_it_has_a_size() ->
 def test_the_names_of_an_axis() -> None:
     assert names_in("4*batch + time//2") == {"batch", "time"}
     assert names_in("batch") == {"batch"}
+    assert names_in("2*DynamicDimension.0 + DynamicDimension.1") == {"DynamicDimension.0", "DynamicDimension.1"}
 
 
 @pytest.mark.parametrize(

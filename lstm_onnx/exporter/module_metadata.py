@@ -29,8 +29,11 @@ _REORDERING = ("Cast", "Identity", "Gather", "GatherND", "GatherElements", "TopK
 """Operators between an input of lengths and the recurrent operator: modules that sort their sequences themselves, by
 index_select, indexing or gather, or take their lengths as a column.
 """
-_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Round", "Neg", "Clip", "Max", "Min", "Mod", "Unsqueeze")
-"""Others: modules that compute the lengths after a convolution or a pooling."""
+_ARITHMETIC = (
+    *("Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Round", "Neg", "Clip", "Max", "Min", "Mod"),
+    *("Unsqueeze", "Concat"),
+)
+"""Others: modules that compute the lengths after a convolution or a pooling; a spare row beside chosen ones."""
 
 
 def module_metadata(

@@ -8,7 +8,7 @@ gives on drawn numbers.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,11 @@ Array = np.ndarray[Any, Any]
 _BATCH = 3
 _NEAR = 1e-5
 """The largest difference from what the step gives, relative to its largest number, or to 1 where that is larger."""
+
+_ROWS, _SIZES, _LEAST = 64, (1.0, 2.0, 4.0, 30.0), 1e-4
+"""Draws at which piecewise functions differ: their rows, mean sizes of the smallest gate, and its least size before."""
+_HARD_SIGMOIDS = ((0.2, 0.5), (float(np.float32(1 / 6)), 0.5))
+"""The slope and the offset of Keras 2's and of Keras 3's (and PyTorch's)."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,35 @@ def cell_of(step: Step, opset: int) -> Cell | None:
         found = next_states(cell, x, h, c)
         ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
         pairs = list(zip(found, ordered, strict=True))
-        if all(np.abs(mine - theirs).max() <= _NEAR * max(1.0, np.abs(theirs).max()) for mine, theirs in pairs):
+        default = cell.op_type == "RNN" or not cell.attributes.get("activations")
+        if _agree(pairs) and (default or _saturates(cell, step, opset)):
             return cell if not step.zeroed or _zeroes_masked(step, x, states, wanted[cell.h], opset) else None
     return None
+
+
+def _agree(pairs: list[tuple[Array, Array]]) -> bool:
+    return all(np.abs(mine - theirs).max() <= _NEAR * max(1.0, np.abs(theirs).max()) for mine, theirs in pairs)
+
+
+def _saturates(cell: Cell, step: Step, opset: int) -> bool:
+    """Whether the step is the operator's at gates of every size: near 0, other functions are alike."""
+    rng = np.random.default_rng(1)
+    width = cell.R.shape[2]
+    x = rng.standard_normal((_ROWS, cell.W.shape[2])).astype(np.float32)
+    states = [rng.uniform(-0.9, 0.9, (_ROWS, width)).astype(np.float32) for _ in step.states]
+    h, c = states[cell.h], states[1 - cell.h] if len(states) == 2 else states[cell.h]
+    least = np.abs(x @ cell.W[0].T).mean(axis=0).min()
+    if least < _LEAST:
+        return False
+    for size in _SIZES:
+        large = x * np.float32(size / least)
+        wanted = _run(step, large, states, opset, np.ones((_ROWS, 1), bool) if step.mask else None)
+        if wanted is None:
+            return False
+        ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
+        if not _agree(list(zip(next_states(cell, large, h, c), ordered, strict=True))):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -135,9 +166,14 @@ def _candidates(op_type: str, products: _Products, width: int) -> Iterator[Cell]
         forms = [{"linear_before_reset": 1}, {"linear_before_reset": 0}]
     elif op_type == "RNN":
         forms = [{"activations": ["Tanh"]}, {"activations": ["Relu"]}]
+    others = [] if op_type == "RNN" else [form | own for own in _activations(op_type) for form in forms]
     states = (0, 1) if op_type == "LSTM" else (0,)
-    pairs = [(order, order) for order in orders] + [(a, b) for a in orders for b in orders if a != b]
-    for (order_x, order_h), form, h, negated in itertools.product(pairs, forms, states, (False, True)):
+    equal = [(order, order) for order in orders]
+    pairs = equal + [(a, b) for a in orders for b in orders if a != b]
+    tried = itertools.chain(
+        itertools.product(pairs, forms, states, (False, True)), itertools.product(equal, others, states, (False, True))
+    )
+    for (order_x, order_h), form, h, negated in tried:
         if negated and op_type != "GRU":
             continue
         W, R, B = _ordered(products, width, order_x, order_h)  # noqa: N806
@@ -147,6 +183,18 @@ def _candidates(op_type: str, products: _Products, width: int) -> Iterator[Cell]
             W, R = W * signs[:, None], R * signs[:, None]  # noqa: N806
             B = None if B is None else B * np.concatenate([signs, signs])  # noqa: N806
         yield Cell(op_type, W[None], R[None], None if B is None else B[None], h, form)
+
+
+def _activations(op_type: str) -> Iterator[dict[str, Any]]:
+    """Attributes of an LSTM or a GRU with other activations than the default ones."""
+    count = 2 if op_type == "LSTM" else 1
+    gates: list[tuple[str, list[float], list[float]]] = [("Sigmoid", [], [])]
+    gates += [("HardSigmoid", [alpha], [beta]) for alpha, beta in _HARD_SIGMOIDS]
+    for (gate, alphas, betas), new in itertools.product(gates, _NEW):
+        if (gate, new) == ("Sigmoid", "Tanh"):
+            continue
+        named = {"activation_alpha": alphas, "activation_beta": betas}
+        yield {"activations": [gate, *[new] * count], **{name: value for name, value in named.items() if value}}
 
 
 def _ordered(
@@ -173,21 +221,39 @@ def next_states(cell: Cell, x: Array, h: Array, c: Array) -> list[Array]:
     if cell.op_type == "RNN":
         total = of_x + of_h
         return [np.tanh(total) if cell.attributes["activations"] == ["Tanh"] else np.maximum(total, 0)]
+    gate, new = _functions(cell)
     if cell.op_type == "GRU":
-        z, r = (_sigmoid(of_x[:, at] + of_h[:, at]) for at in (slice(0, width), slice(width, 2 * width)))
+        z, r = (gate(of_x[:, at] + of_h[:, at]) for at in (slice(0, width), slice(width, 2 * width)))
         last = slice(2 * width, 3 * width)
         if cell.attributes["linear_before_reset"]:
-            new = np.tanh(of_x[:, last] + r * of_h[:, last])
+            found = new(of_x[:, last] + r * of_h[:, last])
         else:
-            new = np.tanh(of_x[:, last] + (r * h) @ R[last].T + both[1][last])
-        return [(1 - z) * new + z * h]
+            found = new(of_x[:, last] + (r * h) @ R[last].T + both[1][last])
+        return [(1 - z) * found + z * h]
     i, o, f, g = np.split(of_x + of_h, 4, axis=1)
-    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    return [_sigmoid(o) * np.tanh(c), c]
+    c = gate(f) * c + gate(i) * new(g)
+    return [gate(o) * new(c), c]
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
+    return np.asarray((1 + np.tanh(x / 2)) / 2)
+
+
+_NEW: dict[str, Callable[[Array], Array]] = {
+    "Tanh": np.tanh,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Softsign": lambda x: x / (1 + np.abs(x)),
+}
+"""The functions of what is new in a state."""
+
+
+def _functions(cell: Cell) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Of the gates, and of what is new."""
+    first, second, *_ = cell.attributes.get("activations") or ["Sigmoid", "Tanh"]
+    if first == "Sigmoid":
+        return _sigmoid, _NEW[second]
+    alpha, beta = cell.attributes["activation_alpha"][0], cell.attributes["activation_beta"][0]
+    return lambda x: np.clip(alpha * x + beta, 0, 1), _NEW[second]
 
 
 def _folded(step: Step, opset: int) -> Step:

@@ -101,8 +101,8 @@ def test_the_module_and_torch_are_as_they_were(fails: str, tmp_path: Path, monke
             out = super().forward(x, lengths)
             if fails == "in the forward":
                 raise KeyError(fails)
-            if fails == "in the trace" and out.sum() > 0:
-                return -out
+            while fails == "in the trace" and out.sum() > 0:
+                out = out - 1
             return out
 
     module = Failing().train()

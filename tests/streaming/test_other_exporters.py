@@ -129,3 +129,37 @@ def test_a_batch_with_another_name_in_each_input(name: str, tmp_path: Path) -> N
     stream = lstm_onnx.load(path, provider="cpu").stream(batch=3)
     parts = [stream(x[:, :4]), stream(x[:, 4:5]), stream(x[:, 5:]), stream.flush()]
     np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["unk__{}", "DynamicDimension.{}"])
+def test_a_batch_with_another_name_in_each_of_two_sequences(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"W": rng.standard_normal((1, 9, 4)), "R": rng.standard_normal((1, 9, 3))}
+    stored = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    stored.append(numpy_helper.from_array(np.array([1]), "axis"))
+    nodes = [
+        helper.make_node("Concat", ["a", "b"], ["x"], axis=2),
+        helper.make_node("Transpose", ["x"], ["steps_first"], perm=[1, 0, 2]),
+        helper.make_node("GRU", ["steps_first", "W", "R"], ["all"], hidden_size=3),
+        helper.make_node("Squeeze", ["all", "axis"], ["one_way"]),
+        helper.make_node("Transpose", ["one_way"], ["y"], perm=[1, 0, 2]),
+    ]
+    axes = [name.format(number) for number in range(6)]
+    shapes = {"a": (*axes[:2], 3), "b": (*axes[2:4], 1), "y": (*axes[4:], 3)}
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    graph = helper.make_graph(nodes, "g", [infos["a"], infos["b"]], [infos["y"]], stored)
+    source, path = tmp_path / "m.onnx", tmp_path / "s.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
+    lstm_onnx.make_streaming(source, path, time={"a": 1, "b": 1})
+    inputs = {name: rng.standard_normal((2, 9, size)).astype(np.float32) for name, size in (("a", 3), ("b", 1))}
+    whole = lstm_onnx.load(source, provider="cpu").run(inputs)["y"]
+    model = lstm_onnx.load(path, provider="cpu")
+    stream, pool = model.stream(batch=2), model.pool(slots=2)
+    slots = [pool.open(), pool.open()]
+    for part in (slice(0, 4), slice(4, 5), slice(5, 9)):
+        chunk = {name: value[:, part] for name, value in inputs.items()}
+        for found in (stream.run(chunk)["y"], pool.step(slots, chunk)["y"]):
+            np.testing.assert_allclose(found, whole[:, part], rtol=0, atol=2e-6)
+    sequences = [{name: value[row] for name, value in inputs.items()} for row in (0, 1)]
+    for row, found in enumerate(model.map(sequences)):
+        np.testing.assert_allclose(found["y"], whole[row], rtol=0, atol=2e-6)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import ExportError
@@ -252,10 +253,24 @@ def _operator(
             states[index] = state
     index = recurrent.num_traced
     recurrent.num_traced += 1
+    # A mask may choose no rows, for which ONNX Runtime's operators end the process: it gets one more row.
+    spare = bool(free_unbacked_symbols(batch))
+    if spare:
+        x = _with_spare_row(x, 0 if batch_first else 1, 0)
+        states = [None if state is None else _with_spare_row(state, 1, 0) for state in states]
+        lengths = None if lengths is None else _with_spare_row(lengths, 0, 1)
     result: tuple[Tensor, ...] = torch.ops.lstm_onnx.recurrent(
         x, *states, lengths, recurrent.path, index, batch_first, rows, spec.output_size, h_size, c_size
     )
+    if spare:
+        output, *final = result
+        result = output.narrow(0 if batch_first else 1, 0, batch), *(state.narrow(1, 0, batch) for state in final)
     return result
+
+
+def _with_spare_row(tensor: Tensor, axis: int, number: int) -> Tensor:
+    shape = [1 if place == axis else size for place, size in enumerate(tensor.shape)]
+    return torch.cat([tensor, tensor.new_full(shape, number)], axis)
 
 
 def _forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any) -> Any:

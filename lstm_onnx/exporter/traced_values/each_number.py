@@ -91,14 +91,16 @@ class RetraceError(ExportError):
         frame: of the user's code that calls ``int``; None if only functions that are replaced in all files are
             concerned.
         names: of Python's functions to replace in that code.
+        branches: whether the code of an ``if`` on a value was rewritten.
     """
 
-    def __init__(self, frame: FrameType | None = None, *names: str) -> None:
+    def __init__(self, frame: FrameType | None = None, *names: str, branches: bool = False) -> None:
         while frame is not None and not is_user_code(frame.f_code.co_filename):
             frame = frame.f_back
         super().__init__(f"at {user_line()}: {NUMBERS}")
         self.table = None if frame is None else frame.f_globals
         self.names = names or ("int", "float", "range")
+        self.branches = branches
 
 
 class EachNumber(_TracedNumbers):

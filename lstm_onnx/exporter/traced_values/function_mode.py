@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError
 from ..copies.caller_state import replaced
-from ..user_code import user_line
+from ..user_code import is_user_code, user_line
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .number_index import at_number, rolled
@@ -28,6 +28,7 @@ from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
 from .torch_functions import TORCH_FUNCTIONS
+from .value_branches import Helper, require_valid_anywhere
 from .value_checks import find_check
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -43,6 +44,7 @@ class TracingMode(TorchFunctionMode):
         builtins: which of Python's functions are replaced.
 
     Attributes:
+        branches: what computes both branches of an ``if`` on a value.
         passed_checks: the user's lines of checks that are not in the graph.
         squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
         split: the parts of axes that are not fixed, where their number depends on the size, each with the user's line.
@@ -54,6 +56,7 @@ class TracingMode(TorchFunctionMode):
         super().__init__()
         self.recurrent = [part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase))]
         self.constants, self.builtins = constants, builtins
+        self.branches = Helper(lambda number: constants.read(Tensor.item, (number,), {}) is not None)
         self.passed_checks: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
         self.split: list[tuple[Parts, str]] = []
@@ -74,6 +77,8 @@ class TracingMode(TorchFunctionMode):
             )
         if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
             return found[0]
+        if self.branches.depth:
+            require_valid_anywhere(name, args, kwargs)
         special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
         if special is not None and (args or special in _WITHOUT_POSITIONAL):
             found = special(self, func, args, kwargs)
@@ -86,6 +91,10 @@ class TracingMode(TorchFunctionMode):
         """The truth value with which a check of numbers passes; None where it is not a check."""
         check = find_check(frame)
         if check is None:
+            while frame is not None and not is_user_code(frame.f_code.co_filename):
+                frame = frame.f_back
+            if frame is not None and self.builtins.branches.add(frame):
+                raise RetraceError(branches=True)
             return None
         self.note_check(check.line)
         return check.passed

@@ -26,6 +26,7 @@ from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .ranges import List, Range, StandIn, SymbolicRange, is_symbolic
 from .repeated_lists import RepeatedList, multiplied
+from .value_branches import Branches
 
 _MOST_RETRACES = 16
 _CONSTRUCTORS = tuple(
@@ -39,11 +40,13 @@ class Builtins:
 
     Attributes:
         everywhere: whether ``len`` and ``sum`` are, in all files.
+        branches: the ``if`` on values that are rewritten.
     """
 
     def __init__(self) -> None:
         self._tables: dict[tuple[int, str], dict[str, Any]] = {}
         self.everywhere = False
+        self.branches = Branches()
         self._retraces = 0
         self._max: Any = None
 
@@ -51,7 +54,7 @@ class Builtins:
         """Whether a trace that starts anew replaces more than before."""
         table = retrace.table
         found = {} if table is None else {(id(table), name): table for name in retrace.names}
-        more = not self.everywhere or bool(found.keys() - self._tables.keys())
+        more = retrace.branches or not self.everywhere or bool(found.keys() - self._tables.keys())
         self.everywhere = True
         self._tables |= found
         self._retraces += 1

@@ -310,6 +310,7 @@ def _traced_by(
         mode,
         mode.checking_symbols(),
         builtins.replaced(),
+        builtins.branches.replaced(mode.branches),
         eager_branches(),
         record_size_strings(guards.texts),
         exact_floor_division(),

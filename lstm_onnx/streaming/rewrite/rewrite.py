@@ -345,9 +345,10 @@ class _Rewrite:
         info = ValueInfoProto()
         info.CopyFrom(self.source.inputs[name])
         if name in self.source.time:
-            dim = info.type.tensor_type.shape.dim[self.source.time[name]]
-            dim.Clear()
-            dim.dim_param = self.source.axis_name
+            for dim, own in zip(info.type.tensor_type.shape.dim, self.source.dims(name), strict=True):
+                if dim.dim_param or own == self.source.axis_name:
+                    dim.Clear()
+                    dim.dim_param = str(own)
         return info
 
     def _output(self, value: ValueInfoProto) -> tuple[ValueInfoProto, StreamOutput]:

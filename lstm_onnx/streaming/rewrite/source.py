@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,11 @@ from ...onnxgraph import ONNX_ERRORS, outer_values, shape_of
 from ...onnxgraph.shape_inference import sizes_alone, with_shapes, without_weights
 from ..size import Size
 from .facts import RefusedError, Shape
+
+_NUMBERED = re.compile(r"unk__\d+|(axis_)?DynamicDimension[._]\d+")
+"""What tf2onnx and paddle2onnx call an axis: another name in each input, also where inputs have it in common.  Of the
+inputs with time, the only other such axis, at the same place, is taken for one: their batch.
+"""
 
 Inferred = dict[str, tuple[np.dtype[Any] | None, Shape | None]]
 """The dtype and the shape of values, where they are known."""
@@ -44,6 +50,7 @@ class Source:
         self.inputs = {value.name: value for value in model.graph.input if value.name not in initializers}
         self.outputs = frozenset(value.name for value in model.graph.output)
         self.axis_name = self._time_name()
+        self._numbered: dict[int, str] = {}
         self.open_axes = self._open_axes()
         self.ranks: dict[str, int] = {}
         self.inferred = self._infer()
@@ -56,6 +63,9 @@ class Source:
         dims = [dim if dim is not None and dim != 0 else f"{name}.{axis}" for axis, dim in enumerate(shape)]
         if name in self.time:
             dims[self.time[name]] = self.axis_name
+            others = [axis for axis, dim in enumerate(dims) if isinstance(dim, str) and dim != self.axis_name]
+            if len(others) == 1 and _NUMBERED.fullmatch(str(dims[others[0]])):
+                dims[others[0]] = self._numbered.setdefault(others[0], str(dims[others[0]]))
         return tuple(dims)
 
     def sizes(self, name: str) -> Shape:

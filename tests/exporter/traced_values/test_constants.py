@@ -104,7 +104,7 @@ def test_numbers_that_an_input_is_written_into_are_not_known(tmp_path: Path) -> 
         number[0] = y.abs().sum().long()
         return y[:, : view.tolist()[0] + 1] if bool(view > 0) else y
 
-    with pytest.raises(ExportError, match="the code depends on the numbers in a tensor"):
+    with pytest.raises(ExportError, match="the code has an if on the numbers in a tensor"):
         made(Base(sized), signal(2, 4), X, tmp_path)
 
 

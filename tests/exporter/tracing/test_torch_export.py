@@ -73,9 +73,9 @@ FIXED_TIME = "time of x (always 4) would be fixed: the module's code turns the s
 
 
 @refused(NUMBERS)
-def if_on_a_value(self: Base, x: Tensor) -> Tensor:
-    if x.sum() > 0:  # here
-        x = x + 1
+def while_on_a_value(self: Base, x: Tensor) -> Tensor:
+    while x.sum() > 0:  # here
+        x = x - 1
     return self.lstm(x)[0]
 
 
@@ -351,7 +351,7 @@ def test_a_layer_of_tracing_leaves_no_mark_on_torch(tmp_path: Path) -> None:
     before = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state()
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     level, filters = logger.level, list(logger.filters)
-    module = type("Module", (Base,), {"forward": if_on_a_value})()
+    module = type("Module", (Base,), {"forward": while_on_a_value})()
     state = torch.get_rng_state()
     with pytest.raises(lstm_onnx.ExportError):
         made(module, signal(2, 4), X, tmp_path)
@@ -361,7 +361,7 @@ def test_a_layer_of_tracing_leaves_no_mark_on_torch(tmp_path: Path) -> None:
 
 
 def test_an_error_that_is_explained_has_no_traceback_of_torchs(tmp_path: Path) -> None:
-    for forward in (if_on_a_value, if_on_a_size):
+    for forward in (while_on_a_value, if_on_a_size):
         module = type("Module", (Base,), {"forward": forward})()
         with pytest.raises(ExportError) as caught:
             made(module, signal(2, 4), X, tmp_path)

@@ -1,4 +1,4 @@
-"""Roundings that grow along a sequence, as in a chaotic model, judged by more than one run of PyTorch.
+"""Roundings that grow, as in a chaotic model or a stack with large weights, judged by more than one run of PyTorch.
 
 PyTorch's own error in a single run is one draw of what rounding does.  Where roundings grow, runs that round otherwise
 differ by a factor of a hundred and more, and a right file may be far beyond 32 times one of them.  So of a call that a
@@ -28,11 +28,16 @@ _FINER = 2.0**10
 Growth is proportional to them.  A jump, as of an argmax of two nearly equal numbers, is not, and hardly ever happens:
 a jump of PyTorch's own would allow any error.
 """
+MOST_CASES, _MOST_CALLS = 3, 1 / 16
+"""The most cases, and the largest share of a sweep's calls, in which growth may explain a failure.
+
+Right files were beyond 32 times PyTorch's error in one call of hundreds; wrong ones are in most.
+"""
 ALONE = ("whole", "data", "values", "sweep", "steps")
 """Kinds of cases whose calls are independent of each other."""
 GROWTH_NOTE = (
-    "roundings grow along the sequence in some cases; there, the error is compared with that of several runs of "
-    "PyTorch that round differently"
+    "roundings grow in some cases; there, the error is compared with that of several runs of PyTorch that round "
+    "differently"
 )
 
 
@@ -49,10 +54,14 @@ def with_grown_roundings(
     if expected.kind not in ALONE and len(expected.calls) > 1:
         return None
     calls: list[Call] = []
+    failed = 0
     for call in expected.calls:
         if _passes(model, expected, call):
             calls.append(call)
             continue
+        failed += 1
+        if failed > max(1.0, _MOST_CALLS * len(expected.calls)):
+            return None
         grown = _grown(rounded, expected, call)
         if grown is None or not _passes(model, expected, grown):
             return None

@@ -30,7 +30,7 @@ from ..criterion import magnitude
 from ..diagnosis.fault_models import changed_parameters, fault_models, parameters_of, rounded
 from ..diagnosis.search import Suspect, largest_error, tf32
 from ..expected import Call, Expected, farther, perturbed
-from ..growth import GROWTH_NOTE, with_grown_roundings
+from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
@@ -96,6 +96,7 @@ class LSTMVerification(Verification):
         self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
         self.amplified_cases = amplified_cases(self.spec, lengths=lengths, seed=seed) if self.amplified_models else []
         self._unexplained = False
+        self._grown = 0  # the cases that growing roundings explain
         self.note_digest(digest(self.state))
         if model.spec is not None and model.spec != self.spec:
             pairs = ((name, getattr(model.spec, name), own) for name, own in asdict(self.spec).items())
@@ -174,9 +175,10 @@ class LSTMVerification(Verification):
             yield CaseResult(case.label, error=problem)
 
     def explained(self, models: LSTMModels, expected: Expected) -> Expected | None:
-        """The case with roundings that grow along the sequence, if they explain it."""
-        if self._unexplained:
+        """The case with roundings that grow, if they explain it."""
+        if self._unexplained or self._grown == MOST_CASES:
             return None
+        self._grown += 1
         found = with_grown_roundings(partial(run_rounded, models.float64), models.file, expected)
         self._unexplained = found is None
         if found is not None and GROWTH_NOTE not in self.notes:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from ...exporter.functional.operator_roundings import OperatorRoundings
 from ..cases import Case
 from ..expected import Arrays
 
@@ -41,6 +42,12 @@ def run_torch(module: nn.LSTM, feeds: Arrays) -> Outputs:
             time = x.shape[1 if module.batch_first else 0]
             output, _ = pad_packed_sequence(result, batch_first=module.batch_first, total_length=time)
     return {name: value.double().numpy() for name, value in (("output", output), ("hn", hn), ("cn", cn))}
+
+
+def run_rounded(module64: nn.LSTM, feeds: Arrays, unit: float, seed: int) -> Outputs:
+    """As `run_torch`, with every operator off by up to `unit` of what it adds up; see `operator_roundings`."""
+    with OperatorRoundings(unit, seed):
+        return run_torch(module64, feeds)
 
 
 def windows(module64: nn.LSTM, case: Case, size: int) -> Case:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,12 +30,13 @@ from ..criterion import magnitude
 from ..diagnosis.fault_models import changed_parameters, fault_models, parameters_of, rounded
 from ..diagnosis.search import Suspect, largest_error, tf32
 from ..expected import Call, Expected, farther, perturbed
+from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases
 from .locate import locate
-from .reference import run_torch, windows
+from .reference import run_rounded, run_torch, windows
 from .sizes import batch_sweep, conclusive_calls, several_rows, time_sweep
 
 LSTMModels = Models[nn.LSTM]
@@ -93,6 +95,8 @@ class LSTMVerification(Verification):
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
         self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
         self.amplified_cases = amplified_cases(self.spec, lengths=lengths, seed=seed) if self.amplified_models else []
+        self._unexplained = False
+        self._grown = 0  # the cases that growing roundings explain
         self.note_digest(digest(self.state))
         if model.spec is not None and model.spec != self.spec:
             pairs = ((name, getattr(model.spec, name), own) for name, own in asdict(self.spec).items())
@@ -164,11 +168,22 @@ class LSTMVerification(Verification):
 
     def _with_windows(self, models: LSTMModels, case: Case) -> Iterator[Planned | CaseResult]:
         before = len(self.compared)
-        for expected in expectations(models, self.spec, case):
+        for expected in expectations(models, self.spec, case, lambda: self.compared[-1].result.inconclusive):
             yield models, expected
         if len(self.compared) > before and self.compared[-1].result.inconclusive:
             problem = "PyTorch's own error is too large even for a single step, so this case cannot be judged"
             yield CaseResult(case.label, error=problem)
+
+    def explained(self, models: LSTMModels, expected: Expected) -> Expected | None:
+        """The case with roundings that grow, if they explain it."""
+        if self._unexplained or self._grown == MOST_CASES:
+            return None
+        self._grown += 1
+        found = with_grown_roundings(partial(run_rounded, models.float64), models.file, expected)
+        self._unexplained = found is None
+        if found is not None and GROWTH_NOTE not in self.notes:
+            self.notes.append(GROWTH_NOTE)
+        return found
 
     @property
     def to_diagnose(self) -> list[Comparison]:
@@ -199,15 +214,20 @@ class LSTMVerification(Verification):
         yield from tf32(self.spec.dtype, *errors)
 
 
-def expectations(models: LSTMModels, spec: LSTMSpec, case: Case) -> Iterator[Expected]:
-    """What PyTorch gives for `case`; if that is inconclusive, then for its pairs of steps and for its single steps."""
+def expectations(
+    models: LSTMModels, spec: LSTMSpec, case: Case, found_inconclusive: Callable[[], bool] = lambda: False
+) -> Iterator[Expected]:
+    """What PyTorch gives for `case`; if that is inconclusive, then for its pairs of steps and for its single steps.
+
+    `found_inconclusive` says whether the last one turned out to be so when the file was compared.
+    """
     expected = _expect(models, spec, case)
     if case.kind == "values" and expected.inconclusive:
         return  # the result for extreme values depends on PyTorch's own rounding alone
     yield expected
     time = case.feeds["input"].shape[1 if spec.batch_first else 0]
     for size in (2, 1):
-        if expected.inconclusive and size < time:
+        if (expected.inconclusive or found_inconclusive()) and size < time:
             part = windows(models.float64, case, size)
             if case.kind == "chunks" and size > 1:  # the second step starts from what the stream carries
                 part = replace(part, kind="chunks", chunkings=((1,) * size,))

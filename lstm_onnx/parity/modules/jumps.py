@@ -23,6 +23,7 @@ import numpy as np
 from ...errors import ExportError
 from ...runtime import Model
 from ..expected import Arrays, Call, Expected, perturbed
+from ..growth import ALONE
 from ..replay import replay
 from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
@@ -37,8 +38,6 @@ JUMPS_NOTE = (
     "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
     "sides of a jump pass"
 )
-INDEPENDENT = ("whole", "values", "data", "sweep", "steps")
-"""Kinds of cases whose calls are independent of each other."""
 
 
 def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | None:
@@ -49,7 +48,7 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
         model: the file.
         expected: the case.
     """
-    alone = expected.kind in INDEPENDENT
+    alone = expected.kind in ALONE
     calls: list[Call] = []
     for part in [(call,) for call in expected.calls] if alone else [expected.calls]:
         found: tuple[Call, ...] | None = part
@@ -137,7 +136,7 @@ def with_ties(run: ModuleRun, model: Model, expected: Expected) -> Expected:
         model: the file.
         expected: the case; a stream's calls continue from its own states.
     """
-    if expected.kind not in INDEPENDENT:
+    if expected.kind not in ALONE:
         return replace(expected, calls=_with_ties(run, expected, expected.calls))
     calls: list[Call] = []
     for number, call in enumerate(expected.calls):

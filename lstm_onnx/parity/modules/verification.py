@@ -27,6 +27,7 @@ from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
 from ..diagnosis.search import Suspect
 from ..expected import Call, Expected, farther, largest_relative_errors, perturbed
+from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, read_graph
 from ..own_states import file_only, with_own_states
 from ..report import CaseResult, Location
@@ -110,6 +111,7 @@ class ModuleVerification(Verification):
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         """Within it, the module has the weights of `amplified`; `amplified_target` sets it."""
         self._unexplained = False
+        self._grown = 0  # the cases that growing roundings explain
         self._refusal = ""  # why the module did not run in the last case in which it did not
         self.rows: dict[str, Rows] = {}
         """By input, the integers that are looked up in a table."""
@@ -252,19 +254,23 @@ class ModuleVerification(Verification):
         return amplified_target(self)
 
     def explained(self, models: Models[ModuleRun], expected: Expected) -> Expected | None:
-        """The case with the jumps of a module that rounds on the way, such as to bfloat16, if they explain it."""
+        """The case with the jumps of a module that rounds, such as to bfloat16, or with growing roundings."""
         if self._unexplained:
             return None
+        run, note = self.models.float64, JUMPS_NOTE
         with contextlib.nullcontext() if models.file is self.model else self.amplify():
-            found = with_jumps(self.models.float64, models.file, expected)
+            found = with_jumps(run, models.file, expected)
+            if found is None and self._grown < MOST_CASES and not run.roundings.found:  # those that jump do not grow
+                found, note = with_grown_roundings(run.with_rounded_operators, models.file, expected), GROWTH_NOTE
+                self._grown += 1
         if found is None:
             self._unexplained = True
             return None
         if models.file is not self.model and self.amplified is not None:
             cases = [found if one is expected else one for one in self.amplified.expected]
             self.amplified = replace(self.amplified, expected=cases)
-        if JUMPS_NOTE not in self.notes:
-            self.notes.append(JUMPS_NOTE)
+        if note not in self.notes:
+            self.notes.append(note)
         return found
 
     def with_ties(self, models: Models[ModuleRun], expected: Expected) -> Expected:

@@ -178,3 +178,17 @@ def test_one_wrong_integer_is_wrong_unless_rounding_decides_it(tmp_path: Path) -
     report = _verify(module, tmp_path / "wrong.onnx")
     assert not report
     assert {case.kind for case in report.cases if not case.passed} == {"sweep"}
+
+
+def test_small_features_of_a_wide_output(tmp_path: Path) -> None:
+    module = Scaled(*(10.0 ** -(feature % 6) for feature in range(80)))
+    path = _exported(module, tmp_path)
+    report = _verify(module, path)
+    assert report, report
+    model = onnx.load(path)
+    sizes = next(one for one in model.graph.initializer if one.dims == [80] and numpy_helper.to_array(one)[0] == 1)
+    wrong = numpy_helper.to_array(sizes).copy()
+    wrong[77] *= 1.001  # 1e-5, whose feature the further cases leave out
+    sizes.CopyFrom(numpy_helper.from_array(wrong, sizes.name))
+    onnx.save(model, path)
+    assert not _verify(module, path)

@@ -11,18 +11,10 @@ from dataclasses import dataclass, field
 from types import CodeType
 
 from ..copies.rebuilt_code import nested_codes
+from .branch_syntax import EXPRESSIONS, TELLERS, is_flat, is_item, is_pure, mask_of, only_tells, raises
 
 HELPER = "lstm_onnx.exporter.traced_values.value_branches.Helper"
 """The constant in rewritten code for which it gets what it calls."""
-_TOLD = ("print", "breakpoint")
-_TELLERS = ("warnings", "logging", "logger", "log", "pdb", "ipdb")
-"""What only tells something to a person."""
-_EXPRESSIONS = (
-    *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Attribute, ast.Subscript, ast.Slice, ast.Name),
-    *(ast.Constant, ast.Tuple, ast.List, ast.Starred, ast.keyword, ast.IfExp, ast.operator, ast.unaryop, ast.cmpop),
-    *(ast.boolop, ast.expr_context),
-)
-"""What an expression of a branch may have."""
 
 
 def rewritten_branches(code: CodeType) -> CodeType | None:
@@ -93,7 +85,7 @@ class _Rewriter:
                 inner = getattr(statement, name, None)
                 if isinstance(inner, list) and not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
                     setattr(statement, name, self.block(inner))
-            found.append(_Conditionals(self).visit(statement) if _is_flat(statement) else statement)
+            found.append(_Conditionals(self).visit(statement) if is_flat(statement) else statement)
         return found
 
     def fresh(self) -> str:
@@ -101,7 +93,7 @@ class _Rewriter:
         return f"__lstm_onnx_{next(self._numbers)}__"
 
     def _if(self, statement: ast.If, rest: list[ast.stmt]) -> ast.If | None:
-        if _raises(statement.body) or _raises(statement.orelse):
+        if raises(statement.body) or raises(statement.orelse):
             return None  # a check
         one, other = self._branch(statement.body), self._branch(statement.orelse)
         if one is not None and one.returned is not None and not statement.orelse:
@@ -115,7 +107,7 @@ class _Rewriter:
             return None
         self.count += 1
         asked, choice = self.fresh(), self.fresh()
-        mask = None if statement.orelse or one.returned is not None else _mask_of(statement)
+        mask = None if statement.orelse or one.returned is not None else mask_of(statement)
         lines = _computed(one, other, asked, choice, self.fresh(), mask, statement)
         # Where its truth is known, the branch is taken that PyTorch takes.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"
@@ -135,10 +127,10 @@ class _Rewriter:
         for index, statement in enumerate(copy.deepcopy(statements)):
             branch.goes_on |= bool(branch.written)
             if isinstance(statement, ast.Return) and statement.value is not None and index == len(statements) - 1:
-                if not _is_pure(statement.value):
+                if not is_pure(statement.value):
                     return None
                 branch.returned = _guarded(statement.value)
-            elif isinstance(statement, ast.If) and not _raises(statement.body):
+            elif isinstance(statement, ast.If) and not raises(statement.body):
                 inner = [self._branch(statement.body), self._branch(statement.orelse)]
                 new = self._if(statement, [])
                 if new is None or any(each is None or each.returned is not None for each in inner):
@@ -154,8 +146,8 @@ class _Rewriter:
 
 def _add(branch: _Branch, statement: ast.stmt) -> bool:
     """Add a plain statement to a branch; False where it is none."""
-    if isinstance(statement, (ast.Pass, ast.Import)) or _only_tells(statement):
-        return not isinstance(statement, ast.Import) or all(item.name in _TELLERS for item in statement.names)
+    if isinstance(statement, (ast.Pass, ast.Import)) or only_tells(statement):
+        return not isinstance(statement, ast.Import) or all(item.name in TELLERS for item in statement.names)
     if isinstance(statement, ast.Assert) or (isinstance(statement, ast.If) and not statement.orelse):
         branch.body.append(statement)  # a check
         return True
@@ -167,11 +159,11 @@ def _add(branch: _Branch, statement: ast.stmt) -> bool:
         return _add_call(branch, statement, statement.value)
     else:
         return False
-    if not _is_pure(value):
+    if not is_pure(value):
         return False
     for target in targets:
         in_place = isinstance(statement, ast.AugAssign)
-        if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and _is_pure(target.slice):
+        if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and is_pure(target.slice):
             branch.written.add(target.value.id)
             target.slice = _guarded(target.slice)
         elif isinstance(target, ast.Name):
@@ -190,7 +182,7 @@ def _add_call(branch: _Branch, statement: ast.Expr, call: ast.Call) -> bool:
     method = call.func
     if not isinstance(method, ast.Attribute) or not isinstance(method.value, ast.Name):
         return False
-    if method.attr.startswith("_") or not method.attr.endswith("_") or not all(map(_is_pure, _arguments(call))):
+    if method.attr.startswith("_") or not method.attr.endswith("_") or not all(map(is_pure, _arguments(call))):
         return False
     call.args = [_guarded(item) for item in call.args]
     for item in call.keywords:
@@ -236,80 +228,6 @@ def _computed(
     ]
 
 
-def _mask_of(statement: ast.If) -> ast.expr | None:
-    """The mask of which a condition asks whether it has any True, if the body changes only what it selects."""
-    test = statement.test
-    while (
-        isinstance(test, ast.Call)
-        and len(test.args) == 1
-        and isinstance(test.func, ast.Name)
-        and test.func.id == "bool"
-    ):
-        test = test.args[0]
-    if isinstance(test, ast.Call) and _is_item(test):
-        test = test.func.value  # type: ignore[attr-defined]
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Gt, ast.NotEq)):
-        zero = test.comparators[0]
-        if not isinstance(zero, ast.Constant) or zero.value != 0:
-            return None
-        test, name = test.left, "sum"
-        if isinstance(test, ast.Call) and _is_item(test):
-            test = test.func.value  # type: ignore[attr-defined]
-    else:
-        name = "any"
-    if not isinstance(test, ast.Call) or not isinstance(test.func, ast.Attribute) or test.func.attr != name:
-        return None
-    owner = test.func.value
-    if isinstance(owner, ast.Name) and owner.id == "torch":
-        mask = test.args[0] if len(test.args) == 1 else None
-    else:
-        mask = None if test.args else owner
-    if mask is None or test.keywords or not _is_pure(mask):
-        return None
-    return mask if all(_changes_selected(item, ast.dump(mask)) for item in statement.body) else None
-
-
-def _changes_selected(statement: ast.stmt, mask: str) -> bool:
-    """Whether a statement changes only what a mask selects: nothing, where it selects nothing."""
-    if isinstance(statement, (ast.Assign, ast.AugAssign)):
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-        if isinstance(target, ast.Subscript):
-            parts = target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]
-            others = [part for part in parts if not isinstance(part, ast.Slice) and not _is_constant(part, ..., None)]
-            return len(others) == 1 and ast.dump(others[0]) == mask
-        return isinstance(target, ast.Name) and _selects(statement.value, "masked_fill", target.id, mask)
-    written = statement.value if isinstance(statement, ast.Expr) else None
-    return written is not None and _selects(written, "masked_fill_", None, mask)
-
-
-def _selects(value: ast.expr, method: str, name: str | None, mask: str) -> bool:
-    """Whether a value is ``name.masked_fill(mask, ...)`` or ``torch.where(mask, ..., name)``."""
-    if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Attribute) or value.keywords:
-        return False
-    owner = value.func.value
-    if not isinstance(owner, ast.Name) or not value.args or ast.dump(_widened(value.args[0])) != mask:
-        return False
-    if owner.id == "torch" and value.func.attr == "where" and len(value.args) == 3:
-        last = value.args[2]
-        return name is not None and isinstance(last, ast.Name) and last.id == name
-    return value.func.attr == method and name in (None, owner.id)
-
-
-def _widened(mask: ast.expr) -> ast.expr:
-    """A mask without the axes of one entry that were added to it."""
-    if isinstance(mask, ast.Call) and isinstance(mask.func, ast.Attribute) and mask.func.attr == "unsqueeze":
-        return _widened(mask.func.value)
-    if isinstance(mask, ast.Subscript):
-        parts = mask.slice.elts if isinstance(mask.slice, ast.Tuple) else [mask.slice]
-        if all(_is_constant(part, ..., None) or ast.unparse(part) == ":" for part in parts):
-            return _widened(mask.value)
-    return mask
-
-
-def _is_constant(node: ast.expr, *values: object) -> bool:
-    return isinstance(node, ast.Constant) and any(node.value is value for value in values)
-
-
 def _placed(statements: list[ast.stmt], place: ast.stmt) -> list[ast.stmt]:
     """Statements of ours, at a place of the user's code."""
     for statement in statements:
@@ -320,7 +238,7 @@ def _placed(statements: list[ast.stmt], place: ast.stmt) -> list[ast.stmt]:
 
 def _condition(test: ast.expr, rewriter: _Rewriter) -> ast.expr | None:
     """A condition that gives a tensor where its truth is unknown; None where it has effects."""
-    if not all(isinstance(node, _EXPRESSIONS) for node in ast.walk(test)):
+    if not all(isinstance(node, EXPRESSIONS) for node in ast.walk(test)):
         return None
     return _as_value(copy.deepcopy(test), rewriter)
 
@@ -339,7 +257,7 @@ def _as_value(test: ast.expr, rewriter: _Rewriter) -> ast.expr:
             joined = _call(kind, ast.Name(name, ast.Load()), _call("entered"), _guarded(last))
             asked = ast.NamedExpr(ast.Name(name, ast.Store()), new)
             new = ast.IfExp(_call("unknown", asked), joined, plain)
-    elif isinstance(test, ast.Call) and not test.keywords and _is_item(test):
+    elif isinstance(test, ast.Call) and not test.keywords and is_item(test):
         new = _call("item", test.func.value)  # type: ignore[attr-defined]
     elif isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "bool" and test.args:
         new = _call("truth", _as_value(test.args[0], rewriter))
@@ -355,10 +273,6 @@ def _as_value(test: ast.expr, rewriter: _Rewriter) -> ast.expr:
     return new
 
 
-def _is_item(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr == "item" and not call.args
-
-
 class _Conditionals(ast.NodeTransformer):
     """Rewrites ``a if condition else b``."""
 
@@ -368,7 +282,7 @@ class _Conditionals(ast.NodeTransformer):
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         """Compute both where the condition is unknown."""
         condition = _condition(node.test, self._rewriter)
-        if condition is None or not _is_pure(node.body) or not _is_pure(node.orelse):
+        if condition is None or not is_pure(node.body) or not is_pure(node.orelse):
             self.generic_visit(node)
             return node
         self._rewriter.count += 1
@@ -409,35 +323,3 @@ def _call(name: str, *args: ast.expr) -> ast.Call:
 def _arguments(call: ast.Call) -> Iterator[ast.expr]:
     yield from call.args
     yield from (item.value for item in call.keywords)
-
-
-def _is_pure(value: ast.expr) -> bool:
-    """Whether an expression does nothing but call functions, which are checked when they are called."""
-    for node in ast.walk(value):
-        if not isinstance(node, _EXPRESSIONS) or (
-            isinstance(node, ast.keyword) and node.arg in (None, "out", "inplace")
-        ):
-            return False
-    return True
-
-
-def _only_tells(statement: ast.stmt) -> bool:
-    if not isinstance(statement, ast.Expr):
-        return False
-    call = statement.value
-    if not isinstance(call, ast.Call):
-        return isinstance(call, ast.Constant)
-    root = call.func
-    while isinstance(root, ast.Attribute):
-        root = root.value
-    if not isinstance(root, ast.Name):
-        return False
-    return root.id in (_TOLD if root is call.func else _TELLERS)
-
-
-def _raises(body: list[ast.stmt]) -> bool:
-    return bool(body) and isinstance(body[-1], ast.Raise)
-
-
-def _is_flat(statement: ast.stmt) -> bool:
-    return isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr))

@@ -27,7 +27,7 @@ from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_al
 from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
-from .torch_functions import TORCH_FUNCTIONS
+from .torch_functions import INTEGERS, TORCH_FUNCTIONS
 from .value_branches import Helper, require_valid_anywhere
 from .value_checks import find_check
 
@@ -187,7 +187,7 @@ def _array(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Trac
 
 def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
     tensor = args[0]
-    if isinstance(tensor, FakeTensor) and tensor.dim() == 0 and tensor.dtype in _INTEGERS:
+    if isinstance(tensor, FakeTensor) and tensor.dim() == 0 and tensor.dtype in INTEGERS:
         raise RetraceError(sys._getframe(2))
 
 
@@ -268,46 +268,6 @@ def _sort(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> N
         mode.sorts[user_line()] = None
 
 
-def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of integers with a float, which the decomposition for ONNX does not take: computed in floats, as in PyTorch."""
-    x, bounds = args[0], [*args[1:], *kwargs.values()]
-    fractions = [bound for bound in bounds if isinstance(bound, (float, torch.SymFloat))]
-    if not fractions or any(isinstance(bound, Tensor) for bound in bounds):
-        return None
-    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
-    named = {name: _as_fraction(bound) for name, bound in kwargs.items()}
-    return (mode.constants.call(func, (x, *map(_as_fraction, args[1:])), named),)
-
-
-def _as_fraction(bound: Any) -> Any:
-    return float(bound) if isinstance(bound, int) else bound
-
-
-def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of two dtypes, ONNX's result has the first one, PyTorch's the wider one."""
-    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
-        return None
-    wide = torch.result_type(*args)
-    return (mode.constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
-
-
-def _floor_divide(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of floats, which torch.onnx has no translation for."""
-    whole = all(isinstance(item, int) or (isinstance(item, Tensor) and item.dtype in _INTEGERS) for item in args)
-    if whole or len(args) != 2 or kwargs or any(isinstance(item, (torch.SymInt, torch.SymFloat)) for item in args):
-        return None
-    return (mode.constants.call(torch.div, args, {"rounding_mode": "floor"}),)
-
-
-def _floor_divided_by(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of a number by a tensor."""
-    tensor, number = args
-    if type(number) not in (int, float):
-        return None
-    both = torch.full((), number, dtype=torch.result_type(tensor, number)), tensor
-    return _floor_divide(mode, None, both, kwargs) or (mode.constants.call(torch.floor_divide, both, kwargs),)
-
-
 def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     dims = args[1] if len(args) > 1 else kwargs.get("dim")
     sizes = list(args[0].shape)
@@ -354,22 +314,6 @@ def _unfold(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
     return None if windows is None else (windows,)
 
 
-def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """Of three axes, where torch.onnx only has a translation for four."""
-    names = ("query", "key", "value", "attn_mask")
-    found = dict(zip(names, args[:4], strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
-    if any(found[name].dim() != 3 for name in names[:3]):
-        return None
-    mask = found.get("attn_mask")
-    if isinstance(mask, Tensor) and mask.dim() == 3:
-        found["attn_mask"] = mask.unsqueeze(1)
-    found |= {name: found[name].unsqueeze(1) for name in names[:3]}
-    others = {name: value for name, value in kwargs.items() if name not in names}
-    others |= dict(zip(("dropout_p", "is_causal"), args[4:], strict=False))
-    return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
-
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ITERATION = Tensor.__iter__.__code__
 _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
 _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Any] | None]] = {
@@ -387,10 +331,6 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),
     **dict.fromkeys(("__getitem__", "__setitem__"), _indexed),
     **dict.fromkeys(("chunk", "split", "tensor_split"), _in_parts),
-    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
-    **dict.fromkeys(("pow", "__pow__"), _pow),
-    **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),
-    "__rfloordiv__": _floor_divided_by,
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
     **{f"{kind}_pool{count}d": _pool for kind in ("max", "avg") for count in (1, 2, 3)},
@@ -401,9 +341,8 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     },
     "roll": lambda mode, _func, args, kwargs: rolled(mode.is_open, *args, **kwargs),
     "unfold": _unfold,
-    "scaled_dot_product_attention": _attention,
     **TORCH_FUNCTIONS,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""
-_WITHOUT_POSITIONAL = (_attention, _joined, TORCH_FUNCTIONS["where"])
+_WITHOUT_POSITIONAL = (_joined, *(TORCH_FUNCTIONS[name] for name in ("scaled_dot_product_attention", "where")))
 """Those that may be called with keyword arguments alone."""

@@ -1,5 +1,4 @@
-"""torch's functions that a trace computes otherwise: of complex numbers, of byte masks, and of as many numbers as an
-axis is long.
+"""torch's functions that a trace computes otherwise, such as those of complex numbers, byte masks or mixed dtypes.
 
 For these, torch.onnx has no translation, or a wrong one, and torch.export fixes the size or takes no such argument.
 """
@@ -114,6 +113,62 @@ def one_hot(numbers: Tensor, classes: Any) -> Tensor:
     return (numbers.unsqueeze(-1) == torch.arange(classes, device=numbers.device)).to(torch.int64)
 
 
+def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of integers with a float, which the decomposition for ONNX does not take: computed in floats, as in PyTorch."""
+    x, bounds = args[0], [*args[1:], *kwargs.values()]
+    fractions = [bound for bound in bounds if isinstance(bound, (float, torch.SymFloat))]
+    if not fractions or any(isinstance(bound, Tensor) for bound in bounds):
+        return None
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    named = {name: _as_fraction(bound) for name, bound in kwargs.items()}
+    return (mode.constants.call(func, (x, *map(_as_fraction, args[1:])), named),)
+
+
+def _as_fraction(bound: Any) -> Any:
+    return float(bound) if isinstance(bound, int) else bound
+
+
+def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of two dtypes, ONNX's result has the first one, PyTorch's the wider one."""
+    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
+        return None
+    wide = torch.result_type(*args)
+    return (mode.constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
+
+
+def _floor_divide(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of floats, which torch.onnx has no translation for."""
+    whole = all(isinstance(item, int) or (isinstance(item, Tensor) and item.dtype in INTEGERS) for item in args)
+    if whole or len(args) != 2 or kwargs or any(isinstance(item, (torch.SymInt, torch.SymFloat)) for item in args):
+        return None
+    return (mode.constants.call(torch.div, args, {"rounding_mode": "floor"}),)
+
+
+def _floor_divided_by(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of a number by a tensor."""
+    tensor, number = args
+    if type(number) not in (int, float):
+        return None
+    both = torch.full((), number, dtype=torch.result_type(tensor, number)), tensor
+    return _floor_divide(mode, None, both, kwargs) or (mode.constants.call(torch.floor_divide, both, kwargs),)
+
+
+def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """Of three axes, where torch.onnx only has a translation for four."""
+    names = ("query", "key", "value", "attn_mask")
+    found = dict(zip(names, args[:4], strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
+    if any(found[name].dim() != 3 for name in names[:3]):
+        return None
+    mask = found.get("attn_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 3:
+        found["attn_mask"] = mask.unsqueeze(1)
+    found |= {name: found[name].unsqueeze(1) for name in names[:3]}
+    others = {name: value for name, value in kwargs.items() if name not in names}
+    others |= dict(zip(("dropout_p", "is_causal"), args[4:], strict=False))
+    return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
+
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Tensor] | None]] = {
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
     "copy_": _copy,
@@ -124,5 +179,10 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], 
     "istft": _istft,
     "fill_diagonal_": _fill_diagonal,
     "where": _where,
+    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
+    **dict.fromkeys(("pow", "__pow__"), _pow),
+    **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),
+    "__rfloordiv__": _floor_divided_by,
+    "scaled_dot_product_attention": _attention,
 }
 """By the names of torch's functions, as in `function_mode`."""

@@ -90,7 +90,7 @@ class ModuleVerification(Verification):
         self.metadata: Metadata = with_own_states(model.metadata)
         self.declared = tuple(inputs)
         self.example_inputs = example_inputs
-        specs, found = find_arguments(model, module, inputs, example_inputs, seed)
+        self.specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
         own, native, float64 = runs_of(model, module, found)
         self.dtype = str(own.dtype).removeprefix("torch.")
@@ -98,7 +98,6 @@ class ModuleVerification(Verification):
         self.input_gain = input_gain(float64)
         self.own_outputs = own.outputs
         """What the module itself calls its outputs."""
-        self.specs = specs
         self.kept_sizes: dict[str, int] = {}
         """The axes that have one size in every drawn case; see `_expected_cases`."""
         longest = max(own.arguments.sizes.values(), default=1)
@@ -115,7 +114,7 @@ class ModuleVerification(Verification):
         self._refusal = ""  # why the module did not run in the last case in which it did not
         self.rows: dict[str, Rows] = {}
         """By input, the integers that are looked up in a table."""
-        self.specs = self._with_all_rows(with_zero_and_one(specs, self._runs), inputs)
+        self.specs = self._with_all_rows(with_zero_and_one(self.specs, self._runs), inputs)
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
@@ -232,8 +231,8 @@ class ModuleVerification(Verification):
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
         """Random states, never zero, and in the range of tanh, so that each serves as h and as c; integers 0 or 1."""
-        names = [name for name in self.metadata.states if name not in without]
-        return {name: drawn_state(self.model.inputs[name], sizes, rng) for name in names}
+        inputs, names = self.model.inputs, self.metadata.states
+        return {name: drawn_state(inputs[name], sizes, rng) for name in names if name not in without}
 
     @property
     def planned(self) -> int:
@@ -314,9 +313,7 @@ class ModuleVerification(Verification):
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases{why}")
             found += filter(None, map(self.expect, self._even_cases()))
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
-        found += values_at_other_sizes(self)
-        found += sweeps(self)
-        found += streamed_cases(self)
+        found += [*values_at_other_sizes(self), *sweeps(self), *streamed_cases(self)]
         found += with_other_integers(self, found)
         # Without chaotic cases and the user's own, which may be chaotic: they would hide errors in all others.
         # Without extreme values and sizes, which are judged by the usual ones.

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import collections
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from lstm_onnx.exporter.functional.attribute_states import (
     AttributeSnapshot,
     AttributeState,
     find_attribute_states,
-    named_tensors,
 )
 from lstm_onnx.exporter.functional.functional_module import make_functional
 from tests.exporter.helpers import X, agree, eager, made, signal
@@ -341,62 +338,6 @@ def test_a_call_leaves_the_attributes_as_they_were() -> None:
     assert list(after) == ["hidden.hn", "hidden.cn"]
     assert list(outputs) == ["output"]
     assert isinstance(functional.attribute_states[0], AttributeState)
-
-
-def test_results_are_named_by_the_keys_that_lead_to_them() -> None:
-    one = torch.zeros(())
-    assert [name for name, _ in named_tensors(one)] == ["output"]
-    assert [name for name, _ in named_tensors((one, [one, {"a": one}], 3))] == [
-        "output.0",
-        "output.1.0",
-        "output.1.1.a",
-    ]
-    assert [name for name, _ in named_tensors({"a": one, "b": (one, None)})] == ["a", "b.0"]
-
-
-class _Reply(collections.OrderedDict[str, Any]):
-    """As transformers returns, whose keys are attributes, too."""
-
-    __getattr__ = collections.OrderedDict.__getitem__
-
-
-class _Rows(list[Any]):
-    """A list of a class of its own."""
-
-
-class _Parts(NamedTuple):
-    mean: Tensor
-    parts: Any
-
-
-class _Prediction(_Parts):
-    """A subclass of a named tuple, whose instances have attributes beside their items."""
-
-    cached: Tensor
-
-
-def test_results_in_containers_of_other_classes_and_in_objects() -> None:
-    one = torch.zeros(())
-    reply = _Reply(logits=one, states=_Rows([one, None]), hidden=collections.UserDict(h=one))
-    assert [name for name, _ in named_tensors(reply)] == ["logits", "states.0", "hidden.h"]
-    plain = types.SimpleNamespace(mean=one, _cached=one, name="a")
-    assert [name for name, _ in named_tensors((plain, torch.distributions.Normal(one, one + 1)))] == [
-        "output.0.mean",
-        "output.1.loc",
-        "output.1.scale",
-    ]
-    assert named_tensors((torch.nn.Linear(1, 1), print, "text", torch.Size([1]))) == []
-    prediction = _Prediction(one, (plain, None))
-    prediction.cached = one
-    assert [name for name, _ in named_tensors(prediction)] == ["mean", "parts.0.mean"]
-    assert [name for name, _ in named_tensors([torch.max(one.view(1), 0), prediction])] == [
-        "output.0.0",
-        "output.0.1",
-        "output.1.mean",
-        "output.1.parts.0.mean",
-    ]
-    plain.itself, plain.all = plain, [plain]
-    assert [name for name, _ in named_tensors(plain)] == ["mean"]
 
 
 def test_a_container_that_holds_itself_is_not_a_state() -> None:

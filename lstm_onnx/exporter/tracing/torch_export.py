@@ -35,7 +35,6 @@ from ..translations.interpolation import INTERPOLATIONS
 from ..translations.nn_functions import NN_FUNCTIONS
 from ..translations.parts import PARTS
 from ..translations.reductions import REDUCTIONS
-from ..translations.selections import SELECTIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.special_functions import SPECIAL_FUNCTIONS
@@ -126,7 +125,6 @@ def trace(
                             **CUMULATIVE,
                             **WIDE_RANGE,
                             **REDUCTIONS,
-                            **SELECTIONS,
                             **SPECIAL_FUNCTIONS,
                             **WINDOWS,
                             torch.ops.lstm_onnx.recurrent.default: translation,

@@ -12,7 +12,6 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from .selections import where
 from .size_arithmetic import INT64, constant, op, typed
 
 
@@ -74,7 +73,7 @@ def _diagonal_scatter(x: Any, source: Any, offset: int = 0, dim1: int = 0, dim2:
     numbers = op.Unsqueeze(numbers, constant([-1 if offset >= 0 else -2], INT64))
     back = [order.index(axis) for axis in range(len(order))]
     moved = typed(op.Transpose(x, perm=order), x.dtype, None)
-    written = where(typed(chosen, ir.DataType.BOOL, None), typed(numbers, x.dtype, None), moved)
+    written = op.Where(typed(chosen, ir.DataType.BOOL, None), typed(numbers, x.dtype, None), moved)
     return op.Transpose(written, perm=back)
 
 

@@ -18,7 +18,6 @@ import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_cat, aten_index_put, aten_select_scatter, aten_stack
 
 from ...errors import ExportError
-from .selections import where
 from .size_arithmetic import INT64, cast, constant, op, typed
 
 
@@ -29,7 +28,7 @@ def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
         mask, behind = indices[masks[0]], len(x.shape) - masks[0] - len(indices[masks[0]].shape)
         if _is_same_at_all(values, behind, len(mask.shape)):
             axes = [len(mask.shape) + axis for axis in range(behind)]
-            return where(op.Unsqueeze(mask, constant(axes, INT64)) if axes else mask, values, x)
+            return op.Where(op.Unsqueeze(mask, constant(axes, INT64)) if axes else mask, values, x)
     if masks and places != [0]:
         indices = list(_as_numbers(indices))
     return aten_index_put(x, [_as_int64(index) for index in indices], values, accumulate)
@@ -71,7 +70,20 @@ def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
     unsqueezed = op.Unsqueeze(source, constant([axis], INT64))
     unsqueezed.dtype = x.dtype
     chosen = (np.arange(size) == place).reshape(size, *[1] * (rank - axis - 1))
-    return where(constant(chosen, ir.DataType.BOOL), unsqueezed, x)
+    return op.Where(constant(chosen, ir.DataType.BOOL), unsqueezed, x)
+
+
+def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    if not isinstance(value, ir.Value):
+        value = constant(value, x.dtype)
+    return op.Where(mask, value if value.dtype == x.dtype else cast(value, x.dtype), x)
+
+
+def _masked_select(x: Any, mask: Any) -> Any:
+    """The entries where the mask is true, both broadcast, as one axis."""
+    flat = constant([-1], INT64)
+    entries, chosen = op.Expand(x, op.Shape(mask)), op.Expand(mask, op.Shape(x))
+    return op.Compress(op.Reshape(entries, flat), op.Reshape(chosen, flat))
 
 
 def _squeeze(x: Any, dim: int | Sequence[int]) -> Any:
@@ -111,6 +123,9 @@ PARTS: Mapping[Any, Callable[..., Any]] = {
     _aten.index_put.default: _index_put,
     _aten._unsafe_index_put.default: _index_put,
     _aten.select_scatter.default: _select_scatter,
+    _aten.masked_fill.Scalar: _masked_fill,
+    _aten.masked_fill.Tensor: _masked_fill,
+    _aten.masked_select.default: _masked_select,
     _aten.cat.default: _joined(aten_cat),
     _aten.stack.default: _joined(aten_stack),
     _aten.squeeze.dim: lambda x, dim: _squeeze(x, dim),

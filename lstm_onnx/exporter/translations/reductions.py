@@ -1,9 +1,9 @@
 """Translations of means and extremes of a tensor, and of scatters, which reduce the entries of a place.
 
-torch.onnx's mean of integers as floats is rounded before it is cast; ONNX Runtime has no maximum of booleans, and
-torch.onnx's needs the axes.  ONNX Runtime's maximum and minimum leave out a NaN unless it is the first of the entries,
-where PyTorch's are NaN.  ONNX's ScatterElements takes as many entries as there are indices, and knows no mean;
-torch.onnx writes the mean as the last of the entries.
+torch.onnx's mean of integers as floats is rounded before it is cast, and its maximum needs the axes.  ONNX Runtime's
+maximum and minimum leave out a NaN unless it is the first of the entries, where PyTorch's are NaN.  ONNX's
+ScatterElements takes as many entries as there are indices, and knows no mean; torch.onnx writes the mean as the last of
+the entries.
 """
 
 from __future__ import annotations
@@ -37,17 +37,6 @@ def _mean(x: Any, dim: int | Sequence[int] | None, keepdim: bool = False, dtype:
     return op.ReduceMean(x, constant(axes, INT64), keepdims=int(keepdim))
 
 
-def _without_booleans(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A maximum or minimum of a tensor, of booleans by way of bytes."""
-
-    def translated(x: Any) -> Any:
-        if x.dtype != ir.DataType.BOOL:
-            return compute(x)
-        return cast(compute(cast(x, ir.DataType.UINT8)), ir.DataType.BOOL)
-
-    return translated
-
-
 def _extreme(reduce: Callable[..., Any], x: Any, axes: Sequence[int], keepdims: bool) -> Any:
     """The largest or smallest entry along some axes, or all if none is named; NaN if there is one."""
     named = [constant(list(axes), INT64)] if axes else []
@@ -62,13 +51,13 @@ def _extremes(reduce: Callable[..., Any]) -> Callable[..., Any]:
     """amax or amin, along all axes if none is named."""
 
     def translated(x: Any, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
-        return _without_booleans(lambda value: _extreme(reduce, value, dim, keepdim))(x)
+        return _extreme(reduce, x, dim, keepdim)
 
     return translated
 
 
 def _of_all(reduce: Callable[..., Any]) -> Callable[..., Any]:
-    return _without_booleans(lambda x: _extreme(reduce, x, (), keepdims=False))
+    return lambda x: _extreme(reduce, x, (), keepdims=False)
 
 
 def _along(reduce: Callable[..., Any], find: Callable[..., Any], infinity: float) -> Callable[..., tuple[Any, Any]]:
@@ -77,9 +66,8 @@ def _along(reduce: Callable[..., Any], find: Callable[..., Any], infinity: float
     def translated(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
         if len(x.shape) == 0:
             return op.Identity(x), constant(0, INT64)
-        values = _without_booleans(lambda value: _extreme(reduce, value, [dim], keepdim))(x)
-        compared = cast(x, ir.DataType.UINT8) if x.dtype == ir.DataType.BOOL else without_nan(x, infinity)
-        return values, find(compared, axis=dim, keepdims=int(keepdim))
+        places = find(without_nan(x, infinity), axis=dim, keepdims=int(keepdim))
+        return _extreme(reduce, x, [dim], keepdim), places
 
     return translated
 

@@ -97,9 +97,11 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
     forward = set(found.tensors)
     file = set(model.inputs) - (set(model.metadata.states) - forward) - file_only(model.metadata)
     if forward != file:
+        hint = "is the file this module's?"
+        if len(forward) == len(file):
+            hint += "  If so, pass a module whose forward names its arguments as the file does"
         raise ConfigError(
-            f"{model.path}: takes {', '.join(sorted(file))}, and the module {', '.join(sorted(forward))}; "
-            "is the file this module's?"
+            f"{model.path}: takes {', '.join(sorted(file))}, and the module {', '.join(sorted(forward))}; {hint}"
         )
 
 

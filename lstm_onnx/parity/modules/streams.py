@@ -288,7 +288,8 @@ def _carried_cases(
             if unknown := [after for after in pairs.values() if after not in ends]:
                 raise ConfigError(
                     f"the module does not give the file's state {', '.join(unknown)}, so its chunks cannot be "
-                    "compared; repair compared the file with its source"
+                    "compared; pass the module as it was at the export, before further calls (a state that repair "
+                    "has added was compared with the source of the file)"
                 )
             float64_states = {name: ends[after] for name, after in pairs.items()}
             native_states = {name: native_ends[after] for name, after in pairs.items()}

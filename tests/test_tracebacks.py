@@ -37,7 +37,9 @@ class Untranslated(Plain):
 class Branching(Plain):
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        return y * 2 if y.sum() > 0 else y
+        while y.sum() > 0:
+            y = y - 1
+        return y
 
 
 def _frames(error: BaseException | None) -> list[str]:

@@ -126,9 +126,9 @@ def _input_specs(
 
 
 def _length_range(spec: InputSpec, example: torch.Tensor, axis: str) -> dict[str, Any]:
-    """From 1 to the axis' size; of shares of it, from the example's smallest to 1, if its are between 0 and 1."""
+    """From 1, or 0 if the example has it, to the axis' size; of shares of it from the example's smallest to 1."""
     if np.dtype(spec.dtype).kind in "iu":
-        return {"low": 1, "high": axis}
+        return {"low": int(bool((example > 0).all())), "high": axis}
     least, largest = float(example.min()), float(example.max())
     return {"low": least, "high": 1.0} if np.dtype(spec.dtype).kind == "f" and 0 < least <= largest <= 1 else {}
 

@@ -72,6 +72,7 @@ def test_packed_sequences_of_some_rows(tmp_path: Path) -> None:
         agree(result.run(inputs), eager(module, inputs))
 
 
+@pytest.mark.slow
 def test_steps_of_no_row_or_some(tmp_path: Path) -> None:
     module = Steps()
     shapes = {"x": BATCH_TIME, "keep": BATCH_TIME}

@@ -31,10 +31,6 @@ def steps_by_value(self: Any, x: Tensor) -> Tensor:
     return self.gru(x[:, x[0, :, 0] > 0])[0]
 
 
-def rows_by_value(self: Any, x: Tensor) -> Tensor:
-    return self.gru(x[x[:, 0, 0] > 0])[0]
-
-
 EMPTY = """
 import sys
 import numpy as np
@@ -53,7 +49,7 @@ else:
 
 @pytest.mark.parametrize(
     ("forward", "size"),
-    [(no_steps_now_and_then, (2, 5)), (steps_by_the_batch, (3, 3)), (steps_by_value, (2, 4)), (rows_by_value, (2, 4))],
+    [(no_steps_now_and_then, (2, 5)), (steps_by_the_batch, (3, 3)), (steps_by_value, (2, 4))],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_steps_that_run_out_fail_in_the_file(forward: Forward, size: tuple[int, int], tmp_path: Path) -> None:

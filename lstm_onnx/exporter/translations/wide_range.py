@@ -203,6 +203,8 @@ def _power(x: Any, exponent: float) -> Any:
         x = cast(x, FLOAT)
     if is_fraction(x) and isinstance(exponent, float) and abs(exponent) == 0.5:
         return op.Sqrt(x) if exponent > 0 else op.Reciprocal(op.Sqrt(x))
+    if is_fraction(x) and isinstance(exponent, (int, float)):
+        return op.Pow(x, constant(exponent, x.dtype))
     if is_fraction(x) or x.dtype == ir.DataType.BOOL or not isinstance(exponent, int) or exponent < 1:
         return aten_pow(x, exponent)
     kind: ir.DataType = x.dtype

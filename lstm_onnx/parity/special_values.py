@@ -20,7 +20,10 @@ from ..runtime import Model
 from .cases import Case
 from .comparison import Verification
 from .expected import Arrays, Expected
+from .lstm.verification import LSTMVerification, expectations
+from .modules.verification import ModuleVerification
 from .report import CaseResult
+from .runtimes import engine_of
 
 _MOST_INPUTS = 2
 """The inputs that are tried."""
@@ -72,6 +75,37 @@ def special_cases(verification: Verification, inputs: Sequence[str]) -> Iterator
         shortest = int(lengths.argmin())
         if lengths[shortest] < array.shape[time]:
             yield _special(case, name, math.nan, {batch: shortest, time: array.shape[time] - 1}, shortest)
+
+
+def probes(verification: Verification) -> Iterator[Probe]:
+    """What is tried of an nn.LSTM or another module; nothing of a file that generates.
+
+    And nothing elsewhere than in ONNX Runtime on the CPU: what other kernels make of a NaN is not known.
+    """
+    if verification.model.provider != "cpu" or engine_of(verification.model) is not None:
+        return
+    if isinstance(verification, LSTMVerification):
+        yield from _lstm_probes(verification)
+    elif isinstance(verification, ModuleVerification):
+        yield from _module_probes(verification)
+
+
+def _lstm_probes(verification: LSTMVerification) -> Iterator[Probe]:
+    for special in special_cases(verification, ["input"]):
+        expected = next(expectations(verification.models, verification.spec, special.case))
+        states = (expected.calls[0].native[name] for name in ("hn", "cn"))
+        finite = all(bool(np.isfinite(state).all()) for state in states)
+        yield Probe(special, expected, verification.model.hides_nan and not finite)
+
+
+def _module_probes(verification: ModuleVerification) -> Iterator[Probe]:
+    """Of the inputs without a range, and where the module itself runs."""
+    native, hides = verification.models.native, verification.model.hides_nan
+    for special in special_cases(verification, verification.unbounded_inputs):
+        expected = verification.expect(special.case)
+        if expected is not None:
+            expected = replace(expected, least=verification.expected[0].least)
+            yield Probe(special, expected, hides and not (native.sites and native.has_finite_states))
 
 
 def _right_case(verification: Verification, lengths: Sequence[str]) -> Expected | None:

@@ -34,16 +34,13 @@ from .expected import constant_outputs
 from .generation.step_file import export_step, joined_report, step_loop
 from .generation.verification import GenerationVerification
 from .golden_file import Golden
-from .lstm.special import lstm_probes
 from .lstm.verification import LSTMVerification
-from .modules.special import module_probes
 from .modules.verification import ModuleVerification
 from .mutants.catalogue import changes_recurrence
 from .mutants.self_test import require_level
 from .report import CaseResult, ParityReport
 from .runtimes import (
     ONNXRUNTIME,
-    engine_of,
     load_like,
     load_on,
     require_judgeable,
@@ -52,7 +49,7 @@ from .runtimes import (
     running,
 )
 from .source_changes import changed_options, inputs_with_axes_of, interface_problems, renamed_outputs
-from .special_values import Probe, special_results
+from .special_values import probes, special_results
 from .unchanged import unchanged
 from .user_data import UserData
 
@@ -221,7 +218,7 @@ class _Comparison:
                 verification.notes += renamed_outputs(source, verification.own_outputs, model)
             results = _run(verification, progress)
             if all(result.passed or result.inconclusive for result in results):
-                failed, found = special_results(verification.model, _probes(verification))
+                failed, found = special_results(verification.model, probes(verification))
                 results += failed
                 verification.notes += found
             label = None
@@ -230,16 +227,6 @@ class _Comparison:
                 label = source.name
             report = make_report(verification, results, source=label, file=name, mutants=self.mutants)
         return report, Golden.of(report, verification)
-
-
-def _probes(verification: Verification) -> Iterator[Probe]:
-    """None elsewhere than in ONNX Runtime on the CPU: what other kernels make of a NaN is not known."""
-    if verification.model.provider != "cpu" or engine_of(verification.model) is not None:
-        return
-    if isinstance(verification, ModuleVerification):
-        yield from module_probes(verification)
-    elif isinstance(verification, LSTMVerification):
-        yield from lstm_probes(verification)
 
 
 def _run(verification: Verification, progress: Progress | None) -> list[CaseResult]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import operator
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _base(part: Any) -> Any:
 
 def _content(part: Any) -> Any:
     if isinstance(part, dict):
-        return dict(dict.items(part))
+        return dict.copy(part)  # of a subclass as well a plain one, by its own items
     if isinstance(part, _SEQUENCES):
         return list(_base(part).__iter__(part))
     if isinstance(part, set):
@@ -165,11 +166,13 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two contents hold the same objects."""
     if len(one) != len(other):
         return False
-    if isinstance(one, dict):
-        return all(key in other and other[key] is item for key, item in one.items())
     if isinstance(one, set):
         return {id(item) for item in one} == {id(item) for item in other}
-    return all(item is twin for item, twin in zip(one, other, strict=True))
+    if not isinstance(one, dict):
+        return all(map(operator.is_, one, other))
+    if all(map(operator.is_, one, other)):  # the keys, in one order: a vocabulary is compared at each call
+        return all(map(operator.is_, one.values(), other.values()))
+    return all(key in other and other[key] is item for key, item in one.items())
 
 
 def _restore(part: Any, content: Any) -> None:

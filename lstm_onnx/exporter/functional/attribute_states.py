@@ -34,6 +34,7 @@ _INTERNAL = frozenset(vars(nn.Module())) | {
 Key = tuple[str, tuple[Any, ...], bool]
 """An attribute: the submodule's path, the keys that lead from there to it, and whether it is a buffer."""
 _SEQUENCES = (list, tuple, collections.deque)
+_PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 _DEEPEST = 4
 """The most keys from a module to an object that may hold states."""
 
@@ -145,7 +146,7 @@ def _attributes(copy: nn.Module) -> Iterator[tuple[Key, Any]]:
     for path, owners, owner in owners_of(copy):
         is_module = isinstance(owner, nn.Module)
         for name, value in attributes_of(owner).items():
-            if not (is_module and name in _INTERNAL) and not _holds_itself(value):
+            if not (is_module and name in _INTERNAL) and not _is_data(value) and not _holds_itself(value):
                 yield (path, (*owners, name), False), value
         for name, value in owner._buffers.items() if isinstance(owner, nn.Module) else ():
             if value is not None:
@@ -165,7 +166,7 @@ def owners_of(copy: nn.Module) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
             ((name,), value) for name, value in attributes if name not in _INTERNAL
         ]
         for keys, value in todo:
-            if id(value) in seen or len(keys) > _DEEPEST:
+            if id(value) in seen or len(keys) > _DEEPEST or _is_data(value):
                 continue
             if isinstance(value, dict):
                 inside = list(dict.items(value))
@@ -178,6 +179,13 @@ def owners_of(copy: nn.Module) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
                 continue
             seen.add(id(value))
             todo += [((*keys, key), item) for key, item in inside]
+
+
+def _is_data(value: Any) -> bool:
+    """Whether it is a container of numbers and text alone, such as a vocabulary: no state, and long to go through."""
+    if isinstance(value, dict):
+        return bool(value) and _PLAIN.issuperset(map(type, dict.values(value)))
+    return isinstance(value, _SEQUENCES) and bool(value) and _PLAIN.issuperset(map(type, value))
 
 
 def _is_object(value: Any) -> bool:

@@ -86,6 +86,22 @@ class AtFirstNone(Base):
         return self.head(out)
 
 
+class AtFirstNumbers(AtFirstNone):
+    """And a vocabulary, which holds no state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [0.0, 0.0]
+        self.words = {str(number): number for number in range(9)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.words["0"] = self.words.pop("0")  # of another order
+        start = None if isinstance(self.hidden[0], float) else tuple(self.hidden)
+        out, state = self.lstm(x, start)
+        self.hidden = list(state)
+        return self.head(out)
+
+
 class Rebound(Base):
     h: Tensor
     c: Tensor
@@ -145,6 +161,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "list": (InList, PAIR),
     "one tensor": (InOneTensor, ["memory.h0"]),
     "none at first": (AtFirstNone, PAIR),
+    "numbers at first": (AtFirstNumbers, PAIR),
     "buffers rebound": (Rebound, ["h.h0", "c.h0"]),
     "buffers in place": (InPlace, ["h.h0", "c.h0", "total.h0"]),
     "nested": (Nested, ["inner.0.hidden.h0", "inner.0.hidden.c0", "last.hidden.h0", "last.hidden.c0"]),

@@ -251,8 +251,11 @@ def test_a_folder_that_was_removed_is_named(script_environment: dict[str, str], 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_what_a_disk_takes_in_part_is_not_all(script_environment: dict[str, str], unbuffered: str) -> None:
+def test_what_a_disk_takes_in_part_is_not_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script_environment: dict[str, str], unbuffered: str
+) -> None:
     """Unbuffered, Python drops what the system did not take in one write, without an error."""
+    monkeypatch.chdir(tmp_path)
     environment = {**script_environment, "PYTHONUNBUFFERED": unbuffered}
     done = _piped(["help", "verify"], environment, "> text")
     assert done.returncode == 0

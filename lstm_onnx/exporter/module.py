@@ -260,9 +260,9 @@ def _lowered(
 
 
 def _with_fixed_chunks(metadata: Metadata) -> Metadata:
-    """Why a file with attribute states cannot be streamed, and that each call of one size can be."""
+    """The reason why a file with attribute states does not stream, with the remedy: calls of one size do."""
     axes = ", ".join(metadata.time_axes) or "the time axis"
-    mend = f"with {axes} left out of dynamic_shapes, chunks of as many steps as the example's stream, as calls of it do"
+    mend = f"with {axes} left out of dynamic_shapes, chunks of as many steps as the example has can be streamed"
     return replace(metadata, not_streamable=f"{metadata.not_streamable}; {mend}")
 
 

@@ -37,18 +37,8 @@ _ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._a
 """Which torch.onnx removes, see its ``remove_assertion_nodes``."""
 _SECOND_NAMES = {
     *("divide", "true_divide", "multiply", "subtract", "greater", "greater_equal", "less", "less_equal"),
-    *(
-        "concat",
-        "concatenate",
-        "atleast_1d",
-        "atleast_2d",
-        "atleast_3d",
-        "special_erf",
-        "special_erfc",
-        "special_expm1",
-        "special_sinc",
-    ),
-    *("special_softmax", "special_log_softmax"),
+    *("concat", "concatenate", "atleast_1d", "atleast_2d", "atleast_3d"),
+    *("special_erf", "special_erfc", "special_expm1", "special_sinc", "special_softmax", "special_log_softmax"),
 }
 _CACHES: dict[Callable[..., Any], Callable[..., Any]] = {}
 """torch's functions with a cache of their results, which lasts from export to export."""

@@ -16,7 +16,7 @@ from .diagnosis.search import Suspect, diagnose, from_the_file
 from .expected import Arrays, Expected
 from .mutants.self_test import Target
 from .replay import replay
-from .report import CaseResult, Cause, Location
+from .report import OTHER_WEIGHTS, CaseResult, Cause, Location
 from .sizes import Axes
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class Verification(ABC):
     def note_digest(self, digest: str) -> None:
         """Add a note if the module's weights are not those that the file was exported from."""
         if self.model.metadata.digest not in (None, digest):
-            self.notes.append("the file was exported from other weights than these (its digest differs)")
+            self.notes.append(OTHER_WEIGHTS)
 
 
 def user_case(model: Model, index: int, feeds: Mapping[str, Any]) -> tuple[str, Arrays]:

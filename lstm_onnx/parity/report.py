@@ -21,6 +21,11 @@ part of a range."""
 KINDS = (*RUNS, "stored", "layers", "rows", "drift")
 """The kinds of all cases.  The last four are for files with smaller weights: on the numbers and nodes that a file
 stores, on what its int8 layers compute, on rows alone and step by step, and on the user's limit of the drift."""
+OTHER_WEIGHTS = (
+    "the file was exported from other weights than these (its digest differs); "
+    "where the source draws them at random, set a seed in it"
+)
+"""A note."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def draw_arguments(
 
     Args:
         module: only its forward's signature is used.
-        specs: the inputs; a name with dots is an entry of a dict argument, or of a list where it is a number.
+        specs: the inputs; a name with dots is an entry of a dict argument, or of a tuple where it is a number.
         sizes: a size for each axis name.
         seed: of the random numbers.
         call: how the inputs are arranged; None goes by their names.
@@ -158,13 +158,13 @@ def _require_arguments(module: nn.Module, names: Sequence[str]) -> None:
 
 
 def _nested(values: Mapping[str, Any]) -> Any:
-    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``, and ``{"xs.0": x}`` as ``{"xs": [x]}``."""
+    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``, and ``{"xs.0": x}`` as ``{"xs": (x,)}``."""
     parts: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         first, _, rest = name.partition(".")
         parts.setdefault(first, {})[rest] = value
     tree = {name: inner[""] if inner.keys() == {""} else _nested(inner) for name, inner in parts.items()}
-    return list(tree.values()) if all(map(str.isdecimal, tree)) else tree
+    return tuple(tree.values()) if all(map(str.isdecimal, tree)) else tree
 
 
 def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:

@@ -32,7 +32,10 @@ _LARGEST_BITS = 64
 _DEEPEST = 50
 T = TypeVar("T", LSTMSpec, ExportOptions)
 Inputs: TypeAlias = "Mapping[str, InputSpec | Inputs]"
-"""The forward's inputs by its arguments' names, in order; a dict argument is itself a mapping."""
+"""The forward's inputs by its arguments' names, in order.
+
+An argument that is a dict or a tuple is itself a mapping; a tuple's keys are "0", "1", ...
+"""
 Limits: TypeAlias = dict[str, tuple[int, int | None]]
 """The least and the largest size of an axis, by its name; None where there is no largest."""
 _LARGEST_SIZE = 2**31 - 1
@@ -240,6 +243,8 @@ def _inputs(table: str, values: Mapping[str, object], limits: Limits, prefix: st
         if not (_is_word(key) if not prefix else is_name(key) and "." not in key):
             kind = "a key without spaces and dots" if prefix else "the name of an argument of forward"
             raise ConfigError(f"[{table}] {key!r} is not possible; it must be {kind}")
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
         entries = _mapping(f"{table}.{key}", value)
         if "shape" not in entries and entries and all(isinstance(entry, dict) for entry in entries.values()):
             inputs[key] = _inputs(f"{table}.{key}", entries, limits, f"{prefix}{key}.")

@@ -21,7 +21,7 @@ from ...quantization.kernels import SAME_BITS_ALONE
 from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected, as_float64
-from ..report import CaseResult, Drift, MutantResult, ParityReport
+from ..report import OTHER_WEIGHTS, CaseResult, Drift, MutantResult, ParityReport
 from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
 from .layers import compare_layers, layer_cases, row_results
@@ -265,7 +265,7 @@ def converted_report(
     location = report.location and replace(report.location, case=f"in float32: {report.location.case}")
     notes = [*report.notes, *found.notes]
     if model.metadata.digest not in (None, report.digest):
-        notes.append("the file was exported from other weights than these (its digest differs)")
+        notes.append(OTHER_WEIGHTS)
     return replace(
         report,
         file=model.path,

@@ -239,7 +239,7 @@ def test_arguments_can_be_drawn_from_a_description() -> None:
     }
     assert found.axes["x.ids"] == {0: "batch", 1: "time"}
     args, _ = found.args_and_kwargs(found.tensors)
-    assert isinstance(args[0]["parts"], list)
+    assert isinstance(args[0]["parts"], tuple)
 
 
 def test_axes_that_follow_from_others() -> None:

@@ -258,26 +258,29 @@ def test_arguments_are_any_toml_values(tmp_path: Path) -> None:
     assert config.args == {"day": dt.date(2024, 2, 29), "scale": float("inf"), "on": True}
 
 
-def test_a_dict_argument_is_a_table_of_inputs(tmp_path: Path) -> None:
+def test_dict_and_tuple_arguments_are_tables_of_inputs(tmp_path: Path) -> None:
     config = _module(
         tmp_path,
         FACTORY + '[inputs.first]\nshape = ["batch"]\n'
         '[inputs.batch.tokens]\nshape = ["batch", "time"]\ndtype = "int64"\n'
         "[inputs.last]\nshape = [1]\n"
         '[inputs.batch."n-tokens"]\nshape = ["batch"]\ndtype = "int32"\nrange = [1, "time"]\n'
-        "[inputs.batch.extra.dtype]\nshape = [2]\n",
+        "[inputs.batch.extra.dtype]\nshape = [2]\n"
+        "[[inputs.state]]\nshape = [3]\n[[inputs.state]]\nshape = [4]\n",
     )
     tokens = InputSpec("batch.tokens", ("batch", "time"), "int64")
     lengths = InputSpec("batch.n-tokens", ("batch",), "int32", 1, "time")
     extra = InputSpec("batch.extra.dtype", (2,))
     first, last = InputSpec("first", ("batch",)), InputSpec("last", (1,))
+    h, c = InputSpec("state.0", (3,)), InputSpec("state.1", (4,))
     assert config.inputs == {
         "first": first,
         "batch": {"tokens": tokens, "n-tokens": lengths, "extra": {"dtype": extra}},
         "last": last,
+        "state": {"0": h, "1": c},
     }
-    assert list(config.inputs) == ["first", "batch", "last"]
-    assert flat_inputs(config.inputs) == (first, tokens, lengths, extra, last)
+    assert list(config.inputs) == ["first", "batch", "last", "state"]
+    assert flat_inputs(config.inputs) == (first, tokens, lengths, extra, last, h, c)
 
 
 def test_no_inputs_flatten_to_none() -> None:
@@ -340,6 +343,7 @@ def test_no_inputs_flatten_to_none() -> None:
         (FACTORY + '[inputs.b."x y"]\nshape = [3]\n', ["[inputs.b] 'x y'", "without spaces and dots"]),
         (FACTORY + '[inputs.b.""]\nshape = [3]\n', ["[inputs.b] ''", "without spaces and dots"]),
         (FACTORY + "[inputs.b.x]\n", ["[inputs.b.x] lacks shape"]),
+        (FACTORY + "[inputs]\nb = [{shape = [2]}, 3]\n", ["inputs.b = [", "a table, [inputs.b]"]),
         (FACTORY + "[inputs.b.x]\nshape = [0]\n", ["[inputs.b.x] shape = [0]"]),
         (FACTORY + "[inputs.b.x]\nshape = [1]\nrnge = [0, 1]\n", ["[inputs.b.x] rnge", "did you mean range?"]),
         (FACTORY + "[inputs.x]\nshape = 3\n", ["[inputs.x] shape = 3", "sizes of 1 or more and axis names"]),

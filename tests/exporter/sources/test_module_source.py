@@ -273,3 +273,22 @@ def test_inputs_of_a_config_that_forward_does_not_take_are_named(folder: Path) -
     (folder / "net.toml").write_text(config)
     with pytest.raises(ExportError, match=r"^the input Tokens is no argument of Tagger\.forward\(tokens\); name"):
         load_source(str(folder / "net.toml")).export(folder / "net.onnx")
+
+
+def test_a_state_in_a_tuple_is_described_item_by_item(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.lstm = nn.LSTM(4, 3, 2)\n\n"
+        "    def forward(self, x, hidden):\n"
+        "        assert isinstance(hidden, tuple)\n"
+        "        return self.lstm(x, hidden)\n"
+    )
+    state = '[[inputs.hidden]]\nshape = [2, "batch", 3]\n'
+    text = '[module]\nfactory = "net.py:Net"\n[inputs.x]\nshape = ["time", "batch", 4]\n' + state + state
+    (tmp_path / "net.toml").write_text(text + "[weights]\nseed = 1\n")
+    result = load_source(str(tmp_path / "net.toml")).export(tmp_path / "m.onnx")
+    assert result.states == {"hidden.0": "output.1.0", "hidden.1": "output.1.1"}
+    assert lstm_onnx.verify(str(tmp_path / "net.toml"), tmp_path / "m.onnx", mutants="none")

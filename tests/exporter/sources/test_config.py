@@ -208,8 +208,7 @@ def test_a_whole_module(tmp_path: Path) -> None:
 def test_what_a_module_leaves_out_has_defaults(tmp_path: Path) -> None:
     config = _module(tmp_path, FACTORY + TOKENS)
     assert config.args == {}
-    assert config.options.states == "zero"
-    assert config.options.output_names is None
+    assert (config.options.states, config.options.output_names) == ("zero", None)
     assert config.weights is None
     assert config.options.export == ExportOptions()
     assert flat_inputs(config.inputs) == (InputSpec("tokens", ("batch", "time"), "int64"),)
@@ -272,7 +271,7 @@ def test_dict_and_tuple_arguments_are_tables_of_inputs(tmp_path: Path) -> None:
     lengths = InputSpec("batch.n-tokens", ("batch",), "int32", 1, "time")
     extra = InputSpec("batch.extra.dtype", (2,))
     first, last = InputSpec("first", ("batch",)), InputSpec("last", (1,))
-    h, c = InputSpec("state.0", (3,)), InputSpec("state.1", (4,))
+    h, c = (InputSpec(f"state.{index}", (3 + index,)) for index in range(2))
     assert config.inputs == {
         "first": first,
         "batch": {"tokens": tokens, "n-tokens": lengths, "extra": {"dtype": extra}},
@@ -284,8 +283,7 @@ def test_dict_and_tuple_arguments_are_tables_of_inputs(tmp_path: Path) -> None:
 
 
 def test_no_inputs_flatten_to_none() -> None:
-    assert flat_inputs({}) == ()
-    assert flat_inputs({"a": {}}) == ()
+    assert flat_inputs({}) == flat_inputs({"a": {}}) == ()
 
 
 @pytest.mark.parametrize(

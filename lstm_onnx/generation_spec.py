@@ -138,6 +138,7 @@ class GeneratingStep:
         output_time_axis: the time axis of the output; None where it has none.
         outputs: the step's outputs, states included, in order.
         inputs: what the step takes, states not included.
+        outer_axis: where batch and time are one axis of the output, the first, the outer of the two: "batch" or "time".
     """
 
     generation: Generation
@@ -146,6 +147,7 @@ class GeneratingStep:
     output_time_axis: int | None
     outputs: tuple[str, ...]
     inputs: tuple[InputSpec, ...] = ()
+    outer_axis: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -156,6 +158,7 @@ class GeneratingStep:
             "output_time_axis": self.output_time_axis,
             "outputs": list(self.outputs),
             "inputs": [spec.to_dict() for spec in self.inputs],
+            **({} if self.outer_axis is None else {"outer_axis": self.outer_axis}),
         }
 
     @classmethod
@@ -168,10 +171,12 @@ class GeneratingStep:
         axes = fields["batch_axis"], fields["time_axis"], fields["output_time_axis"]
         outputs = fields["outputs"]
         whole = type(axes[0]) is int and all(axis is None or (type(axis) is int and 0 <= axis < 64) for axis in axes)
-        if not whole or not isinstance(outputs, list) or not all(map(is_name, outputs)):
+        outer = fields.get("outer_axis")
+        named = isinstance(outputs, list) and all(map(is_name, outputs)) and outer in (None, "batch", "time")
+        if not whole or not named:
             raise ConfigError("the metadata's generation must hold axes and names of outputs")
         specs = tuple(InputSpec.from_dict(item) for item in fields["inputs"])
-        return cls(Generation.of(fields["generation"]), *axes, tuple(outputs), specs)
+        return cls(Generation.of(fields["generation"]), *axes, tuple(outputs), specs, outer)
 
 
 def _is_token(value: object) -> bool:

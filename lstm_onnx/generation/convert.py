@@ -229,6 +229,7 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
         layout.output_time_axis,
         tuple(step.outputs),
         tuple(metadata.inputs),
+        layout.outer_axis,
     )
     return replace(
         metadata,

@@ -13,6 +13,7 @@ from ..metadata import Metadata
 from ..runtime import Model
 from ..runtime.batch_axes import batch_name, state_batch_axis
 from ..runtime.tensor_info import ValueInfo
+from .rows import outer_axis
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Layout:
         batch_axis: the batch axis of `fed`.
         time_axis: its time axis; None where it has none.
         output_time_axis: that of `output`.
+        outer_axis: see `GeneratingStep`.
         states: each state input and the output that feeds it.
         state_axes: the batch axis of each state, where sequences can end before others.
         context: the other inputs, which have the same value in every step.
@@ -37,6 +39,7 @@ class Layout:
     batch_axis: int
     time_axis: int | None
     output_time_axis: int | None
+    outer_axis: str | None
     states: Mapping[str, str]
     state_axes: Mapping[str, int]
     context: tuple[str, ...]
@@ -87,6 +90,9 @@ def layout_of(model: Model, generation: Generation) -> Layout:
     output_time = _output_time_axis(fed, output, time, tokens)
     _require_fit(model, fed, output, time, output_time, tokens)
     _require_stop(model, generation, fed)
+    outer = None
+    if time is not None and output_time is None and not isinstance(fed.shape[time], int):
+        outer = outer_axis(model, fed, output, (batch, time)) if output.shape[0] != fed.shape[batch] else None
     layout = Layout(
         generation,
         fed,
@@ -94,6 +100,7 @@ def layout_of(model: Model, generation: Generation) -> Layout:
         batch,
         time,
         output_time,
+        outer,
         dict(model.states),
         _state_axes(model) if generation.stops else {},
         tuple(name for name in model.inputs if name != fed.name and name not in model.states),

@@ -136,10 +136,25 @@ class _Builder:
 
     def _last(self, value: str, axis: int | None) -> str:
         """The last time step of an output."""
+        if self.layout.outer_axis is not None:
+            return self._last_rows(value)
         if axis is None:
             return value
         index = self.body.constant("generate/int/-1", np.array(-1, np.int64))
         return self.body.one("Gather", value, index, name=f"generate/last/{value}", axis=axis)
+
+    def _last_rows(self, value: str) -> str:
+        """The same where the rows of an output are the steps of all sequences: so many last rows, or every so many."""
+        body, batch = self.body, "generate/prompt/batch"
+        first, end = body.integers(0), body.integers(2**31 - 1)
+        if self.layout.outer_axis == "time":
+            start = self.before.one("Neg", batch, name="generate/rows/start")
+            return body.one("Slice", value, start, end, first, name="generate/rows/last")
+        shape = body.one("Shape", value, name="generate/rows/Shape")
+        count = body.one("Gather", shape, first, name="generate/rows/count")
+        steps = body.one("Div", count, batch, name="generate/rows/steps")
+        start = body.one("Sub", steps, body.integers(1), name="generate/rows/start")
+        return body.one("Slice", value, start, end, first, steps, name="generate/rows/last")
 
     def _ended(self, value: str, batch: int, dtype: np.dtype[np.generic]) -> str:
         """What a step gives, padded for sequences that have ended."""

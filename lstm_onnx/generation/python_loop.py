@@ -78,7 +78,7 @@ def repeat(
     found = Looped()
     for number in range(most):
         outputs = step({g.input: x, **context, **states})
-        last = _last(outputs[g.output], described.output_time_axis)
+        last = _last(outputs[g.output], described, batch)
         decisions: list[Decision] = []
         if g.choose == "value":
             element = _of_ended(g.padding, last, done, _element_batch(described))
@@ -120,8 +120,12 @@ def _finish(
         found.results[SCORES] = np.stack(scores, axis) if scores else np.zeros(stacked.shape, np.float32)
 
 
-def _last(array: np.ndarray, axis: int | None) -> np.ndarray:
-    return array if axis is None else np.take(array, -1, axis=axis)
+def _last(array: np.ndarray, described: GeneratingStep, batch: int) -> np.ndarray:
+    if described.outer_axis is not None:
+        return (
+            array[-batch:] if described.outer_axis == "time" else array[len(array) // batch - 1 :: len(array) // batch]
+        )
+    return array if described.output_time_axis is None else np.take(array, -1, axis=described.output_time_axis)
 
 
 def _element_batch(described: GeneratingStep) -> int:

@@ -80,12 +80,14 @@ class _Layout:
             return rows[:, -1].astype(self.dtype)
         return np.ascontiguousarray(rows if self.batch_axis == 0 else rows.T).astype(self.dtype)
 
-    def log_probabilities(self, numbers: np.ndarray) -> np.ndarray:
-        """Those of the last step's tokens, float64 ``(beams, tokens)``."""
+    def log_probabilities(self, numbers: np.ndarray, count: int) -> np.ndarray:
+        """Those of the last step's tokens, float64 ``(beams, tokens)``, of `count` beams."""
         last = np.asarray(numbers)
         if self.time_axis is not None and last.ndim == self.rank + 1:
             last = np.take(last, -1, axis=self.time_axis)
-        if last.ndim != 2:
+        elif self.time_axis is not None and count == 1:
+            last = last[-1:]  # a row for each step of the one prompt, where batch and time are one axis
+        if last.ndim != 2 or len(last) != count:
             raise InputError(
                 f"{self.output} has shape {np.shape(numbers)}", hint="it must have a number for each token"
             )
@@ -213,7 +215,7 @@ class _Search:
             for name, (value, axis) in self.context.items()
         }
         results = self.pool.step([beam.slot for beam in beams], {self.layout.input: self.layout.feed(rows), **feeds})
-        return self.layout.log_probabilities(results[self.layout.output])
+        return self.layout.log_probabilities(results[self.layout.output], count)
 
     def _continued(self, beams: list[_Beam], logs: np.ndarray) -> list[_Beam]:
         """The best continuations, each in a slot with the states of the beam that it continues."""

@@ -38,6 +38,20 @@ class TimeFirst(nn.Module):
         return self.head(self.gru(self.embedding(tokens))[0])
 
 
+class Rows(Language):
+    """A row for each step of each sequence, as a loss takes them: those of a sequence together."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens).reshape(-1, TOKENS)
+
+
+class RowsTimeFirst(TimeFirst):
+    """The same: those of a step together."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens).reshape(-1, TOKENS)
+
+
 class Forecast(nn.Module):
     """The next two numbers of each sequence, (batch, 2), from the last step alone."""
 
@@ -139,6 +153,13 @@ KINDS: dict[str, tuple[type[nn.Module], Any, Any, dict[str, Any]]] = {
         (torch.zeros(2, dtype=torch.int64), torch.zeros(2, 12), torch.zeros(2, 3, 4)),
         {"token": {0: "batch"}, "h": {0: "batch"}, "features": {0: "batch", 1: "places"}},
         {"input": "token", "output": "logits", "stop_output": "end"},
+    ),
+    "view": (Rows, *_TOKENS, {"input": "tokens", "output": "output", "stop_token": 3}),
+    "view, time first": (
+        RowsTimeFirst,
+        torch.zeros(5, 2, dtype=torch.int64),
+        {"tokens": {0: "time", 1: "batch"}},
+        {"input": "tokens", "output": "output"},
     ),
     "hand-written": (
         HandWritten,

@@ -118,6 +118,23 @@ def test_time_may_come_first_and_tokens_be_int32(generating: Opened) -> None:
     np.testing.assert_array_equal(found["generated"], np.stack(rows))
 
 
+@pytest.mark.parametrize("kind", ["view", "view, time first"])
+def test_batch_and_time_may_be_one_axis_of_the_output(generating: Opened, kind: str) -> None:
+    model, prompt, module = generating(kind), tokens(5, 3, 4), steps.module(kind)
+    most, time_first = 9, kind != "view"
+    found = model.run({"tokens": prompt.T if time_first else prompt, "max_steps": np.array(most)})
+    generated = found["generated"].T if time_first else found["generated"]
+    for row, text in enumerate(torch.from_numpy(prompt)):
+        for number in range(most):
+            with torch.no_grad():
+                token = int(module(text[:, None] if time_first else text[None])[-1].argmax())
+            assert generated[row, number] == token
+            if token == 3 and not time_first:
+                assert found["counts"][row] == number + 1
+                break
+            text = torch.cat([text, torch.tensor([token])])
+
+
 def test_a_forecast_feeds_back_its_own_numbers(generating: Opened) -> None:
     x = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0))
     found = generating("forecast").run({"x": x.numpy(), "max_steps": np.array(48)})

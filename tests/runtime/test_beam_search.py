@@ -80,6 +80,22 @@ def test_one_beam_is_greedy_and_states_go_on(step: lstm_onnx.Model) -> None:
     assert whole[0].tokens == tuple(text[0, 3:].tolist())
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_batch_and_time_may_be_one_axis_of_the_output(step: lstm_onnx.Model, tmp_path: Path, beams: int) -> None:
+    module = steps.Rows().eval()
+    module.load_state_dict(steps.module("language").state_dict())
+    _, example, shapes, _ = steps.KINDS["view"]
+    path = tmp_path / "rows.onnx"
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes, states="explicit")
+    found, wanted = (
+        lstm_onnx.beam_search(
+            model.pool(slots=beams), [4, 8, 1], input="tokens", output="output", beams=beams, max_steps=5
+        )
+        for model in (lstm_onnx.load(path, "cpu", threads=1), step)
+    )
+    assert [one.tokens for one in found] == [one.tokens for one in wanted]
+
+
 def test_inputs_beside_the_tokens(tmp_path: Path) -> None:
     """A step of single tokens with features that stay: one row of them, for each beam."""
     _, example, shapes, _ = steps.KINDS["attending"]

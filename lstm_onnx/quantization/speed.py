@@ -36,5 +36,5 @@ def slower_layers(layers: Iterable[Layer]) -> tuple[str, ...]:
         if slower:
             names, largest = ", ".join(name for name, _ in slower), max(limit for _, limit in slower)
             text = f"{names}: float32 is as fast or faster for {what}, as it is up to a hidden size of about {largest}"
-            notes.append(f"{text}; lstm-onnx bench FILE measures it here")
+            notes.append(f"{text}; lstm-onnx bench SOURCE --hidden-sizes times both here")
     return tuple(notes)

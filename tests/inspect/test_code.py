@@ -81,7 +81,7 @@ def run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[s
     return done(["node", "stream.cjs"], folder, NODE_PATH=str(NODE_MODULES))
 
 
-@pytest.mark.parametrize(
+in_each_language = pytest.mark.parametrize(
     "language",
     [
         "python",
@@ -94,6 +94,9 @@ def run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[s
         ),
     ],
 )
+
+
+@in_each_language
 def test_programs_run_and_notice_wrong_numbers(files: list[Path], language: str) -> None:
     for file in files:
         text = program(file, language)
@@ -107,6 +110,22 @@ def test_programs_run_and_notice_wrong_numbers(files: list[Path], language: str)
     found = run(language, wrong, file.parent)
     assert found.returncode != 0
     assert "FAIL" in found.stderr
+
+
+@in_each_language
+def test_an_input_may_be_one_number(tmp_path: Path, language: str) -> None:
+    count = helper.make_tensor_value_info("count", TensorProto.INT64, [])
+    gain = helper.make_tensor_value_info("gain", TensorProto.FLOAT, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    nodes = [
+        helper.make_node("Cast", ["count"], ["n"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["n", "gain"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "product", [count, gain], [y])
+    path = tmp_path / "product.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    found = run(language, program(path, language), tmp_path)
+    assert found.stdout.endswith("pass\n"), found.stderr
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2])

@@ -76,10 +76,15 @@ def verify(
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.
     """
+    from ..runtime import Model
     from .golden_file import require_name, write
 
     if golden is not None:
         require_name(golden)
+    if path is not None and not isinstance(path, Model):
+        if is_onnx_path(module) and not isinstance(path, (str, os.PathLike)):
+            raise ConfigError("the PyTorch model comes first, and then the file", hint="exchange the two")
+        require_path(path, "an .onnx file")
     options: dict[str, Any] = {"threads": threads, "seed": seed, "mutants": mutants, "data": data}
     options["max_drift"] = max_drift
     if is_onnx_path(module):

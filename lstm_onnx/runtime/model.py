@@ -151,7 +151,7 @@ class Model:
             RunError: ONNX Runtime failed while running, or memory ran out.
         """
         if not isinstance(feeds, Mapping):
-            raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
+            raise InputError(f"run takes names to arrays, such as {{name: array}}, not {type(feeds).__name__}")
         if self.provider == "cuda":
             from .device import device_of, run_on_device
 

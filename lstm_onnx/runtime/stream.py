@@ -263,7 +263,7 @@ class Stream:
             RunError: ONNX Runtime failed; the states are as they were before the chunk.
         """
         if not isinstance(feeds, Mapping):
-            raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
+            raise InputError(f"run takes names to arrays, such as {{name: array}}, not {type(feeds).__name__}")
         for name in feeds:
             if name in self.model.states:
                 raise InputError(

@@ -233,7 +233,7 @@ class Batcher:
         window = seconds("window", window, threading.TIMEOUT_MAX)
         self.timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         if not isinstance(pool, (Pool, Model)):
-            raise InputError(f"a batcher steps a pool or a model, and not a {type(pool).__name__}", name="pool")
+            raise InputError(f"a batcher steps a pool or a model, not {type(pool).__name__}", name="pool")
         self.pool = pool if isinstance(pool, Pool) else pool.pool(max_batch)
         if self.pool.least > 1:
             raise InputError(

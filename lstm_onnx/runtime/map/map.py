@@ -67,7 +67,7 @@ def map_sequences(
         )
     if isinstance(sequences, Mapping) or not isinstance(sequences, Iterable):
         raise InputError(
-            f"sequences must be an iterable of sequences, and not a {type(sequences).__name__}", name="sequences"
+            f"sequences must be an iterable of sequences, not {type(sequences).__name__}", name="sequences"
         )
     try:
         iterator = iter(sequences)

@@ -32,7 +32,6 @@ from .functional.functional_module import (
     PartsError,
     Tensors,
     make_functional,
-    not_recurrent,
     trace_sizes,
 )
 from .functional.resized_example import StepsInStateError, require_steps_apart, resize_example
@@ -86,7 +85,7 @@ def export_module(
         step = replace(options, generation=None)
         return write_loop(lambda file: export_module(module, arguments, step, file), options, path)
     with ONE_AT_A_TIME, caller_state_kept(), one_thread_if_small(module):
-        functional = make_functional(module, arguments, output_names=options.output_names, recurrent_required=False)
+        functional = make_functional(module, arguments, output_names=options.output_names)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
         built = build(functional, type(module).__name__, options)
     if module.training:
@@ -223,7 +222,8 @@ def _lowered(
         lower_bodies(graph, recurrent_modules, options.export)
     calls = opaque_calls(graph, recurrent_modules)
     # A subclass may write its equations out, for a number of steps that is fixed.
-    if not calls and rolled is None and not any(item.own_forward for item in recurrent_modules.values()):
+    unused = recurrent_modules and not any(item.own_forward for item in recurrent_modules.values())
+    if unused and not calls and rolled is None:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
     carried = carried_states(graph, calls, partial(held_in_two_calls, functional))
@@ -283,8 +283,6 @@ def _traced(
                 return _traced_rolled(functional, inputs, states, opset, rolled), rolled, None
         except ExportError as error:
             refusal = error
-    elif not functional.recurrent_modules:
-        raise not_recurrent(functional.stateful.inner, guessed=functional.arguments.guessed)
     static = refusal is None or may_be_static(functional, loops)
     try:
         traced = trace(functional, inputs, states, opset)

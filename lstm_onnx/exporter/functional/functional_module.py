@@ -182,7 +182,6 @@ def make_functional(
     *,
     output_names: tuple[str, ...] | None = None,
     dtype: torch.dtype | None = None,
-    recurrent_required: bool = True,
 ) -> FunctionalModule:
     """Copy a module, run it on its example inputs, and find the states that it keeps in attributes.
 
@@ -191,18 +190,15 @@ def make_functional(
         arguments: its example inputs.
         output_names: names of its outputs, in order; None derives them from its result.
         dtype: converts the copy and floating-point inputs to it; None keeps theirs.
-        recurrent_required: refuse a module without recurrent modules; a Python loop may be recurrent, too.
 
     Raises:
-        ExportError: it has no recurrent module and needs one, fails on the example, is not deterministic, or keeps
-            something else than tensors from call to call.
+        ExportError: it fails on the example, is not deterministic, or keeps something else than tensors from call to
+            call.
     """
     cloned = clone(module, dtype)
     copy = cloned.module
     remove_observers(copy)
     recurrent = replace_recurrent_modules(copy)
-    if not recurrent and recurrent_required:
-        raise not_recurrent(module)
     native = None if dtype is None else _native_dtype(module, dtype)
     if dtype is not None:
         tensors = arguments.tensors.items()
@@ -253,15 +249,6 @@ def make_functional(
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
     select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes))
     return functional
-
-
-def not_recurrent(module: nn.Module, *, guessed: bool = False) -> ExportError:
-    """The refusal of a module without anything recurrent; `guessed` if nobody named the axes of a loop."""
-    loop = "where a Python loop goes over the steps, pass dynamic_shapes; else " if guessed else ""
-    return ExportError(
-        f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
-        f"{loop}torch.onnx.export is for modules without"
-    )
 
 
 def _dtype_of(copy: nn.Module, recurrent: Mapping[str, RecurrentModule]) -> torch.dtype:

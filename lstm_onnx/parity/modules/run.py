@@ -53,9 +53,9 @@ def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[Function
         ConfigError: the file gives other outputs than the module.
         ExportError: the module fails on the arguments.
     """
-    own = make_functional(module, found, recurrent_required=False)
+    own = make_functional(module, found)
     names = _names_in_file(own.outputs, model)
-    prepare = functools.partial(make_functional, module, found, output_names=names, recurrent_required=False)
+    prepare = functools.partial(make_functional, module, found, output_names=names)
     float64 = prepare(dtype=torch.float64)
     native = prepare(dtype=torch.float32) if own.dtype == torch.float64 else replace(own, outputs=names)
     device = next(iter(found.tensors.values())).device

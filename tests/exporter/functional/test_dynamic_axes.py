@@ -52,7 +52,7 @@ def open_axes_of(module: nn.Module, example: tuple[Any, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize(("module", "example", "expected"), CASES, ids=lambda item: type(item).__name__)
 def test_batch_and_time_are_found(module: nn.Module, example: tuple[Any, ...], expected: dict[str, Any]) -> None:
     arguments = bind_arguments(module, example, None)
-    found = find_dynamic_axes(make_functional(module.eval(), arguments, recurrent_required=False))
+    found = find_dynamic_axes(make_functional(module.eval(), arguments))
     assert ast.literal_eval(dynamic_shapes_text(found)) == expected
     # What is printed can be pasted.
     pasted = bind_arguments(module, example, expected)

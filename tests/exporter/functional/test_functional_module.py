@@ -113,11 +113,6 @@ def test_random_numbers_are_refused(make: type[nn.Module]) -> None:
         functional(make())
 
 
-def test_a_module_without_recurrent_parts_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"Linear holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submod"):
-        make_functional(nn.Linear(3, 2), bind_arguments(nn.Linear(3, 2), signal(2, 4), None))
-
-
 def test_a_converted_copy_makes_its_own_tensors_of_that_dtype() -> None:
     wide = functional(MakesZeros(), dtype=torch.float64)
     outputs, _ = wide.run(wide.arguments.tensors, {})

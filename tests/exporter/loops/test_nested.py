@@ -82,7 +82,7 @@ class Pairs(Text):
 def test_loops_within_loops_are_told_from_others(kind: type[Text], nested: tuple[str, str] | None) -> None:
     module = kind().eval()
     arguments = bind_arguments(module, torch.zeros(2, 4, 6, FEATURES), AXES)
-    functional = make_functional(module, arguments, recurrent_required=False)
+    functional = make_functional(module, arguments)
     assert nested_loops(functional, ["sentences", "words"], SIZES) == nested
     line = busiest_line(functional, SIZES)
     assert line is not None

@@ -42,7 +42,7 @@ def rolled(name: str) -> tuple[Program, list[Trace]]:
     """A module's program, and its traces at some lengths."""
     module, entry = made(ZOO[name]), ZOO[name]
     arguments = bind_arguments(module, entry.inputs(2, 5), tuple(entry.axes))
-    functional = make_functional(module, arguments, recurrent_required=False)
+    functional = make_functional(module, arguments)
     found = rolled_up(functional, ["time"], {"time": 5, "batch": 2})
     assert found is not None
     axes = found.program.axes

@@ -41,7 +41,7 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
         raise InputError(
             "has no states to carry from chunk to chunk",
             hint='export it with states="explicit" (--states explicit); load(..., states=...) (--state INPUT=OUTPUT) '
-            "names those of another tool's file",
+            "names those that the file does not say",
             path=model.path,
         )
     if model.spec is not None and model.spec.bidirectional:

@@ -26,7 +26,7 @@ PLATFORM = "onnxruntime_onnx"
 VERSION = "1"
 """The only version of each model."""
 _NO_STATES = (
-    'export it with states="explicit"; lstm-onnx serve --state INPUT=OUTPUT names those of another tool\'s file'
+    'export it with states="explicit"; lstm-onnx serve --state INPUT=OUTPUT names those that the file does not say'
 )
 
 

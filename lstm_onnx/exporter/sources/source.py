@@ -333,6 +333,10 @@ def not_a_source(source: str) -> LSTMOnnxError:
         return ConfigError(f"{source}: name the callable in it that returns the module as well, {source}:make")
     if lower.endswith(".pt2"):
         return ConfigError(f"{source}: is an ExportedProgram, which has no module to trace; SOURCE is {_KINDS}")
+    if lower.endswith((".h5", ".hdf5", ".keras", ".pb", ".tflite")):
+        return ConfigError(
+            f"{source}: is TensorFlow's; convert it with tf2onnx, and its .onnx file with lstm-onnx repair"
+        )
     if lower.endswith(WEIGHT_SUFFIXES):
         return _weights(source)
     return ConfigError(f"{source}: is not {_KINDS}")

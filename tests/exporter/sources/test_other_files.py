@@ -20,6 +20,7 @@ WRONG = "is not a model's .toml, package.module:callable or file.py:callable"
         ("net.onnx", "is an ONNX file already; SOURCE is the PyTorch side"),
         ("net.py", "name the callable in it that returns the module as well, .*net.py:make"),
         ("net.pt2", "is an ExportedProgram, which has no module to trace"),
+        ("net.keras", "is TensorFlow's; convert it with tf2onnx, and its .onnx file with lstm-onnx repair"),
         ("net.txt", WRONG),
     ],
 )

@@ -103,6 +103,14 @@ def test_an_axis_is_found_without_a_name_for_it(tmp_path: Path) -> None:
     )
 
 
+def test_steps_that_do_not_meet_need_no_stream(tmp_path: Path) -> None:
+    axes = {"input": {0: "batch", 1: "time"}}
+    options = {"example_inputs": torch.zeros(2, 7, 4), "dynamic_shapes": axes, "states": "explicit"}
+    lstm_onnx.export(nn.Linear(4, 3), tmp_path / "m.onnx", **options)
+    with pytest.raises(lstm_onnx.InputError, match="it has no states: the steps along time are computed one by one"):
+        lstm_onnx.load(tmp_path / "m.onnx", "cpu").stream()
+
+
 def test_layers_that_nothing_depends_on_are_refused(tmp_path: Path) -> None:
     class Unused(Causal):
         def __init__(self) -> None:

@@ -36,6 +36,11 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
         return whole  # the trial has said how its chunks differ
     except RefusedError as why:
         return replace(whole, metadata=replace(metadata, not_streamable=_reason(why, graph.lines)))
+    if not done.caches and not metadata.states:
+        reason = (
+            f"it has no states: the steps along {done.time} are computed one by one, so run them in calls of any size"
+        )
+        return replace(whole, metadata=replace(metadata, not_streamable=reason))
     streaming = done.streaming
     if streaming.delay > options.max_delay:
         accepted = f"max_delay={streaming.delay} (--max-delay {streaming.delay})"

@@ -20,10 +20,9 @@ from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
 from ..copies.clone import clone
 from ..copies.kept_values import KeptValues
-from ..observers import remove_observers
 from ..opaque.operators import RecurrentModule, replace_recurrent_modules
 from ..user_code import error_line, first_line
-from ..wrappers import without_compiler
+from ..wrappers import remove_observers, without_compiler
 from .attribute_states import (
     AttributeSnapshot,
     AttributeState,

@@ -116,10 +116,7 @@ def verify_all(
     require_drift(max_drift)
     for runtime, provider in itertools.product(runtimes, providers):
         require_runtime(runtime, provider, threads)
-    if isinstance(file, Model):
-        require_open(file)
-    if isinstance(file, Model) and tuple(runtimes) != (ONNXRUNTIME,):
-        raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
+    require_open(file, *runtimes)
     done = []
     with unchanged(file), ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):

@@ -19,6 +19,7 @@ from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
 from ...exporter.module_metadata import parameter_digest
+from ...exporter.trials.shape_trial import random_states
 from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
@@ -47,7 +48,7 @@ from .inputs import (
     with_zero_and_one,
 )
 from .jumps import JUMPS_NOTE, with_jumps, with_ties
-from .run import ModuleRun, drawn_state, runs_of
+from .run import ModuleRun, runs_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
 from .streams import streamed_cases
@@ -203,11 +204,6 @@ class ModuleVerification(Verification):
         for sizes in (*(dict.fromkeys(names, size) for size in _EVEN), doubled) if len(names) > 1 else ():
             yield self.case_at(rng, {name: self.axes.within(name, size) for name, size in sizes.items()})
 
-    @property
-    def unbounded_inputs(self) -> list[str]:
-        """The floating-point inputs without a range."""
-        return [spec.name for spec in self.specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
-
     def _data_case(self, index: int, feeds: Mapping[str, Any]) -> Case:
         """The user's own inputs."""
         label, arrays = user_case(self.model, index, feeds)
@@ -231,8 +227,7 @@ class ModuleVerification(Verification):
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
         """Random states, never zero, and in the range of tanh, so that each serves as h and as c; integers 0 or 1."""
-        inputs, names = self.model.inputs, self.metadata.states
-        return {name: drawn_state(inputs[name], sizes, rng) for name in names if name not in without}
+        return random_states(self.model, [name for name in self.metadata.states if name not in without], sizes, rng)
 
     @property
     def planned(self) -> int:
@@ -271,6 +266,14 @@ class ModuleVerification(Verification):
         if note not in self.notes:
             self.notes.append(note)
         return found
+
+    def probed(self, case: Case) -> tuple[Expected, bool] | None:
+        """What PyTorch gives, and whether a recurrent operator hides what reached it."""
+        native, expected = self.models.native, self.expect(case)
+        if expected is None:
+            return None
+        hidden = self.model.hides_nan and not (native.sites and native.has_finite_states)
+        return replace(expected, least=self.expected[0].least), hidden
 
     def with_ties(self, models: Models[ModuleRun], expected: Expected) -> Expected:
         """A case in which some integers differ, with those that runs with other roundings give."""

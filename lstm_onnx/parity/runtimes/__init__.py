@@ -79,14 +79,20 @@ def require_runtime(name: Any, provider: str = "auto", threads: int | None = Non
     validated_threads(threads)
 
 
-def require_open(model: Model) -> None:
+def require_open(file: object, *runtimes: str) -> None:
     """Refuse a model that was closed: each of its cases would fail, which says nothing about the file.
 
+    Args:
+        file: what `load` returned; anything else may be opened.
+        runtimes: the engines that are to run it.
+
     Raises:
-        ConfigError: it was.
+        ConfigError: it was, or one of these is not ONNX Runtime.
     """
-    if model.closed:
-        raise ConfigError(f"{model.path}: is closed; load it again")
+    if isinstance(file, Model) and file.closed:
+        raise ConfigError(f"{file.path}: is closed; load it again")
+    if isinstance(file, Model) and runtimes != (ONNXRUNTIME,):
+        raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from .attribute_states import (
     AttributeSnapshot,
     AttributeState,
     StatefulModule,
-    find_attribute_states,
     forward_error,
     named_tensors,
     version_of,
@@ -230,7 +229,7 @@ def make_functional(
                 f"the forward of {type(module).__name__} adds submodules, with random weights; call it once before "
                 "the export, so that they exist"
             )
-        states = find_attribute_states(copy, before, before.changed(copy))
+        states = before.changed(copy)
         written = {name for name, tensor in copied.items() if version_of(tensor) != versions[name]}
 
         def call_arguments(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -367,8 +367,7 @@ class ModuleVerification(Verification):
                 rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype], as_in=as_in)
                 native = farther(native, rounded, reference)
                 # With saturated gates an argmax is of equal numbers.
-                floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
-                reference = floats or reference
+                reference = {name: array for name, array in reference.items() if array.dtype.kind == "f"} or reference
                 native = {name: native[name] for name in reference}
         except ExportError as error:
             if case.kind == "data":
@@ -376,8 +375,6 @@ class ModuleVerification(Verification):
             self._refusal = str(error)
             return None
         states = [array for name, array in case.feeds.items() if name not in native_run.arguments]
-        # A float64 module is itself the reference.
-        dtypes = (float64_run if self.dtype == "float64" else native_run).dtypes
         return Expected(
             case.label,
             (Call(case.feeds, native, reference),),
@@ -386,7 +383,8 @@ class ModuleVerification(Verification):
             case.kind,
             time_axes=axes_of_size(self.model, self.specs, TIME),
             batch_axes=axes_of_size(self.model, self.specs, BATCH),
-            dtypes=dict(dtypes),
+            # A float64 module is itself the reference.
+            dtypes=dict((float64_run if self.dtype == "float64" else native_run).dtypes),
         )
 
     def _reference(self, case: Case) -> tuple[dict[str, np.ndarray], Case]:
@@ -397,7 +395,6 @@ class ModuleVerification(Verification):
             if case.kind == "data":
                 raise
             for feeds in longest_first(self.specs, case.feeds):
-                ordered = replace(case, feeds=feeds)
                 with contextlib.suppress(ExportError):
-                    return self.models.float64(ordered.feeds), ordered
+                    return self.models.float64(feeds), replace(case, feeds=feeds)
             raise

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from torch import nn
 
+from ..atomic_io import intermediate_file
 from ..errors import ExportError
+from ..generation.convert import write_generating
+from ..generation_spec import Generation
 from ..metadata import Metadata
 from ..onnxgraph.write import require_model_path
 from ..symbolic_dims import is_expression, names_in, with_names
@@ -36,7 +40,6 @@ from .functional.functional_module import (
 )
 from .functional.resized_example import StepsInStateError, require_steps_apart, resize_example
 from .functional.two_calls import held_in_two_calls
-from .generating import write_loop
 from .loops.detect import looped_axes, may_be_static
 from .loops.lengths import lengths_to_try
 from .loops.roll import RolledUp, rolled_up
@@ -48,6 +51,7 @@ from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename, require_separate_names
 from .module_metadata import module_metadata
 from .module_options import ModuleOptions
+from .targets import written_for
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
 from .trials.graph_axes import require_dynamic_outputs, require_separate_axes
@@ -83,7 +87,8 @@ def export_module(
     require_model_path(path)
     if options.generation is not None:
         step = replace(options, generation=None)
-        return write_loop(lambda file: export_module(module, arguments, step, file), options, path)
+        repeat = partial(_write_loop, lambda file: export_module(module, arguments, step, file), options.generation)
+        return written_for(options.export.target, repeat, path)
     with ONE_AT_A_TIME, caller_state_kept(), one_thread_if_small(module):
         functional = make_functional(module, arguments, output_names=options.output_names)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
@@ -96,6 +101,26 @@ def export_module(
     parameters = sum(parameter.numel() for parameter in module.parameters())
     built = replace(built, initializers=in_order_of_use(built.model, built.initializers))
     return write_export(built, path, parameters=parameters)
+
+
+def _write_loop(
+    write_step: Callable[[Path], ExportResult], generation: Generation, path: str | os.PathLike[str]
+) -> ExportResult:
+    """Write a file that repeats the step that `write_step` writes, as `make_generating` repeats any step."""
+    with intermediate_file("step.onnx", path) as step:
+        written = write_step(step)
+        made = write_generating(step, path, generation)
+    return replace(
+        written,
+        path=os.fspath(path),
+        nodes=made.nodes,
+        num_bytes=made.num_bytes,
+        external_data=made.external_data,
+        inputs=made.inputs,
+        outputs=made.outputs,
+        states=dict(made.states),
+        notes=(*written.notes, str(made.proof)),
+    )
 
 
 def _build_with_found_axes(functional: FunctionalModule, name: str, options: ModuleOptions) -> BuiltModel:

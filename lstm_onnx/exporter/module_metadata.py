@@ -17,6 +17,7 @@ from ..onnxgraph.write import digest
 from ..symbolic_dims import names_in
 from .call.arguments import Arguments
 from .call.metadata import call_to_json
+from .functional.attribute_states import state_name
 from .functional.functional_module import FunctionalModule
 from .kept_digest import kept_digest
 from .lowering.explicit_states import ExposedStates, one_if_equal
@@ -77,7 +78,7 @@ def module_metadata(
 
 def parameter_digest(functional: FunctionalModule) -> str:
     """SHA-256 of a module's parameters and buffers, without those in which it keeps state."""
-    states = {f"{attribute.path}.{attribute.attribute}".removeprefix(".") for attribute in functional.attribute_states}
+    states = {state_name(attribute.key) for attribute in functional.attribute_states}
     inner = functional.stateful.inner
     return kept_digest(inner, state_digest({k: v for k, v in inner.state_dict().items() if k not in states}))
 

@@ -1,4 +1,8 @@
-"""Torch's wrappers around a module that do not change what it computes: torch.compile and data parallelism."""
+"""What torch puts around a module, or into it, that does not change what it computes.
+
+Around it: torch.compile and data parallelism.  Into it, where it was prepared for quantization: observers, which pass
+on the numbers that they get, as do those that round once they are switched off.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ _UNCOMPILED = "_torchdynamo_orig_callable"
 """The attribute of a compiled function that holds the function as it was."""
 _COMPILER = str(Path(torch.__file__).parent / "_dynamo")
 """The folder with the code of the compiler's wrapper functions."""
+_QUANTIZATION = "torch.ao.quantization."
+"""The package of observers, and of modules that round as a quantized module does."""
 
 
 def wrapped_module(module: nn.Module) -> nn.Module | None:
@@ -88,3 +94,29 @@ def without_compiler() -> AbstractContextManager[Any]:
         return contextlib.nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def rounds(module: nn.Module) -> bool:
+    """Whether a module rounds the numbers that it gets to those of an integer type."""
+    enabled: Any = getattr(module, "fake_quant_enabled", None)
+    return _is_a(module, "fake_quantize", "FakeQuantizeBase") and bool(enabled.any())
+
+
+def remove_observers(copy: nn.Module) -> None:
+    """Replace the submodules of a copy that pass on what they get, and keep records of it, by nn.Identity."""
+    for part in list(copy.modules()):
+        for name, child in part._modules.items():
+            if child is not None and _passes(child):
+                part._modules[name] = nn.Identity().eval()
+
+
+def _passes(module: nn.Module) -> bool:
+    if not type(module).__module__.startswith(_QUANTIZATION) or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    off = _is_a(module, "fake_quantize", "FakeQuantizeBase") and not rounds(module)
+    return off or _is_a(module, "observer", "ObserverBase")
+
+
+def _is_a(module: nn.Module, file: str, base: str) -> bool:
+    # There is none where nothing imported them, and importing them here would cost each export its time.
+    return isinstance(module, getattr(sys.modules.get(_QUANTIZATION + file), base, ()))

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import numpy as np
+
 from ..errors import InputError
 from ..input_spec import InputSpec
 from ..runtime import Model
 from ..runtime.conversion import complete_feeds
+from .cases import Case
 from .diagnosis.search import Suspect, diagnose, from_the_file
 from .expected import Arrays, Expected
 from .mutants.self_test import Target
@@ -113,6 +116,19 @@ class Verification(ABC):
             for axis, dim in enumerate(spec.shape)
             if isinstance(dim, str)
         }
+
+    @property
+    def unbounded_inputs(self) -> list[str]:
+        """The floating-point inputs without a range."""
+        return [spec.name for spec in self.specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
+
+    def probed(self, case: Case) -> tuple[Expected, bool] | None:
+        """What PyTorch gives where a number is not finite, and whether an operator of the file hides that.
+
+        None where it is not tried, or the module does not run on it.
+        """
+        del case
+        return None
 
     def located(self, done: Comparison, location: Location) -> Location:
         """`location` with more details of where the file first differs, from a comparison of a single run."""

@@ -56,15 +56,10 @@ def verify_golden(
         require_level(mutants)
     require_runtime(runtime, provider, threads)
     require_drift(max_drift)
-    if isinstance(path, Model):
-        require_open(path)
-        if runtime != ONNXRUNTIME:
-            raise ConfigError(f"{path.path}: is open in ONNX Runtime; pass its path for another runtime")
-        with unchanged(path):
-            report = _verified(path, golden, mutants, max_drift)
-    else:
-        with unchanged(path), running(runtime, threads) as engine:
-            report = _verified(load_on(engine, path, provider, threads), golden, mutants, max_drift)
+    require_open(path, runtime)
+    with unchanged(path), running(runtime, threads) as engine:
+        model = path if isinstance(path, Model) else load_on(engine, path, provider, threads)
+        report = _verified(model, golden, mutants, max_drift)
     return replace(report, seconds=time.perf_counter() - started)
 
 

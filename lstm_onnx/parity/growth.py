@@ -17,7 +17,7 @@ from ..errors import ExportError
 from ..runtime import Model
 from .criterion import magnitude
 from .expected import Arrays, Call, Expected, farther
-from .replay import replay
+from .replay import passes
 from .tolerances import GROWN, NATIVE_EPSILON
 
 _RUNS = 4
@@ -56,23 +56,18 @@ def with_grown_roundings(
     calls: list[Call] = []
     failed = 0
     for call in expected.calls:
-        if _passes(model, expected, call):
+        if passes(model, expected, (call,)):
             calls.append(call)
             continue
         failed += 1
         if failed > max(1.0, _MOST_CALLS * len(expected.calls)):
             return None
         grown = _grown(rounded, expected, call)
-        if grown is None or not _passes(model, expected, grown):
+        if grown is None or not passes(model, expected, (grown,)):
             return None
         if len(expected.calls) == 1 or grown.conclusive(expected.dtype):
             calls.append(grown)
     return replace(expected, calls=tuple(calls)) if calls else None
-
-
-def _passes(model: Model, expected: Expected, call: Call) -> bool:
-    result = replay(model, replace(expected, calls=(call,)))
-    return result.passed or result.inconclusive
 
 
 def _grown(rounded: Callable[[Arrays, float, int], Arrays], expected: Expected, call: Call) -> Call | None:

@@ -13,7 +13,7 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunk_check import taken
 from ..runtime.chunks import concatenated
-from .expected import Arrays, Expected, abbreviated
+from .expected import Arrays, Call, Expected, abbreviated
 from .report import CaseResult
 
 _SLOTS = 2
@@ -35,6 +35,12 @@ def replay(model: Model, expected: Expected) -> CaseResult:
             return expected.judge([expected.compared(model.run(call.feeds)) for call in expected.calls])
     except (InputError, RunError) as error:
         return CaseResult(expected.label, error=str(error), kind=expected.kind)
+
+
+def passes(model: Model, expected: Expected, calls: tuple[Call, ...]) -> bool:
+    """Whether a file passes some calls of a case, or these cannot be judged."""
+    result = replay(model, replace(expected, calls=calls))
+    return result.passed or result.inconclusive
 
 
 def _run_sweep(model: Model, expected: Expected) -> CaseResult:

@@ -20,8 +20,6 @@ from ..runtime import Model
 from .cases import Case
 from .comparison import Verification
 from .expected import Arrays, Expected
-from .lstm.verification import LSTMVerification, expectations
-from .modules.verification import ModuleVerification
 from .report import CaseResult
 from .runtimes import engine_of
 
@@ -31,28 +29,40 @@ _NAMES = {"nan": "a NaN", "inf": "an infinity"}
 
 
 @dataclass(frozen=True)
-class Special:
-    """A case with a number that is not finite in a row of an input.
+class Probe:
+    """A case with a number that is not finite in a row of an input, and what PyTorch gives in it.
 
-    `what` and `name` are the number's and the input's; `row` is None where the input has no batch axis.
+    Attributes:
+        what: the number, for people.
+        name: of the input.
+        row: None where the input has no batch axis.
+        expected: what PyTorch gives.
+        hidden: whether the file has an operator that hides what reached it.
     """
 
-    case: Case
     what: str
     name: str
     row: int | None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Such a case, what PyTorch gives in it, and whether the file has an operator that hides what reached it."""
-
-    special: Special
     expected: Expected
     hidden: bool
 
 
-def special_cases(verification: Verification, inputs: Sequence[str]) -> Iterator[Special]:
+_Special = tuple[str, str, int | None, Case]
+"""The number, the input and the row of a `Probe`, and its inputs."""
+
+
+def probes(verification: Verification) -> Iterator[Probe]:
+    """What is tried: of the inputs without a range, and where the module itself runs.
+
+    Only in ONNX Runtime on the CPU: what other kernels make of a NaN is not known.
+    """
+    if verification.model.provider == "cpu" and engine_of(verification.model) is None:
+        for what, name, row, case in _special_cases(verification):
+            if (probed := verification.probed(case)) is not None:
+                yield Probe(what, name, row, *probed)
+
+
+def _special_cases(verification: Verification) -> Iterator[_Special]:
     """A right case with a NaN at one of two neighbours in a row, with an infinity, and with a NaN in the padding.
 
     A kernel that compares may see the second of two numbers and not the first.
@@ -64,7 +74,8 @@ def special_cases(verification: Verification, inputs: Sequence[str]) -> Iterator
     case = Case(expected.label, expected.calls[0].feeds)
     batch_axes, time_axes = expected.batch_axes, expected.time_axes
     lengths = next((case.feeds[name] for name in names if name in case.feeds), None)
-    for name in [name for name in inputs if name in case.feeds and case.feeds[name].size][:_MOST_INPUTS]:
+    inputs = [name for name in verification.unbounded_inputs if name in case.feeds and case.feeds[name].size]
+    for name in inputs[:_MOST_INPUTS]:
         array, batch, time = case.feeds[name], batch_axes.get(name), time_axes.get(name)
         row = None if batch is None else min(1, array.shape[batch] - 1)
         middle = 0 if time is None else array.shape[time] // 2
@@ -75,37 +86,6 @@ def special_cases(verification: Verification, inputs: Sequence[str]) -> Iterator
         shortest = int(lengths.argmin())
         if lengths[shortest] < array.shape[time]:
             yield _special(case, name, math.nan, {batch: shortest, time: array.shape[time] - 1}, shortest)
-
-
-def probes(verification: Verification) -> Iterator[Probe]:
-    """What is tried of an nn.LSTM or another module; nothing of a file that generates.
-
-    And nothing elsewhere than in ONNX Runtime on the CPU: what other kernels make of a NaN is not known.
-    """
-    if verification.model.provider != "cpu" or engine_of(verification.model) is not None:
-        return
-    if isinstance(verification, LSTMVerification):
-        yield from _lstm_probes(verification)
-    elif isinstance(verification, ModuleVerification):
-        yield from _module_probes(verification)
-
-
-def _lstm_probes(verification: LSTMVerification) -> Iterator[Probe]:
-    for special in special_cases(verification, ["input"]):
-        expected = next(expectations(verification.models, verification.spec, special.case))
-        states = (expected.calls[0].native[name] for name in ("hn", "cn"))
-        finite = all(bool(np.isfinite(state).all()) for state in states)
-        yield Probe(special, expected, verification.model.hides_nan and not finite)
-
-
-def _module_probes(verification: ModuleVerification) -> Iterator[Probe]:
-    """Of the inputs without a range, and where the module itself runs."""
-    native, hides = verification.models.native, verification.model.hides_nan
-    for special in special_cases(verification, verification.unbounded_inputs):
-        expected = verification.expect(special.case)
-        if expected is not None:
-            expected = replace(expected, least=verification.expected[0].least)
-            yield Probe(special, expected, hides and not (native.sites and native.has_finite_states))
 
 
 def _right_case(verification: Verification, lengths: Sequence[str]) -> Expected | None:
@@ -120,13 +100,13 @@ def _right_case(verification: Verification, lengths: Sequence[str]) -> Expected 
     return max(right, key=suits, default=None)
 
 
-def _special(case: Case, name: str, number: float, where: Mapping[int | None, int], row: int | None) -> Special:
+def _special(case: Case, name: str, number: float, where: Mapping[int | None, int], row: int | None) -> _Special:
     array = case.feeds[name].copy()
     place = tuple(where.get(axis, 0) for axis in range(array.ndim))
     array[place] = number
     what = _NAMES[str(number)]
     label = f"{what} at {name}[{', '.join(map(str, place))}]"
-    return Special(case.changed(label, {name: array}), what, name, row)
+    return what, name, row, case.changed(label, {name: array})
 
 
 def special_results(model: Model, probes: Iterable[Probe]) -> tuple[list[CaseResult], list[str]]:
@@ -140,12 +120,12 @@ def special_results(model: Model, probes: Iterable[Probe]) -> tuple[list[CaseRes
                 warnings.simplefilter("ignore", RuntimeWarning)  # that the input has a NaN
                 found = expected.compared(model.run(expected.calls[0].feeds))
         except (InputError, RunError) as error:
-            notes[f"with {probe.special.what} in {probe.special.name}, the file fails: {error}"] = None
+            notes[f"with {probe.what} in {probe.name}, the file fails: {error}"] = None
             continue
         parts = [_of_other_rows(probe, found)]
         if not probe.hidden:
             parts.append(_where_finite(expected, found))
-            what = f"with {probe.special.what} in {probe.special.name}, PyTorch gives"
+            what = f"with {probe.what} in {probe.name}, PyTorch gives"
             if names := _where(np.isnan, np.isfinite, expected, found):
                 notes[f"{what} NaN and the file numbers: {', '.join(names)}; look for it before a run"] = None
             if names := _where(np.isfinite, np.isnan, expected, found):
@@ -157,7 +137,7 @@ def special_results(model: Model, probes: Iterable[Probe]) -> tuple[list[CaseRes
 
 def _of_other_rows(probe: Probe, found: Arrays) -> tuple[Expected, dict[str, np.ndarray]]:
     """The outputs without the row, as far as those of PyTorch are finite."""
-    expected, row = probe.expected, probe.special.row
+    expected, row = probe.expected, probe.row
     (call,) = expected.calls
     axes = {} if row is None else expected.batch_axes
 
@@ -178,7 +158,7 @@ def _of_other_rows(probe: Probe, found: Arrays) -> tuple[Expected, dict[str, np.
 def _where_finite(expected: Expected, found: Arrays) -> tuple[Expected, dict[str, np.ndarray]]:
     """The outputs with PyTorch's numbers in the places where not all are finite."""
     (call,) = expected.calls
-    names = [name for name in _floats(expected) if name in found and found[name].shape == call.reference[name].shape]
+    names = _floats(expected, found)
     part = replace(call, reference={name: call.reference[name] for name in names})
     numbers = {
         name: np.where(
@@ -201,13 +181,12 @@ def _where(
     (call,) = expected.calls
     return [
         name
-        for name in _floats(expected)
-        if name in found
-        and found[name].shape == call.reference[name].shape
-        and (own(found[name]) & theirs(call.reference[name]) & theirs(call.native[name])).any()
+        for name in _floats(expected, found)
+        if (own(found[name]) & theirs(call.reference[name]) & theirs(call.native[name])).any()
     ]
 
 
-def _floats(expected: Expected) -> list[str]:
-    """Integers of a NaN, such as its place in a sort, are not compared."""
-    return [name for name, array in expected.calls[0].reference.items() if array.dtype.kind == "f"]
+def _floats(expected: Expected, found: Arrays) -> list[str]:
+    """The outputs that can be compared by number; integers of a NaN, such as its place in a sort, are not."""
+    floats = {name: array for name, array in expected.calls[0].reference.items() if array.dtype.kind == "f"}
+    return [name for name, array in floats.items() if name in found and found[name].shape == array.shape]

@@ -116,10 +116,7 @@ def verify_all(
     require_drift(max_drift)
     for runtime, provider in itertools.product(runtimes, providers):
         require_runtime(runtime, provider, threads)
-    if isinstance(file, Model):
-        require_open(file)
-    if isinstance(file, Model) and tuple(runtimes) != (ONNXRUNTIME,):
-        raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
+    require_open(file, *runtimes)
     done = []
     with unchanged(file), ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
@@ -132,8 +129,9 @@ def verify_all(
                     feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
                     if isinstance(compared, Source):
                         notes = [*notes, *changed_options(compared, model)]
-                    comparison = _Comparison(compared, model, example_inputs, seed, feeds, mutants)
-                    report, golden = comparison.run(name, max_drift, notes, progress)
+                    report, golden = _Comparison(
+                        compared, model, example_inputs, seed, feeds, mutants, name, max_drift, notes, progress
+                    ).run()
                     done.append(Verified(replace(report, command=command), golden))
     return done
 
@@ -148,31 +146,34 @@ class _Comparison:
     seed: int
     data: Sequence[Mapping[str, Any]]
     mutants: str
+    name: str | None
+    """The report's name of the file."""
+    max_drift: float | None
+    notes: Sequence[str]
+    progress: Progress | None
 
-    def run(
-        self, name: str | None, max_drift: float | None, notes: Sequence[str], progress: Progress | None
-    ) -> tuple[ParityReport, Golden]:
-        """The report, in which the file has this name, and its cases for a golden file."""
+    def run(self) -> tuple[ParityReport, Golden]:
+        """The report, and its cases for a golden file."""
         precision = precision_of(self.model)
         require_judgeable(self.model, precision)
         if precision and self.model.metadata.generation is not None:
-            return self._by_step(name, max_drift, notes, progress)
+            return self._by_step()
         if not precision:
-            report, golden = self._compared(self.model, name, notes, progress)
-            return with_limited_drift(report, self.model, golden.cases, max_drift), golden
+            report, golden = self._compared(self.model)
+            return with_limited_drift(report, self.model, golden.cases, self.max_drift), golden
         with temporary_folder() as folder:
             path = folder / "float32.onnx"
             export_float32(self.source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
             with load_like(self.model, path) as float32:
-                report, golden = self._compared(float32, name, notes, progress)
+                report, golden = self._compared(float32)
             if len(list(folder.iterdir())) == 1:  # weights over 2 GB are in a file beside it
                 golden = replace(golden, float32=path.read_bytes())
-            report = converted_report(report, path, self.model, golden.cases, mutants=self.mutants, max_drift=max_drift)
-        return replace(report, file=name or self.model.path), golden
+            report = converted_report(
+                report, path, self.model, golden.cases, mutants=self.mutants, max_drift=self.max_drift
+            )
+        return replace(report, file=self.name or self.model.path), golden
 
-    def _by_step(
-        self, name: str | None, max_drift: float | None, notes: Sequence[str], progress: Progress | None
-    ) -> tuple[ParityReport, Golden]:
+    def _by_step(self) -> tuple[ParityReport, Golden]:
         """The report on a generating file with smaller weights: on its step's own file, and on the loop beside that."""
         quantization = self.model.metadata.quantization
         if quantization is not None and quantization.kernel != INT8_KERNELS[0]:
@@ -187,21 +188,19 @@ class _Comparison:
             path = folder / "step.onnx"
             export_step(source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
             with load_like(self.model, path) as step:
-                comparison = replace(self, source=source, model=step, data=())
-                report, _ = comparison.run(None, max_drift, (), progress)
+                report, _ = replace(self, source=source, model=step, data=(), name=None, notes=()).run()
                 verification = step_loop(self.model, step, source, seed=self.seed, data=self.data)
-                verification.notes += notes
-                results = _run(verification, progress)
+                verification.notes += self.notes
+                results = self._results(verification)
                 level = self.mutants if report.in_parity else "none"
-                loop = make_report(verification, results, source=report.source, file=name, mutants=level)
+                loop = make_report(verification, results, source=report.source, file=self.name, mutants=level)
         return joined_report(report, loop), Golden(report.source, ())
 
-    def _compared(
-        self, model: Model, name: str | None, notes: Sequence[str], progress: Progress | None
-    ) -> tuple[ParityReport, Golden]:
+    def _compared(self, model: Model) -> tuple[ParityReport, Golden]:
         """The comparison of a file with PyTorch in the dtype that it is computed in."""
         dtype = model.metadata.options.dtype if model.metadata.options is not None else None
         source = source_in_dtype(self.source, dtype)
+        notes = self.notes
         if isinstance(source, Source):
             module = source.module()
             described, more = _described_inputs(source, model)
@@ -216,7 +215,7 @@ class _Comparison:
             verification.notes += notes
             if isinstance(verification, ModuleVerification):
                 verification.notes += renamed_outputs(source, verification.own_outputs, model)
-            results = _run(verification, progress)
+            results = self._results(verification)
             if all(result.passed or result.inconclusive for result in results):
                 failed, found = special_results(verification.model, probes(verification))
                 results += failed
@@ -225,15 +224,14 @@ class _Comparison:
             if isinstance(source, Source):
                 results += [CaseResult(INTERFACE, error=problem) for problem in interface_problems(source, model)]
                 label = source.name
-            report = make_report(verification, results, source=label, file=name, mutants=self.mutants)
+            report = make_report(verification, results, source=label, file=self.name, mutants=self.mutants)
         return report, Golden.of(report, verification)
 
-
-def _run(verification: Verification, progress: Progress | None) -> list[CaseResult]:
-    if progress is None:
-        return list(verification.results())
-    with progress(verification.results(), "verifying", verification.planned) as results:
-        return list(results)
+    def _results(self, verification: Verification) -> list[CaseResult]:
+        if self.progress is None:
+            return list(verification.results())
+        with self.progress(verification.results(), "verifying", verification.planned) as results:
+            return list(results)
 
 
 def _files(

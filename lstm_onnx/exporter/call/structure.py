@@ -153,7 +153,7 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
     if isinstance(value, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
         return "namedtuple", dict(zip(cls._fields, value, strict=True)), None
     if cls in pytree.SUPPORTED_NODES and not isinstance(value, torch.Size):
-        return _registered(value)
+        return "pytree", *registered_items(value)
     if dataclasses.is_dataclass(value) or cls is types.SimpleNamespace:
         return "object", _attributes(value), None
     if _holds_tensors(value):
@@ -169,11 +169,6 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
 def has_new_of(cls: Any, base: Any) -> bool:
     """Whether instances of a class can be made like those of a built-in class."""
     return bool(cls.__new__ is base.__new__)
-
-
-def _registered(value: Any) -> tuple[str, dict[Any, Any], Any]:
-    items, spec = registered_items(value)
-    return "pytree", items, spec
 
 
 def registered_items(value: Any) -> tuple[dict[Any, Any], Any]:

@@ -149,7 +149,7 @@ def _base(part: Any) -> Any:
 
 def _content(part: Any) -> Any:
     if isinstance(part, dict):
-        return dict.copy(part)  # of a subclass as well a plain one, by its own items
+        return dict.copy(part)  # a subclass's own `copy` may do something else
     if isinstance(part, _SEQUENCES):
         return list(_base(part).__iter__(part))
     if isinstance(part, set):

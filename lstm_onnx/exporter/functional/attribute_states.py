@@ -50,42 +50,41 @@ class AttributeState:
     """An attribute (or buffer) that the forward changes.
 
     Attributes:
-        path: of the submodule that has it.
-        attribute: its name.
-        is_buffer: whether it is a registered buffer.
+        key: the submodule's path, the keys that lead from there to it, and whether it is a registered buffer.
         tree: the pytree structure of its value.
         input_names: the graph's input for each of its tensors.
         output_names: the graph's output for each, its next value.
         initial: its tensors before the first call; None where it held no tensors of this structure.
         after: its tensors after the first call.
         is_read: whether outputs depend on it in later calls.
-        owners: the submodule's attribute, and the items and attributes in it, that lead to the object of the user's
-            class that has the attribute; none where the submodule itself has it.
     """
 
-    path: str
-    attribute: str
-    is_buffer: bool
+    key: Key
     tree: pytree.TreeSpec
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     initial: tuple[Tensor, ...] | None
     after: tuple[Tensor, ...]
     is_read: bool = True
-    owners: tuple[Any, ...] = ()
+
+    @property
+    def attribute(self) -> Any:
+        """Its name in the submodule, or in the object of the user's class that has it."""
+        return self.key[1][-1]
 
     @property
     def where(self) -> str:
         """The attribute as the user writes it, such as ``self.encoder.hidden``."""
-        return f"self.{state_name((self.path, (*self.owners, self.attribute), self.is_buffer))}"
+        return f"self.{state_name(self.key)}"
 
     def table(self, copy: nn.Module) -> dict[str, Any]:
         """The dict that holds the value; Module.__setattr__ would move the value to another one."""
-        module = copy.get_submodule(self.path)
-        if self.is_buffer:
-            return module._buffers
-        owner: Any = module
-        for key in self.owners:
+        path, (*owners, _), is_buffer = self.key
+        owner: Any = copy.get_submodule(path)
+        if is_buffer:
+            buffers: dict[str, Any] = owner._buffers
+            return buffers
+        for key in owners:
             owner = owner[key] if isinstance(owner, (dict, *_SEQUENCES)) else attributes_of(owner)[key]
         return attributes_of(owner)
 
@@ -117,21 +116,25 @@ class AttributeSnapshot:
     """The value of every attribute of a module, compared by identity and, for tensors, by version."""
 
     def __init__(self, copy: nn.Module) -> None:
-        self.values = {key: (value, _versions(value)) for key, value in _attributes(copy)}
-        # Copies, since a forward may write into a tensor or replace the items of a list.
-        self.content = {key: pytree.tree_map_only(Tensor, _copied, value) for key, value in _attributes(copy)}
+        # With copies, since a forward may write into a tensor or replace the items of a list.
+        self.held = {
+            key: (value, _versions(value), pytree.tree_map_only(Tensor, _copied, value))
+            for key, value in _attributes(copy)
+        }
 
-    def changed(self, copy: nn.Module) -> list[Key]:
-        """Every attribute that has changed since and holds tensors alone."""
-        found = []
+    def changed(self, copy: nn.Module) -> tuple[AttributeState, ...]:
+        """Every attribute that one call of `copy` has changed since, and that holds tensors alone."""
+        states = []
         for key, value in _attributes(copy):
-            before, versions = self.values.get(key, (None, None))
-            if value is before and _versions(value) == versions:
+            before, versions, content = self.held.get(key, (None, None, None))
+            leaves, tree = pytree.tree_flatten(value)
+            if (value is before and _versions(value) == versions) or not leaves or not _are_tensors(leaves):
                 continue
-            leaves = pytree.tree_leaves(value)
-            if leaves and _are_tensors(leaves):
-                found.append(key)
-        return found
+            old, old_tree = pytree.tree_flatten(content)
+            initial = tuple(old) if old_tree == tree and _are_tensors(old) else None
+            names = state_names(state_name(key), len(leaves))
+            states.append(AttributeState(key, tree, *names, initial, tuple(map(_copied, leaves))))
+        return tuple(states)
 
 
 def _are_tensors(leaves: Sequence[Any]) -> bool:
@@ -213,23 +216,6 @@ def _versions(value: Any) -> Any:
     """The identities and versions of a value's leaves: they differ once it was changed in place."""
     leaves, tree = pytree.tree_flatten(value)
     return tree, [(id(leaf), version_of(leaf)) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
-
-
-def find_attribute_states(
-    copy: nn.Module, before: AttributeSnapshot, keys: Sequence[Key]
-) -> tuple[AttributeState, ...]:
-    """The attribute states at `keys`, which one call of `copy` has changed since `before`."""
-    states = []
-    values = dict(_attributes(copy))
-    for key in keys:
-        path, (*owners, attribute), is_buffer = key
-        leaves, tree = pytree.tree_flatten(values[key])
-        old, old_tree = pytree.tree_flatten(before.content.get(key))
-        initial = tuple(old) if old_tree == tree and _are_tensors(old) else None
-        names = state_names(state_name(key), len(leaves))
-        after = tuple(map(_copied, leaves))
-        states.append(AttributeState(path, attribute, is_buffer, tree, *names, initial, after, owners=tuple(owners)))
-    return tuple(states)
 
 
 def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:

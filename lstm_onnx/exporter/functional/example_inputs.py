@@ -97,7 +97,7 @@ def _with_lengths(specs: Sequence[InputSpec]) -> Iterator[tuple[InputSpec, ...]]
 
 def _attribute_sizes(module: nn.Module) -> list[int]:
     """The sizes of tensors in attributes and buffers, of which one may be the batch that the module is fixed to."""
-    leaves = [leaf for value, _ in AttributeSnapshot(module).values.values() for leaf in pytree.tree_leaves(value)]
+    leaves = [leaf for value, *_ in AttributeSnapshot(module).held.values() for leaf in pytree.tree_leaves(value)]
     sizes = {size for leaf in leaves if isinstance(leaf, Tensor) for size in leaf.shape} - {0, _BATCH}
     return sorted(sizes)[:_MOST_CANDIDATES]
 

@@ -20,15 +20,13 @@ from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
 from ..copies.clone import clone
 from ..copies.kept_values import KeptValues
-from ..observers import remove_observers
 from ..opaque.operators import RecurrentModule, replace_recurrent_modules
 from ..user_code import error_line, first_line
-from ..wrappers import without_compiler
+from ..wrappers import remove_observers, without_compiler
 from .attribute_states import (
     AttributeSnapshot,
     AttributeState,
     StatefulModule,
-    find_attribute_states,
     forward_error,
     named_tensors,
     version_of,
@@ -227,7 +225,7 @@ def make_functional(
                 f"the forward of {type(module).__name__} adds submodules, with random weights; call it once before "
                 "the export, so that they exist"
             )
-        states = find_attribute_states(copy, before, before.changed(copy))
+        states = before.changed(copy)
         written = {name for name, tensor in copied.items() if version_of(tensor) != versions[name]}
 
         def call_arguments(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:

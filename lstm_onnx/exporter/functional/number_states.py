@@ -56,9 +56,10 @@ def find_number_states(copy: nn.Module, changes: Sequence[Change]) -> tuple[Numb
     for change in changes:
         if id(change.part) in places and type(change.before) is int:
             path, owners = places[id(change.part)]
-            names = state_names(state_name((path, (*owners, change.key), False)), 1)
+            key = path, (*owners, change.key), False
+            names = state_names(state_name(key), 1)
             number, tree = (torch.tensor(change.before),), pytree.tree_structure(0)
-            found.append(NumberState(path, change.key, False, tree, *names, number, number, owners=owners))
+            found.append(NumberState(key, tree, *names, number, number))
     return tuple(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import random
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,8 +56,9 @@ def select_states(
     """
     found = functional.stateful.attribute_states
     problem: ExportError | None = None
-    for candidates in (*_candidates(found), *(each + numbers for each in _candidates(found) if numbers)):
-        functional.stateful.attribute_states = candidates
+    choices: list[tuple[NumberState, ...]] = [(), numbers] if numbers else [()]
+    for counted, candidates in itertools.product(choices, _candidates(found)):
+        functional.stateful.attribute_states = candidates + counted
         try:
             outputs, after = _run(functional, functional.arguments.tensors)
         except ExportError as error:
@@ -67,16 +69,17 @@ def select_states(
             continue
         try:
             _require_repeatable(functional, outputs, after, changes)
-            _require_computed(functional, outputs, after)
+            if counted:
+                _require_computed(functional, outputs, after)
         except ExportError as error:
-            if numbers and not any(isinstance(state, NumberState) for state in candidates):
+            if numbers and not counted:
                 problem = problem or error
                 continue
-            raise (problem if problem is not None and candidates is not found else error) from None
-        if any(isinstance(state, NumberState) for state in candidates):
+            raise (problem if problem is not None and (counted or candidates is not found) else error) from None
+        if counted:
             functional.stateful.number_problem = str(problem)
-        if candidates:
-            before = initial_tensors(candidates)
+        if functional.attribute_states:
+            before = initial_tensors(functional.attribute_states)
             functional.stateful.attribute_states = _with_reads(functional, after)
             require_kept_shapes(functional.attribute_states, before, after)
         return
@@ -121,8 +124,6 @@ def _require_computed(functional: FunctionalModule, outputs: Tensors, after: Ten
     Raises:
         ExportError: the module's code reads one, or gives something else.
     """
-    if not any(isinstance(state, NumberState) for state in functional.attribute_states):
-        return
     inputs = functional.arguments.tensors
     later = dict(zip(functional.states, after.values(), strict=True))
     then = {name: value for part in functional.run(inputs, later) for name, value in part.items()}

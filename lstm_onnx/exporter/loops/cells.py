@@ -83,7 +83,7 @@ def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall
     spec = modules[kwargs["module"]].spec
     if lengths is not None or spec.num_directions != 1:
         return None
-    source, used = _source(loop, x, 1 if kwargs["batch_first"] else 0)
+    source, used = _source(loop, x, _single_axis(kwargs))
     outputs = _outputs(loop, item)
     if source is None or {item.index, *used, *outputs} != {part.index for part in loop.body}:
         return None
@@ -115,7 +115,6 @@ def _source(loop: Loop, x: Any, axis: int) -> tuple[Source | None, set[int]]:
 def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
     """The positions of a call's results, with or without their axis of length 1 (the one step, or the one layer)."""
     kwargs = dict(call.kwargs)
-    axes = {0: 1 if kwargs["batch_first"] else 0, 1: 0, 2: 0}
     found: dict[int, tuple[int, int | None]] = {}
     for item in loop.body:
         source = item.args[0] if item.args else None
@@ -125,9 +124,14 @@ def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
             found[item.index] = (item.args[1], None)
         elif item.target is aten.squeeze.dim and source.position in found:
             which, lacks = found[source.position]
-            if lacks is None and item.args[1] == axes[which]:
-                found[item.index] = (which, axes[which])
+            if lacks is None and item.args[1] == _single_axis(kwargs, which):
+                found[item.index] = (which, item.args[1])
     return found
+
+
+def _single_axis(kwargs: Mapping[str, Any], which: int = 0) -> int:
+    """The axis of length 1 of one of a call's results: of the one step in the output, of the one layer in a state."""
+    return 1 if kwargs["batch_first"] and which == 0 else 0
 
 
 def is_zeros(program: Program, value: Any) -> bool:
@@ -162,17 +166,15 @@ def run_recurrent(module: Any, loop: Loop, call: RecurrentCall, count: Any, need
             return False
     sequence, batch_first = _sequence(module, call, count)
     initial = [None if state is None or isinstance(state, NoState) else state for state in call.initial]
-    if all(state is None or is_zeros(module.program, state) for state in initial):
-        states: list[Any] = [None, None]
-    else:
-        states = [None if state is None else module.value(state) for state in initial]
+    zeros = all(state is None or is_zeros(module.program, state) for state in initial)
+    states = [None if zeros or state is None else module.value(state) for state in initial]
     kwargs = {**call.kwargs, "batch_first": batch_first}
     output, *final = module.recurrent_call(sequence, states, None, kwargs)
     steps = Steps(output, 1 if batch_first else 0)
     for position, (which, lacks) in call.outputs.items():
         if which == 0 or (which == 1 and rows == 1):
-            axis = (1 if call.kwargs["batch_first"] else 0) if which == 0 else 0
-            module.steps[loop.index, position] = steps if lacks is not None else steps.unsqueezed(axis)
+            whole = steps if lacks is not None else steps.unsqueezed(_single_axis(call.kwargs, which))
+            module.steps[loop.index, position] = whole
         if which > 0:
             last = final[which - 1]
             module.last[loop.index, position] = last if lacks is None else last.squeeze(lacks)
@@ -188,7 +190,5 @@ def _sequence(module: Any, call: RecurrentCall, count: Any) -> tuple[Any, bool]:
         whole = Steps(module.value(source.base), source.axis)
     whole = whole.range(module.number(source.start.at_first()), source.start.step, count)
     if not source.squeezed:  # an entry has an axis of one step
-        axis = 1 if call.kwargs["batch_first"] else 0
-        entries = whole.along(0).squeeze(axis + 1)
-        whole = Steps(entries, 0)
+        whole = Steps(whole.along(0).squeeze(_single_axis(call.kwargs) + 1), 0)
     return whole.tensor, whole.axis == 1

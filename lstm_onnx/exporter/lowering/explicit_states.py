@@ -86,9 +86,9 @@ def expose_states(
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]
-        if skip_reshapes(first.value(1), producers) in given:
+        path, source = first.recurrent.path, skip_reshapes(first.value(1), producers)
+        if source in given:
             continue
-        path = first.recurrent.path
         if times & names_in(str(sequence_axes(graph, first)[1])):
             note = f"{path} starts again at each step of a sequence, so its states stay internal; it has no h0"
         elif kept := _window(graph, first, given):
@@ -97,7 +97,7 @@ def expose_states(
             )
         elif path in looped and looped[path].ambiguous:
             note = f"{path} is called in several loops, so its states stay internal; it has no h0"
-        elif (source := skip_reshapes(first.value(1), producers)) in graph.inputs:
+        elif source in graph.inputs:
             note = f"{path} starts from {source}, whose next value forward does not return; return it for a stream"
         elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
             note = f"{path} starts from states that the model computes, which stay internal; it has no h0"

@@ -81,14 +81,15 @@ def rename(
     """
     graph = model.graph
     inputs = [*functional.arguments.tensors, *functional.states]
+    outputs = [*functional.outputs, *functional.states.values()]
     for value, name in zip(graph.inputs, inputs, strict=True):
         value.name = name
     axes = _axis_names(model, functional.arguments, inputs, state_axes or {})
     nodes = Nodes()
     # The user's names take precedence over those of nodes and parameters.
-    taken = Counter([*inputs, *functional.outputs, *functional.states.values()])
+    taken = Counter([*inputs, *outputs])
     _name_nodes(graph, taken)
-    repeated = _name_outputs(graph, [*functional.outputs, *functional.states.values()])
+    repeated = _name_outputs(graph, outputs)
     _take_initializers(graph, nodes, taken)
     lines: dict[str, str] = {}
     for node in graph:
@@ -103,13 +104,10 @@ def rename(
     dims: dict[str, Dims] = {}
     types: dict[str, int] = {}
     values = [*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)]
-    for value in values:
-        if value.name and value.shape is not None and value.dtype is not None:
-            dims[value.name] = tuple(_dim(dim, axes) for dim in value.shape)
-            types[value.name] = int(value.dtype)
-    for name, source in repeated:
-        dims[name], types[name] = tuple(_dim(dim, axes) for dim in source.shape), int(source.dtype)
-    return TracedGraph(nodes, inputs, [*functional.outputs, *functional.states.values()], dims, types, lines)
+    for own, value in [*((value.name, value) for value in values), *repeated]:
+        if own and value.shape is not None and value.dtype is not None:
+            dims[own], types[own] = tuple(_dim(dim, axes) for dim in value.shape), int(value.dtype)
+    return TracedGraph(nodes, inputs, outputs, dims, types, lines)
 
 
 def _axis_names(

@@ -156,12 +156,10 @@ def _module_config(path: Path, tables: Mapping[str, object]) -> ModuleConfig:
     states = module.get("states", STATES[0] if generation is None else STATES[1])
     if states not in STATES:
         raise _impossible("module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
-    max_delay = module.get("max_delay", 0)
-    if type(max_delay) is not int or max_delay < 0:
-        raise _impossible("module", "max_delay", max_delay, "a number of steps, 0 or more")
-    chunk = module.get("chunk")
-    if chunk is not None and (type(chunk) is not int or chunk < 1):
-        raise _impossible("module", "chunk", chunk, "a number of steps, 1 or more")
+    for key, least in (("max_delay", 0), ("chunk", 1)):
+        steps = module.get(key, least)
+        if type(steps) is not int or steps < least:
+            raise _impossible("module", key, steps, f"a number of steps, {least} or more")
     limits: Limits = {}
     inputs = _inputs("inputs", _mapping("inputs", tables["inputs"]), limits)
     _known_axes(flat_inputs(inputs))
@@ -180,8 +178,8 @@ def _module_config(path: Path, tables: Mapping[str, object]) -> ModuleConfig:
             _module_options(tables.get("export", {})),
             states,
             outputs,
-            max_delay=max_delay,
-            chunk=chunk,
+            max_delay=module.get("max_delay", 0),
+            chunk=module.get("chunk"),
             generation=generation,
         ),
         limits=limits,

@@ -165,7 +165,7 @@ def _problems(module: nn.Module) -> Iterator[str]:
     """Why a module, or a part of it, has no code or no weights that can be read; nothing for others."""
     import torch
 
-    from ..observers import rounds
+    from ..wrappers import rounds
 
     for path, part in module.named_modules():
         where = f"{path} ({type(part).__name__})" if path else type(part).__name__

@@ -48,6 +48,13 @@ def constant_input(node: ir.Node, place: int) -> Any:
     return None if stored is None else stored.numpy()
 
 
+def constant(made: tape.Tape, number: Any, dtype: ir.DataType) -> ir.Value:
+    """A number, a list or an array as a constant of this type."""
+    value = made.op("Constant", [], {"value": ir.tensor(number, dtype=dtype)})
+    value.dtype = dtype
+    return value
+
+
 def _flag(node: ir.Node, name: str) -> bool:
     return name in node.attributes and bool(node.attributes[name].as_int())
 
@@ -78,11 +85,11 @@ def _matrix(given: int, parts: int, size: int, *, inverse: bool, onesided: bool)
 
 def _weight(made: tape.Tape, array: np.ndarray, x: ir.Value) -> ir.Value:
     dtype: Any = x.dtype
-    return made.op("Constant", [], {"value": ir.tensor(array.astype(dtype.numpy()))})
+    return constant(made, array.astype(dtype.numpy()), dtype)
 
 
 def _shape(made: tape.Tape, *sizes: int) -> ir.Value:
-    return made.op("Constant", [], {"value": ir.tensor(np.array(sizes, np.int64))})
+    return constant(made, list(sizes), ir.DataType.INT64)
 
 
 def _product(made: tape.Tape, node: ir.Node) -> ir.Value:

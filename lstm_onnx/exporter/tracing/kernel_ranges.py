@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import onnx_ir as ir
 from onnx_ir import convenience, tape
 
 from ...onnxgraph.nodes import Walk
-from .fourier import constant_input, replaced_transform
+from .fourier import constant, constant_input, replaced_transform
 
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 _LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -46,18 +46,23 @@ def replace_limited_kernels(model: ir.Model) -> None:
     nodes = list(model.graph.all_nodes())
     small = _small_values(node.outputs[0] for node in nodes if node.op_type == "Sigmoid")
     for node, build in [(node, _replacement(node, small)) for node in nodes]:  # found before the first is replaced
-        if build is None:
-            continue
-        old = node.outputs[0]
-        made = tape.Tape()
-        new = build(made, node)
-        for number, part in enumerate(made.nodes):
-            part.metadata_props.update(node.metadata_props)
-            part.name = f"{node.name or old.name}_{number}"
-            for value in part.outputs:
-                value.name = f"{old.name}_{number}"
-        assert node.graph is not None  # noqa: S101 - all_nodes gives nodes of graphs
-        convenience.replace_nodes_and_values(node.graph, node, [node], list(made.nodes), [old], [new])
+        if build is not None:
+            made = tape.Tape()
+            put_in_place(node, made, [build(made, node)])
+
+
+def put_in_place(node: ir.Node, made: tape.Tape, values: Sequence[ir.Value]) -> None:
+    """Put the nodes that were made in the place of one, and `values`, of its types and shapes, in that of its outputs.
+
+    Names are those of the time until `rename` gives others.
+    """
+    for number, part in enumerate(made.nodes):
+        part.metadata_props.update(node.metadata_props)
+        part.name = f"{node.name or node.outputs[0].name}_{number}"
+        for place, value in enumerate(part.outputs):
+            value.name = f"{part.name}_{place}"
+    assert node.graph is not None  # noqa: S101 - all_nodes gives nodes of graphs
+    convenience.replace_nodes_and_values(node.graph, node, [node], list(made.nodes), list(node.outputs), values)
 
 
 def _replacement(node: ir.Node, small: Container[ir.Value]) -> _Build | None:
@@ -157,14 +162,8 @@ def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
     return found
 
 
-def _constant(made: tape.Tape, number: Any, dtype: ir.DataType) -> ir.Value:
-    value = made.op("Constant", [], {"value": ir.tensor(number, dtype=dtype)})
-    value.dtype = dtype
-    return value
-
-
 def _sigmoid(made: tape.Tape, node: ir.Node) -> ir.Value:
-    raised = made.op("Add", [_constant(made, 1.0, _FLOAT), made.op("Exp", [made.op("Neg", [node.inputs[0]])])])
+    raised = made.op("Add", [constant(made, 1.0, _FLOAT), made.op("Exp", [made.op("Neg", [node.inputs[0]])])])
     return made.op("Reciprocal", [raised])
 
 
@@ -186,11 +185,11 @@ def _extreme(*comparisons: str) -> _Build:
 
 
 def _relu(made: tape.Tape, node: ir.Node) -> ir.Value:
-    return _chosen(made, "Greater", node.inputs[0], _constant(made, 0, _INT64))
+    return _chosen(made, "Greater", node.inputs[0], constant(made, 0, _INT64))
 
 
 def _sign(made: tape.Tape, node: ir.Node) -> ir.Value:
-    x, zero = node.inputs[0], _constant(made, 0, _INT64)
+    x, zero = node.inputs[0], constant(made, 0, _INT64)
     above, below = (made.op("Cast", [made.op(name, [x, zero])], {"to": _INT64}) for name in ("Greater", "Less"))
     return made.op("Sub", [above, below])
 
@@ -203,13 +202,13 @@ def _reduced(largest: int) -> _Build:
         rank = len(value.shape)
         given = constant_input(node, 1)
         axes = range(rank) if given is None else sorted(int(axis) % rank for axis in given.ravel())
-        one = _constant(made, [1], _INT64)
+        one = constant(made, [1], _INT64)
         for axis in axes:
             attributes = {"axis": axis, "largest": largest, "sorted": 1}
             value = made.op_multi_out("TopK", [value, one], attributes, num_outputs=2)[0]
         keep = node.attributes.get("keepdims")
         if keep is not None and not keep.as_int():
-            value = made.op("Squeeze", [value, _constant(made, list(axes), _INT64)])
+            value = made.op("Squeeze", [value, constant(made, list(axes), _INT64)])
         reduced: ir.Value = value
         return reduced
 

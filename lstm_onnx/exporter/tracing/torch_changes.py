@@ -106,7 +106,8 @@ def _last_kept(
     """Keep the last result, of which callers get copies, as long as everything that it is made from stays the same."""
 
     def kept(given: Any) -> Any:
-        of = made_from(given), _composite_operators()
+        composite = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+        of = made_from(given), composite
         if own not in _LAST or _LAST[own][0] != of:
             _LAST[own] = of, own(given)
         return copied(_LAST[own][1])
@@ -155,10 +156,6 @@ def _is_translatable(program: torch.export.ExportedProgram, stays: Callable[[Any
         if not stays(operator):
             return False
     return True
-
-
-def _composite_operators() -> Any:
-    return torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
 
 
 def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -214,17 +211,14 @@ def assigned_parameters() -> Iterator[None]:
         yield
 
 
-def _isclose(one: float, other: float, **_tolerances: float) -> bool:
-    return one == other
-
-
 @contextlib.contextmanager
 def exact_rewrites() -> Iterator[None]:
     """Compare the constants of onnxscript's patterns exactly within the context."""
     from onnxscript.rewriter import _matcher
 
     # An AttributeError here is better than a file without some of its constants.
-    with replaced(_matcher, "math", SimpleNamespace(**{**vars(math), "isclose": _isclose})):
+    exact = SimpleNamespace(**{**vars(math), "isclose": lambda one, other, **_: one == other})
+    with replaced(_matcher, "math", exact):
         yield
 
 

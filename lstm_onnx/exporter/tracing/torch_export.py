@@ -39,7 +39,6 @@ from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division
 from ..translations.sorting import SORTING
 from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.wide_range import WIDE_RANGE
-from ..translations.windows import WINDOWS
 from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
 from .kernel_ranges import replace_limited_kernels
@@ -126,7 +125,6 @@ def trace(
                             **WIDE_RANGE,
                             **REDUCTIONS,
                             **SPECIAL_FUNCTIONS,
-                            **WINDOWS,
                             torch.ops.lstm_onnx.recurrent.default: translation,
                         },
                         verbose=False,

@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
-from onnx_ir import convenience, tape
+from onnx_ir import tape
+
+from .fourier import constant
+from .kernel_ranges import put_in_place
 
 _BOOL, _INT8, _INT16, _UINT8 = ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.INT16, ir.DataType.UINT8
 _WIDE, _INT64 = ir.DataType.INT32, ir.DataType.INT64
@@ -46,16 +49,18 @@ def widen_kernels(model: ir.Model) -> None:
             continue
         values = [node.inputs[place] for place in _places(node)]
         kind = next((value.dtype for value in values if value is not None), None)
+        made = tape.Tape()
         if node.op_type in _ROUNDINGS and kind in _INTEGERS:
-            made = tape.Tape()
-            _replace(node, made, [made.op("Identity", [node.inputs[0]])])
+            found = [made.op("Identity", [node.inputs[0]])]
         elif node.op_type in ("IsNaN", "IsInf") and kind in (_BOOL, *_INTEGERS):
-            made = tape.Tape()
-            _replace(node, made, [made.op("Not", [made.op("Equal", [node.inputs[0]] * 2)])])
+            found = [made.op("Not", [made.op("Equal", [node.inputs[0]] * 2)])]
         elif node.op_type == "Gemm" and kind in _INTEGERS:
-            _multiply(node, kind)
+            found = [_multiplied(made, node, kind)]
         elif kind is not None and kind in _LACKING.get(node.op_type, ()):
-            _widen(node, kind)
+            found = _widened(made, node, kind)
+        else:
+            continue
+        put_in_place(node, made, found)
 
 
 def _places(node: ir.Node) -> Sequence[int]:
@@ -63,8 +68,8 @@ def _places(node: ir.Node) -> Sequence[int]:
     return [place for place in _PLACES.get(node.op_type, range(count)) if place < len(node.inputs)]
 
 
-def _widen(node: ir.Node, kind: ir.DataType) -> None:
-    made, inputs = tape.Tape(), list(node.inputs)
+def _widened(made: tape.Tape, node: ir.Node, kind: ir.DataType) -> list[ir.Value]:
+    inputs = list(node.inputs)
     for place in _places(node):
         value = inputs[place]
         if value is not None and value.dtype in (kind, None):  # an exponent may be of another type
@@ -73,12 +78,12 @@ def _widen(node: ir.Node, kind: ir.DataType) -> None:
     if node.op_type not in _OTHER_RESULT:
         found[0] = _cast(made, found[0], kind)
         node.outputs[0].dtype = kind  # which is not known of a node that is not valid
-    _replace(node, made, found)
+    return found
 
 
-def _multiply(node: ir.Node, kind: ir.DataType) -> None:
+def _multiplied(made: tape.Tape, node: ir.Node, kind: ir.DataType) -> ir.Value:
     """``alpha * A @ B + beta * C``, in int64."""
-    made, attributes = tape.Tape(), node.attributes
+    attributes = node.attributes
     values = [_cast(made, value, _INT64) for value in node.inputs if value is not None]
     for place, name in enumerate(("transA", "transB")):
         if name in attributes and attributes[name].as_int():
@@ -86,28 +91,11 @@ def _multiply(node: ir.Node, kind: ir.DataType) -> None:
     terms = [made.op("MatMul", values[:2]), *values[2:]]
     for place, name in enumerate(("alpha", "beta")[: len(terms)]):
         if name in attributes and attributes[name].as_float() != 1:
-            number = ir.tensor(int(attributes[name].as_float()), dtype=_INT64)
-            terms[place] = made.op("Mul", [terms[place], made.op("Constant", [], {"value": number})])
-    total = made.op("Add", terms) if len(terms) > 1 else terms[0]
-    _replace(node, made, [_cast(made, total, kind)])
+            terms[place] = made.op("Mul", [terms[place], constant(made, int(attributes[name].as_float()), _INT64)])
+    return _cast(made, made.op("Add", terms) if len(terms) > 1 else terms[0], kind)
 
 
 def _cast(made: tape.Tape, value: ir.Value, kind: ir.DataType) -> ir.Value:
     result = made.op("Cast", [value], {"to": kind})
     result.dtype, result.shape = kind, value.shape
     return result
-
-
-def _replace(node: ir.Node, made: tape.Tape, values: Sequence[ir.Value]) -> None:
-    old = list(node.outputs)
-    for number, part in enumerate(made.nodes):
-        part.metadata_props.update(node.metadata_props)
-        part.name = f"{node.name or old[0].name}_wide_{number}"
-        for place, value in enumerate(part.outputs):
-            value.name = f"{part.name}_{place}"
-    for value, before in zip(values, old, strict=True):
-        if before.dtype is not None:
-            value.dtype = before.dtype
-        value.shape = before.shape
-    assert node.graph is not None  # noqa: S101 - all_nodes gives nodes of graphs
-    convenience.replace_nodes_and_values(node.graph, node, [node], list(made.nodes), old, values)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import evaluator
 
-from .size_arithmetic import INT64, cast, constant, is_fraction, op, typed
+from .size_arithmetic import INT64, along_axis, cast, constant, is_fraction, op, requested, typed
 from .wide_range import in_single, log_add_exp
 
 _Step = Callable[..., Sequence[Any]]
@@ -75,11 +75,8 @@ def _log_cum_sum_exp(x: Any, dim: int) -> Any:
 
 
 def _cum_prod(x: Any, dim: int, dtype: int | None = None) -> Any:
-    kind = x.dtype if is_fraction(x) else INT64
-    if dtype not in (None, -1):
-        kind = ir.DataType(dtype)
-    if x.dtype != kind:
-        x = cast(x, kind)
+    kind = requested(dtype) or (x.dtype if is_fraction(x) else INT64)
+    x = cast(x, kind)
     if len(x.shape) == 0:
         return op.Identity(x)
     start = _filled(1, kind, x, dim)
@@ -90,8 +87,6 @@ def _extreme(is_beyond: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     """Largest or smallest numbers so far, and where they are: of equal ones the last, and a NaN once there is one."""
 
     def translated(x: Any, dim: int) -> tuple[Any, Any]:
-        if len(x.shape) == 0:
-            return op.Identity(x), constant(0, INT64)
         if x.dtype == ir.DataType.BOOL:  # neither compared nor chosen between by any kernel
             values, places = translated(cast(x, INT64), dim)
             return cast(values, ir.DataType.BOOL), places
@@ -106,7 +101,7 @@ def _extreme(is_beyond: Callable[[Any, Any], Any]) -> Callable[..., Any]:
         values, places, _ = _over_entries(step, [_first(x, dim), zeros, zeros], x, dim)
         return values, places
 
-    return translated
+    return along_axis(translated)
 
 
 _aten = torch.ops.aten

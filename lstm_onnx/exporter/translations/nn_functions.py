@@ -17,7 +17,7 @@ from onnxscript.function_libs.torch_lib.ops.core import aten_native_batch_norm
 from onnxscript.function_libs.torch_lib.ops.nn import aten_cross_entropy_loss, aten_scaled_dot_product_attention
 
 from ...errors import ExportError
-from .size_arithmetic import INT64, cast, constant, is_fraction, op
+from .size_arithmetic import INT64, cast, constant, is_fraction, op, requested
 
 
 def _attention(
@@ -37,7 +37,7 @@ def _attention(
     dtype = query.dtype
     if attn_mask.dtype == ir.DataType.BOOL:
         attn_mask = op.Where(attn_mask, constant(0.0, dtype), constant(-math.inf, dtype))
-    elif attn_mask.dtype != dtype:
+    else:
         attn_mask = cast(attn_mask, dtype)
     # As PyTorch does: each factor takes the root, so that their product does not overflow.
     root = constant(math.sqrt(1 / math.sqrt(features) if scale is None else scale), dtype)
@@ -53,8 +53,7 @@ def _softmax(compute: Callable[..., Any]) -> Callable[..., Any]:
     """softmax or log_softmax, of the input as the dtype that it is computed in."""
 
     def translated(x: Any, dim: int, dtype: int | None = None) -> Any:
-        if dtype not in (None, -1) and x.dtype != ir.DataType(dtype):
-            x = cast(x, ir.DataType(dtype))
+        x = cast(x, requested(dtype) or x.dtype)
         if len(x.shape) > 0:
             return compute(x, axis=dim)
         return op.Squeeze(compute(op.Unsqueeze(x, constant([0], INT64)), axis=0), constant([0], INT64))

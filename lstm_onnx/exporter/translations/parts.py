@@ -36,9 +36,7 @@ def _index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
 
 def _as_int64(index: Any) -> Any:
     """Numbers of places as ScatterND takes them; torch's own overlap-add counts them in int32."""
-    if index is None or index.dtype in (ir.DataType.BOOL, INT64):
-        return index
-    return cast(index, INT64)
+    return index if index is None or index.dtype == ir.DataType.BOOL else cast(index, INT64)
 
 
 def _is_same_at_all(values: Any, behind: int, mask_rank: int) -> bool:
@@ -76,7 +74,7 @@ def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
 def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
     if not isinstance(value, ir.Value):
         value = constant(value, x.dtype)
-    return op.Where(mask, value if value.dtype == x.dtype else cast(value, x.dtype), x)
+    return op.Where(mask, cast(value, x.dtype), x)
 
 
 def _masked_select(x: Any, mask: Any) -> Any:
@@ -104,7 +102,7 @@ def _joined(join: Callable[..., Any]) -> Callable[..., Any]:
             kind = ir.DataType.from_numpy(
                 torch.empty(0, dtype=functools.reduce(torch.promote_types, parts)).numpy().dtype
             )
-            tensors = [tensor if tensor.dtype == kind else cast(tensor, kind) for tensor in tensors]
+            tensors = [cast(tensor, kind) for tensor in tensors]
         return join(tensors, dim)
 
     return translated

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_scatter_add, aten_scatter_src
 from onnxscript.function_libs.torch_lib.ops.linalg import aten_linalg_vector_norm
 
 from ...errors import ExportError
-from .size_arithmetic import INT64, cast, constant, is_fraction, op, typed
+from .size_arithmetic import INT64, along_axis, cast, constant, is_fraction, op, requested, typed
 from .sorting import without_nan
 
 _SCATTERED = {"sum": "add", "add": "add", "mean": "add", "prod": "mul", "multiply": "mul", "amax": "max", "amin": "min"}
@@ -29,8 +28,7 @@ _SCATTERED = {"sum": "add", "add": "add", "mean": "add", "prod": "mul", "multipl
 def _mean(x: Any, dim: int | Sequence[int] | None, keepdim: bool = False, dtype: int | None = None) -> Any:
     """Cast first, as PyTorch does."""
     rank = len(x.shape)
-    if dtype not in (None, -1) and x.dtype != ir.DataType(dtype):
-        x = cast(x, ir.DataType(dtype))
+    x = cast(x, requested(dtype) or x.dtype)
     if rank == 0:
         return op.Identity(x)
     axes = [dim] if isinstance(dim, int) else list(dim or range(rank))
@@ -64,18 +62,16 @@ def _along(reduce: Callable[..., Any], find: Callable[..., Any], infinity: float
     """max or min along an axis: the values and their places."""
 
     def translated(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
-        if len(x.shape) == 0:
-            return op.Identity(x), constant(0, INT64)
         places = find(without_nan(x, infinity), axis=dim, keepdims=int(keepdim))
         return _extreme(reduce, x, [dim], keepdim), places
 
-    return translated
+    return along_axis(translated)
 
 
 def _vector_norm(
     x: Any, order: float = 2.0, dim: Sequence[int] | None = None, keepdim: bool = False, dtype: int = -1
 ) -> Any:
-    if not math.isinf(order) or dtype not in (None, -1) or not dim:
+    if not math.isinf(order) or requested(dtype) or not dim:
         return aten_linalg_vector_norm(x, order, dim, keepdim, -1 if dtype is None else dtype)
     return _extreme(op.ReduceMax if order > 0 else op.ReduceMin, typed(op.Abs(x), x.dtype, x.shape), dim, keepdim)
 

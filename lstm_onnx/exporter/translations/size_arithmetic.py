@@ -52,8 +52,29 @@ def typed(value: Any, dtype: ir.DataType, shape: Any) -> Any:
 
 
 def cast(value: Any, dtype: ir.DataType) -> Any:
-    """A value as another type."""
+    """A value as this type, which it may be already."""
+    if value.dtype == dtype:
+        return value
     return typed(op.Cast(value, to=dtype), dtype, value.shape)
+
+
+def requested(dtype: int | None) -> ir.DataType | None:
+    """The type that an operator's argument `dtype` asks for; torch writes -1 or None for none."""
+    return None if dtype in (None, -1) else ir.DataType(dtype)
+
+
+def along_axis(translate: Callable[..., Any]) -> Callable[..., Any]:
+    """A translation of what goes along an axis, which is counted from the start, and gives numbers and their places.
+
+    A number without axes is its own, at place 0.
+    """
+
+    def translated(x: Any, dim: int = -1, *args: Any, **kwargs: Any) -> Any:
+        if len(x.shape) == 0:
+            return op.Identity(x), constant(0, INT64)
+        return translate(x, dim % len(x.shape), *args, **kwargs)
+
+    return translated
 
 
 def as_double(scalar: Any) -> Any:
@@ -220,7 +241,7 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
 def _range(start: Any, end: Any, step: Any, dtype: int | None = None, **_: Any) -> Any:
     """torch.arange: the count and each number in double, as in torch's CPU kernel, then cast to the dtype."""
     fractional = any(map(is_fraction, (start, end, step)))
-    given = None if dtype in (None, -1) else ir.DataType(dtype)
+    given = requested(dtype)
     if not fractional:
         counted = op.Range(as_integer(start), as_integer(end), as_integer(step))
         return counted if given in (None, INT64) else cast(counted, given)

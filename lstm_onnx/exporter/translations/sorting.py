@@ -16,7 +16,7 @@ import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_argmax, aten_argmin
 
 from ...errors import ExportError
-from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op, typed
+from .size_arithmetic import FLOAT, INT64, along_axis, cast, constant, is_fraction, op, typed
 
 _NOT_IN_TOPK = (ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT16, ir.DataType.INT8, ir.DataType.UINT8)
 
@@ -48,18 +48,14 @@ def _size(x: Any, dim: int) -> Any:
     return op.Shape(x, start=dim, end=dim + 1)
 
 
-def _sorted(x: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:  # noqa: ARG001
-    if len(x.shape) == 0:
-        return op.Identity(x), constant(0, INT64)
-    place = dim % len(x.shape)
-    return _ordered(x, _size(x, place), place, largest=descending)
+@along_axis
+def _sorted(x: Any, dim: int, descending: bool = False, **_: Any) -> Any:
+    return _ordered(x, _size(x, dim), dim, largest=descending)
 
 
-def _largest(x: Any, k: Any, dim: int = -1, largest: bool = True, *_: Any, **__: Any) -> tuple[Any, Any]:
-    if len(x.shape) == 0:
-        return op.Identity(x), constant(0, INT64)
+def _largest(x: Any, k: Any, dim: int = -1, largest: bool = True, *_: Any, **__: Any) -> Any:
     count = constant([k], INT64) if isinstance(k, int) else op.Reshape(k, constant([1], INT64))
-    return _ordered(x, count, dim % len(x.shape), largest=largest)
+    return along_axis(lambda x, dim: _ordered(x, count, dim, largest=largest))(x, dim)
 
 
 def _place(find: Callable[..., Any], infinity: float) -> Callable[..., Any]:
@@ -106,29 +102,28 @@ def _smallest(x: Any, k: Any, dim: int, keepdim: bool, most_nans: Any) -> tuple[
     return values, indices
 
 
-def _median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+@along_axis
+def _median(x: Any, dim: int, keepdim: bool = False) -> tuple[Any, Any]:
     """The median: of an even count the smaller one in the middle; NaN if any number is."""
-    if len(x.shape) == 0:
-        return op.Identity(x), constant(0, INT64)
-    place = dim % len(x.shape)
-    middle = op.Div(op.Add(_size(x, place), constant([1], INT64)), constant([2], INT64))
-    return _smallest(x, middle, place, keepdim, constant([0], INT64))
+    middle = op.Div(op.Add(_size(x, dim), constant([1], INT64)), constant([2], INT64))
+    return _smallest(x, middle, dim, keepdim, constant([0], INT64))
 
 
-def _nan_median(x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+@along_axis
+def _nan_median(x: Any, dim: int, keepdim: bool = False) -> Any:
     """The median of the numbers that are not NaN; NaN if there is none."""
-    if len(x.shape) == 0 or not is_fraction(x):
+    if not is_fraction(x):
         return _median(x, dim, keepdim)
-    place, axes = dim % len(x.shape), constant([dim], INT64)
+    axes = constant([dim], INT64)
     nan = typed(cast(op.IsNaN(x), INT64), INT64, x.shape)
-    count = op.Sub(_size(x, place), op.ReduceSum(nan, axes, keepdims=1))
+    count = op.Sub(_size(x, dim), op.ReduceSum(nan, axes, keepdims=1))
     middle = op.Div(op.Sub(count, constant([1], INT64)), constant([2], INT64))
-    order = _top_k(nan, _size(x, place), place, largest=False)[1]  # NaN last, even after infinity
-    numbers = op.Where(op.IsNaN(x), constant(math.inf, x.dtype), x)
-    ordered = typed(op.GatherElements(numbers, order, axis=place), x.dtype, x.shape)
-    values, places = _top_k(ordered, _size(x, place), place, largest=False)
-    index = op.GatherElements(order, op.GatherElements(places, middle, axis=place), axis=place)
-    value = op.GatherElements(values, middle, axis=place)
+    order = _top_k(nan, _size(x, dim), dim, largest=False)[1]  # NaN last, even after infinity
+    numbers = without_nan(x)
+    ordered = typed(op.GatherElements(numbers, order, axis=dim), x.dtype, x.shape)
+    values, places = _top_k(ordered, _size(x, dim), dim, largest=False)
+    index = op.GatherElements(order, op.GatherElements(places, middle, axis=dim), axis=dim)
+    value = op.GatherElements(values, middle, axis=dim)
     value = op.Where(op.Equal(count, constant([0], INT64)), constant(math.nan, x.dtype), value)
     return (value, index) if keepdim else (op.Squeeze(value, axes), op.Squeeze(index, axes))
 
@@ -140,17 +135,15 @@ def _of_all(median: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
     return of_all
 
 
-def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """torch.kthvalue, for which NaN is larger than all numbers."""
-    if len(x.shape) == 0:
-        return op.Identity(x), constant(0, INT64)
-    place, number = dim % len(x.shape), constant([k], INT64)
-    return _smallest(x, number, place, keepdim, op.Sub(_size(x, place), number))
+    number = constant([k], INT64)
+    return along_axis(lambda x, dim: _smallest(x, number, dim, keepdim, op.Sub(_size(x, dim), number)))(x, dim)
 
 
 SORTING: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.sort.stable: _sorted,
-    torch.ops.aten.sort.default: lambda x, dim=-1, descending=False: _sorted(x, None, dim, descending),
+    torch.ops.aten.sort.default: _sorted,
     torch.ops.aten.topk.default: _largest,
     torch.ops.aten.argmax.default: _place(aten_argmax, math.inf),
     torch.ops.aten.argmin.default: _place(aten_argmin, -math.inf),

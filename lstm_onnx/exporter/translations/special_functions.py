@@ -1,7 +1,7 @@
 """Translations of special functions that torch.onnx lacks, or has with few digits for numbers far from 0.
 
 Each is computed in double, in which nothing that cancels is seen in single, and so has single precision in its whole
-range; in float64 lgamma and digamma alone have that of double.
+range; in float64 lgamma and digamma alone have that of double.  Windows of a fixed size are constants.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from ...errors import ExportError
-from .size_arithmetic import DOUBLE, FLOAT, cast, constant, is_fraction, op
+from .size_arithmetic import DOUBLE, FLOAT, cast, constant, is_fraction, op, requested, typed
 
 _SHIFT = 8
 """From this number on, series of 1 / x have the digits of a double."""
@@ -56,8 +56,7 @@ def _in_double(function: Callable[[Any], Any], *, doubles: bool = False) -> Call
             raise ExportError(
                 'this function of float64 has no translation to ONNX with its digits; export with precision="float32"'
             )
-        found = function(x if x.dtype == DOUBLE else cast(x, DOUBLE))
-        return found if kind == DOUBLE else cast(found, kind)
+        return cast(typed(function(cast(x, DOUBLE)), DOUBLE, x.shape), kind)
 
     return translated
 
@@ -144,6 +143,19 @@ def _erfc_of_any(x: Any) -> Any:
     return _in_double(_erfc)(x)
 
 
+def _window(make: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """A window of a fixed size."""
+
+    def translated(window_length: Any, *options: Any, dtype: int | None = None, **_: Any) -> Any:
+        if not isinstance(window_length, int):
+            raise ExportError("a window as long as an axis has no translation to ONNX; give it a fixed length")
+        kind = requested(dtype) or FLOAT
+        window = make(window_length, *options, dtype=torch.float64).numpy()
+        return constant(window.astype(kind.numpy()), kind)
+
+    return translated
+
+
 _aten, _prims = torch.ops.aten, torch.ops.prims
 SPECIAL_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _prims.lgamma.default: _in_double(_log_gamma, doubles=True),
@@ -152,4 +164,10 @@ SPECIAL_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.erfc.default: _erfc_of_any,
     _aten.special_erfcx.default: _in_double(_erfcx),
     _prims.erfcx.default: _in_double(_erfcx),
+    **{
+        getattr(getattr(_aten, name), overload): _window(getattr(torch, name))
+        for name in ("bartlett_window", "hamming_window", "kaiser_window")
+        for overload in getattr(_aten, name).overloads()
+        if not overload.endswith("out")
+    },
 }

@@ -131,7 +131,7 @@ def _operands(a: Any, b: Any) -> tuple[Any, Any, ir.DataType]:
 def _as(item: Any, kind: ir.DataType) -> Any:
     if not isinstance(item, ir.Value):
         return constant(float(item) if kind in _FLOATS else int(item), kind)
-    return item if item.dtype == kind else cast(item, kind)
+    return cast(item, kind)
 
 
 def _narrowed(value: Any, kind: ir.DataType) -> Any:

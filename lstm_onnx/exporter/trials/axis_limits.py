@@ -26,11 +26,12 @@ _SORT_NOTE = (
 _TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
 
 
-def find_limits(trial: ShapeTrial, limits: Limits) -> None:
-    """Run a file beside its module, and narrow `limits` to where it is right.
+def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
+    """Run a file beside its module, narrow `limits` to where it is right, and return notes for the user.
 
     Raises:
-        ExportError: it is wrong at sizes that no limit keeps out.
+        ExportError: the file fails, or gives other shapes, dtypes or clearly other numbers than the
+            module, at sizes that no limit keeps out.
     """
     grown = {name: trial.own[name] + 1 + index for index, name in enumerate(trial.names)}
     _require(trial, limits.all_within(grown))
@@ -48,6 +49,16 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     _try_roundings(trial, limits)
     require_row_order(trial, limits.all_within)
     _try_long(trial, limits)
+    if not trial.ran and trial.functional.arguments.sizes:
+        return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
+    if any(limits.least[name] > size for name, size in trial.own.items()):
+        raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")
+    sorts = trial.facts.sorts[:1] if trial.metadata.origins else ()
+    return (
+        *limits.notes,
+        *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts),
+        *(f"{line}: {_SORT_NOTE}" for line in sorts),
+    )
 
 
 def _others(trial: ShapeTrial) -> Iterator[Sizes]:
@@ -325,23 +336,3 @@ def _try_long(trial: ShapeTrial, limits: Limits) -> None:
             outcome = _require(trial, limits.all_within({**trial.own, name: size}))
             if outcome.kind == UNRUN and (multiple := size - size % trial.own[name]) != size:
                 _require(trial, limits.all_within({**trial.own, name: multiple}))
-
-
-def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
-    """Run a file beside its module, narrow `limits` to where it is right, and return notes for the user.
-
-    Raises:
-        ExportError: the file fails, or gives other shapes, dtypes or clearly other numbers than the
-            module, at sizes that no limit keeps out.
-    """
-    find_limits(trial, limits)
-    if not trial.ran and trial.functional.arguments.sizes:
-        return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
-    if any(limits.least[name] > size for name, size in trial.own.items()):
-        raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")
-    sorts = trial.facts.sorts[:1] if trial.metadata.origins else ()
-    return (
-        *limits.notes,
-        *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts),
-        *(f"{line}: {_SORT_NOTE}" for line in sorts),
-    )

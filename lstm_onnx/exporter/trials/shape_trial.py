@@ -80,12 +80,14 @@ def written_for_trial(built: BuiltModel) -> Model:
         return open_for_trial(folder / "trial.onnx")
 
 
-def random_states(model: Model, names: Iterable[str], sizes: Sizes, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def random_states(
+    model: Model, names: Iterable[str], sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Random state inputs of a file at some sizes of its axes, within (-1, 1); whole numbers are 0 or 1."""
     found = {}
     for name in names:
         info = model.inputs[name]
-        shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
+        shape = info.smallest_shape(sizes)
         drawn = rng.integers(0, 2, shape) if info.is_whole else np.tanh(rng.standard_normal(shape))
         found[name] = np.asarray(drawn, info.dtype or np.float32)
     return found

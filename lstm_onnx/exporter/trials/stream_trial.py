@@ -215,7 +215,7 @@ def _sequence(
     model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int, batch: int = _BATCH
 ) -> WholeSequence:
     rng = np.random.default_rng(seed)
-    specs = [_two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]
+    specs = [two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]
     shapes = [model.inputs[name].shape for name in metadata.states]
     state_axes = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
     sizes: dict[str, int] = {}
@@ -229,6 +229,6 @@ def _sequence(
     return WholeSequence(feeds, cut, random_states(model, metadata.states, sizes, rng), tuple(lengths))
 
 
-def _two_values(spec: InputSpec) -> InputSpec:
+def two_values(spec: InputSpec) -> InputSpec:
     """Draw integers from 0 and 1 if all were 0 or all 1 in the example, since equal steps would hide a difference."""
     return replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec

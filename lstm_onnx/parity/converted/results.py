@@ -247,25 +247,26 @@ def converted_report(
     *,
     mutants: str = "quick",
     max_drift: float | None = None,
+    drift_label: str = LIMIT,
 ) -> ParityReport:
     """The report on the file of `model`.
 
     Args:
-        report: on `float32`.
+        report: on `float32`; without cases where that is not compared with PyTorch.
         float32: the file that it was made of.
         model: the file, open.
         expected: the cases of `float32`.
         mutants: how many wrong copies of the file are tried.
-        max_drift: see `converted_results`.
+        max_drift, drift_label: see `converted_results`.
     """
-    found = converted_results(
-        float32, model, expected, mutants=mutants if report.in_parity else "none", max_drift=max_drift
-    )
+    level = mutants if report.in_parity or not report.cases else "none"
+    found = converted_results(float32, model, expected, mutants=level, max_drift=max_drift, drift_label=drift_label)
     labels = [replace(case, label=f"in float32: {case.label}") for case in report.cases]
     location = report.location and replace(report.location, case=f"in float32: {report.location.case}")
     notes = [*report.notes, *found.notes]
-    if model.metadata.digest not in (None, report.digest):
-        notes.append(OTHER_WEIGHTS)
+    if report.digest is not None and model.metadata.digest not in (None, report.digest):
+        of_float32 = "the file was exported from other weights than the float32 file's (its digest differs)"
+        notes.append(OTHER_WEIGHTS if report.reference == "PyTorch" else of_float32)
     return replace(
         report,
         file=model.path,

@@ -33,7 +33,7 @@ from ..report import CaseResult, ParityReport
 from ..unchanged import unchanged
 from ..user_data import UserData, require_drawing
 from .drift import precision_of, require_drift
-from .results import converted_results
+from .results import converted_report
 
 REFERENCE = "float32"
 """`ParityReport.reference` of these reports."""
@@ -90,8 +90,7 @@ def _verified(
     data: Sequence[Mapping[str, Any]] | UserData,
     max_drift: float | None,
 ) -> tuple[ParityReport, Golden]:
-    precision = precision_of(model)
-    if not precision:
+    if not precision_of(model):
         with load(source, provider=model.provider, threads=1, trial=None) as other:
             exchanged = bool(precision_of(other))
         hint = f"only such a file is compared with a file like {os.fspath(source)}; give the PyTorch model as SOURCE"
@@ -104,28 +103,14 @@ def _verified(
             raise ModelError(f"{os.fspath(source)}: is {precision_of(float32)} itself; give the float32 file")
         records, notes = data.feeds(float32) if isinstance(data, UserData) else (data, [])
         cases, remarks = _cases(_Drawn(float32, _form(source, model), seed), records)
-        report = build_report(float32, os.fspath(source), [], [], [*notes, *remarks])
+        versions = {"onnx": onnx.__version__}
+        report = build_report(float32, os.fspath(source), [], [], [*notes, *remarks], torch_versions=versions)
         ranges = ranges_of(float32, [(case, CaseResult(case.label)) for case in cases])
-    found = converted_results(source, model, cases, mutants=mutants, max_drift=max_drift, drift_label=LIMIT)
-    if report.digest is not None and model.metadata.digest not in (None, report.digest):
-        found.notes.append("the file was exported from other weights than the float32 file's (its digest differs)")
-    report = replace(
-        report,
-        file=model.path,
-        versions={**report.versions, "onnx": onnx.__version__},
-        ranges=ranges,
-        reference=REFERENCE,
-        digest=model.metadata.digest,
-        cases=tuple(found.cases),
-        mutants=tuple(found.mutants),
-        notes=(*report.notes, *found.notes),
-        precision=precision,
-        drift=found.drift,
-    )
-    golden = Golden(
-        report.source, tuple(cases), report.digest, report.versions, report.notes, _bytes_of(source), REFERENCE
-    )
-    return report, golden
+    report = replace(report, ranges=ranges, reference=REFERENCE)
+    options: dict[str, Any] = {"mutants": mutants, "max_drift": max_drift, "drift_label": LIMIT}
+    report = converted_report(report, source, model, cases, **options)
+    kept = report.digest, report.versions, report.notes, _bytes_of(source), REFERENCE
+    return report, Golden(report.source, tuple(cases), *kept)
 
 
 def _form(source: str | os.PathLike[str], model: Model) -> Rewritten:

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -184,6 +185,12 @@ class LSTMVerification(Verification):
         if found is not None and GROWTH_NOTE not in self.notes:
             self.notes.append(GROWTH_NOTE)
         return found
+
+    def probed(self, case: Case) -> tuple[Expected, bool] | None:
+        """What PyTorch gives, and whether a recurrent operator hides what reached it."""
+        expected = next(expectations(self.models, self.spec, case))
+        finite = all(bool(np.isfinite(expected.calls[0].native[name]).all()) for name in ("hn", "cn"))
+        return expected, self.model.hides_nan and not finite
 
     @property
     def to_diagnose(self) -> list[Comparison]:

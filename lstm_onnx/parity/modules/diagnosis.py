@@ -47,10 +47,8 @@ def with_first_wrong_layer(verification: ModuleVerification, done: Comparison, l
         models.float64(feeds)
     except ExportError:
         return location
-    place = first_wrong_layer(models.file, feeds, models.native.sites, models.float64.sites, verification.dtype)
-    if place is None:
-        return location
-    return replace(location, module=place.path or None, layer=place.layer, direction=place.direction)
+    found = _first_wrong_layer(models.file, feeds, models.native.sites, models.float64.sites, verification.dtype)
+    return location if found is None else replace(location, module=found[0] or None, layer=found[1], direction=found[2])
 
 
 def suspects(verification: ModuleVerification, location: Location) -> Iterator[Suspect]:
@@ -115,15 +113,6 @@ _DIRECTIONS = ("forward", "reverse")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A layer of a recurrent module: its path, layer and, if bidirectional, direction."""
-
-    path: str
-    layer: int
-    direction: str | None
-
-
-@dataclass(frozen=True)
 class _Exposed:
     """A final state of the file: its module, call, layer and state, and the names of its outputs."""
 
@@ -134,13 +123,13 @@ class _Exposed:
     names: tuple[str, ...]
 
 
-def first_wrong_layer(
+def _first_wrong_layer(
     model: Model,
     feeds: Arrays,
     native: Mapping[str, RecurrentModule],
     float64: Mapping[str, RecurrentModule],
     dtype: str,
-) -> Place | None:
+) -> tuple[str, int, str | None] | None:
     """The first layer, in the file's order, whose final states do not pass.
 
     Args:
@@ -151,7 +140,8 @@ def first_wrong_layer(
         dtype: the model's.
 
     Returns:
-        None where all are right, or the file's layers are not found by their names.
+        The module's path, the layer and, if bidirectional, the direction; None where all are right, or the file's
+        layers are not found by their names.
     """
     graph = read_graph(model)
     exposed = list(_expose(Edit(graph, folder_of(model)), float64, dtype))
@@ -171,7 +161,7 @@ def first_wrong_layer(
             scale = max(1.0, float(np.abs(torch_states[1]).max(initial=0.0)))
             one, reference = (array[row] for array in torch_states)
             if not compare("state", states[direction], one, reference, dtype=dtype, scale=scale).passed:
-                return Place(item.path, item.layer, _DIRECTIONS[direction] if spec.num_directions == 2 else None)
+                return item.path, item.layer, _DIRECTIONS[direction] if spec.num_directions == 2 else None
     return None
 
 

@@ -19,7 +19,8 @@ from ...exporter.call.arguments import Arguments, bind_arguments
 from ...exporter.call.metadata import call_from_json
 from ...exporter.call.structure import Call
 from ...exporter.functional.example_inputs import find_example_inputs
-from ...input_spec import InputSpec, axes, sizes_of
+from ...exporter.trials.stream_trial import two_values
+from ...input_spec import InputSpec, sizes_of
 from ...runtime import Model
 from ..expected import Arrays
 from ..own_states import file_only
@@ -112,10 +113,7 @@ def with_zero_and_one(
 
     In a sequence of equal tokens the direction in which it is read has no effect.
     """
-    both = tuple(
-        replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
-        for spec in specs
-    )
+    both = tuple(map(two_values, specs))
     return both if both == specs or runs(both) else specs
 
 

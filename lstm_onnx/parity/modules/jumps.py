@@ -24,7 +24,7 @@ from ...errors import ExportError
 from ...runtime import Model
 from ..expected import Arrays, Call, Expected, perturbed
 from ..growth import ALONE
-from ..replay import replay
+from ..replay import passes, replay
 from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
 
@@ -52,18 +52,13 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
     calls: list[Call] = []
     for part in [(call,) for call in expected.calls] if alone else [expected.calls]:
         found: tuple[Call, ...] | None = part
-        if not _passes(model, expected, part):
+        if not passes(model, expected, part):
             tried = (_with_jumps(run, expected, part, units) for units in _UNITS)
-            found = next((one for one in tried if one is not None and _passes(model, expected, one)), None)
+            found = next((one for one in tried if one is not None and passes(model, expected, one)), None)
         if found is None:
             return None
         calls += found
     return replace(expected, calls=tuple(calls))
-
-
-def _passes(model: Model, expected: Expected, calls: tuple[Call, ...]) -> bool:
-    result = replay(model, replace(expected, calls=calls))
-    return result.passed or result.inconclusive
 
 
 def _with_jumps(run: ModuleRun, expected: Expected, calls: tuple[Call, ...], units: int) -> tuple[Call, ...] | None:

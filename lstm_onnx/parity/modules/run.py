@@ -28,8 +28,6 @@ from ...exporter.functional.functional_module import FunctionalModule, make_func
 from ...exporter.functional.operator_roundings import OperatorRoundings
 from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model
-from ...runtime.tensor_info import ValueInfo
-from ...symbolic_dims import size_of
 from ..criterion import magnitude
 from ..expected import Arrays
 from ..own_states import with_own_states
@@ -248,7 +246,7 @@ class ModuleRun:
         for name in metadata.states:
             if name not in inputs and name not in metadata.origins:
                 info = self._model.inputs[name]
-                shape = shape_of(info, sizes)
+                shape = tuple(info.smallest_shape(sizes))
                 initial = metadata.initial.get(name)
                 given = np.zeros((), info.dtype) if initial is None else initial
                 try:
@@ -261,18 +259,6 @@ class ModuleRun:
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.asarray(array)).to(self._device)  # a state may have no axes
         return tensor.to(self._prepared.dtype) if tensor.is_floating_point() else tensor
-
-
-def shape_of(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """A shape at these sizes of the named axes; unknown dimensions are 1."""
-    return tuple(size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
-
-
-def drawn_state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
-    """A random state at these sizes of the named axes: in the range of tanh; 0 or 1 where it holds whole numbers."""
-    shape = shape_of(info, sizes)
-    values = rng.integers(0, 2, shape) if info.is_whole else np.tanh(rng.standard_normal(shape))
-    return np.asarray(values, info.dtype or np.float32)
 
 
 def _array(tensor: Tensor) -> Any:

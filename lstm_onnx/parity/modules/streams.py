@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import ConfigError, ExportError, InputError
 from ...input_spec import InputSpec, draw, sizes_of
 from ...runtime import Model
+from ...runtime.chunk_check import taken
 from ...symbolic_dims import names_in
 from ..cases import Case, compositions
 from ..expected import Call, Expected
@@ -95,10 +96,6 @@ class TimeAxes:
         if (streaming := model.metadata.streaming) is not None:
             axes |= {name: axis for name, axis in streaming.outputs.items() if axis is not None}
         return cls(time, axes, folded, lengths, batch_axes)
-
-    def take(self, array: np.ndarray, name: str, steps: range) -> np.ndarray:
-        """Some steps of an input or an output, or all of it if it has no time axis."""
-        return np.take(array, steps, axis=self.axes[name]) if name in self.axes else array
 
 
 def _draw_feeds(
@@ -205,13 +202,10 @@ def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -
         last = index == len(chunking) - 1
         steps = range(start, start + size)
         start += size
-        feeds = {
-            name: np.full_like(array, size) if name in time.lengths else time.take(array, name, steps)
-            for name, array in whole.feeds.items()
-            if not (name in model.states and index)
-        }
+        given = {name: array for name, array in whole.feeds.items() if not (name in model.states and index)}
+        feeds = taken(given, time.axes, steps) | {name: np.full_like(given[name], size) for name in time.lengths}
         native, reference = (
-            {name: time.take(array, name, steps) for name, array in arrays.items() if last or name in time.axes}
+            taken({name: array for name, array in arrays.items() if last or name in time.axes}, time.axes, steps)
             for arrays in (whole.native, whole.reference)
         )
         calls.append(Call(feeds, native, reference))

@@ -19,6 +19,7 @@ from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
 from ...exporter.module_metadata import parameter_digest
+from ...exporter.trials.shape_trial import random_states
 from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
@@ -47,7 +48,7 @@ from .inputs import (
     with_zero_and_one,
 )
 from .jumps import JUMPS_NOTE, with_jumps, with_ties
-from .run import ModuleRun, drawn_state, runs_of
+from .run import ModuleRun, runs_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
 from .streams import streamed_cases
@@ -203,11 +204,6 @@ class ModuleVerification(Verification):
         for sizes in (*(dict.fromkeys(names, size) for size in _EVEN), doubled) if len(names) > 1 else ():
             yield self.case_at(rng, {name: self.axes.within(name, size) for name, size in sizes.items()})
 
-    @property
-    def unbounded_inputs(self) -> list[str]:
-        """The floating-point inputs without a range."""
-        return [spec.name for spec in self.specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
-
     def _data_case(self, index: int, feeds: Mapping[str, Any]) -> Case:
         """The user's own inputs."""
         label, arrays = user_case(self.model, index, feeds)
@@ -231,8 +227,7 @@ class ModuleVerification(Verification):
         self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
     ) -> dict[str, np.ndarray]:
         """Random states, never zero, and in the range of tanh, so that each serves as h and as c; integers 0 or 1."""
-        inputs, names = self.model.inputs, self.metadata.states
-        return {name: drawn_state(inputs[name], sizes, rng) for name in names if name not in without}
+        return random_states(self.model, [name for name in self.metadata.states if name not in without], sizes, rng)
 
     @property
     def planned(self) -> int:
@@ -271,6 +266,14 @@ class ModuleVerification(Verification):
         if note not in self.notes:
             self.notes.append(note)
         return found
+
+    def probed(self, case: Case) -> tuple[Expected, bool] | None:
+        """What PyTorch gives, and whether a recurrent operator hides what reached it."""
+        native, expected = self.models.native, self.expect(case)
+        if expected is None:
+            return None
+        hidden = self.model.hides_nan and not (native.sites and native.has_finite_states)
+        return replace(expected, least=self.expected[0].least), hidden
 
     def with_ties(self, models: Models[ModuleRun], expected: Expected) -> Expected:
         """A case in which some integers differ, with those that runs with other roundings give."""
@@ -364,8 +367,7 @@ class ModuleVerification(Verification):
                 rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype], as_in=as_in)
                 native = farther(native, rounded, reference)
                 # With saturated gates an argmax is of equal numbers.
-                floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
-                reference = floats or reference
+                reference = {name: array for name, array in reference.items() if array.dtype.kind == "f"} or reference
                 native = {name: native[name] for name in reference}
         except ExportError as error:
             if case.kind == "data":
@@ -373,8 +375,6 @@ class ModuleVerification(Verification):
             self._refusal = str(error)
             return None
         states = [array for name, array in case.feeds.items() if name not in native_run.arguments]
-        # A float64 module is itself the reference.
-        dtypes = (float64_run if self.dtype == "float64" else native_run).dtypes
         return Expected(
             case.label,
             (Call(case.feeds, native, reference),),
@@ -383,7 +383,8 @@ class ModuleVerification(Verification):
             case.kind,
             time_axes=axes_of_size(self.model, self.specs, TIME),
             batch_axes=axes_of_size(self.model, self.specs, BATCH),
-            dtypes=dict(dtypes),
+            # A float64 module is itself the reference.
+            dtypes=dict((float64_run if self.dtype == "float64" else native_run).dtypes),
         )
 
     def _reference(self, case: Case) -> tuple[dict[str, np.ndarray], Case]:
@@ -394,7 +395,6 @@ class ModuleVerification(Verification):
             if case.kind == "data":
                 raise
             for feeds in longest_first(self.specs, case.feeds):
-                ordered = replace(case, feeds=feeds)
                 with contextlib.suppress(ExportError):
-                    return self.models.float64(ordered.feeds), ordered
+                    return self.models.float64(feeds), replace(case, feeds=feeds)
             raise

@@ -236,7 +236,8 @@ class _Graph:
             removed = self._constant(str(node.input[1]))
             if removed is None:
                 return None
-            for each in sorted(_positive(removed, len(self._shapes.get(value, ())))):
+            rank = max(len(self._shapes.get(value, ())), 1)
+            for each in sorted(int(one) % rank for one in removed.reshape(-1)):
                 axis += each <= axis
             return [("Squeeze", tuple(removed.reshape(-1).tolist()))], axis, rows
         if node.op_type == "Reshape" and axis == 0:
@@ -320,10 +321,6 @@ class _Graph:
 def _operator(node: NodeProto) -> tuple[Hashable, ...]:
     """A node's operator and attributes."""
     return str(node.domain), str(node.op_type), tuple(sorted(item.SerializeToString() for item in node.attribute))
-
-
-def _positive(axes: np.ndarray, rank: int) -> list[int]:
-    return [int(axis) % max(rank, 1) for axis in axes.reshape(-1)]
 
 
 def _axis(node: NodeProto) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto
 
 from ...generation.choose import LOOP, OWN
 from ...onnxgraph import bodies_of
 from ...onnxgraph.recurrent import RecurrentLayer
 from .equivalence import ABSENT, APPLIED, Outcome
-from .graph_edit import Edit
+from .graph_edit import Edit, replace_result
 
 _HEAD = 2
 """The number of inputs before what the body of a Loop carries: the step's number, and whether to go on."""
@@ -28,7 +28,7 @@ def one_step_more(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 def stale_state(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A state that no step changes."""
     for _, body in _loops(edit):
-        _replace(body, len(body.input) - _HEAD, body.input[-1].name)
+        replace_result(body, len(body.input) - _HEAD, body.input[-1].name)
         return APPLIED
     return ABSENT
 
@@ -36,7 +36,7 @@ def stale_state(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 def same_input(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """Each step takes the prompt, and not what the step before gave."""
     for _, body in _loops(edit):
-        _replace(body, 1, body.input[_HEAD].name)
+        replace_result(body, 1, body.input[_HEAD].name)
         return APPLIED
     return ABSENT
 
@@ -95,10 +95,3 @@ def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto]]:
 def _step_nodes(edit: Edit, name: str) -> list[NodeProto]:
     """The node of this name among those that generation adds to the loop's body, if it is there."""
     return [node for _, body in _loops(edit) for node in body.node if node.name == f"{OWN}{name}"]
-
-
-def _replace(body: GraphProto, place: int, value: str) -> None:
-    """Let an output of the body be another value."""
-    name = f"mutant/{place}"
-    body.node.append(helper.make_node("Identity", [value], [name], name=name))
-    body.output[place].name = name

@@ -250,6 +250,13 @@ def redirect(readers: Iterable[NodeProto], value: str, other: str) -> None:
         node.input[:] = [other if name == value else name for name in node.input]
 
 
+def replace_result(body: GraphProto, place: int, value: str) -> None:
+    """Let an output of a loop's body be another value."""
+    name = f"mutant/{place}"
+    body.node.append(helper.make_node("Identity", [value], [name], name=name))
+    body.output[place].name = name
+
+
 def known_shapes(model: ModelProto) -> Shapes:
     """The shapes that onnx infers, where one step of a sequence has size 1; also those of a generating file's step."""
     shapes = _inferred(model)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto
 
 from ...onnxgraph import bodies_of, nodes_of
 from ...onnxgraph.nodes import producers_of
 from ...onnxgraph.recurrent import RecurrentLayer, initial_states
 from .equivalence import ABSENT, APPLIED, Outcome
-from .graph_edit import Edit, reads, redirect
+from .graph_edit import Edit, reads, redirect, replace_result
 
 _END = np.array([np.iinfo(np.int64).max], np.int64)
 _PASSED_ON = ("Identity", "Cast")
@@ -19,11 +19,9 @@ _PASSED_ON = ("Identity", "Cast")
 
 def stale_carry(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A carried value that no step changes."""
-    for node, body, carried in _loops(edit):
+    for _, body, carried in _loops(edit):
         for place in carried:
-            name = f"{node.name}/stale"
-            body.node.append(helper.make_node("Identity", [body.input[place].name], [name], name=name))
-            body.output[place].name = name
+            replace_result(body, place, body.input[place].name)
             return APPLIED
     return ABSENT
 

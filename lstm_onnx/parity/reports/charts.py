@@ -181,7 +181,7 @@ def _power_axis(low: int, high: int) -> Iterator[Markup]:
     for power in range(high, low - 1, -every):
         at = _TOP + _DOWN * (high - power) / (high - low)
         yield _line("grid", [(_LEFT, at), (_LEFT + _ACROSS, at)])
-        yield _text(_power(power), _LEFT - 5, at + 4, "tick", "end")
+        yield _text(f"10{str(power).translate(_SUPERSCRIPT)}", _LEFT - 5, at + 4, "tick", "end")
 
 
 def _step_axis(steps: int) -> Iterator[Markup]:
@@ -223,10 +223,6 @@ def _log(value: float) -> float:
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def _power(exponent: int) -> str:
-    return f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
 def _n(value: float) -> str:

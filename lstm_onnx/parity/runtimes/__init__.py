@@ -79,14 +79,20 @@ def require_runtime(name: Any, provider: str = "auto", threads: int | None = Non
     validated_threads(threads)
 
 
-def require_open(model: Model) -> None:
+def require_open(file: object, *runtimes: str) -> None:
     """Refuse a model that was closed: each of its cases would fail, which says nothing about the file.
 
+    Args:
+        file: what `load` returned; anything else may be opened.
+        runtimes: the engines that are to run it.
+
     Raises:
-        ConfigError: it was.
+        ConfigError: it was, or one of these is not ONNX Runtime.
     """
-    if model.closed:
-        raise ConfigError(f"{model.path}: is closed; load it again")
+    if isinstance(file, Model) and file.closed:
+        raise ConfigError(f"{file.path}: is closed; load it again")
+    if isinstance(file, Model) and runtimes != (ONNXRUNTIME,):
+        raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
 
 
 @contextmanager
@@ -143,22 +149,16 @@ def session_like(model: Model, content: bytes, folder: str) -> tuple[Any, str]:
     engine = engine_of(model)
     if engine is None:
         return session, provider
+    import onnx
+
+    from ...onnxgraph.load import read_external
+
     # In its own folder: external data are copied into the file.
     temporary = TemporaryDirectory(prefix="lstm-onnx-")
     path = Path(temporary.name) / "model.onnx"
-    path.write_bytes(_with_external_data(content, folder))
-    return EngineSession(engine, session, os.fspath(path), keep=temporary), provider
-
-
-def _with_external_data(content: bytes, folder: str) -> bytes:
-    import onnx
-    from onnx.external_data_helper import load_external_data_for_model, uses_external_data
-
     proto = onnx.load_model_from_string(content)
-    if not any(uses_external_data(tensor) for tensor in proto.graph.initializer):
-        return content
-    load_external_data_for_model(proto, folder)
-    return bytes(proto.SerializeToString())
+    path.write_bytes(proto.SerializeToString() if read_external(proto, Path(folder) / path.name) else content)
+    return EngineSession(engine, session, os.fspath(path), keep=temporary), provider
 
 
 def engine_of(model: Model) -> EngineProcess | None:

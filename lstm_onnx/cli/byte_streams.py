@@ -43,7 +43,17 @@ def _never_blocks(descriptor: int) -> bool:
     return os.name == "posix" and not os.get_blocking(descriptor)
 
 
-class DecodedBytes(io.RawIOBase):
+class BorrowedStream:
+    """A stream above one that others own: where it is forgotten, nothing is written.
+
+    `io` would flush it: late, at a moment that nobody chose, and with an error that no caller gets.
+    """
+
+    def __del__(self) -> None:
+        """Nothing."""
+
+
+class DecodedBytes(BorrowedStream, io.RawIOBase):
     """A byte stream above a text stream."""
 
     def __init__(self, stream: Any) -> None:
@@ -63,7 +73,7 @@ class DecodedBytes(io.RawIOBase):
         self._stream.flush()
 
 
-class ByteStream(io.BufferedIOBase):
+class ByteStream(BorrowedStream, io.BufferedIOBase):
     """Bytes for stdout.  After an error that is `tolerated`, nothing more is written."""
 
     def __init__(self, out: Any, *, tolerated: tuple[type[Exception], ...]) -> None:

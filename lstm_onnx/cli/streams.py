@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, TextIO, cast
 from ..errors import EXIT_ERROR, FileError
 from ..isolation.stages import inside
 from ..terminal_text import printable
-from .byte_streams import ByteStream, DecodedBytes, FileBytes, opened
+from .byte_streams import BorrowedStream, ByteStream, DecodedBytes, FileBytes, opened
 
 
-class SafeStream(io.TextIOBase):
+class SafeStream(BorrowedStream, io.TextIOBase):
     """A text stream that makes text `printable` and never raises OSError.
 
     Attributes:
@@ -136,7 +136,7 @@ class SafeStream(io.TextIOBase):
                 os.close(nowhere)
 
 
-class _Verbatim(io.TextIOBase):
+class _Verbatim(BorrowedStream, io.TextIOBase):
     """A `SafeStream` for colours and progress bars, in which names are safe already."""
 
     def __init__(self, stream: SafeStream) -> None:

@@ -94,6 +94,22 @@ def test_a_stream_that_fails_raises_nothing(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
+    "kept", [lambda out: out, lambda out: out.buffer, lambda out: out.raw], ids=["text", "buffer", "raw"]
+)
+def test_a_stream_that_is_forgotten_writes_nothing(kept: Callable[[SafeStream], object]) -> None:
+    class Flushed(io.StringIO):
+        flushes = 0
+
+        def flush(self) -> None:
+            self.flushes += 1
+
+    under = Flushed()
+    forgotten = kept(SafeStream(under, 1))
+    del forgotten
+    assert under.flushes == 0
+
+
+@pytest.mark.parametrize(
     ("error", "code", "ended", "said"),
     [(FULL, 0, 2, INCOMPLETE), (FULL, 1, 1, INCOMPLETE), (GONE, 0, 0, ""), (GONE, 1, 1, "")],
 )

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from ..user_code import is_library
-from .rebuilt_code import closure_values, nested_codes
+from .rebuilt_code import closure_values, constants, nested_codes
 
 ENTRIES = ("forward", "__call__", "__getattr__", "__getattribute__", "__setattr__")
 """Methods that are called without being named in the code."""
@@ -55,6 +55,7 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
         seen.add(id(function.__code__))
         table = function.__globals__
         names = set(_names(function.__code__))
+        names.update(item for name in names & table.keys() for item in _strings(table[name]))
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
         todo += [other for value in closure_values(function) for other in _functions(value)]
         todo += [other for name in names & table.keys() for other in _functions(table[name])]
@@ -72,7 +73,13 @@ def user_classes(kind: type) -> list[type]:
 def _names(code: types.CodeType) -> Iterator[str]:
     for own in nested_codes(code):
         yield from own.co_names
-        yield from (item for item in own.co_consts if isinstance(item, str))  # for getattr
+        yield from _strings(list(constants(own)))
+
+
+def _strings(value: Any) -> list[str]:
+    """A string, or those in a tuple, list or set: names for getattr."""
+    items = value if type(value) in (tuple, list, set, frozenset) else [value]
+    return [item for item in items if isinstance(item, str)]
 
 
 def _functions(value: Any) -> Iterable[types.FunctionType]:

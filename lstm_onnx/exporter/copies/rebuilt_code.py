@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,6 +41,23 @@ def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for item in code.co_consts:
         if isinstance(item, types.CodeType):
             yield from nested_codes(item)
+
+
+def constants(code: types.CodeType) -> Iterator[Any]:
+    """The constants in a function's code, and by itself each of those in tuples, sets and slices among them."""
+    yield from _each(code.co_consts)
+    # From Python 3.14 on, a small integer is in the instruction itself.
+    yield from (item.arg for item in dis.get_instructions(code) if item.opname == "LOAD_SMALL_INT")
+
+
+def _each(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, slice):
+            yield from (item.start, item.stop, item.step)
+        elif isinstance(item, (tuple, frozenset)):
+            yield from _each(item)
+        else:
+            yield item
 
 
 def closure_values(function: types.FunctionType) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..copies.rebuilt_code import closure_values, nested_codes
+from ..copies.rebuilt_code import closure_values, constants, nested_codes
 from ..user_code import is_library
 
 LARGEST = 1000
@@ -59,7 +59,7 @@ def _in_code(module: nn.Module) -> set[int]:
         seen.add(id(function.__code__))
         found.update(_numbers((function.__defaults__, function.__kwdefaults__)))
         for code in nested_codes(function.__code__):
-            found.update(_numbers(code.co_consts))
+            found.update(number for item in constants(code) for number in _numbers(item))
             for name in code.co_names:
                 value = function.__globals__.get(name)
                 found.update(_numbers(value))

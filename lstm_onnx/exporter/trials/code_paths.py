@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
+from ..copies.rebuilt_code import constants
 from ..user_code import format_line, is_user_code
 
 _MOST_STEPS = 200_000
@@ -21,10 +22,8 @@ Step = tuple[CodeType, int, int]
 def numbers_in_code(run: Callable[[], Any]) -> list[int]:
     """The integer constants, also within strings but not docstrings, of the user's code that a run executes."""
     codes = dict.fromkeys(code for code, _, _ in _steps(run))
-    found = {
-        value for code in codes for item in code.co_consts if item is not _docstring(code) for value in _numbers(item)
-    }
-    return sorted(found)
+    items = (item for code in codes for item in constants(code) if item is not _docstring(code))
+    return sorted({number for item in items for number in _numbers(item)})
 
 
 def _docstring(code: CodeType) -> str | None:
@@ -34,8 +33,6 @@ def _docstring(code: CodeType) -> str | None:
 def _numbers(item: Any) -> list[int]:
     if isinstance(item, str):
         return [int(word) for word in re.findall(r"\d{1,6}", item)]
-    if isinstance(item, (tuple, frozenset)):
-        return [number for entry in item for number in _numbers(entry)]
     return [item] if type(item) is int else []
 
 
@@ -74,6 +71,7 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
     def traced(frame: FrameType, event: str, _: Any) -> Any:
         if not is_user_code(frame.f_code.co_filename):
             return None
+        frame.f_trace = traced  # without which Python 3.13 does not heed the next line
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode" and len(steps) < _MOST_STEPS:
             steps.append((frame.f_code, frame.f_lasti, frame.f_lineno))
@@ -81,6 +79,7 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
 
     before, collects = sys.gettrace(), gc.isenabled()
     gc.disable()  # it may run finalizers of other objects in between
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 tells of instructions only if a frame asked before settrace
     sys.settrace(traced)
     try:
         with contextlib.suppress(Exception):  # how it ends is not asked

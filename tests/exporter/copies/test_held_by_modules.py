@@ -27,7 +27,7 @@ VERIFIED = (
     "spectral norm of LSTM",
     "held: attribute dict",
 )
-SHARED = (held.LOG, held.TOTALS, held.SCALE, held.ClassList)
+SHARED = (held.LOG, held.TOTALS, held.SCALE, held.ClassList, held.NamedLists)
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules", "ignore:.*weight_norm.* is deprecated", "ignore:RNN module weights")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -67,6 +69,18 @@ def test_numbers_in_the_code_are_those_of_what_ran() -> None:
     assert {41, 42, 43} == set(numbers_in_code(partial(told, 3)))
     assert 200 in numbers_in_code(partial(below, 3))
     assert 200 not in numbers_in_code(partial(in_one_line, 3))
+
+
+def test_the_first_run_of_a_process_is_seen(tmp_path: Path, forking_environment: dict[str, str]) -> None:
+    (tmp_path / "first.py").write_text(
+        "from lstm_onnx.exporter.trials.code_paths import numbers_in_code\n"
+        "def below(size):\n    return size > 200\n"
+        "print(numbers_in_code(lambda: below(3)))\n"
+    )
+    printed = subprocess.check_output(
+        ["python", "first.py"], cwd=tmp_path, env=forking_environment, text=True, timeout=60
+    )
+    assert "200" in printed
 
 
 class Cycle:

@@ -2,6 +2,6 @@
 
 from . import computed_weights, contents, hooks, left_behind  # noqa: F401 - each adds its cases
 from .base import CASES, LOG, SCALE, TOTALS, Net
-from .left_behind import ClassList
+from .left_behind import ClassList, NamedLists
 
-__all__ = ["CASES", "LOG", "SCALE", "TOTALS", "ClassList", "Net"]
+__all__ = ["CASES", "LOG", "SCALE", "TOTALS", "ClassList", "NamedLists", "Net"]

@@ -67,6 +67,23 @@ class ClassList(Net):
 
 
 CASES["a list of the class"] = ClassList
+NAMES = ["sizes"]
+
+
+class NamedLists(ClassList):
+    shapes: list[Any] = []  # noqa: RUF012
+    sizes: list[Any] = []  # noqa: RUF012
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = Net.forward(self, x)
+        for name in ("seen", "shapes"):
+            getattr(self, name).append(y.shape)
+        for name in NAMES:
+            getattr(self, name).append(y.shape[0])
+        return y
+
+
+CASES["lists of the class by their names"] = NamedLists
 
 
 @case

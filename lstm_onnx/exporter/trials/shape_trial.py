@@ -259,6 +259,8 @@ class ShapeTrial:
         sparse = {name: _first_set(tensor, least) for name, tensor in inputs.items() if _is_mask(tensor)}
         if any(not torch.equal(tensor, inputs[name]) for name, tensor in sparse.items()):
             yield {**clamped, **sparse}
+        below = {name: tensor.clamp(max=least - 1) for name, tensor in clamped.items() if holds_integers(tensor)}
+        yield {**clamped, **below}  # as indices of an axis that has only so many entries
 
     @functools.cached_property
     def _numbers(self) -> list[str]:

@@ -13,6 +13,7 @@ import operator
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -121,15 +122,23 @@ def axes(specs: Sequence[InputSpec]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(axis for spec in specs for axis in _axes_of(spec)))
 
 
-def sizes_of(specs: Sequence[InputSpec], batch: int, time: int, *, others: int | None = None) -> dict[str, int]:
+def sizes_of(
+    specs: Sequence[InputSpec],
+    batch: int,
+    time: int,
+    *,
+    others: int | None = None,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, int]:
     """A size for every named axis.
 
-    ``batch`` and ``time`` go by their names, or where neither occurs by the axes' order; every other
-    axis is longer than time (or than `others`), each by its own amount, so that none is confused with
-    another; but where both are 1 all are.
+    ``batch`` and ``time`` go by their names and by those in `known` (``{"rows": "batch"}``), or where none of these
+    occurs by the axes' order; every other axis is longer than time (or than `others`), each by its own amount, so that
+    none is confused with another; but where both are 1 all are.
     """
     names = list(axes(specs))
     roles = {"batch": batch, "time": time}
+    roles |= {name: roles[role] for name, role in known.items()}
     if not roles.keys() & set(names):
         roles = dict(zip(names, (batch, time), strict=False))
     further = [name for name in names if name not in roles]

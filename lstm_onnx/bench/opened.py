@@ -15,6 +15,7 @@ from ..errors import ConfigError, MissingDependencyError
 from ..exporter.sources.source import LSTMSource, Source
 from ..input_spec import InputSpec, axes, draw, sizes_of
 from ..runtime import Model, load
+from ..runtime.batch_axes import axis_roles
 from ..runtime.providers import CPU, CUDA, onnxruntime
 from ..spec import LSTMSpec
 from .pytorch import TorchSide
@@ -119,16 +120,20 @@ class BenchmarkSubject:
             ConfigError: the inputs have no dynamic axis of that kind.
         """
         specs = self.specs
-        self._require_axes(axes(specs), batch, time)
-        sizes = sizes_of(specs, batch, time * self.hop)
+        require_axes(self.axis_names, batch, time)
+        sizes = sizes_of(specs, batch, time * self.hop, known=axis_roles(self.model))
         arrays = draw(specs, sizes, np.random.default_rng(self.seed))
         full = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
         return {name: np.full_like(array, full[name]) if name in full else array for name, array in arrays.items()}
 
+    @property
+    def axis_names(self) -> dict[str, str]:
+        """What the axes "batch" and "time" of the inputs are called, where there are such axes."""
+        return axis_names(list(axes(self.specs)), axis_roles(self.model))
+
     def batch_axis(self, spec: InputSpec) -> int | None:
         """The index of the batch axis of an input; None where it has none."""
-        names = axes(self.specs)
-        name = "batch" if {"batch", "time"} & set(names) else next(iter(names), None)
+        name = self.axis_names.get("batch")
         return spec.shape.index(name) if name is not None and name in spec.shape else None
 
     def without_batch(self, feeds: Arrays) -> Arrays:
@@ -140,13 +145,6 @@ class BenchmarkSubject:
                 sequence[spec.name] = feeds[spec.name] if axis is None else feeds[spec.name].squeeze(axis)
         return sequence
 
-    def _require_axes(self, names: Sequence[str], batch: int, time: int) -> None:
-        named = {"batch", "time"} & set(names)
-        for index, (role, size) in enumerate((("batch", batch), ("time", time))):
-            exists = role in named if named else index < len(names)
-            if size != 1 and not exists:
-                raise ConfigError(f"the model's inputs have no dynamic axis {role}")
-
     def session_feeds(self, opened: OpenedModel, feeds: Arrays, start: Mapping[str, np.ndarray]) -> Arrays:
         """The feeds of a plain session: `feeds`, the states `start`, and the full lengths of a bare LSTM."""
         complete = {**feeds, **{name: array for name, array in start.items() if name not in feeds}}
@@ -156,6 +154,20 @@ class BenchmarkSubject:
             batch, time = (shape[0], shape[1]) if spec.batch_first else (shape[1], shape[0])
             complete["lengths"] = np.full(batch, time, np.int32)
         return complete
+
+
+def axis_names(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
+    """The name of the axis "batch", and of "time": by name or role or, where no axis has these, by their order."""
+    roles = {"batch": "batch", "time": "time", **roles}
+    known = {roles[name]: name for name in names if name in roles}
+    return known or dict(zip(("batch", "time"), names, strict=False))
+
+
+def require_axes(names: Mapping[str, str], batch: int, time: int) -> None:
+    """Require the axes of which another size than 1 is asked (ConfigError)."""
+    for role, size in (("batch", batch), ("time", time)):
+        if size != 1 and role not in names:
+            raise ConfigError(f"the model's inputs have no dynamic axis {role}")
 
 
 @contextlib.contextmanager

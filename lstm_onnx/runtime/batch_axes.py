@@ -42,6 +42,13 @@ def batch_name(model: Model) -> str | None:
     return str(next(iter(candidates))) if len(candidates) == 1 else None
 
 
+def axis_roles(model: Model) -> dict[str, str]:
+    """Which axes are "batch" and "time" in a file with states, by what it calls them, such as ``rows`` and ``time``."""
+    found = dict.fromkeys(model.metadata.time_axes, TIME)
+    batch = batch_name(model)
+    return found if batch is None or batch in found else {**found, batch: BATCH}
+
+
 def require_batch(
     model: Model, feeds: Mapping[str, Any], batch: int, *, carrier: str = "this stream carries", hint: str | None = None
 ) -> None:

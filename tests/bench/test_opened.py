@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_onnx.bench.opened import BenchmarkSubject, OpenedModel
+from lstm_onnx.bench.opened import BenchmarkSubject, OpenedModel, axis_names, require_axes
 from lstm_onnx.errors import ConfigError
 from lstm_onnx.exporter.sources.source import LSTMSource
 from lstm_onnx.spec import ExportOptions, LSTMSpec
@@ -44,14 +44,25 @@ def test_a_plain_session_gets_states_and_full_lengths(tmp_path):
     assert set(given) == {"input", "h0", "c0", "lengths"}
 
 
+@pytest.mark.parametrize(
+    ("names", "roles", "found"),
+    [
+        (["batch", "time"], {}, {"batch": "batch", "time": "time"}),
+        (["a", "b"], {}, {"batch": "a", "time": "b"}),
+        (["time"], {}, {"time": "time"}),
+        (["rows", "time"], {"rows": "batch", "time": "time"}, {"batch": "rows", "time": "time"}),
+        (["frames", "rows"], {"rows": "batch", "frames": "time"}, {"batch": "rows", "time": "frames"}),
+        ([], {}, {}),
+    ],
+)
+def test_axes_are_known_by_name_by_role_or_by_order(names, roles, found):
+    assert axis_names(names, roles) == found
+
+
 def test_a_fixed_axis_is_an_error():
-    subject = BenchmarkSubject(None, None, None, None, None, "", 0, 1)  # type: ignore[arg-type]
-    subject._require_axes(["batch", "time"], 8, 50)
-    subject._require_axes([], 1, 1)
-    subject._require_axes(["a", "b"], 8, 50)
+    require_axes({"batch": "a", "time": "b"}, 8, 50)
+    require_axes({}, 1, 1)
     with pytest.raises(ConfigError, match="no dynamic axis time"):
-        subject._require_axes(["batch"], 8, 50)
+        require_axes({"batch": "batch"}, 8, 50)
     with pytest.raises(ConfigError, match="no dynamic axis batch"):
-        subject._require_axes(["time"], 8, 50)
-    with pytest.raises(ConfigError, match="no dynamic axis time"):
-        subject._require_axes(["a"], 8, 50)
+        require_axes({"time": "time"}, 8, 50)

@@ -116,6 +116,13 @@ class Arguments:
         resized = self.resize(sizes)
         return resized | {name: (resized[name] + more).clamp(min=1) for name, more in filling.items()}
 
+    def resize_indices(self, sizes: Mapping[str, int]) -> dict[str, Tensor] | None:
+        """As `resize`, but with integers below every size, as indices of its entries are; None if they are already."""
+        most = min(sizes.values(), default=1) - 1
+        resized = self.resize(sizes)
+        within = {name: tensor.clamp(max=most) for name, tensor in resized.items() if holds_integers(tensor)}
+        return resized | within if any(not torch.equal(resized[name], own) for name, own in within.items()) else None
+
     def specs(self) -> tuple[InputSpec, ...]:
         """Shape, dtype and, of integers, range of each tensor."""
         return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())

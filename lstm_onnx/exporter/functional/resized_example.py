@@ -40,12 +40,12 @@ def resize_example(
     example = functional.arguments.sizes
     states = initial_tensors(functional.attribute_states) if states is None else states
     inputs = functional.arguments.resize(sizes)
-    filled = functional.arguments.resize_filled(sizes)
+    others = (functional.arguments.resize_filled(sizes), functional.arguments.resize_indices(sizes))
     changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]
     problem: ExportError | None = None
     found: tuple[Tensors, Tensors] | None = None
     for resized in _resized(states, changed):
-        for tensors in (inputs, filled):
+        for tensors in (inputs, *others):
             if tensors is None:
                 continue
             try:

@@ -22,6 +22,7 @@ from ...exporter.functional.example_inputs import find_example_inputs
 from ...exporter.trials.stream_trial import two_values
 from ...input_spec import InputSpec, sizes_of
 from ...runtime import Model
+from ...runtime.batch_axes import axis_roles
 from ..expected import Arrays
 from ..own_states import file_only
 
@@ -119,7 +120,7 @@ def with_zero_and_one(
 
 def axes_of_size(model: Model, specs: Sequence[InputSpec], size: int) -> dict[str, int]:
     """The batch axis (`BATCH`) or the time axis (`TIME`) of every input and output of a file that has one."""
-    sizes = sizes_of(specs, BATCH, TIME)
+    sizes = sizes_of(specs, BATCH, TIME, known=axis_roles(model))
     found = {}
     for name, info in {**model.inputs, **model.outputs}.items():
         matching = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and sizes.get(dim) == size]

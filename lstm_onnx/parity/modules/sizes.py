@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from ...input_spec import sizes_of
+from ...runtime.batch_axes import axis_roles
 from ..cases import Case
 from ..expected import Call, Expected, some_features, with_least_errors
 from ..mutants.self_test import folder_of, read_graph
@@ -62,7 +63,7 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
     numbers = float(sum(array.size for array in some_features(call.reference, steps).values()))
     tables = {id(rows.table): rows.table for rows in verification.rows.values() if rows.table is not None}
     weights = verification.models.float64.weights - sum(table.numel() for table in tables.values())
-    roles = sizes_of(verification.specs, BATCH, TIME)
+    roles = sizes_of(verification.specs, BATCH, TIME, known=axis_roles(verification.model))
     batch_axis = next((axis for axis, size in roles.items() if size == BATCH), None)
     for axis in base:
         others = base if axis == batch_axis or batch_axis is None else {**base, batch_axis: 1}

@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import ConfigError, ExportError, InputError
 from ...input_spec import InputSpec, draw, sizes_of
 from ...runtime import Model
+from ...runtime.batch_axes import axis_roles
 from ...runtime.chunk_check import taken
 from ...symbolic_dims import names_in
 from ..cases import Case, compositions
@@ -104,7 +105,7 @@ def _draw_feeds(
     """Inputs and states of whole sequences of `sizes` (batch, steps), all of full length."""
     specs = verification.specs
     batch, steps = sizes
-    named = {**sizes_of(specs, batch, steps), **dict.fromkeys(time.names, steps)}
+    named = sizes_of(specs, batch, steps, known=axis_roles(verification.model))
     inputs = draw(specs, named, rng)
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)

@@ -23,6 +23,7 @@ from ...exporter.trials.shape_trial import random_states
 from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
+from ...runtime.batch_axes import axis_roles
 from ..cases import SHAPES, Case, shorter_cases
 from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
@@ -152,9 +153,10 @@ class ModuleVerification(Verification):
         Other axes are short where inputs would be large: the height and width of a video's pictures.
         """
         steps, short = time + self.extra_steps, TIME + self.extra_steps
-        sizes = self._within_limits(sizes_of(self.specs, batch, steps))
+        known = axis_roles(self.model)
+        sizes = self._within_limits(sizes_of(self.specs, batch, steps, known=known))
         if most_entries(self.specs, sizes) > _MOST_ENTRIES:
-            return self._within_limits(sizes_of(self.specs, batch, steps, others=short))
+            return self._within_limits(sizes_of(self.specs, batch, steps, others=short, known=known))
         return sizes
 
     def _within_limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -337,7 +339,8 @@ class ModuleVerification(Verification):
         found = run(self.cases)
         if 2 * len(found) > len(self.cases):
             return found
-        roles, own = sizes_of(self.specs, BATCH, TIME), self.named_sizes(self._accepted.feeds)
+        roles = sizes_of(self.specs, BATCH, TIME, known=axis_roles(self.model))
+        own = self.named_sizes(self._accepted.feeds)
         self.kept_sizes = {axis: own[axis] for axis, size in roles.items() if size > TIME and axis in own}
         if self.kept_sizes:
             labels = [one.label for one in found]

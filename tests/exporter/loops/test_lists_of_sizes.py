@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
+from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
 pytestmark = pytest.mark.sweep(3)
 
@@ -78,3 +78,31 @@ def test_start_tokens_and_repeated_tensors_are_right_at_every_size(tmp_path: Pat
 
 def test_indices_are_right_at_every_size(tmp_path: Path) -> None:
     right(LastOfLoop(), with_lengths, X_LENGTHS, tmp_path)
+
+
+class Messages(nn.Module):
+    """A graph's nodes, which send their states along its edges in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.send, self.cell = nn.Linear(4, 3), nn.LSTMCell(3, 4)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        h = c = x.new_zeros(x.size(0), 4)
+        for x_t in x.unbind(1):
+            received = torch.zeros_like(x_t).index_add(0, edges[1], self.send(h)[edges[0]])
+            h, c = self.cell(x_t + received, (h, c))
+        return h
+
+
+def test_indices_of_rows_that_are_too_large_at_smaller_sizes(tmp_path: Path) -> None:
+    def graph(nodes: int, steps: int, edges: int) -> tuple[Tensor, Tensor]:
+        ends = torch.arange(2 * edges) % nodes
+        ends[0] = nodes - 1
+        return (*signal(nodes, steps), ends.reshape(2, edges))
+
+    found = Messages().eval()
+    shapes = {"x": {0: "nodes", 1: "time"}, "edges": {1: "edges"}}
+    result = made(found, graph(5, 4, 7), shapes, tmp_path)
+    for inputs in (graph(2, 1, 3), graph(9, 6, 20), graph(1, 2, 1)):
+        agree(result.run(inputs), eager(found, inputs))

@@ -80,6 +80,16 @@ def test_every_chunking_is_compared_with_the_whole(tmp_path: Path) -> None:
     assert [case.label for case in report.cases if case.kind == "pool"] == ["batch 3, 6 steps, no states, in a pool"]
 
 
+@pytest.mark.parametrize("names", [("rows", "time"), ("batch", "frames"), ("a", "b")])
+def test_the_batch_and_time_of_a_stream_may_have_any_names(names: tuple[str, str], tmp_path: Path) -> None:
+    module, axes = seeded(Plain)(), {"x": dict(enumerate(names))}
+    example = torch.randn(2, 9, 4)
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=example, dynamic_shapes=axes, states="explicit")
+    report = lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="none")
+    assert report, str(report)
+    assert [case.label for case in report.cases if case.kind == "pool"] == ["batch 3, 6 steps, no states, in a pool"]
+
+
 def test_a_file_that_says_it_streams_and_does_not_is_not_in_parity(tmp_path: Path) -> None:
     module = exported(Centred, tmp_path / "m.onnx")
     report = lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="none")

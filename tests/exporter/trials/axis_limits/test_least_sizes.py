@@ -50,6 +50,11 @@ def normalised_over_time(self: Any, x: Tensor) -> Tensor:
     return self.lstm(F.instance_norm(x.transpose(1, 2)).transpose(1, 2))[0]
 
 
+def divided_by_their_spread(self: Any, x: Tensor) -> Tensor:
+    spread = ((x - x.mean(1, keepdim=True)) ** 2).sum(1, keepdim=True) / (x.size(1) - 1)  # NaN of one step
+    return self.lstm(x / spread.sqrt())[0]
+
+
 LEAST = [
     (under_a_size, 3),
     (reflected, 7),
@@ -62,6 +67,7 @@ LEAST = [
     (half_of_the_steps, 2),
     (framed, 6),
     (normalised_over_time, 2),
+    (divided_by_their_spread, 2),
 ]
 
 RUN = """

@@ -42,24 +42,24 @@ def test_they_are_read_as_ordinary_ones(indices: np.ndarray) -> None:
     ids=["outside", "outside by rows", "a terabyte"],
 )
 def test_what_cannot_be_read_is_refused(indices: np.ndarray, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ModelError, match="m.onnx: its weights cannot be read"):
+    with pytest.raises(ModelError, match=r"m\.onnx: its weights cannot be read"):
         read_weights(model(sparse("w", indices, shape)), "m.onnx")
 
 
 def test_the_tools_take_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    W, R = (rng.standard_normal((1, 16, size)).astype(np.float32) for size in (3, 4))
-    W[np.abs(W) < 0.7] = 0
-    places = np.flatnonzero(W)
+    w, r = (rng.standard_normal((1, 16, size)).astype(np.float32) for size in (3, 4))
+    w[np.abs(w) < 0.7] = 0
+    places = np.flatnonzero(w)
     stored = helper.make_sparse_tensor(
-        numpy_helper.from_array(W.reshape(-1)[places], "W"), numpy_helper.from_array(places), W.shape
+        numpy_helper.from_array(w.reshape(-1)[places], "W"), numpy_helper.from_array(places), w.shape
     )
     graph = helper.make_graph(
         [helper.make_node("LSTM", ["x", "W", "R"], ["y"], "lstm", hidden_size=4)],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", "batch", 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["time", 1, "batch", 4])],
-        [numpy_helper.from_array(R, "R")],
+        [numpy_helper.from_array(r, "R")],
         sparse_initializer=[stored],
     )
     path = tmp_path / "m.onnx"

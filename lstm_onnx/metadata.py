@@ -359,9 +359,10 @@ def _streaming(item: Any, states: Mapping[str, str]) -> Streaming:
         and all(map(_is_size, (found.hop, found.multiple, found.least, found.period, found.chunk)))
         and (found.last is None or isinstance(found.last, str))
         and (found.steps is None or found.steps in states)
+        and states.keys() >= set(found.caches)
         and isinstance(found.positions, bool)
     )
-    _require(fits, "streaming must hold the axes of inputs and outputs, and counts of steps")
+    _require(fits, "streaming must hold the axes of inputs and outputs, counts of steps, and caches that are states")
     return found
 
 

@@ -52,6 +52,7 @@ def test_a_file_without_entries_has_empty_metadata() -> None:
         ("size_boundaries", '{"time": 3}'),
         ("size_boundaries", '{"time": [true]}'),
         ("streaming", '{"time": {"x": 1}, "steps": "none"}'),
+        ("streaming", '{"time": {"x": 1}, "outputs": {}, "caches": ["none"]}'),
     ],
 )
 def test_damaged_metadata_is_an_error(key: str, value: str) -> None:

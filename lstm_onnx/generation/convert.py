@@ -205,8 +205,6 @@ def _require_names(model: ModelProto, source: str | os.PathLike[str]) -> None:
     names = {value for node in nodes_of(model.graph.node) for value in (*node.input, *node.output)}
     if any(name.startswith(OWN) for name in names):
         raise ModelError(f"has values whose names start with {OWN}, as the generating file's own", path=source)
-    if model.graph.sparse_initializer:
-        raise ModelError("has sparse weights, which a generating file cannot hold", path=source)
 
 
 def generating_metadata(step: Model, layout: Layout) -> Metadata:

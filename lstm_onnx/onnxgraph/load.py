@@ -16,6 +16,7 @@ from ..atomic_io import readable_file
 from ..errors import ConfigError, FileError, ModelError
 from ..metadata import Metadata
 from .nodes import MOST_NODES, graphs_of, inlined_size, sorted_nodes, stored_tensors
+from .sparse import make_dense
 from .tensors import is_default
 
 ONNX_ERRORS = (
@@ -124,12 +125,27 @@ def read_external(model: ModelProto, path: str | os.PathLike[str]) -> bool:
 def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The initializers of a model's graph as arrays, also those in files beside it (see `read_external`).
 
+    Sparse tensors of `model` become ordinary ones.
+
     Raises:
-        ModelError: see `read_external`; or a tensor is damaged.
+        ModelError: see `read_external` and `read_sparse`; or a tensor is damaged.
     """
     read_external(model, path)
+    read_sparse(model, path)
     try:
         return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    except ONNX_ERRORS as error:
+        raise ModelError(f"its weights cannot be read: {error_line(error)}", path=path) from error
+
+
+def read_sparse(model: ModelProto, path: str | os.PathLike[str]) -> None:
+    """Make ordinary tensors of a model's sparse ones, in place.
+
+    Raises:
+        ModelError: one is damaged, or too large.
+    """
+    try:
+        make_dense(model)
     except ONNX_ERRORS as error:
         raise ModelError(f"its weights cannot be read: {error_line(error)}", path=path) from error
 

@@ -220,6 +220,8 @@ class _Comparison:
                 failed, found = special_results(verification.model, probes(verification))
                 results += failed
                 verification.notes += found
+                if isinstance(verification, LSTMVerification) and verification.other_sizes:
+                    results.append(CaseResult(INTERFACE, error=verification.other_sizes))
             label = None
             if isinstance(source, Source):
                 results += [CaseResult(INTERFACE, error=problem) for problem in interface_problems(source, model)]

@@ -13,7 +13,7 @@ from ..atomic_io import require_apart
 from ..errors import ConfigError, ModelError, ProviderError, shown
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined
-from ..onnxgraph.load import entries_of, metadata_of
+from ..onnxgraph.load import entries_of, metadata_of, read_sparse
 from ..onnxgraph.nodes import REPAIR_FIRST, has_loops
 from ..onnxgraph.write import require_model_path, write_model
 from ..runtime import load
@@ -190,6 +190,7 @@ def quantized_model(
     metadata = metadata_of(model, source)
     if metadata.options is not None and metadata.options.precision == "float16":
         raise ModelError(f"{source}: has float16 weights; quantize the float32 file, whose weights are not rounded yet")
+    read_sparse(model, source)
     done = quantize_model(model, source, layers=layers, kernel=kernel, unproven=unproven)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())

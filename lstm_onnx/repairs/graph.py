@@ -85,7 +85,6 @@ class Graph:
         graph = changed.graph
         for part in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
             graph.ClearField(part)
-        graph.sparse_initializer.extend(self.model.graph.sparse_initializer)
         graph.node.extend(self.nodes)
         graph.input.extend(self.inputs)
         graph.output.extend(self.outputs)

@@ -46,6 +46,9 @@ _NOT_EXTREME = (
     "could be judged"
 )
 
+_HARMLESS = frozenset({"bias", "dropout", "dtype"})
+"""Arguments that change no axis and no size, and whose numbers are compared."""
+
 
 def _specs_of(spec: LSTMSpec, *, lengths: bool) -> list[InputSpec]:
     x = InputSpec("input", spec.sequence_shape("batch", "time", spec.input_size), spec.dtype)
@@ -99,10 +102,15 @@ class LSTMVerification(Verification):
         self._unexplained = False
         self._grown = 0  # the cases that growing roundings explain
         self.note_digest(digest(self.state))
+        self.other_sizes = ""
+        """What the metadata says of axes and sizes that are not the module's: calls go by it, the numbers do not."""
         if model.spec is not None and model.spec != self.spec:
-            pairs = ((name, getattr(model.spec, name), own) for name, own in asdict(self.spec).items())
-            different = "; ".join(f"{name} is {theirs}, not {own}" for name, theirs, own in pairs if theirs != own)
-            self.notes.append(f"the file was exported from an LSTM with other arguments: {different}")
+            theirs, own = asdict(model.spec), asdict(self.spec)
+            different = [name for name in own if theirs[name] != own[name]]
+            says = "; ".join(f"{name} is {theirs[name]}, not {own[name]}" for name in different)
+            self.notes.append(f"the file was exported from an LSTM with other arguments: {says}")
+            if not _HARMLESS.issuperset(different):
+                self.other_sizes = f"the metadata's are those of another LSTM: {says}"
 
     def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
         return [

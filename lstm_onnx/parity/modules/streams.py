@@ -28,6 +28,11 @@ _COUNTED = 40
 """Calls where a state is a whole number: a place in a ring comes round, a count passes what it is compared with."""
 _LONG_STEPS, _MOST_STEPS, _MOST_STREAM_WORK = 130, 4096, 1e9
 """Of a longer one: chunks of the least size, steps, and multiplications."""
+_OTHER_CHUNKS = (*range(1, 13), 16, 17, 15, 32, 33, 31, 64, 65, 63)
+"""Sizes of chunks, in units of the least one, by importance; each is followed by another."""
+_OTHER_BATCHES = (2, 4, 5, 6, 7, 8, 9, 16, 17, 32, 33)
+_SHORT_CHUNKS = (1, 1, 2, 1)
+"""The chunks of streams of other batches."""
 
 
 def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -160,6 +165,7 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
                 yield replace(whole, label=f"{label}, in a pool", kind="pool", time_axes=time.axes)
     if streaming is not None and not time.lengths:
         yield from _long_stream(verification, time, least, most)
+        yield from _other_sizes(verification, time, least, most)
 
 
 def _long_stream(verification: ModuleVerification, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
@@ -182,6 +188,38 @@ def _long_stream(verification: ModuleVerification, time: TimeAxes, least: int, m
     sizes = ((half, *(1,) * _STEPS, count - half - _STEPS), (*(1,) * _STEPS, count - _STEPS))
     chunkings = tuple(tuple(size * least for size in chunking) for chunking in sizes)
     yield replace(whole, label=label, kind="chunks", chunkings=chunkings, time_axes=time.axes)
+
+
+def _other_sizes(verification: ModuleVerification, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
+    """A stream whose chunks have many sizes, and short streams of batches of many sizes.
+
+    What a cache holds after them shows in the chunks that follow, and nowhere else.
+    """
+    work = verification.models.float64.weights * least
+    rng = np.random.default_rng([verification.seed, 12])
+    sizes = _sizes_of_chunks(min(most // least, _MOST_STEPS // least, int(_MOST_STREAM_WORK / max(work, 1))))
+    streams = [(_BATCHES[0], sizes, f"chunks of 1 to {max(sizes)}")] if len(sizes) > 1 else []
+    roles = sizes_of(verification.specs, BATCH, TIME)
+    axis = next((name for name, size in roles.items() if size == BATCH), None)
+    if axis is not None and not time.folded and most >= sum(_SHORT_CHUNKS) * least:
+        batches = [size for size in _OTHER_BATCHES if verification.axes.within(axis, size) == size]
+        streams += [(size, _SHORT_CHUNKS, "single chunks") for size in batches if work * size <= _MOST_STREAM_WORK]
+    for batch, chunks, what in streams:
+        chunking = tuple(size * least for size in chunks)
+        inputs, _ = _draw_feeds(verification, time, (batch, sum(chunking)), rng)
+        label = f"batch {batch}, {sum(chunking)} steps, no states, {what}"
+        whole = _expect_stream(verification, label, inputs, {})
+        if whole is not None and not whole.inconclusive:
+            yield replace(whole, label=label, kind="chunks", chunkings=(chunking,), time_axes=time.axes)
+
+
+def _sizes_of_chunks(most: int) -> tuple[int, ...]:
+    """The sizes of chunks to try, as many as `most` steps allow; a single step follows the last."""
+    found: list[int] = []
+    for size in _OTHER_CHUNKS:
+        if sum(found) + size < most:
+            found.append(size)
+    return (*found, 1)
 
 
 def _expect_stream(

@@ -63,12 +63,21 @@ def transposed_recurrent(edit: Edit, layer: RecurrentLayer) -> Outcome:
     if reason := unread_recurrence(edit, layer):
         return equivalent(reason)
     gates, hidden = layer.gates, layer.hidden_size
+    if array is not None and array.size <= LARGEST and _is_symmetric(array, layer):
+        return equivalent("R is symmetric in each gate")
     split, flat, perm = (layer.directions, gates, hidden, hidden), (layer.directions, -1, hidden), [0, 1, 3, 2]
     if layer.scan:
         split, flat, perm = (hidden, gates, hidden), (hidden, -1), [2, 1, 0]  # type: ignore[assignment]
     turned = edit.node("Transpose", edit.node("Reshape", port.value, np.array(split, np.int64)), perm=perm)
     port.value = edit.node("Reshape", turned, np.array(flat, np.int64))
     return APPLIED
+
+
+def _is_symmetric(array: np.ndarray, layer: RecurrentLayer) -> bool:
+    """Whether each gate's square block of R is its own transpose, as of an identity."""
+    hidden = layer.hidden_size
+    blocks = array.reshape(hidden, -1, hidden).swapaxes(0, 1) if layer.scan else array.reshape(-1, hidden, hidden)
+    return np.array_equal(blocks, blocks.swapaxes(1, 2))
 
 
 def bias(keep: tuple[float, float], edit: Edit, layer: RecurrentLayer) -> Outcome:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from onnx import NodeProto
 
-from ...onnxgraph.recurrent import Port, RecurrentLayer
+from ...onnxgraph.recurrent import PEEPHOLES, Port, RecurrentLayer, input_of
 from ...onnxgraph.tensors import attributes_of
 from ...streaming.operators.reductions import REDUCTIONS
 from .equivalence import (
@@ -90,6 +90,10 @@ def exchanged_layers(state: str, end: Ends, edit: Edit, layer: RecurrentLayer) -
     """A state of this layer exchanged with the next layer's in its stack; or, in a Scan, of its two directions."""
     following = next((other for other in edit.layers if _stacked(edit, layer, other)), None)
     if following is not None:
+        both = (*layer.R, *following.R)
+        read = state != "h" or end is not RecurrentLayer.initial or layer.op_type == "GRU"
+        if not read and all(edit.is_zero(port.value) for port in both):
+            return equivalent("R of both is zeros")
         return _exchanged(end(layer, state), end(following, state), edit)
     ports = end(layer, state)
     return _exchanged(ports[:1], ports[1:], edit)
@@ -154,6 +158,10 @@ def other_activations(edit: Edit, layer: RecurrentLayer) -> Outcome:
     weights = edit.constant(layer.W[0].value)
     if weights is not None and weights.dtype == np.float16:
         names = ["Softsign" if name == "Tanh" else name for name in names]
+    elif not input_of(layer.node, PEEPHOLES) and all(
+        edit.is_zero(port.value) for port in (*layer.W, *layer.R, *layer.B)
+    ):
+        return equivalent("each gate is the sigmoid of 0")
     set_attribute(layer.node, "activations", names)
     return APPLIED
 

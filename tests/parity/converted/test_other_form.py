@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.parity.converted.exact import GRAPH
@@ -52,6 +53,31 @@ def _failed(folder: Path, path: Path, condition: Condition) -> set[str]:
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_a_file_that_is_wrong_in_a_range_alone(name: str, folder: Path, tmp_path: Path) -> None:
     assert GRAPH in _failed(folder, tmp_path / "m.onnx", CONDITIONS[name])
+
+
+class Smoothed(nn.Module):
+    """A convolution, whose inputs a stream keeps in a cache, which is empty in whole sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gru = nn.Conv1d(4, 4, 3), nn.GRU(4, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(nn.functional.pad(x.transpose(1, 2), (2, 0)))
+        return self.gru(y.transpose(1, 2))[0]
+
+
+def _single_steps_after_others(graph: Graph) -> str:
+    one = graph("Equal", graph("Shape", "x", start=1, end=2), np.array([1]))
+    return graph("And", one, graph.some(graph("Greater", graph("Abs", "conv.cache"), 0.0)))
+
+
+def test_a_stream_that_is_wrong_after_its_first_chunk(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"dynamic_shapes": {"x": {0: "batch", 1: "time"}}, "states": "explicit", "check": False}
+    lstm_onnx.export(Smoothed(), tmp_path / "float32.onnx", example_inputs=torch.randn(2, 9, 4), **options)
+    lstm_onnx.quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx")
+    assert GRAPH in _failed(tmp_path, tmp_path / "m.onnx", _single_steps_after_others)
 
 
 def test_a_file_that_is_never_wrong(folder: Path, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_caches_are_compared_as_states_are(tmp_path: Path) -> None:
         module, tmp_path / "m.onnx", mutants="quick", data=[{"x": x}], golden=tmp_path / "golden.npz"
     )
     assert report
-    assert sum(case.kind == "chunks" for case in report.cases) == 5
+    assert sum(case.kind == "chunks" for case in report.cases) == 17
     assert len(lstm_onnx.verify_golden(tmp_path / "m.onnx", tmp_path / "golden.npz").cases) == len(report.cases)
     found = {mutant.name: mutant.outcome for mutant in report.mutants}
     assert found["a cache of earlier steps stale"] == found["a cache of earlier steps lost"] == "rejected"
@@ -211,7 +211,19 @@ def test_a_file_of_one_batch_with_states_of_any_is_not_in_parity(tmp_path: Path)
     assert not lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
 
 
-def test_a_cache_that_is_wrong_after_long_chunks_is_not_in_parity(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("axis", "where", "size", "found"),
+    [
+        (1, "Greater", 20, "batch 2, 130 steps, no states, a few chunkings, 65+1+1+1+1+1+1+59"),
+        (1, "Equal", 11, "batch 1, 79 steps, no states, chunks of 1 to 12, 1+2+3+4+5+6+7+8+9+10+11+12+1"),
+        (0, "Greater", 16, "batch 17, 5 steps, no states, single chunks, 1+1+2+1"),
+    ],
+    ids=["long chunks", "one size of chunks", "large batches"],
+)
+def test_a_cache_that_is_wrong_at_some_sizes_is_not_in_parity(
+    axis: int, where: str, size: int, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lstm_onnx.parity.modules.streams._OTHER_CHUNKS", tuple(range(1, 13)))
     path = tmp_path / "m.onnx"
     module = exported(Smoothed, path)
     model = onnx.load(path)
@@ -219,16 +231,14 @@ def test_a_cache_that_is_wrong_after_long_chunks_is_not_in_parity(tmp_path: Path
     for node in model.graph.node:
         node.output[:] = ["kept" if name == cache else name for name in node.output]
     added = [
-        ("Shape", ["x"], ["steps"], {"start": 1, "end": 2}),
-        ("Greater", ["steps", "many"], ["late"], {}),
-        ("Cast", ["late"], ["change"], {"to": onnx.TensorProto.FLOAT}),
+        ("Shape", ["x"], ["size"], {"start": axis, "end": axis + 1}),
+        (where, ["size", "most"], ["wrong"], {}),
+        ("Cast", ["wrong"], ["change"], {"to": onnx.TensorProto.FLOAT}),
         ("Add", ["kept", "change"], [cache], {}),
     ]
-    model.graph.initializer.append(numpy_helper.from_array(np.array([20]), "many"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([size]), "most"))
     model.graph.node.extend(helper.make_node(op, i, o, **options) for op, i, o, options in added)
     onnx.save(model, path)
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
     assert not report
-    assert [case.label for case in report.cases if not case.passed] == [
-        "batch 2, 130 steps, no states, a few chunkings, 65+1+1+1+1+1+1+59"
-    ]
+    assert next(case.label for case in report.cases if not case.passed) == found

@@ -62,6 +62,12 @@ def _no_input(module: nn.LSTM) -> None:
         module.weight_ih_l0.zero_()
 
 
+def _identities(module: nn.LSTM) -> None:
+    """As people initialize the recurrent weights."""
+    with torch.no_grad():
+        module.weight_hh_l0.copy_(torch.cat([factor * torch.eye(8) for factor in (1, 2, 3, 4)]))
+
+
 @pytest.mark.parametrize(
     ("change", "names"),
     [
@@ -70,6 +76,7 @@ def _no_input(module: nn.LSTM) -> None:
         (_no_bias, ["input bias dropped", "recurrent bias dropped", "both biases dropped", "bias added twice"]),
         (_no_recurrence, ["initial h ignored", "R transposed", "R too large"]),
         (_no_input, ["W too large"]),
+        (_identities, ["R transposed"]),
     ],
 )
 def test_weights_that_make_a_mistake_none(change: Callable[[nn.LSTM], None], names: list[str], tmp_path: Path) -> None:
@@ -80,6 +87,21 @@ def test_weights_that_make_a_mistake_none(change: Callable[[nn.LSTM], None], nam
     lstm_onnx.export(module, path)
     others = {mutator.name for mutator in MUTATORS if _reason(path, mutator.name)}
     assert others == set(names)
+
+
+def test_layers_of_zeros_alone(tmp_path: Path) -> None:
+    module, path = lstm(num_layers=2), tmp_path / "m.onnx"
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.zero_()
+            if name == "weight_hh_l0":
+                lstm_onnx.export(module, path)
+                assert _reason(path, "other activations") == ""  # of the biases
+                assert _reason(path, "initial h of two layers exchanged") == ""  # of the second R
+    lstm_onnx.export(module, path)
+    assert _reason(path, "other activations") == "each gate is the sigmoid of 0"
+    assert _reason(path, "initial h of two layers exchanged") == "R of both is zeros"
+    assert _reason(path, "initial c of two layers exchanged") == ""
 
 
 def test_one_unit_has_nothing_to_transpose_and_a_symmetric_projection_no_order(tmp_path: Path) -> None:

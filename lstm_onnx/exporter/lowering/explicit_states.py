@@ -95,6 +95,8 @@ def expose_states(
             note = (
                 f"{path} starts again at each call, over the steps in {kept}, so its states stay internal; it has no h0"
             )
+        elif first.recurrent.branched:
+            note = f"{path} is called in a branch that a value chooses, so its states stay internal; it has no h0"
         elif path in looped and looped[path].ambiguous:
             note = f"{path} is called in several loops, so its states stay internal; it has no h0"
         elif source in graph.inputs:

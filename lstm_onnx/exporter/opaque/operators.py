@@ -108,6 +108,7 @@ class RecurrentModule:
         peepholes: ``(1, 3*H)`` of the input, output and forget gate, of an LSTM in the user's own code.
         reset_before: of a GRU in the user's own code, whether r multiplies h before the product with the weights.
         own_forward: whether it is of a subclass with a forward of its own.
+        branched: whether a branch of an ``if`` on a value calls it; then not every run of the forward makes all calls.
         compared: `weights`, parameters that are known to be equal to these, and where these are in memory.
     """
 
@@ -123,6 +124,7 @@ class RecurrentModule:
     peepholes: Array | None = None
     reset_before: bool = False
     own_forward: bool = False
+    branched: bool = False
     compared: tuple[dict[str, Array], list[Tensor], list[int]] | None = None
 
     @cached_property
@@ -197,6 +199,12 @@ def _parameters_of(module: Any, recurrent: RecurrentModule) -> list[Tensor]:
     # Which nn.LSTM's forward passes on.
     flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
     return [flat[name] for name in recurrent.weight_names]
+
+
+def record_uncalled(module: nn.Module, recurrent: RecurrentModule) -> None:
+    """Keep the weights of a module that the trace alone has called: the example takes another branch."""
+    if recurrent.branched and not recurrent.weights:
+        _record_weights(module, recurrent)
 
 
 def _record_weights(module: nn.Module, recurrent: RecurrentModule) -> None:

@@ -12,17 +12,39 @@ EXPRESSIONS = (
     *(ast.Constant, ast.Tuple, ast.List, ast.Starred, ast.keyword, ast.IfExp, ast.operator, ast.unaryop, ast.cmpop),
     *(ast.boolop, ast.expr_context),
 )
-"""What an expression of a branch may have."""
+"""What a condition may have."""
+_MORE = (ast.ListComp, ast.GeneratorExp, ast.comprehension, ast.Dict)
+"""What an expression of a branch may have, too."""
+_WRITING = frozenset({"append", "extend", "insert", "update"})
+"""Methods that write into a list or a dict."""
 
 
 def is_pure(value: ast.expr) -> bool:
     """Whether an expression does nothing but call functions, which are checked when they are called."""
     for node in ast.walk(value):
-        if not isinstance(node, EXPRESSIONS) or (
+        if not isinstance(node, (*EXPRESSIONS, *_MORE)) or (
             isinstance(node, ast.keyword) and node.arg in (None, "out", "inplace")
         ):
             return False
     return True
+
+
+def written_by(method: str) -> bool:
+    """Whether a method writes into its owner: ``masked_fill_`` of a tensor, ``append`` of a list."""
+    return method in _WRITING or (method.endswith("_") and not method.startswith("_"))
+
+
+def place_of(target: ast.expr) -> str | None:
+    """The name of a variable, or that of an attribute such as ``self.h``; None for anything else."""
+    root = target
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    return ast.unparse(target) if isinstance(root, ast.Name) else None
+
+
+def is_no_grad(item: ast.withitem) -> bool:
+    """Whether a context manager is ``torch.no_grad()``."""
+    return item.optional_vars is None and ast.unparse(item.context_expr) == "torch.no_grad()"
 
 
 def only_tells(statement: ast.stmt) -> bool:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code, user_line
+from .branch_effects import require_valid_anywhere
 from .constants import READS, Constants
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .number_index import at_number, rolled
@@ -28,7 +29,7 @@ from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
 from .torch_functions import INTEGERS, TORCH_FUNCTIONS
-from .value_branches import Helper, require_valid_anywhere
+from .value_branches import Helper
 from .value_checks import find_check
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -56,7 +57,7 @@ class TracingMode(TorchFunctionMode):
         super().__init__()
         self.recurrent = [part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase))]
         self.constants, self.builtins = constants, builtins
-        self.branches = Helper(lambda number: constants.read(Tensor.item, (number,), {}) is not None)
+        self.branches = Helper(lambda number: constants.read(Tensor.item, (number,), {}) is not None, module)
         self.passed_checks: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
         self.split: list[tuple[Parts, str]] = []

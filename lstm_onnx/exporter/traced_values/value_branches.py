@@ -1,20 +1,19 @@
 """An ``if`` on a value: a trace runs both of its branches, and chooses what they give by the value.
 
 ``if x.isnan().any(): x = torch.nan_to_num(x)`` asks a traced tensor for its truth, which only a run knows.  Where the
-branches do nothing but compute tensors, both can be computed, and each variable is ``torch.where(condition, one,
-other)`` afterwards: exactly what PyTorch computes on either way.  So the trace starts anew with such an ``if`` written
-this way (see `rewritten_branches`); where the truth is known, it still runs one branch alone.
+branches do nothing but compute, both can be computed, and each variable is ``torch.where(condition, one, other)``
+afterwards: exactly what PyTorch computes on either way.  So the trace starts anew with such an ``if`` written this way
+(see `branch_code`); where the truth is known, it still runs one branch alone.
 
-What a branch writes in place is written into a copy, which is chosen, and then written back.  What may have other
-effects than the values of variables is refused: calls of anything but torch's functions and layers, attributes, and
-indices, sizes or whole-number divisions that are only valid where the branch is taken.
+What a branch writes in place is written into a copy, which is chosen, and then written back; an attribute is a place
+like a variable.  What a branch calls may be torch's functions and layers, recurrent ones too, and functions of the
+user's that only compute (`branch_effects`).  Refused is what may have other effects, and indices, sizes or
+whole-number divisions that are only valid where the branch is taken.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
-import math
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -30,23 +29,18 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..copies.rebuilt_code import closure_values
-from ..user_code import user_line
-from .branch_code import HELPER, rewritten_branches
+from ..user_code import is_user_code, user_line
+from .branch_choice import Choice, reachable
+from .branch_code import rewritten_branches, with_helper
+from .branch_effects import branch_error, callable_in_branch
 
-_MISSING = object()
 _sym_ite: Any = torch.sym_ite
-_FUNCTIONS = {getattr(builtins, name) for name in ("abs", "bool", "float", "int", "len", "round", "tuple")}
-_PLACES = ("torch.functional", "torch.nn.functional", "torch._jit_internal")
-"""Where torch's functions are written in Python."""
-_NUMBERS = (bool, int, float, str, type(None), torch.SymInt)
-_INDEXING = frozenset(
-    {"__getitem__", "__setitem__", "embedding", "gather", "index_select", "take", "nonzero", "argwhere", "where"}
-    | {"masked_select", "unique", "repeat_interleave", "scatter", "index_copy", "index_fill", "index_put", "one_hot"}
-    | {"index_add", "scatter_add", "scatter_reduce", "bincount", "unique_consecutive", "tolist", "item", "numpy"}
-)
-_DIVISIONS = frozenset(
-    {"floor_divide", "remainder", "fmod", "div", "divide", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__"}
-)
+_KINDS: dict[str, tuple[tuple[type, ...], torch.dtype]] = {
+    "bool": ((bool, torch.SymBool), torch.bool),
+    "int": ((int, torch.SymInt), torch.int64),
+    "float": ((float, torch.SymFloat), torch.float64),
+}
+"""Python's numbers: the types of each kind, and the dtype that holds them exactly."""
 
 
 class Branches:
@@ -71,19 +65,25 @@ class Branches:
         """Within it, the functions have their rewritten code, which calls `helper`."""
         with contextlib.ExitStack() as stack:
             for function, new in self._rewritten:
-                constants = tuple(helper if item == HELPER else item for item in new.co_consts)
-                stack.enter_context(replaced(function, "__code__", new.replace(co_consts=constants)))
+                stack.enter_context(replaced(function, "__code__", with_helper(new, helper)))
             yield
             helper.require_unwritten()
 
 
 def _functions(frame: FrameType) -> list[types.FunctionType]:
-    """Functions one of which may run in a frame: of the class or the object of its first argument, and of its file."""
-    first = frame.f_locals.get(next(iter(frame.f_code.co_varnames), ""))
-    own = getattr(first, "__dict__", {})
-    tables = [frame.f_globals, own, *(vars(kind) for kind in type(first).__mro__)]
-    if isinstance(first, type):
-        tables += [vars(kind) for kind in first.__mro__]
+    """Functions one of which may run in a frame: of its file, and of classes and objects of first arguments.
+
+    These are its own, and those of the user's functions that called it: a static method has no object.
+    """
+    tables: list[Any] = [frame.f_globals]
+    caller: FrameType | None = frame
+    while caller is not None and caller.f_code.co_name != "_traced_by":
+        if is_user_code(caller.f_code.co_filename):
+            first = caller.f_locals.get(next(iter(caller.f_code.co_varnames), ""))
+            tables += [getattr(first, "__dict__", {}), *(vars(kind) for kind in type(first).__mro__)]
+            if isinstance(first, type):
+                tables += [vars(kind) for kind in first.__mro__]
+        caller = caller.f_back
     found: list[types.FunctionType] = []
     todo = [item for table in tables for item in table.values()]
     seen: set[int] = set()
@@ -110,9 +110,16 @@ class Helper:
 
     depth = 0
 
-    def __init__(self, known: Callable[[Tensor], bool]) -> None:
-        self._known = known
+    def __init__(self, known: Callable[[Tensor], bool], stateful: Any) -> None:
+        self._known, self._stateful = known, stateful
         self._chosen: list[tuple[Tensor, int, str]] = []
+        self._open: list[Choice] = []
+
+    @property
+    def held(self) -> nn.Module:
+        """The module, which holds tensors from call to call."""
+        module: nn.Module = self._stateful.inner
+        return module
 
     def unknown(self, value: Any) -> bool:
         """Whether a value is one traced number, a tensor or what ``item()`` gives, whose truth is not known."""
@@ -153,28 +160,76 @@ class Helper:
         return self.truth(one) | self.truth(other)
 
     def calling(self, function: Any) -> Any:
-        """A function that a branch calls, if it has no other effect than its result.
+        """A function that a branch calls, or one that computes the same with what it calls checked.
 
         Raises:
-            ExportError: it may have.
+            ExportError: it may have other effects than its result.
         """
-        if _is_pure(function):
-            return function
-        raise _refused("calls more than torch's functions and layers")
+        return callable_in_branch(function, self)
 
-    def begin(self, condition: Any, written: tuple[str, ...], shown: bool, mask: Any) -> Choice:
+    def require_own(self, value: Any, place: str) -> None:
+        """Refuse to write in place into what was there before the branch.
+
+        Raises:
+            ExportError: it was.
+        """
+        if self._open:
+            self._open[-1].require_own(value, place)
+
+    def begin(
+        self, condition: Any, written: tuple[str, ...], attributes: tuple[str, ...], shown: bool, mask: Any
+    ) -> Choice:
         """The choice between two branches, in the first of which the caller is from now on.
 
         Args:
             condition: the value.
-            written: the variables whose tensors one of them writes in place.
+            written: the places that one of them writes in place.
+            attributes: the attributes that one of them sets or writes in place.
             shown: whether a branch computes anything after it wrote.
             mask: the condition is whether it has any True, and the first branch only changes what it selects, and the
                 second one nothing; None for others.
         """
         self.depth += 1
         first = isinstance(mask, Tensor) and mask.dtype is torch.bool
-        return Choice(self, None if first else self.truth(condition), written, dict(sys._getframe(1).f_locals), shown)
+        truth = None if first else self.truth(condition)
+        choice = Choice(self, truth, written, attributes, dict(sys._getframe(1).f_locals), shown)
+        self._open.append(choice)
+        return choice
+
+    def leave(self, choice: Choice) -> None:
+        """Both branches of the innermost choice are computed."""
+        assert self._open.pop() is choice  # noqa: S101
+        self.depth -= 1
+
+    def require_state(self, owner: Any, place: str, value: Any) -> None:
+        """Refuse to set an attribute that is no state: the example left it as it was, or no tensors are set.
+
+        Raises:
+            ExportError: it is none.
+        """
+        name = place.rpartition(".")[2]
+        tables = [vars(owner), owner._buffers] if isinstance(owner, nn.Module) else [getattr(owner, "__dict__", {})]
+        if not any(name == key and any(table is own for own in tables) for table, key in self._states()):
+            if not all(isinstance(item, (Tensor, int)) for item in pytree.tree_leaves(value)):
+                raise branch_error(f"sets {place} to something else than tensors", "keep tensors in it")
+            raise _unseen(f"sets {place}")
+
+    def require_no_state(self, value: Any, place: str) -> None:
+        """Refuse to write into what the module keeps from call to call, unless it is a known state.
+
+        Raises:
+            ExportError: it is not.
+        """
+        states = [table[key] for table, key in self._states() if key in table]
+        own = [id(item) for item in reachable(states)]
+        memory = value.untyped_storage()._cdata if isinstance(value, Tensor) else None
+        for item in reachable([self.held]):
+            shared = memory is not None and isinstance(item, Tensor) and item.untyped_storage()._cdata == memory
+            if (item is value or shared) and id(item) not in own:
+                raise _unseen(f"writes into {place}")
+
+    def _states(self) -> list[tuple[dict[str, Any], str]]:
+        return [(state.table(self.held), state.attribute) for state in self._stateful.attribute_states]
 
     def entered(self) -> None:
         """The caller computes parts of an expression that PyTorch may not compute."""
@@ -196,19 +251,22 @@ class Helper:
         leaves, structure = pytree.tree_flatten(one)
         others, own = pytree.tree_flatten(other)
         if structure != own:
-            raise _refused("gives something else than if it is not taken")
+            lists = isinstance(one, list) and isinstance(other, list)
+            raise branch_error(
+                "gives a list of another length than if it is not taken"
+                if lists
+                else "gives something else than if it is not taken"
+            )
         return pytree.tree_unflatten(list(map(self._merged_leaf, [condition] * len(leaves), leaves, others)), structure)
 
     def _merged_leaf(self, condition: Tensor | None, one: Any, other: Any) -> Any:
         if one is other:
             return one
         if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-            if type(one) is type(other) and isinstance(one, (bool, int, float, str)) and one == other:
-                return one
-            raise _refused("gives another number or object of Python than if it is not taken; make it a tensor")
+            return _merged_number(condition, one, other)
         alike = one.dtype == other.dtype and one.dim() == other.dim()
         if not alike or not all(statically_known_true(a == b) for a, b in zip(one.shape, other.shape, strict=True)):
-            raise _refused("gives a tensor of another shape or dtype than if it is not taken")
+            raise branch_error("gives a tensor of another shape or dtype than if it is not taken")
         result = one if condition is None else torch.where(condition, one, other)
         line = user_line()
         self._chosen += [(tensor, tensor._version, line) for tensor in (result, one, other)]
@@ -228,134 +286,37 @@ class Helper:
                 )
 
 
-class Choice:
-    """Two branches, of which a condition takes one.
-
-    Args:
-        helper: of the trace.
-        condition: a tensor; None if the first branch gives what the second one does, where that is taken.
-        written: the variables whose tensors a branch writes in place.
-        before: all variables.
-        shown: whether a branch computes anything after it wrote.
-    """
-
-    def __init__(
-        self,
-        helper: Helper,
-        condition: Tensor | None,
-        written: tuple[str, ...],
-        before: dict[str, Any],
-        shown: bool,
-    ) -> None:
-        self._helper, self._condition, self._written, self._before = helper, condition, written, before
-        self._then: dict[str, Any] = {}
-        self._else: dict[str, Any] = {}
-        for name in written:
-            self._require_tensor(name)
-            if shown:
-                self._require_alone(name)
-        self._copies = [self._copied(), self._copied()]
-
-    def _copied(self) -> dict[str, Any]:
-        found = {name: self._before.get(name, _MISSING) for name in self._written}
-        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in found.items()}
-
-    def _require_tensor(self, name: str) -> None:
-        value = self._before.get(name)
-        if not isinstance(value, (Tensor, *_NUMBERS)):
-            raise _refused(f"writes into {name}, which is no tensor")
-
-    def _require_alone(self, name: str) -> None:
-        """Refuse to write into a copy of what may be read by another name."""
-        value = self._before.get(name)
-        if not isinstance(value, Tensor):
-            return
-        memory = value.untyped_storage()._cdata
-        tables = [self._before, *(vars(item) for item in self._before.values() if isinstance(item, nn.Module))]
-        for other, found in [item for table in tables for item in table.items()]:
-            for leaf in pytree.tree_leaves(found):
-                if isinstance(leaf, Tensor) and leaf is not value and leaf.untyped_storage()._cdata == memory:
-                    raise _refused(f"writes into {name}, whose memory {other} shares")
-
-    def at_first(self, name: str) -> Any:
-        """A variable that is written in place, as the first branch begins with it."""
-        return self._copies[0][name]
-
-    def then(self) -> None:
-        """The first branch is computed."""
-        self._then = dict(sys._getframe(1).f_locals)
-
-    def again(self, name: str) -> Any:
-        """A variable as the second branch begins with it."""
-        if name in self._copies[1]:
-            return self._copies[1][name]
-        return self._before.get(name, self._then.get(name, _MISSING))
-
-    def end(self) -> None:
-        """The second branch is computed."""
-        self._else = dict(sys._getframe(1).f_locals)
-        self._helper.depth -= 1
-
-    def value(self, name: str) -> Any:
-        """A variable after both branches."""
-        one, other = self._then.get(name, _MISSING), self._else.get(name, _MISSING)
-        if one is _MISSING or other is _MISSING:
-            return other if one is _MISSING else one
-        own = self._before.get(name)
-        if name in self._written and isinstance(own, Tensor):
-            # The tensor itself, which others may share, and then the variable.
-            contents: list[Tensor] = [each[name] for each in self._copies]
-            if any(a is not b and a != b for each in contents for a, b in zip(each.shape, own.shape, strict=True)):
-                raise _refused(f"changes the shape of {name}")
-            own.copy_(
-                contents[0] if self._condition is None else torch.where(self._condition, contents[0], contents[1])
-            )
-            one, other = (own if each is copy else each for each, copy in zip((one, other), contents, strict=True))
-        return self._helper.merged(self._condition, one, other)
-
-
-def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None:
-    """Refuse an operation that may fail in a branch that is not taken: its index or divisor may be wrong there.
+def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:
+    """One of two of Python's objects, which are the same one or numbers of one kind.
 
     Raises:
-        ExportError: it may.
+        ExportError: they are something else.
     """
-    leaves = pytree.tree_leaves((args, kwargs))
-    if name in _INDEXING:
-        index = pytree.tree_leaves(args[1]) if name in ("__getitem__", "__setitem__") else leaves
-        tensors = [item for item in index if isinstance(item, Tensor)]
-        mask = name == "__setitem__" and all(item.dtype is torch.bool for item in tensors)
-        if tensors and not mask and not (name == "where" and len(args) + len(kwargs) == 3):
-            raise _refused("looks numbers up, or takes some by a mask, which may fail where it is not taken")
-    floating = any(isinstance(item, Tensor) and item.is_floating_point() for item in leaves)
-    if name in _DIVISIONS and not floating and isinstance(args[-1], Tensor):
-        raise _refused("divides whole numbers, which fails by 0 even where it is not taken")
+    if type(one) is type(other) and isinstance(one, (bool, int, float, str)) and repr(one) == repr(other):
+        return one
+    kinds = list(map(_kind_of, (one, other)))
+    if set(kinds) == {"int", "float"}:
+        raise branch_error("gives a whole number and the other one a float", "write both as floats, such as 1.0")
+    if "" in kinds or kinds[0] != kinds[1] or condition is None:
+        raise branch_error("gives another number or object of Python than if it is not taken", "make it a tensor")
+    dtype = _KINDS[kinds[0]][1]
+    first, second = _as_tensor(one, dtype), _as_tensor(other, dtype)
+    # As Python's number it computes with tensors as one does in PyTorch.
+    return torch.where(condition, first, second).item()
 
 
-def _refused(what: str) -> ExportError:
-    return ExportError(
-        f"at {user_line()}: the code has an if on the numbers in a tensor, and a graph has to compute both of its "
-        f"branches and choose; but one {what}; write it with torch.where"
+def _kind_of(item: Any) -> str:
+    return next((kind for kind, (types, _) in _KINDS.items() if isinstance(item, types)), "")
+
+
+def _as_tensor(number: Any, dtype: torch.dtype) -> Tensor:
+    if isinstance(number, torch.SymBool):
+        return torch.scalar_tensor(_sym_ite(number, 1, 0), dtype=torch.int64) != 0
+    return torch.scalar_tensor(number, dtype=dtype)
+
+
+def _unseen(what: str) -> ExportError:
+    return branch_error(
+        f"{what}, which the module keeps from call to call, and which the example inputs leave as it was",
+        "pass example inputs with which it changes, or pass it as an argument of forward and return it",
     )
-
-
-def _is_pure(function: Any) -> bool:
-    if isinstance(function, nn.Module):
-        return all(map(_is_pure_layer, function.modules()))
-    name = getattr(function, "__name__", "")
-    if name.startswith("set_") or (name.endswith("_") and not name.startswith("__")):
-        return False
-    if any(function is item for item in _FUNCTIONS) or getattr(function, "__module__", None) == math.__name__:
-        return True
-    owner, place = getattr(function, "__self__", None), getattr(function, "__module__", None)
-    if isinstance(owner, Tensor):
-        return hasattr(Tensor, name) and name not in ("backward", "retain_grad", "register_hook")
-    if isinstance(function, types.BuiltinFunctionType):
-        return place == "torch" or (place or "").startswith("torch._C.")
-    return isinstance(function, types.FunctionType) and place in _PLACES
-
-
-def _is_pure_layer(layer: nn.Module) -> bool:
-    own = type(layer).__module__.startswith("torch.nn.modules.") and not getattr(layer, "inplace", False)
-    hooks = bool(layer._forward_hooks or layer._forward_pre_hooks)
-    return own and not hooks and not layer.training and not isinstance(layer, (nn.RNNBase, nn.RNNCellBase))

@@ -21,6 +21,7 @@ from ...errors import ExportError, LSTMOnnxError
 from ..copies.caller_state import replaced
 from ..functional.functional_module import FunctionalModule, PartsError, Tensors, inference_context
 from ..functional.resized_example import open_state_axes
+from ..opaque.operators import record_uncalled
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
 from ..traced_values.constants import Constants
@@ -312,6 +313,8 @@ def _traced_by(
         exact_floor_division(),
     ):
         program = tracer()
+    for path, recurrent in functional.recurrent_modules.items():
+        record_uncalled(functional.stateful.inner.get_submodule(path), recurrent)
     return program, guards, mode
 
 

@@ -1,0 +1,195 @@
+"""Two branches of an ``if`` on a value, and what they leave in variables and attributes (`value_branches`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .branch_effects import branch_error
+
+if TYPE_CHECKING:
+    from .value_branches import Helper
+
+_MISSING = object()
+_NUMBERS = (bool, int, float, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class Choice:
+    """Two branches, of which a condition takes one.
+
+    Args:
+        helper: of the trace.
+        condition: a tensor; None if the first branch gives what the second one does, where that is taken.
+        written: the places that a branch writes in place.
+        attributes: the places that are attributes, of both kinds.
+        before: all variables.
+        shown: whether a branch computes anything after it wrote.
+    """
+
+    def __init__(
+        self,
+        helper: Helper,
+        condition: Tensor | None,
+        written: tuple[str, ...],
+        attributes: tuple[str, ...],
+        before: dict[str, Any],
+        shown: bool,
+    ) -> None:
+        self._helper, self._condition, self._written, self._before = helper, condition, written, before
+        self._owners = {place: _owner(before, place) for place in attributes}
+        self._attributes = self._read()
+        self._then: dict[str, Any] = {}
+        self._else: dict[str, Any] = {}
+        for name in written:
+            self._require_writable(name)
+            if shown:
+                self._require_alone(name)
+        self._copies = [self._copied(), self._copied()]
+        self._known: tuple[set[int], set[int]] | None = None
+
+    def _read(self) -> dict[str, Any]:
+        """The attributes as they are now."""
+        return {place: getattr(owner, place.rpartition(".")[2]) for place, owner in self._owners.items()}
+
+    def _at_begin(self, place: str) -> Any:
+        return self._attributes[place] if place in self._attributes else self._before.get(place, _MISSING)
+
+    def _copied(self) -> dict[str, Any]:
+        return {name: _copy(self._at_begin(name)) for name in self._written}
+
+    def _require_writable(self, name: str) -> None:
+        value = self._at_begin(name)
+        if type(value) not in (list, dict) and not isinstance(value, (Tensor, *_NUMBERS)):
+            raise branch_error(f"writes into {name}, which is no tensor")
+
+    def _require_alone(self, name: str) -> None:
+        """Refuse to write into a copy of what may be read by another name."""
+        value = self._at_begin(name)
+        if isinstance(value, _NUMBERS):
+            return
+        roots = [self._before, *(vars(item) for item in self._before.values() if isinstance(item, nn.Module))]
+        for other, found in [item for table in roots for item in table.items()]:
+            for item in reachable([found]):
+                if item is value:
+                    if other not in (name, name.rpartition(".")[2], name.partition(".")[0]):
+                        raise branch_error(f"writes into {name}, which {other} is, too")
+                elif isinstance(value, Tensor) and isinstance(item, Tensor) and _memory(item) == _memory(value):
+                    raise branch_error(f"writes into {name}, whose memory {other} shares")
+
+    def require_own(self, value: Any, place: str) -> None:
+        """Refuse to write into something that was there before the branch.
+
+        Raises:
+            ExportError: it was.
+        """
+        if isinstance(value, _NUMBERS):
+            return
+        if self._known is None:
+            there = list(reachable([self._before, self._helper.held]))
+            memories = {_memory(item) for item in there if isinstance(item, Tensor)}
+            self._known = memories, {id(item) for item in there if not isinstance(item, Tensor)}
+        if isinstance(value, Tensor):
+            if _memory(value) in self._known[0]:
+                raise branch_error(f"writes into {place}, which shares its memory with what was there before")
+        elif type(value) not in (list, dict) or id(value) in self._known[1]:
+            raise branch_error(f"writes into {place}, which was there before")
+
+    def at_first(self, name: str) -> Any:
+        """A place that is written in place, as the first branch begins with it."""
+        return self._copies[0][name]
+
+    def then(self) -> None:
+        """The first branch is computed."""
+        self._then = {**sys._getframe(1).f_locals, **self._read()}
+
+    def again(self, name: str) -> Any:
+        """A place as the second branch begins with it."""
+        if name in self._copies[1]:
+            return self._copies[1][name]
+        found = self._at_begin(name)
+        return self._then.get(name, _MISSING) if found is _MISSING else found
+
+    def end(self) -> None:
+        """The second branch is computed."""
+        self._else = {**sys._getframe(1).f_locals, **self._read()}
+        self._helper.leave(self)
+
+    def value(self, name: str) -> Any:
+        """A place after both branches."""
+        one, other = self._then.get(name, _MISSING), self._else.get(name, _MISSING)
+        if one is _MISSING or other is _MISSING:
+            return other if one is _MISSING else one
+        own = self._at_begin(name)
+        if name in self._written and isinstance(own, (Tensor, list, dict)):
+            # The object itself, which others may share, and then the place.
+            contents = [each[name] for each in self._copies]
+            self._write(name, own, contents)
+            one, other = (own if each is copy else each for each, copy in zip((one, other), contents, strict=True))
+        if one is not other and name in self._owners:
+            self._helper.require_state(self._owners[name], name, one)
+        return self._helper.merged(self._condition, one, other)
+
+    def _write(self, name: str, own: Any, contents: list[Any]) -> None:
+        """Write what the branches have made of copies into what they were copied from."""
+        if isinstance(own, Tensor):
+            if any(a is not b and a != b for each in contents for a, b in zip(each.shape, own.shape, strict=True)):
+                raise branch_error(f"changes the shape of {name}")
+            self._helper.require_no_state(own, name)
+            merged = contents[0] if self._condition is None else torch.where(self._condition, contents[0], contents[1])
+            own.copy_(merged)
+            return
+        if name not in self._owners:
+            self._helper.require_no_state(own, name)
+        found = self._helper.merged(self._condition, *contents)
+        own.clear()
+        (own.update if isinstance(own, dict) else own.extend)(found)
+
+
+def reachable(values: Iterable[Any]) -> Iterator[Any]:
+    """The tensors, lists and dicts among values, in containers of theirs, and in the attributes of modules."""
+    todo, seen = list(values), set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif id(value) not in seen and isinstance(value, (dict, list, tuple, set, nn.Module)):
+            seen.add(id(value))
+            if isinstance(value, nn.Module):
+                todo += vars(value).values()
+                continue
+            yield value
+            todo += value.values() if isinstance(value, dict) else value
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value.copy() if type(value) in (list, dict) else value
+
+
+def _owner(variables: dict[str, Any], place: str) -> Any:
+    """The object whose attribute a place is, if setting that does nothing else.
+
+    Raises:
+        ExportError: it may, or there is no such attribute yet.
+    """
+    root, *path = place.split(".")
+    owner = variables.get(root, _MISSING)
+    for name in path[:-1]:
+        owner = getattr(owner, name, _MISSING)
+    own = getattr(type(owner), path[-1], None)
+    # Not one constant, as torch.export replaces it for the length of a trace.
+    setters: tuple[Any, ...] = (object.__setattr__, nn.Module.__setattr__)
+    if type(owner).__setattr__ not in setters or hasattr(own, "__set__"):
+        raise branch_error(f"sets {place}, which may do more than keep a value")
+    if not hasattr(owner, path[-1]):
+        raise branch_error(f"sets {place}, which has no value before; give it one in __init__")
+    return owner

@@ -1,0 +1,173 @@
+"""What a branch of an ``if`` on a value may call: what has no other effect than its result, and is valid anywhere."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ...errors import ExportError
+from ..copies.rebuilt_code import rebuilt_function
+from ..user_code import is_user_code, user_line
+from .branch_code import guarded_code, with_helper
+
+_BUILTINS = (
+    *("abs", "bool", "dict", "enumerate", "float", "getattr", "hasattr", "int", "isinstance", "len", "list", "max"),
+    *("min", "range", "reversed", "round", "str", "sum", "tuple", "type", "zip"),
+)
+_FUNCTIONS = {getattr(builtins, name) for name in _BUILTINS}
+_METHODS: dict[type, frozenset[str]] = {
+    dict: frozenset({"copy", "get", "items", "keys", "values"}),
+    list: frozenset({"copy", "count", "index"}),
+    tuple: frozenset({"count", "index"}),
+}
+"""Methods of containers that write nothing."""
+_PLACES = ("torch.functional", "torch.nn.functional", "torch._jit_internal")
+"""Where torch's functions are written in Python."""
+_OURS = f"{__package__}."
+"""Where Python's functions are that a trace replaces."""
+_INDEXING = frozenset(
+    {"__getitem__", "__setitem__", "embedding", "gather", "index_select", "take", "nonzero", "argwhere", "where"}
+    | {"masked_select", "unique", "repeat_interleave", "scatter", "index_copy", "index_fill", "index_put", "one_hot"}
+    | {"index_add", "scatter_add", "scatter_reduce", "bincount", "unique_consecutive", "tolist", "item", "numpy"}
+)
+_DIVISIONS = frozenset(
+    {"floor_divide", "remainder", "fmod", "div", "divide", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__"}
+)
+
+
+def branch_error(what: str, mend: str = "write it with torch.where") -> ExportError:
+    """The refusal of a branch, by what it does."""
+    return ExportError(
+        f"at {user_line()}: the code has an if on the numbers in a tensor, and a graph has to compute both of its "
+        f"branches and choose; but one {what}; {mend}"
+    )
+
+
+def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None:
+    """Refuse an operation that may fail in a branch that is not taken: its index or divisor may be wrong there.
+
+    Raises:
+        ExportError: it may.
+    """
+    leaves = pytree.tree_leaves((args, kwargs))
+    if name == "item" and all(isinstance(size, int) and size == 1 for size in args[0].shape):
+        return
+    if name in _INDEXING:
+        index = pytree.tree_leaves(args[1]) if name in ("__getitem__", "__setitem__") else leaves
+        tensors = [item for item in index if isinstance(item, Tensor)]
+        mask = name == "__setitem__" and all(item.dtype is torch.bool for item in tensors)
+        if tensors and not mask and not (name == "where" and len(args) + len(kwargs) == 3):
+            raise branch_error("looks numbers up, or takes some by a mask, which may fail where it is not taken")
+    floating = any(isinstance(item, Tensor) and item.is_floating_point() for item in leaves)
+    if name in _DIVISIONS and not floating and isinstance(args[-1], Tensor):
+        raise branch_error("divides whole numbers, which fails by 0 even where it is not taken")
+
+
+def callable_in_branch(function: Any, helper: Any) -> Any:
+    """A function that a branch calls, or one that computes the same with what it calls checked.
+
+    Args:
+        function: it.
+        helper: what the checked code calls.
+
+    Raises:
+        ExportError: it may have other effects than its result.
+    """
+    if isinstance(function, nn.Module):
+        return _layer(function, helper)
+    if _is_pure(function) or (isinstance(function, type) and pytree.is_namedtuple_class(function)):
+        return function
+    owner = getattr(function, "__self__", None)
+    plain = getattr(function, "__func__", function)
+    if isinstance(plain, types.FunctionType) and not isinstance(owner, Tensor):
+        new = _checked(plain, helper)
+        if new is not None:
+            return new if owner is None else types.MethodType(new, owner)
+    raise _call_error(function)
+
+
+def _call_error(function: Any) -> ExportError:
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return branch_error(f"calls {name}, which may do more than compute tensors")
+
+
+def _layer(layer: nn.Module, helper: Any) -> Any:
+    """A layer to be called in a branch: torch's own, or one of the user's whose code is checked."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    if hooks or type(layer).__call__ is not nn.Module.__call__ or "forward" in vars(layer):
+        raise _call_error(type(layer))
+    recurrent = vars(layer).get("_lstm_onnx_recurrent")
+    if recurrent is not None and not recurrent.own_forward:
+        if "parametrizations" in layer._modules and not recurrent.weights:
+            what = f"calls {recurrent.path}, whose weights are computed when it is called"
+            raise branch_error(what, "pass example inputs with which it is taken")
+        recurrent.branched = True
+        return layer
+    if type(layer) is nn.Sequential:
+        return _Sequence([_layer(part, helper) for part in layer])
+    if type(layer).__module__.startswith("torch.nn.modules."):
+        for part in layer.modules():
+            own = type(part).__module__.startswith("torch.nn.modules.")
+            if not own or part._forward_hooks or part._forward_pre_hooks or part.training:
+                raise _call_error(type(part))
+            if getattr(part, "inplace", False):
+                raise branch_error(f"calls {type(part).__name__}(inplace=True), which writes into its input")
+        return layer
+    forward = type(layer).forward
+    new = _checked(forward, helper) if isinstance(forward, types.FunctionType) and recurrent is None else None
+    if new is None:
+        raise _call_error(type(layer))
+    return types.MethodType(new, layer)
+
+
+class _Sequence:
+    def __init__(self, layers: list[Any]) -> None:
+        self._layers = layers
+
+    def __call__(self, value: Any) -> Any:
+        for layer in self._layers:
+            value = layer(value)
+        return value
+
+
+def _checked(function: types.FunctionType, helper: Any) -> types.FunctionType | None:
+    """A function of the user's with its own calls checked; None where it may have other effects than its result."""
+    code = function.__code__
+    if any(item is helper for item in code.co_consts):
+        return function
+    new = guarded_code(code) if is_user_code(code.co_filename) else None
+    if new is None:
+        return None
+    found = rebuilt_function(function)
+    found.__code__ = with_helper(new, helper)
+    return found
+
+
+def _is_pure(function: Any) -> bool:
+    name = getattr(function, "__name__", "")
+    if name.startswith("set_") or (name.endswith("_") and not name.startswith("__")):
+        return False
+    place = getattr(function, "__module__", None) or ""
+    if place == math.__name__ or place.startswith(_OURS) or _is_builtin(function):
+        return True
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, Tensor):
+        return hasattr(Tensor, name) and name not in ("backward", "retain_grad", "register_hook")
+    if isinstance(owner, nn.RNNBase) and name == "flatten_parameters":
+        return True
+    if name in _METHODS.get(type(owner), ()):
+        return True
+    if isinstance(function, types.BuiltinFunctionType):
+        return place == "torch" or place.startswith("torch._C.")
+    return isinstance(function, types.FunctionType) and place in _PLACES
+
+
+def _is_builtin(function: Callable[..., Any]) -> bool:
+    return any(function is item for item in _FUNCTIONS)

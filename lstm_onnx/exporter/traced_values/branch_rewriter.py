@@ -1,0 +1,342 @@
+"""Rewrites blocks of statements so that both branches of an ``if`` on a value are computed.
+
+What statements write is known by its place: the name of a variable, or that of an attribute such as ``self.h``.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from .branch_conditions import HELPER, Conditionals, Names, arguments, as_condition, guarded
+from .branch_syntax import TELLERS, is_flat, is_no_grad, is_pure, mask_of, only_tells, place_of, raises, written_by
+
+Statements = list[ast.stmt]
+
+
+@dataclass
+class Branch:
+    """The statements of a branch: the places that they assign, those that they write in place, and a return."""
+
+    body: Statements = field(default_factory=list)
+    assigned: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    returned: ast.expr | None = None
+    goes_on: bool = False
+    """Whether it computes anything after it wrote in place."""
+
+
+class Rewriter:
+    """Rewrites blocks of statements.
+
+    Attributes:
+        names: of its own variables.
+    """
+
+    def __init__(self) -> None:
+        self.names = Names()
+
+    def block(self, statements: Statements) -> Statements:
+        """Statements with all ``if`` rewritten that can be."""
+        found: Statements = []
+        for index, statement in enumerate(statements):
+            rest = statements[index + 1 :]
+            new = self.rewritten_if(statement, rest) if isinstance(statement, ast.If) else None
+            if new is not None:
+                found.append(new[0])
+                continue
+            for name in ("body", "orelse", "finalbody"):
+                inner = getattr(statement, name, None)
+                if isinstance(inner, list) and not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+                    setattr(statement, name, self.block(inner))
+            found.append(Conditionals(self.names).visit(statement) if is_flat(statement) else statement)
+        return found
+
+    def rewritten_if(
+        self, statement: ast.If, rest: Statements, known: list[Statements] | None = None
+    ) -> tuple[ast.If, set[str]] | None:
+        """An ``if``, rewritten, with the places that it writes in place; None where it cannot be.
+
+        Args:
+            statement: it.
+            rest: the statements after it.
+            known: its branches as they are where the truth is known; None rewrites them as blocks.
+        """
+        if raises(statement.body) or raises(statement.orelse):
+            return None  # a check
+        one, other = self.branch(statement.body), self.branch(statement.orelse)
+        if one is not None and one.returned is not None and not statement.orelse:
+            other = self.branch(rest)
+        condition = as_condition(statement.test, self.names)
+        if one is None or other is None or condition is None or not (one.body or other.body or one.returned):
+            return None
+        if (one.returned is None) != (other.returned is None):
+            return None
+        names = {*one.assigned, *one.written, *other.assigned, *other.written}
+        if any("." in name and name.partition(".")[0] in names for name in names):
+            return None
+        self.names.count += 1
+        asked, choice = self.names.fresh(), self.names.fresh()
+        mask = None if statement.orelse or one.returned is not None else mask_of(statement)
+        lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement)
+        # Where its truth is known, the branch is taken that PyTorch takes.
+        rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"
+        new = _placed(ast.parse(rewritten).body, statement)[0]
+        assert isinstance(new, ast.If)  # noqa: S101
+        plain = new.orelse[0]
+        assert isinstance(plain, ast.If)  # noqa: S101
+        named = new.test.args[0]  # type: ignore[attr-defined]
+        named.value = condition if known is None else guarded(condition)
+        new.body = lines
+        plain.body, plain.orelse = known or (self.block(statement.body), self.block(statement.orelse))
+        return new, one.written | other.written
+
+    def branch(
+        self, statements: Statements, own: Iterable[str] = (), *, in_loop: bool = False, ends: bool = True
+    ) -> Branch | None:
+        """What statements do; None where they may do more than compute variables.
+
+        Args:
+            statements: they.
+            own: variables that are new at each pass.
+            in_loop: whether they may have break and continue.
+            ends: whether the last one may be a return.
+        """
+        branch = Branch(assigned=set(own))
+        for index, statement in enumerate(copy.deepcopy(statements)):
+            branch.goes_on |= bool(branch.written)
+            rest = statements[index + 1 :]
+            if isinstance(statement, ast.Return) and ends and not rest:
+                value = statement.value or ast.copy_location(ast.Constant(None), statement)
+                if not is_pure(value):
+                    return None
+                branch.returned = guarded(value)
+            elif isinstance(statement, ast.If) and ends and (both := self._returning(branch, statement, rest)):
+                branch.returned = both
+                return branch
+            elif not (in_loop and isinstance(statement, (ast.Break, ast.Continue))):
+                if not self._add(branch, statement, in_loop=in_loop):
+                    return None
+            else:
+                branch.body.append(statement)
+        return branch
+
+    def _returning(self, branch: Branch, statement: ast.If, rest: Statements) -> ast.expr | None:
+        """Add an ``if`` of which both branches return, the second one maybe after it; its result, or None."""
+        bodies = [_folded(statement.body), _folded(statement.orelse or copy.deepcopy(rest))]
+        if (statement.orelse and rest) or not all(map(_returns, bodies)):
+            return None
+        result = self.names.fresh()
+        new = copy.deepcopy(statement)
+        new.body, new.orelse = ([*body[:-1], _kept(body[-1], result)] for body in bodies)
+        return ast.copy_location(ast.Name(result, ast.Load()), statement) if self._add(branch, new) else None
+
+    def _add(self, branch: Branch, statement: ast.stmt, *, in_loop: bool = False) -> bool:
+        """Add a statement to a branch; False where it may do more than compute variables."""
+        if isinstance(statement, ast.If) and not raises(statement.body):
+            return self._add_if(branch, statement, in_loop=in_loop)
+        if isinstance(statement, (ast.For, ast.With)):
+            return self._add_block(branch, statement, in_loop=in_loop)
+        return add_plain(branch, statement)
+
+    def _add_if(self, branch: Branch, statement: ast.If, *, in_loop: bool) -> bool:
+        inner = [self.branch(body, in_loop=in_loop, ends=False) for body in (statement.body, statement.orelse)]
+        new = None
+        if all(inner):
+            new = self.rewritten_if(statement, [], [each.body or [ast.Pass()] if each else [] for each in inner])
+        if new is None or any(each is None for each in inner):
+            return False
+        for each in inner:
+            if each is not None:
+                note_written(branch, each.written, statement)
+                branch.goes_on |= each.goes_on
+        branch.body.append(new[0])
+        branch.assigned |= {name for each in inner if each is not None for name in each.assigned}
+        return True
+
+    def _add_block(self, branch: Branch, statement: ast.For | ast.With, *, in_loop: bool) -> bool:
+        """Add a loop, or what runs without gradients."""
+        targets: set[str] = set()
+        if isinstance(statement, ast.For):
+            found = places_of(statement.target)
+            if statement.orelse or found is None or any("." in name for name in found) or not is_pure(statement.iter):
+                return False
+            targets, in_loop = found, True
+            statement.iter = guarded(statement.iter)
+        elif not all(map(is_no_grad, statement.items)):
+            return False
+        inner = self.branch(statement.body, targets, in_loop=in_loop, ends=False)
+        if inner is None or (isinstance(statement, ast.For) and inner.assigned & inner.written):
+            return False
+        note_written(branch, inner.written, statement)
+        branch.assigned |= inner.assigned
+        branch.goes_on |= bool(inner.written)
+        statement.body = inner.body
+        branch.body.append(statement)
+        return True
+
+
+def add_plain(branch: Branch, statement: ast.stmt) -> bool:
+    """Add a statement without others in it."""
+    if isinstance(statement, (ast.Pass, ast.Import)) or only_tells(statement):
+        return not isinstance(statement, ast.Import) or all(item.name in TELLERS for item in statement.names)
+    if isinstance(statement, ast.Assert) or (isinstance(statement, ast.If) and not statement.orelse):
+        if not is_pure(statement.test):
+            return False
+        statement.test = guarded(statement.test)
+        branch.body.append(statement)  # a check
+        return True
+    if isinstance(statement, ast.Assign):
+        targets, value = statement.targets, statement.value
+    elif isinstance(statement, (ast.AugAssign, ast.AnnAssign)) and statement.value is not None:
+        targets, value = [statement.target], statement.value
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        return _add_call(branch, statement, statement.value)
+    else:
+        return isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    if not is_pure(value):
+        return False
+    assigned: set[str] = set()
+    for target in targets:
+        if isinstance(target, ast.Subscript) or isinstance(statement, ast.AugAssign):
+            if not _note_target(branch, target, statement):
+                return False
+            continue
+        found = places_of(target)
+        if found is None:
+            return False
+        assigned |= found
+    branch.assigned |= assigned
+    statement.value = guarded(value)
+    branch.body.append(statement)
+    return True
+
+
+def _add_call(branch: Branch, statement: ast.Expr, call: ast.Call) -> bool:
+    """Add ``x.masked_fill_(mask, 0)``, ``found.append(x)``, or a call whose result is not used."""
+    if not all(map(is_pure, arguments(call))):
+        return False
+    method = call.func
+    if isinstance(method, ast.Attribute) and written_by(method.attr):
+        if not _note_target(branch, method.value, statement):
+            return False
+        call.args = [guarded(item) for item in call.args]
+        for item in call.keywords:
+            item.value = guarded(item.value)
+    elif is_pure(call):
+        statement.value = guarded(call)
+    else:
+        return False
+    branch.body.append(statement)
+    return True
+
+
+def _note_target(branch: Branch, target: ast.expr, statement: ast.stmt) -> bool:
+    """Note what is written in place; False where its place is not known."""
+    while isinstance(target, ast.Subscript):
+        if not is_pure(target.slice):
+            return False
+        target.slice = guarded(target.slice)
+        target = target.value
+    place = place_of(target)
+    if place is None:
+        return False
+    note_written(branch, [place], statement)
+    return True
+
+
+def note_written(branch: Branch, places: Collection[str], statement: ast.stmt) -> None:
+    """Note what a statement writes in place; what the branch itself has made is no other's, which is checked."""
+    for place in sorted(places):
+        if place in branch.assigned:
+            branch.body += _placed(ast.parse(f"{HELPER!r}.require_own({place}, {place!r})").body, statement)
+        else:
+            branch.written.add(place)
+
+
+def places_of(target: ast.expr) -> set[str] | None:
+    """The places that an assignment sets; None for other targets."""
+    if isinstance(target, ast.Tuple):
+        found = list(map(places_of, target.elts))
+        return None if None in found else {name for each in found for name in each or ()}
+    place = place_of(target)
+    return None if place is None else {place}
+
+
+def _folded(statements: Statements) -> Statements:
+    """Statements with those after an ``if`` that returns in its ``else``."""
+    for index, statement in enumerate(statements):
+        rest = statements[index + 1 :]
+        if rest and isinstance(statement, ast.If) and not statement.orelse and _returns(statement.body):
+            new = copy.deepcopy(statement)
+            new.orelse = _folded(rest)
+            return [*statements[:index], new]
+    return statements
+
+
+def _returns(body: Statements) -> bool:
+    """Whether statements end with a return of a value, or with an ``if`` of which both branches do."""
+    if not body:
+        return False
+    last = body[-1]
+    if isinstance(last, ast.If) and not raises(last.body):
+        return _returns(last.body) and _returns(last.orelse)
+    return isinstance(last, ast.Return) and last.value is not None
+
+
+def _kept(last: ast.stmt, result: str) -> ast.stmt:
+    """A last statement that returns, with an assignment instead."""
+    if isinstance(last, ast.If):
+        new = copy.deepcopy(last)
+        new.body, new.orelse = ([*body[:-1], _kept(body[-1], result)] for body in (last.body, last.orelse))
+        return new
+    assert isinstance(last, ast.Return)  # noqa: S101
+    assert last.value is not None  # noqa: S101
+    return ast.copy_location(ast.Assign(targets=[ast.Name(result, ast.Store())], value=last.value), last)
+
+
+def _computed(
+    one: Branch, other: Branch, asked: str, choice: str, result: str, mask: ast.expr | None, at: ast.If
+) -> Statements:
+    """Both branches, and what is chosen of them."""
+    written = sorted(one.written | other.written)
+    names = sorted({*written, *one.assigned, *other.assigned})
+    attributes = tuple(name for name in names if "." in name)
+    if one.returned is not None:
+        names = [*names, result]
+
+    def lines(text: str) -> Statements:
+        return _placed(ast.parse(text).body, at)
+
+    def returned(branch: Branch) -> Statements:
+        if branch.returned is None:
+            return []
+        return [ast.Assign(targets=[ast.Name(result, ast.Store())], value=branch.returned)]
+
+    shown = bool(one.goes_on or other.goes_on)
+    begin = lines(f"{choice} = {HELPER!r}.begin({asked}, {tuple(written)!r}, {attributes!r}, {shown}, None)")
+    if mask is not None:
+        begin[0].value.args[-1] = guarded(copy.deepcopy(mask))  # type: ignore[attr-defined]
+    return [
+        *begin,
+        *(line for name in written for line in lines(f"{name} = {choice}.at_first({name!r})")),
+        *one.body,
+        *returned(one),
+        *lines(f"{choice}.then()"),
+        *(line for name in names for line in lines(f"{name} = {choice}.again({name!r})")),
+        *other.body,
+        *returned(other),
+        *lines(f"{choice}.end()"),
+        *(line for name in names for line in lines(f"{name} = {choice}.value({name!r})")),
+        *(lines(f"return {result}") if one.returned is not None else []),
+    ]
+
+
+def _placed(statements: Statements, place: ast.stmt) -> Statements:
+    """Statements of ours, at a place of the user's code."""
+    for statement in statements:
+        for node in ast.walk(statement):
+            ast.copy_location(node, place)
+    return statements

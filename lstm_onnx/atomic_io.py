@@ -9,10 +9,11 @@ target removes.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from .errors import FileError, LSTMOnnxError
@@ -33,6 +34,17 @@ _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024
 """Bytes, by Git LFS's specification."""
 _PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
+_conditions: contextvars.ContextVar[tuple[Callable[[], None], ...]] = contextvars.ContextVar("conditions", default=())
+
+
+@contextlib.contextmanager
+def writing_only_if(condition: Callable[[], None]) -> Iterator[None]:
+    """Within the context no file is replaced unless `condition` returns: what it raises is raised instead."""
+    token = _conditions.set((*_conditions.get(), condition))
+    try:
+        yield
+    finally:
+        _conditions.reset(token)
 
 
 @contextlib.contextmanager
@@ -101,6 +113,8 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+                for condition in _conditions.get():
+                    condition()
                 if target.exists():
                     os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))  # noqa: PTH101
                 if locked:  # while locked, so that no other process removes it as a leftover

@@ -18,6 +18,7 @@ _MARK = bytes([10, len(KEY)]) + KEY.encode() + bytes([18, len(UNKNOWN)]) + b'"'
 _ZEROS = UNKNOWN.strip('"').encode()
 _SEARCHED = 2**24
 """How many bytes from the end are searched for the metadata."""
+_CHUNK = 2**20
 
 
 def with_checksum(content: bytes, before: int = 0) -> bytes:
@@ -36,19 +37,26 @@ def is_intact(path: str | os.PathLike[str]) -> bool:
 
     External data is not included.
     """
-    import mmap
-
     try:
         if not os.path.isfile(path):  # noqa: PTH113 - without pathlib, which is slow to import
             return False
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            at = content.rfind(_MARK, max(0, len(content) - _SEARCHED)) + len(_MARK)
-            if at < len(_MARK):
-                return False
-            end = at + len(_ZEROS)
-            with memoryview(content) as view, view[:at] as before, view[end:] as behind:
-                crc = zlib.crc32(behind, zlib.crc32(_ZEROS, zlib.crc32(before)))
-            return content[at:end] == _digits(crc)
+        # Read, and not mapped into memory: a file that another program cuts short meanwhile would end this process.
+        with open(path, "rb") as stream:
+            start = max(0, os.fstat(stream.fileno()).st_size - _SEARCHED)
+            crc = 0
+            while left := start - stream.tell():
+                chunk = stream.read(min(left, _CHUNK))
+                if not chunk:
+                    return False
+                crc = zlib.crc32(chunk, crc)
+            content = stream.read()
+        at = content.rfind(_MARK) + len(_MARK)
+        if at < len(_MARK):
+            return False
+        end = at + len(_ZEROS)
+        with memoryview(content) as view, view[:at] as before, view[end:] as behind:
+            crc = zlib.crc32(behind, zlib.crc32(_ZEROS, zlib.crc32(before, crc)))
+        return content[at:end] == _digits(crc)
     except (OSError, ValueError):
         return False
 

@@ -13,6 +13,7 @@ from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
 from ..runtime.arguments import flag
 from ..runtime.providers import PROVIDERS
+from ..runtime.unchanged import of_one_file
 from ..spec import TARGETS
 from .report import CheckReport, CheckResults
 
@@ -20,6 +21,7 @@ _LONGEST = 10**9
 """Seconds of a time limit."""
 
 
+@of_one_file("checked")
 def check(
     path: str | os.PathLike[str],
     *,

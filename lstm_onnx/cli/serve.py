@@ -148,4 +148,4 @@ def serve(
     if serve_models(names, settings, Log(as_json=json_logs, quiet=is_quiet()), started):
         from .interrupts import leave
 
-        leave(ENDED, reported=True)  # a run of a model cannot be ended, and Python would wait for it
+        leave(ENDED, reported=True)  # an operator of a model cannot be ended, and Python would wait for it

@@ -18,6 +18,7 @@ from ..runtime.arguments import integer, seconds
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
 from ..runtime.chunk_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
+from ..runtime.unchanged import of_one_file
 from .batch_first import write_batch_first
 from .folder import files_together
 from .range_checks import ranges_of
@@ -65,6 +66,7 @@ class TritonResult:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
+@of_one_file("deployed")
 def deploy_triton(
     file: str | os.PathLike[str],
     repository: str | os.PathLike[str],

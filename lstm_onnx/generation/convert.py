@@ -20,6 +20,7 @@ from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import Model, load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.trial import require_drawable
+from ..runtime.unchanged import of_one_file
 from ..terminal_text import one_line
 from .choose import OWN
 from .layout import Layout, layout_of
@@ -145,6 +146,7 @@ def make_generating(
     return write_generating(source, path, generation, seed=seed, trial=trial)
 
 
+@of_one_file("converted")
 def write_generating(
     source: str | os.PathLike[str],
     path: str | os.PathLike[str],

@@ -21,6 +21,7 @@ from ..runtime.initial_states import stream_initial_state
 from ..runtime.streamable import is_streamable
 from ..runtime.tensor_info import require_known_names
 from ..runtime.tuning import MAX_TRIAL_ELEMENTS
+from ..runtime.unchanged import of_one_file
 
 LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
 """In the order in which the command names them."""
@@ -75,6 +76,7 @@ class _Input:
         return np.asarray(values, self.info.dtype)
 
 
+@of_one_file("run")
 def program(
     path: str | os.PathLike[str],
     language: str,

@@ -15,12 +15,14 @@ from ..metadata import Metadata
 from ..onnxgraph import Scope, Tensor, external_problem, is_default, load_inlined, value_of
 from ..onnxgraph.load import entries_of, opset_of
 from ..onnxgraph.recurrent import GATES, module_path
+from ..runtime.unchanged import of_one_file
 from .int8 import INT8, int8_info
 from .loops import loop_info
 from .lstms import lstm_info
 from .report import Inspection, LoopInfo, LSTMInfo
 
 
+@of_one_file("inspected")
 def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Find the LSTMs in an ONNX file.
 

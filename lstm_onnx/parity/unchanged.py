@@ -1,8 +1,4 @@
-"""A verdict is on one file: where another program writes it meanwhile, there is none.
-
-A verification opens its file more than once, for copies with changed weights and for mutants.  If it is replaced in
-between, one part of a report would be on the old file and another on the new one.
-"""
+"""A verdict is on one file: where another program writes it meanwhile, there is none; see `runtime.unchanged`."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from contextlib import contextmanager
 from ..errors import ModelError
 from ..runtime import Model
 from ..runtime.loaded_model import fingerprint
+from ..runtime.unchanged import unchanged as file_unchanged
 
 
 @contextmanager
@@ -26,23 +23,7 @@ def unchanged(file: str | os.PathLike[str] | Model | None) -> Iterator[None]:
         yield
         return
     path = file.file if isinstance(file, Model) else file
-    before = fingerprint(path)
-    if isinstance(file, Model):
-        before = file.fingerprint or before
-        _require(before, path, file.path, "was changed after it was loaded", "load it again")
-    try:
+    if isinstance(file, Model) and file.fingerprint is not None and fingerprint(path) != file.fingerprint:
+        raise ModelError("was changed after it was loaded", path=file.path, hint="load it again")
+    with file_unchanged(path, "verified"):
         yield
-    finally:
-        name = file.path if isinstance(file, Model) else file
-        _require(before, path, name, "was changed while it was verified", "verify it again")
-
-
-def _require(
-    before: tuple[int, ...] | None,
-    path: str | os.PathLike[str],
-    name: str | os.PathLike[str],
-    message: str,
-    hint: str,
-) -> None:
-    if fingerprint(path) != before:
-        raise ModelError(message, path=name, hint=hint)

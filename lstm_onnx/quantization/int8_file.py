@@ -19,6 +19,7 @@ from ..onnxgraph.write import require_model_path, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.trial import require_drawable
+from ..runtime.unchanged import of_one_file
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
 from .kernels import KERNELS, MATMUL_INTEGER
@@ -95,6 +96,7 @@ class QuantizeResult:
         return "\n".join(lines)
 
 
+@of_one_file("quantized")
 def quantize(
     source: str | os.PathLike[str],
     path: str | os.PathLike[str],

@@ -22,6 +22,7 @@ from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.batch_axes import state_dim_names
 from ..runtime.compared_chunks import Compared, compared_chunks
 from ..runtime.trial import require_drawable
+from ..runtime.unchanged import of_one_file
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph
@@ -84,6 +85,7 @@ class RepairResult:
         return "\n".join([*lines, *map(one_line, self.notes), str(self.proof)])
 
 
+@of_one_file("repaired")
 def repair(
     source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: int = 0, trial: bool | None = None
 ) -> RepairResult:

@@ -50,19 +50,20 @@ class Binding:
         except ort_errors() as error:
             raise RunError(f"ONNX Runtime cannot bind its arrays: {first_line(error)}", path=path) from error
         self.errors: tuple[type[BaseException], ...] = (*ort_errors(), MemoryError)
-        self.execute = _bound_run(session, binding)
+        self._run = _bound_run(session, binding)
+        self.execute = partial(self._run, None)
 
-    def run(self) -> None:
-        """Run on what is in `inputs`, into `outputs`.
+    def run(self, options: Any) -> None:
+        """Run on what is in `inputs`, into `outputs`; `options` are an ``onnxruntime.RunOptions`` or None.
 
         Raises:
             RunError: ONNX Runtime failed; what `outputs` hold then is undefined.
         """
-        call(self.path, self.execute)
+        call(self.path, self._run, options)
 
 
-def _bound_run(session: Any, binding: Any) -> Callable[[], object]:
-    """A function without arguments that runs what is bound.
+def _bound_run(session: Any, binding: Any) -> Callable[[Any], object]:
+    """A function that runs what is bound, with an ``onnxruntime.RunOptions`` or None.
 
     Where it exists, the method that ONNX Runtime's Python wrapper ends in: the wrapper looks for captured WebGPU
     graphs at each run, a tenth of the time of a small step.
@@ -70,7 +71,7 @@ def _bound_run(session: Any, binding: Any) -> Callable[[], object]:
     inner, bound = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
     run = getattr(inner, "run_with_iobinding", None)
     if callable(run) and bound is not None:
-        return partial(run, bound, None)
+        return partial(run, bound)
     return partial(session.run_with_iobinding, binding)
 
 

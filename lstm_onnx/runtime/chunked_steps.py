@@ -12,6 +12,7 @@ from ..symbolic_dims import names_in
 from .batch_axes import BATCH, TIME, batch_name
 from .bindings import Key
 from .call import call
+from .cancellation import options_of
 from .conversion import ToCallerType, to_numpy
 from .providers import runs_operator
 from .streamable import found_chunks, stream_inputs
@@ -268,7 +269,7 @@ class ChunkedSteps:
         for name, axis in self._streaming.time.items():
             feeds[name] = self._without_entries(self.model.inputs[name], axis)
         names = list(self.model.outputs)
-        values = call(self.model.path, self.model.session.run, names, feeds, self.model.run_options)
+        values = call(self.model.path, self.model.session.run, names, feeds, options_of(self.model))
         return dict(zip(names, values, strict=True))
 
 

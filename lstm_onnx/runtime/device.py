@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InputError
 from .bindings import Key, key_of
 from .call import call
+from .cancellation import options_of
 from .conversion import converter_to, to_numpy
 from .ort_messages import first_line
 from .providers import NO_GRAPH, graph_options, onnxruntime, ort_errors
@@ -159,7 +160,7 @@ def run_binding(model: Model, binding: Any, options: Any = None) -> None:
 
     def run() -> None:
         binding.synchronize_inputs()
-        model.session.run_with_iobinding(binding, options)
+        model.session.run_with_iobinding(binding, options or options_of(model))
         binding.synchronize_outputs()
 
     call(model.path, run)
@@ -222,7 +223,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
         binding.bind_ortvalue_input(name, passed or value.ortvalue_from_numpy(array, *target))
     for name in model.outputs:
         binding.bind_output(name, device, model.device_id)
-    run_binding(model, binding, model.run_options)
+    run_binding(model, binding)
     results = dict(zip(model.outputs, binding.get_outputs(), strict=True))
     return {name: to_caller_type(result) if to_caller_type else result.numpy() for name, result in results.items()}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
+from collections.abc import Iterator
 
 from ..atomic_io import require_readable
 from ..errors import FileError
@@ -13,6 +13,9 @@ from ..errors import FileError
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")
 """An entry of a tensor's external data: a StringStringEntryProto with key (1) and the length of its value (2)."""
 _CHUNK = 2**20
+_LONGEST_NAME = 2**12
+_LONGEST_ENTRY = _LONGEST_NAME + 20
+"""Bytes of a name that a file system has, and of an entry with it."""
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -21,25 +24,52 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     Raises:
         FileError: a file cannot be read.
     """
-    require_readable(path, "an .onnx file")
     total = hashlib.sha256()
+    names: set[bytes] = set()
+    for chunk, found in _chunks(path):
+        total.update(chunk)
+        names |= found
     try:
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for start in range(0, len(content), _CHUNK):
-                total.update(content[start : start + _CHUNK])
-            names = {_value(content, match) for match in _LOCATION.finditer(content)}
-        folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - pathlib is slow to import
-        for name in sorted(names):
-            beside = os.path.join(os.fsencode(folder), name)  # noqa: PTH118
-            if b"\0" in name or not os.path.isfile(beside):  # noqa: PTH113
-                continue  # bytes that only look like an entry; ONNX Runtime refuses a file that it misses
-            with open(beside, "rb") as stream:
+        for name, file in _existing(path, names).items():
+            with open(file, "rb") as stream:
                 total.update(b"%d:%s" % (len(name), name) + hashlib.file_digest(stream, "sha256").digest())
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise FileError(f"cannot be read: {error}", path=path) from error
     return total.hexdigest()
 
 
-def _value(content: mmap.mmap, match: re.Match[bytes]) -> bytes:
+def files_beside(path: str | os.PathLike[str]) -> list[str]:
+    """The files in the folder of a model's file that hold its weights (FileError where it cannot be read)."""
+    names = {name for _, found in _chunks(path) for name in found}
+    return [os.fsdecode(file) for file in _existing(path, names).values()]
+
+
+def _chunks(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, set[bytes]]]:
+    """The bytes of a file, and the names of external data that end in each chunk.
+
+    They are read, and not mapped into memory: a file that another program cuts short meanwhile would end this process.
+    """
+    require_readable(path, "an .onnx file")
+    before = b""
+    try:
+        with open(path, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                content = before + chunk
+                yield chunk, {name for match in _LOCATION.finditer(content) if (name := _value(content, match))}
+                before = content[-_LONGEST_ENTRY:]
+    except OSError as error:
+        raise FileError(f"cannot be read: {error}", path=path) from error
+
+
+def _value(content: bytes, match: re.Match[bytes]) -> bytes:
+    """The value of an entry; none where it does not end in `content`."""
     length = sum((byte & 0x7F) << 7 * at for at, byte in enumerate(match[1]))
-    return content[match.end() : match.end() + min(length, _CHUNK)]
+    end = match.end() + length
+    return content[match.end() : end] if length <= _LONGEST_NAME and end <= len(content) else b""
+
+
+def _existing(path: str | os.PathLike[str], names: set[bytes]) -> dict[bytes, bytes]:
+    """The files of these names.  Others are bytes that only look like an entry; ONNX Runtime refuses what it misses."""
+    folder = os.fsencode(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120 - pathlib is slow to import
+    files = {name: os.path.join(folder, name) for name in sorted(names) if b"\0" not in name}  # noqa: PTH118
+    return {name: file for name, file in files.items() if os.path.isfile(file)}  # noqa: PTH113

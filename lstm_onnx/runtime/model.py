@@ -15,6 +15,7 @@ from ..spec import LSTMSpec
 from ..terminal_text import one_line
 from .bindings import BindingCache, Key, key_of
 from .call import call
+from .cancellation import options_of
 from .conversion import to_numpy
 from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
@@ -43,8 +44,7 @@ class Model:
     Attributes:
         path, file: the file, as passed to `load`; and its absolute path, with links resolved.
         fingerprint: of the file when it was loaded; None where another session of it must not be opened.
-        provider: "cpu" or "cuda", where it runs.
-        device_id: which GPU, from 0.
+        provider, device_id: "cpu" or "cuda", where it runs; and which GPU, from 0.
         threads, spin, cuda_graph: as passed to `load`.
         session: the ``onnxruntime.InferenceSession``.
         run_options: an ``onnxruntime.RunOptions`` for its runs, where CUDA graphs must be kept out of them; else None.
@@ -167,7 +167,7 @@ class Model:
             for name, array in feeds.items():
                 binding.inputs[name][...] = array
             try:
-                binding.run()
+                binding.run(options_of(self))
             except RunError:
                 # Either the model fails on this input, and does so again, or its output shapes depend on more
                 # than its input shapes, and it must not be bound.
@@ -190,7 +190,7 @@ class Model:
         warn_of_non_finite(self, arrays)
         self.require_steps(arrays, feeds)
         names = list(self.outputs)
-        values = call(self.path, self.session.run, names, arrays, self.run_options)
+        values = call(self.path, self.session.run, names, arrays, options_of(self))
         if key is not None:
             self._bindings.record(key, self.session_for, self.path, self.inputs, self.outputs, arrays, values)
         return {

@@ -66,6 +66,7 @@ def load(
     _, device_id = parse_provider(provider)
     threads = validated_threads(threads)
     cuda_graph, trial = flag("cuda_graph", cuda_graph), flag_or_none("trial", trial)
+    before = fingerprint(path)
     if trial is not False:
         from .trial import is_trial_needed, require_trial
 
@@ -78,10 +79,11 @@ def load(
                     name="session_options",
                 )
             require_trial(path, provider, threads, pairs)
-    before = fingerprint(path)
+            _require_same(path, before)  # before it is opened here
     session, used = open_session(
         path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
     )
+    _require_same(path, before)
     # Of a pickled model, in another process.
     reopen = partial(
         reopened, os.path.realpath(path), provider, threads, states=pairs, spin=spin, cuda_graph=cuda_graph
@@ -98,6 +100,11 @@ def load(
         fingerprint=None if session_options is not None else before,
         reopen=reopen if session_options is None else None,
     )
+
+
+def _require_same(path: str | os.PathLike[str], before: tuple[int, ...] | None) -> None:
+    if fingerprint(path) != before:
+        raise ModelError("was changed while it was loaded", path=path, hint="try again")
 
 
 def reopened(path: str, provider: str, threads: int | None, digest: str | None, **options: Any) -> Model:

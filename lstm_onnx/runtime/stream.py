@@ -13,6 +13,7 @@ from ..terminal_text import one_line
 from .arguments import flag, positive_integer
 from .batch_axes import require_batch
 from .bindings import Binding, Key, key_of, output_buffers
+from .cancellation import options_of
 from .chunked_steps import ChunkedSteps
 from .conversion import to_numpy
 from .initial_states import require_like_state, stream_initial_state, validated_states
@@ -299,7 +300,7 @@ class Stream:
         for name, array in feeds.items():
             binding.inputs[name][...] = array
         try:
-            binding.run()
+            binding.run(options_of(self.model))
         except RunError:
             # Its output shapes may depend on more than its input shapes (see `BindingCache`).
             results = self._run_unbound(feeds)

@@ -1,13 +1,15 @@
 """uvicorn's HTTP connections, with limits on what it leaves open, slow and endless headers, and what else clients do.
 
-A client may close its direction of a connection right after a request, and read the answer nevertheless.  And Java's
-client asks for HTTP/2 with each request (``Upgrade: h2c``), which a server may ignore, and its parser does not.
+A client may close its direction of a connection right after a request, and read the answer nevertheless; one that has
+closed both looks the same until something is sent to it.  And Java's client asks for HTTP/2 with each request
+(``Upgrade: h2c``), which a server may ignore, and its parser does not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import httptools
@@ -16,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 MOST_HEADER_BYTES = 64 * 2**10
 HEADER_SECONDS = 10.0
 """From the first byte of a request, or the start of a connection, to the end of its headers."""
+_PROBE_SECONDS = 0.2
 _UPGRADE = (b"upgrade", b"http2-settings")
 
 
@@ -90,7 +93,29 @@ class LimitedConnection(HttpToolsProtocol):
         """Whether to keep the connection until the client, which sends no more, has its answers."""
         self._has_sent_all = True
         waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
-        return waits and self.scheme == "http"  # TLS cannot be closed in one direction
+        waits = waits and self.scheme == "http"  # TLS cannot be closed in one direction
+        if waits:
+            self._probe_later()
+        return waits
+
+    def _probe_later(self, *, sent: bool = False) -> None:
+        self.loop.call_later(_PROBE_SECONDS, self._probe, sent)
+
+    def _probe(self, sent: bool) -> None:
+        """Find out whether the client reads: the machine of one that has closed its socket refuses what is sent.
+
+        An interim response may be sent at any time before the answer, of which every client ignores the first ones.
+        """
+        cycle = self._answered
+        if self.transport.is_closing() or cycle is None:
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        if not sent and not cycle.response_started and cycle.scope["http_version"] == "1.1":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            sent = True
+        self._probe_later(sent=sent)
 
     def on_headers_complete(self) -> None:
         """Their end."""

@@ -17,6 +17,7 @@ from .errors import Kind, RequestError
 from .http_messages import HEADER_LENGTH, compressed, decompressed, json_object, read_inference, write_inference
 from .metrics import CONTENT_TYPE
 from .service import SERVER, Service
+from .vanished import VanishedError, unless_gone
 from .websocket import handle_websocket
 
 Scope = MutableMapping[str, Any]
@@ -53,6 +54,12 @@ class HttpRequest:
     receive: Receive
     taken: list[int] = field(default_factory=list)
 
+    async def gone(self) -> bool:
+        """Wait until the client, whose body is complete, closes the connection."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        return True
+
 
 class HttpApp:
     """The application; uvicorn calls it once for each request and each websocket."""
@@ -78,7 +85,7 @@ class HttpApp:
         try:
             require_access(self.service, request.path, request.headers)
             answer = await self._answer(request)
-        except _VanishedError:
+        except VanishedError:
             return
         except asyncio.CancelledError:
             if not self.service.draining:
@@ -196,7 +203,7 @@ class HttpApp:
             inference = await asyncio.to_thread(read_inference, body, header_length)
         else:
             inference = read_inference(body, header_length)
-        outputs = await service.infer("http", name, version, inference.request)
+        outputs = await unless_gone(service.infer("http", name, version, inference.request), request.gone)
         if sum(array.nbytes for array in outputs.values()) > _IN_THREAD:
             answer, headers = await asyncio.to_thread(write_inference, name, inference, outputs)
         else:
@@ -225,7 +232,7 @@ class HttpApp:
                 while True:
                     message = await request.receive()
                     if message["type"] == "http.disconnect":
-                        raise _VanishedError
+                        raise VanishedError
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
                     if size > limit:
@@ -257,10 +264,6 @@ class HttpApp:
 
 class _UnreadError(RequestError):
     """A request is refused before all of its body was read, and the rest is not."""
-
-
-class _VanishedError(Exception):
-    """The client closed the connection before its request was complete."""
 
 
 _PAGE_HEADERS = {

@@ -179,8 +179,8 @@ class Repository:
     def close(self, seconds: float) -> bool:
         """Close every model once what it runs is finished; whether that was so within `seconds`.
 
-        Runs go on also for requests that are answered, as after their deadline.  None can be ended, and Python would
-        wait for them at its own end: where this is False, the process has to leave without that.
+        A run whose request was answered, as at its deadline, ends before its next node; what that waits for may take
+        longer, and Python would wait for it at its own end: where this is False, the process has to leave without that.
         """
         for entry in self.entries.values():
             entry.sequences.close()

@@ -12,8 +12,8 @@ from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batcher.batcher import Batcher
 from ..runtime.file_digest import file_digest
-from ..runtime.loaded_model import fingerprint
 from ..runtime.streamable import stream_inputs
+from ..runtime.unchanged import unchanged
 from .errors import RequestError
 from .metrics import Metrics, Statistics
 from .settings import Settings
@@ -215,16 +215,13 @@ def open_model(
     Raises:
         LSTMOnnxError: as of `lstm_onnx.load`; or a ModelError where the protocol has no datatype for an input.
     """
-    before = fingerprint(file)
-    model = load(file, settings.provider, settings.threads, trial=None)
-    own = {state: end for state, end in settings.states if state in model.inputs and end in model.outputs}
-    if own and not model.states:
-        model.close()
-        model = load(file, settings.provider, settings.threads, states=own, trial=None)
-    digest = file_digest(file)
-    if fingerprint(file) != before:
-        model.close()
-        raise ModelError("was changed while it was loaded", path=file, hint="load it again")
+    with unchanged(file, "loaded"):
+        model = load(file, settings.provider, settings.threads, trial=None)
+        own = {state: end for state, end in settings.states if state in model.inputs and end in model.outputs}
+        if own and not model.states:
+            model.close()
+            model = load(file, settings.provider, settings.threads, states=own, trial=None)
+        digest = file_digest(file)
     for info in [*model.inputs.values(), *model.outputs.values()]:
         if info.dtype is None or info.dtype.newbyteorder("<") not in NAMES:
             raise ModelError(

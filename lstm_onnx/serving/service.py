@@ -40,7 +40,8 @@ class Meter:
         self._service, self._protocol, self._name = service, protocol, name
         self._statistics = service.repository.entries[name].statistics
         metrics = service.metrics
-        self._done, self._failed = (metrics.requests.labels(name, protocol, kind) for kind in ("done", "failed"))
+        results = ("done", "failed", "cancelled")
+        self._done, self._failed, self._cancelled = (metrics.requests.labels(name, protocol, kind) for kind in results)
         self._seconds = metrics.seconds.labels(name, protocol)
 
     def start(self) -> float:
@@ -55,6 +56,11 @@ class Meter:
         self._statistics.success.add(seconds)
         self._done.inc()
         self._seconds.observe(seconds)
+
+    def cancelled(self) -> None:
+        """Nobody waits for its result any more."""
+        self._cancelled.inc()
+        self._service.log.event("cancelled", model=self._name, protocol=self._protocol)
 
     def failed(self, began: float, error: Exception) -> RequestError:
         """It failed, or was refused; the error for its client."""
@@ -135,6 +141,9 @@ class Service:
                     model = self.repository.ready(name, version)
                 names = model.validated(request.inputs, request.outputs, stream=True)
                 found = await entry.sequences.step(entry.served, part, request.inputs, timeout)
+        except asyncio.CancelledError:
+            meter.cancelled()
+            raise
         except Exception as error:
             raise meter.failed(began, error) from error
         finally:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
+from ..runtime.cancellation import Cancellation
 from ..runtime.stream import Stream
 
 Arrays = dict[str, np.ndarray]
@@ -28,6 +29,8 @@ class SingleStream:
         self._stream = stream
         self._turn = asyncio.Lock()  # which is handed on in the order of the requests
         self._closed = False
+        self._abandoned = False  # whether the caller of the step that runs waits no more
+        self._cancellation: Cancellation | None = None  # of that step
 
     async def astep(self, x: Mapping[str, np.ndarray], *, timeout: float) -> Arrays:
         """As `BatchedStream.astep`, of arrays by name."""
@@ -58,14 +61,17 @@ class SingleStream:
         return found
 
     async def _in_turn(self, function: Callable[[], Arrays], timeout: float) -> Arrays:
-        # A task of its own, since a run cannot be cancelled, and the next one must wait for its end.
+        # A task of its own, since the next one must wait for the end of its run.
         started = asyncio.Event()
         task = asyncio.ensure_future(self._run(function, started))
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(task)
         except (TimeoutError, asyncio.CancelledError) as error:
-            if not started.is_set():
+            if started.is_set():
+                self._abandoned = True
+                self._cancel_if_unneeded()
+            else:
                 task.cancel()
             task.add_done_callback(_ignore)
             if isinstance(error, asyncio.CancelledError):
@@ -87,11 +93,20 @@ class SingleStream:
                 raise InputError("the stream was closed before this step ran")
             started.set()
             began = perf_counter()
-            outputs = await asyncio.get_running_loop().run_in_executor(owner.executor, function)
+            self._abandoned, self._cancellation = False, Cancellation()
+            outputs = await asyncio.get_running_loop().run_in_executor(
+                owner.executor, _cancellable, function, self._cancellation
+            )
             owner.on_batch(1, perf_counter() - began)
             return outputs
         finally:
+            self._cancellation = None
             self._turn.release()
+
+    def _cancel_if_unneeded(self) -> None:
+        """End the step that runs once nobody needs its outputs or its states."""
+        if self._closed and self._abandoned and self._cancellation is not None:
+            self._cancellation.cancel()
 
     @property
     def state(self) -> Arrays:
@@ -103,10 +118,11 @@ class SingleStream:
         self._stream.state = values
 
     def close(self) -> None:
-        """End it; a running step finishes."""
+        """End it; a running step finishes, unless its caller has given up."""
         if not self._closed:
             self._closed = True
             self._owner.open_streams -= 1
+            self._cancel_if_unneeded()
 
 
 class SingleStreams:
@@ -144,6 +160,11 @@ class SingleStreams:
     def close(self, *, drain: bool = True) -> None:
         """Nothing is left to be ended."""
         del drain
+
+
+def _cancellable(function: Callable[[], Arrays], cancellation: Cancellation) -> Arrays:
+    with cancellation:
+        return function()
 
 
 def _ignore(task: asyncio.Future[Any]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs
@@ -24,12 +24,11 @@ from .frames import FrameLayout
 from .service import Service
 from .snapshots import REFUSED_CODE, UNCERTAIN_CODE, Snapshot, opened
 from .streams import OpenStream
+from .vanished import Inbox, Message, Receive, VanishedError, unless_gone
 
 IDLE_CODE = 4408
 """Close code of a stream without a frame for the idle time."""
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
@@ -63,8 +62,9 @@ async def handle_websocket(
             await exchange.run()
         finally:
             service.websockets.discard(exchange)
-    except OSError:
-        pass  # the client vanished, of which uvicorn raises a kind from send
+            exchange.inbox.close()
+    except (OSError, VanishedError):
+        pass  # the client vanished, of which uvicorn raises a kind of OSError from send
     finally:
         stream.close()
 
@@ -88,7 +88,7 @@ class Exchange:
         every: int = 0,
     ) -> None:
         self.service, self.name, self.stream, self.layout = service, name, stream, layout
-        self.receive, self.send, self.every = receive, send, every
+        self.inbox, self.send, self.every = Inbox(receive), send, every
         self.frame = 0
         self._saved = 0  # the frame of the last snapshot
         self._started = False  # whether a message came
@@ -164,7 +164,7 @@ class Exchange:
         try:
             self._receiving = True
             if self._ending is None:
-                return await self.receive()
+                return await self.inbox.next()
         except asyncio.CancelledError:
             if self._ending is None or self._task is None:
                 raise
@@ -198,7 +198,7 @@ class Exchange:
             self._task.cancel()
 
     async def _answer(self, message: Message) -> Message | None:
-        """The answer to a frame; None where the stream ends instead."""
+        """The answer to a frame; None where the stream ends instead (VanishedError where its client has gone)."""
         began = self._meter.start()
         try:
             data = message.get("bytes")
@@ -206,9 +206,12 @@ class Exchange:
             size = len(data or b"")
             self.service.take_bytes(size)
             try:  # without a context manager: this is run for every frame
-                outputs = await self.stream.step(inputs, self._deadline)
+                outputs = await unless_gone(self.stream.step(inputs, self._deadline), self.inbox.closed)
             finally:
                 self.service.pending_bytes -= size
+        except (asyncio.CancelledError, VanishedError):
+            self._meter.cancelled()
+            raise
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = self.service.refused("websocket", self._meter.failed(began, error), model=self.name)
             if self.every and failure.kind in (Kind.LATE, Kind.BUG):

@@ -7,7 +7,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import RunError
 from ..runtime import Model
 from ..runtime.batch_axes import axis_of, batch_name
+from ..runtime.cancellation import Cancellation
 from .errors import Kind, RequestError
 
 Arrays = dict[str, np.ndarray]
@@ -30,19 +31,35 @@ class _Waiting:
         key: requests with the same key can run together; None where this one runs alone.
         rows: its size along the batch axis.
         done: the future.
+        batch: in which it runs; None before.
     """
 
     arrays: Arrays
     key: Any
     rows: int
     done: asyncio.Future[Arrays]
+    batch: _Batch | None = None
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Requests that run together, and what ends their run."""
+
+    items: list[_Waiting]
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+    def cancel_if_unneeded(self) -> None:
+        """End the run once nobody waits for any of its results."""
+        if all(item.done.done() for item in self.items):
+            self.cancellation.cancel()
 
 
 class WholeSequences:
     """Runs a model on whole sequences, for tasks of one event loop.
 
     A batch never waits for more requests: it takes what came while the one before it ran.  Requests are put together
-    only if the file says that the sequences of a batch do not affect each other.
+    only if the file says that the sequences of a batch do not affect each other.  A run for whose results nobody waits
+    any more is ended.
 
     Attributes:
         waiting: how many requests wait.
@@ -97,6 +114,8 @@ class WholeSequences:
                 item.done.cancel()
             if item.done.cancelled() and item in self._waiting:
                 self._waiting.remove(item)
+            if item.batch is not None:
+                item.batch.cancel_if_unneeded()
 
     def _key(self, arrays: Arrays) -> tuple[Any, int]:
         if self.axes is None:
@@ -130,16 +149,21 @@ class WholeSequences:
                     rows += item.rows
         return batch
 
-    def _run(self, batch: list[_Waiting]) -> list[Arrays | Exception]:
+    def _run(self, items: list[_Waiting]) -> list[Arrays | Exception]:
         """In a worker's thread."""
         began = perf_counter()
+        batch = _Batch(items)
+        for item in items:
+            item.batch = batch
+        batch.cancel_if_unneeded()  # those who gave up before found no batch to end
         try:
-            results = self._results(batch)
+            with batch.cancellation:
+                results = self._results(items)
         except Exception as error:  # noqa: BLE001 - it belongs to the client
-            if len(batch) == 1:
+            if len(items) == 1:
                 return [error]
-            return [result for item in batch for result in self._run([item])]
-        self._on_batch(sum(item.rows for item in batch), perf_counter() - began)
+            return [result for item in items for result in self._run([item])]
+        self._on_batch(sum(item.rows for item in items), perf_counter() - began)
         return list(results)
 
     def _results(self, batch: list[_Waiting]) -> list[Arrays]:

@@ -22,6 +22,7 @@ from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import load
 from ..runtime.arguments import LARGEST_SEED, integer
 from ..runtime.trial import require_drawable
+from ..runtime.unchanged import of_one_file
 from ..symbolic_dims import ANY_SIZE, Limit
 from ..terminal_text import one_line
 from .proof import StreamProof, prove_stream
@@ -68,6 +69,7 @@ class StreamingResult:
         return "\n".join(lines)
 
 
+@of_one_file("converted")
 def make_streaming(
     source: str | os.PathLike[str],
     path: str | os.PathLike[str],

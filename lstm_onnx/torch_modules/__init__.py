@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..exporter.dependencies import import_torch
+from ..runtime.unchanged import of_one_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["to_torch"]
 
 
+@of_one_file("read")
 def to_torch(path: str | os.PathLike[str]) -> nn.Module:
     """The PyTorch module of an ONNX file, with its weights, in eval mode; it can be trained and exported again.
 

@@ -16,7 +16,7 @@ from lstm_onnx.parity.lstm.verification import LSTMVerification
 
 from .files import lstm, verified
 
-WHILE = "was changed while it was verified; verify it again"
+WHILE = "was changed while it was verified; try again"
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_a_binding_runs_into_its_arrays(model: lstm_onnx.Model) -> None:
         other = _feeds(np.random.default_rng(seed))
         for name, array in other.items():
             binding.inputs[name][...] = array
-        binding.run()
+        binding.run(None)
         expected = _plain(model, other)
         assert all(np.array_equal(outputs[name], expected[name]) for name in expected)
 

@@ -113,7 +113,7 @@ def test_the_end_does_not_wait_for_ever(tmp_path: Path, parameters: dict[str, ob
 
 
 def test_the_end_does_not_wait_for_a_run_that_is_answered(tmp_path: Path) -> None:
-    """At its deadline: the run goes on, since none can be ended."""
+    """At its deadline: the run goes on, since a Scan cannot be ended."""
     model, x = _minutes(tmp_path)
     with serving([model], "--drain", "0.1", "--deadline", "0.5", "--no-grpc") as server:
         assert error_of(_ask_for(server, x, {})) == (504, "no result within 0.5 s")

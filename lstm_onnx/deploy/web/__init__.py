@@ -25,6 +25,7 @@ from ...runtime.batch_axes import TIME
 from ...runtime.conversion import complete_feeds
 from ...runtime.providers import onnxruntime
 from ...runtime.streamable import found_chunks, is_streamable, stream_inputs
+from ...runtime.unchanged import of_one_file
 from ..folder import files_together
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
@@ -78,6 +79,7 @@ class WebResult:
         return "\n".join([*lines, f"see it: python -m http.server -d {self.folder}"])
 
 
+@of_one_file("deployed")
 def deploy_web(
     file: str | os.PathLike[str],
     folder: str | os.PathLike[str],

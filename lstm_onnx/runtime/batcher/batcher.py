@@ -103,10 +103,10 @@ class BatchedStream:
                 async with asyncio.timeout(timeout):
                     await request.loop_future
         except TimeoutError:
-            self._scheduler.drop(request)
+            self._scheduler.abandon(request)
             raise TimeoutError(_late(request, timeout)) from None
         except BaseException:
-            self._scheduler.drop(request)
+            self._scheduler.abandon(request)
             raise
         return request.answer()
 
@@ -164,7 +164,10 @@ class BatchedStream:
         self._scheduler.pool.set_state(self.slot, values)
 
     def close(self) -> None:
-        """End the stream, at any time and more than once.  Waiting requests fail; a running step finishes."""
+        """End the stream, at any time and more than once.  Waiting requests fail.
+
+        A running step finishes, unless the callers of its batch have all given up and their streams are closed.
+        """
         self._scheduler.close_stream(self)
 
     def __reduce__(self) -> Any:

@@ -36,7 +36,7 @@ class Request:
         key: requests with the same key can run in one batch.
         admitted: whether it is in the queue, and not waiting for room there.
         started: whether it was taken from the queue, by the thread or by who cancelled it.
-        abandoned: whether the thread that waited for it gave up.
+        abandoned: whether its caller waits for it no more.
         woken: whether that thread was woken.
         by_name: whether the inputs were passed by name, so that the outputs are returned by name.
         to_caller_type: converts results to the type that was passed; None for numpy arrays.

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import InputError, RunError
 from ..batch_axes import BatchAxes, require_batch
+from ..cancellation import Cancellation
 from ..pool.pool import Pool
 from ..pool.state_memory import Arrays, Slot
 from ..shutdown import LostLock, require_running, watch
@@ -49,6 +50,8 @@ class Scheduler:
         self.closing = self.exiting = False
         self.on_batch: Callable[[int, float], object] | None = None
         self.lost = False
+        self.running: list[Request] = []  # the requests of the batch that runs, and what ends it
+        self.cancellation = Cancellation()
         self.thread = threading.Thread(target=self.run_until_closed, name="lstm-onnx batcher", daemon=True)
 
     def start(self) -> None:
@@ -156,11 +159,17 @@ class Scheduler:
             return True
 
     def abandon(self, request: Request) -> bool:
-        """The same for a thread that stops waiting; whether it was woken meanwhile, and has to wake the next one."""
+        """The same for a caller that waits no more; whether its thread was woken, and has to wake the next one."""
         self.drop(request)
         with self.lock:
             request.abandoned = True
+            self.cancel_if_unneeded()
             return request.woken
+
+    def cancel_if_unneeded(self) -> None:
+        """End the batch that is running once nobody needs an output or a state of it; the caller holds the lock."""
+        if self.running and all(request.abandoned and request.stream.closed for request in self.running):
+            self.cancellation.cancel()
 
     def open_slot(self) -> Slot:
         """A slot of the pool; where all are open, wait for those that the thread is about to close."""
@@ -206,6 +215,7 @@ class Scheduler:
             failed = self.queue.remove_stream(stream)
             self.slots.discard(stream.slot)
             self.slots_to_close.append(stream.slot)
+            self.cancel_if_unneeded()
             self.notify_room()
             self.wake_thread()
         self.fail(failed, InputError, "the stream was closed before this step ran")
@@ -282,8 +292,12 @@ class Scheduler:
         """Run one batch; if it fails, each request alone, so that an error only reaches the caller that caused it."""
         group.sort(key=lambda request: request.stream.slot.index)  # the pool is fastest on slots in a constant order
         began = perf_counter()
+        with self.lock:
+            self.running, self.cancellation = group, Cancellation()
+            self.cancel_if_unneeded()
         try:
-            results = self.pool.step([request.stream.slot for request in group], self.batch_inputs(group))
+            with self.cancellation:
+                results = self.pool.step([request.stream.slot for request in group], self.batch_inputs(group))
         except Exception as error:  # noqa: BLE001 - any other end of the thread would leave its callers asleep
             if len(group) > 1:
                 for request in group:
@@ -291,6 +305,8 @@ class Scheduler:
                 return
             group[0].error = error
             results = {}
+        finally:
+            self.running = []
         self.report_batch(len(group), perf_counter() - began)
         results = self.validated_results(group, results)
         if self.queue.window:

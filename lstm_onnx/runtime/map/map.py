@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import InputError, LSTMOnnxError, RunError, reason, shown
 from ..arguments import integer, positive_integer
 from ..call import call
+from ..cancellation import options_of
 from ..conversion import ToCallerType, unchanged
 from ..non_finite_inputs import warn_of_non_finite
 from ..pool.pinned_threads import cores
@@ -312,7 +313,7 @@ class _Mapping:
     def _run(self, feeds: Feeds) -> list[Any]:
         """The outputs in the model's order."""
         names = list(self.model.outputs)
-        return call(self.model.path, self.session.run, names, feeds, self.model.run_options)
+        return call(self.model.path, self.session.run, names, feeds, options_of(self.model))
 
 
 _costs: weakref.WeakKeyDictionary[Model, Cost] = weakref.WeakKeyDictionary()

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..batch_axes import BatchAxes
 from ..bindings import Binding
+from ..cancellation import options_of
 from ..flops import rows_of, step_flops
 from ..tensor_info import ValueInfo
 from ..tuning import MAX_KNOWN_OUTPUTS, MAX_POOL_BINDING_BYTES, MAX_POOL_BINDINGS, PART_FLOPS, PART_SECONDS, WAKE_FLOPS
@@ -58,7 +59,7 @@ class BoundPart:
     input_index: dict[str, tuple[Any, ...]]
     output_index: dict[str, tuple[Any, ...]]
 
-    def run(self, buffer_index: int, arrays: Arrays, results: Arrays) -> None:
+    def run(self, options: Any, buffer_index: int, arrays: Arrays, results: Arrays) -> None:
         """Step its rows of `arrays` from this buffer into the other, and write its rows of `results`.
 
         In the thread that computes it, so that no core waits for what another one copies.
@@ -66,7 +67,7 @@ class BoundPart:
         for name, buffer in self.inputs.items():
             np.copyto(buffer, arrays[name][self.input_index[name]])
         binding = self.bindings[buffer_index]
-        binding.run()
+        binding.run(options)
         for name, index in self.output_index.items():
             results[name][index] = binding.outputs[name]
 
@@ -139,7 +140,8 @@ class BoundBatchCache:
             RunError: ONNX Runtime failed.
         """
         results = {name: np.empty(shape, dtype) for name, (shape, dtype) in bound.outputs.items()}
-        self.threads.run([partial(part.run, buffer_index, arrays, results) for part in bound.parts])
+        options = options_of(self.model)  # of this thread, which is not the one that runs a part
+        self.threads.run([partial(part.run, options, buffer_index, arrays, results) for part in bound.parts])
         return results
 
     def record_outputs(self, key: Key, arrays: Arrays, results: Mapping[str, Any], seconds: float) -> None:

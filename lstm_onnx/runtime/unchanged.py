@@ -1,0 +1,76 @@
+"""What is made or said of a file is of one file: where another program writes it meanwhile, it is refused.
+
+Most of what works on a file opens it more than once: to read its graph and its weights, to run it, for a child process.
+If it is replaced in between, or written in place, one part of the result would be of the old file and another one of
+the new one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from ..atomic_io import writing_only_if
+from ..errors import FileError, ModelError
+from .file_digest import files_beside
+from .loaded_model import fingerprint
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Path = str | os.PathLike[str]
+
+
+@contextmanager
+def unchanged(path: Path, verb: str) -> Iterator[None]:
+    """Within the context the file stays what it is, and so do those in its folder that hold its weights.
+
+    Args:
+        path: the file.
+        verb: what is done with it, such as "quantized".
+
+    Raises:
+        ModelError: it was changed, in the place of whatever came of that; no file is written in the context then.
+    """
+    before = fingerprint(path)
+    beside = _beside(path)
+    weights = [fingerprint(file) for file in beside]
+
+    def require() -> None:
+        if fingerprint(path) != before or [fingerprint(file) for file in beside] != weights:
+            raise ModelError(f"was changed while it was {verb}", path=path, hint="try again")
+
+    try:
+        with writing_only_if(require):
+            yield
+    finally:
+        require()
+
+
+def of_one_file(verb: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorates a function whose first argument is the file; see `unchanged`."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        name = next(iter(inspect.signature(function).parameters))
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            path = args[0] if args else kwargs.get(name)
+            if not isinstance(path, (str, os.PathLike)):
+                return function(*args, **kwargs)  # which says what a path is
+            with unchanged(path, verb):
+                return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _beside(path: Path) -> list[str]:
+    try:
+        return files_beside(path)
+    except FileError:
+        return []

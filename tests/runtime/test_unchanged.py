@@ -1,0 +1,143 @@
+"""A file that another program writes while something is made of it, or said of it, is refused."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import lstm_onnx
+from lstm_onnx.atomic_io import atomic_write
+from lstm_onnx.checksum import is_intact
+from lstm_onnx.deploy import deploy_triton
+from lstm_onnx.deploy.web import deploy_web
+from lstm_onnx.errors import ModelError
+from lstm_onnx.inspect.code import program
+from lstm_onnx.runtime import open_model
+from lstm_onnx.runtime.file_digest import file_digest, files_beside
+from lstm_onnx.runtime.unchanged import of_one_file, unchanged
+
+from .models import exported
+
+USES: dict[str, tuple[str, str, Callable[[Path, Path], Any]]] = {
+    "quantized": ("lstm_onnx.quantization.int8_file", "load", lstm_onnx.quantize),
+    "converted": (
+        "lstm_onnx.streaming.convert",
+        "load_inlined",
+        lambda file, out: lstm_onnx.make_streaming(file, out, time={"input": 0}),
+    ),
+    "repaired": ("lstm_onnx.repairs.file", "load", lstm_onnx.repair),
+    "deployed": ("lstm_onnx.deploy.triton", "load", deploy_triton),
+    "deployed for browsers": ("lstm_onnx.deploy.web", "load", deploy_web),
+    "run": ("lstm_onnx.inspect.code", "load", lambda file, _: program(file, "python")),
+    "inspected": ("lstm_onnx.inspect.file", "load_inlined", lambda file, _: lstm_onnx.inspect(file)),
+    "checked": ("lstm_onnx.check.isolated", "_results_until", lambda file, _: lstm_onnx.check(file, seconds=1e-3)),
+}
+"""By what is done with a file: a function that is called on the way, and the call."""
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """As an export does."""
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.replace(other, path)
+
+
+def _with_external_data(path: Path) -> Path:
+    """The file that holds its weights."""
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0)
+    return path.with_name("m.data")
+
+
+@pytest.mark.parametrize("written", [_replace, Path.write_bytes], ids=["replaced", "in place"])
+@pytest.mark.parametrize("use", USES)
+def test_a_file_that_is_written_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str, written: Callable[[Path, bytes], Any]
+) -> None:
+    path, out = tmp_path / "m.onnx", tmp_path / "out"
+    exported(path, input_size=16, hidden_size=16)
+    content = path.read_bytes()
+    name, inner, call = USES[use]
+    module = importlib.import_module(name)
+    function = getattr(module, inner)
+
+    def writing(*args: Any, **options: Any) -> Any:
+        found = function(*args, **options)
+        written(path, content)
+        return found
+
+    monkeypatch.setattr(module, inner, writing)
+    verb = use.split()[0]
+    with pytest.raises(ModelError, match=rf"m\.onnx: was changed while it was {verb}; try again"):
+        call(path, out)
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_so_are_weights_in_another_file(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx")
+    data = _with_external_data(tmp_path / "m.onnx")
+    assert files_beside(tmp_path / "m.onnx") == [str(data)]
+
+    @of_one_file("read")
+    def rewrite(path: Path) -> None:
+        with atomic_write(path.with_name("made")) as stream:
+            stream.write(b"of the old weights")
+            data.write_bytes(bytes(data.stat().st_size))
+
+    with pytest.raises(ModelError, match="was changed while it was read; try again"):
+        rewrite(path=tmp_path / "m.onnx")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["m.data", "m.onnx"]
+
+
+def test_other_errors_stay_and_nothing_is_held_back_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    exported(path)
+    with pytest.raises(ValueError, match="its own"), unchanged(path, "read"):
+        raise ValueError("its own")
+    path.write_bytes(path.read_bytes())
+    with atomic_write(tmp_path / "made") as stream:
+        stream.write(b"x")
+    assert (tmp_path / "made").exists()
+
+
+def test_a_file_that_is_replaced_after_its_trial_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.onnx"
+    exported(path)
+    monkeypatch.setattr("lstm_onnx.runtime.trial.require_trial", lambda *_: _replace(path, b"anything"))
+    monkeypatch.setattr(open_model, "open_session", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ModelError, match="was changed while it was loaded; try again"):
+        lstm_onnx.load(path, "cpu", trial=True)
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_ends_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a copy into the same file: it would, mapped into memory."""
+    path = tmp_path / "m.onnx"
+    exported(path)
+    whole = path.read_bytes()
+    (tmp_path / "large.onnx").write_bytes(whole + bytes(2**25))
+    for size in (2**25, 2**12, 0):
+        path = Path(shutil.copy(tmp_path / "large.onnx", tmp_path / "cut.onnx"))
+        monkeypatch.setattr(os, "fstat", lambda number, size=size: (os.truncate(number, size), os.stat(number))[1])
+        assert not is_intact(path)
+        monkeypatch.undo()
+
+
+def test_names_of_weights_are_found_wherever_they_are(tmp_path: Path) -> None:
+    """Also across the pieces in which a file is read."""
+    (tmp_path / "w.bin").write_bytes(b"w")
+    entry = b"\x0a\x08location\x12\x05w.bin"
+    for at in (*range(2**20 - len(entry) - 1, 2**20 + 2), 0, 2**21):
+        (tmp_path / "m.onnx").write_bytes(bytes(at) + entry + b"behind" * 1000)
+        assert files_beside(tmp_path / "m.onnx") == [str(tmp_path / "w.bin")], at
+    before = file_digest(tmp_path / "m.onnx")
+    (tmp_path / "w.bin").write_bytes(np.ones(3).tobytes())
+    assert file_digest(tmp_path / "m.onnx") != before

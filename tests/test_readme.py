@@ -11,13 +11,13 @@ SETUP = "python3 -m venv .venv && . .venv/bin/activate &&\npip install -q -c con
 TEST = ". .venv/bin/activate && python -m pytest\n"
 
 
-def test_readme_commands_and_examples_run(tmp_path, script_environment):
+def test_readme_commands_and_examples_run(tmp_path, forking_environment):
     prepare(tmp_path)
     ran = []
     for block in BLOCKS:
         if block.text == TEST:
             continue
-        printed = run(replace(block, text=block.text.removeprefix(SETUP)), tmp_path, script_environment)
+        printed = run(replace(block, text=block.text.removeprefix(SETUP)), tmp_path, forking_environment)
         assert printed is not None, f"line {block.line}: {block.language} is not run"
         ran.append(printed)
     assert len(ran) == 2

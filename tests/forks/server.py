@@ -1,8 +1,8 @@
 """The process whose forks are the programs: it imports, and does nothing else, until one is asked for.
 
-Run as ``python -W error server.py SOCKET``; it ends when its stdin does.  Imports alone come before a fork: no model is
-run or exported here, so that a fork has no thread to miss, and every library is in the state that it has after its
-import.
+Run as ``python -W error server.py SOCKET``; it ends when its stdin does.  Imports alone come before a fork, and torch's
+table of translations: no model is run or exported here, so that a fork has no thread to miss, and every other library
+is in the state that it has after its import.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ IMPORTED = (
     *("torch._functorch.aot_autograd", "torch._functorch.partitioners"),
     *("torch._inductor.codecache", "torch._inductor.fx_passes", "torch._subclasses.schema_check_mode"),
     *("onnxscript.function_libs.torch_lib.ops", "onnxscript.rewriter.onnx_fusions"),
-    "onnxscript._framework_apis.torch_2_9",
-    *("lstm_onnx.exporter.module", "lstm_onnx.parity.public"),
+    *("onnxscript._framework_apis.torch_2_9", "onnxscript._framework_apis.torch_2_11"),
+    *("torch.onnx._internal.exporter._compat", "torch.onnx._internal.exporter._torchlib.ops"),
+    *("torch.fx.experimental.validator", "torch._inductor.sizevars", "sympy.tensor.tensor", "numpy.ma"),
+    *("lstm_onnx.exporter.module", "lstm_onnx.exporter.precision", "lstm_onnx.parity.public"),
+    *("lstm_onnx.parity.lstm.verification", "lstm_onnx.parity.modules.verification"),
+    *("lstm_onnx.parity.converted.source", "lstm_onnx.parity.mutants.catalogue", "lstm_onnx.parity.verification"),
 )
 """One that a version of a library does not have is left to the programs."""
 
@@ -58,6 +62,7 @@ def main(address: str) -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    build_table()
     gc.collect()
     gc.freeze()  # so that a collection in a fork does not copy all pages
     with socket.socket(socket.AF_UNIX) as listening:
@@ -67,6 +72,20 @@ def main(address: str) -> None:
         job = serve(listening)
     if job is not None:
         become(*job)
+
+
+def build_table() -> None:
+    """Let torch read the sources of its translations, which takes two thirds of a first export; exports keep them."""
+    try:
+        from torch.onnx._internal.exporter._constants import TORCHLIB_OPSET
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:
+        return
+    from lstm_onnx.exporter.tracing.torch_changes import tables_kept
+    from lstm_onnx.exporter.tracing.torch_logs import suppress_torch_output
+
+    with suppress_torch_output(), tables_kept():
+        ONNXRegistry.from_torchlib(opset_version=TORCHLIB_OPSET)
 
 
 def serve(listening: socket.socket) -> tuple[dict[str, Any], list[int]] | None:

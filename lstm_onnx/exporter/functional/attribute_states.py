@@ -126,12 +126,24 @@ class AttributeSnapshot:
         found = []
         for key, value in _attributes(copy):
             before, versions = self.values.get(key, (None, None))
-            if value is before and _versions(value) == versions:
+            if value is before and _versions(value) == versions and _same_numbers(value, self.content[key]):
                 continue
             leaves = pytree.tree_leaves(value)
             if leaves and _are_tensors(leaves):
                 found.append(key)
         return found
+
+
+def _same_numbers(value: Any, content: Any) -> bool:
+    """Whether tensors hold the numbers that they held: what is written by way of ``.data`` counts as no version."""
+    pairs = zip(pytree.tree_leaves(value), pytree.tree_leaves(content), strict=True)
+    return all(_equal(now, then) for now, then in pairs if isinstance(now, Tensor) and now.layout == torch.strided)
+
+
+def _equal(now: Tensor, then: Tensor) -> bool:
+    if now.is_quantized or now.is_meta or now.shape != then.shape or now.dtype != then.dtype:
+        return now.shape == then.shape
+    return bool(((now == then) | ((now != now) & (then != then))).all())
 
 
 def _are_tensors(leaves: Sequence[Any]) -> bool:

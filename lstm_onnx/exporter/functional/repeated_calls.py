@@ -189,8 +189,14 @@ def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
     if problem is not None:
         return problem
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
+    if not empty:
+        return ExportError(
+            f"the module gives another {name} at its second call: it remembers something, though not in attributes of "
+            "its objects, but in a parameter or a class, say; keep a tensor or a tuple of tensors in an attribute of "
+            "the module, or pass the state as an argument of forward and return it"
+        )
     return ExportError(
-        f"with zeros in {empty or 'its attributes'} the module gives another {name} than at its first call, "
+        f"with zeros in {empty} the module gives another {name} than at its first call, "
         "so its state cannot become an input of the file; pass the state as an argument of forward"
     )
 

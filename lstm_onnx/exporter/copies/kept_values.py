@@ -68,12 +68,20 @@ class KeptValues:
         if self._suspended:
             yield
             return
-        before = list(map(_content, self._parts))
+        before = self.contents()
         try:
             yield
         finally:
-            for part, content, _ in self._changed(before):
-                _restore(part, content)
+            self.put_back(before)
+
+    def contents(self) -> list[Any]:
+        """What everything holds now, for `put_back`."""
+        return list(map(_content, self._parts))
+
+    def put_back(self, contents: Sequence[Any]) -> None:
+        """Let everything hold what it held then."""
+        for part, content, _ in self._changed(contents):
+            _restore(part, content)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
@@ -87,7 +95,7 @@ class KeptValues:
     @contextlib.contextmanager
     def recorded(self) -> Iterator[list[Change]]:
         """A list that has at the end what was changed."""
-        before = list(map(_content, self._parts))
+        before = self.contents()
         changes: list[Change] = []
         yield changes
         changed = list(self._changed(before))

@@ -128,13 +128,27 @@ class AttributeSnapshot:
         for key, value in _attributes(copy):
             before, versions, content = self.held.get(key, (None, None, None))
             leaves, tree = pytree.tree_flatten(value)
-            if (value is before and _versions(value) == versions) or not leaves or not _are_tensors(leaves):
+            if not leaves or not _are_tensors(leaves):
+                continue
+            if value is before and _versions(value) == versions and _same_numbers(value, content):
                 continue
             old, old_tree = pytree.tree_flatten(content)
             initial = tuple(old) if old_tree == tree and _are_tensors(old) else None
             names = state_names(state_name(key), len(leaves))
             states.append(AttributeState(key, tree, *names, initial, tuple(map(_copied, leaves))))
         return tuple(states)
+
+
+def _same_numbers(value: Any, content: Any) -> bool:
+    """Whether tensors hold the numbers that they held: what is written by way of ``.data`` counts as no version."""
+    pairs = zip(pytree.tree_leaves(value), pytree.tree_leaves(content), strict=True)
+    return all(_equal(now, then) for now, then in pairs if isinstance(now, Tensor) and now.layout == torch.strided)
+
+
+def _equal(now: Tensor, then: Tensor) -> bool:
+    if now.is_quantized or now.is_meta or now.shape != then.shape or now.dtype != then.dtype:
+        return now.shape == then.shape
+    return bool(((now == then) | ((now != now) & (then != then))).all())
 
 
 def _are_tensors(leaves: Sequence[Any]) -> bool:

@@ -67,11 +67,14 @@ def select_states(
         if different := _different(outputs, dict(zip(outputs, first, strict=True))):
             problem = problem or _first_call_problem(functional, different)
             continue
+        before_calls = functional.stateful.kept.contents()
         try:
+            _begin_with_later_calls(functional, outputs, after, changes)
             _require_repeatable(functional, outputs, after, changes)
             if counted:
                 _require_computed(functional, outputs, after)
         except ExportError as error:
+            functional.stateful.kept.put_back(before_calls)
             if numbers and not counted:
                 problem = problem or error
                 continue
@@ -187,8 +190,14 @@ def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
     if problem is not None:
         return problem
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
+    if not empty:
+        return ExportError(
+            f"the module gives another {name} at its second call: it remembers something, though not in attributes of "
+            "its objects, but in a parameter or a class, say; keep a tensor or a tuple of tensors in an attribute of "
+            "the module, or pass the state as an argument of forward and return it"
+        )
     return ExportError(
-        f"with zeros in {empty or 'its attributes'} the module gives another {name} than at its first call, "
+        f"with zeros in {empty} the module gives another {name} than at its first call, "
         "so its state cannot become an input of the file; pass the state as an argument of forward"
     )
 
@@ -208,13 +217,51 @@ def _random_problem(functional: FunctionalModule) -> ExportError | None:
     )
 
 
+def _begin_with_later_calls(
+    functional: FunctionalModule, fresh: Tensors, after: Tensors, changes: Sequence[Change]
+) -> None:
+    """Let every call begin with what the first one leaves, where from the same states a later call gives other results.
+
+    The first may set a flag by which later ones read a state, so that none would if each were a first call.  From where
+    the states start, a later call must give what the first one does.
+
+    Args:
+        functional: the module.
+        fresh: the outputs of its first call.
+        after: the states after it.
+        changes: whatever it has changed.
+    """
+    kept = functional.stateful.kept
+    later = dict(zip(functional.states, after.values(), strict=True))
+    if not later or not _not_states(functional, changes):
+        return
+    begin = kept.contents()
+    with contextlib.suppress(ExportError):  # of such a module the other calls tell
+        as_first = _all_results(functional, later)
+        with kept.suspended():
+            _run(functional, functional.arguments.tensors)
+        left = kept.contents()
+        starts = initial_tensors(functional.attribute_states)
+        if _different(_all_results(functional, later), as_first) and not _different(
+            _all_results(functional, starts), {**fresh, **after}
+        ):
+            begin = left
+    kept.put_back(begin)
+
+
+def _all_results(functional: FunctionalModule, states: Mapping[str, Tensor]) -> Tensors:
+    """The outputs for the example, and the next states."""
+    outputs, after = functional.run(functional.arguments.tensors, states)
+    return {**outputs, **after}
+
+
 def _require_repeatable(
     functional: FunctionalModule, fresh: Tensors, after: Tensors, changes: Sequence[Change]
 ) -> None:
     """Require the same outputs after other calls, and with other numbers and longer lists in what they changed.
 
     From the states `after` the first call also the same next states: from those before it, setting a state back every
-    hundred calls changes nothing.
+    hundred calls changes nothing.  All this as in the call that the file repeats, which begins with what is kept.
     """
     inputs, kept = functional.arguments.tensors, functional.stateful.kept
     changes = _not_states(functional, changes)
@@ -237,15 +284,14 @@ def _require_repeatable(
     later = dict(zip(functional.states, after.values(), strict=True))
 
     def run_later() -> Tensors:
-        outputs, states = functional.run(inputs, later)
-        return {**outputs, **states}
+        return _all_results(functional, later)
 
+    then = run_later() if changes and later else {}
     with kept.restored(), kept.suspended():
         for tensors, wanted in calls:
             require(lambda tensors=tensors: _run(functional, tensors)[0], wanted)  # type: ignore[misc]
         numbers = changed_numbers(changes)
         add_to_numbers(numbers, 0)
-        then = run_later() if changes and later else {}
         for _ in range(_AGAIN if then else 0):
             require(run_later, then)
         for offset in _OFFSETS if numbers else ():

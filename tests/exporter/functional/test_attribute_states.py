@@ -154,6 +154,19 @@ class Remembering(InTuple):
         return out
 
 
+class FromTheSecondCall(Base):
+    """A flag says that there is a state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.begun = (torch.zeros(1), torch.zeros(1)), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, self.hidden = self.lstm(x, self.hidden) if self.begun else self.lstm(x)
+        self.begun = True
+        return self.head(out)
+
+
 PAIR = ["hidden.h0", "hidden.c0"]
 CASES: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "tuple": (InTuple, PAIR),
@@ -165,6 +178,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "buffers in place": (InPlace, ["h.h0", "c.h0", "total.h0"]),
     "nested": (Nested, ["inner.0.hidden.h0", "inner.0.hidden.c0", "last.hidden.h0", "last.hidden.c0"]),
     "never read": (Remembering, PAIR),
+    "read from the second call on": (FromTheSecondCall, PAIR),
 }
 
 
@@ -275,6 +289,24 @@ class EveryOther(Episodes):
         return out
 
 
+class FromTheThirdCall(FromTheSecondCall):
+    called = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        self.begun, self.called = self.called, True
+        return out
+
+
+class SetBackFirst(InTuple):
+    started = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.started:
+            self.hidden, self.started = (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), True
+        return super().forward(x)
+
+
 class Memo(Base):
     """Gives what it gave for the first input of this size."""
 
@@ -317,6 +349,8 @@ class OtherThanZeros(AtFirstNone):
         (Episodes, r"hidden\.hn depends on what earlier calls left in self.steps, which a file cannot remember"),
         (Flipping, "output depends on what earlier calls left in self.flag, which a file cannot remember"),
         (EveryOther, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
+        (FromTheThirdCall, "output depends on what earlier calls left in self.called, self.begun, which a file cannot"),
+        (SetBackFirst, "output depends on what earlier calls left in self.started, which a file cannot remember"),
         (Memo, "with zeros in self.memo the module gives another output than at its first call"),
         (Random, r"dropout\(self.lstm\(x\)\[0\]\): draws random numbers in eval mode"),
         (Building, "the forward of Building adds submodules, with random weights; call it once before the export"),

@@ -1,0 +1,70 @@
+"""States that a forward writes by way of ``.data``, and those that it keeps elsewhere than in attributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lstm_onnx import ExportError
+from lstm_onnx.exporter.functional.attribute_states import AttributeSnapshot
+from tests.exporter.helpers import agree, eager, made
+
+
+class InData(nn.Module):
+    h: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.GRUCell(3, 4)
+        self.register_buffer("h", torch.zeros(2, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.cell(x, self.h)
+        self.h.data.copy_(h)
+        return h
+
+
+class InParameter(InData):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.h
+        self.h = nn.Parameter(torch.zeros(2, 4), requires_grad=False)
+
+
+class InClass(InData):
+    state = torch.zeros(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        InClass.state = self.cell(x, InClass.state)
+        return InClass.state
+
+
+def test_what_is_written_by_way_of_data_is_a_state(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(1))
+    model = made(InData().eval(), (x,), {"x": {0: "batch"}}, tmp_path).model
+    assert model.states == {"h.h0": "h.hn"}
+    module, h = InData().eval(), np.zeros((2, 4), np.float32)
+    for _ in range(3):
+        outputs = model.run({"x": x.numpy(), "h.h0": h})
+        h = outputs.pop("h.hn")
+        agree(list(outputs.values()), eager(module, (x,)))
+
+
+@pytest.mark.parametrize("make", [InParameter, InClass])
+def test_a_state_elsewhere_is_refused(make: type[nn.Module], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="another output at its second call: it remembers something, though not in"):
+        made(make(), (torch.randn(2, 3),), {"x": {0: "batch"}}, tmp_path)
+
+
+def test_a_tensor_that_holds_nan_has_not_changed_for_that() -> None:
+    module = InData()
+    module.h.fill_(torch.nan)
+    snapshot = AttributeSnapshot(module)
+    assert snapshot.changed(module) == []
+    module.h.data[0] = 1
+    assert [key[1] for key in snapshot.changed(module)] == [("h",)]

@@ -250,6 +250,8 @@ def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: s
             raise ExportError(problem + mend * tensor.is_complex())
         if tensor.is_meta:
             raise ExportError(f"{name} is on the meta device, where tensors have no numbers; pass one that has some")
+        if tensor.layout is not torch.strided:
+            raise ExportError(f"{name} is sparse, and a file's inputs are dense; pass {name}.to_dense()")
         tensors[name] = tensor.detach()
         axes[name], own = axes_of(name, tensor, shape_at(shapes, path, name))
         limits.append(own)

@@ -87,7 +87,7 @@ def state_digest(state: Mapping[str, Any]) -> str:
     """SHA-256 of the tensors in a state dict."""
     return digest(
         {
-            name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+            name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().to_dense().numpy()
             for name, tensor in state.items()
             if isinstance(tensor, torch.Tensor)
         }

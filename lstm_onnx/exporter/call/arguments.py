@@ -245,11 +245,16 @@ def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: s
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in INPUT_DTYPES:
             known = ", ".join(INPUT_DTYPES)
-            mend = f"; pass torch.view_as_real({name}), and call torch.view_as_complex in forward"
-            problem = f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}"
-            raise ExportError(problem + mend * tensor.is_complex())
+            mend = ""
+            if tensor.is_complex():
+                mend = f"; pass torch.view_as_real({name}), and call torch.view_as_complex in forward"
+            elif tensor.dtype == torch.bfloat16:
+                mend = f"; pass {name}.float(), and a precision for a bfloat16 module"
+            raise ExportError(f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}{mend}")
         if tensor.is_meta:
             raise ExportError(f"{name} is on the meta device, where tensors have no numbers; pass one that has some")
+        if tensor.layout is not torch.strided:
+            raise ExportError(f"{name} is sparse, and a file's inputs are dense; pass {name}.to_dense()")
         tensors[name] = tensor.detach()
         axes[name], own = axes_of(name, tensor, shape_at(shapes, path, name))
         limits.append(own)

@@ -74,6 +74,11 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
             if tensor is not None and not isinstance(tensor, nn.Parameter):
                 # Code that computes a weight may put it there; torch.export takes parameters alone.
                 parameters[name] = nn.Parameter(tensor, requires_grad=False)
+        for table in (parameters, part._buffers):
+            sparse = {name: item for name, item in table.items() if item is not None and item.layout != torch.strided}
+            for name in sparse:
+                del table[name]
+            part.__dict__.update(sparse)  # torch.export takes none
         for name in _UNUSED_HOOKS:
             if part.__dict__.get(name):
                 part.__dict__[name] = type(part.__dict__[name])()

@@ -51,7 +51,7 @@ class Constants:
     def __init__(self, module: nn.Module, *, kept: bool = False) -> None:
         self._module = module
         own = () if kept else _tensors(module)
-        self._own = {name: tensor for name, tensor in own if tensor.numel() <= _LARGEST}
+        self._own = {name: tensor for name, tensor in own if _is_kept(tensor)}
         places = [
             (table, name) for part in module.modules() for table in (part._parameters, part._buffers) for name in table
         ]
@@ -62,6 +62,7 @@ class Constants:
 
     def read(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
         """The result of a function that reads numbers, in a tuple; None where an argument's are not known."""
+        self._start()
         real = self._real(args, kwargs)
         if real is None:
             return None
@@ -135,7 +136,7 @@ class Constants:
             return _UNKNOWN
         if isinstance(leaf, Tensor):
             own = type(leaf) in (Tensor, nn.Parameter) and not leaf.is_meta  # torch makes its own with symbolic sizes
-            return leaf if own and leaf.numel() <= _LARGEST else _UNKNOWN
+            return leaf if own and _is_kept(leaf) else _UNKNOWN
         if isinstance(leaf, slice):
             parts = (leaf.start, leaf.stop, leaf.step)
             return _UNKNOWN if any(isinstance(part, (Tensor, *_SYMBOLS)) for part in parts) else leaf
@@ -156,6 +157,11 @@ class Constants:
 def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)
+
+
+def _is_kept(tensor: Tensor) -> bool:
+    """Whether its numbers are kept; always those of a sparse one, which has no other form in the graph."""
+    return tensor.layout is not torch.strided or tensor.numel() <= _LARGEST
 
 
 def _writes(name: str) -> bool:

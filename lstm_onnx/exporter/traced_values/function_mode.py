@@ -28,6 +28,7 @@ from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_al
 from .python_builtins import Builtins
 from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
+from .sparse import call_sparse, concerns_sparse
 from .torch_functions import INTEGERS, TORCH_FUNCTIONS
 from .value_branches import Helper
 from .value_checks import find_check
@@ -76,6 +77,8 @@ class TracingMode(TorchFunctionMode):
                 f"at {user_line()}: {name} is called past the module's own submodules; hold the nn.LSTM "
                 "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
             )
+        if concerns_sparse(name, args, kwargs):
+            return call_sparse(self.constants, func, args, kwargs)
         if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
             return found[0]
         if self.branches.depth:

@@ -181,7 +181,7 @@ def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
             ExportError,
             "x has size 0 along n; give an example with at least one",
         ),
-        ((SIGNAL.bfloat16(),), None, ExportError, "x has dtype bfloat16, which a file's inputs cannot have"),
+        ((SIGNAL.bfloat16(),), None, ExportError, "pass x.float(), and a precision for a bfloat16 module"),
         ((SIGNAL.to(torch.complex64),), None, ExportError, "pass torch.view_as_real(x), and call"),
     ],
 )
@@ -199,6 +199,14 @@ def test_other_sizes_repeat_or_cut() -> None:
     assert found.sizes == {"batch": 3, "time": 4}
     larger = found.resize({"batch": 1, "time": 6})["x"]
     assert larger.tolist() == [[0, 0, 1, 2, 2, 3]]
+
+
+def test_indices_stay_below_each_size() -> None:
+    found = bind_arguments(Takes(), (TOKENS % 3,), {"x": {0: "batch", 1: "time"}})
+    assert found.resize_indices({"batch": 3, "time": 4}) is None
+    within = found.resize_indices({"batch": 2, "time": 3})
+    assert within is not None
+    assert within["x"].tolist() == [[0, 1, 1], [1, 1, 0]]
 
 
 def test_lengths_stay_sorted_and_may_fill_the_axis() -> None:

@@ -22,6 +22,8 @@ from .tolerances import CHAOS, COARSEST, EPSILON, LARGEST_FLIPPED_SHARE, K
 
 MOST_BINS = 64
 """Cells of a heat map along each axis."""
+_LEAST_UNIT = float(np.finfo(np.float32).tiny)
+"""Of an output that can only be 0, such as that of a projection of zeros, which has no scale."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def compare(
     if dtype == "float64":
         torch_error *= epsilon / EPSILON["float32"]
         least_error *= epsilon / EPSILON["float32"]
-    unit = max(torch_error, least_error, epsilon * scale)
+    unit = max(torch_error, least_error, epsilon * scale, _LEAST_UNIT)
     # How much more the error of a feature counts that has a unit of its own.
     weights = np.ones(()) if units is None else np.maximum(1.0, unit / units)
     # argmax takes NaN for the largest, before infinities.

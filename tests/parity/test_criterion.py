@@ -189,3 +189,9 @@ def test_an_infinite_scale_does_not_allow_any_error() -> None:
     assert not result.passed
     assert np.isfinite(result.allowed)
     assert compare("cn", reference, reference, reference, dtype="float32", scale=np.inf).passed
+
+
+def test_an_output_without_a_scale_is_zero_or_wrong() -> None:
+    """As of a projection whose weights are zeros."""
+    assert _judge(0.0, 0.0, 0.0, scale=0.0).ratio == 0
+    assert not _judge(1e-30, 0.0, 0.0, scale=0.0).passed

@@ -184,10 +184,8 @@ class Matched(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         out = self.lstm(x)[0]
-        match (x.abs().max() > 100).item():
-            case True:
-                return out * 2
-            case False:
+        match x.argmax().item():
+            case int():
                 return out
 
 

@@ -20,8 +20,8 @@ def require_all_outputs(count: int, functional: FunctionalModule) -> None:
     wanted = len(functional.outputs) + len(functional.states)
     if count != wanted:
         raise ExportError(
-            f"outputs and states: {wanted} of forward, and {count} of its trace; it asks in a match, by `is True` or by "
-            "isinstance for what item() gave, which is no bool or int in a trace: write it with if or torch.where"
+            f"outputs and states: {wanted} of forward, and {count} of its trace; it may ask by isinstance or a match "
+            "for what item() gave, which is no int, float or bool in a trace: write it with if or torch.where"
         )
 
 

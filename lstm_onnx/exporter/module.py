@@ -54,7 +54,7 @@ from .module_options import ModuleOptions
 from .targets import written_for
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
-from .trials.graph_axes import require_dynamic_outputs, require_separate_axes
+from .trials.graph_axes import require_all_outputs, require_dynamic_outputs, require_separate_axes
 from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .trials.stream_trial import without_states
@@ -236,6 +236,7 @@ def _lowered(
     options: ModuleOptions,
 ) -> BuiltModel:
     """The model of a trace, tried out."""
+    require_all_outputs(len(traced.model.graph.outputs), functional)
     graph = rename(traced.model, functional, traced.state_axes)
     functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.export.opset)

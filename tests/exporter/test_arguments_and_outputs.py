@@ -177,6 +177,23 @@ def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path
         made(module, inputs(2, 4), shapes, tmp_path, output_names=["lstm.hn", *asked[1:]], states="explicit")
 
 
+class Matched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        out = self.lstm(x)[0]
+        match x.argmax().item():
+            case int():
+                return out
+
+
+def test_outputs_that_a_trace_does_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="outputs and states: 1 of forward, and 0 of its trace"):
+        made(Matched().eval(), signal(2, 4), {"x": BATCH_TIME}, tmp_path)
+
+
 def test_a_name_that_an_output_has_is_not_given_to_another(tmp_path: Path) -> None:
     class Named(nn.Module):
         def __init__(self) -> None:

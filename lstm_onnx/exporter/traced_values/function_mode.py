@@ -30,8 +30,8 @@ from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
 from .sparse import call_sparse, concerns_sparse
 from .torch_functions import INTEGERS, TORCH_FUNCTIONS
-from .value_branches import Helper
-from .value_checks import find_check
+from .value_branches import Helper, require_valid_anywhere
+from .value_checks import find_check, find_identity
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
@@ -156,6 +156,15 @@ def _assert(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Non
         return None
     mode.note_check(user_line())
     return (None,)
+
+
+def _item(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
+    line = find_identity(sys._getframe(2)) if args[0].dtype is torch.bool else None
+    if line is not None:
+        raise ExportError(
+            f"at {line}: what item() gives in a trace is neither True nor False itself, so that `is` and match would "
+            "never take it for one; ask for its truth with if, or use torch.where"
+        )
 
 
 def _length(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[int] | None:
@@ -323,6 +332,7 @@ _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: igno
 _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Any] | None]] = {
     **dict.fromkeys(("__bool__", "is_nonzero", "allclose", "equal"), _truth),
     **dict.fromkeys(("_assert", "_assert_async"), _assert),
+    "item": _item,
     "__len__": _length,
     "unbind": _iterate,
     "numpy": _array,

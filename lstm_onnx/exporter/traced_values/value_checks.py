@@ -81,6 +81,47 @@ def find_check(frame: FrameType | None) -> Check | None:
     return Check(passed, line or format_line(frame.f_code.co_filename, frame.f_lineno))
 
 
+def find_identity(frame: FrameType | None) -> str | None:
+    """The line of the user's code that asks whether a value is True or False itself, by ``is`` or a match.
+
+    None where the function that makes the value, in the innermost frame of the user's, does not ask that of it.
+    """
+    while frame is not None and not is_user_code(frame.f_code.co_filename):
+        frame = frame.f_back
+    place = None if frame is None else _place(frame)
+    tree = None if frame is None else _statements(frame.f_code.co_filename)
+    if frame is None or place is None or tree is None:
+        return None
+    path = list(_path(tree, place))
+    names = {name for node in path for name in _assigned(node)}
+    function = next((node for node in reversed(path) if isinstance(node, _FUNCTIONS)), tree)
+    for node in ast.walk(function):
+        for asked in _asked_for_identity(node):
+            if _contains(_place_of(asked), place) or (isinstance(asked, ast.Name) and asked.id in names):
+                return format_line(frame.f_code.co_filename, asked.lineno)
+    return None
+
+
+def _assigned(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    single = isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and isinstance(node.target, ast.Name)
+    return [node.target.id] if single else []  # type: ignore[attr-defined]
+
+
+def _asked_for_identity(node: ast.AST) -> list[ast.expr]:
+    """What a comparison or a match compares with True or False itself."""
+    if isinstance(node, ast.Match):
+        patterns = [item for case in node.cases for item in ast.walk(case.pattern)]
+        singles = (item.value for item in patterns if isinstance(item, ast.MatchSingleton))
+        return [node.subject] if any(value is not None for value in singles) else []
+    if not isinstance(node, ast.Compare) or not any(isinstance(item, (ast.Is, ast.IsNot)) for item in node.ops):
+        return []
+    sides = [node.left, *node.comparators]
+    fixed = [side for side in sides if isinstance(side, ast.Constant) and isinstance(side.value, bool)]
+    return [side for side in sides if side not in fixed] if fixed else []
+
+
 _OURS = str(__file__).rpartition("exporter")[0]
 _FORWARDS = tuple(
     _OURS + f"exporter/{name}.py"

@@ -11,6 +11,20 @@ from ..functional.resized_example import resize_example
 from ..lowering.rename import TracedGraph
 
 
+def require_all_outputs(count: int, functional: FunctionalModule) -> None:
+    """Compare the number of the traced outputs with that of the module's.
+
+    Raises:
+        ExportError: a trace took another way through the code.
+    """
+    wanted = len(functional.outputs) + len(functional.states)
+    if count != wanted:
+        raise ExportError(
+            f"outputs and states: {wanted} of forward, and {count} of its trace; it may ask by isinstance or a match "
+            "for what item() gave, which is no int, float or bool in a trace: write it with if or torch.where"
+        )
+
+
 def require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -> None:
     """Compare the traced outputs' sizes with the module's at other sizes; see also `run_trials`.
 

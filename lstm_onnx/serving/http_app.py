@@ -69,7 +69,9 @@ class HttpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one websocket."""
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1").strip(" \t") for name, value in scope["headers"]
+        }
         if scope["type"] == "websocket":
             await handle_websocket(self.service, scope, headers, receive, send)
             return

@@ -126,7 +126,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_ends_no_process(
     (tmp_path / "large.onnx").write_bytes(whole + bytes(2**25))
     for size in (2**25, 2**12, 0):
         path = Path(shutil.copy(tmp_path / "large.onnx", tmp_path / "cut.onnx"))
-        monkeypatch.setattr(os, "fstat", lambda number, size=size: (os.truncate(number, size), os.stat(number))[1])
+        monkeypatch.setattr(os, "fstat", lambda number, size=size: (os.truncate(number, size), os.stat(number))[1])  # noqa: PTH116
         assert not is_intact(path)
         monkeypatch.undo()
 

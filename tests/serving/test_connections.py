@@ -72,6 +72,15 @@ def test_a_protocol_that_is_not_spoken_is_ignored(
     assert answers(server, [request(*asked, CLOSE)]) == [answer]
 
 
+def test_spaces_around_a_header_are_no_part_of_it(server: Server, answer: tuple[int, bytes]) -> None:
+    asked = (
+        request(CLOSE)
+        .replace(b"Content-Length: ", b"Content-Length: \t")
+        .replace(b"\r\nConnection", b" \r\nConnection")
+    )
+    assert answers(server, [asked]) == [answer]
+
+
 def test_this_is_no_proxy(server: Server) -> None:
     ((status, body),) = answers(server, [b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"])
     assert (status, json.loads(body)) == (400, {"error": "Invalid HTTP request received."})

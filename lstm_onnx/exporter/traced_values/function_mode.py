@@ -30,7 +30,7 @@ from .ranges import SymbolicRange
 from .repeated_lists import expand_lists, joined
 from .sparse import call_sparse, concerns_sparse
 from .torch_functions import INTEGERS, TORCH_FUNCTIONS
-from .value_branches import Helper, require_valid_anywhere
+from .value_branches import Helper
 from .value_checks import find_check, find_identity
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")

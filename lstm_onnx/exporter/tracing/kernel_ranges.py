@@ -8,6 +8,8 @@
 - ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is if their axis counts from the end (up to
   ONNX Runtime 1.31): without rows, `rows.sum(-1)` is as wide as a row.
 - Reductions of a tensor without axes take no axis, where PyTorch takes 0 and -1.
+- Div and Mod of whole numbers end the process for the smallest number and -1; Mod with the sign of the dividend (fmod)
+  computes int64 in float64.
 - DFT and STFT are inexact where the length is no power of two: see `fourier`.
 """
 
@@ -24,7 +26,7 @@ from onnx_ir import convenience, tape
 from ...onnxgraph.nodes import Walk
 from .fourier import constant, constant_input, replaced_transform
 
-_FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+_FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 _LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _SMALL_NUMBERS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero")
 _MAGNIFIES = {"Log": 0, "Reciprocal": 0, "Div": 1, "Sqrt": 0, "Pow": 0}
@@ -73,6 +75,8 @@ def _replacement(node: ir.Node, small: Container[ir.Value]) -> _Build | None:
         return replaced_transform(node)
     if node.op_type == "Sigmoid":
         return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0], small) else None
+    if node.op_type in ("Div", "Mod"):
+        return _divided if _is_wrong_division(node) else None
     build = _INT64_KERNELS.get(node.op_type)
     # Numbers of one axis are lengths, which are small.
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
@@ -160,6 +164,35 @@ def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
         found = node.op_type not in _SMALL_NUMBERS and any(_may_be_large(item, known) for item in node.inputs)
     known[value] = found
     return found
+
+
+def _is_fmod(node: ir.Node) -> bool:
+    kind = node.attributes.get("fmod")
+    return node.op_type == "Mod" and kind is not None and bool(kind.as_int())
+
+
+def _is_wrong_division(node: ir.Node) -> bool:
+    """Whether the smallest number of an integer type may be divided by -1, or a remainder be rounded."""
+    first, by = node.inputs[0], constant_input(node, 1)
+    if first is None or constant_input(node, 0) is not None:
+        return False
+    if by is not None and not (by == -1).any() and not (first.dtype == _INT64 and _is_fmod(node)):
+        return False
+    return first.dtype == _INT32 or (first.dtype == _INT64 and _may_be_large(first, {}))
+
+
+def _divided(made: tape.Tape, node: ir.Node) -> ir.Value:
+    """A quotient or remainder by 1 in place of -1, which PyTorch computes so as well: the smallest number stays."""
+    a, b = node.inputs
+    assert a is not None  # noqa: S101 - both are required
+    assert a.dtype is not None  # noqa: S101 - the caller's condition
+    negated = made.op("Equal", [b, constant(made, -1, a.dtype)])
+    divisor = made.op("Where", [negated, constant(made, 1, a.dtype), b])
+    if _is_fmod(node):
+        return made.op("Sub", [a, made.op("Mul", [made.op("Div", [a, divisor]), divisor])])
+    if node.op_type == "Mod":
+        return made.op("Mod", [a, divisor])
+    return made.op("Div", [made.op("Where", [negated, made.op("Neg", [a]), a]), divisor])
 
 
 def _sigmoid(made: tape.Tape, node: ir.Node) -> ir.Value:

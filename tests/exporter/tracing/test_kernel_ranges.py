@@ -166,3 +166,28 @@ class OfANumber(nn.Module):
 def test_a_number_without_axes_is_reduced(tmp_path: Path) -> None:
     module = OfANumber()
     agree(made(module, signal(2, 6), X, tmp_path).run(signal(3, 5)), eager(module, signal(3, 5)))
+
+
+class Quotients(nn.Module):
+    """Whole numbers divided by others, which may be -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(1, 2, batch_first=True)
+
+    def forward(self, i: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+        y = self.lstm(i.unsqueeze(-1).float() * 1e-3)[0]
+        short, by = i.int(), n.int()
+        truncated = torch.div(i + 1, n, rounding_mode="trunc")
+        return y, i // n, i % n, i.fmod(n), i.fmod(5), truncated, short // by, i // 8
+
+
+def test_the_smallest_number_is_divided_by_minus_one(tmp_path: Path) -> None:
+    """ONNX Runtime's kernels end the process there; a remainder is not rounded."""
+    arguments = (torch.arange(10).view(2, 5), torch.tensor([[3], [2]]))
+    file = made(Quotients(), arguments, {"i": BATCH_TIME, "n": {0: BATCH_TIME[0]}}, tmp_path)
+    i = torch.tensor([[-(2**63), -(2**31), -7, 7, 2**63 - 2]] * 4)
+    n = torch.tensor([[-1], [1], [-3], [2]])
+    for found, expected in zip(file.run((i, n))[1:], eager(Quotients(), (i, n))[1:], strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -313,6 +313,9 @@ def _traced(
     try:
         traced = trace(functional, inputs, states, opset)
     except FixedSizeError as error:
+        unseen = _unseen_loops(functional, error) if not loops else []
+        if unseen and (found := rolled_up(functional, unseen, sizes)) is not None:
+            return _traced_rolled(functional, inputs, states, opset, found), found, None
         # Of a loop over a module that takes multiples of a block alone, the trace's own error says more.
         if static or refusal is None or isinstance(refusal, OtherSizesFailError) or isinstance(error, PartsError):
             raise
@@ -320,6 +323,13 @@ def _traced(
     if refusal is not None and not static and _are_fixed(functional, traced, loops):
         raise refusal
     return traced, None, None if static else refusal
+
+
+def _unseen_loops(functional: FunctionalModule, error: FixedSizeError) -> list[str]:
+    """The names of fixed axes over which a loop may go in a branch of an ``if`` on a value, which no run has taken."""
+    axes = functional.arguments.axes
+    labels = dict.fromkeys(axes[name][axis] for name, axis in error.axes if axis in axes.get(name, {}))
+    return [label for label in labels if label in functional.arguments.sizes] if functional.stateful.branched else []
 
 
 def _are_fixed(functional: FunctionalModule, traced: Traced, labels: Collection[str]) -> bool:

@@ -302,6 +302,8 @@ class StatefulModule(nn.Module):
         self.reset_calls, self.call_arguments = reset_calls, call_arguments
         self.number_problem: str | None = None
         """Why the module could not be traced without tensors in the places of its whole numbers, if it has such."""
+        self.branched = False
+        """Whether a trace has computed both branches of an ``if`` on a value, one of which no run may have taken."""
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states after the call; its attributes are restored.

@@ -116,18 +116,24 @@ def _steps(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, tuple[Any, 
 
 def _behind(graph: TracedGraph, steps: _Steps, producers: Mapping[str, NodeProto], target: str) -> _Found | None:
     """The one input, with the output's axes, from which the initial states of all final states in the output follow."""
-    ends, parts, taken = [], [target], False
+    ends, passed, parts, taken = [], [], [target], False
     while parts:
         value = parts.pop()
         node = producers.get(value)
         if value in steps:
             ends.append(value)
+        elif value in graph.inputs:
+            passed.append(_Start({value}))
+        elif node is not None and node.op_type == "Where" and graph.dims.get(node.input[0]) == ():
+            parts += node.input[1:]  # an if on a value, which may leave the state as it is
         elif node is not None and node.op_type in (*_PARTS, "Concat"):
             taken = taken or node.op_type not in RESHAPED
             parts += node.input if node.op_type == "Concat" else node.input[:1]
         else:
             return None
-    starts = [_Start.of(graph, steps, producers, end) for end in ends]
+    if not ends:
+        return None
+    starts = [*passed, *(_Start.of(graph, steps, producers, end) for end in ends)]
     whole = not taken and not any(start.taken for start in starts)
     own = graph.dims.get(target)
     common = [name for name in graph.inputs if graph.dims[name] == own and all(name in each.inputs for each in starts)]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from ...errors import ExportError
 from .branch_effects import branch_error
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Choice:
         written: the places that a branch writes in place.
         attributes: the places that are attributes, of both kinds.
         before: all variables.
-        shown: whether a branch computes anything after it wrote.
+        shown: the variables that a branch may read after it wrote.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Choice:
         written: tuple[str, ...],
         attributes: tuple[str, ...],
         before: dict[str, Any],
-        shown: bool,
+        shown: tuple[str, ...],
     ) -> None:
         self._helper, self._condition, self._written, self._before = helper, condition, written, before
         self._owners = {place: _owner(before, place) for place in attributes}
@@ -46,9 +48,9 @@ class Choice:
         self._else: dict[str, Any] = {}
         for name in written:
             self._require_writable(name)
-            if shown:
-                self._require_alone(name)
+            self._require_alone(name, shown)
         self._copies = [self._copied(), self._copied()]
+        self._globals = sys._getframe(2).f_globals
         self._known: tuple[set[int], set[int]] | None = None
 
     def _read(self) -> dict[str, Any]:
@@ -66,12 +68,13 @@ class Choice:
         if type(value) not in (list, dict) and not isinstance(value, (Tensor, *_NUMBERS)):
             raise branch_error(f"writes into {name}, which is no tensor")
 
-    def _require_alone(self, name: str) -> None:
+    def _require_alone(self, name: str, shown: tuple[str, ...]) -> None:
         """Refuse to write into a copy of what may be read by another name."""
         value = self._at_begin(name)
         if isinstance(value, _NUMBERS):
             return
-        roots = [self._before, *(vars(item) for item in self._before.values() if isinstance(item, nn.Module))]
+        seen = {other: item for other, item in self._before.items() if other in shown}
+        roots = [seen, *(vars(item) for item in seen.values() if isinstance(item, nn.Module))]
         for other, found in [item for table in roots for item in table.items()]:
             for item in reachable([found]):
                 if item is value:
@@ -89,7 +92,8 @@ class Choice:
         if isinstance(value, _NUMBERS):
             return
         if self._known is None:
-            there = list(reachable([self._before, self._helper.held]))
+            frame = {name: item for name, item in self._globals.items() if isinstance(item, (Tensor, list, dict))}
+            there = list(reachable([self._before, self._helper.held, frame, *self._helper.others]))
             memories = {_memory(item) for item in there if isinstance(item, Tensor)}
             self._known = memories, {id(item) for item in there if not isinstance(item, Tensor)}
         if isinstance(value, Tensor):
@@ -118,8 +122,8 @@ class Choice:
         self._else = {**sys._getframe(1).f_locals, **self._read()}
         self._helper.leave(self)
 
-    def value(self, name: str) -> Any:
-        """A place after both branches."""
+    def value(self, name: str, hidden: bool) -> Any:
+        """A place after both branches; a variable may be hidden, which only they read."""
         one, other = self._then.get(name, _MISSING), self._else.get(name, _MISSING)
         if one is _MISSING or other is _MISSING:
             return other if one is _MISSING else one
@@ -131,6 +135,11 @@ class Choice:
             one, other = (own if each is copy else each for each, copy in zip((one, other), contents, strict=True))
         if one is not other and name in self._owners:
             self._helper.require_state(self._owners[name], name, one)
+        if hidden and name not in self._written and isinstance(one, Tensor) and isinstance(other, Tensor):
+            try:
+                return self._helper.merged(self._condition, one, other)
+            except ExportError as error:
+                return _Unmerged(error)
         return self._helper.merged(self._condition, one, other)
 
     def _write(self, name: str, own: Any, contents: list[Any]) -> None:
@@ -147,6 +156,27 @@ class Choice:
         found = self._helper.merged(self._condition, *contents)
         own.clear()
         (own.update if isinstance(own, dict) else own.extend)(found)
+
+
+class _Unmerged:
+    """One of two tensors that cannot be chosen between; it is refused where it is used."""
+
+    def __init__(self, error: ExportError) -> None:
+        vars(self)["error"] = error
+
+    @classmethod
+    def __torch_function__(cls, _func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Refuse it as an argument."""
+        for item in pytree.tree_leaves((args, kwargs)):
+            if isinstance(item, cls):
+                raise vars(item)["error"]
+
+    def _use(self, *_: Any) -> Any:
+        raise vars(self)["error"]
+
+    __getattr__ = __getitem__ = __setitem__ = __iter__ = __len__ = __bool__ = __call__ = _use
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _use
+    __lt__ = __le__ = __gt__ = __ge__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __and__ = __or__ = _use
 
 
 def reachable(values: Iterable[Any]) -> Iterator[Any]:

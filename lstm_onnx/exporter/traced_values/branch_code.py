@@ -17,9 +17,9 @@ from .branch_rewriter import Rewriter
 def rewritten_branches(code: CodeType) -> CodeType | None:
     """The code of a function, rewritten; None where it has no such ``if``, or where its source is not known."""
 
-    def rewrite(body: list[ast.stmt]) -> list[ast.stmt] | None:
-        rewriter = Rewriter()
-        new = rewriter.block(body)
+    def rewrite(function: ast.FunctionDef) -> list[ast.stmt] | None:
+        rewriter = Rewriter(function.body)
+        new = rewriter.block(function.body)
         return new if rewriter.names.count else None
 
     return _rewritten(code, rewrite)
@@ -30,7 +30,7 @@ def guarded_code(code: CodeType) -> CodeType | None:
 
     None where it may have other effects than its result, or where its source is not known.
     """
-    return _rewritten(code, lambda body: FunctionRewriter().block(body))
+    return _rewritten(code, lambda function: FunctionRewriter(function).block(function.body))
 
 
 def with_helper(code: CodeType, helper: Any) -> CodeType:
@@ -44,7 +44,7 @@ def with_helper(code: CodeType, helper: Any) -> CodeType:
     return code.replace(co_consts=tuple(map(replaced, code.co_consts)))
 
 
-def _rewritten(code: CodeType, rewrite: Callable[[list[ast.stmt]], list[ast.stmt] | None]) -> CodeType | None:
+def _rewritten(code: CodeType, rewrite: Callable[[ast.FunctionDef], list[ast.stmt] | None]) -> CodeType | None:
     name = code.co_filename
     linecache.checkcache(name)
     try:
@@ -56,7 +56,7 @@ def _rewritten(code: CodeType, rewrite: Callable[[list[ast.stmt]], list[ast.stmt
         isinstance(node, (ast.Global, ast.Nonlocal)) for node in ast.walk(found)
     ):
         return None
-    body = rewrite(found.body)
+    body = rewrite(found)
     if body is None:
         return None
     found.body = body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
-from ..copies.rebuilt_code import rebuilt_function
+from ..copies.rebuilt_code import closure_values, rebuilt_function
 from ..user_code import is_user_code, user_line
 from .branch_code import guarded_code, with_helper
 
@@ -37,6 +38,9 @@ _INDEXING = frozenset(
     | {"masked_select", "unique", "repeat_interleave", "scatter", "index_copy", "index_fill", "index_put", "one_hot"}
     | {"index_add", "scatter_add", "scatter_reduce", "bincount", "unique_consecutive", "tolist", "item", "numpy"}
 )
+_RANDOM = re.compile(
+    "rand|normal|bernoulli|multinomial|poisson|exponential_|uniform_|cauchy|geometric|log_normal|rrelu$"
+)
 _DIVISIONS = frozenset(
     {"floor_divide", "remainder", "fmod", "div", "divide", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__"}
 )
@@ -57,6 +61,8 @@ def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None
         ExportError: it may.
     """
     leaves = pytree.tree_leaves((args, kwargs))
+    if _RANDOM.match(name) or ("dropout" in name and True in (*args[2:], kwargs.get("training"))):
+        raise branch_error("draws random numbers", "pass them as an argument of forward")
     if name == "item" and all(isinstance(size, int) and size == 1 for size in args[0].shape):
         return
     if name in _INDEXING:
@@ -145,6 +151,9 @@ def _checked(function: types.FunctionType, helper: Any) -> types.FunctionType | 
     new = guarded_code(code) if is_user_code(code.co_filename) else None
     if new is None:
         return None
+    tables = function.__globals__, function.__kwdefaults__ or {}
+    named = [item for table in tables for item in table.values()]
+    helper.others += [[*named, *(function.__defaults__ or ()), *closure_values(function)]]
     found = rebuilt_function(function)
     found.__code__ = with_helper(new, helper)
     return found

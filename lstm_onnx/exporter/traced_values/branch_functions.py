@@ -13,8 +13,14 @@ from .branch_syntax import is_no_grad, is_pure, raises
 class FunctionRewriter:
     """Has what a function calls checked, and refuses what may have other effects than its result."""
 
-    def __init__(self) -> None:
-        self._rewriter = Rewriter()
+    def __init__(self, function: ast.FunctionDef) -> None:
+        self._rewriter = Rewriter(function.body)
+        own = function.args
+        arguments = [*own.posonlyargs, *own.args, *own.kwonlyargs, *filter(None, (own.vararg, own.kwarg))]
+        names = {
+            node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        self._own = names | {item.arg for item in arguments}
 
     def block(self, statements: Statements) -> Statements | None:
         """Statements with their calls checked; None where they may have other effects than what they compute."""
@@ -42,7 +48,7 @@ class FunctionRewriter:
         if isinstance(statement, (ast.If, ast.For, ast.While, ast.With)) and not raises(statement.body):
             return self._nested(statement, rest)
         # All that it can name is new, or what it was given, which is checked where it is written.
-        branch = Branch(assigned=_All())
+        branch = Branch(assigned=set(self._own))
         if not add_plain(branch, statement) or branch.written or any("." in name for name in branch.assigned):
             return None
         return branch.body
@@ -55,9 +61,9 @@ class FunctionRewriter:
             known = [body or [ast.Pass()] for body in bodies]
             new = self._rewriter.rewritten_if(statement, rest, known)
             if new is not None:
-                before = Branch(assigned=_All())
+                before = Branch(assigned=set(self._own))
                 note_written(before, new[1], statement)
-                return [*before.body, new[0]]
+                return None if before.written else [*before.body, new[0]]
         if isinstance(statement, ast.With):
             if not all(map(is_no_grad, statement.items)):
                 return None
@@ -73,9 +79,3 @@ class FunctionRewriter:
         if bodies[1]:
             statement.orelse = bodies[1]  # type: ignore[union-attr]
         return [statement]
-
-
-class _All(set[str]):
-    def __contains__(self, item: object) -> bool:
-        """Whether it has a place: every one without attributes."""
-        return isinstance(item, str) and "." not in item

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from .branch_conditions import HELPER, Conditionals, Names, arguments, as_condition, guarded
+from .branch_conditions import HELPER, Conditionals, Names, arguments, as_condition, guarded, helper_call
 from .branch_syntax import TELLERS, is_flat, is_no_grad, is_pure, mask_of, only_tells, place_of, raises, written_by
 
 Statements = list[ast.stmt]
@@ -31,12 +32,16 @@ class Branch:
 class Rewriter:
     """Rewrites blocks of statements.
 
+    Args:
+        function: all statements of the function.
+
     Attributes:
         names: of its own variables.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, function: Statements) -> None:
         self.names = Names()
+        self._loads = _loads_in(function)
 
     def block(self, statements: Statements) -> Statements:
         """Statements with all ``if`` rewritten that can be."""
@@ -80,7 +85,9 @@ class Rewriter:
         self.names.count += 1
         asked, choice = self.names.fresh(), self.names.fresh()
         mask = None if statement.orelse or one.returned is not None else mask_of(statement)
-        lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement)
+        hidden = {name for name in names if self._loads[name] == _loads_in([statement])[name]}
+        read = set(_loads_in([statement, *(rest if one.returned is not None else ())]))
+        lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement, hidden, read)
         # Where its truth is known, the branch is taken that PyTorch takes.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"
         new = _placed(ast.parse(rewritten).body, statement)[0]
@@ -178,6 +185,14 @@ class Rewriter:
         return True
 
 
+def _loads_in(statements: Statements) -> Counter[str]:
+    """How often each variable is read, also by ``x += 1``."""
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    targets = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    read = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Load, ast.Del))]
+    return Counter(node.id for node in (*read, *targets) if isinstance(node, ast.Name))
+
+
 def add_plain(branch: Branch, statement: ast.stmt) -> bool:
     """Add a statement without others in it."""
     if isinstance(statement, (ast.Pass, ast.Import)) or only_tells(statement):
@@ -208,6 +223,7 @@ def add_plain(branch: Branch, statement: ast.stmt) -> bool:
         if found is None:
             return False
         assigned |= found
+    _note_within(branch, value, statement)
     branch.assigned |= assigned
     statement.value = guarded(value)
     branch.body.append(statement)
@@ -231,6 +247,28 @@ def _add_call(branch: Branch, statement: ast.Expr, call: ast.Call) -> bool:
         return False
     branch.body.append(statement)
     return True
+
+
+def _note_within(branch: Branch, value: ast.expr, statement: ast.stmt) -> None:
+    """Note what calls within an expression write, as ``x.float().masked_fill_(mask, 0)`` may write into x."""
+    for node in ast.walk(value):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and written_by(node.func.attr):
+            place = _root_of(node.func.value)
+            if place is not None and node.func.attr.endswith("_"):
+                note_written(branch, [place], statement)
+                branch.goes_on = True
+                node.func = ast.copy_location(helper_call("in_place", node.func), node.func)
+
+
+def _root_of(value: ast.expr) -> str | None:
+    """The place at the begin of a chain of indices and methods, which may give the same memory."""
+    while True:
+        if isinstance(value, ast.Subscript):
+            value = value.value
+        elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+            value = value.func.value
+        else:
+            return place_of(value)
 
 
 def _note_target(branch: Branch, target: ast.expr, statement: ast.stmt) -> bool:
@@ -298,14 +336,27 @@ def _kept(last: ast.stmt, result: str) -> ast.stmt:
 
 
 def _computed(
-    one: Branch, other: Branch, asked: str, choice: str, result: str, mask: ast.expr | None, at: ast.If
+    one: Branch,
+    other: Branch,
+    asked: str,
+    choice: str,
+    result: str,
+    mask: ast.expr | None,
+    at: ast.If,
+    hidden: Collection[str],
+    read: Collection[str],
 ) -> Statements:
-    """Both branches, and what is chosen of them."""
+    """Both branches, and what is chosen of them.
+
+    They read the variables in `read`; nothing but they reads those that are hidden.
+    """
     written = sorted(one.written | other.written)
     names = sorted({*written, *one.assigned, *other.assigned})
     attributes = tuple(name for name in names if "." in name)
-    if one.returned is not None:
+    after = names
+    if one.returned is not None:  # of the variables, nothing more is seen
         names = [*names, result]
+        after = [*(name for name in names if "." in name or name in written), result]
 
     def lines(text: str) -> Statements:
         return _placed(ast.parse(text).body, at)
@@ -315,8 +366,8 @@ def _computed(
             return []
         return [ast.Assign(targets=[ast.Name(result, ast.Store())], value=branch.returned)]
 
-    shown = bool(one.goes_on or other.goes_on)
-    begin = lines(f"{choice} = {HELPER!r}.begin({asked}, {tuple(written)!r}, {attributes!r}, {shown}, None)")
+    shown = tuple(sorted(read)) if one.goes_on or other.goes_on else ()
+    begin = lines(f"{choice} = {HELPER!r}.begin({asked}, {tuple(written)!r}, {attributes!r}, {shown!r}, None)")
     if mask is not None:
         begin[0].value.args[-1] = guarded(copy.deepcopy(mask))  # type: ignore[attr-defined]
     return [
@@ -329,7 +380,7 @@ def _computed(
         *other.body,
         *returned(other),
         *lines(f"{choice}.end()"),
-        *(line for name in names for line in lines(f"{name} = {choice}.value({name!r})")),
+        *(line for name in after for line in lines(f"{name} = {choice}.value({name!r}, {name in hidden})")),
         *(lines(f"return {result}") if one.returned is not None else []),
     ]
 

@@ -106,14 +106,17 @@ class Helper:
 
     Attributes:
         depth: how many branches are being computed that may not be taken.
+        used: whether there were any.
     """
 
     depth = 0
+    used = False
 
     def __init__(self, known: Callable[[Tensor], bool], stateful: Any) -> None:
         self._known, self._stateful = known, stateful
         self._chosen: list[tuple[Tensor, int, str]] = []
         self._open: list[Choice] = []
+        self.others: list[Any] = []  # what functions that were checked can name besides their arguments
 
     @property
     def held(self) -> nn.Module:
@@ -151,12 +154,12 @@ class Helper:
 
     def both(self, one: Any, _: None, other: Any) -> Any:
         """``one and other``, as a condition."""
-        self.depth -= 1
+        self._left()
         return self.truth(one) & self.truth(other)
 
     def either(self, one: Any, _: None, other: Any) -> Any:
         """``one or other``, as a condition."""
-        self.depth -= 1
+        self._left()
         return self.truth(one) | self.truth(other)
 
     def calling(self, function: Any) -> Any:
@@ -166,6 +169,16 @@ class Helper:
             ExportError: it may have other effects than its result.
         """
         return callable_in_branch(function, self)
+
+    def in_place(self, method: Any) -> Any:
+        """A method of a tensor that writes into what a branch has a copy of.
+
+        Raises:
+            ExportError: it is another object's.
+        """
+        if not isinstance(getattr(method, "__self__", None), Tensor):
+            raise branch_error("writes into something else than a tensor")
+        return method
 
     def require_own(self, value: Any, place: str) -> None:
         """Refuse to write in place into what was there before the branch.
@@ -177,7 +190,7 @@ class Helper:
             self._open[-1].require_own(value, place)
 
     def begin(
-        self, condition: Any, written: tuple[str, ...], attributes: tuple[str, ...], shown: bool, mask: Any
+        self, condition: Any, written: tuple[str, ...], attributes: tuple[str, ...], shown: tuple[str, ...], mask: Any
     ) -> Choice:
         """The choice between two branches, in the first of which the caller is from now on.
 
@@ -185,11 +198,12 @@ class Helper:
             condition: the value.
             written: the places that one of them writes in place.
             attributes: the attributes that one of them sets or writes in place.
-            shown: whether a branch computes anything after it wrote.
+            shown: the variables that a branch may read after it wrote.
             mask: the condition is whether it has any True, and the first branch only changes what it selects, and the
                 second one nothing; None for others.
         """
         self.depth += 1
+        self.used = True
         first = isinstance(mask, Tensor) and mask.dtype is torch.bool
         truth = None if first else self.truth(condition)
         choice = Choice(self, truth, written, attributes, dict(sys._getframe(1).f_locals), shown)
@@ -234,10 +248,15 @@ class Helper:
     def entered(self) -> None:
         """The caller computes parts of an expression that PyTorch may not compute."""
         self.depth += 1
+        self._open.append(Choice(self, None, (), (), dict(sys._getframe(1).f_locals), ()))
+
+    def _left(self) -> None:
+        self._open.pop()
+        self.depth -= 1
 
     def chosen(self, _: None, condition: Any, one: Any, other: Any) -> Any:
         """The value of a conditional expression."""
-        self.depth -= 1
+        self._left()
         return self.merged(self.truth(condition), one, other)
 
     def merged(self, condition: Tensor | None, one: Any, other: Any) -> Any:
@@ -294,6 +313,10 @@ def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:
     """
     if type(one) is type(other) and isinstance(one, (bool, int, float, str)) and repr(one) == repr(other):
         return one
+    if (
+        isinstance(one, float) and isinstance(other, float) and one == other == 0
+    ):  # the tracer takes them for one constant
+        raise branch_error("gives -0.0 and the other one 0.0", "make it a tensor")
     kinds = list(map(_kind_of, (one, other)))
     if set(kinds) == {"int", "float"}:
         raise branch_error("gives a whole number and the other one a float", "write both as floats, such as 1.0")

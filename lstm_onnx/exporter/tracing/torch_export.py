@@ -301,6 +301,7 @@ def _traced_by(
     """
     mode = TracingMode(functional.stateful, Constants(functional.stateful, kept=fixed), builtins)
     with (
+        _branches_noted(functional, mode),
         record_guards(_THROUGH) as guards,
         _errors_explained(functional, guards),
         _traced(functional),
@@ -316,6 +317,15 @@ def _traced_by(
     for path, recurrent in functional.recurrent_modules.items():
         record_uncalled(functional.stateful.inner.get_submodule(path), recurrent)
     return program, guards, mode
+
+
+@contextlib.contextmanager
+def _branches_noted(functional: FunctionalModule, mode: TracingMode) -> Iterator[None]:
+    """Note at the end whether both branches of an ``if`` were computed; what a module sets, torch.export sets back."""
+    try:
+        yield
+    finally:
+        functional.stateful.branched |= mode.branches.used
 
 
 @contextlib.contextmanager

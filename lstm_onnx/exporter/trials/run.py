@@ -21,6 +21,7 @@ from ..tracing.size_decisions import SizeFacts
 from ..write import BuiltModel, float64_notes, rank_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
+from .row_choices import rows_chosen
 from .shape_trial import ShapeTrial, Sizes, written_for_trial
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
 
@@ -69,6 +70,8 @@ def run_trials(
     result = StreamTrialResult()
     if opened is not None:
         result = run_stream_trial(opened, metadata, time, partial(_run_module, functional, metadata))
+        if result.rows == "":
+            result = replace(result, rows=rows_chosen(built, metadata, graph))
     metadata = with_stream_facts(metadata, time, result, graph.lines)
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)

@@ -202,6 +202,17 @@ def _rows_differ(model: Model, metadata: Metadata) -> str | None:
         return None
 
 
+def random_rows(model: Model, metadata: Metadata) -> dict[str, np.ndarray]:
+    """Random inputs and states of a batch.
+
+    Raises:
+        ConfigError: the inputs cannot be drawn.
+    """
+    batch = metadata.axis_limits.get(BATCH, (1, None))[0]
+    sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, batch=max(batch, _BATCH))
+    return {**sequence.feeds, **sequence.states}
+
+
 def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
     """One step at a time and uneven chunks of one length, at most `largest`; none has less than `least` steps."""
     count = min(_STEPS, largest // least)

@@ -1,0 +1,86 @@
+"""Whether a number of all rows of a batch chooses what each row gives, such as by ``if x.max() > 3``.
+
+A trial on random rows may never see the other choice, so here each such choice is made both ways.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from ...errors import ConfigError, InputError, ModelError, RunError
+from ...metadata import Metadata
+from ...onnxgraph.nodes import Walk
+from ...runtime.batch_axes import BATCH
+from ..lowering.rename import TracedGraph
+from ..write import BuiltModel
+from .shape_trial import written_for_trial
+from .stream_trial import random_rows
+
+_SHAPE_ONLY = ("Shape", "Size")
+
+
+def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> str:
+    """Where a number of all rows chooses between values that differ for random rows; "" where none does.
+
+    Args:
+        built: the file.
+        metadata: its metadata, with the limits of its axes.
+        graph: the graph that it was made of, with the dimensions of values.
+    """
+    for condition, node in _conditions(built.model, graph).items():
+        try:
+            differ = _differ(built, metadata, condition)
+        except (ConfigError, InputError, ModelError, RunError):
+            differ = True  # not known
+        if differ:
+            line = graph.lines.get(node.name)
+            at = f", at {line}," if line else ""
+            return f"a condition{at} is about all sequences of a batch together, and chooses what each one gives"
+    return ""
+
+
+def _conditions(model: ModelProto, graph: TracedGraph) -> dict[str, NodeProto]:
+    """The conditions of one number for all rows that depend on rows, each with a node that chooses by it."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    rows = {
+        item.name
+        for item in model.graph.input
+        if any(size.dim_param == BATCH for size in item.type.tensor_type.shape.dim)
+    }
+    found: dict[str, NodeProto] = {}
+    for node in model.graph.node:
+        if node.op_type == "Where" and graph.dims.get(node.input[0]) == () and node.input[0] not in found:
+            walk = Walk(node.input[:1])
+            for name in walk:
+                producer = producers.get(name)
+                if producer is not None and producer.op_type not in _SHAPE_ONLY:
+                    walk.add(item for item in producer.input if item)
+            if not rows.isdisjoint(walk.seen):
+                found[node.input[0]] = node
+    return found
+
+
+def _differ(built: BuiltModel, metadata: Metadata, condition: str) -> bool:
+    model = ModelProto()
+    model.CopyFrom(built.model)
+    name = next(own for number in itertools.count() if (own := f"choice{number}") not in _names(model))
+    for node in model.graph.node:
+        for place, value in enumerate(node.input):
+            if value == condition:
+                node.input[place] = name
+    model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
+    opened = written_for_trial(replace(built, model=model))
+    feeds = random_rows(opened, metadata)
+    results: list[Mapping[str, np.ndarray]] = [
+        opened.run({**feeds, name: np.array(choice)}) for choice in (False, True)
+    ]
+    return not all(np.allclose(results[0][key], results[1][key], 1e-3, 1e-5, equal_nan=True) for key in results[0])
+
+
+def _names(model: ModelProto) -> Sequence[str]:
+    return [value for node in model.graph.node for value in (*node.input, *node.output)]

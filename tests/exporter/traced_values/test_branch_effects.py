@@ -1,0 +1,284 @@
+"""What a branch of an ``if`` on a value may do: call LSTMs and the user's code, write into its own, leave numbers."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx import ExportError
+from tests.exporter.helpers import X, eager, made, signal
+
+pytestmark = pytest.mark.sweep(9)
+
+Forward = Callable[..., Any]
+CHOSEN: list[Forward] = []
+REFUSED: list[tuple[Forward, str]] = []
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, y: Tensor, factor: float = 1.0) -> Tensor:
+        parts = []
+        for step in range(2):
+            z = y + step
+            if z.sum() > 1:
+                z = z * 0.5
+            parts.append(z)
+        first = torch.zeros_like(y)
+        first[:, 0] = 1
+        return self.gru(torch.stack(parts).sum(0) + first)[0] * factor
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def forward(self, y: Tensor) -> Tensor:
+        self.count += 1
+        return y
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.other = nn.GRU(3, 4, batch_first=True)
+        self.cell = nn.LSTMCell(3, 4)
+        self.block, self.counting = Block(), Counting()
+        self.register_buffer("scale", torch.ones(4))
+
+    def encoded(self, x: Tensor) -> Tensor:
+        self.other.flatten_parameters()
+        return self.other(x)[0]
+
+    @staticmethod
+    def with_resets(x: Tensor, starts: Tensor, state: tuple[Tensor, Tensor], lstm: nn.LSTM) -> tuple[Tensor, Any]:
+        if torch.all(starts == 0.0):
+            y, state = lstm(x, state)
+            return y, state
+        found = []
+        for step, start in zip(x.unbind(1), starts.unbind(1), strict=True):
+            kept = (1.0 - start).view(1, -1, 1)
+            y, state = lstm(step.unsqueeze(1), (kept * state[0], kept * state[1]))
+            found += [y]
+        return torch.cat(found, 1), state
+
+
+def chosen(forward: Forward) -> Forward:
+    CHOSEN.append(forward)
+    return forward
+
+
+def refused(reason: str) -> Callable[[Forward], Forward]:
+    def add(forward: Forward) -> Forward:
+        REFUSED.append((forward, reason))
+        return forward
+
+    return add
+
+
+@chosen
+def one_of_two(self: Base, x: Tensor) -> Tensor:
+    if x.sum() > 0:
+        y, _ = self.lstm(x)
+    else:
+        y = self.encoded(-x)
+    return y
+
+
+@chosen
+def again(self: Base, x: Tensor) -> tuple[Tensor, Tensor]:
+    y, (h, c) = self.lstm(x)
+    if x.mean() > 0.5:
+        y, (h, c) = self.lstm(x / 2, (h, c))
+    return y, h + c
+
+
+@chosen
+def in_a_step(self: Base, x: Tensor) -> Tensor:
+    h = c = x.new_zeros(x.shape[0], 4)
+    found = []
+    for t in range(x.shape[1]):
+        if x[:, t].max() > 0.3:
+            h, c = self.cell(x[:, t], (h, c))
+        found.append(h)
+    return torch.stack(found, 1)
+
+
+@chosen
+def own_code(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if y.sum() > 0:
+        y = self.block(y, factor=2.0)
+    return y
+
+
+@chosen
+def with_resets(self: Base, x: Tensor) -> Tensor:
+    state = (x.new_zeros(1, x.shape[0], 4), x.new_zeros(1, x.shape[0], 4))
+    y, (h, _) = self.with_resets(x, (x[:, :, 0] > 1.2).float(), state, self.lstm)
+    return y + h.transpose(0, 1)
+
+
+@chosen
+def returns_early(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if x.max() > 2:
+        return y * 2
+    if x.max() > 1:
+        return y * 3
+    if x.max() > 0.5:
+        return y * 5
+    return -y
+
+
+@chosen
+def lists(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    found = same = [y]
+    named = {"y": y}
+    if x.sum() > 0:
+        found.append(y * 2)
+        named["y"] = y + 1
+    else:
+        found += [-y]
+    return torch.stack(same).sum(0) + named["y"]
+
+
+@chosen
+def numbers(self: Base, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y, _ = self.lstm(x)
+    factor, count, large = 1.0, 0, False
+    if y.sum().item() > 0.5:
+        factor, large = x.max().item(), True
+    for limit in range(3):
+        if x.abs().max() > limit:
+            count += 1
+    if large and x.max() > 1:
+        y = y + 1
+    return y * factor, (x > 0).sum() * count, y.mean() / 3 + factor / 3
+
+
+@chosen
+def own_writes(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if x.sum() > 0:
+        with torch.no_grad():
+            z = torch.zeros_like(y)
+            z[:, 0] = y[:, -1]
+            z += 1
+        y = y + z
+    return y
+
+
+@pytest.mark.parametrize("forward", CHOSEN)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_value_takes_its_branch(forward: Any, sign: int, tmp_path: Path) -> None:
+    module = type("Module", (Base,), {"forward": forward})()
+    result = made(module, [sign * signal(2, 4)[0].abs()], X, tmp_path)
+    for batch, time in ((2, 4), (1, 1), (3, 6)):
+        (x,) = signal(batch, time)
+        for values in (x, -x, 0.1 * x, x * 0, x + 2, x - 2):
+            require_equal(result.run((values.clone(),)), eager(module, (values.clone(),)))
+
+
+def require_equal(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
+    for own, right in zip(found, wanted, strict=True):
+        assert own.dtype == right.dtype
+        np.testing.assert_allclose(own, right, rtol=1e-4, atol=1e-5)
+
+
+@refused("calls Counting, which may do more")
+def with_a_counter(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if y.sum() < 0:
+        y = self.counting(y)
+    return y
+
+
+@refused("calls Counting, which may do more")
+def with_a_counter_further_in(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if y.sum() < -100:
+        y = y * 2
+        if x.dim() == 3:
+            y = self.counting(y)
+    return y
+
+
+def doubled(y: Tensor) -> Tensor:
+    y *= 2
+    return y
+
+
+@refused("writes into y, which shares its memory with what was there before")
+def with_a_write_elsewhere(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    z = y
+    if x.sum() > 0:
+        z = doubled(y) + 1
+    return y + z
+
+
+@refused("writes into z, which shares its memory")
+def with_a_view(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if x.sum() > 0:
+        z = y[:, :1]
+        z += 1
+    return y
+
+
+@refused("a list of another length")
+def with_a_longer_list(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    found = [y]
+    if x.sum() > 0:
+        found.append(y)
+    return torch.stack(found).sum(0)
+
+
+@refused("writes into found, which same is, too")
+def with_a_list_of_two_names(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    found = same = [y]
+    if x.sum() > 0:
+        found[0] = y * 2
+        y = same[0] + 1
+    return y + found[0]
+
+
+@refused("another number or object of Python")
+def with_none(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    factor = None
+    if x.sum() > 0:
+        factor = 2.0
+    return y if factor is None else y * factor
+
+
+@pytest.mark.parametrize(("forward", "reason"), REFUSED)
+def test_other_effects_are_refused(forward: Any, reason: str, tmp_path: Path) -> None:
+    module = type("Module", (Base,), {"forward": forward})()
+    with pytest.raises(ExportError, match=f"at test_branch_effects.py:[0-9]+: .*{reason}"):
+        made(module, [signal(2, 4)[0].abs()], X, tmp_path)
+
+
+def test_a_module_that_only_the_other_branch_calls_verifies(tmp_path: Path) -> None:
+    module = type("Module", (Base,), {"forward": one_of_two})()
+    made(module, signal(2, 4), X, tmp_path)
+    assert lstm_onnx.verify(module, tmp_path / "made.onnx", mutants="none")

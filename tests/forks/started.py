@@ -52,10 +52,10 @@ def programs(common: Path) -> Iterator[Path | None]:
         yield made
 
 
-def common_folder(factory: pytest.TempPathFactory) -> Path:
-    """The folder for temporary files of all workers of a run."""
+def common_folder(config: pytest.Config, factory: pytest.TempPathFactory) -> Path:
+    """The folder for temporary files of all workers of a run, and of no other run."""
     base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base.parent if hasattr(config, "workerinput") else base
 
 
 def _server(folder: Path, users: Path) -> tuple[subprocess.Popen[bytes], int]:

@@ -145,8 +145,10 @@ def test_signals_reach_it(number: signal.Signals, forking_environment: dict[str,
             time.sleep(0.01)
 
 
-def test_workers_share_a_server(tmp_path_factory: pytest.TempPathFactory, forking_environment: dict[str, str]) -> None:
-    with programs(common_folder(tmp_path_factory)) as folder:
+def test_workers_share_a_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, forking_environment: dict[str, str]
+) -> None:
+    with programs(common_folder(pytestconfig, tmp_path_factory)) as folder:
         assert str(folder) == forking_environment["PATH"].partition(os.pathsep)[0]
     assert subprocess.run(["python", "-c", "pass"], env=forking_environment, check=True).returncode == 0
     assert (Path(folder) / "socket").exists()  # the server goes on for the others

@@ -88,10 +88,10 @@ def script_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def _programs() -> Iterator[Path | None]:
-    from .forks.started import programs
+def _programs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    from .forks.started import common_folder, programs
 
-    with programs() as folder:
+    with programs(common_folder(pytestconfig, tmp_path_factory)) as folder:
         yield folder
 
 

@@ -33,17 +33,32 @@ def test_marked(lstm_onnx_parity):
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run pytest on a test file, or several by name, beside those of `parity_files`."""
+def started(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], Run]:
+    """Has pytest run on a test file, or several by name, beside those of `parity_files`."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # workers share the cores
     shutil.copytree(parity_files(), pytester.path, dirs_exist_ok=True)
 
-    def run(*arguments: str, **files: str) -> pytest.RunResult:
-        for name, text in files.items():
-            pytester.makepyfile(**{name: text})
-        return pytester.runpytest_subprocess("--strict-markers", "-Werror", *arguments)
+    def started(start: Run) -> Run:
+        def run(*arguments: str, **files: str) -> pytest.RunResult:
+            for name, text in files.items():
+                pytester.makepyfile(**{name: text})
+            return start("--strict-markers", "-Werror", *arguments)
 
-    return run
+        return run
+
+    return started
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, started: Callable[[Run], Run]) -> Run:
+    """In a process of its own."""
+    return started(pytester.runpytest_subprocess)
+
+
+@pytest.fixture
+def run_here(pytester: pytest.Pytester, started: Callable[[Run], Run]) -> Run:
+    """In this process: of tests that compare nothing, and so import nothing."""
+    return started(pytester.runpytest_inprocess)
 
 
 def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path):
@@ -98,7 +113,7 @@ def test_without_the_plugin_its_names_are_unknown(run: Run):
     result.stdout.fnmatch_lines(["*'lstm_onnx_parity' not found in `markers`*"])
 
 
-def test_the_command_line_speaks_where_the_test_does_not(run: Run):
+def test_the_command_line_speaks_where_the_test_does_not(run_here: Run):
     text = """
 import pytest
 
@@ -116,7 +131,7 @@ def test_marked(lstm_onnx_parity, request):
 def test_plain(lstm_onnx_parity):
     assert lstm_onnx_parity.options == {"provider": "cpu", "mutants": "all"}
 """
-    result = run("--lstm-onnx-provider", "cpu", "--lstm-onnx-mutants", "all", "-v", test_it=text)
+    result = run_here("--lstm-onnx-provider", "cpu", "--lstm-onnx-mutants", "all", "-v", test_it=text)
     result.assert_outcomes(passed=1, skipped=2, xfailed=1)
     result.stdout.fnmatch_lines_random(
         ["*test_marked?net.toml0?*", "*test_marked?net.toml1?*", "*test_marked?package.module:make?*"]
@@ -124,8 +139,8 @@ def test_plain(lstm_onnx_parity):
 
 
 @pytest.mark.parametrize("option", ["--lstm-onnx-mutants", "--lstm-onnx-provider"])
-def test_an_unknown_value_of_an_option(run: Run, option: str):
-    result = run(option, "some")
+def test_an_unknown_value_of_an_option(run_here: Run, option: str):
+    result = run_here(option, "some")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*argument {option}: invalid choice: 'some' (choose from *"])
 
@@ -139,11 +154,11 @@ MARKERS = {
 }
 
 
-def test_a_wrong_marker_is_one_test_that_fails_in_one_line(run: Run):
+def test_a_wrong_marker_is_one_test_that_fails_in_one_line(run_here: Run):
     text = "import pytest\n@pytest.mark.lstm_onnx_parity({})\ndef test_marked(lstm_onnx_parity): pass\n"
     files = {f"test_{index}": text.format(arguments) for index, arguments in enumerate(MARKERS)}
     files["test_other"] = "def test_other(): pass\n"
-    result = run("-p", "no:randomly", **files)
+    result = run_here("-p", "no:randomly", **files)
     result.assert_outcomes(failed=len(MARKERS), passed=1)
     for index, message in enumerate(MARKERS.values()):
         result.stdout.fnmatch_lines([f"the marker lstm_onnx_parity {message}"])
@@ -166,16 +181,16 @@ def test_marked(lstm_onnx_parity):
     result.stdout.fnmatch_lines(["FAILED test_it.py::test_marked?nett.toml? - *"])
 
 
-def test_a_marked_test_without_the_fixture_fails_and_no_other(run: Run):
+def test_a_marked_test_without_the_fixture_fails_and_no_other(run_here: Run):
     marked = '@pytest.mark.lstm_onnx_parity("*.toml")\ndef test_marked(): pass\n'
-    result = run(test_unused=f"import pytest\n{marked}def test_other(): pass\n")
+    result = run_here(test_unused=f"import pytest\n{marked}def test_other(): pass\n")
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["it is marked lstm_onnx_parity, and does not take the fixture*"])
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("E  *")
 
 
-def test_a_check_that_never_was_is_no_pass(run: Run):
+def test_a_check_that_never_was_is_no_pass(run_here: Run):
     text = """
 import pytest
 
@@ -186,7 +201,7 @@ def test_idle(lstm_onnx_parity):
 def test_lost(lstm_onnx_parity):
     lstm_onnx_parity()
 """
-    result = run("-p", "no:randomly", test_it=text)
+    result = run_here("-p", "no:randomly", test_it=text)
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*never called the fixture: lstm_onnx_parity()", "E *needs a source here*"])
 

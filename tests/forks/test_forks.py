@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from .started import common_folder, programs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
 
@@ -140,3 +143,12 @@ def test_signals_reach_it(number: signal.Signals, forking_environment: dict[str,
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < until
             time.sleep(0.01)
+
+
+def test_workers_share_a_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, forking_environment: dict[str, str]
+) -> None:
+    with programs(common_folder(pytestconfig, tmp_path_factory)) as folder:
+        assert str(folder) == forking_environment["PATH"].partition(os.pathsep)[0]
+    assert subprocess.run(["python", "-c", "pass"], env=forking_environment, check=True).returncode == 0
+    assert (Path(folder) / "socket").exists()  # the server goes on for the others

@@ -28,9 +28,9 @@ def _run(numbers: range, seed: int) -> Outcome:
     return outcome
 
 
-def test_a_hundred_mutated_files_are_refused_or_run() -> None:
-    outcome = _run(range(100), seed=7)
-    assert outcome.changed > 90
+def test_some_mutated_files_are_refused_or_run() -> None:
+    outcome = _run(range(40), seed=7)
+    assert outcome.changed > 36
     assert {codes.partition(" ")[0] for codes in outcome.codes} == set(SHARES)
     assert {code for codes in outcome.codes for code in codes.split()[1].split(",")} == {"0", "1", "2"}
 
@@ -53,7 +53,7 @@ def _structures(numbers: range, seed: int) -> Outcome:
 
 
 def test_some_models_of_any_structure_are_checked_run_and_inspected() -> None:
-    outcome = _structures(range(25), seed=5)
+    outcome = _structures(range(10), seed=5)
     assert {code for codes in outcome.codes for code in codes.split()[1].split(",")} <= {"0", "1", "2"}
     assert all(codes.count(",") == 2 for codes in outcome.codes)
 

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
-from .errors import FileError, LSTMOnnxError
+from .errors import FileError
 from .isolation.stages import share
 
 if TYPE_CHECKING:
@@ -387,26 +387,3 @@ def readable_file(path: Name, what: str, *, pipes: bool = False) -> Path:
 
     require_readable(path, what, pipes=pipes)
     return Path(path)
-
-
-@contextlib.contextmanager
-def intermediate_file(name: str, path: str | os.PathLike[str]) -> Iterator[Path]:
-    """The path of a file in a temporary folder that another one is made of; errors about it name the other.
-
-    Args:
-        name: of the file.
-        path: the file that is made of it.
-
-    Raises:
-        LSTMOnnxError: as within the context, about `path`.
-    """
-    with temporary_folder() as folder:
-        file = folder / name
-        try:
-            yield file
-        except LSTMOnnxError as error:
-            old, new = os.fspath(file), os.fspath(path)
-            data = error.data()
-            if data["path"] == old:
-                data["path"] = new
-            raise type(error)(error.message.replace(old, new), **data) from error

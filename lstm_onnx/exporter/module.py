@@ -11,7 +11,6 @@ from pathlib import Path
 
 from torch import nn
 
-from ..atomic_io import intermediate_file
 from ..errors import ExportError
 from ..generation.convert import write_generating
 from ..generation_spec import Generation
@@ -51,7 +50,7 @@ from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename, require_separate_names
 from .module_metadata import module_metadata
 from .module_options import ModuleOptions
-from .targets import written_for
+from .targets import intermediate_file, written_for
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
 from .trials.graph_axes import require_all_outputs, require_dynamic_outputs, require_separate_axes

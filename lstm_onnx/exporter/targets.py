@@ -6,9 +6,10 @@ none of them; the rules still find in the written file what these cannot fix.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from ..atomic_io import atomic_write, intermediate_file
-from ..errors import ExportError, WeightsError
+from ..atomic_io import atomic_write, temporary_folder
+from ..errors import ExportError, LSTMOnnxError, WeightsError
 from ..onnxgraph import nodes_of
 from ..spec import ExportOptions
 from .weights import LayerWeights, fold_projection
@@ -145,3 +146,26 @@ def written_for(
 def _told(finding: Finding) -> str:
     at = f"{finding.where}: " if finding.where else ""
     return f"{finding.id} {finding.rule}: {at}{finding.message}"
+
+
+@contextlib.contextmanager
+def intermediate_file(name: str, path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path of a file in a temporary folder that another one is made of; errors about it name the other.
+
+    Args:
+        name: of the file.
+        path: the file that is made of it.
+
+    Raises:
+        LSTMOnnxError: as within the context, about `path`.
+    """
+    with temporary_folder() as folder:
+        file = folder / name
+        try:
+            yield file
+        except LSTMOnnxError as error:
+            old, new = os.fspath(file), os.fspath(path)
+            data = error.data()
+            if data["path"] == old:
+                data["path"] = new
+            raise type(error)(error.message.replace(old, new), **data) from error

@@ -11,14 +11,13 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from .. import __version__
-from ..atomic_io import intermediate_file
 from ..metadata import PRODUCER, Metadata
 from ..onnxgraph import nodes_of
 from ..onnxgraph.write import write_model
 from ..quantization import quantize
 from ..spec import ExportOptions, LSTMSpec
 from .float16_weights import with_float16_weights
-from .targets import fit_nodes, written_for
+from .targets import fit_nodes, intermediate_file, written_for
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
 

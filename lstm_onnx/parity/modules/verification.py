@@ -152,15 +152,13 @@ class ModuleVerification(Verification):
 
         Other axes are short where inputs would be large: the height and width of a video's pictures.
         """
-        steps, short = time + self.extra_steps, TIME + self.extra_steps
-        known = axis_roles(self.model)
-        sizes = self._within_limits(sizes_of(self.specs, batch, steps, known=known))
-        if most_entries(self.specs, sizes) > _MOST_ENTRIES:
-            return self._within_limits(sizes_of(self.specs, batch, steps, others=short, known=known))
+        sizes: dict[str, int] = {}
+        for others in (None, TIME + self.extra_steps):
+            drawn = sizes_of(self.specs, batch, time + self.extra_steps, others=others, known=axis_roles(self.model))
+            sizes = {axis: self.kept_sizes.get(axis, self.axes.within(axis, size)) for axis, size in drawn.items()}
+            if most_entries(self.specs, sizes) <= _MOST_ENTRIES:
+                break
         return sizes
-
-    def _within_limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        return {axis: self.kept_sizes.get(axis, self.axes.within(axis, size)) for axis, size in sizes.items()}
 
     def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
         """Integers that index a table, drawn from all of its rows unless a source declares their range."""
@@ -343,8 +341,7 @@ class ModuleVerification(Verification):
         own = self.named_sizes(self._accepted.feeds)
         self.kept_sizes = {axis: own[axis] for axis, size in roles.items() if size > TIME and axis in own}
         if self.kept_sizes:
-            labels = [one.label for one in found]
-            cases = [case for case in self._draw_cases() if case.label not in labels]
+            cases = [case for case in self._draw_cases() if case.label not in {one.label for one in found}]
             more = run(cases)
             if len(more) > len(found):
                 self.cases += cases

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from ..atomic_io import writing_only_if
+from ..atomic_io import require_path, writing_only_if
 from ..errors import FileError, ModelError
 from .file_digest import files_beside
 from .loaded_model import fingerprint
@@ -61,6 +61,7 @@ def of_one_file(verb: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
             path = args[0] if args else kwargs.get(name)
             if not isinstance(path, (str, os.PathLike)):
                 return function(*args, **kwargs)  # which says what a path is
+            require_path(path, "an .onnx file")
             with unchanged(path, verb):
                 return function(*args, **kwargs)
 

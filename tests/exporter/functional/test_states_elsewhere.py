@@ -65,6 +65,6 @@ def test_a_tensor_that_holds_nan_has_not_changed_for_that() -> None:
     module = InData()
     module.h.fill_(torch.nan)
     snapshot = AttributeSnapshot(module)
-    assert snapshot.changed(module) == []
+    assert snapshot.changed(module) == ()
     module.h.data[0] = 1
-    assert [key[1] for key in snapshot.changed(module)] == [("h",)]
+    assert [state.key[1] for state in snapshot.changed(module)] == [("h",)]

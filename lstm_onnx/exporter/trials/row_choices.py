@@ -32,7 +32,7 @@ def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> st
         metadata: its metadata, with the limits of its axes.
         graph: the graph that it was made of, with the dimensions of values.
     """
-    for condition, node in _conditions(built.model, graph).items():
+    for condition, node in choices(built.model, graph).items():
         try:
             differ = _differ(built, metadata, condition)
         except (ConfigError, InputError, ModelError, RunError):
@@ -44,7 +44,7 @@ def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> st
     return ""
 
 
-def _conditions(model: ModelProto, graph: TracedGraph) -> dict[str, NodeProto]:
+def choices(model: ModelProto, graph: TracedGraph) -> dict[str, NodeProto]:
     """The conditions of one number for all rows that depend on rows, each with a node that chooses by it."""
     producers = {name: node for node in model.graph.node for name in node.output}
     rows = {

@@ -102,6 +102,7 @@ class ShapeTrial:
         functional: the module.
         facts: what tracing decided by sizes.
         guarded: the calls of recurrent modules, as ``(path, number)``, that fail in the file where they get 0 steps.
+        chooses: whether the file chooses by a number of all rows.
     """
 
     def __init__(
@@ -110,10 +111,12 @@ class ShapeTrial:
         functional: FunctionalModule,
         facts: SizeFacts | None = None,
         guarded: Collection[tuple[str, int]] = (),
+        *,
+        chooses: bool = False,
     ) -> None:
         self.model, self.functional, self.facts = model, functional, facts or SizeFacts()
         self.metadata = model.metadata
-        self.guarded = guarded
+        self.guarded, self.chooses = guarded, chooses
         self.axes = axis_names(self.metadata)
         self.names = list(dict.fromkeys(self.axes.values()))
         self.own: Sizes = {}
@@ -232,6 +235,8 @@ class ShapeTrial:
                 # ONNX Runtime may end the process.
                 return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
         outcome = self._compare(inputs, states, expected, () if sizes == self.own else self._numbers)
+        if outcome.kind == RIGHT and self.chooses:
+            outcome = self._with_other_signs(inputs, states)
         if outcome.kind == RIGHT:
             for name, tensor in expected.items():
                 self.shapes.setdefault(name, []).append((tuple(tensor.shape), sizes))
@@ -240,6 +245,17 @@ class ShapeTrial:
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
             outcome = self._compare(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
         return outcome
+
+    def _with_other_signs(self, inputs: Tensors, states: Tensors) -> Outcome:
+        """As another number may choose: a size may decide for that alone, ``if x.shape[1] > 2 and x.mean() > 0``."""
+        others = {name: -tensor if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+        try:
+            expected = call_with_states(self.functional, self.metadata, others, states)
+        except ExportError:
+            return Outcome(RIGHT)
+        if any(bool(tensor.isnan().any()) for tensor in expected.values() if tensor.is_floating_point()):
+            return Outcome(RIGHT)  # such as of a logarithm: ONNX Runtime's LSTM gives numbers for it
+        return self._compare(others, states, expected)
 
     def _valid_examples(self, inputs: Tensors, sizes: Sizes) -> Iterator[Tensors]:
         """The example's inputs, and changed ones where the module does not run on these at these sizes.

@@ -247,7 +247,7 @@ class Counting(Base):
 
     def forward(self, x: Tensor) -> Tensor:
         self.steps += 1
-        return self.lstm(x)[0] * (1.0 if self.steps < 90 else 0.5)
+        return self.lstm(x)[0] * [1.0, 0.5][self.steps // 90]
 
 
 class Episodes(Base):

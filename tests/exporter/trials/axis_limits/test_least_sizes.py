@@ -107,6 +107,19 @@ def test_a_module_that_takes_each_fourth_size_keeps_the_small_ones(tmp_path: Pat
         agree(result.run(signal(batch, time)), eager(found, signal(batch, time)))
 
 
+def test_a_size_that_matters_with_some_numbers_alone(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = self.lstm(x)[0]
+        if x.mean() > 0 and x.shape[1] > 2:
+            out = out * 3
+        return out
+
+    found = module(forward)
+    for sign in (1, -1):
+        result = made(found, (sign * signal(2, 5)[0].abs(),), X, tmp_path)
+        assert result.model.metadata.axis_limits == {"time": (3, None)}
+
+
 def test_a_branch_for_one_row_bounds_the_batch(tmp_path: Path) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         out = self.lstm(x)[0]

@@ -212,7 +212,8 @@ class Helper:
 
     def leave(self, choice: Choice) -> None:
         """Both branches of the innermost choice are computed."""
-        assert self._open.pop() is choice  # noqa: S101
+        last = self._open.pop()
+        assert last is choice  # noqa: S101 - branches end in the order in which they are nested, the inner ones first
         self.depth -= 1
 
     def require_state(self, owner: Any, place: str, value: Any) -> None:

@@ -24,6 +24,11 @@ from .stream_trial import random_rows
 _SHAPE_ONLY = ("Shape", "Size")
 
 
+def chooses_by_a_number(model: ModelProto, graph: TracedGraph) -> bool:
+    """Whether one number, such as whether a mean is above 0, chooses between values, whatever axes are called."""
+    return any(node.op_type == "Where" and graph.dims.get(node.input[0]) == () for node in model.graph.node)
+
+
 def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> str:
     """Where a number of all rows chooses between values that differ for random rows; "" where none does.
 
@@ -32,7 +37,7 @@ def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> st
         metadata: its metadata, with the limits of its axes.
         graph: the graph that it was made of, with the dimensions of values.
     """
-    for condition, node in choices(built.model, graph).items():
+    for condition, node in _conditions(built.model, graph).items():
         try:
             differ = _differ(built, metadata, condition)
         except (ConfigError, InputError, ModelError, RunError):
@@ -44,7 +49,7 @@ def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> st
     return ""
 
 
-def choices(model: ModelProto, graph: TracedGraph) -> dict[str, NodeProto]:
+def _conditions(model: ModelProto, graph: TracedGraph) -> dict[str, NodeProto]:
     """The conditions of one number for all rows that depend on rows, each with a node that chooses by it."""
     producers = {name: node for node in model.graph.node for name in node.output}
     rows = {

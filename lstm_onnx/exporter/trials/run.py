@@ -21,7 +21,7 @@ from ..tracing.size_decisions import SizeFacts
 from ..write import BuiltModel, float64_notes, rank_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
-from .row_choices import choices, rows_chosen
+from .row_choices import chooses_by_a_number, rows_chosen
 from .shape_trial import ShapeTrial, Sizes, written_for_trial
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
 
@@ -58,7 +58,8 @@ def run_trials(
     opened = _open(built, graph.lines) if check and not unrunnable else None
     notes = limits.notes
     if opened is not None:
-        trial = ShapeTrial(opened, functional, facts, limits.guarded, chooses=bool(choices(built.model, graph)))
+        chooses = chooses_by_a_number(built.model, graph)
+        trial = ShapeTrial(opened, functional, facts, limits.guarded, chooses=chooses)
         notes = run_shape_trial(trial, limits)
         declare_true_shapes(built.model, trial.shapes)
         notes += rank_notes(built.model.graph.output)

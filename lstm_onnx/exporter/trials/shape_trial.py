@@ -102,7 +102,7 @@ class ShapeTrial:
         functional: the module.
         facts: what tracing decided by sizes.
         guarded: the calls of recurrent modules, as ``(path, number)``, that fail in the file where they get 0 steps.
-        chooses: whether the file chooses by a number of all rows.
+        chooses: whether one number chooses between values in the file.
     """
 
     def __init__(

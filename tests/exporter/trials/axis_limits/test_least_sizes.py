@@ -116,8 +116,9 @@ def test_a_size_that_matters_with_some_numbers_alone(tmp_path: Path) -> None:
 
     found = module(forward)
     for sign in (1, -1):
-        result = made(found, (sign * signal(2, 5)[0].abs(),), X, tmp_path)
-        assert result.model.metadata.axis_limits == {"time": (3, None)}
+        for axes in (X, {"x": {0: "rows", 1: "time"}}):
+            result = made(found, (sign * signal(2, 5)[0].abs(),), axes, tmp_path)
+            assert result.model.metadata.axis_limits == {"time": (3, None)}
 
 
 def test_a_branch_for_one_row_bounds_the_batch(tmp_path: Path) -> None:

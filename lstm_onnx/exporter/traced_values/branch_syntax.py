@@ -118,7 +118,9 @@ def _changes_selected(statement: ast.stmt, mask: str) -> bool:
             parts = target.slice.elts if isinstance(target.slice, ast.Tuple) else [target.slice]
             others = [part for part in parts if not isinstance(part, ast.Slice) and not _is_constant(part, ..., None)]
             return len(others) == 1 and ast.dump(others[0]) == mask
-        return isinstance(target, ast.Name) and _selects(statement.value, "masked_fill", target.id, mask)
+        if isinstance(statement, ast.AugAssign) or not isinstance(target, ast.Name):
+            return False  # y += y.masked_fill(mask, 0) adds y where the mask selects nothing
+        return _selects(statement.value, "masked_fill", target.id, mask)
     written = statement.value if isinstance(statement, ast.Expr) else None
     return written is not None and _selects(written, "masked_fill_", None, mask)
 

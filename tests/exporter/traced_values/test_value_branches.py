@@ -73,6 +73,15 @@ def masked(self: Base, x: Tensor) -> Tensor:
 
 
 @chosen
+def more_than_masked(self: Base, x: Tensor) -> Tensor:
+    missing = torch.nan_to_num(x).sum(-1, keepdim=True) > -2
+    y = self.lstm(torch.nan_to_num(x))[0]
+    if missing.any():
+        y += y.masked_fill(missing, 0.0)
+    return y
+
+
+@chosen
 def divided(self: Base, x: Tensor) -> Tensor:
     y = self.lstm(torch.nan_to_num(x))[0]
     count = (y > 0).sum()

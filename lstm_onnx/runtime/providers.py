@@ -37,8 +37,9 @@ CPU_SHAPE_OPS = frozenset(
     {"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat", "Less"}
 )
 """Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, even in a CUDA session."""
-_SPINS = (1, 27)
-"""The first version of ONNX Runtime in which the spin duration can be set (pull request 27916)."""
+_LEAST_VERSION = (1, 27)
+"""The oldest ONNX Runtime that is right.  On CPUs with AMX, 1.24 computes int8 products of few features wrongly (as
+measured; 1.25 does not).  From 1.27 on, a thread spins for as long as is asked for (pull request 27916)."""
 _FATAL_OPTIMIZERS = ["MatmulTransposeFusion"]
 """In float16, a Transpose before a MatMul ends the process when the session opens on the CPU (1.31.1): this optimizer
 fuses them to a FusedMatMul, on which NchwcTransformer, at level 99, fails."""
@@ -63,7 +64,8 @@ def onnxruntime() -> Any:
     on.  They do neither where ORT_DISABLE_TELEMETRY is 1, as it is here unless the user set it.
 
     Raises:
-        MissingDependencyError: it is not installed, or both of its wheels are, which overwrite each other's files.
+        MissingDependencyError: it is not installed or too old, or both of its wheels are installed, which overwrite
+            each other's files.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -79,6 +81,11 @@ def onnxruntime() -> Any:
         raise MissingDependencyError(
             f"{' and '.join(wheels)} are both installed and overwrite each other's files",
             hint=f"pip uninstall -y {' '.join(wheels)}, then pip install 'lstm-onnx[gpu]'",
+        )
+    if tuple(map(int, re.findall(r"\d+", module.__version__)[:2])) < _LEAST_VERSION:
+        raise MissingDependencyError(
+            f"ONNX Runtime {module.__version__} is too old: {'.'.join(map(str, _LEAST_VERSION))} or newer is needed",
+            hint=f"pip install -U {' '.join(wheels) or 'onnxruntime'}",
         )
     return module
 
@@ -189,11 +196,6 @@ def open_session(
             hint="it must be an onnxruntime.SessionOptions",
             name="session_options",
         )
-    if spin and _version(ort) < _SPINS:
-        raise MissingDependencyError(
-            f"spin needs ONNX Runtime {'.'.join(map(str, _SPINS))} or newer, and this is {ort.__version__}",
-            hint="pip install -U it, or leave spin out",
-        )
     settings = _Settings(name, threads, spin, cuda_graph, device_id, folder, session_options)
     if wanted == "cpu" or (wanted == "auto" and cuda_unavailable() is not None):
         return _open(ort, model, [CPU], settings), "cpu"
@@ -279,10 +281,6 @@ def graph_options(number: int) -> Any:
     options = onnxruntime().RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(number))
     return options
-
-
-def _version(ort: Any) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", ort.__version__)[:2])
 
 
 @contextlib.contextmanager

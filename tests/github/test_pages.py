@@ -67,6 +67,6 @@ def test_the_oldest_versions_are_those_that_pyproject_allows():
 
 
 def series(version: str) -> tuple[int, int]:
-    """The first two numbers of a version: the oldest that exists of 1.24 is 1.24.1 for some packages."""
+    """The first two numbers of a version: the oldest that exists of a series may be its second."""
     first, second = [*map(int, version.split(".")), 0][:2]
     return first, second

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Mapping
 
 import onnx_ir
 import torch
 
-from ...errors import ExportError, LSTMOnnxError
+from ...errors import ExportError, LSTMOnnxError, MissingDependencyError
 from ..functional.attribute_states import forward_error
 from ..functional.functional_module import FixedSizeError, FunctionalModule, within_operator
 from ..opaque.operators import RecurrentModule
@@ -144,10 +145,30 @@ def translation_error(error: BaseException, program: torch.export.ExportedProgra
     """An error of torch.onnx as ours, with the line whose operator it translated."""
     own = own_error(error)
     if own is None:
-        return ExportError(_translation_problem(error, program))
+        return _version_error(error) or ExportError(_translation_problem(error, program))
     line = _translated_line(f"{error}\n{error.__cause__}", program)
     told = line is None or type(own) is not ExportError or str(own).startswith("at ")
     return own if told else ExportError(f"{_at(line)}{own}")
+
+
+def _version_error(error: BaseException) -> MissingDependencyError | None:
+    """The error of an onnxscript or onnx_ir that lacks what this torch calls, as older ones do; None for others."""
+    root = _root(error)
+    if not isinstance(root, (ImportError, AttributeError)) or not re.search(r"'(onnxscript|onnx_ir)\b", str(root)):
+        return None
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "onnxscript", "onnx-ir")}
+    return MissingDependencyError(
+        f"{' and '.join(f'{name} {version}' for name, version in versions.items())} do not work together: "
+        f"{first_line(root)}",
+        hint="pip install -U onnxscript onnx-ir",
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause: the exporter's own errors name its steps, and the innermost one what is wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _translated_line(text: str, program: torch.export.ExportedProgram) -> str | None:
@@ -167,9 +188,7 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
             f"{_at(line)}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
             "or update torch"
         )
-    root = error
-    while root.__cause__ is not None:  # the exporter's own errors name its steps; the inner one names the cause
-        root = root.__cause__
+    root = _root(error)
     advice = "; write that line with other operations" if line else ""
     if "data-dependent" in str(root):  # by a translation that takes a number out of a tensor without axes
         return f"{_at(line)}a tensor without axes is an index or a number there; give it one: x.view(1)"

@@ -336,14 +336,27 @@ def test_sizes_made_text_are_told_and_torch_is_as_it_was() -> None:
     assert (torch.SymInt.__str__, torch.SymInt.__repr__) == before
 
 
-def test_a_translation_that_fails_otherwise_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("\n first line \n second"), r"torch.onnx cannot translate the module: RuntimeError: first line"),
+        (
+            ModuleNotFoundError("No module named 'onnxscript._framework_apis'"),
+            r"torch \S+ and onnxscript \S+ and onnx-ir \S+ do not work together: .*; pip install -U onnxscript onnx-ir",
+        ),
+        (AttributeError("module 'onnx_ir' has no attribute 'schemas'"), r"torch .* do not work together: .*; pip .*"),
+    ],
+)
+def test_a_translation_that_fails_otherwise_is_an_error_in_one_line(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: Any, **__: Any) -> None:
-        raise RuntimeError("\n first line \n second")
+        raise error
 
     module = type("Module", (Base,), {"forward": lambda self, x: self.lstm(x)[0]})()
     functional = make_functional(module, bind_arguments(module, signal(2, 4), X))
     monkeypatch.setattr(torch.onnx, "export", fails)
-    with pytest.raises(ExportError, match=r"^torch.onnx cannot translate the module: RuntimeError: first line$"):
+    with pytest.raises(lstm_onnx.LSTMOnnxError, match=f"^{message}$"):
         trace.trace(functional, functional.arguments.tensors, {}, 18)
 
 

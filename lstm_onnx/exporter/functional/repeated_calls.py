@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...errors import ExportError
 from ..copies.copier import attributes_of
 from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
+from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
 from .number_states import NumberState, numbers_as_tensors
@@ -31,6 +32,8 @@ _OFFSETS = (*range(1, 17), *(count + before for count in _OFTEN_COUNTED_TO for b
 """Offsets that are added to numbers that a forward changes, to see whether the outputs depend on them.
 
 A counter may be compared with the number of calls after which a state is set back, before or after it is increased."""
+_MOST_OFFSETS = 64
+"""The most offsets that are added for the whole numbers that the module's code can see."""
 _AGAIN = 2
 """Calls from the same states: one may only set a flag for the next."""
 _MOST_NAMED = 3
@@ -294,7 +297,7 @@ def _require_repeatable(
         add_to_numbers(numbers, 0)
         for _ in range(_AGAIN if then else 0):
             require(run_later, then)
-        for offset in _OFFSETS if numbers else ():
+        for offset in _offsets(functional) if numbers else ():
             add_to_numbers(numbers, offset)
             require(lambda: _run(functional, inputs)[0], fresh)
             if then:
@@ -302,6 +305,15 @@ def _require_repeatable(
                 require(run_later, then)
         if lengthen_lists(changes):
             require(lambda: _run(functional, inputs)[0], fresh)
+
+
+def _offsets(functional: FunctionalModule) -> list[int]:
+    """What is added to numbers that a forward changes; counts in the module's code come before those in attributes."""
+    module = functional.stateful.inner
+    seen = [*sorted(code_numbers(module)), *sorted(attribute_numbers(module))]
+    near = [offset for number in dict.fromkeys(seen) for offset in (number - 1, number)]
+    new = [offset for offset in dict.fromkeys(near) if offset > 0 and offset not in _OFFSETS]
+    return [*_OFFSETS, *new[:_MOST_OFFSETS]]
 
 
 def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list[Change]:

@@ -57,7 +57,7 @@ class GuardLog(logging.Filter):
 _GUARDS = "torch.fx.experimental.symbolic_shapes"
 _NOISY_LOGGERS = (
     *("torch.onnx", "torch._export.non_strict_utils", "torch.export._trace", "torch._subclasses.fake_tensor"),
-    *("onnxscript", "onnx_ir"),
+    *("onnxscript", "onnx_ir", "torch.__trace"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing.errors import unexplained
-from tests.exporter.helpers import X, made, signal
+from tests.exporter.helpers import X, agree, eager, made, signal
 
 
 def test_an_operator_that_torch_cannot_trace() -> None:
@@ -50,5 +51,10 @@ def test_an_index_without_axes(tmp_path: Path) -> None:
             y = self.lstm(x)[0]
             return y, torch.take(y, y.argmax())
 
-    with pytest.raises(ExportError, match=r"^at test_errors.py:\d+: .*without axes is an index .*: x\.view\(1\)$"):
-        made(Largest(lambda size: size), signal(2, 4), X, tmp_path)
+    module, inputs = Largest(lambda size: size), signal(2, 4)
+    try:
+        found = made(module, inputs, X, tmp_path)
+    except ExportError as error:
+        assert re.search(r"^at test_errors.py:\d+: .*without axes is an index .*: x\.view\(1\)$", str(error))
+    else:  # torch 2.14 translates it
+        agree(found.run(signal(3, 5)), eager(module, signal(3, 5)))

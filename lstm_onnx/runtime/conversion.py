@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, reason, shown
+from ..errors import InputError, reason
 
 if TYPE_CHECKING:
     from .model import Model
@@ -135,7 +135,7 @@ def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> dict[str, np.ndarr
         InputError: they do not fit the model.
     """
     if not isinstance(feeds, Mapping):
-        raise InputError(f"inputs = {shown(feeds)} is not possible", hint="it must be a dict of arrays by input name")
+        raise InputError.of_argument("inputs", feeds, "a dict of arrays by input name")
     return model.validated({name: to_numpy(array, model.inputs.get(name), name)[0] for name, array in feeds.items()})
 
 

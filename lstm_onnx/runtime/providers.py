@@ -184,11 +184,7 @@ def open_session(
         require_utf8(model)
     ort = onnxruntime()
     if session_options is not None and not isinstance(session_options, ort.SessionOptions):
-        raise InputError(
-            f"session_options = {shown(session_options)} is not possible",
-            hint="it must be an onnxruntime.SessionOptions",
-            name="session_options",
-        )
+        raise InputError.of_argument("session_options", session_options, "an onnxruntime.SessionOptions")
     if spin and _version(ort) < _SPINS:
         raise MissingDependencyError(
             f"spin needs ONNX Runtime {'.'.join(map(str, _SPINS))} or newer, and this is {ort.__version__}",

@@ -148,6 +148,20 @@ class GeneratingStep:
     inputs: tuple[InputSpec, ...] = ()
     outer_axis: str | None = None
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether what is fed back are tokens, not values."""
+        return self.generation.choose != "value"
+
+    @property
+    def element_batch(self) -> int:
+        """The batch axis of the input without its time axis."""
+        return self.batch_axis - (self.time_axis is not None and self.time_axis < self.batch_axis)
+
+    def steps_axis(self, rank: int) -> int:
+        """The axis of the generated sequence along which steps follow each other; `rank` is that of an element."""
+        return self.time_axis if self.time_axis is not None else min(self.batch_axis + 1, rank)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
         return {

@@ -23,6 +23,12 @@ class OwnNodes(Nodes):
         return self.constant(OWN + integers_name(values), np.array(values, np.int64))
 
 
+def last_step(nodes: Nodes, value: str, axis: int, name: str) -> str:
+    """The last entry of a value along an axis, which goes."""
+    index = nodes.constant("generate/int/-1", np.array(-1, np.int64))
+    return nodes.one("Gather", value, index, name=name, axis=axis)
+
+
 def greedy(nodes: Nodes, numbers: str) -> str:
     """The token with the largest number, int64 ``(batch, 1)``, of numbers ``(batch, tokens)``."""
     return nodes.one("ArgMax", numbers, name="generate/choose/token", axis=1, keepdims=1)

@@ -14,8 +14,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE
-from ..onnxgraph import bodies_of, outer_values
-from ..onnxgraph.nodes import RANDOM, needed_nodes
+from ..onnxgraph import outer_values
+from ..onnxgraph.nodes import RANDOM, needed_nodes, rename_values
 from .carried import Carried, Parts, parts_of
 from .choose import LOOP, OWN, OwnNodes, greedy, last_step, sampled, score
 from .layout import Layout, numbers_of
@@ -369,15 +369,5 @@ def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """A copy of a node, in it and its bodies some values by other names."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    _rename(copy, names)
+    rename_values([copy], names)
     return copy
-
-
-def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
-    node.input[:] = [names.get(value, value) for value in node.input]
-    node.output[:] = [names.get(value, value) for value in node.output]
-    for body in bodies_of(node):
-        for inner in body.node:
-            _rename(inner, names)
-        for value in (*body.input, *body.output):
-            value.name = names.get(value.name, value.name)

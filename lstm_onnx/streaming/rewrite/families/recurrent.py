@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from ....onnxgraph import bodies_of, outer_values
+from ....onnxgraph.nodes import is_handed_on
 from ...size import ONE, Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..graph import END, State, make_node_like
@@ -146,7 +147,8 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
         raise RefusedError("starts from a state of unknown shape, or one that is only known at a last step")
     if fact.repeated is not None:
         raise RefusedError("starts from a value of every step")
-    if _is_handed_on(call, place):
+    body = next(bodies_of(call.node))
+    if is_handed_on(body, body.input[place].name, body.output[place].name):
         return p.name(value), None
     batch = p.graph.batch
     if batch is not None and not any(
@@ -157,16 +159,6 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
     if fact.fill == 0:
         return state.name, state
     return started(p, state, p.name(value)), state
-
-
-def _is_handed_on(call: Call, place: int) -> bool:
-    """Whether all steps have the value that the first one starts from, as where steps carry nothing."""
-    body = next(bodies_of(call.node))
-    made_by = {node.output[0]: node for node in body.node if node.op_type == "Identity"}
-    name = body.output[place].name
-    while name in made_by:
-        name = made_by[name].input[0]
-    return bool(name == body.input[place].name)
 
 
 def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count: int) -> list[Fact]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..runtime import Model
-from ..runtime.batch_axes import axis_of, batch_name
+from ..runtime.batch_axes import batch_axes, batch_name
 from ..runtime.cancellation import Cancellation
 from .errors import Kind, RequestError
 
@@ -206,9 +206,7 @@ def _batch_axes(model: Model) -> tuple[dict[str, int], dict[str, int]] | None:
     if model.spec is None and model.metadata.batch_mixes != "":
         return None
     names = _batch_axis_names(model)
-    inputs = {name: axis_of(info, names) for name, info in model.inputs.items()}
-    outputs = {name: axis_of(info, names) for name, info in model.outputs.items()}
-    known = [{name: axis for name, axis in axes.items() if axis is not None} for axes in (inputs, outputs)]
-    if len(known[0]) < len(inputs) or len(known[1]) < len(outputs) or not names:
+    inputs, outputs = batch_axes(model.inputs, names), batch_axes(model.outputs, names)
+    if len(inputs) < len(model.inputs) or len(outputs) < len(model.outputs) or not names:
         return None
-    return known[0], known[1]
+    return inputs, outputs

@@ -116,7 +116,7 @@ def padded_window(call: Call, fact: Stream) -> Window:
 @of_stream
 def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     """``(batch, time, 1)`` or, complex, ``(batch, time, 2)`` to ``(batch, frames, bins, 2)``."""
-    steps, lengths = call.integers(1), call.integers(3) if call.has(3) else None
+    steps, lengths = call.integers(1), call.integers(3)
     require_static(call, "window")
     if f.axis != 1:
         raise RefusedError("has time for another axis than that of its samples")

@@ -61,7 +61,7 @@ class GeneratingSubject:
 
     @property
     def torch(self) -> None:
-        """PyTorch takes no part."""
+        """None: PyTorch is not compared."""
 
 
 def open_generating(source: ModuleSource, provider: str, threads: int, seed: int, folder: Path) -> GeneratingSubject:

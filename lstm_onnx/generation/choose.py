@@ -8,7 +8,7 @@ from onnx import TensorProto
 from ..onnxgraph.builder import Nodes, integers_name
 
 OWN = "generate/"
-"""What the names start with of all that is added to a step."""
+"""The prefix of the names of all that is added to a step."""
 LOOP = f"{OWN}loop"
 """The name of the Loop."""
 BELOW_ONE = 1 - 2.0**-22

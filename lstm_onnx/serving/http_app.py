@@ -35,7 +35,7 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back."""
+    """What is sent back for a request."""
 
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)

@@ -179,7 +179,7 @@ class ServedModel:
     # --- its life ---------------------------------------------------------------------------------------------
 
     def stream_opened(self, stream: OpenStream) -> None:
-        """A stream was opened."""
+        """Count a stream that was opened."""
         assert stream.served is self  # noqa: S101
         self.streams += 1
         self._metrics.streams.labels(self.name).inc()

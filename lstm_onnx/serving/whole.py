@@ -150,7 +150,7 @@ class WholeSequences:
         return batch
 
     def _run(self, items: list[_Waiting]) -> list[Arrays | Exception]:
-        """In a worker's thread."""
+        """Run several requests at once, in a worker's thread."""
         began = perf_counter()
         batch = _Batch(items)
         for item in items:

@@ -181,7 +181,7 @@ class BatchedStream:
         return one_line(f"<BatchedStream of {path}: slot {self.slot.index}, {state}>")
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -295,7 +295,7 @@ class Batcher:
             self._scheduler.thread.join()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -229,7 +229,7 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
         not_streamable="it makes its own inputs; pass its last states to another call to go on",
         time_axes=(),
         streaming=None,
-        loop_states=(*metadata.loop_states, *(metadata.streaming.caches if metadata.streaming is not None else ())),
+        loop_states=(*metadata.loop_states, *metadata.streaming_or_default.caches),
         generation=layout.step,
     )
 

@@ -12,7 +12,8 @@ from .terminal_text import MOST_MESSAGE, one_line
 TYPE_CHECKING = False  # importing typing takes 5 ms of every command
 if TYPE_CHECKING:
     import os
-    from typing import Any
+    from collections.abc import Iterable
+    from typing import Any, Self
 
 EXIT_FAILED = 1
 """The check or the parity comparison ran, and its result is negative."""
@@ -64,6 +65,11 @@ class LSTMOnnxError(Exception):
         self.hint = hint
         self.name = name
         self.index = index
+
+    @classmethod
+    def of_argument(cls, name: str, value: object, allowed: str) -> Self:
+        """The error of an argument, a field or an option that is not possible; `allowed` is what it must be."""
+        return cls(f"{name} = {shown(value)} is not possible", hint=f"it must be {allowed}", name=name)
 
     def __str__(self) -> str:
         """The message on one line and printable: names in it come from files that may be hostile."""
@@ -120,6 +126,11 @@ class RunError(LSTMOnnxError):
 
 class MissingDependencyError(LSTMOnnxError, ImportError):
     """An optional package is not installed, or two that exclude each other are."""
+
+
+def one_of(options: Iterable[str]) -> str:
+    """As in ``one of "scan", "fold"``."""
+    return "one of " + ", ".join(f'"{option}"' for option in options)
 
 
 def shown(value: object) -> str:

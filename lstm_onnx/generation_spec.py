@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ConfigError, shown
+from .errors import ConfigError, one_of
 from .input_spec import InputSpec, is_name
 
 CHOICES = ("greedy", "sample", "value")
@@ -63,30 +63,31 @@ class Generation:
         """Validate, and make `stop_token` a tuple."""
         for name in ("input", "output"):
             if not is_name(getattr(self, name)):
-                raise _impossible(name, getattr(self, name), "the name of an " + name)
+                raise ConfigError.of_argument(name, getattr(self, name), "the name of an " + name)
         if self.choose is not None and (not isinstance(self.choose, str) or self.choose not in CHOICES):
-            raise _impossible("choose", self.choose, "one of " + ", ".join(f'"{one}"' for one in CHOICES))
+            raise ConfigError.of_argument("choose", self.choose, one_of(CHOICES))
         if self.top_k is not None and (not _is_token(self.top_k) or self.top_k < 1):
-            raise _impossible("top_k", self.top_k, "an integer of 1 or more")
+            raise ConfigError.of_argument("top_k", self.top_k, "an integer of 1 or more")
         if self.top_k is not None and self.choose != "sample":
             raise ConfigError('top_k goes with choose = "sample"')
         stop = self.stop_token
         tokens = (stop,) if _is_token(stop) else tuple(stop) if isinstance(stop, (list, tuple)) else None
         if tokens is None or not all(map(_is_token, tokens)) or len(set(tokens)) != len(tokens):
-            raise _impossible("stop_token", stop, "a token, an integer of 0 or more, or a list of different ones")
+            allowed = "a token, an integer of 0 or more, or a list of different ones"
+            raise ConfigError.of_argument("stop_token", stop, allowed)
         object.__setattr__(self, "stop_token", tokens)
         if self.stop_output is not None and not is_name(self.stop_output):
-            raise _impossible("stop_output", self.stop_output, "the name of an output")
+            raise ConfigError.of_argument("stop_output", self.stop_output, "the name of an output")
         if type(self.stop_above) not in (int, float) or not abs(self.stop_above) < float("inf"):
-            raise _impossible("stop_above", self.stop_above, "a number")
+            raise ConfigError.of_argument("stop_above", self.stop_above, "a number")
         if self.choose == "value" and tokens:
             raise ConfigError('stop_token is for tokens, and choose = "value" feeds numbers back; use stop_output')
         if self.pad is not None and (type(self.pad) not in (int, float) or not abs(self.pad) <= _LARGEST):
-            raise _impossible("pad", self.pad, "a number")
+            raise ConfigError.of_argument("pad", self.pad, "a number")
         pairs = self.states.items() if isinstance(self.states, Mapping) else [("", "")]
         if not all(is_name(name) and is_name(after) and name != self.input for name, after in pairs):
             allowed = "a mapping of state inputs to outputs, such as {'h': 'h_next'}"
-            raise _impossible("states", self.states, allowed)
+            raise ConfigError.of_argument("states", self.states, allowed)
 
     @property
     def stops(self) -> bool:
@@ -115,10 +116,8 @@ class Generation:
         if isinstance(fields, Generation):
             return fields
         if not isinstance(fields, Mapping):
-            raise ConfigError(
-                f"generate = {shown(fields)} is not possible",
-                hint='it must be a Generation or a dict, such as {"input": "tokens", "output": "logits"}',
-            )
+            allowed = 'a Generation or a dict, such as {"input": "tokens", "output": "logits"}'
+            raise ConfigError.of_argument("generate", fields, allowed)
         known = [item.name for item in dataclasses.fields(cls)]
         if unknown := [str(name) for name in fields if name not in known]:
             raise ConfigError(f"{unknown[0]} is unknown", hint=f"the keys are {', '.join(known)}")
@@ -148,6 +147,20 @@ class GeneratingStep:
     outputs: tuple[str, ...]
     inputs: tuple[InputSpec, ...] = ()
     outer_axis: str | None = None
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether what is fed back are tokens, not values."""
+        return self.generation.choose != "value"
+
+    @property
+    def element_batch(self) -> int:
+        """The batch axis of the input without its time axis."""
+        return self.batch_axis - (self.time_axis is not None and self.time_axis < self.batch_axis)
+
+    def steps_axis(self, rank: int) -> int:
+        """The axis of the generated sequence along which steps follow each other; `rank` is that of an element."""
+        return self.time_axis if self.time_axis is not None else min(self.batch_axis + 1, rank)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -181,7 +194,3 @@ class GeneratingStep:
 
 def _is_token(value: object) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST
-
-
-def _impossible(field: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{field} = {shown(value)} is not possible", hint=f"it must be {allowed}")

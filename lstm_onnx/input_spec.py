@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, one_of
 from .symbolic_dims import is_expression, names_in, size_of
 
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -58,19 +58,20 @@ class InputSpec:
     def __post_init__(self) -> None:
         """Refuse what no array can be."""
         if not is_name(self.name):
-            raise _impossible("name", self.name, "a string of printable characters without spaces")
+            raise ConfigError.of_argument("name", self.name, "a string of printable characters without spaces")
         right_rank = isinstance(self.shape, tuple) and len(self.shape) <= _MOST_AXES
         if not right_rank or not all(_is_dimension(dim) for dim in self.shape):
             shown = list(self.shape) if isinstance(self.shape, tuple) else self.shape
             allowed = f'up to {_MOST_AXES} sizes of 1 or more and axis names, such as ["batch", 4]'
-            raise _impossible("shape", shown, allowed)
+            raise ConfigError.of_argument("shape", shown, allowed)
         # numpy's own dtypes equal their names, and JSON does not take them.
         if not isinstance(self.dtype, str) or self.dtype not in INPUT_DTYPES:
-            raise _impossible("dtype", self.dtype, "one of " + ", ".join(f'"{dtype}"' for dtype in INPUT_DTYPES))
+            raise ConfigError.of_argument("dtype", self.dtype, one_of(INPUT_DTYPES))
         if (self.low is not None or self.high is not None) and not self._range_fits():
-            raise _impossible("range", [self.low, self.high], _allowed_range(np.dtype(self.dtype)))
+            raise ConfigError.of_argument("range", [self.low, self.high], _allowed_range(np.dtype(self.dtype)))
         if self.whole is not False and not self._can_be_whole():
-            raise _impossible("whole", self.whole, "true or false, and true only for floats with a range of integers")
+            allowed = "true or false, and true only for floats with a range of integers"
+            raise ConfigError.of_argument("whole", self.whole, allowed)
 
     def _can_be_whole(self) -> bool:
         ends = (self.low, self.high)
@@ -314,7 +315,7 @@ def _size(spec: InputSpec, axis: str, sizes: Mapping[str, int]) -> int:
         )
     size = sizes[axis]
     if not 1 <= size <= _LARGEST_SIZE:
-        raise ConfigError(f"the axis {axis} = {size} is not possible", hint="it must be an integer of 1 or more")
+        raise ConfigError.of_argument(f"the axis {axis}", size, "an integer of 1 or more")
     return operator.index(size)
 
 
@@ -345,7 +346,3 @@ def _allowed_range(dtype: np.dtype[Any]) -> str:
         f"[low, high], two integers from {limits.min} to {limits.max}, low <= high, "
         'where high may be the name of an axis, as in [1, "time"]'
     )
-
-
-def _impossible(field: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{field} = {value!r} is not possible", hint=f"it must be {allowed}")

@@ -57,10 +57,6 @@ class Quantization:
     layers: str
     unproven: tuple[str, ...] = ()
 
-    def to_entry(self) -> dict[str, str]:
-        """The metadata entry of an ONNX file."""
-        return {f"{METADATA_PREFIX}quantization": json.dumps(self.to_dict(), sort_keys=True)}
-
     def to_dict(self) -> dict[str, Any]:
         """The fields, without those that are empty."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}

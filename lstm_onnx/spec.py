@@ -15,9 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-
-from .errors import ConfigError, shown
+from .errors import ConfigError, one_of, shown
 
 DTYPES = ("float32", "float64", "float16")
 NONLINEARITIES = ("tanh", "relu")
@@ -54,7 +52,7 @@ def _flag() -> _Rule:
 
 
 def _choice(options: tuple[str, ...], *, optional: bool = False) -> _Rule:
-    return _Rule(str, lambda v: v in options, "one of " + ", ".join(f'"{o}"' for o in options), optional=optional)
+    return _Rule(str, lambda v: v in options, one_of(options), optional=optional)
 
 
 def _ruled(rule: _Rule, **keywords: Any) -> Any:
@@ -70,7 +68,7 @@ def _check_fields(instance: Any) -> None:
         # bool is an int, and an int is a fine float; everything else must be of the very type.
         right_type = type(value) is rule.type or (rule.type is float and type(value) is int)
         if not right_type or not rule.test(value):
-            raise ConfigError(f"{item.name} = {shown(value)} is not possible", hint=f"it must be {rule.allowed}")
+            raise ConfigError.of_argument(item.name, value, rule.allowed)
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class RecurrentSpec:
     @property
     def num_bytes(self) -> int:
         """Bytes of all parameters in the spec's dtype."""
-        return self.num_parameters * np.dtype(self.dtype).itemsize
+        return self.num_parameters * int(self.dtype.removeprefix("float")) // 8
 
 
 @dataclass(frozen=True)
@@ -187,10 +185,8 @@ class LSTMSpec(RecurrentSpec):
         """Refuse what nn.LSTM would refuse."""
         super().__post_init__()
         if self.proj_size >= self.hidden_size:
-            raise ConfigError(
-                f"proj_size = {self.proj_size} is not possible",
-                hint=f"it must be smaller than hidden_size = {self.hidden_size} (0 is for no projection)",
-            )
+            allowed = f"smaller than hidden_size = {self.hidden_size} (0 is for no projection)"
+            raise ConfigError.of_argument("proj_size", self.proj_size, allowed)
 
     @property
     def state_size(self) -> int:

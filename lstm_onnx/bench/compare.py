@@ -69,9 +69,9 @@ class Settings:
                 raise ConfigError(f'the case "{case}" is unknown; it must be one of {known}')
         for name, value in (("threads", self.threads), ("rounds", self.rounds)):
             if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name} = {value!r} is not possible; it must be a positive integer")
+                raise ConfigError.of_argument(name, value, "a positive integer")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise ConfigError(f"seconds = {self.seconds!r} is not possible; it must be a positive number")
+            raise ConfigError.of_argument("seconds", self.seconds, "a positive number")
 
 
 def compare(

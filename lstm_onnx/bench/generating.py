@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..exporter.sources.source import ModuleSource
-from ..generation.proof import draw_prompt, state_axes_of
+from ..generation.layout import state_axes_of
+from ..generation.proof import draw_prompt
 from ..generation.python_loop import repeat
 from ..generation_spec import GENERATED
 from ..runtime import Model, load
@@ -60,7 +61,7 @@ class GeneratingSubject:
 
     @property
     def torch(self) -> None:
-        """PyTorch takes no part."""
+        """None: PyTorch is not compared."""
 
 
 def open_generating(source: ModuleSource, provider: str, threads: int, seed: int, folder: Path) -> GeneratingSubject:

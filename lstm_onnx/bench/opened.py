@@ -110,8 +110,8 @@ class BenchmarkSubject:
     @property
     def hop(self) -> int:
         """The steps of the input that are timed as one: as many as give one step of a model with strides."""
-        streaming = self.model.metadata.streaming
-        return 1 if streaming is None else lcm(streaming.hop, streaming.chunk)
+        streaming = self.model.metadata.streaming_or_default
+        return lcm(streaming.hop, streaming.chunk)
 
     def feeds(self, batch: int, time: int) -> Arrays:
         """Random inputs of forward at these sizes, `time` in hops; lengths are the full `time`.

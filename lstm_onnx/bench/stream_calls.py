@@ -87,5 +87,5 @@ def call_cost(samples: Mapping[str, list[float]], whole: str, many: ChunkCalls, 
 
 def end_input(model: Model) -> list[str]:
     """The input that is 1 where a sequence ends."""
-    streaming = model.metadata.streaming
-    return [streaming.last] if streaming is not None and streaming.last is not None else []
+    last = model.metadata.streaming_or_default.last
+    return [] if last is None else [last]

@@ -93,6 +93,10 @@ class CheckContext:
             for node in scope.nodes:
                 yield scope, node
 
+    def onnx_nodes(self, *op_types: str) -> Iterator[tuple[Scope, NodeProto]]:
+        """Every node of these operators of ONNX."""
+        return ((scope, node) for scope, node in self.nodes if node.op_type in op_types and is_default(node.domain))
+
     @property
     def onnx_operators(self) -> Iterator[tuple[Scope, NodeProto]]:
         """Every LSTM, GRU and RNN of ONNX."""

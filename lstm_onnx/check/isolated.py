@@ -60,7 +60,7 @@ def check(
     """
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if seconds is not None and not (is_number and 0 < seconds <= _LONGEST):
-        raise ConfigError(f"seconds = {shown(seconds)} is not possible; it must be a number above 0, up to {_LONGEST}")
+        raise ConfigError.of_argument("seconds", seconds, f"a number above 0, up to {_LONGEST}")
     if not isinstance(provider, str):
         raise ProviderError(f"provider {shown(provider)} is unknown; it must be one of {', '.join(PROVIDERS)}")
     ignore, targets = _names("ignore", ignore), _names("targets", targets)
@@ -91,7 +91,7 @@ def check(
 
 def _names(argument: str, names: Any) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{argument} = {shown(names)} is not possible; it must be a list of names")
+        raise ConfigError.of_argument(argument, names, "a list of names")
     return tuple(names)
 
 

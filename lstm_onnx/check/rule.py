@@ -60,7 +60,7 @@ class Rule:
     source: str = ""
 
     def passed(self, message: str) -> Finding:
-        """The file complies."""
+        """A finding that the file complies with the rule."""
         return Finding(self.name, True, "", message, severity=self.severity, id=self.id)
 
     def violated(self, where: str | NodeProto, message: str, fix: str = "", *, severity: str = "") -> Finding:

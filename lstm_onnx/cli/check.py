@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..spec import TARGETS
 from .error_text import print_error
 from .options import json_option, provider_option, report
 from .params import FILE, NumberRange, option
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @option(
     "--target",
     "targets",
-    type=click.Choice(["openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton"]),
+    type=click.Choice(TARGETS),
     multiple=True,
     help="Also find what this engine or server refuses or computes wrongly; may be repeated.",
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..spec import INT8_KERNELS, INT8_LAYERS, PRECISIONS, PROJECTIONS, TARGETS
 from .options import json_option, json_result, note, warn
 from .params import FILE, option, require_onnx_output
 from .streams import say
@@ -15,28 +16,28 @@ from .streams import say
 @click.argument("source", type=FILE)
 @option("-o", "--output", type=FILE, help="The file to write.  [default: SOURCE's name with .onnx]")
 @option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says, else no]")
-@option("--projection", type=click.Choice(["scan", "fold"]), help="Lowering of proj_size and float64.  [default: scan]")
+@option("--projection", type=click.Choice(PROJECTIONS), help="Lowering of proj_size and float64.  [default: scan]")
 @option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
 @option(
     "--precision",
-    type=click.Choice(["float64", "float32", "float16", "int8"]),
+    type=click.Choice(PRECISIONS),
     help="Precision of the weights; float16 and int8 keep all else in float32.  "
     "[default: as SOURCE says, else SOURCE's own]",
 )
 @option(
     "--layers",
-    type=click.Choice(["all", "recurrent"]),
+    type=click.Choice(INT8_LAYERS),
     help="With int8: quantize all layers, or only LSTM, GRU and RNN.  [default: as SOURCE says, else all]",
 )
 @option(
     "--kernel",
-    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"]),
+    type=click.Choice(INT8_KERNELS),
     help="With int8: the matrix multiplication kernel; see lstm-onnx help int8.  "
     "[default: as SOURCE says, else MatMulInteger]",
 )
 @option(
     "--target",
-    type=click.Choice(["openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton"]),
+    type=click.Choice(TARGETS),
     help="The engine or server that FILE is for; refused if no form runs right there.  [default: as SOURCE says]",
 )
 @option(

@@ -24,11 +24,6 @@ class _Topic(click.ParamType):  # type: ignore[type-arg]  # not generic before c
 
     name = "topic"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """`value`."""
-        del param, ctx
-        return value
-
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Names that start with `incomplete`."""
         del param

@@ -130,7 +130,7 @@ class Interrupts:
         self._watching = writing, before, ended
 
     def unwatch(self) -> None:
-        """The end of `watch`."""
+        """End what `watch` began."""
         if self._watching is not None:
             writing, before, ended = self._watching
             self._watching = None

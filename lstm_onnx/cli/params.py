@@ -88,7 +88,7 @@ class NumberRange(click.FloatRange):
     """A range of numbers: NaN, which is neither below nor above any bound, is none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
+        """The number that `value` stands for."""
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)

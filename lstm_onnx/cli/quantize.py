@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..spec import INT8_KERNELS, INT8_LAYERS
 from .child import exit_after_child
 from .options import data_option, first_record, json_option, report, seed_option
 from .params import FILE, onnx_output, option
@@ -16,15 +17,15 @@ from .params import FILE, onnx_output, option
 @option("-o", "--output", type=FILE, required=True, callback=onnx_output, help="The int8 file to write.")
 @option(
     "--layers",
-    type=click.Choice(["all", "recurrent"]),
-    default="all",
+    type=click.Choice(INT8_LAYERS),
+    default=INT8_LAYERS[0],
     show_default=True,
     help="all: LSTM, GRU, RNN, Linear and Embedding layers; recurrent: only LSTM, GRU and RNN.",
 )
 @option(
     "--kernel",
-    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"]),
-    default="MatMulInteger",
+    type=click.Choice(INT8_KERNELS),
+    default=INT8_KERNELS[0],
     show_default=True,
     help="MatMulInteger: each sequence has the same result in any batch, and on any CPU; DynamicQuantizeLSTM: "
     "fastest for large batches, and results depend on the batch; MatMulNBits and, for large layers, MatMulNBits-256: "

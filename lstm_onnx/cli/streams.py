@@ -136,39 +136,20 @@ class SafeStream(BorrowedStream, io.TextIOBase):
                 os.close(nowhere)
 
 
-class _Verbatim(BorrowedStream, io.TextIOBase):
+class _Verbatim:
     """A `SafeStream` for colours and progress bars, in which names are safe already."""
 
     def __init__(self, stream: SafeStream) -> None:
         self._safe = stream
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """That of the underlying stream."""
-        return self._safe.encoding
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return self._safe.isatty()
-
-    def fileno(self) -> int:
-        """That of the underlying stream."""
-        return self._safe.fileno()
+    def __getattr__(self, name: str) -> Any:
+        """All else is that of the stream."""
+        return getattr(self._safe, name)
 
     def write(self, text: str) -> int:
         """Print `text` unchanged."""
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._safe.write_verbatim(text)
         return len(text)
-
-    def flush(self) -> None:
-        """Flush the underlying stream."""
-        self._safe.flush()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..spec import PRECISIONS
 from .options import is_given, json_option, note, progress, seed_option, threads_option, warn
 from .params import FILE, NumberRange, ProviderName, column_names, option
 from .reports import check_files, file_options, show
@@ -47,7 +48,7 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
 @option(
     "--precision",
     "precisions",
-    type=click.Choice(["float64", "float32", "float16", "int8"]),
+    type=click.Choice(PRECISIONS),
     multiple=True,
     help="Precision of the fresh export, as in export; may be repeated.  [default: that of SOURCE]",
 )

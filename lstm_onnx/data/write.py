@@ -218,7 +218,7 @@ def _write_csv(job: _Job) -> tuple[str, ...]:
 
 
 def _write_jsonl(job: _Job) -> tuple[str, ...]:
-    from lstm_onnx.terminal_text import json_text
+    from ..terminal_text import json_text
 
     for record in job.rows:
         line = json_text({name: _plain(array) for name, array in record.items()}, indent=None, finite=False)

@@ -10,9 +10,9 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from ..errors import ModelError
 from ..metadata import METADATA_PREFIX, PRODUCER
-from ..onnxgraph import bodies_of, graphs_of
+from ..onnxgraph import graphs_of
 from ..onnxgraph.load import read_weights
-from ..onnxgraph.nodes import inputs_of
+from ..onnxgraph.nodes import inputs_of, rename_values
 from ..onnxgraph.write import write_model
 from .range_checks import Range, range_check
 
@@ -55,7 +55,7 @@ def write_batch_first(
     taken = set(_names(graph))
     names = {value.name: _free_name(value.name, taken) for value in (*inputs, *outputs)}
     taken.update(names.values())
-    _rename(graph, names)
+    rename_values(graph.node, names)
     before, constants = _opened(inputs, axes, names, ranges, taken)
     after = [_transpose(value, axes[value.name], names, to_front=True) for value in outputs]
     nodes = [*before, *graph.node, *after]
@@ -90,18 +90,6 @@ def _free_name(name: str, taken: Container[str]) -> str:
     while found in taken:
         found += "_"
     return found
-
-
-def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values in a graph and in its bodies, in which a name means the same: ONNX forbids to reuse it."""
-    for node in graph.node:
-        for values in (node.input, node.output):
-            for index, value in enumerate(values):
-                values[index] = names.get(value, value)
-        for body in bodies_of(node):
-            _rename(body, names)
-            for output in body.output:
-                output.name = names.get(output.name, output.name)
 
 
 def _opened(

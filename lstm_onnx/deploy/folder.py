@@ -34,13 +34,7 @@ def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Ite
         with contextlib.ExitStack() as stack:
             for name, content in reversed(list(files.items())):  # a stack ends what was begun last first
                 written = content if isinstance(content, bytes) else _content(content)
-                target = stack.enter_context(atomic_write(folder / name))
-                try:
-                    target.write(written)
-                except OSError as error:
-                    raise FileError(
-                        f"cannot be written: {error.strerror or error}", hint="nothing was changed", path=folder / name
-                    ) from error
+                stack.enter_context(atomic_write(folder / name)).write(written)
             yield
     except BaseException:
         for path in reversed(made):

@@ -18,6 +18,7 @@ from ..runtime.arguments import integer, seconds
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
 from ..runtime.chunk_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
+from ..runtime.tensor_info import allowed_sizes
 from ..runtime.unchanged import of_one_file
 from .batch_first import write_batch_first
 from .folder import files_together
@@ -254,8 +255,8 @@ def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
         )
     for axis, (least, most) in model.metadata.axis_limits.items():
         if axis != batch_name(model) and (least > 1 or most is not None):
-            limit = f"{least} or more" if most is None else f"from {least} to {most}"
-            notes.append(f"the model is only right where {axis} is {limit}, and Triton does not check that")
+            allowed = allowed_sizes(least, most)
+            notes.append(f"the model is only right where {axis} is {allowed}, and Triton does not check that")
     if model.states and not stateful:
         names = ", ".join(model.states)
         notes.append(f"it cannot be streamed, so clients pass the states {names}; zeros for a new sequence")

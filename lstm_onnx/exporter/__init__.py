@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ExportError, shown
+from ..errors import ConfigError, ExportError
 from ..generation_spec import Generation
 from ..onnxgraph.write import digest, require_model_path
 from ..runtime.arguments import flag
@@ -125,7 +125,7 @@ def export(
         raise ConfigError(_dynamic_axes_message(module, dynamic_axes))
     check = flag("check", check, ConfigError)
     if states is not None and not isinstance(states, str):
-        raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
+        raise ConfigError.of_argument("states", states, '"zero" or "explicit"')
     options = ExportOptions(
         lengths=lengths,
         projection=projection,
@@ -203,7 +203,7 @@ def _without_lengths(module: nn.Module, example_inputs: Any, lengths: bool) -> t
 
 def _names(output_names: Any) -> tuple[str, ...]:
     if not isinstance(output_names, (list, tuple)) or not all(isinstance(name, str) for name in output_names):
-        raise ConfigError(f"output_names = {shown(output_names)} is not possible; it must be a list of names")
+        raise ConfigError.of_argument("output_names", output_names, "a list of names")
     return tuple(output_names)
 
 

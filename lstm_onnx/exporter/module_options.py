@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, shown
+from ..errors import ConfigError
 from ..generation_spec import Generation
 from ..input_spec import InputSpec
 from ..spec import INT8_KERNELS, INT8_LAYERS, ExportOptions
@@ -45,9 +45,9 @@ class ModuleOptions:
     def __post_init__(self) -> None:
         """Validate `states`, `max_delay` and `chunk`."""
         if self.states not in STATES:
-            raise ConfigError(f'states = {self.states!r} is not possible; it must be "zero" or "explicit"')
+            raise ConfigError.of_argument("states", self.states, '"zero" or "explicit"')
         if isinstance(self.max_delay, bool) or not isinstance(self.max_delay, int) or self.max_delay < 0:
-            raise ConfigError(f"max_delay = {shown(self.max_delay)} is not possible; it must be a number of steps")
+            raise ConfigError.of_argument("max_delay", self.max_delay, "a number of steps")
         require_chunk(self.chunk)
 
     def require_explicit(self) -> None:

@@ -14,8 +14,7 @@ from onnx import NodeProto
 
 from ..onnxgraph import attributes_of, is_default, nodes_of
 from ..onnxgraph.nodes import producers_of
-
-_RECURRENT = ("LSTM", "GRU", "RNN")
+from ..onnxgraph.recurrent import direction_of, is_onnx_operator
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,6 @@ def parts_of(
 
 def _is_final_state(node: NodeProto | None, value: str) -> bool:
     """Whether a value is the last h or c of a recurrent operator of one direction: one row, as each part before."""
-    if node is None or node.op_type not in _RECURRENT or not is_default(node.domain):
+    if node is None or not is_onnx_operator(node):
         return False
-    return value in list(node.output)[1:] and attributes_of(node).get("direction", b"forward") != b"bidirectional"
+    return value in list(node.output)[1:] and direction_of(node) != "bidirectional"

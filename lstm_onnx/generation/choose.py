@@ -8,7 +8,7 @@ from onnx import TensorProto
 from ..onnxgraph.builder import Nodes, integers_name
 
 OWN = "generate/"
-"""What the names start with of all that is added to a step."""
+"""The prefix of the names of all that is added to a step."""
 LOOP = f"{OWN}loop"
 """The name of the Loop."""
 BELOW_ONE = 1 - 2.0**-22
@@ -21,6 +21,12 @@ class OwnNodes(Nodes):
     def integers(self, *values: int) -> str:
         """A 1-D int64 initializer; equal ones are shared."""
         return self.constant(OWN + integers_name(values), np.array(values, np.int64))
+
+
+def last_step(nodes: Nodes, value: str, axis: int, name: str) -> str:
+    """The last entry of a value along an axis, which goes."""
+    index = nodes.constant("generate/int/-1", np.array(-1, np.int64))
+    return nodes.one("Gather", value, index, name=name, axis=axis)
 
 
 def greedy(nodes: Nodes, numbers: str) -> str:

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from ..atomic_io import require_apart, temporary_folder
 from ..errors import ConfigError, ModelError
-from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, GeneratingStep, Generation
+from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, Generation
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined, nodes_of
@@ -183,7 +183,7 @@ def write_generating(
         os.fspath(path),
         os.fspath(source),
         num_bytes,
-        layout.generation,
+        layout.step.generation,
         tuple(value.name for value in built.graph.input),
         tuple(value.name for value in built.graph.output),
         dict(layout.states),
@@ -216,21 +216,12 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
     own = [described.get(name) or _spec(step, name) for name in (layout.fed.name, *layout.context)]
     specs = {spec.name: spec for spec in own}
     fed, context = _of_all_tokens(specs.pop(layout.fed.name), layout), list(specs.values())
-    batch = fed.shape[layout.batch_axis]
+    batch = fed.shape[layout.step.batch_axis]
     added = [InputSpec(MAX_STEPS, (), "int64", 1, _DRAWN_STEPS)]
-    if layout.generation.choose == "sample":
+    if layout.step.generation.choose == "sample":
         dtype = str(layout.output.dtype)
         low, high = _DRAWN_TEMPERATURES
         added = [InputSpec(NOISE, (batch, MAX_STEPS), dtype, 0, 1), InputSpec(TEMPERATURE, (), dtype, low, high)]
-    described_step = GeneratingStep(
-        layout.generation,
-        layout.batch_axis,
-        layout.time_axis,
-        layout.output_time_axis,
-        tuple(step.outputs),
-        tuple(metadata.inputs),
-        layout.outer_axis,
-    )
     return replace(
         metadata,
         states=dict(layout.states),
@@ -238,15 +229,15 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
         not_streamable="it makes its own inputs; pass its last states to another call to go on",
         time_axes=(),
         streaming=None,
-        loop_states=(*metadata.loop_states, *(metadata.streaming.caches if metadata.streaming is not None else ())),
-        generation=described_step,
+        loop_states=(*metadata.loop_states, *metadata.streaming_or_default.caches),
+        generation=layout.step,
     )
 
 
 def _of_all_tokens(fed: InputSpec, layout: Layout) -> InputSpec:
     """The prompt's tokens: all that the step can choose, which it must take as well."""
     tokens = layout.output.shape[-1]
-    if not layout.of_tokens or not isinstance(tokens, int):
+    if not layout.step.of_tokens or not isinstance(tokens, int):
         return fed
     return replace(fed, low=0, high=tokens - 1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import ConfigError, ModelError
-from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE, Generation
+from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE, GeneratingStep, Generation
 from ..metadata import Metadata
 from ..runtime import Model
 from ..runtime.batch_axes import batch_name, state_batch_axis
@@ -21,48 +21,25 @@ class Layout:
     """A step that can be repeated.
 
     Attributes:
-        generation: how, with `choose` set.
+        step: how, with `choose` set, and its axes.
         fed: the input that is fed back.
         output: what gives its next value.
-        batch_axis: the batch axis of `fed`.
-        time_axis: its time axis; None where it has none.
-        output_time_axis: that of `output`.
-        outer_axis: see `GeneratingStep`.
         states: each state input and the output that feeds it.
         state_axes: the batch axis of each state, where sequences can end before others.
         context: the other inputs, which have the same value in every step.
     """
 
-    generation: Generation
+    step: GeneratingStep
     fed: ValueInfo
     output: ValueInfo
-    batch_axis: int
-    time_axis: int | None
-    output_time_axis: int | None
-    outer_axis: str | None
     states: Mapping[str, str]
     state_axes: Mapping[str, int]
     context: tuple[str, ...]
 
     @property
-    def of_tokens(self) -> bool:
-        """Whether what is fed back are tokens, not values."""
-        return self.generation.choose != "value"
-
-    @property
     def element_dims(self) -> tuple[int | str | None, ...]:
         """The axes of the input without time."""
-        return tuple(dim for axis, dim in enumerate(self.fed.shape) if axis != self.time_axis)
-
-    @property
-    def element_batch(self) -> int:
-        """The batch axis of the input without time."""
-        return self.batch_axis - (self.time_axis is not None and self.time_axis < self.batch_axis)
-
-    @property
-    def steps_axis(self) -> int:
-        """The axis of the generated sequence along which steps follow each other."""
-        return self.time_axis if self.time_axis is not None else min(self.batch_axis + 1, len(self.element_dims))
+        return tuple(dim for axis, dim in enumerate(self.fed.shape) if axis != self.step.time_axis)
 
 
 def layout_of(model: Model, generation: Generation) -> Layout:
@@ -94,15 +71,11 @@ def layout_of(model: Model, generation: Generation) -> Layout:
     if time is not None and output_time is None and not isinstance(fed.shape[time], int):
         outer = outer_axis(model, fed, output, (batch, time)) if output.shape[0] != fed.shape[batch] else None
     layout = Layout(
-        generation,
+        GeneratingStep(generation, batch, time, output_time, tuple(model.outputs), tuple(metadata.inputs), outer),
         fed,
         output,
-        batch,
-        time,
-        output_time,
-        outer,
         dict(model.states),
-        _state_axes(model) if generation.stops else {},
+        _known_state_axes(model) if generation.stops else {},
         tuple(name for name in model.inputs if name != fed.name and name not in model.states),
     )
     _require_names(model, layout)
@@ -220,17 +193,23 @@ def _require_stop(model: Model, generation: Generation, fed: ValueInfo) -> None:
             raise _unfit(model, f"its output {info} is not one number or bool for each sequence")
 
 
-def _state_axes(model: Model) -> dict[str, int]:
-    axes = {name: state_batch_axis(model.inputs[name]) for name in model.states}
-    unknown = [name for name, axis in axes.items() if axis is None]
-    if unknown:
-        raise _unfit(model, f"which axis of its state {model.inputs[unknown[0]]} is the batch is not known")
-    return {name: axis for name, axis in axes.items() if axis is not None}
+def state_axes_of(model: Model) -> dict[str, int]:
+    """The batch axis of each state that has one."""
+    found = {name: state_batch_axis(model.inputs[name]) for name in model.states}
+    return {name: axis for name, axis in found.items() if axis is not None}
+
+
+def _known_state_axes(model: Model) -> dict[str, int]:
+    axes = state_axes_of(model)
+    unknown = next((name for name in model.states if name not in axes), None)
+    if unknown is not None:
+        raise _unfit(model, f"which axis of its state {model.inputs[unknown]} is the batch is not known")
+    return axes
 
 
 def _require_names(model: Model, layout: Layout) -> None:
     fed = layout.fed
-    time = fed.shape[layout.time_axis] if layout.time_axis is not None else None
+    time = fed.shape[layout.step.time_axis] if layout.step.time_axis is not None else None
     for name in layout.context:
         info = model.inputs[name]
         if isinstance(time, str) and time in info.shape:

@@ -14,15 +14,18 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE
-from ..onnxgraph import bodies_of, nodes_of, outer_values
+from ..onnxgraph import outer_values
+from ..onnxgraph.nodes import RANDOM, needed_nodes, rename_values
 from .carried import Carried, Parts, parts_of
-from .choose import LOOP, OWN, OwnNodes, greedy, sampled, score
+from .choose import LOOP, OWN, OwnNodes, greedy, last_step, sampled, score
 from .layout import Layout, numbers_of
 from .stop import COUNT, DONE, GO_ON, NEXT_COUNT, NEXT_DONE, add_stop, done, padded, stop_flag
 
 Dims = Sequence[int | str | None]
 _FEW_TOKENS = 256
 """Up to so many tokens the numbers of all steps are kept to the end: 1 kB a step."""
+_DRAWN = RANDOM | {"Dropout"}
+"""What gives other numbers in each step."""
 Built = tuple[ModelProto, dict[str, np.ndarray]]
 """A model without its initializers, and those."""
 
@@ -63,7 +66,7 @@ class _Builder:
     def __init__(self, model: ModelProto, constants: Mapping[str, np.ndarray], layout: Layout) -> None:
         self.model = model
         self.layout = layout
-        self.generation = layout.generation
+        self.generation = layout.step.generation
         self.constants = constants
         self.types = {value.name: value.type for value in (*model.graph.input, *model.graph.output)}
         self.prefix = f"{OWN}step/"
@@ -101,16 +104,18 @@ class _Builder:
         """The sizes of a step's element, by which results of no steps are shaped."""
         shape = self.before.one("Shape", self.layout.fed.name, name="generate/prompt/Shape")
         rank = len(self.layout.fed.shape)
-        kept = self.before.integers(*(axis for axis in range(rank) if axis != self.layout.time_axis))
+        kept = self.before.integers(*(axis for axis in range(rank) if axis != self.layout.step.time_axis))
         self.before.one("Gather", shape, kept, name="generate/prompt/element")
-        self.before.one("Gather", shape, self.before.integers(self.layout.batch_axis), name="generate/prompt/batch")
+        self.before.one(
+            "Gather", shape, self.before.integers(self.layout.step.batch_axis), name="generate/prompt/batch"
+        )
 
     def _choose(self) -> str:
         """What a step gives: the value of each sequence or, of tokens, ``(batch, 1)``."""
         layout, generation, body = self.layout, self.generation, self.body
-        last = self._last(layout.output.name, layout.output_time_axis)
-        if not layout.of_tokens:
-            return self._ended(last, layout.element_batch, numbers_of(layout.fed))
+        last = self._last(layout.output.name, layout.step.output_time_axis)
+        if not layout.step.of_tokens:
+            return self._ended(last, layout.step.element_batch, numbers_of(layout.fed))
         if generation.choose == "greedy":
             token = greedy(body, last)
         else:
@@ -136,18 +141,17 @@ class _Builder:
 
     def _last(self, value: str, axis: int | None) -> str:
         """The last time step of an output."""
-        if self.layout.outer_axis is not None:
+        if self.layout.step.outer_axis is not None:
             return self._last_rows(value)
         if axis is None:
             return value
-        index = self.body.constant("generate/int/-1", np.array(-1, np.int64))
-        return self.body.one("Gather", value, index, name=f"generate/last/{value}", axis=axis)
+        return last_step(self.body, value, axis, f"generate/last/{value}")
 
     def _last_rows(self, value: str) -> str:
         """The same where the rows of an output are the steps of all sequences: so many last rows, or every so many."""
         body, batch = self.body, "generate/prompt/batch"
         first, end = body.integers(0), body.integers(2**31 - 1)
-        if self.layout.outer_axis == "time":
+        if self.layout.step.outer_axis == "time":
             start = self.before.one("Neg", batch, name="generate/rows/start")
             return body.one("Slice", value, start, end, first, name="generate/rows/last")
         shape = body.one("Shape", value, name="generate/rows/Shape")
@@ -160,7 +164,7 @@ class _Builder:
         """What a step gives, padded for sequences that have ended."""
         if not self.generation.stops:
             return value
-        rank = 2 if self.layout.of_tokens else len(self.layout.element_dims)
+        rank = 2 if self.layout.step.of_tokens else len(self.layout.element_dims)
         chosen = padded(self.body, self.generation, value, (rank, batch), dtype)
         flag = ""
         if self.generation.stop_output is not None:
@@ -172,9 +176,9 @@ class _Builder:
 
     def _carry_fed(self, element: str) -> None:
         layout, body, value = self.layout, self.body, element
-        fed, time = layout.fed, layout.time_axis
+        fed, time = layout.fed, layout.step.time_axis
         kind = helper.np_dtype_to_tensor_dtype(numbers_of(fed))
-        if layout.of_tokens:
+        if layout.step.of_tokens:
             if kind != TensorProto.INT64:
                 value = body.one("Cast", value, name="generate/next/Cast", to=kind)
             if time is None:
@@ -183,14 +187,14 @@ class _Builder:
                 value = body.one("Transpose", value, name="generate/next/Transpose", perm=[1, 0])
         elif time is not None:
             value = body.one("Unsqueeze", value, body.integers(time), name="generate/next/Unsqueeze")
-        if layout.of_tokens and value == element:
+        if layout.step.of_tokens and value == element:
             value = body.one("Identity", value, name="generate/next/input")
         before = list(fed.shape)
         after = [1 if axis == time else dim for axis, dim in enumerate(before)]
         own = self.prefix + fed.name
         self.interface.carry(_info(own, kind, before), _info(value, kind, after), fed.name, "generate/loop/last")
         if self.generation.stops:
-            batch = fed.shape[layout.batch_axis]
+            batch = fed.shape[layout.step.batch_axis]
             self._carry_row(DONE, NEXT_DONE, np.array([False]), "generate/loop/done", batch)
             self._carry_row(COUNT, NEXT_COUNT, np.array([0], np.int64), COUNTS, batch)
 
@@ -242,10 +246,10 @@ class _Builder:
         return self.body.one("Identity", value.after, name=f"generate/next/{value.after}")
 
     def _collect(self, element: str) -> None:
-        layout, tokens = self.layout, self.layout.of_tokens
+        layout, tokens = self.layout, self.layout.step.of_tokens
         if element in {info.name for info in self.interface.outputs}:
             element = self.body.one("Identity", element, name=f"generate/step/{'token' if tokens else 'value'}")
-        batch = layout.fed.shape[layout.batch_axis]
+        batch = layout.fed.shape[layout.step.batch_axis]
         dims: Dims = [batch, 1] if tokens else layout.element_dims
         kind = TensorProto.INT64 if tokens else helper.np_dtype_to_tensor_dtype(numbers_of(layout.fed))
         self.interface.collect(_info(element, kind, dims), "generate/loop/generated")
@@ -276,7 +280,7 @@ class _Builder:
             _info("generate/step/number", TensorProto.INT64, []),
             _info("generate/step/going", TensorProto.BOOL, []),
         ]
-        kept = live_nodes(self.body.nodes, [GO_ON, *(value.name for value in self.interface.outputs)])
+        kept, _ = needed_nodes(self.body.nodes, [GO_ON, *(value.name for value in self.interface.outputs)])
         body = helper.make_graph(
             kept, "step", [*head, *self.interface.inputs], [_info(GO_ON, TensorProto.BOOL, []), *self.interface.outputs]
         )
@@ -287,7 +291,7 @@ class _Builder:
         graph = self.model.graph
         given = {value.name: value for value in graph.input if value.name not in self.constants}
         prompt = given.pop(layout.fed.name)
-        batch = layout.fed.shape[layout.batch_axis]
+        batch = layout.fed.shape[layout.step.batch_axis]
         added = [_info(MAX_STEPS, TensorProto.INT64, [])]
         if generation.choose == "sample":
             kind = helper.np_dtype_to_tensor_dtype(numbers_of(layout.output))
@@ -299,11 +303,12 @@ class _Builder:
         model.CopyFrom(self.model)
         del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
         del model.graph.input[:], model.graph.output[:]
-        nodes = [*before.nodes, loop, *self.after.nodes]
-        model.graph.node.extend(live_nodes(nodes, [value.name for value in (*results, *after.values())]))
+        nodes, used = needed_nodes(
+            [*before.nodes, loop, *self.after.nodes], [value.name for value in (*results, *after.values())]
+        )
+        model.graph.node.extend(nodes)
         model.graph.input.extend([prompt, *added, *given.values(), *states])
         model.graph.output.extend([*results, *(after[name] for name in layout.states.values())])
-        used = {value for node in nodes_of(model.graph.node) for value in node.input}
         return model, {name: array for name, array in before.initializers.items() if name in used}
 
     def _shaped_results(self) -> None:
@@ -312,7 +317,7 @@ class _Builder:
         if self.numbers:
             scores = score(after, "generate/loop/numbers", "generate/loop/generated", axis=2)
             after.one("Identity", scores, name="generate/loop/scores")
-        tokens = layout.of_tokens
+        tokens = layout.step.of_tokens
         for name, final in ((GENERATED, "generate/loop/generated"), (SCORES, "generate/loop/scores"))[: 1 + tokens]:
             shape = after.one("Shape", final, name=f"{final}/Shape")
             count = after.one("Gather", shape, after.integers(0), name=f"{final}/count")
@@ -320,7 +325,7 @@ class _Builder:
             value = after.one("Reshape", final, dims, name=f"{final}/Reshape", allowzero=1)
             rank = 1 + len(layout.element_dims)
             order = list(range(1, rank))
-            order.insert(layout.steps_axis, 0)
+            order.insert(layout.step.steps_axis(len(layout.element_dims)), 0)
             kind = helper.np_dtype_to_tensor_dtype(numbers_of(layout.fed))
             cast = tokens and name == GENERATED and kind != TensorProto.INT64
             moved = "" if order == list(range(rank)) else f"{final}/Transpose"
@@ -334,13 +339,13 @@ class _Builder:
     def _results(self) -> list[ValueInfoProto]:
         layout = self.layout
         dims = list(layout.element_dims)
-        dims.insert(layout.steps_axis, "steps")
+        dims.insert(layout.step.steps_axis(len(layout.element_dims)), "steps")
         results = [_info(GENERATED, helper.np_dtype_to_tensor_dtype(numbers_of(layout.fed)), dims)]
-        if layout.of_tokens:
+        if layout.step.of_tokens:
             kind = helper.np_dtype_to_tensor_dtype(numbers_of(layout.output))
             results.append(_info(SCORES, kind, dims))
         if self.generation.stops:
-            results.append(_info(COUNTS, TensorProto.INT64, [layout.fed.shape[layout.batch_axis]]))
+            results.append(_info(COUNTS, TensorProto.INT64, [layout.fed.shape[layout.step.batch_axis]]))
         return results
 
 
@@ -348,21 +353,11 @@ def _info(name: str, kind: int, dims: Dims) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, list(dims))
 
 
-def live_nodes(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
-    """The nodes that the outputs depend on, in their order."""
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(node.input, outer_values(node))
-    return kept[::-1]
-
-
 def _divided(nodes: Iterable[NodeProto], changing: set[str]) -> tuple[list[NodeProto], list[NodeProto]]:
     """Nodes that are the same in every step, and those that depend on `changing`; both in their order."""
     changing, outside, inside = set(changing), [], []
     for node in nodes:
-        if changing.isdisjoint(node.input) and changing.isdisjoint(outer_values(node)) and not _is_random(node):
+        if changing.isdisjoint(node.input) and changing.isdisjoint(outer_values(node)) and node.op_type not in _DRAWN:
             outside.append(node)
         else:
             changing.update(node.output)
@@ -370,23 +365,9 @@ def _divided(nodes: Iterable[NodeProto], changing: set[str]) -> tuple[list[NodeP
     return outside, inside
 
 
-def _is_random(node: NodeProto) -> bool:
-    return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial", "Dropout")
-
-
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """A copy of a node, in it and its bodies some values by other names."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    _rename(copy, names)
+    rename_values([copy], names)
     return copy
-
-
-def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
-    node.input[:] = [names.get(value, value) for value in node.input]
-    node.output[:] = [names.get(value, value) for value in node.output]
-    for body in bodies_of(node):
-        for inner in body.node:
-            _rename(inner, names)
-        for value in (*body.input, *body.output):
-            value.name = names.get(value.name, value.name)

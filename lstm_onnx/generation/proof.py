@@ -10,10 +10,10 @@ from ..errors import ConfigError, InputError, RunError
 from ..generation_spec import COUNTS, MAX_STEPS, NOISE, GeneratingStep
 from ..input_spec import axes, draw
 from ..runtime import Model
-from ..runtime.batch_axes import state_batch_axis
 from ..runtime.chunk_check import mismatch, rounded
 from ..runtime.tensor_info import known_shape
 from ..symbolic_dims import ANY_SIZE, clamped
+from .layout import state_axes_of
 from .python_loop import Arrays, Looped, repeat
 
 _CASES = ((1, 1, 6), (3, 4, 9), (2, 3, 1), (2, 2, 0))
@@ -47,12 +47,6 @@ class GenerationProof:
             return f"not compared with the step in a loop: {self.not_run}"
         ties = f"; {self.near_ties} cut before a near tie" if self.near_ties else ""
         return f"compared with the step in a loop: {self.cases} prompts, {self.steps} steps{ties}"
-
-
-def state_axes_of(model: Model) -> dict[str, int]:
-    """The batch axis of each state."""
-    found = {name: state_batch_axis(model.inputs[name]) for name in model.states}
-    return {name: axis for name, axis in found.items() if axis is not None}
 
 
 def draw_prompt(model: Model, sizes: tuple[int, int, int], rng: np.random.Generator, *, states: bool = True) -> Arrays:

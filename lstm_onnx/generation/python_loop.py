@@ -81,7 +81,7 @@ def repeat(
         last = _last(outputs[g.output], described, batch)
         decisions: list[Decision] = []
         if g.choose == "value":
-            element = _of_ended(g.padding, last, done, _element_batch(described))
+            element = _of_ended(g.padding, last, done, described.element_batch)
         else:
             chosen, decisions = _choose(last, done, feeds, described, number)
             element = np.where(done, np.int64(g.padding), chosen)
@@ -112,11 +112,10 @@ def _finish(
 ) -> None:
     prompt = feeds[described.generation.input]
     shape = [size for axis, size in enumerate(prompt.shape) if axis != described.time_axis]
-    axis = described.time_axis if described.time_axis is not None else min(described.batch_axis + 1, len(shape))
+    axis = described.steps_axis(len(shape))
     stacked = np.stack(elements, axis) if elements else np.zeros([*shape[:axis], 0, *shape[axis:]], prompt.dtype)
-    tokens = described.generation.choose != "value"
-    found.results[GENERATED] = stacked.astype(prompt.dtype, copy=False) if tokens else stacked
-    if tokens:
+    found.results[GENERATED] = stacked.astype(prompt.dtype, copy=False) if described.of_tokens else stacked
+    if described.of_tokens:
         found.results[SCORES] = np.stack(scores, axis) if scores else np.zeros(stacked.shape, np.float32)
 
 
@@ -126,12 +125,6 @@ def _last(array: np.ndarray, described: GeneratingStep, batch: int) -> np.ndarra
             array[-batch:] if described.outer_axis == "time" else array[len(array) // batch - 1 :: len(array) // batch]
         )
     return array if described.output_time_axis is None else np.take(array, -1, axis=described.output_time_axis)
-
-
-def _element_batch(described: GeneratingStep) -> int:
-    """The batch axis of a value without its time axis."""
-    time = described.time_axis
-    return described.batch_axis - (time is not None and time < described.batch_axis)
 
 
 def _choose(

@@ -12,6 +12,7 @@ from onnx import TensorProto, TypeProto, helper
 
 from ..generation_spec import Generation
 from ..onnxgraph.builder import Nodes
+from .choose import last_step
 from .layout import Layout
 
 DONE, NEXT_DONE = "generate/stop/done", "generate/stop/next_done"
@@ -61,13 +62,11 @@ def stop_flag(nodes: Nodes, kind: TypeProto, layout: Layout) -> str:
         kind: the output's type.
         layout: the step's axes.
     """
-    generation, time = layout.generation, layout.time_axis
+    generation, time = layout.step.generation, layout.step.time_axis
     value = str(generation.stop_output)
     dims = [dim.dim_param or dim.dim_value for dim in kind.tensor_type.shape.dim]
     if time is not None and isinstance(layout.fed.shape[time], str) and layout.fed.shape[time] in dims:
-        index = nodes.constant("generate/int/-1", np.array(-1, np.int64))
-        axis = dims.index(str(layout.fed.shape[time]))
-        value = nodes.one("Gather", value, index, name="generate/stop/last", axis=axis)
+        value = last_step(nodes, value, dims.index(str(layout.fed.shape[time])), "generate/stop/last")
     row = nodes.one("Reshape", value, nodes.integers(-1), name="generate/stop/flag")
     element = kind.tensor_type.elem_type
     if element == TensorProto.BOOL:

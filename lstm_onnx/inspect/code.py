@@ -191,18 +191,17 @@ def _require_dtype(model: Model, info: ValueInfo) -> None:
 def _inputs(model: Model, *, streams: bool) -> list[_Input]:
     """The inputs that are not states, for one sequence and the fewest steps that always give an output."""
     sizes = {} if (batch := batch_name(model)) is None else {batch: 1}
-    streaming = model.metadata.streaming
+    streaming = model.metadata.streaming_or_default
     try:
         axis = time_axis(model) if streams else TIME
     except InputError:
         axis = None  # each call is one step
     if axis is not None:
-        hop = 1 if streaming is None else math.lcm(streaming.hop, streaming.chunk)
+        hop = math.lcm(streaming.hop, streaming.chunk)
         least = model.metadata.axis_limits.get(axis, (1, None))[0]
-        sizes[axis] = hop * -(-max(_STEPS if streams else _WHOLE_STEPS, least) // hop) if hop == 1 else hop
+        sizes[axis] = max(_STEPS if streams else _WHOLE_STEPS, least) if hop == 1 else hop
     ranges = {spec.name: spec for spec in model.metadata.inputs}
     found = []
-    last = None if streaming is None else streaming.last
     for name, info in model.inputs.items():
         if name in model.states:
             continue
@@ -213,7 +212,7 @@ def _inputs(model: Model, *, streams: bool) -> list[_Input]:
         low = int(spec.low) if spec is not None and isinstance(spec.low, int) else 0
         many = 0
         constant = False
-        if name == last:
+        if name == streaming.last:
             constant, low = True, 0 if streams else 1
         elif name in model.counts:
             counted = sizes.get(model.counts[name].axis)

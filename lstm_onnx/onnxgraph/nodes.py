@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -122,6 +122,25 @@ def producers_of(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
 def node_label(node: NodeProto) -> str:
     """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
     return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
+
+
+def is_handed_on(body: GraphProto, before: str, after: str) -> bool:
+    """Whether a body gives out the value `after` as the value `before` came in, if by copies of it."""
+    copies = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
+    for _ in copies:
+        after = copies.get(after, after)
+    return after == before
+
+
+def rename_values(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
+    """Give values other names in nodes and their bodies, in which a name means the same: ONNX forbids to reuse it."""
+    for node in nodes:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+        for body in bodies_of(node):
+            rename_values(body.node, names)
+            for value in (*body.input, *body.output):
+                value.name = names.get(value.name, value.name)
 
 
 def outer_values(node: NodeProto) -> list[str]:

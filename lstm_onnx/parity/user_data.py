@@ -13,7 +13,7 @@ from .. import data as files
 from ..data import Record
 from ..data.cast_inputs import add_batch_axis, arrange_table, cast_inputs, fill_in_lengths, is_single_sequence
 from ..data.formats import place_of
-from ..errors import ConfigError, InputError, shown
+from ..errors import ConfigError, InputError
 from ..runtime import Model
 from ..runtime.conversion import complete_feeds
 
@@ -95,11 +95,11 @@ def require_drawing(seed: Any, data: Any) -> None:
     except Exception:  # noqa: BLE001 - an object's own __index__ may raise anything
         number = -1
     if not 0 <= number < 2**63:
-        raise ConfigError(f"seed = {shown(seed)} is not possible; it must be an integer from 0 to 2**63 - 1")
+        raise ConfigError.of_argument("seed", seed, "an integer from 0 to 2**63 - 1")
     records = (
         isinstance(data, Sequence)
         and not isinstance(data, (str, bytes))
         and all(isinstance(record, Mapping) for record in data)
     )
     if not records or not all(isinstance(name, str) for record in data for name in record):
-        raise ConfigError(f"data = {shown(data)} is not possible; it must be a list of records, {{name: array}} each")
+        raise ConfigError.of_argument("data", data, "a list of records, {name: array} each")

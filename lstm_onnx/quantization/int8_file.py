@@ -10,7 +10,7 @@ from typing import Any
 from onnx import helper
 
 from ..atomic_io import require_apart
-from ..errors import ConfigError, ModelError, ProviderError, shown
+from ..errors import ConfigError, ModelError, ProviderError
 from ..metadata import Metadata
 from ..onnxgraph import load_inlined
 from ..onnxgraph.load import entries_of, metadata_of, read_sparse
@@ -141,9 +141,9 @@ def quantize(
         InputError: `seed` is not possible, inputs cannot be drawn, or `inputs` do not fit.
     """
     if not isinstance(layers, str) or layers not in INT8_LAYERS:
-        raise ConfigError(f"layers = {shown(layers)} is not possible", hint='it must be "all" or "recurrent"')
+        raise ConfigError.of_argument("layers", layers, '"all" or "recurrent"')
     if not isinstance(kernel, str) or kernel not in KERNELS:
-        raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
+        raise ConfigError.of_argument("kernel", kernel, f"one of {', '.join(KERNELS)}")
     seed = integer("seed", seed, 0, LARGEST_SEED)
     require_model_path(path)
     require_apart([path], [source])

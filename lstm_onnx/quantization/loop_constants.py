@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from onnx import GraphProto, NodeProto
 
 from ..onnxgraph import bodies_of, graphs_of, is_default
+from ..onnxgraph.nodes import is_handed_on, rename_values
 
 _LOOP_INPUTS = 2
 """The most iterations and the condition, before the states; in the body the iteration and the condition."""
@@ -35,12 +36,8 @@ def inline_loop_constants(graph: GraphProto, constant: Callable[[str], object | 
 def _handed_on(node: NodeProto) -> Iterator[int]:
     """The states that no step changes, by their index."""
     body = next(bodies_of(node))
-    sources = {item.output[0]: item.input[0] for item in body.node if item.op_type == "Identity"}
     for index in range(len(node.input) - _LOOP_INPUTS):
-        value = body.output[1 + index].name
-        while value in sources:
-            value = sources[value]
-        if value == body.input[_LOOP_INPUTS + index].name:
+        if is_handed_on(body, body.input[_LOOP_INPUTS + index].name, body.output[1 + index].name):
             yield index
 
 
@@ -52,21 +49,9 @@ def _inline(graph: GraphProto, node: NodeProto, index: int, name: str) -> None:
     others = [value.name for at, value in enumerate(body.output) if at != 1 + index]
     if state in others or final in {value.name for value in graph.output} - {""}:
         return  # an output of a graph is a value of its own
-    _rename(body, state, name)
+    rename_values(body.node, {state: name})
     if final:
-        _rename(graph, final, name)
+        rename_values(graph.node, {final: name})
     del node.input[_LOOP_INPUTS + index], body.input[_LOOP_INPUTS + index], body.output[1 + index]
     if index < len(node.output):
         del node.output[index]
-
-
-def _rename(graph: GraphProto, old: str, new: str) -> None:
-    """Let all nodes of a graph and its bodies read another value."""
-    for one in graphs_of(graph):
-        for node in one.node:
-            for at, value in enumerate(node.input):
-                if value == old:
-                    node.input[at] = new
-        for value in one.output:
-            if value.name == old:
-                value.name = new

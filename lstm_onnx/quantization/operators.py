@@ -7,13 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto
 
-from ..onnxgraph import attributes_of, is_default, text
-from ..onnxgraph.recurrent import GATES, PEEPHOLES, direction_of, input_of
+from ..onnxgraph import attributes_of, is_default
+from ..onnxgraph.recurrent import DEFAULT_ACTIVATIONS, GATES, PEEPHOLES, activations_of, direction_of, input_of
 from .recurrent import Layer
 
 ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
 """Activations without parameters."""
-DEFAULT_ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 LEAST_WEIGHTS = 1024
 """Smaller matrices stay float32: they cost nothing, and their products are faster without the scales."""
 Constant = Callable[[str], np.ndarray | None]
@@ -45,8 +44,8 @@ def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
     for name in ("clip", "input_forget", "layout"):
         if attributes.get(name):
             return f"it has {name} = {attributes[name]}"
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    functions = [text(item) for item in attributes.get("activations", [])] or default * directions
+    default = [name.capitalize() for name in DEFAULT_ACTIVATIONS[node.op_type]]
+    functions = activations_of(node) or default * directions
     functions = [{name.lower(): name for name in ACTIVATIONS}.get(item.lower(), item) for item in functions]
     if len(functions) != len(default) * directions or not set(functions) <= set(ACTIVATIONS):
         return f"its activations are {', '.join(functions)}"

@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from ..checksum import KEY
 from ..errors import ModelError
-from ..metadata import Quantization
+from ..metadata import Metadata, Quantization
 from ..onnxgraph import attributes_of, bodies_of, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.load import metadata_of, opset_of
@@ -114,7 +114,8 @@ def quantize_model(
     if CONTRIB in domains and all(item.domain != CONTRIB for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    helper.set_model_props(model, {**props, **Quantization(kernel, layers, tuple(unproven)).to_entry()})
+    quantized = Metadata(quantization=Quantization(kernel, layers, tuple(unproven)))
+    helper.set_model_props(model, props | quantized.to_metadata_entry("quantization"))
     return done
 
 

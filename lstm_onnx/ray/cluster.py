@@ -168,7 +168,7 @@ class RayTasks:
         return found
 
     def submit(self, part: Part) -> None:
-        """Run a part some time."""
+        """Run a part as soon as there is room."""
         self._running[self._run.remote(self._task, part)] = part
 
     def next(self) -> tuple[Part, Outcome | LostWorkerError]:
@@ -188,7 +188,7 @@ class RayTasks:
         return part, outcome
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -126,7 +126,7 @@ class Tasks(Protocol):
         """How many to have submitted at once."""
 
     def submit(self, part: Part) -> None:
-        """Run a part some time."""
+        """Run a part as soon as there is room."""
 
     def next(self) -> tuple[Part, Outcome | LostWorkerError]:
         """Wait for any that ends: its notes, its error, or how its worker was lost."""

@@ -109,12 +109,12 @@ class Job:
         }
 
     def digest(self) -> str:
-        """Of all that, and of how the rows are divided."""
+        """The checksum of `identity` and of how the rows are divided into parts."""
         content = {**self.identity(), "parts": [list(asdict(part).values()) for part in self.parts]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> bytes:
-        """The manifest."""
+        """The manifest of a folder of results."""
         content = {
             "format": 1,
             "lstm_onnx": __version__,

@@ -62,44 +62,44 @@ def cell_of(step: Step, opset: int) -> Cell | None:
     kinds = {1: {3: "GRU", 1: "RNN"}, 2: {4: "LSTM"}}.get(len(step.states), {})
     if gates not in kinds or products.R.shape[1] != gates * width or products.W.shape[1] != gates * width:
         return None
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((_BATCH, products.W.shape[0])).astype(np.float32)
-    states = [rng.uniform(-0.9, 0.9, (_BATCH, width)).astype(np.float32) for _ in step.states]
+    x, states = _drawn(step, _BATCH, products.W.shape[0], width, seed=0)
     wanted = _run(step, x, states, opset, np.ones((_BATCH, 1), bool) if step.mask else None)
     if wanted is None or (step.mask and not _keeps_masked(step, x, states, wanted, opset)):
         return None
     for cell in _candidates(kinds[gates], products, width):
-        h, c = states[cell.h], states[1 - cell.h] if len(states) == 2 else states[cell.h]
-        found = next_states(cell, x, h, c)
-        ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
-        pairs = list(zip(found, ordered, strict=True))
         default = cell.op_type == "RNN" or not cell.attributes.get("activations")
-        if _agree(pairs) and (default or _saturates(cell, step, opset)):
+        if _gives(cell, x, states, wanted) and (default or _saturates(cell, step, opset)):
             return cell if not step.zeroed or _zeroes_masked(step, x, states, wanted[cell.h], opset) else None
     return None
 
 
-def _agree(pairs: list[tuple[Array, Array]]) -> bool:
-    return all(np.abs(mine - theirs).max() <= _NEAR * max(1.0, np.abs(theirs).max()) for mine, theirs in pairs)
+def _drawn(step: Step, rows: int, features: int, width: int, *, seed: int) -> tuple[Array, list[Array]]:
+    """An x and states of a step."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, features)).astype(np.float32)
+    return x, [rng.uniform(-0.9, 0.9, (rows, width)).astype(np.float32) for _ in step.states]
+
+
+def _gives(cell: Cell, x: Array, states: list[Array], wanted: list[Array]) -> bool:
+    """Whether an operator gives the next states that are wanted, which are in the step's order."""
+    order = [cell.h, 1 - cell.h][: len(states)]
+    found = next_states(cell, x, states[order[0]], states[order[-1]])
+    return all(
+        np.abs(mine - wanted[at]).max() <= _NEAR * max(1.0, np.abs(wanted[at]).max())
+        for mine, at in zip(found, order, strict=True)
+    )
 
 
 def _saturates(cell: Cell, step: Step, opset: int) -> bool:
     """Whether the step is the operator's at gates of every size: near 0, other functions are alike."""
-    rng = np.random.default_rng(1)
-    width = cell.R.shape[2]
-    x = rng.standard_normal((_ROWS, cell.W.shape[2])).astype(np.float32)
-    states = [rng.uniform(-0.9, 0.9, (_ROWS, width)).astype(np.float32) for _ in step.states]
-    h, c = states[cell.h], states[1 - cell.h] if len(states) == 2 else states[cell.h]
+    x, states = _drawn(step, _ROWS, cell.W.shape[2], cell.R.shape[2], seed=1)
     least = np.abs(x @ cell.W[0].T).mean(axis=0).min()
     if least < _LEAST:
         return False
     for size in _SIZES:
         large = x * np.float32(size / least)
         wanted = _run(step, large, states, opset, np.ones((_ROWS, 1), bool) if step.mask else None)
-        if wanted is None:
-            return False
-        ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
-        if not _agree(list(zip(next_states(cell, large, h, c), ordered, strict=True))):
+        if wanted is None or not _gives(cell, large, states, wanted):
             return False
     return True
 

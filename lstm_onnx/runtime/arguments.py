@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, LSTMOnnxError, shown
+from ..errors import InputError, LSTMOnnxError
 
 LARGEST_SEED = 2**63 - 1
 
@@ -17,7 +17,7 @@ def positive_integer(name: str, value: Any) -> int:
     """`value` as an int; integers of numpy are accepted, bools are not (InputError)."""
     number = _index(value)
     if number is None or not 1 <= number < 2**63:
-        raise InputError(f"{name} = {shown(value)} is not possible", hint="it must be a positive integer", name=name)
+        raise InputError.of_argument(name, value, "a positive integer")
     return number
 
 
@@ -25,8 +25,7 @@ def integer(name: str, value: Any, least: int, most: int, other: str = "") -> in
     """`value` as an int from `least` to `most`; `other` names what else may be passed (InputError)."""
     number = _index(value)
     if number is None or not least <= number <= most:
-        allowed = f"from {least} to {most}" + (f", {other}" if other else "")
-        raise InputError(f"{name} = {shown(value)} is not possible", hint=f"it must be {allowed}", name=name)
+        raise InputError.of_argument(name, value, f"from {least} to {most}" + (f", {other}" if other else ""))
     return number
 
 
@@ -46,8 +45,7 @@ def seconds(name: str, value: Any, most: float) -> float:
         except Exception:  # noqa: BLE001 - as above
             number = math.nan
     if not 0 <= number <= most:
-        limit = "0 or more" if most > 1e6 else f"from 0 to {most:g}"
-        raise InputError(f"{name} = {shown(value)} is not possible", hint=f"it must be seconds, {limit}", name=name)
+        raise InputError.of_argument(name, value, f"seconds, {'0 or more' if most > 1e6 else f'from 0 to {most:g}'}")
     return number
 
 
@@ -55,7 +53,7 @@ def flag(name: str, value: Any, error: type[LSTMOnnxError] = InputError) -> bool
     """`value` as a bool; raises `error` unless it is a bool of Python or numpy."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise error(f"{name} = {shown(value)} is not possible", hint="it must be True or False", name=name)
+    raise error.of_argument(name, value, "True or False")
 
 
 def flag_or_none(name: str, value: Any) -> bool | None:

@@ -127,6 +127,12 @@ def axis_of(info: ValueInfo, batches: Collection[Any]) -> int | None:
     return dynamic[0] if None in batches and len(dynamic) == 1 else None
 
 
+def batch_axes(infos: Mapping[str, ValueInfo], batches: Collection[Any]) -> dict[str, int]:
+    """The batch axis of each input or output that has one; see `axis_of`."""
+    axes = {name: axis_of(info, batches) for name, info in infos.items()}
+    return {name: axis for name, axis in axes.items() if axis is not None}
+
+
 def batch_dims(model: Model, state_axes: Mapping[str, int]) -> set[int | str | None]:
     """What the batch axis is called in the states, whose batch axes are `state_axes`."""
     return {model.inputs[name].shape[axis] for name, axis in state_axes.items()}
@@ -168,9 +174,9 @@ class BatchAxes:
             for name in shared
             if not all(isinstance(dim, int) or (dim and dim in known) for dim in infos[name].shape)
         }
-        found = {name: axis_of(model.outputs[name], batches) for name in output_names}
-        outputs = {name: axis for name, axis in found.items() if axis is not None}
-        unknown |= {name: f"output {model.outputs[name]}" for name in found if name not in outputs}
+        results = {name: model.outputs[name] for name in output_names}
+        outputs = batch_axes(results, batches)
+        unknown |= {name: f"output {info}" for name, info in results.items() if name not in outputs}
         for name, text in unknown.items():
             raise InputError(f"which axis of its {text} is the batch is not known", path=model.path, name=name)
         return cls(inputs, outputs, shared)

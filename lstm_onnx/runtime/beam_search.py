@@ -149,15 +149,13 @@ def beam_search(
         or not isinstance(length_penalty, (int, float))
         or not 0 <= length_penalty < 100
     ):
-        raise InputError(f"length_penalty = {shown(length_penalty)} is not possible", hint="it must be 0 or more")
+        raise InputError.of_argument("length_penalty", length_penalty, "0 or more")
     tokens = np.atleast_1d(to_numpy(prompt, None, "prompt")[0])
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not tokens.size:
         raise InputError("prompt must be one sequence of tokens, integers (time,)", name="prompt")
     further = {} if context is None else context
     if not isinstance(further, Mapping):
-        raise InputError(
-            f"context = {shown(context)} is not possible", hint="it must be a dict of arrays by input name"
-        )
+        raise InputError.of_argument("context", context, "a dict of arrays by input name")
     if pool.slots - len(pool) < beams:
         raise InputError(f"{pool.slots - len(pool)} slots of the pool are free", hint=f"{beams} beams need as many")
     slots: list[Slot] = []
@@ -179,7 +177,7 @@ def _stop_tokens(given: int | Sequence[int]) -> frozenset[int]:
         (given,) if isinstance(given, (int, np.integer)) else tuple(given) if isinstance(given, (list, tuple)) else None
     )
     if tokens is None or not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in tokens):
-        raise InputError(f"stop_token = {shown(given)} is not possible", hint="it must be a token, or a list of them")
+        raise InputError.of_argument("stop_token", given, "a token, or a list of them")
     return frozenset(int(one) for one in tokens)
 
 

@@ -32,7 +32,7 @@ class Cancellation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """They cannot any more."""
+        """Runs of this thread cannot be ended any more."""
         _current.options = self._before
 
 

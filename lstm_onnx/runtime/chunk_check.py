@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import size_of
-from .batch_axes import axis_of, batch_name, state_batch_axis, state_dim_names
+from .batch_axes import batch_axes, batch_name, state_batch_axis, state_dim_names
 from .tensor_info import ValueInfo, axis_sizes
 from .tuning import CHUNK_TOLERANCE
 
@@ -237,8 +237,7 @@ def why_rows_mix(model: Model) -> str:
     """
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     batches = {batch_name(model), *(_batch_dim(model.inputs[name]) for name in model.states)}
-    axes = {name: axis_of(info, batches) for name, info in {**model.inputs, **model.outputs}.items()}
-    known = {name: axis for name, axis in axes.items() if axis is not None}
+    known = batch_axes({**model.inputs, **model.outputs}, batches)
     dims = {dim for name in free if name in known for dim in free[name].shape}
     if any(dim not in dims and not isinstance(dim, int) for info in free.values() for dim in info.shape):
         return ""  # the batch may have another name there
@@ -261,9 +260,7 @@ def why_lengths_mix(model: Model, *, longer: bool = True) -> str:
     A module may compute with the longest of a batch.  Where it does not run at such sizes, there is nothing to compare.
     `longer` is whether outputs may have as many steps as the longest of a batch.
     """
-    batch = batch_name(model)
-    axes = {name: axis_of(info, {batch}) for name, info in {**model.inputs, **model.outputs}.items()}
-    known = {name: axis for name, axis in axes.items() if axis is not None}
+    known = batch_axes({**model.inputs, **model.outputs}, {batch_name(model)})
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     sequence = _random_sequence(model, free, {}, _BATCH, _UNEQUAL, 1)
     feeds = {**sequence.feeds, **sequence.states}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, reason, shown
+from ..errors import InputError, reason
 
 if TYPE_CHECKING:
     from .model import Model
@@ -36,7 +36,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
             numbers that the model's dtype cannot hold.
     """
     if type(value) is np.ndarray:
-        return (value if value.dtype.isnative else _native(value)), unchanged
+        return _native(value), unchanged
     if isinstance(value, np.ndarray):
         _refuse_masked(value, name)
         return _native(value.view(np.ndarray)), unchanged
@@ -65,6 +65,18 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
     if array.dtype.kind == "f" and inferred.dtype != array.dtype and (np.isinf(array) & np.isfinite(inferred)).any():
         raise InputError(f"{name} holds numbers too large for {array.dtype}, which the model takes", name=name)
     return _native(array), unchanged
+
+
+def to_arrays(
+    values: Mapping[str, Any], infos: Mapping[str, ValueInfo | None]
+) -> tuple[dict[str, np.ndarray], ToCallerType]:
+    """Several `to_numpy`, by name; the function is that of the first."""
+    arrays: dict[str, np.ndarray] = {}
+    to_caller_type = None
+    for name, value in values.items():
+        arrays[name], convert = to_numpy(value, infos.get(name), name)
+        to_caller_type = to_caller_type or convert
+    return arrays, to_caller_type or unchanged
 
 
 def _from_dlpack(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray, ToCallerType]:
@@ -102,7 +114,7 @@ def _is_torch(value: Any) -> bool:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """In native byte order, the only one that ONNX Runtime takes."""
+    """`array` in native byte order, the only one that ONNX Runtime takes."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -135,8 +147,8 @@ def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> dict[str, np.ndarr
         InputError: they do not fit the model.
     """
     if not isinstance(feeds, Mapping):
-        raise InputError(f"inputs = {shown(feeds)} is not possible", hint="it must be a dict of arrays by input name")
-    return model.validated({name: to_numpy(array, model.inputs.get(name), name)[0] for name, array in feeds.items()})
+        raise InputError.of_argument("inputs", feeds, "a dict of arrays by input name")
+    return model.validated(to_arrays(feeds, model.inputs)[0])
 
 
 def unchanged(array: np.ndarray) -> np.ndarray:

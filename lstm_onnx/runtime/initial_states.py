@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError, ModelError, RunError
 from ..symbolic_dims import size_of
 from .batch_axes import BATCH, dynamic_axes, with_named_batch
-from .conversion import to_numpy
+from .conversion import to_arrays
 from .tensor_info import ValueInfo, validated_feeds, zeros
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def validated_states(
     """
     if not isinstance(values, Mapping):
         raise InputError(f"state is a {type(values).__name__}", hint=f"it must map {', '.join(infos)} to arrays")
-    arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
+    arrays, _ = to_arrays(values, infos)
     validated = validated_feeds(infos, arrays)
     for name, array in validated.items():
         if array.shape != shapes[name]:

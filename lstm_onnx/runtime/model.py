@@ -16,7 +16,7 @@ from ..terminal_text import one_line
 from .bindings import BindingCache, Key, key_of
 from .call import call
 from .cancellation import options_of
-from .conversion import to_numpy
+from .conversion import to_arrays
 from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
 from .initial_states import known_initial_states
@@ -179,11 +179,7 @@ class Model:
 
     def _run_unbound(self, feeds: Mapping[str, Any], key: Key | None) -> dict[str, Any]:
         """Run without a binding; feeds of this `key` may be bound the next time."""
-        arrays: dict[str, np.ndarray] = {}
-        to_caller_type = None
-        for name, value in feeds.items():
-            arrays[name], convert = to_numpy(value, self.inputs.get(name), name)
-            to_caller_type = to_caller_type or convert
+        arrays, to_caller_type = to_arrays(feeds, self.inputs)
         arrays = self.validated(arrays)
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
@@ -194,7 +190,7 @@ class Model:
         if key is not None:
             self._bindings.record(key, self.session_for, self.path, self.inputs, self.outputs, arrays, values)
         return {
-            name: to_caller_type(value) if to_caller_type and isinstance(value, np.ndarray) else value
+            name: to_caller_type(value) if isinstance(value, np.ndarray) else value
             for name, value in zip(names, values, strict=True)
         }
 

@@ -191,11 +191,7 @@ def open_session(
         require_utf8(model)
     ort = onnxruntime()
     if session_options is not None and not isinstance(session_options, ort.SessionOptions):
-        raise InputError(
-            f"session_options = {shown(session_options)} is not possible",
-            hint="it must be an onnxruntime.SessionOptions",
-            name="session_options",
-        )
+        raise InputError.of_argument("session_options", session_options, "an onnxruntime.SessionOptions")
     settings = _Settings(name, threads, spin, cuda_graph, device_id, folder, session_options)
     if wanted == "cpu" or (wanted == "auto" and cuda_unavailable() is not None):
         return _open(ort, model, [CPU], settings), "cpu"

@@ -41,7 +41,7 @@ class Forking(Protocol):
     """An object whose locks or threads do not survive a fork."""
 
     def forked(self) -> None:
-        """Called in the child."""
+        """Called in the child process, after the fork."""
 
 
 class Sleeping(Protocol):
@@ -116,7 +116,7 @@ class LostLock:
         raise RunError(self._message)
 
     def __exit__(self, *_: object) -> None:
-        """It was never entered."""
+        """Never called, since `__enter__` raises."""
 
 
 @atexit.register

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, shown
 from ..metadata import packed, unpacked
-from .conversion import to_numpy
+from .conversion import to_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def state_to_json(state: Mapping[str, Any]) -> str:
     """
     if not isinstance(state, Mapping):
         raise InputError(f"state is a {type(state).__name__}", hint="it must map names to arrays, as stream.state does")
-    arrays = {name: to_numpy(value, None, name)[0] for name, value in state.items()}
+    arrays, _ = to_arrays(state, {})
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise InputError(f"{name} has dtype {array.dtype}", hint="it must be numbers", name=name)

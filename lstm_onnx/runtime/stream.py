@@ -15,7 +15,7 @@ from .batch_axes import require_batch
 from .bindings import Binding, Key, key_of, output_buffers
 from .cancellation import options_of
 from .chunked_steps import ChunkedSteps
-from .conversion import to_numpy
+from .conversion import to_arrays, to_numpy
 from .initial_states import require_like_state, stream_initial_state, validated_states
 from .non_finite_inputs import is_finite, warn_of_non_finite
 from .shutdown import calls_onnxruntime
@@ -333,15 +333,12 @@ class Stream:
     def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Copy the chunk to the device and the outputs from it; the states stay there."""
         assert self._device is not None  # noqa: S101 - the caller's condition
-        arrays, to_caller_type = {}, None
-        for name, value in feeds.items():
-            arrays[name], convert = to_numpy(value, self.model.inputs.get(name), name)
-            to_caller_type = to_caller_type or convert
+        arrays, to_caller_type = to_arrays(feeds, self.model.inputs)
         results = self._device.step(arrays)
         if not results:  # a single cell, whose outputs are its states
             results = {self.model.states[name]: array for name, array in self._device.state.items()}
         self._results = self._chunks.still(results)
-        return {name: to_caller_type(array) if to_caller_type else array for name, array in results.items()}
+        return {name: to_caller_type(array) for name, array in results.items()}
 
     def _bind(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
         """Bind chunks of this shape once it has occurred twice: one binding for each direction of the double buffer."""

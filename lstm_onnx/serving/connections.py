@@ -118,7 +118,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._probe_later(sent=sent)
 
     def on_headers_complete(self) -> None:
-        """Their end."""
+        """All headers of a request have arrived."""
         self._stop()
         self._in_headers = False
         self._ignores_upgrade = self.parser.should_upgrade() and not self._should_upgrade()

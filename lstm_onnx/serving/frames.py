@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from ..runtime.batch_axes import BatchAxes, axis_of, batch_name
 from ..runtime.batcher.batcher import Batcher
 from ..symbolic_dims import names_in, size_of
 from .errors import RequestError
-from .served_model import ServedModel
+from .served_model import ServedModel, tensor_metadata
 from .single_streams import SingleStreams
-from .tensors import DATATYPES, datatype_of, from_bytes, to_bytes
+from .tensors import DATATYPES, from_bytes, to_bytes
 
 _LENGTHS = "lengths"
 """Of a bare LSTM; a stream has complete frames, and the pool fills it in."""
@@ -32,48 +32,17 @@ _Part = tuple[str, str, np.dtype[Any], list[int], int, int]
 
 
 @dataclass(frozen=True)
-class FrameTensor:
-    """One input or output of a frame.
-
-    Attributes:
-        info: its name, dtype and axes.
-        shape: its axes, with a batch of 1.
-    """
-
-    info: ValueInfo
-    shape: tuple[int | str | None, ...]
-
-    def sizes(self, free: str | None, steps: int) -> list[int]:
-        """Its shape where the free axis has `steps` steps."""
-        known = {} if free is None else {free: steps}
-        return [
-            dim if isinstance(dim, int) else steps if dim is None else size_of(dim, known) or 0 for dim in self.shape
-        ]
-
-    def bytes(self, free: str | None, steps: int) -> int:
-        """Its number of bytes there."""
-        assert self.info.dtype is not None  # noqa: S101 - `open_model` refuses others
-        return math.prod(self.sizes(free, steps)) * self.info.dtype.itemsize
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name, datatype and shape, with -1 for sizes that are not fixed."""
-        assert self.info.dtype is not None  # noqa: S101
-        sizes = [dim if isinstance(dim, int) else -1 for dim in self.shape]
-        return {"name": self.info.name, "datatype": datatype_of(self.info.dtype), "shape": sizes}
-
-
-@dataclass(frozen=True)
 class FrameLayout:
     """What a frame of a model holds.
 
     Attributes:
-        inputs: in their order.
-        outputs: in their order.
+        inputs: in their order, with a batch of 1.
+        outputs: the same.
         free: the name of the axis that is not fixed; None where it has none, or where every one is fixed.
     """
 
-    inputs: tuple[FrameTensor, ...]
-    outputs: tuple[FrameTensor, ...]
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
     free: str | None
     _plans: dict[int, list[_Part]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -88,11 +57,11 @@ class FrameLayout:
             )
         input_axes, output_axes = _batch_axes(model, batcher, served.output_names)
         inputs = [
-            _tensor(info, input_axes[name])
+            _alone(info, input_axes[name])
             for name, info in served.inputs.items()
             if not (model.spec is not None and name == _LENGTHS)
         ]
-        dims = [dim for tensor in inputs for dim in tensor.shape if not isinstance(dim, int)]
+        dims = [dim for info in inputs for dim in info.shape if not isinstance(dim, int)]
         names = {name for dim in dims if dim is not None for name in names_in(dim)}
         unnamed = dims.count(None)
         if len(names) + unnamed > 1:
@@ -100,7 +69,7 @@ class FrameLayout:
                 f"the inputs of {served.name} have several sizes that are not fixed, so a frame's number of bytes "
                 "does not say which; use requests with a sequence_id"
             )
-        outputs = [_tensor(model.outputs[name], output_axes[name]) for name in served.output_names]
+        outputs = [_alone(model.outputs[name], output_axes[name]) for name in served.output_names]
         return cls(tuple(inputs), tuple(outputs), next(iter(names), None))
 
     def arrays(self, data: bytes | None) -> dict[str, np.ndarray]:
@@ -109,7 +78,7 @@ class FrameLayout:
             raise RequestError("a frame must be binary, and this one is text")
         plan = self._plans.get(len(data))
         if plan is None:
-            plan = self._plan(len(data))
+            plan = self._parts(self._steps(len(data)))
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
             self._plans[len(data)] = plan
@@ -121,22 +90,25 @@ class FrameLayout:
             for name, datatype, dtype, sizes, start, end in plan
         }
 
-    def _plan(self, size: int) -> list[_Part]:
-        """Where each input is in a frame of so many bytes (RequestError)."""
-        steps = self._steps(size)
+    def _parts(self, steps: int) -> list[_Part]:
+        """Where each input is in a frame of so many steps."""
         parts: list[_Part] = []
         at = 0
-        for tensor in self.inputs:
-            dtype = tensor.info.dtype
-            assert dtype is not None  # noqa: S101 - `open_model` refuses others
-            end = at + tensor.bytes(self.free, steps)
-            datatype = datatype_of(dtype)
-            sizes = tensor.sizes(self.free, steps)
-            parts.append((tensor.info.name, datatype, DATATYPES[datatype], sizes, at, end))
+        known = {} if self.free is None else {self.free: steps}
+        for info in self.inputs:
+            datatype = tensor_metadata(info)["datatype"]
+            dtype = DATATYPES[datatype]
+            sizes = [
+                dim if isinstance(dim, int) else steps if dim is None else size_of(dim, known) or 0
+                for dim in info.shape
+            ]
+            end = at + math.prod(sizes) * dtype.itemsize
+            parts.append((info.name, datatype, dtype, sizes, at, end))
             at = end
         return parts
 
     def _steps(self, size: int) -> int:
+        """The steps of a frame of so many bytes (RequestError where it has none)."""
         one, two = (self._bytes(steps) for steps in (1, 2))
         if two == one:
             if size != one:
@@ -148,11 +120,12 @@ class FrameLayout:
         return steps + 1
 
     def _bytes(self, steps: int) -> int:
-        return sum(tensor.bytes(self.free, steps) for tensor in self.inputs)
+        parts = self._parts(steps)
+        return parts[-1][-1] if parts else 0
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> bytes:
         """The outputs of a step; of several, each after its number of bytes as a little-endian uint32."""
-        parts = [to_bytes(outputs[tensor.info.name]) for tensor in self.outputs]
+        parts = [to_bytes(outputs[info.name]) for info in self.outputs]
         if len(parts) == 1:
             return parts[0]
         return b"".join(piece for part in parts for piece in (struct.pack("<I", len(part)), part))
@@ -160,8 +133,8 @@ class FrameLayout:
     def to_dict(self) -> dict[str, Any]:
         """For the first message of a websocket."""
         return {
-            "inputs": [tensor.to_dict() for tensor in self.inputs],
-            "outputs": [tensor.to_dict() for tensor in self.outputs],
+            "inputs": [tensor_metadata(info) for info in self.inputs],
+            "outputs": [tensor_metadata(info) for info in self.outputs],
         }
 
 
@@ -179,6 +152,6 @@ def _batch_axes(
     )
 
 
-def _tensor(info: ValueInfo, batch_axis: int | None) -> FrameTensor:
-    shape = tuple(1 if axis == batch_axis else dim for axis, dim in enumerate(info.shape))
-    return FrameTensor(info, shape)
+def _alone(info: ValueInfo, batch_axis: int | None) -> ValueInfo:
+    """A tensor with a batch of 1."""
+    return replace(info, shape=tuple(1 if axis == batch_axis else dim for axis, dim in enumerate(info.shape)))

@@ -35,7 +35,7 @@ class GrpcMethods:
         self.repository = service.repository
 
     async def ServerLive(self, _: Any) -> Any:  # noqa: N802 - the protocol's name, as below
-        """Whether it runs."""
+        """Whether the server runs."""
         return _message("ServerLiveResponse", {"live": True})
 
     async def ServerReady(self, _: Any) -> Any:  # noqa: N802
@@ -51,12 +51,12 @@ class GrpcMethods:
         return _message("ServerMetadataResponse", SERVER)
 
     async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
-        """Inputs and outputs."""
+        """The model's inputs and outputs."""
         served = self.repository.ready(request.name, request.version)
         return _message("ModelMetadataResponse", served.metadata())
 
     async def ModelConfig(self, request: Any) -> Any:  # noqa: N802
-        """Configuration."""
+        """The model's configuration."""
         served = self.repository.ready(request.name, request.version)
         return _message("ModelConfigResponse", {"config": served.config()})
 

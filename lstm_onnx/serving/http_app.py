@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..errors import shown
 from .access import require_access
@@ -22,6 +22,8 @@ from .websocket import handle_websocket
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+P = ParamSpec("P")
+T = TypeVar("T")
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _IN_THREAD = 2**18
@@ -33,7 +35,7 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back."""
+    """What is sent back for a request."""
 
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -115,10 +117,7 @@ class HttpApp:
         body, headers = answer.body, dict(answer.headers)
         accepted = request.headers.get("accept-encoding", "")
         if accepted and body:
-            if len(body) > _IN_THREAD:
-                body, encoding = await asyncio.to_thread(compressed, body, accepted)
-            else:
-                body, encoding = compressed(body, accepted)
+            body, encoding = await _computed(len(body), compressed, body, accepted)
             if encoding:
                 headers["content-encoding"] = encoding
         headers["content-length"] = str(len(body))
@@ -201,16 +200,10 @@ class HttpApp:
             body = await asyncio.to_thread(decompressed, body, encoding, service.settings.max_request_bytes)
             service.take_bytes(len(body))
             request.taken.append(len(body))
-        if len(body) > _IN_THREAD:
-            inference = await asyncio.to_thread(read_inference, body, header_length)
-        else:
-            inference = read_inference(body, header_length)
+        inference = await _computed(len(body), read_inference, body, header_length)
         outputs = await unless_gone(service.infer("http", name, version, inference.request), request.gone)
-        if sum(array.nbytes for array in outputs.values()) > _IN_THREAD:
-            answer, headers = await asyncio.to_thread(write_inference, name, inference, outputs)
-        else:
-            answer, headers = write_inference(name, inference, outputs)
-        return Answer(answer, headers)
+        size = sum(array.nbytes for array in outputs.values())
+        return Answer(*await _computed(size, write_inference, name, inference, outputs))
 
     async def _small_object(self, request: HttpRequest) -> dict[str, Any]:
         """A body that is a JSON object, or empty."""
@@ -262,6 +255,13 @@ class HttpApp:
                 message: MutableMapping[str, Any] = {"more_body": True}
                 while message.get("more_body"):
                     message = await request.receive()
+
+
+async def _computed(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a function makes of so many bytes; in a thread where it would hold up other requests."""
+    if size > _IN_THREAD:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    return function(*args, **kwargs)
 
 
 class _UnreadError(RequestError):

@@ -40,7 +40,7 @@ class Addresses:
 class _HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to us."""
+        """Leave signals to `serve`."""
         yield
 
 

@@ -148,8 +148,8 @@ class ServedModel:
             "name": self.name,
             "versions": [VERSION],
             "platform": PLATFORM,
-            "inputs": [_tensor(info) for info in self.inputs.values()],
-            "outputs": [_tensor(info) for info in outputs],
+            "inputs": [tensor_metadata(info) for info in self.inputs.values()],
+            "outputs": [tensor_metadata(info) for info in outputs],
         }
 
     def config(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class ServedModel:
     # --- its life ---------------------------------------------------------------------------------------------
 
     def stream_opened(self, stream: OpenStream) -> None:
-        """A stream was opened."""
+        """Count a stream that was opened."""
         assert stream.served is self  # noqa: S101
         self.streams += 1
         self._metrics.streams.labels(self.name).inc()
@@ -258,7 +258,8 @@ def _sizes(info: ValueInfo) -> list[int]:
     return [dim if isinstance(dim, int) else -1 for dim in info.shape]
 
 
-def _tensor(info: ValueInfo) -> dict[str, Any]:
+def tensor_metadata(info: ValueInfo) -> dict[str, Any]:
+    """Name, datatype and shape, with -1 for sizes that are not fixed."""
     return {"name": info.name, "datatype": _datatype(info), "shape": _sizes(info)}
 
 

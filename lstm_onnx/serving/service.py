@@ -51,7 +51,7 @@ class Meter:
         return time.perf_counter()
 
     def done(self, began: float) -> None:
-        """It has a result."""
+        """Count a request that has a result, and its time."""
         seconds = time.perf_counter() - began
         self._statistics.success.add(seconds)
         self._done.inc()

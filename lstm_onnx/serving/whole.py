@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..runtime import Model
-from ..runtime.batch_axes import axis_of, batch_name
+from ..runtime.batch_axes import batch_axes, batch_name
 from ..runtime.cancellation import Cancellation
 from .errors import Kind, RequestError
 
@@ -77,8 +77,8 @@ class WholeSequences:
     ) -> None:
         self.model = model
         self.axes = _batch_axes(model)
-        limits = [model.metadata.axis_limits.get(name, (1, None))[1] for name in _batch_axis_names(model)]
-        self.max_rows = min([max_rows, *[limit for limit in limits if limit is not None]])
+        limit = model.metadata.axis_limits.get(batch_name(model) or "", (1, None))[1]
+        self.max_rows = max_rows if limit is None else min(max_rows, limit)
         self._executor, self._queue, self._free, self._on_batch = executor, queue, workers, on_batch
         self._waiting: deque[_Waiting] = deque()
 
@@ -150,7 +150,7 @@ class WholeSequences:
         return batch
 
     def _run(self, items: list[_Waiting]) -> list[Arrays | Exception]:
-        """In a worker's thread."""
+        """Run several requests at once, in a worker's thread."""
         began = perf_counter()
         batch = _Batch(items)
         for item in items:
@@ -196,19 +196,12 @@ class WholeSequences:
         self._start()
 
 
-def _batch_axis_names(model: Model) -> list[str]:
-    name = batch_name(model)
-    return [] if name is None else [name]
-
-
 def _batch_axes(model: Model) -> tuple[dict[str, int], dict[str, int]] | None:
     """The batch axis of each input and of each output; None where sequences cannot be put together."""
-    if model.spec is None and model.metadata.batch_mixes != "":
+    name = batch_name(model)
+    if name is None or (model.spec is None and model.metadata.batch_mixes != ""):
         return None
-    names = _batch_axis_names(model)
-    inputs = {name: axis_of(info, names) for name, info in model.inputs.items()}
-    outputs = {name: axis_of(info, names) for name, info in model.outputs.items()}
-    known = [{name: axis for name, axis in axes.items() if axis is not None} for axes in (inputs, outputs)]
-    if len(known[0]) < len(inputs) or len(known[1]) < len(outputs) or not names:
+    inputs, outputs = batch_axes(model.inputs, [name]), batch_axes(model.outputs, [name])
+    if len(inputs) < len(model.inputs) or len(outputs) < len(model.outputs):
         return None
-    return known[0], known[1]
+    return inputs, outputs

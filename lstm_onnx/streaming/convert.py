@@ -112,7 +112,7 @@ def make_streaming(
         InputError: `seed` is not possible, or sequences cannot be drawn for the comparison.
     """
     if isinstance(max_delay, bool) or not isinstance(max_delay, int) or max_delay < 0:
-        raise ConfigError(f"max_delay = {shown(max_delay)} is not possible", hint="it must be a number of steps")
+        raise ConfigError.of_argument("max_delay", max_delay, "a number of steps")
     require_chunk(chunk)
     seed = integer("seed", seed, 0, LARGEST_SEED)
     require_model_path(path)
@@ -180,7 +180,7 @@ def limit_of_time(metadata: Metadata, graph: GraphProto, time: Mapping[str, int]
 def require_chunk(chunk: object) -> None:
     """Refuse what is not a length of chunks (ConfigError)."""
     if chunk is not None and (type(chunk) is not int or not 1 <= chunk < 2**31):
-        raise ConfigError(f"chunk = {shown(chunk)} is not possible", hint="it must be a number of steps, 1 or more")
+        raise ConfigError.of_argument("chunk", chunk, "a number of steps, 1 or more")
 
 
 def streaming_metadata(metadata: Metadata, done: Rewritten) -> Metadata:

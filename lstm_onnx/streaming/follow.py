@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto
 from ..onnxgraph import attributes_of, outer_values, shape_of
 from ..onnxgraph.load import opset_of
 from ..onnxgraph.nodes import inputs_of
+from ..onnxgraph.recurrent import GATES
 from ..symbolic_dims import names_in
 from . import operators  # noqa: F401 - importing them registers them
 from .fact import NONE, Axis, Fact, Names, axis_of, join, open_names
@@ -25,7 +26,7 @@ from .node import OPERATORS, Call, Meeting, stored
 from .size import Size
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-_RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
+_RECURRENT = (*GATES, "Scan")
 
 
 @dataclass(frozen=True)

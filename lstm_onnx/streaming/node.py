@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -53,11 +53,16 @@ class Node(Generic[F]):
         """The integers of input `index`, which may depend on sizes of axes; None where they are not known."""
         return getattr(self.facts[index], "numbers", None) if index < len(self.facts) else None
 
-    def integers(self, index: int, attribute: str = "") -> list[int] | None:
-        """The constant integers of input `index` or, in older operator sets, of an attribute; else None."""
+    def integers(self, index: int, attribute: str = "", *, default: Iterable[int] | None = None) -> list[int] | None:
+        """The constant integers of input `index` or, in older operator sets, of an attribute; else None.
+
+        `default` is returned where the input is left out.
+        """
         stored = self.attributes.get(attribute)
         if stored:
             return [stored] if isinstance(stored, int) else list(stored)
+        if default is not None and not self.has(index):
+            return list(default)
         numbers = self.numbers(index)
         values = [size.number for size in numbers or () if size.number is not None]
         return None if numbers is None or len(values) < len(numbers) else values
@@ -81,7 +86,7 @@ class Node(Generic[F]):
     def sliced(self) -> tuple[Size, ...] | None:
         """What a Slice takes of known integers; None where it takes of other values, or has unknown bounds."""
         numbers, starts, ends = self.numbers(0), self.integers(1, "starts"), self.integers(2, "ends")
-        steps = self.integers(4) if self.has(4) else [1]
+        steps = self.integers(4, default=[1])
         if numbers is None or not (starts and ends and steps and steps[0]):
             return None
         return numbers[slice(starts[0], ends[0], steps[0])]

@@ -18,12 +18,11 @@ from ..metadata import PRODUCER, Metadata
 from ..onnxgraph import is_default, load_inlined, nodes_of, text
 from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.nodes import producers_of
-from ..onnxgraph.recurrent import input_of, is_onnx_operator
+from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator
 from .program import OPERATORS
 from .values import tensor
 
 _BODIES = ("Scan", "Loop", "If")
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _INT8 = ("DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "DequantizeLinear")
 _LEAST_OPSET = 7
 _LEAST_OPSET_OF_SCAN = 9
@@ -115,7 +114,7 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
         return [f"its operator set is {opset or 'unknown'}, and {_LEAST_OPSET} is the oldest that is converted"]
     counts: dict[str, list[str]] = {}
     for node in nodes_of(model.graph.node):
-        known = node.op_type in OPERATORS or node.op_type in (*_BODIES, *_RECURRENT, "Constant")
+        known = node.op_type in OPERATORS or node.op_type in (*_BODIES, *GATES, "Constant")
         if not (known and is_default(node.domain)):
             operator = node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"
             counts.setdefault(operator, []).append(str(node.name) or str(next(iter(node.output), "")))

@@ -12,7 +12,15 @@ from torch import nn
 from ..errors import ModelError
 from ..exporter.kept_digest import keep_folds
 from ..exporter.weights import GATE_ORDER, Array, LayerWeights
-from ..onnxgraph.recurrent import DEFAULT_ACTIVATIONS, INITIAL_C, INITIAL_H, PEEPHOLES, SEQUENCE_LENS, input_of
+from ..onnxgraph.recurrent import (
+    DEFAULT_ACTIVATIONS,
+    INITIAL_C,
+    INITIAL_H,
+    PEEPHOLES,
+    SEQUENCE_LENS,
+    activations_of,
+    input_of,
+)
 from ..spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, direction_suffixes
 from .graph import FileGraph, attribute_values, new_layer, torch_array
 from .program import RecurrentStep
@@ -39,11 +47,7 @@ def operator_layer(graph: FileGraph, node: NodeProto) -> tuple[RecurrentSpec, di
         "bidirectional": direction == "bidirectional",
         "dtype": str(W.dtype),
     }
-    spec: RecurrentSpec
-    if node.op_type == "RNN":
-        spec = RNNSpec(**sizes, nonlinearity=attributes.get("activations", ["tanh"])[0].lower())
-    else:
-        spec = LSTMSpec(**sizes) if node.op_type == "LSTM" else GRUSpec(**sizes)
+    spec = spec_of(node, str(node.op_type), sizes)
     step = RecurrentStep(
         "",
         input_of(node, 0),
@@ -58,6 +62,13 @@ def operator_layer(graph: FileGraph, node: NodeProto) -> tuple[RecurrentSpec, di
     return spec, state_of_layers(spec, [LayerWeights(W, R, B, None)]), step
 
 
+def spec_of(node: NodeProto, op_type: str, sizes: dict[str, Any], *, proj_size: int = 0) -> RecurrentSpec:
+    """The arguments of the nn.LSTM, nn.GRU or nn.RNN that a node computes; `sizes` are those that all three have."""
+    if op_type == "RNN":
+        return RNNSpec(**sizes, nonlinearity=(activations_of(node) or ["tanh"])[0].lower())
+    return GRUSpec(**sizes) if op_type == "GRU" else LSTMSpec(**sizes, proj_size=proj_size)
+
+
 def _problems(graph: FileGraph, node: NodeProto, attributes: dict[str, Any]) -> Iterator[str]:
     computed = [
         kind for index, kind in ((1, "W"), (2, "R"), (3, "B")) if input_of(node, index) not in (*graph.arrays, "")
@@ -67,7 +78,7 @@ def _problems(graph: FileGraph, node: NodeProto, attributes: dict[str, Any]) -> 
     elif str(graph.arrays[input_of(node, 1)].dtype) not in DTYPES:
         yield f"its weights are {graph.arrays[input_of(node, 1)].dtype}"
     wanted = DEFAULT_ACTIVATIONS[str(node.op_type)]
-    given = [value.lower() for value in attributes.get("activations", [])]
+    given = [value.lower() for value in activations_of(node)]
     directions = 2 if attributes.get("direction") == "bidirectional" else 1
     relu = node.op_type == "RNN" and given == ["relu"] * directions
     if given and not relu and tuple(given) != wanted * directions:

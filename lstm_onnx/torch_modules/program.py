@@ -20,7 +20,7 @@ from .values import Value, integers, is_number, tensor
 LINEAR = "lstm_onnx.linear"
 """The operator of a MatMul whose matrix is a parameter of the file, transposed."""
 OPERATORS: Mapping[str, Operator] = {**ELEMENTWISE, **SHAPES, **PRODUCTS, LINEAR: linear}
-"""By ONNX's names."""
+"""The functions that compute operators, by ONNX's names."""
 
 Values = dict[str, Value]
 

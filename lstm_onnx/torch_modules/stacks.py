@@ -19,12 +19,11 @@ from ..exporter.emitter import StackOutputs, recurrent_stack
 from ..exporter.node_names import FOLDED_INVERSE
 from ..exporter.targets import LayerForm
 from ..exporter.weights import Array, LayerWeights
-from ..onnxgraph import attributes_of, text
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, RecurrentLayer, input_of, read_layer
-from ..spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec
+from ..spec import DTYPES, RecurrentSpec, RNNSpec
 from .graph import FileGraph, attribute_values, new_layer, torch_array
-from .operator_layers import state_of_layers
+from .operator_layers import spec_of, state_of_layers
 from .program import CellStep
 
 
@@ -140,12 +139,8 @@ class _Reader:
             "bidirectional": first.directions == 2,
             "dtype": dtype,
         }
-        if first.op_type == "GRU":
-            return GRUSpec(**sizes)
-        if first.op_type == "RNN":
-            return RNNSpec(**sizes, nonlinearity=text(attributes_of(first.node)["activations"][0]).lower())
         projected = weights[0].W_hr
-        return LSTMSpec(**sizes, proj_size=0 if projected is None else projected.shape[1])
+        return spec_of(first.node, first.op_type, sizes, proj_size=0 if projected is None else projected.shape[1])
 
     def _weights(self, layer: RecurrentLayer) -> LayerWeights:
         arrays = self.graph.arrays

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph import Scope, attributes_of, typed
 from ...onnxgraph.recurrent import SEQUENCE_LENS, activations_of, direction_of, has_default_activations, input_of
 from ..context import OVER_STEPS, CheckContext
 from ..finding import Finding
@@ -72,7 +72,7 @@ TENSORRT_FLOAT64 = rule(
 
 
 def _counted(context: CheckContext, a_rule: Rule, operators: frozenset[str], end: str) -> Iterator[Finding]:
-    found = [node for _, node in context.nodes if is_default(node.domain) and node.op_type in operators]
+    found = [node for _, node in context.onnx_nodes(*operators)]
     if found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(n.op_type for n in found).items()))
         yield a_rule.violated(found[0], f"{kinds} {end}")

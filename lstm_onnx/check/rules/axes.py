@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from ...input_spec import InputSpec
 from ...metadata import Metadata
-from ...onnxgraph import Scope, Shape, attributes_of, is_default, shape_of, shown, typed
+from ...onnxgraph import Scope, Shape, attributes_of, shape_of, shown, typed
 from ...onnxgraph.nodes import END_OF_AXIS
 from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
 from ...spec import LSTMSpec
@@ -298,13 +298,12 @@ def _names(shape: Shape) -> set[str]:
 def frozen_slice(context: CheckContext) -> Iterator[Finding]:
     """A Slice to [0, n), or a Gather of step n, of an axis that is open in an input."""
     axes = context.graph.axes
-    for scope, node in context.nodes:
-        if is_default(node.domain) and node.op_type in ("Slice", "Gather"):
-            before = scope.shape(input_of(node, 0)) or ()
-            for axis, cut in _cuts(context, scope, node):
-                if -len(before) <= axis < len(before) and before[axis] in axes:
-                    message = f"{node.op_type} {cut} of {before[axis]} in {node.input[0]} {shown(before)}"
-                    yield FROZEN_SLICE.violated(node, message)
+    for scope, node in context.onnx_nodes("Slice", "Gather"):
+        before = scope.shape(input_of(node, 0)) or ()
+        for axis, cut in _cuts(context, scope, node):
+            if -len(before) <= axis < len(before) and before[axis] in axes:
+                message = f"{node.op_type} {cut} of {before[axis]} in {node.input[0]} {shown(before)}"
+                yield FROZEN_SLICE.violated(node, message)
 
 
 def _cuts(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
-from ...onnxgraph import is_default, stored_tensors
+from ...onnxgraph import stored_tensors
 from ...onnxgraph.recurrent import is_onnx_operator
 from ..context import OVER_STEPS, CheckContext
 from ..finding import Finding
@@ -67,7 +67,7 @@ def web_external_data(context: CheckContext) -> Iterator[Finding]:
 @applies(WEBGPU_RECURRENT)
 def webgpu_recurrent(context: CheckContext) -> Iterator[Finding]:
     """Operators without a kernel."""
-    found = [node for _, node in context.nodes if is_default(node.domain) and node.op_type in OVER_STEPS]
+    found = [node for _, node in context.onnx_nodes(*OVER_STEPS)]
     if found:
         kinds = ", ".join(sorted({node.op_type for node in found}))
         yield WEBGPU_RECURRENT.violated(found[0], f"{len(found)} operators ({kinds}) run in WebAssembly")

@@ -156,9 +156,7 @@ def openvino_float64(context: CheckContext) -> Iterator[Finding]:
 @applies(OPENVINO_SCAN)
 def openvino_scan(context: CheckContext) -> Iterator[Finding]:
     """Values from around a body that are not constants."""
-    for scope, node in context.nodes:
-        if node.op_type != "Scan" or not is_default(node.domain):
-            continue
+    for scope, node in context.onnx_nodes("Scan"):
         for body in scope.bodies(node):
             for name in (name for each in body.nodes for name in each.input if name and name not in body.known):
                 home = body.home(name)

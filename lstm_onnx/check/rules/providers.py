@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default
+from ...onnxgraph import Scope, attributes_of
 from ...onnxgraph.recurrent import (
     PEEPHOLES,
     QUANTIZED_LSTM,
@@ -127,10 +127,9 @@ def _variants(node: NodeProto) -> list[str]:
 @applies(LOOP_ON_CUDA, needs=CUDA)
 def loop_on_cuda(context: CheckContext) -> Iterator[Finding]:
     """Steps that the host starts one by one."""
-    for scope, node in context.nodes:
-        if node.op_type in ("Scan", "Loop") and is_default(node.domain):
-            message = f"{node.op_type} runs step by step from the host"
-            yield LOOP_ON_CUDA.violated(node, message, _FOLD if _is_our_projection(context, scope, node) else "")
+    for scope, node in context.onnx_nodes("Scan", "Loop"):
+        message = f"{node.op_type} runs step by step from the host"
+        yield LOOP_ON_CUDA.violated(node, message, _FOLD if _is_our_projection(context, scope, node) else "")
 
 
 def _is_our_projection(context: CheckContext, scope: Scope, node: NodeProto) -> bool:

@@ -220,19 +220,17 @@ def tract_expanded(context: CheckContext) -> Iterator[Finding]:
 @applies(TRACT_DATA_SLICE)
 def tract_data_slice(context: CheckContext) -> Iterator[Finding]:
     """Slices up to a computed number."""
-    for scope, node in context.nodes:
-        if node.op_type == "Slice" and is_default(node.domain):
-            bounds = [name for name in node.input[1:3] if name and scope.data_sources(name)]
-            if bounds:
-                yield TRACT_DATA_SLICE.violated(node, f"its bound {bounds[0]} depends on numbers of an input")
+    for scope, node in context.onnx_nodes("Slice"):
+        bounds = [name for name in node.input[1:3] if name and scope.data_sources(name)]
+        if bounds:
+            yield TRACT_DATA_SLICE.violated(node, f"its bound {bounds[0]} depends on numbers of an input")
 
 
 @applies(TRACT_ZEROS)
 def tract_zeros(context: CheckContext) -> Iterator[Finding]:
     """Zeros whose dtype the file leaves to the standard."""
-    for _, node in context.nodes:
-        given = any(item.name == "value" for item in node.attribute)
-        if node.op_type == "ConstantOfShape" and is_default(node.domain) and not given:
+    for _, node in context.onnx_nodes("ConstantOfShape"):
+        if not any(item.name == "value" for item in node.attribute):
             yield TRACT_ZEROS.violated(node, "tract makes zeros of float64 here")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ...atomic_io import readable_file
-from ...errors import ConfigError
+from ...errors import ConfigError, one_of
 from ...generation_spec import Generation
 from ...input_spec import InputSpec, is_name
 from ...spec import ExportOptions, LSTMSpec, allowed_values
@@ -155,7 +155,7 @@ def _module_config(path: Path, tables: Mapping[str, object]) -> ModuleConfig:
     generation = _generation(tables["generate"]) if "generate" in tables else None
     states = module.get("states", STATES[0] if generation is None else STATES[1])
     if states not in STATES:
-        raise _impossible("module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
+        raise _impossible("module", "states", states, one_of(STATES))
     for key, least in (("max_delay", 0), ("chunk", 1)):
         steps = module.get(key, least)
         if type(steps) is not int or steps < least:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError, InputError, RunError, shown
+from ...errors import ConfigError, InputError, RunError
 from ...runtime import Model
 from ..criterion import MOST_BINS, TensorResult
 from ..expected import Expected
@@ -38,9 +38,7 @@ def require_drift(limit: Any) -> None:
     if limit is None:
         return
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
-        raise ConfigError(
-            f"max_drift = {shown(limit)} is not possible", hint="it must be a number of 0 or more, such as 0.01"
-        )
+        raise ConfigError.of_argument("max_drift", limit, "a number of 0 or more, such as 0.01")
 
 
 def drifts(model: Model, expected: Iterable[Expected]) -> tuple[Drift, ...]:

@@ -16,7 +16,8 @@ from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError, RunError
 from ...exporter.module_metadata import parameter_digest
-from ...generation.proof import draw_prompt, state_axes_of, with_steps
+from ...generation.layout import state_axes_of
+from ...generation.proof import draw_prompt, with_steps
 from ...generation.python_loop import Arrays, Looped, repeat
 from ...generation.stop import stop_constant
 from ...generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, GeneratingStep

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...errors import InputError, shown
+from ...errors import InputError
 from ...terminal_text import one_line
 from ..arguments import flag, positive_integer, seconds
 from ..model import Model
@@ -181,7 +181,7 @@ class BatchedStream:
         return one_line(f"<BatchedStream of {path}: slot {self.slot.index}, {state}>")
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -258,7 +258,7 @@ class Batcher:
     @on_batch.setter
     def on_batch(self, function: Callable[[int, float], object] | None) -> None:
         if function is not None and not callable(function):
-            raise InputError(f"on_batch = {shown(function)} is not possible; it must be a function or None")
+            raise InputError.of_argument("on_batch", function, "a function or None")
         self._scheduler.on_batch = function
 
     def open(self) -> BatchedStream:
@@ -295,7 +295,7 @@ class Batcher:
             self._scheduler.thread.join()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:

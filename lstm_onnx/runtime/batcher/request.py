@@ -282,7 +282,7 @@ class RequestQueue:
         return removed + late
 
     def clear(self) -> list[Request]:
-        """Take back everything."""
+        """Take back all waiting requests."""
         removed = [request for stream in self.ready for request in stream.pending] + list(self.overflow)
         for stream in self.ready:
             stream.listed = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import InputError, LSTMOnnxError, RunError, reason, shown
+from ...errors import InputError, LSTMOnnxError, RunError, reason
 from ..arguments import integer, positive_integer
 from ..call import call
 from ..cancellation import options_of
@@ -61,11 +61,7 @@ def map_sequences(
     if rows_mix(model):
         batch = 1  # otherwise each sequence's results would depend on the others in its batch
     if progress is not None and not callable(progress):
-        raise InputError(
-            f"progress = {shown(progress)} is not possible",
-            hint="it must be a function of a number, or None",
-            name="progress",
-        )
+        raise InputError.of_argument("progress", progress, "a function of a number, or None")
     if isinstance(sequences, Mapping) or not isinstance(sequences, Iterable):
         raise InputError(
             f"sequences must be an iterable of sequences, not {type(sequences).__name__}", name="sequences"

@@ -23,7 +23,7 @@ Run = Callable[[Arrays], Sequence[Any]]
 _FEWEST = (1, 2, 3)
 """Steps of the beginnings that are tried."""
 _SAMPLES = 8
-"""Of so many sequences."""
+"""The number of sequences whose beginnings are tried."""
 
 
 def padding_changes_nothing(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..batch_axes import TIME, batch_name
-from ..conversion import ToCallerType, to_numpy, unchanged
+from ..conversion import ToCallerType, to_arrays, unchanged
 from ..counts import require_counts, require_table_rows, require_whole_sequence
 from ..initial_states import initial_state
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
@@ -140,11 +140,7 @@ class SequenceLayout:
             names = ", ".join(name for name in self.single if name not in optional)
             raise InputError(f"is of type {type(value).__name__}", hint=f"it must map names to arrays ({names})")
         require_known_names(self.model.inputs, named)
-        arrays: Arrays = {}
-        to_caller_type = None
-        for name, one in named.items():
-            arrays[name], convert = to_numpy(one, self.single[name], name)
-            to_caller_type = to_caller_type or convert
+        arrays, to_caller_type = to_arrays(named, self.single)
         streaming = self.model.metadata.streaming
         if streaming is not None and streaming.last is not None:
             arrays.setdefault(streaming.last, np.ones(1, np.int64))  # each is a whole sequence
@@ -161,7 +157,7 @@ class SequenceLayout:
         infos = {name: info for name, info in self.single.items() if name not in later}
         validated = {name: array.copy() for name, array in validated_feeds(infos, arrays).items()}
         length, size = sum(sizes.values()) or 1, self._size(validated, sizes)
-        return Sample(validated, sizes, length, size, to_caller_type or unchanged, is_pair)
+        return Sample(validated, sizes, length, size, to_caller_type, is_pair)
 
     def _is_input_alone(self, array: np.ndarray) -> bool:
         """Whether an array is what the general way would pass on unchanged, for a bare LSTM; that costs more than a

@@ -75,8 +75,8 @@ class Pool:
         self.least = max(low for low, _ in least)
         largest = [high for _, high in least if high is not None]
         self.largest = min(largest) if largest else None
-        self._streaming = model.metadata.streaming
-        self.last = self._streaming.last if self._streaming is not None else None
+        self._streaming = model.metadata.streaming_or_default
+        self.last = self._streaming.last
         self.inputs: dict[str, ValueInfo] = {
             name: info for name, info in model.inputs.items() if name not in model.states and name != self.last
         }
@@ -91,7 +91,7 @@ class Pool:
             raise InputError(f"there is no memory for the states of {slots} slots: {error}") from error
         free = {name: info for name, info in model.inputs.items() if name not in model.states}
         self._parts = BoundBatchCache(model, free, self.output_names, self._states, _known_batch_axes(self), self.least)
-        self.has_phases = self._streaming is not None and self._streaming.steps is not None
+        self.has_phases = self._streaming.steps is not None
         self._steps = [0] * slots
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
@@ -168,7 +168,7 @@ class Pool:
         with self._lock:
             row = self._row(slot)
             self._states.write(row, validated)
-            if self._streaming is not None and self._streaming.steps is not None:
+            if self._streaming.steps is not None:
                 self._steps[row] = int(validated[self._streaming.steps].reshape(-1)[0])
 
     def phase(self, slot: Slot) -> int:
@@ -183,10 +183,9 @@ class Pool:
             return self._phase(self._row(slot))
 
     def _phase(self, row: int) -> int:
-        streaming = self._streaming
-        if streaming is None or not self.has_phases:
+        if not self.has_phases:
             return 0
-        return self._steps[row] if streaming.positions else streaming.phase(self._steps[row])
+        return self._steps[row] if self._streaming.positions else self._streaming.phase(self._steps[row])
 
     def __len__(self) -> int:
         """How many slots are open."""
@@ -319,7 +318,7 @@ class Pool:
         if results is None:
             results = self._run_unbound(key, active, arrays)
         self._states.advance(active)
-        if self._streaming is not None and self.has_phases:
+        if self.has_phases:
             name, axis = next(iter(self._streaming.time.items()))
             for row in rows:
                 self._steps[row] += arrays[name].shape[axis]
@@ -331,8 +330,7 @@ class Pool:
         Raises:
             InputError: they have several.
         """
-        streaming = self._streaming
-        if streaming is None or not self.has_phases:
+        if not self.has_phases:
             return 0
         phases = {self._phase(row) for row in rows}
         if len(phases) > 1:
@@ -342,7 +340,7 @@ class Pool:
                 hint="step slots of equal pool.phase(slot) together; a Batcher does so by itself",
                 path=self.model.path,
             )
-        return streaming.phase(self._steps[rows[0]])
+        return self._streaming.phase(self._steps[rows[0]])
 
     def _run_unbound(self, key: Any, active: ActiveBatch, arrays: Arrays) -> dict[str, Any]:
         """One batch by `Model.run`, whose output shapes are recorded for a binding."""

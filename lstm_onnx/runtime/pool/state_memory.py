@@ -33,7 +33,7 @@ class Slot:
         self.index = index
 
     def __repr__(self) -> str:
-        """Its row."""
+        """With the row in which its states are."""
         return f"<Slot {self.index}>"
 
 

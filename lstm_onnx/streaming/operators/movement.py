@@ -185,7 +185,7 @@ def split(call: Call) -> list[Fact]:
     """Split of one axis."""
     fact = call.fact(0)
     count = len(call.node.output)
-    sizes = call.attributes.get("split") or (call.integers(1) if call.has(1) else None)
+    sizes = call.attributes.get("split") or call.integers(1)
     axis = call.attributes.get("axis", 0)
     if fact.numbers is not None and sizes is not None and len(sizes) == count:
         parts, at = [], 0
@@ -239,7 +239,7 @@ def pad(call: Call) -> list[Fact]:
     """Pad: axes extended, or cropped by negative pads."""
     fact = call.fact(0)
     widths = call.attributes.get("pads") or call.integers(1)
-    asked = call.integers(3) if call.has(3) else list(range(fact.rank))
+    asked = call.integers(3, default=range(fact.rank))
     if fact.axes is None or widths is None or asked is None or len(widths) != 2 * len(asked):
         call.meet(fact.open if fact.varies else NONE, "pads steps")
         return [fact.without_axes()]

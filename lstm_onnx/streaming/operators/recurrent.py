@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...onnxgraph import bodies_of, outer_values, shape_of, text
+from ...onnxgraph.nodes import is_handed_on
 from ..fact import NONE, Axis, Fact, Names, axis_of, join, length, open_names
 from ..node import Call, Meeting, operator
 from ..size import Size, normal
@@ -116,9 +117,8 @@ def scan(call: Call) -> list[Fact]:
 def _changing(call: Call, count: int) -> list[int]:
     """The carried values that a step may change; a loop that has none carries one that passes through each step."""
     body = next(iter(bodies_of(call.node)))
-    passed = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
     pairs = enumerate(zip(body.input[:count], body.output[:count], strict=True))
-    return [index for index, (before, after) in pairs if passed.get(after.name, after.name) != before.name]
+    return [index for index, (before, after) in pairs if not is_handed_on(body, before.name, after.name)]
 
 
 def _same_in_all_steps(call: Call, facts: Sequence[Fact], names: Names) -> None:

@@ -102,13 +102,13 @@ def cumulative(call: Call) -> list[Fact]:
 def transformed(call: Call) -> list[Fact]:
     """DFT along one axis, of real numbers or, with a last axis of 2, complex ones."""
     fact = call.fact(0)
-    asked = call.integers(2) if call.has(2) else [call.attributes.get("axis", 1 if call.opset < 20 else -2)]
+    asked = call.integers(2, default=[call.attributes.get("axis", 1 if call.opset < 20 else -2)])
     if fact.axes is None or asked is None or not -fact.rank <= asked[0] < fact.rank:
         call.meet(fact.open, _OVER)
         return []
     axis = asked[0] % fact.rank
     _meet(call, fact, [axis, fact.rank - 1])
-    count = call.integers(1) if call.has(1) else None
+    count = call.integers(1)
     onesided, inverse = call.attributes.get("onesided", 0), call.attributes.get("inverse", 0)
     size = Size.of(count[0]) if count else Size.computed("dft") if call.has(1) else length(fact.axes[axis])
     if onesided:

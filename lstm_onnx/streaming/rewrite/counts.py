@@ -90,7 +90,7 @@ class Input(Count):
     __hash__ = Count.__hash__
 
     def value(self, m: int, *, ended: bool) -> int:
-        """It is m."""
+        """The count of the input is `m` itself."""
         del ended
         return m
 

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from ...onnxgraph.builder import Nodes, unique_name
-from ...onnxgraph.nodes import needed_nodes, outer_values
+from ...onnxgraph.nodes import needed_nodes, outer_values, rename_values
 from ..size import Size
 from .counts import Count, Gate, Least, Stage
 from .facts import RefusedError, Shape
@@ -307,9 +307,7 @@ class Graph:
                 renamed[node.input[0]] = node.output[0]
             else:
                 kept.append(node)
-        for node in kept:
-            for names in (node.input, node.output):
-                names[:] = [renamed.get(name, name) for name in names]
+        rename_values(kept, renamed)
         self.nodes.nodes[:] = kept
 
 

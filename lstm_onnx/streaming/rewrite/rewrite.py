@@ -13,6 +13,7 @@ from ...metadata import Streaming
 from ...onnxgraph import attributes_of, is_default, outer_values
 from ...onnxgraph.load import opset_of
 from ...onnxgraph.nodes import RANDOM
+from ...onnxgraph.recurrent import GATES
 from ...symbolic_dims import ANY_SIZE, Limit
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
@@ -45,7 +46,7 @@ _NOT_STEADY = (
     "it gives other numbers of steps for its first or last chunk than for others, and with chunk all are equal",
     "chunks of any length (without chunk)",
 )
-_RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
+_RECURRENT = (*GATES, "Scan")
 
 
 def rewrite(

@@ -132,6 +132,10 @@ class Rewriter:
             self.names[value] = name
         return self.names.get(value, value)
 
+    def inputs(self, call: Call) -> list[str]:
+        """The names of a node's inputs; empty for those that are left out."""
+        return [self.name(value) if value else "" for value in call.node.input]
+
     def inferred(self, value: str) -> tuple[np.dtype[Any] | None, Shape | None]:
         """The dtype and the shape of a source's value by shape inference; None where they are not known."""
         return self.source.inferred.get(value, (None, None))
@@ -254,7 +258,7 @@ class Rewriter:
 
     def copy(self, call: Call, inputs: Sequence[str] | None = None, **changed: Any) -> None:
         """Emit the node with other inputs and attributes; None removes an attribute."""
-        given = list(inputs) if inputs is not None else [self.name(name) if name else "" for name in call.node.input]
+        given = self.inputs(call) if inputs is None else inputs
         outputs = []
         for value in call.node.output:
             name = self.own_name(value) if value else ""

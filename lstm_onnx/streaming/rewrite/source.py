@@ -69,7 +69,7 @@ class Source:
         return tuple(dims)
 
     def sizes(self, name: str) -> Shape:
-        """The same as sizes."""
+        """`dims` as sizes."""
         known = {self.axis_name, *self.open_axes}
         texts = {dim for dim in self.dims(name) if isinstance(dim, str) and dim not in known}
         products = {text: Size.of_product(text) for text in texts}

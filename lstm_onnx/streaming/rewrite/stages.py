@@ -267,6 +267,8 @@ def copy_aligned(p: Rewriter, call: Call) -> Count:
     if len({fact.fold for _, fact in call.streams}) > 1:
         raise FoldedError("joins time with a time axis that holds other axes too")
     names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
-    by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
-    p.copy(call, [by_place.get(place, p.name(name) if name else "") for place, name in enumerate(call.node.input)])
+    inputs = p.inputs(call)
+    for (place, _), name in zip(call.streams, names, strict=True):
+        inputs[place] = name
+    p.copy(call, inputs)
     return count

@@ -35,7 +35,7 @@ def windowed(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
         channels = require_shape(call.given[1])[0]
     sizes = [fact.shape[0], channels]
     sizes += [size_of(p, shape, place, size) for place, size in enumerate(fact.shape[FIRST_SPATIAL:])]
-    if any(name for name in call.node.output[1:]):
+    if any(call.node.output[1:]):
         raise RefusedError("gives the places of the largest steps, counted from the first of the sequence")
     if fact.axis < FIRST_SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
         p.copy(call)
@@ -68,7 +68,6 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
     p.require_a_step(found.count)
     before, after = list(shape.before), list(shape.after)
     before[d] = after[d] = 0
-    others = [p.name(name) if name else "" for name in call.node.input[1:]]
     pads = [*before, *after]
     fewer = averages_fewer(call, shape, d)
     changed: dict[str, list[int] | int | None] = {"pads": pads if any(pads) else None, "auto_pad": None}
@@ -76,7 +75,7 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
         changed["ceil_mode"] = None
     if fewer:
         changed["count_include_pad"] = 1
-    p.copy(call, [fed, *others], **changed)
+    p.copy(call, [fed, *p.inputs(call)[1:]], **changed)
     if fewer:
         p.emitted(call, averaged(p, call, fact, shape, p.names[call.node.output[0]], found))
     return replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))
@@ -116,7 +115,7 @@ def padded_window(call: Call, fact: Stream) -> Window:
 @of_stream
 def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     """``(batch, time, 1)`` or, complex, ``(batch, time, 2)`` to ``(batch, frames, bins, 2)``."""
-    steps, lengths = call.integers(1), call.integers(3) if call.has(3) else None
+    steps, lengths = call.integers(1), call.integers(3)
     require_static(call, "window")
     if f.axis != 1:
         raise RefusedError("has time for another axis than that of its samples")
@@ -126,7 +125,7 @@ def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
         raise RefusedError("has frames of a length that is not constant")
     x, found = window(p, p.name(call.node.input[0]), f, number, steps[0])
     p.require_a_step(found.count)
-    p.copy(call, [x, *(p.name(name) if name else "" for name in call.node.input[1:])])
+    p.copy(call, [x, *p.inputs(call)[1:]])
     bins = number // 2 + 1 if call.attributes.get("onesided", 1) else number
     sizes = (f.shape[0], found.shape[1], Size.of(bins), Size.of(2))
     return [replace(found, shape=sizes, dtype=p.output_dtype(call))]
@@ -310,11 +309,9 @@ def _summed(p: Rewriter, name: str, whole: Stream, along: tuple[int, int, int]) 
     if reach < stride:
         name = g.padded(name, axis, f.rank, stride - reach, 0.0, p.dtype(whole))
     if not over:
-        return guarded(p, name, axis, count) if not g.is_exact(count) else name, whole
-    dtype = np.dtype(p.dtype(whole))
-    shape = list(whole.shape)
-    shape[axis] = Size.of(over)
-    state = g.state(p.state_name("overlap"), dtype, tuple(shape))
+        return guarded(p, name, axis, count), whole
+    dtype = p.dtype(whole)
+    state = g.state(p.state_name("overlap"), dtype, with_size(whole.shape, axis, Size.of(over)))
     steps = g.math("Mul", g.new(f.count), stride)
     # Where no step is due, the tensor's one step is not real, and adds nothing.
     if not g.is_exact(f.count):

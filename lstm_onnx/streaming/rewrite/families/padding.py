@@ -60,7 +60,7 @@ def pad(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
 def _amounts(call: Call, fact: Stream) -> tuple[list[Size], list[Size]]:
     """Before and after each axis."""
     amounts = call.numbers(1)
-    axes = call.integers(3) if call.has(3) else list(range(fact.rank))
+    axes = call.integers(3, default=range(fact.rank))
     if amounts is None or axes is None:
         raise RefusedError("pads by an amount that is not constant")
     before, after = ([Size.of(0)] * fact.rank for _ in range(2))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from ....onnxgraph import bodies_of, outer_values
+from ....onnxgraph.nodes import is_handed_on
 from ...size import ONE, Size, normal
 from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..graph import END, State, make_node_like
@@ -36,7 +37,7 @@ def recurrent(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     p.require_a_step(f.count)
     g, hidden = p.graph, int(a["hidden_size"])
     state_shape = (ONE, f.shape[1], Size.of(hidden))
-    inputs = [p.name(name) if name else "" for name in call.node.input]
+    inputs = p.inputs(call)
     inputs += [""] * (8 - len(inputs))
     kinds = "hc" if call.op == "LSTM" else "h"
     starts = [_start(p, call, place, kind, (state_shape, p.dtype(f))) for place, kind in enumerate(kinds, 5)]
@@ -66,15 +67,16 @@ def _start(
     shape, dtype = form
     name = p.state_name(f"{kind}0")
     state = g.state(name, dtype, shape, after=f"{name.removesuffix('0')}n")
-    if fact is None or fact.fill == 0:
-        return state.name, state
-    return started(p, state, p.name(call.node.input[place])), state
+    return _started(p, state, call, place), state
 
 
-def started(p: Rewriter, state: State, first: str) -> str:
-    """The state, or what it starts from in the first call."""
-    g = p.graph
-    return g.add("Where", g.add("Greater", g.started(), g.ints(0)), state.name, first, hint="start")
+def _started(p: Rewriter, state: State, call: Call, place: int) -> str:
+    """The state, or in the first call the input that it starts from, unless that is left out or zeros."""
+    fact, g = call.fact(place), p.graph
+    if not isinstance(fact, Static) or fact.fill == 0:
+        return state.name
+    begun = g.add("Greater", g.started(), g.ints(0))
+    return g.add("Where", begun, state.name, p.name(call.node.input[place]), hint="start")
 
 
 def _carry(
@@ -146,7 +148,8 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
         raise RefusedError("starts from a state of unknown shape, or one that is only known at a last step")
     if fact.repeated is not None:
         raise RefusedError("starts from a value of every step")
-    if _is_handed_on(call, place):
+    body = next(bodies_of(call.node))
+    if is_handed_on(body, body.input[place].name, body.output[place].name):
         return p.name(value), None
     batch = p.graph.batch
     if batch is not None and not any(
@@ -154,19 +157,7 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
     ):  # the sequences of a pool are not at the same step
         raise RefusedError("carries a value that all sequences of a batch share, such as a count of steps")
     state = p.graph.state(p.state_name(f"state_{place}"), p.dtype(fact), fact.shape)
-    if fact.fill == 0:
-        return state.name, state
-    return started(p, state, p.name(value)), state
-
-
-def _is_handed_on(call: Call, place: int) -> bool:
-    """Whether all steps have the value that the first one starts from, as where steps carry nothing."""
-    body = next(bodies_of(call.node))
-    made_by = {node.output[0]: node for node in body.node if node.op_type == "Identity"}
-    name = body.output[place].name
-    while name in made_by:
-        name = made_by[name].input[0]
-    return bool(name == body.input[place].name)
+    return _started(p, state, call, place), state
 
 
 def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count: int) -> list[Fact]:

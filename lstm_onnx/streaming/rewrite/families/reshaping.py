@@ -29,7 +29,7 @@ def reshape(p: Rewriter, call: Call) -> list[Fact]:
 @family("Flatten")
 @of_stream
 def flatten(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
-    """To two axes."""
+    """Flatten to two axes, which are products of the source's."""
     at = normal(int(call.attributes.get("axis", 1)), fact.rank)
     return [_regrouped(p, call, fact, [product(list(fact.shape[:at])), product(list(fact.shape[at:]))])]
 

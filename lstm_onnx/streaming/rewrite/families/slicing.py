@@ -57,8 +57,8 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
     starts, stops = call.numbers(1), call.numbers(2)
     if starts is None or stops is None:
         raise RefusedError("has bounds that are not constant")
-    axes = call.integers(3) if call.has(3) else list(range(len(starts)))
-    steps = call.integers(4) if call.has(4) else [1] * len(starts)
+    axes = call.integers(3, default=range(len(starts)))
+    steps = call.integers(4, default=[1] * len(starts))
     if axes is None or steps is None:
         raise RefusedError("has axes that are not constant")
     x = p.name(call.node.input[0])
@@ -85,8 +85,8 @@ def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
     starts, stops = call.numbers(1), call.numbers(2)
     if not isinstance(fact, Static) or fact.shape is None or starts is None or stops is None:
         return None
-    axes = call.integers(3) if call.has(3) else list(range(len(starts)))
-    if axes is None or len(axes) != 1 or (call.integers(4) if call.has(4) else [1]) != [1]:
+    axes = call.integers(3, default=range(len(starts)))
+    if axes is None or len(axes) != 1 or call.integers(4, default=[1]) != [1]:
         return None
     axis, first, size = normal(axes[0], len(fact.shape)), starts[0].number, stops[0] - starts[0]
     rows = fact.shape[axis].number

@@ -59,7 +59,7 @@ _CONSTANT = (*REDUCTIONS, "OneHot", "Split", "Squeeze", "Tile", "TopK", "Unsquee
 
 @family(*(op for op in _REASONS if op != "Tile"), "OneHot")
 def unchanged(p: Rewriter, call: Call) -> list[Fact]:
-    """The node as it is."""
+    """Nodes that compute a step from the same step of their inputs: as they are, on chunks."""
     if not call.streams:
         return p.plain(call)
     require_no_carry(call)

@@ -26,7 +26,7 @@ from .settings import Settings
 _BACKLOG = 2048
 _CLOSE_SECONDS = 3.0
 """At least so long is waited for what runs after all requests are answered."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _HttpServer(uvicorn.Server):
 
 
 def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable[[Addresses], object]) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         files: the models' files by name.
@@ -139,7 +139,7 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
 
 @contextlib.contextmanager
 def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Set `stopping` at the first signal that is not ignored, as nohup has it; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
@@ -151,6 +151,8 @@ def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
     for number in _SIGNALS:
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
             before = signal.getsignal(number)
+            if before is signal.SIG_IGN:
+                continue
             loop.add_signal_handler(number, stop, number)
             added.append((number, before))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from ..cli.test_interrupts import endless
 from ..runtime.models import exported, randoms
 from .servers import LONG, Server, serving
 from .test_http import INFER, ask, error_of, infer
+
+SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 
 
 def used(server: Server) -> float:
@@ -52,8 +55,9 @@ def until_children(server: Server) -> list[Path]:
     return [Path(f"/proc/{pid}") for pid in found]
 
 
-def test_the_end_lets_what_runs_finish(folder: Path) -> None:
-    """SIGTERM: a running request is answered, a websocket is told, new work is refused, and the exit code is 0."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_end_lets_what_runs_finish(folder: Path, number: signal.Signals) -> None:
+    """A running request is answered, and its connection closed; a websocket is told; and the exit code is 0."""
     x = randoms(60_000, 1, 4)
 
     async def main(server: Server) -> None:
@@ -68,9 +72,9 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
                 )
             )
             await asyncio.to_thread(until_used, server, before + 0.03)
-            server.process.terminate()
-            status, _, body = await running
-            assert status == 200
+            server.process.send_signal(number)
+            status, headers, body = await running
+            assert (status, headers.get("connection")) == (200, "close")
             assert len(json.loads(body)["outputs"][0]["data"]) == 60_000 * 5
             # By its close code, or by the answer to a frame that came just before.
             with pytest.raises((ConnectionError, InputError), match="the server is ending"):
@@ -80,6 +84,19 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
         asyncio.run(main(server))
         assert server.process.wait(LONG) == 0
         assert [event["event"] for event in server.events()][-1] == "stopped"
+
+
+@pytest.mark.skipif(len(SIGNALS) < 2, reason="Windows has no SIGHUP")
+def test_a_signal_that_is_to_be_ignored_is(folder: Path) -> None:
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the server inherits
+    try:
+        with serving([folder / "lstm.onnx"], "--no-grpc") as server:
+            server.process.send_signal(signal.SIGHUP)
+            for _ in range(3):
+                assert ask(server, "GET", "/v2/health/ready")[0] == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _minutes(folder: Path) -> tuple[Path, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 import click
@@ -87,15 +87,20 @@ def wants_json() -> bool:
     return context is not None and bool(context.params.get("as_json"))
 
 
-def print_error(error: BaseException, *, as_json: bool | None = None, stream: TextIO | None = None) -> int:
+def print_error(
+    error: BaseException, *, as_json: bool | None = None, stream: TextIO | None = None, code: int | None = None
+) -> int:
     """Print an error, and return its exit code.
 
     Args:
         error: any exception.
         as_json: whether as JSON; None for as the command's --json says.
         stream: to print to; stderr by default.
+        code: the exit code, where another than the error's own is known.
     """
     text = describe(error)
+    if code is not None:
+        text = replace(text, code=code)
     if text.message:
         line = text.line(as_json=wants_json() if as_json is None else as_json)
         (sys.stderr if stream is None else stream).write(f"{line}\n")

@@ -95,9 +95,7 @@ def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts) -> 
     return interrupts.code
 
 
-def _report(
-    error: BaseException, streams: Streams, *, debug: bool, as_json: bool, code: int | None = None
-) -> int:
+def _report(error: BaseException, streams: Streams, *, debug: bool, as_json: bool, code: int | None = None) -> int:
     """Print an error to stderr, and return its exit code, which `code` sets."""
     from typing import TextIO, cast
 

@@ -139,7 +139,7 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
 
 @contextlib.contextmanager
 def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` at the first signal that is not ignored, as nohup has it; a second one ends the process at once."""
+    """Set `stopping` at the first signal, of those that are not ignored; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:

@@ -24,7 +24,7 @@ from ..atomic_io import require_readable, require_utf8
 from ..errors import InputError, MissingDependencyError, ModelError, ProviderError, shown
 from .arguments import integer, seconds
 from .ort_messages import first_line
-from .shutdown import sleep_if_ending
+from .shutdown import opened, sleep_if_ending
 from .tuning import CPU_ARENA, MAX_FOLDED_BYTES, MAX_THREADS
 
 PROVIDERS = ("auto", "cpu", "cuda")
@@ -223,12 +223,14 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
             ort.preload_dlls()
     try:
         with _silent_provider_loading(ort, providers):
-            return ort.InferenceSession(
-                model,
-                options,
-                providers=[(name, _provider_options(settings)) if name == CUDA else name for name in providers],
-                enable_fallback=0,
-                disabled_optimizers=_FATAL_OPTIMIZERS,
+            return opened(
+                ort.InferenceSession(
+                    model,
+                    options,
+                    providers=[(name, _provider_options(settings)) if name == CUDA else name for name in providers],
+                    enable_fallback=0,
+                    disabled_optimizers=_FATAL_OPTIMIZERS,
+                )
             )
     except MemoryError as error:
         raise ModelError("ran out of memory while opening it", path=settings.name) from error

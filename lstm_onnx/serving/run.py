@@ -26,6 +26,8 @@ from .settings import Settings
 _BACKLOG = 2048
 _CLOSE_SECONDS = 3.0
 """At least so long is waited for what runs after all requests are answered."""
+_OTHER_FILES = 256
+"""Open files beside those of streams: requests, the models, libraries."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -61,6 +63,7 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
     """
     settings.require_safe()
+    _allow_open_files(settings.max_streams * len(files) + _OTHER_FILES, log)
     listener = _listen(settings, settings.port, "--port")
     with contextlib.closing(listener), warnings_logged(log):
         if settings.grpc_port is not None:  # gRPC tells stderr why it cannot listen, in lines of its own
@@ -161,6 +164,29 @@ def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
         for number, before in added:
             loop.remove_signal_handler(number)
             signal.signal(number, before)
+
+
+def _allow_open_files(count: int, log: Log) -> None:
+    """Raise the limit of open files, of which each connection is one; a shell's is often 1024, and may be raised.
+
+    A connection beyond the limit is closed without an answer, and without a line in the log.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= count:
+        return
+    raised = count if most == resource.RLIM_INFINITY else min(count, most)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < count:
+        text = (
+            f"only {limit} files may be open, and so many streams as --max-streams allows need {count}: a connection "
+        )
+        log.event("warning", message=f"{text}beyond that is closed without an answer; raise ulimit -n")
 
 
 def _listen(settings: Settings, port: int, option: str) -> socket.socket:

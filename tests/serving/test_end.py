@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +21,7 @@ from lstm_onnx.serving.client import open_stream
 
 from ..cli.test_interrupts import endless
 from ..runtime.models import exported, randoms
-from .servers import LONG, Server, serving
+from .servers import LONG, Server, command, serving
 from .test_http import INFER, ask, error_of, infer
 
 SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
@@ -97,6 +98,16 @@ def test_a_signal_that_is_to_be_ignored_is(folder: Path) -> None:
                 assert ask(server, "GET", "/v2/health/ready")[0] == 200
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_log_of_json_has_nothing_else(folder: Path) -> None:
+    arguments = [each for each in command([folder / "lstm.onnx"], "--no-grpc") if each != "--json"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("serving lstm at http://127.0.0.1:")
+        process.terminate()
+        _, log = process.communicate(timeout=LONG)
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["started", "stopped"]
 
 
 def _minutes(folder: Path) -> tuple[Path, np.ndarray]:

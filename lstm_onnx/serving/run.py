@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -26,6 +27,8 @@ from .settings import Settings
 _BACKLOG = 2048
 _CLOSE_SECONDS = 3.0
 """At least so long is waited for what runs after all requests are answered."""
+_GRPC_SECONDS = 1.0
+"""At least so long gRPC waits for its calls to end."""
 _OTHER_FILES = 256
 """Open files beside those of streams: requests, the models, libraries."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -129,15 +132,35 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
             await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         finally:
             began = time.monotonic()
-            unfinished = await service.drain()
-            if grpc_server is not None:
-                await grpc_server.stop(1.0)
+            unfinished = await _let_finish(service, server, grpc_server)
             server.should_exit = True
             await serving
             idle.cancel()
             stop.cancel()
             service.log.event("stopped", seconds=round(time.monotonic() - began, 3), unfinished=unfinished)
         return unfinished
+
+
+async def _let_finish(service: Service, server: _HttpServer, grpc_server: Any) -> int:
+    """Take no new connections, and wait for what runs and for answers that are being read; how many were given up.
+
+    A port that stayed open would bring requests for as long as there are clients.
+    """
+    for listening in server.servers:
+        listening.close()
+    seconds = max(service.settings.drain_seconds, _GRPC_SECONDS)
+    stopping = None if grpc_server is None else asyncio.create_task(grpc_server.stop(seconds))
+    began = time.monotonic()
+
+    def unread() -> int:
+        return sum(each.transport.get_write_buffer_size() > 0 for each in server.server_state.connections)
+
+    unfinished = await service.drain(unread)
+    if stopping is not None:
+        await stopping
+        if time.monotonic() - began >= seconds:  # it ended what was left
+            unfinished = max(unfinished, 1)
+    return unfinished
 
 
 @contextlib.contextmanager

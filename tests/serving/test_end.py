@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
+import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +21,7 @@ import pytest
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.serving.client import open_stream
+from lstm_onnx.serving.protocol.messages import MESSAGES
 
 from ..cli.test_interrupts import endless
 from ..runtime.models import exported, randoms
@@ -98,6 +102,85 @@ def test_a_signal_that_is_to_be_ignored_is(folder: Path) -> None:
                 assert ask(server, "GET", "/v2/health/ready")[0] == 200
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_clients_that_go_on_asking_do_not_keep_it_from_ending(folder: Path) -> None:
+    """Over new connections and over old ones; each gets all of its answers, or none."""
+    done: list[int] = []
+    errors: list[Exception] = []
+    x = randoms(2000, 1, 80)
+    head = json.dumps(infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}))
+    head = head.replace(', "data": [1, 2, 3, 4]', "")
+
+    def client(server: Server) -> None:
+        path = "/v2/models/wide/infer"
+        while not errors:
+            try:
+                answer = ask(
+                    server, "POST", path, head.encode() + x.tobytes(), Inference_Header_Content_Length=str(len(head))
+                )
+                done.append(answer[0])
+            except ConnectionRefusedError:
+                return
+            except (OSError, http.client.HTTPException) as error:
+                errors.append(error)
+
+    with serving([folder / "wide.onnx"], "--max-request-bytes", "1000000", "--no-grpc") as server:
+        threads = [threading.Thread(target=client, args=(server,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + LONG
+        while len(done) < 8:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert server.stop() == 0
+        for thread in threads:
+            thread.join()
+        assert server.events()[-1]["unfinished"] == 0
+    assert set(done) == {200}
+    assert all(isinstance(error, ConnectionError) for error in errors)  # of a connection that it had not yet accepted
+
+
+def test_an_answer_is_read_to_its_end_however_slowly(folder: Path) -> None:
+    x = randoms(60_000, 1, 4)
+    tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
+    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": False}))
+    head = head.replace(', "data": [1, 2, 3, 4]', "")
+    connection = http.client.HTTPConnection("127.0.0.1", 1, timeout=LONG)
+    with serving([folder / "lstm.onnx"], "--no-grpc") as server, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+        reader.settimeout(LONG)
+        reader.connect(("127.0.0.1", server.port))
+        connection.sock = reader
+        connection.request(
+            "POST", INFER, head.encode() + x.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
+        )
+        answer = connection.getresponse()
+        server.process.terminate()
+        time.sleep(1.5)
+        assert len(json.loads(answer.read())["outputs"][0]["data"]) == 60_000 * 5
+        assert server.process.wait(LONG) == 0
+
+
+def test_a_stream_of_grpc_is_answered_and_ended(folder: Path) -> None:
+    request = MESSAGES["ModelInferRequest"](
+        model_name="lstm",
+        inputs=[{"name": "input", "datatype": "FP32", "shape": [1, 1, 4]}],
+        raw_input_contents=[bytes(16)],
+    ).SerializeToString()
+    requests: queue.Queue[bytes] = queue.Queue()
+    with serving([folder / "lstm.onnx"]) as server, grpc.insecure_channel(server.grpc) as channel:
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        answers = stream(iter(requests.get, b""), timeout=LONG)
+        requests.put(request)
+        next(answers)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 8  # and not the 10 s of --drain
+        with pytest.raises(grpc.RpcError, match="the server is ending, and takes no new request") as caught:
+            next(answers)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        requests.put(b"")
 
 
 def test_a_log_of_json_has_nothing_else(folder: Path) -> None:

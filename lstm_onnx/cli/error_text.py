@@ -13,6 +13,9 @@ from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
 from ..terminal_text import MOST_MESSAGE, json_text, one_line
 from .interrupts import INTERRUPTED
 
+_NO_MEMORY = ("failed to map segment from shared object", "cannot allocate memory")
+"""What the system's loader says."""
+
 
 @dataclass(frozen=True)
 class ErrorText:
@@ -59,6 +62,8 @@ def describe(error: BaseException) -> ErrorText:
         return ErrorText(kind, str(error), error.exit_code, error.path, error.hint)
     if isinstance(error, MemoryError):
         return ErrorText(kind, "out of memory; use a smaller batch, or smaller sizes")
+    if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
+        return ErrorText(kind, f"out of memory while loading a library: {error}")
     if isinstance(error, SystemExit):
         if "_LSTM_ONNX_COMPLETE" in os.environ and isinstance(error.code, int):  # click's shell completion
             return ErrorText(kind, "", error.code)

@@ -60,10 +60,8 @@ def describe(error: BaseException) -> ErrorText:
         return ErrorText("Interrupted", "interrupted", INTERRUPTED)
     if isinstance(error, LSTMOnnxError):
         return ErrorText(kind, str(error), error.exit_code, error.path, error.hint)
-    if isinstance(error, MemoryError):
-        return ErrorText(kind, "out of memory; use a smaller batch, or smaller sizes")
-    if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
-        return ErrorText(kind, f"out of memory while loading a library: {error}")
+    if (lacking := _lacking(error)) is not None:
+        return ErrorText(kind, lacking)
     if isinstance(error, SystemExit):
         if "_LSTM_ONNX_COMPLETE" in os.environ and isinstance(error.code, int):  # click's shell completion
             return ErrorText(kind, "", error.code)
@@ -77,6 +75,17 @@ def describe(error: BaseException) -> ErrorText:
         )
     message = f"a bug in lstm-onnx: {kind}: {error}; please report it with the output of --debug"
     return ErrorText(kind, message, EXIT_BUG)
+
+
+def _lacking(error: BaseException) -> str | None:
+    """What to do where the system has too little memory, or too few processes; None for other errors."""
+    if isinstance(error, MemoryError):
+        return "out of memory; use a smaller batch, or smaller sizes"
+    if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
+        return f"out of memory while loading a library: {error}"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "the system starts no more threads; raise its limit of processes, such as a container's"
+    return None
 
 
 def _folder_exists() -> bool:

@@ -94,7 +94,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.log = log
-        self.tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        self.tokens = None if settings.tokens is None else Tokens(settings.tokens, log)
         self.snapshot_key = settings.snapshot_key or new_key()
         self.repository = Repository(files, settings, self.metrics)
         self.draining = False

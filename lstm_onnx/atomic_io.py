@@ -139,6 +139,20 @@ def _lock(descriptor: int, *, wait: bool = True) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Let no other process or thread be in such a block for the same folder, where the system has locks for folders.
+
+    For what consists of several files, each of which `atomic_write` writes.
+    """
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(OSError):  # Windows opens no folder
+            descriptor = os.open(folder, os.O_RDONLY)
+            opened.callback(os.close, descriptor)
+            _lock(descriptor)
+        yield
+
+
 def _remove_stale(folder: Path, prefix: str) -> None:
     """Remove temporary files of killed processes: those that are not locked."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:

@@ -127,7 +127,7 @@ print(*inspect.signature(lstm_onnx.verify).parameters)
     assert fresh(WITHOUT_TORCH + code).split()[:2] == ["module", "path"]
 
 
-@pytest.mark.parametrize("call", ["verify(None, 'm.onnx')", "export(None, 'm.onnx')"])
+@pytest.mark.parametrize("call", ["verify(None, 'm.onnx')", "export(None, 'm.onnx')", "scan(None, None, None)"])
 def test_without_torch_the_call_says_so(call: str, tmp_path: Path):
     code = f"""
 import os, lstm_onnx

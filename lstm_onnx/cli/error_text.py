@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 import click
@@ -12,6 +12,9 @@ import click
 from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
 from ..terminal_text import MOST_MESSAGE, json_text, one_line
 from .interrupts import INTERRUPTED
+
+_NO_MEMORY = ("failed to map segment from shared object", "cannot allocate memory")
+"""What the system's loader says."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def describe(error: BaseException) -> ErrorText:
         return ErrorText("Interrupted", "interrupted", INTERRUPTED)
     if isinstance(error, LSTMOnnxError):
         return ErrorText(kind, str(error), error.exit_code, error.path, error.hint)
-    if isinstance(error, MemoryError):
-        return ErrorText(kind, "out of memory; use a smaller batch, or smaller sizes")
+    if (lacking := _lacking(error)) is not None:
+        return ErrorText(kind, lacking)
     if isinstance(error, SystemExit):
         if "_LSTM_ONNX_COMPLETE" in os.environ and isinstance(error.code, int):  # click's shell completion
             return ErrorText(kind, "", error.code)
@@ -74,6 +77,17 @@ def describe(error: BaseException) -> ErrorText:
     return ErrorText(kind, message, EXIT_BUG)
 
 
+def _lacking(error: BaseException) -> str | None:
+    """What to do where the system has too little memory, or too few processes; None for other errors."""
+    if isinstance(error, MemoryError):
+        return "out of memory; use a smaller batch, or smaller sizes"
+    if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
+        return f"out of memory while loading a library: {error}"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "the system starts no more threads; raise its limit of processes, such as a container's"
+    return None
+
+
 def _folder_exists() -> bool:
     try:
         return bool(os.getcwd())  # noqa: PTH109 - without pathlib
@@ -87,15 +101,20 @@ def wants_json() -> bool:
     return context is not None and bool(context.params.get("as_json"))
 
 
-def print_error(error: BaseException, *, as_json: bool | None = None, stream: TextIO | None = None) -> int:
+def print_error(
+    error: BaseException, *, as_json: bool | None = None, stream: TextIO | None = None, code: int | None = None
+) -> int:
     """Print an error, and return its exit code.
 
     Args:
         error: any exception.
         as_json: whether as JSON; None for as the command's --json says.
         stream: to print to; stderr by default.
+        code: the exit code, where another than the error's own is known.
     """
     text = describe(error)
+    if code is not None:
+        text = replace(text, code=code)
     if text.message:
         line = text.line(as_json=wants_json() if as_json is None else as_json)
         (sys.stderr if stream is None else stream).write(f"{line}\n")

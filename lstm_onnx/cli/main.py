@@ -90,13 +90,13 @@ def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts) -> 
     except BaseException as error:  # noqa: BLE001 - what a signal raised can arrive as any other error
         if interrupts.code is None:
             return _report(error, streams, debug=debug, as_json=as_json)
-    _report(KeyboardInterrupt(), streams, debug=debug, as_json=as_json)
+    _report(KeyboardInterrupt(), streams, debug=debug, as_json=as_json, code=interrupts.code)
     interrupts.reported = True
     return interrupts.code
 
 
-def _report(error: BaseException, streams: Streams, *, debug: bool, as_json: bool) -> int:
-    """Print an error to stderr, and return its exit code."""
+def _report(error: BaseException, streams: Streams, *, debug: bool, as_json: bool, code: int | None = None) -> int:
+    """Print an error to stderr, and return its exit code, which `code` sets."""
     from typing import TextIO, cast
 
     from .error_text import print_error
@@ -105,4 +105,4 @@ def _report(error: BaseException, streams: Streams, *, debug: bool, as_json: boo
         import traceback
 
         streams.err.write("".join(traceback.format_exception(error)))
-    return print_error(error, as_json=as_json, stream=cast("TextIO", streams.err))
+    return print_error(error, as_json=as_json, stream=cast("TextIO", streams.err), code=code)

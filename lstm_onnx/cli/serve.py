@@ -131,8 +131,12 @@ def serve(
     from ..serving.repository import files_by_name
     from ..serving.run import serve as serve_models
 
+    log = Log(as_json=json_logs, quiet=is_quiet())
     for warning in settings.warnings():
-        warn(warning)
+        if json_logs:
+            log.event("warning", message=warning)
+        else:
+            warn(f"warning: {warning}")
     names = files_by_name(files)
 
     def started(addresses: Addresses) -> None:
@@ -142,10 +146,11 @@ def serve(
         else:
             grpc = "" if addresses.grpc is None else f", gRPC at {addresses.grpc}"
             say(f"serving {', '.join(names)} at {addresses.http}{grpc}")
-            note("press Ctrl-C to stop")
+            if not json_logs:  # whose reader reads JSON alone
+                note("press Ctrl-C to stop")
         require_said()  # nobody else would know the ports
 
-    if serve_models(names, settings, Log(as_json=json_logs, quiet=is_quiet()), started):
+    if serve_models(names, settings, log, started):
         from .interrupts import leave
 
         leave(ENDED, reported=True)  # an operator of a model cannot be ended, and Python would wait for it

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..atomic_io import atomic_write, make_folder, require_writable
+from ..atomic_io import atomic_write, make_folder, one_writer, require_writable
 from ..errors import FileError
 
 
@@ -31,7 +31,8 @@ def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Ite
             place = folder / name
             made += _make_folders(place.parent)
             require_writable(place)
-        with contextlib.ExitStack() as stack:
+        # Files of two models never mix: another process waits, until all are replaced.
+        with one_writer(folder), contextlib.ExitStack() as stack:
             for name, content in reversed(list(files.items())):  # a stack ends what was begun last first
                 written = content if isinstance(content, bytes) else _content(content)
                 stack.enter_context(atomic_write(folder / name)).write(written)

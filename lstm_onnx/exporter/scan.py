@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError, shown
+from .dependencies import import_torch
 
 
 def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, *, dim: int = 0) -> tuple[Any, Any]:
@@ -27,8 +28,9 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
     Raises:
         InputError: the inputs hold no tensor, have no step, or have different numbers of steps; or the cell's results
             hold something else than tensors, or differ in structure.
+        MissingDependencyError: PyTorch is not installed.
     """
-    import torch  # here: `help(lstm_onnx)` works without it
+    torch = import_torch("lstm_onnx.scan loops over its tensors")  # here: `help(lstm_onnx)` works without it
     from torch import Tensor
     from torch.utils import _pytree as pytree
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, StringStringEntryProto, TensorProto, helper
 
-from ..atomic_io import atomic_write, require_writable
+from ..atomic_io import atomic_write, one_writer, require_writable
 from ..checksum import KEY, UNKNOWN, with_checksum
 from ..errors import FileError, ModelError
 from ..metadata import Metadata
@@ -49,15 +49,16 @@ def write_model(
     target = Path(os.path.realpath(path))
     # Named by its content: if anything fails, the model that was there before still has its own data.
     data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGEST_DIGITS]}.data")
-    existed = data.exists()
-    try:
-        tensors, size = _write_data(data, initializers)
-        written = _write_proto(model, tensors, path)
-    except BaseException:
-        if not existed:
-            data.unlink(missing_ok=True)
-        raise
-    _remove_stale(target, data)
+    with one_writer(target.parent):  # another one would remove the data of a model that is not written yet
+        existed = data.exists()
+        try:
+            tensors, size = _write_data(data, initializers)
+            written = _write_proto(model, tensors, path)
+        except BaseException:
+            if not existed:
+                data.unlink(missing_ok=True)
+            raise
+        _remove_stale(target, data)
     return str(data), size + written
 
 

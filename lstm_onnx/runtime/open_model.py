@@ -80,9 +80,13 @@ def load(
                 )
             require_trial(path, provider, threads, pairs)
             _require_same(path, before)  # before it is opened here
-    session, used = open_session(
-        path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
-    )
+    try:
+        session, used = open_session(
+            path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
+        )
+    except ModelError:
+        _require_same(path, before)  # in place of an error that only says that its weights have gone
+        raise
     _require_same(path, before)
     # Of a pickled model, in another process.
     reopen = partial(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..errors import ModelError, ProviderError
+
 _PARAMETERS = r"\((?:[^()]|\([^()]*\))*\)"
 _NOISE = (
     r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
@@ -20,3 +22,23 @@ def first_line(error: BaseException) -> str:
     """The first line of an ONNX Runtime error, without codes, source locations and the file's path."""
     lines = re.sub(_NOISE, "", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()
+
+
+def open_error(error: BaseException, path: str, *, on_cpu: bool) -> ModelError | ProviderError:
+    """What is raised in the place of ONNX Runtime's error where it cannot open a session."""
+    reason = first_line(error)
+    if "pthread_create failed" in reason:  # before it has read the model, whose fault it is not
+        return ProviderError(
+            f"ONNX Runtime cannot start its threads: {reason.rpartition('error msg: ')[2]}",
+            hint="pass fewer threads, or raise the limit of memory or of processes, such as a container's",
+            path=path,
+        )
+    if reason.startswith("Protobuf parsing failed"):
+        reason = "it is not an ONNX model, or is cut short"
+    if on_cpu and "Could not find an implementation for" in reason:
+        # Most such operators have one in float32 and since opset 7, which the message does not say.
+        reason += (
+            "; its CPU provider lacks it in this dtype or version: export it as float32 with a later opset, or "
+            'use provider "cuda"'
+        )
+    return ModelError(f"ONNX Runtime cannot open it: {reason}", path=path)

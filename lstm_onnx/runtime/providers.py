@@ -23,8 +23,8 @@ from typing import Any
 from ..atomic_io import require_readable, require_utf8
 from ..errors import InputError, MissingDependencyError, ModelError, ProviderError, shown
 from .arguments import integer, seconds
-from .ort_messages import first_line
-from .shutdown import sleep_if_ending
+from .ort_messages import open_error
+from .shutdown import opened, sleep_if_ending
 from .tuning import CPU_ARENA, MAX_FOLDED_BYTES, MAX_THREADS
 
 PROVIDERS = ("auto", "cpu", "cuda")
@@ -221,26 +221,19 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
             ort.preload_dlls()
     try:
         with _silent_provider_loading(ort, providers):
-            return ort.InferenceSession(
-                model,
-                options,
-                providers=[(name, _provider_options(settings)) if name == CUDA else name for name in providers],
-                enable_fallback=0,
-                disabled_optimizers=_FATAL_OPTIMIZERS,
+            return opened(
+                ort.InferenceSession(
+                    model,
+                    options,
+                    providers=[(name, _provider_options(settings)) if name == CUDA else name for name in providers],
+                    enable_fallback=0,
+                    disabled_optimizers=_FATAL_OPTIMIZERS,
+                )
             )
     except MemoryError as error:
         raise ModelError("ran out of memory while opening it", path=settings.name) from error
     except ort_errors() as error:
-        reason = first_line(error)
-        if reason.startswith("Protobuf parsing failed"):
-            reason = "it is not an ONNX model, or is cut short"
-        if providers == [CPU] and "Could not find an implementation for" in reason:
-            # Most such operators have one in float32 and since opset 7, which the message does not say.
-            reason += (
-                "; its CPU provider lacks it in this dtype or version: export it as float32 with a later opset, or "
-                'use provider "cuda"'
-            )
-        raise ModelError(f"ONNX Runtime cannot open it: {reason}", path=settings.name) from error
+        raise open_error(error, settings.name, on_cpu=providers == [CPU]) from error
 
 
 def _session_options(ort: Any, settings: _Settings) -> Any:

@@ -3,7 +3,7 @@
 A thread that returns from ONNX Runtime after the interpreter has exited aborts the process (before Python 3.14, which
 lets it hang).  So before the exit our own threads are joined, and the program's daemon threads finish the run that they
 are in and then sleep.  A forked child has none of these threads: what relies on them raises an error there instead of
-waiting forever.
+waiting forever.  Nor has it those of ONNX Runtime, for which a session waits when it is freed: there it never is.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Sleeping(Protocol):
 _threaded: weakref.WeakSet[Any] = weakref.WeakSet()
 _sleeping: weakref.WeakSet[Any] = weakref.WeakSet()
 _forking: weakref.WeakSet[Any] = weakref.WeakSet()
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def watch(
@@ -63,6 +64,12 @@ def watch(
     for known, item in ((_threaded, threaded), (_sleeping, sleeping), (_forking, forking)):
         if item is not None:
             known.add(item)
+
+
+def opened(session: Any) -> Any:
+    """Note that a session is open, which is returned."""
+    _sessions.add(session)
+    return session
 
 
 def calls_onnxruntime(function: Any) -> None:
@@ -160,6 +167,12 @@ def _is_near(frame: FrameType) -> bool:
 
 
 def _forked() -> None:
+    if _sessions:
+        import ctypes
+
+        for session in _sessions:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # also at the interpreter's exit it is not freed
+        _sessions.clear()
     for item in list(_forking):
         cast("Forking", item).forked()
 

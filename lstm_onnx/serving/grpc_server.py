@@ -17,7 +17,7 @@ from .access import require_token
 from .errors import RequestError
 from .grpc_messages import read_request, write_response
 from .protocol.messages import MESSAGES, METHODS, SERVICE
-from .service import SERVER, Service
+from .service import SERVER, Service, ending
 
 _MOST_RUNNING = 64
 """Requests of one ModelStreamInfer that run at the same time; further ones are read when one is answered."""
@@ -111,53 +111,78 @@ def _unary(service: Service, method: str, function: Handler) -> Any:
     return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_SERIALIZED)
 
 
-def _stream(service: Service, methods: GrpcMethods) -> Any:
-    """ModelStreamInfer: answers come as they are ready, those of one sequence in its order; errors come in band."""
-    method = "ModelStreamInfer"
+class _OpenStream:
+    """One ModelStreamInfer: answers come as they are ready, those of one sequence in its order; errors come in band.
 
+    Attributes:
+        answers: what is to be sent; at the end None, or where the server ends a RequestError.
+        room: taken for each request until its answer is sent.
+    """
+
+    def __init__(self, methods: GrpcMethods, requests: AsyncIterator[bytes]) -> None:
+        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+        self.room = asyncio.Semaphore(_MOST_RUNNING)
+        self._methods, self._service, self._requests = methods, methods.service, requests
+        self._running: set[asyncio.Task[None]] = set()
+        self._reading = asyncio.create_task(self._read())
+        self._service.reading.add(self._reading)
+
+    async def _read(self) -> None:
+        last = None
+        try:
+            async for data in self._requests:
+                await self.room.acquire()
+                task = asyncio.create_task(self._answer(data))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+        except asyncio.CancelledError:
+            if not self._service.draining:
+                raise
+            last = ending("request")
+        self._service.reading.discard(self._reading)
+        while self._running:
+            await asyncio.wait(self._running)
+        await self.answers.put(last)
+
+    async def _answer(self, data: bytes) -> None:
+        found = MESSAGES["ModelStreamInferResponse"]()
+        request = None
+        try:
+            request = _parsed("ModelInfer", data)
+            with self._service.taking(len(data)):
+                found.infer_response.CopyFrom(await self._methods.ModelInfer(request))
+        except Exception as error:  # noqa: BLE001 - every error is answered
+            found.error_message = str(self._service.refused("grpc", error, method="ModelStreamInfer"))
+            if request is not None:
+                found.infer_response.id = request.id
+                found.infer_response.model_name = request.model_name
+        await self.answers.put(found)
+
+    def close(self) -> None:
+        """The client has gone, or all is sent."""
+        self._service.reading.discard(self._reading)
+        self._reading.cancel()
+        for task in list(self._running):
+            task.cancel()
+
+
+def _stream(service: Service, methods: GrpcMethods) -> Any:
     async def handle(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        method = "ModelStreamInfer"
         try:
             _require_token(service, method, context)
         except RequestError as error:
             failure = service.refused("grpc", error, method=method)
             await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
-        room = asyncio.Semaphore(_MOST_RUNNING)
-        answers: asyncio.Queue[Any] = asyncio.Queue()
-        running: set[asyncio.Task[None]] = set()
-
-        async def answer(data: bytes) -> None:
-            found = MESSAGES["ModelStreamInferResponse"]()
-            request = None
-            try:
-                request = _parsed("ModelInfer", data)
-                with service.taking(len(data)):
-                    found.infer_response.CopyFrom(await methods.ModelInfer(request))
-            except Exception as error:  # noqa: BLE001 - every error is answered
-                found.error_message = str(service.refused("grpc", error, method=method))
-                if request is not None:
-                    found.infer_response.id = request.id
-                    found.infer_response.model_name = request.model_name
-            await answers.put(found)
-
-        async def read() -> None:
-            async for data in requests:
-                await room.acquire()
-                task = asyncio.create_task(answer(data))
-                running.add(task)
-                task.add_done_callback(running.discard)
-            while running:
-                await asyncio.wait(running)
-            await answers.put(None)
-
-        reading = asyncio.create_task(read())
+        stream = _OpenStream(methods, requests)
         try:
-            while (found := await answers.get()) is not None:
+            while (found := await stream.answers.get()) is not None:
+                if isinstance(found, RequestError):
+                    await context.abort(grpc.StatusCode[found.kind.code], str(found))
                 yield found
-                room.release()
+                stream.room.release()
         finally:
-            reading.cancel()
-            for task in list(running):
-                task.cancel()
+            stream.close()
 
     return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_SERIALIZED)
 

@@ -121,6 +121,8 @@ class HttpApp:
             if encoding:
                 headers["content-encoding"] = encoding
         headers["content-length"] = str(len(body))
+        if self.service.draining:
+            headers.setdefault("connection", "close")  # its next request would come too late on this connection
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
         await send({"type": "http.response.body", "body": body})

@@ -36,7 +36,7 @@ class Log:
 
     def event(self, event: str, **facts: Any) -> None:
         """Write that something happened; `event` names it, and `facts` are its details."""
-        if self._quiet and event in ("refused", "started", "stopped", "loaded", "unloaded"):
+        if self._quiet and event in ("refused", "started", "stopped", "loaded", "unloaded", "tokens"):
             return
         if event in _LIMITED and not self._may_write(event):
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, LSTMOnnxError, shown
-from ..runtime.loaded_model import fingerprint
+from ..runtime.file_digest import file_digest
 from .errors import Kind, RequestError
 from .metrics import Metrics, Statistics
 from .served_model import VERSION, ServedModel, open_model
@@ -36,7 +36,6 @@ class Entry:
         self.reason = "not loaded"
         self.sequences = Sequences(name, settings.idle_seconds)
         self.statistics = Statistics()
-        self.fingerprint: tuple[int, ...] | None = None
         self.loading = asyncio.Lock()
 
 
@@ -96,7 +95,6 @@ class Repository:
     def open_all(self) -> None:
         """Load every model, before the event loop runs; errors as of `open_model`."""
         for entry in self.entries.values():
-            entry.fingerprint = fingerprint(entry.file)
             entry.served, entry.reason = self._open(entry), ""
         models = [entry.served.model for entry in self.entries.values() if entry.served is not None]
         for state, end in self.settings.states:
@@ -106,8 +104,11 @@ class Repository:
                 )
 
     def _open(self, entry: Entry) -> ServedModel:
+        """The model of a file: the one that was loaded before if the file, with its weights beside it, is the same."""
         self.loading = 1
         try:
+            if entry.served is not None and file_digest(entry.file) == entry.served.digest:
+                return entry.served
             return open_model(entry.name, entry.file, self.settings, self._executor, self.metrics, entry.statistics)
         finally:
             self.loading = 0
@@ -123,9 +124,6 @@ class Repository:
         self._require_alone()
         entry = self.entry(name)
         async with entry.loading:
-            found = fingerprint(entry.file)
-            if entry.served is not None and found is not None and found == entry.fingerprint:
-                return False
             try:
                 served = await asyncio.get_running_loop().run_in_executor(self._loader, self._open, entry)
             except LSTMOnnxError as error:
@@ -134,7 +132,9 @@ class Repository:
                 if entry.served is None:
                     entry.reason = error.reason
                 raise RequestError(f"model {name} cannot be loaded: {error.reason}{kept}") from error
-            before, entry.served, entry.reason, entry.fingerprint = entry.served, served, "", found
+            if served is entry.served:
+                return False
+            before, entry.served, entry.reason = entry.served, served, ""
             self.metrics.loads.labels(name, "loaded").inc()
             if before is not None:
                 before.retire()

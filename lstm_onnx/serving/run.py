@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -26,7 +27,11 @@ from .settings import Settings
 _BACKLOG = 2048
 _CLOSE_SECONDS = 3.0
 """At least so long is waited for what runs after all requests are answered."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRPC_SECONDS = 1.0
+"""At least so long gRPC waits for its calls to end."""
+_OTHER_FILES = 256
+"""Open files beside those of streams: requests, the models, libraries."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class _HttpServer(uvicorn.Server):
 
 
 def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable[[Addresses], object]) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         files: the models' files by name.
@@ -61,6 +66,7 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
     """
     settings.require_safe()
+    _allow_open_files(settings.max_streams * len(files) + _OTHER_FILES, log)
     listener = _listen(settings, settings.port, "--port")
     with contextlib.closing(listener), warnings_logged(log):
         if settings.grpc_port is not None:  # gRPC tells stderr why it cannot listen, in lines of its own
@@ -126,9 +132,7 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
             await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         finally:
             began = time.monotonic()
-            unfinished = await service.drain()
-            if grpc_server is not None:
-                await grpc_server.stop(1.0)
+            unfinished = await _let_finish(service, server, grpc_server)
             server.should_exit = True
             await serving
             idle.cancel()
@@ -137,9 +141,31 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
         return unfinished
 
 
+async def _let_finish(service: Service, server: _HttpServer, grpc_server: Any) -> int:
+    """Take no new connections, and wait for what runs and for answers that are being read; how many were given up.
+
+    A port that stayed open would bring requests for as long as there are clients.
+    """
+    for listening in server.servers:
+        listening.close()
+    seconds = max(service.settings.drain_seconds, _GRPC_SECONDS)
+    stopping = None if grpc_server is None else asyncio.create_task(grpc_server.stop(seconds))
+    began = time.monotonic()
+
+    def unread() -> int:
+        return sum(each.transport.get_write_buffer_size() > 0 for each in server.server_state.connections)
+
+    unfinished = await service.drain(unread)
+    if stopping is not None:
+        await stopping
+        if time.monotonic() - began >= seconds:  # it ended what was left
+            unfinished = max(unfinished, 1)
+    return unfinished
+
+
 @contextlib.contextmanager
 def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Set `stopping` at the first signal, of those that are not ignored; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
@@ -151,6 +177,8 @@ def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
     for number in _SIGNALS:
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
             before = signal.getsignal(number)
+            if before is signal.SIG_IGN:
+                continue
             loop.add_signal_handler(number, stop, number)
             added.append((number, before))
     try:
@@ -159,6 +187,29 @@ def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
         for number, before in added:
             loop.remove_signal_handler(number)
             signal.signal(number, before)
+
+
+def _allow_open_files(count: int, log: Log) -> None:
+    """Raise the limit of open files, of which each connection is one; a shell's is often 1024, and may be raised.
+
+    A connection beyond the limit is closed without an answer, and without a line in the log.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= count:
+        return
+    raised = count if most == resource.RLIM_INFINITY else min(count, most)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < count:
+        text = (
+            f"only {limit} files may be open, and so many streams as --max-streams allows need {count}: a connection "
+        )
+        log.event("warning", message=f"{text}beyond that is closed without an answer; raise ulimit -n")
 
 
 def _listen(settings: Settings, port: int, option: str) -> socket.socket:

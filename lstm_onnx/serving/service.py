@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,19 +87,21 @@ class Service:
         answering: how many requests over HTTP are not answered yet.
         pending_bytes: of all requests that are not answered yet.
         websockets: the open ones.
+        reading: of each open ModelStreamInfer, what reads its requests.
     """
 
     def __init__(self, files: dict[str, str], settings: Settings, log: Log) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.log = log
-        self.tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        self.tokens = None if settings.tokens is None else Tokens(settings.tokens, log)
         self.snapshot_key = settings.snapshot_key or new_key()
         self.repository = Repository(files, settings, self.metrics)
         self.draining = False
         self.running = self.answering = self.pending_bytes = 0
         self._meters: dict[tuple[str, str], Meter] = {}
         self.websockets: set[Exchange] = set()
+        self.reading: set[asyncio.Task[None]] = set()
         self._drain_end = 0.0
 
     @property
@@ -127,7 +129,7 @@ class Service:
                 Kind.UNSUPPORTED,
             )
         if part is not None and part.start and self.draining:
-            raise _ending("sequence")
+            raise ending("sequence")
         meter = self.meter(protocol, name)
         began = meter.start()
         try:
@@ -178,7 +180,7 @@ class Service:
     def open_stream(self, name: str, version: str) -> OpenStream:
         """A stream of its own, for a websocket (RequestError)."""
         if self.draining:
-            raise _ending("stream")
+            raise ending("stream")
         return open_stream(self.repository.ready(name, version))
 
     def meter(self, protocol: str, name: str) -> Meter:
@@ -228,23 +230,31 @@ class Service:
             for websocket in list(self.websockets):
                 websocket.end_if_silent()
 
-    async def drain(self) -> int:
-        """Take no new streams, end the websockets, and wait for what is running, for as long as the settings say.
+    async def drain(self, unread: Callable[[], int] = int) -> int:
+        """Take no new streams, end the open ones, and wait for what is running, for as long as the settings say.
 
-        Sequences may go on meanwhile.
+        Sequences may go on meanwhile, over connections that are open.
+
+        Args:
+            unread: how many clients have not read all of their answer.
 
         Returns:
-            How many requests are still running.
+            How many requests are still running, or answers being read.
         """
         self.draining = True
+        for task in self.reading:
+            task.cancel()
         for websocket in list(self.websockets):
             websocket.end("the server is ending", ENDING_CODE)
         self._drain_end = time.monotonic() + self.settings.drain_seconds
         repository = self.repository
-        while (self.running or self.answering or self.websockets or repository.loading) and self.drain_seconds_left:
+        while self.drain_seconds_left and (
+            self.running or self.answering or self.websockets or repository.loading or unread()
+        ):
             await asyncio.sleep(0.01)
-        return max(self.running, self.answering, repository.loading)
+        return max(self.running, self.answering, repository.loading, unread())
 
 
-def _ending(what: str) -> RequestError:
+def ending(what: str) -> RequestError:
+    """The refusal of what is new to a server that is ending."""
     return RequestError(f"the server is ending, and takes no new {what}", Kind.UNAVAILABLE)

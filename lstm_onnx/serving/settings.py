@@ -85,7 +85,7 @@ class Settings:
         found = []
         if not self.is_loopback and self.tls_certificate is None:
             what = "data" if self.tokens is None else "tokens and data"
-            found.append(f"warning: other machines can connect without TLS, and {what} can be read on the way")
+            found.append(f"other machines can connect without TLS, and {what} can be read on the way")
         if not self.is_loopback and self.tokens is None:
-            found.append("warning: every machine that reaches this one can run and reload the models")
+            found.append("every machine that reaches this one can run and reload the models")
         return found

@@ -9,6 +9,7 @@ from time import monotonic
 
 from ..errors import FileError, InputError
 from ..runtime.loaded_model import fingerprint
+from .logs import Log
 
 _FEWEST_CHARACTERS = 16
 _SECONDS = 1.0
@@ -18,10 +19,12 @@ _SECONDS = 1.0
 class Tokens:
     """The tokens of a file: one a line; empty lines, and lines that start with ``#``, are none."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, log: Log) -> None:
+        """Raises FileError or InputError where the file cannot be used; later it is logged, and the tokens stay."""
         self.path = path
+        self._log = log
+        self._seen = fingerprint(path)
         self._known = _read(path)
-        self._fingerprint = fingerprint(path)
         self._looked = monotonic()
 
     def accepts(self, header: str | None) -> bool:
@@ -39,12 +42,15 @@ class Tokens:
             return
         self._looked = now
         found = fingerprint(self.path)
-        if found is not None and found != self._fingerprint:
-            try:
-                self._known = _read(self.path)
-            except (FileError, InputError):
-                return  # half written; the tokens that were read before stay
-            self._fingerprint = found
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            self._known = _read(self.path)
+        except (FileError, InputError) as error:  # as where it is half written
+            self._log.event("warning", message=f"{error}: the tokens that were read before stay valid")
+        else:
+            self._log.event("tokens", count=len(self._known))
 
 
 def _read(path: str) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -208,6 +209,14 @@ def test_a_process_ends_with_the_signal_whenever_it_comes(moment: str, number: s
 def test_a_terminal_that_is_closed_is_one_as_well(tmp_path: Path) -> None:
     done = _process("SIGHUP", MOMENTS["in a command"], tmp_path)
     assert (done.returncode, done.stderr.lstrip("\n")) == (129, "lstm-onnx: interrupted\n")
+
+
+def test_json_has_the_exit_code_of_the_signal(tmp_path: Path) -> None:
+    before = "sys.argv.append('--json')"
+    moment = "import click\n@command\n@click.option('--json', is_flag=True)\ndef tried(json):\n    send()\n" + WAIT
+    done = _process("SIGTERM", moment, tmp_path, before=before)
+    error = json.loads(done.stderr)["error"]
+    assert (done.returncode, error["type"], error["exit_code"]) == (143, "Interrupted", 143)
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])

@@ -272,18 +272,6 @@ def test_a_bug_of_ours_is_70_and_debug_shows_it(run_cli, monkeypatch):
     assert "Traceback" in run_cli("--debug", "broken").err
 
 
-@pytest.mark.parametrize("raised", [MemoryError(), click.Abort()])
-def test_other_ends(run_cli, monkeypatch, raised):
-    @click.command()
-    def ends():
-        raise raised
-
-    monkeypatch.setitem(cli.commands, "ends", ends)
-    done = run_cli("ends")
-    assert done.code == (2 if isinstance(raised, MemoryError) else 130)
-    assert "Traceback" not in done.err
-
-
 def test_progress_bar_is_for_terminals_alone(toml, tmp_path, forking_environment):
     pty = pytest.importorskip("pty")
     source = toml()

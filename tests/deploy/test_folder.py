@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,21 @@ def test_a_file_that_cannot_be_read_leaves_the_folder_as_it_was(tmp_path: Path) 
         pass
     assert _names(tmp_path) == {"page"}
     assert (tmp_path / "page").read_bytes() == b"before"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no locks for folders")
+def test_files_of_two_writers_never_mix(tmp_path: Path) -> None:
+    def write(content: bytes) -> None:
+        with files_together(tmp_path, {"page": content}, also=["model"]):
+            (tmp_path / "model").write_bytes(content)
+
+    second = threading.Thread(target=write, args=(b"second",))
+    with files_together(tmp_path, {"page": b"first"}, also=["model"]):
+        second.start()
+        second.join(0.2)
+        (tmp_path / "model").write_bytes(b"first")
+    second.join()
+    assert {(tmp_path / name).read_bytes() for name in ("page", "model")} == {b"second"}
 
 
 def test_a_block_that_fails_leaves_no_folder(tmp_path: Path) -> None:

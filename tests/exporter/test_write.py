@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -105,6 +107,31 @@ def test_the_pair_can_be_moved_together(tmp_path: Path) -> None:
             continue
         os.replace(tmp_path / name, moved / name)
     assert lstm_onnx.verify(module, moved / "m.onnx", provider="cpu", threads=1)
+
+
+@pytest.mark.usefixtures("low_threshold")
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no locks for folders")
+def test_writers_of_one_path_leave_a_model_with_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one writes all of its own, and removes what is stale, between the first one's data and model."""
+    write_proto = write._write_proto
+    writers: list[threading.Thread] = []
+
+    def exported(seed: int) -> None:
+        drawn = {name: np.full(array.shape, seed, np.float32) for name, array in nn.LSTM(4, 3).state_dict().items()}
+        export_lstm(LSTMSpec(4, 3), ExportOptions(), drawn, tmp_path / "m.onnx")
+
+    def interrupted(*arguments: Any) -> int:
+        if not writers:
+            writers.append(threading.Thread(target=exported, args=(2,)))
+            writers[0].start()
+            writers[0].join(0.3)
+        return write_proto(*arguments)
+
+    monkeypatch.setattr(write, "_write_proto", interrupted)
+    exported(1)
+    writers[0].join()
+    assert _names(tmp_path) == ["m.onnx", _data(tmp_path).name]
+    lstm_onnx.load(tmp_path / "m.onnx", "cpu")
 
 
 @pytest.mark.usefixtures("low_threshold")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lstm_onnx.check.execution import execute
 from lstm_onnx.errors import FileError, InputError, MissingDependencyError, ModelError, ProviderError
 from lstm_onnx.runtime import load, providers
 from lstm_onnx.runtime.providers import (
@@ -221,6 +222,20 @@ def test_out_of_memory_while_opening(model_file: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(onnxruntime(), "InferenceSession", exhausted)
     with pytest.raises(ModelError, match=r"model\.onnx: ran out of memory while opening it$"):
         open_session(model_file, "cpu")
+
+
+def test_threads_that_cannot_be_started_are_no_fault_of_the_model(model_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """As where a container allows few of them; and `check` gives no verdict on the model then."""
+    failure = ort_errors()[0]
+
+    def limited(*_: object, **__: object) -> None:
+        raise failure("pthread_create failed, error code: 11 error msg: Resource temporarily unavailable")
+
+    monkeypatch.setattr(onnxruntime(), "InferenceSession", limited)
+    with pytest.raises(ProviderError, match=r"cannot start its threads: Resource temporarily unavailable; pass fewer"):
+        open_session(model_file, "cpu")
+    with pytest.raises(ProviderError, match="cannot start its threads"):
+        execute(str(model_file), "cpu", require=False, batches={})
 
 
 # --- the driver's own word ----------------------------------------------------------------------

@@ -147,6 +147,18 @@ FORKS = {
         ),
         r"\(40, 4, 128\)\n",
     ),
+    "a model with threads that is closed in the child": (
+        "m = lstm_onnx.load(sys.argv[1], 'cpu', threads=3)\nin_child(m.close)",
+        "None\n",
+    ),
+    "a model with threads that is freed in the child": (
+        "m = [lstm_onnx.load(sys.argv[1], 'cpu', threads=3)]\nin_child(m.clear)",
+        "None\n",
+    ),
+    "a child that ends as a program does, such as a server's worker": (
+        "m = lstm_onnx.load(sys.argv[1], 'cpu', threads=3)\nos._exit = sys.exit\nin_child(m.warm_up)",
+        "None\n",
+    ),
     "a pool in the middle of a step": (
         "p = model.pool(4); s = [p.open() for _ in range(4)]; p._lock.acquire()\nin_child(lambda: p.step(s, x))",
         LOST,

@@ -116,6 +116,20 @@ def test_a_file_that_is_replaced_after_its_trial_is_not_opened(tmp_path: Path, m
         lstm_onnx.load(path, "cpu", trial=True)
 
 
+def test_an_error_of_a_file_that_is_replaced_meanwhile_is_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export removes the data of the model that it replaces."""
+    path = tmp_path / "m.onnx"
+    exported(path)
+
+    def opened(*_: Any, **__: Any) -> Any:
+        _replace(path, b"the new model")
+        raise ModelError("its data does not exist", path=path)
+
+    monkeypatch.setattr(open_model, "open_session", opened)
+    with pytest.raises(ModelError, match="was changed while it was loaded; try again"):
+        lstm_onnx.load(path, "cpu")
+
+
 def test_a_file_that_is_cut_short_while_it_is_read_ends_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

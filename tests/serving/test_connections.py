@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from lstm_onnx.serving.logs import Log
+from lstm_onnx.serving.run import _allow_open_files
+
 from .servers import LONG, Server
 from .test_http import INFER, infer
 
@@ -84,3 +87,26 @@ def test_spaces_around_a_header_are_no_part_of_it(server: Server, answer: tuple[
 def test_this_is_no_proxy(server: Server) -> None:
     ((status, body),) = answers(server, [b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"])
     assert (status, json.loads(body)) == (400, {"error": "Invalid HTTP request received."})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "warns"),
+    [
+        ((1024, 5000), 3000, 0),
+        ((1024, 2000), 2000, 1),
+        ((1024, -1), 3000, 0),
+        ((4000, 4000), 4000, 0),
+        ((-1, -1), -1, 0),
+    ],
+)
+def test_there_are_files_for_all_streams_or_a_warning(
+    before: tuple[int, int], after: int, warns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = [tuple(resource.RLIM_INFINITY if each == -1 else each for each in before)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    _allow_open_files(3000, Log())
+    assert limits[-1][0] == (resource.RLIM_INFINITY if after == -1 else after)
+    assert limits[-1][1] == limits[0][1]
+    assert capsys.readouterr().err.count("warning message=only 2000 files may be open") == warns

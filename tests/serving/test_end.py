@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
+import queue
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,11 +21,14 @@ import pytest
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.serving.client import open_stream
+from lstm_onnx.serving.protocol.messages import MESSAGES
 
 from ..cli.test_interrupts import endless
 from ..runtime.models import exported, randoms
-from .servers import LONG, Server, serving
+from .servers import LONG, Server, command, serving
 from .test_http import INFER, ask, error_of, infer
+
+SIGNALS = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]
 
 
 def used(server: Server) -> float:
@@ -52,8 +60,9 @@ def until_children(server: Server) -> list[Path]:
     return [Path(f"/proc/{pid}") for pid in found]
 
 
-def test_the_end_lets_what_runs_finish(folder: Path) -> None:
-    """SIGTERM: a running request is answered, a websocket is told, new work is refused, and the exit code is 0."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_end_lets_what_runs_finish(folder: Path, number: signal.Signals) -> None:
+    """A running request is answered, and its connection closed; a websocket is told; and the exit code is 0."""
     x = randoms(60_000, 1, 4)
 
     async def main(server: Server) -> None:
@@ -68,9 +77,9 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
                 )
             )
             await asyncio.to_thread(until_used, server, before + 0.03)
-            server.process.terminate()
-            status, _, body = await running
-            assert status == 200
+            server.process.send_signal(number)
+            status, headers, body = await running
+            assert (status, headers.get("connection")) == (200, "close")
             assert len(json.loads(body)["outputs"][0]["data"]) == 60_000 * 5
             # By its close code, or by the answer to a frame that came just before.
             with pytest.raises((ConnectionError, InputError), match="the server is ending"):
@@ -80,6 +89,108 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
         asyncio.run(main(server))
         assert server.process.wait(LONG) == 0
         assert [event["event"] for event in server.events()][-1] == "stopped"
+
+
+@pytest.mark.skipif(len(SIGNALS) < 2, reason="Windows has no SIGHUP")
+def test_a_signal_that_is_to_be_ignored_is(folder: Path) -> None:
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the server inherits
+    try:
+        with serving([folder / "lstm.onnx"], "--no-grpc") as server:
+            server.process.send_signal(signal.SIGHUP)
+            for _ in range(3):
+                assert ask(server, "GET", "/v2/health/ready")[0] == 200
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_clients_that_go_on_asking_do_not_keep_it_from_ending(folder: Path) -> None:
+    """Over new connections and over old ones; each gets all of its answers, or none."""
+    done: list[int] = []
+    errors: list[Exception] = []
+    x = randoms(2000, 1, 80)
+    head = json.dumps(infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}))
+    head = head.replace(', "data": [1, 2, 3, 4]', "")
+
+    def client(server: Server) -> None:
+        path = "/v2/models/wide/infer"
+        while not errors:
+            try:
+                answer = ask(
+                    server, "POST", path, head.encode() + x.tobytes(), Inference_Header_Content_Length=str(len(head))
+                )
+                done.append(answer[0])
+            except ConnectionRefusedError:
+                return
+            except (OSError, http.client.HTTPException) as error:
+                errors.append(error)
+
+    with serving([folder / "wide.onnx"], "--max-request-bytes", "1000000", "--no-grpc") as server:
+        threads = [threading.Thread(target=client, args=(server,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + LONG
+        while len(done) < 8:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert server.stop() == 0
+        for thread in threads:
+            thread.join()
+        assert server.events()[-1]["unfinished"] == 0
+    assert set(done) == {200}
+    assert all(isinstance(error, ConnectionError) for error in errors)  # of a connection that it had not yet accepted
+
+
+def test_an_answer_is_read_to_its_end_however_slowly(folder: Path) -> None:
+    x = randoms(60_000, 1, 4)
+    tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
+    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": False}))
+    head = head.replace(', "data": [1, 2, 3, 4]', "")
+    connection = http.client.HTTPConnection("127.0.0.1", 1, timeout=LONG)
+    with serving([folder / "lstm.onnx"], "--no-grpc") as server, socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+        reader.settimeout(LONG)
+        reader.connect(("127.0.0.1", server.port))
+        connection.sock = reader
+        connection.request(
+            "POST", INFER, head.encode() + x.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
+        )
+        answer = connection.getresponse()
+        server.process.terminate()
+        time.sleep(1.5)
+        assert len(json.loads(answer.read())["outputs"][0]["data"]) == 60_000 * 5
+        assert server.process.wait(LONG) == 0
+
+
+def test_a_stream_of_grpc_is_answered_and_ended(folder: Path) -> None:
+    request = MESSAGES["ModelInferRequest"](
+        model_name="lstm",
+        inputs=[{"name": "input", "datatype": "FP32", "shape": [1, 1, 4]}],
+        raw_input_contents=[bytes(16)],
+    ).SerializeToString()
+    requests: queue.Queue[bytes] = queue.Queue()
+    with serving([folder / "lstm.onnx"]) as server, grpc.insecure_channel(server.grpc) as channel:
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        answers = stream(iter(requests.get, b""), timeout=LONG)
+        requests.put(request)
+        next(answers)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 8  # and not the 10 s of --drain
+        with pytest.raises(grpc.RpcError, match="the server is ending, and takes no new request") as caught:
+            next(answers)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        requests.put(b"")
+
+
+def test_a_log_of_json_has_nothing_else(folder: Path) -> None:
+    arguments = [each for each in command([folder / "lstm.onnx"], "--no-grpc") if each != "--json"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("serving lstm at http://127.0.0.1:")
+        process.terminate()
+        _, log = process.communicate(timeout=LONG)
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["started", "stopped"]
 
 
 def _minutes(folder: Path) -> tuple[Path, np.ndarray]:

@@ -154,6 +154,23 @@ def test_a_changed_file_is_loaded_and_streams_keep_theirs(tmp_path: Path) -> Non
         asyncio.run(main(server))
 
 
+def test_a_file_whose_weights_beside_it_changed_is_a_changed_one(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx", seed=1)
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=100)
+    weights = np.fromfile(tmp_path / "m.data", np.float32)
+    found = []
+    with serving([tmp_path / "m.onnx"], "--no-grpc") as server:
+        for factor in (1, 1, -1):
+            (tmp_path / "m.data").write_bytes((factor * weights).tobytes())
+            assert ask(server, "POST", "/v2/repository/models/m/load", {})[0] == 200
+            found.append(json.loads(ask(server, "POST", "/v2/models/m/infer", infer())[2])["outputs"][0]["data"])
+        assert [event["changed"] for event in server.events() if event["event"] == "loaded"] == [False, False, True]
+    (tmp_path / "m.data").write_bytes((-weights).tobytes())
+    expected = load(tmp_path / "m.onnx", "cpu", threads=1).run({"input": np.float32([[[1, 2, 3, 4]]])})["output"]
+    assert found[0] == found[1] != found[2] == expected.ravel().tolist()
+
+
 def test_a_silent_sequence_is_closed_and_its_next_request_told_so(folder: Path) -> None:
     with serving([folder / "lstm.onnx"], "--idle", "0.3", "--no-grpc") as server:
         start = {"parameters": {"sequence_id": 3, "sequence_start": True}}

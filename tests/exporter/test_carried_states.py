@@ -76,6 +76,20 @@ class JointState(nn.Module):
         return y, torch.cat([h, c], -1)
 
 
+class BatchFirst(nn.Module):
+    """States with the batch before the layers, outside of the module."""
+
+    axes = (X, {0: "batch"}, {0: "batch"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(FEATURES, SIZE, 2)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, (h, c) = self.lstm(x, (h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous()))
+        return y, h.transpose(0, 1), c.transpose(0, 1)
+
+
 class Episodes(nn.Module):
     """A GRU over single steps, whose state is zero where an episode has ended before the step."""
 
@@ -123,6 +137,8 @@ def inputs_of(module: nn.Module, steps: int, batch: int) -> tuple[Any, ...]:
             return x, (layers, layers.flip(0))
         case JointState():
             return x, torch.randn(1, batch, 2 * SIZE, generator=draw)
+        case BatchFirst():
+            return x, torch.randn(batch, 2, SIZE, generator=draw), torch.randn(batch, 2, SIZE, generator=draw)
         case Episodes():
             return x, layers, done
     return x, layers[0], done
@@ -132,6 +148,7 @@ PAIRS: dict[type[nn.Module], dict[str, str]] = {
     SlicedLayers: {"h": "output.1", "c": "output.2"},
     CellsOfLayers: {"state.0": "output.1.0", "state.1": "output.1.1"},
     JointState: {"state": "output.1"},
+    BatchFirst: {"h": "output.1", "c": "output.2"},
     Episodes: {"state": "output.1"},
     EpisodesOfCells: {"h": "output.1"},
 }
@@ -177,6 +194,20 @@ class JointExchanged(JointState):
         return y, torch.cat([state[..., SIZE:], state[..., :SIZE]], -1)
 
 
+class Transposed(nn.Module):
+    """As many layers as numbers in each, and the two exchanged in the result."""
+
+    axes = (X, ROWS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(FEATURES, 2, 2)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        y, h = self.gru(x, h)
+        return y, h.transpose(0, 2)
+
+
 class ScaledStart(nn.Module):
     """Features are the start, scaled; the final state is no such features."""
 
@@ -190,12 +221,17 @@ class ScaledStart(nn.Module):
         return self.gru(x, features * self.scale)
 
 
-@pytest.mark.parametrize("kind", [Exchanged, JointExchanged, ScaledStart], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Exchanged, JointExchanged, Transposed, ScaledStart], ids=lambda kind: kind.__name__)
 def test_what_would_be_another_state_in_the_next_call_is_not_paired(kind: type[nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
     module: Any = kind().eval()
     layers = torch.randn(2, BATCH, SIZE)
-    start = {Exchanged: (layers, layers), JointExchanged: (torch.randn(1, BATCH, 2 * SIZE),)}.get(kind, (layers,))
+    starts = {
+        Exchanged: (layers, layers),
+        JointExchanged: (torch.randn(1, BATCH, 2 * SIZE),),
+        Transposed: (layers[..., :2],),
+    }
+    start = starts.get(kind, (layers,))
     example = (torch.randn(STEPS, BATCH, FEATURES), *start)
     result = lstm_onnx.export(module, tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=module.axes)
     assert not result.states

@@ -41,13 +41,6 @@ _LARGE = 2**24
 """Bytes from which on a numpy array counts as data: the copy shares its memory, and cannot write to it."""
 
 
-class _HeldReference(weakref.ref):  # type: ignore[type-arg]
-    """A copied weak reference that keeps its object alive, as nothing else may."""
-
-    __slots__ = ("held",)
-    held: Any
-
-
 class Copier:
     """Copies with a memo, like copy.deepcopy, so that shared objects stay shared.
 
@@ -289,11 +282,10 @@ class Copier:
     def _reference(self, value: Any) -> Any:
         target = value()
         copy = self.of(target)
-        if copy is target:
-            return value
-        new = _HeldReference(copy)
-        new.held = copy
-        return new
+        # The copy is kept alive, as nothing else may do so: by the reference's callback, which Python drops after the
+        # reference has left the object's list of references.  From a slot it would be dropped before, and that ends
+        # the process if another reference to the object has a callback.
+        return value if copy is target else weakref.ref(copy, functools.partial(_keep, copy))
 
     def _proxy(self, value: Any) -> Any:
         try:
@@ -370,6 +362,10 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     ((torch.Generator, random.Random, np.random.Generator, np.random.RandomState), Copier._generator),
 )
 """How instances of a class are copied: the first match counts; all others are plain objects, or shared."""
+
+
+def _keep(_held: Any, _reference: Any) -> None:
+    """What would be called at the end of what it holds, which is never before its own."""
 
 
 def _base_of(kind: type) -> type:

@@ -8,8 +8,6 @@ makes them arguments and results, so that a call is a function of its inputs and
 from __future__ import annotations
 
 import collections
-import dataclasses
-import functools
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..call.structure import key_of, registered_items
 from ..copies.copier import attributes_of
 from ..copies.kept_values import KeptValues
 from ..node_names import state_names
+from .results import named_tensors
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
     *("_lstm_onnx_recurrent", "_flat_weights", "_flat_weight_refs", "_flat_weights_names", "_is_full_backward_hook"),
@@ -330,60 +327,3 @@ class StatefulModule(nn.Module):
             after = [tensor for state in self.attribute_states for tensor in state.read(self.inner)]
         # Clones, since a state that is returned unchanged must not be an output that is an input.
         return [tensor for _, tensor in named_tensors(result)], [tensor.clone() for tensor in after]
-
-
-def _is_packed(value: Any) -> bool:
-    return isinstance(value, PackedSequence)
-
-
-_NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
-
-
-def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
-    """A result in which unknown containers are lists and dicts, and objects are dicts of their public attributes.
-
-    Named tuples and what is registered as a pytree become dicts, too.  An object within itself is left out.
-    """
-    kind = type(value)
-    if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):
-        return value
-    if id(value) in within:
-        return None
-    converted = functools.partial(_with_fields, within=(*within, id(value)))
-    if kind in (list, tuple, dict):
-        return pytree.tree_map(converted, value, is_leaf=lambda item: item is not value)
-    if kind in pytree.SUPPORTED_NODES:
-        return {key: converted(item) for key, item in registered_items(value)[0].items()}
-    if dataclasses.is_dataclass(value):
-        return {item.name: converted(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: converted(item) for key, item in value.items()}
-    if pytree.is_namedtuple_class(kind):  # a subclass of one, too: its items are in no attribute
-        return {name: converted(item) for name, item in zip(kind._fields, value, strict=True)}
-    if isinstance(value, (list, tuple)):
-        return [converted(item) for item in value]
-    if isinstance(value, nn.Module) or callable(value) or not hasattr(value, "__dict__"):
-        return value
-    return {name: converted(item) for name, item in vars(value).items() if not name.startswith("_")}
-
-
-def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
-    """The tensors of a forward's result, each with its name: ``output``, ``output.0``, ``logits``.
-
-    Raises:
-        ExportError: the result holds a packed sequence.
-    """
-    found = []
-    for path, leaf in pytree.tree_flatten_with_path(_with_fields(result), is_leaf=_is_packed)[0]:
-        if _is_packed(leaf):
-            raise ExportError(
-                "forward returns a packed sequence, which has no form in ONNX; return what pad_packed_sequence "
-                "makes of it, and the lengths"
-            )
-        if not isinstance(leaf, Tensor):
-            continue
-        parts = [str(key_of(entry)) for entry in path]
-        if not parts or parts[0].isdecimal():
-            parts.insert(0, "output")
-        found.append((".".join(parts), leaf))
-    return found

@@ -28,12 +28,12 @@ from .attribute_states import (
     AttributeState,
     StatefulModule,
     forward_error,
-    named_tensors,
     version_of,
 )
 from .dtype_mode import DtypeMode
 from .number_states import find_number_states
 from .repeated_calls import select_states
+from .results import named_tensors
 
 Tensors = dict[str, Tensor]
 

@@ -14,8 +14,8 @@ from .lower import OpaqueCall
 from .rename import TracedGraph
 
 RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
-_PARTS = (*RESHAPED, "Slice", "Gather", "Split")
-"""Operators that take one layer of a state, or h or c of a joint state; Concat joins them again."""
+_PARTS = (*RESHAPED, "Slice", "Gather", "Split", "Transpose")
+"""Operators that take one layer of a state, or h or c of a joint state, or exchange axes; Concat joins parts again."""
 _ELEMENTWISE = ("Mul", "Where", "Add", "Sub", "Cast")
 """Operators by which a forward sets some rows of a state to zero or to a start."""
 

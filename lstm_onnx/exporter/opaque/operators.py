@@ -387,6 +387,7 @@ def _traceable(base: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, input: Any, hx: Any = None) -> Any:
         return _forward(self, base, input, hx)
 
+    forward.is_recurrent = True  # type: ignore[attr-defined] # see traced_values.branch_effects
     return type(f"_Traceable{base.__name__}", (base,), {"__module__": __name__, "forward": forward})
 
 

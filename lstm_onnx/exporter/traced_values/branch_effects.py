@@ -20,7 +20,7 @@ from .branch_code import guarded_code, with_helper
 
 _BUILTINS = (
     *("abs", "bool", "dict", "enumerate", "float", "getattr", "hasattr", "int", "isinstance", "len", "list", "max"),
-    *("min", "range", "reversed", "round", "str", "sum", "tuple", "type", "zip"),
+    *("min", "range", "reversed", "round", "str", "sum", "super", "tuple", "type", "zip"),
 )
 _FUNCTIONS = {getattr(builtins, name) for name in _BUILTINS}
 _METHODS: dict[type, frozenset[str]] = {
@@ -29,7 +29,7 @@ _METHODS: dict[type, frozenset[str]] = {
     tuple: frozenset({"count", "index"}),
 }
 """Methods of containers that write nothing."""
-_PLACES = ("torch.functional", "torch.nn.functional", "torch._jit_internal")
+_PLACES = ("torch.functional", "torch.nn.functional", "torch.nn.utils.rnn", "torch._jit_internal")
 """Where torch's functions are written in Python."""
 _OURS = f"{__package__}."
 """Where Python's functions are that a trace replaces."""
@@ -93,6 +93,9 @@ def callable_in_branch(function: Any, helper: Any) -> Any:
     owner = getattr(function, "__self__", None)
     plain = getattr(function, "__func__", function)
     if isinstance(plain, types.FunctionType) and not isinstance(owner, Tensor):
+        if isinstance(owner, nn.Module) and vars(plain).get("is_recurrent"):
+            _enter_recurrent(owner)
+            return function
         new = _checked(plain, helper)
         if new is not None:
             return new if owner is None else types.MethodType(new, owner)
@@ -111,10 +114,7 @@ def _layer(layer: nn.Module, helper: Any) -> Any:
         raise _call_error(type(layer))
     recurrent = vars(layer).get("_lstm_onnx_recurrent")
     if recurrent is not None and not recurrent.own_forward:
-        if "parametrizations" in layer._modules and not recurrent.weights:
-            what = f"calls {recurrent.path}, whose weights are computed when it is called"
-            raise branch_error(what, "pass example inputs with which it is taken")
-        recurrent.branched = True
+        _enter_recurrent(layer)
         return layer
     if type(layer) is nn.Sequential:
         return _Sequence([_layer(part, helper) for part in layer])
@@ -127,10 +127,19 @@ def _layer(layer: nn.Module, helper: Any) -> Any:
                 raise branch_error(f"calls {type(part).__name__}(inplace=True), which writes into its input")
         return layer
     forward = type(layer).forward
-    new = _checked(forward, helper) if isinstance(forward, types.FunctionType) and recurrent is None else None
+    new = _checked(forward, helper) if isinstance(forward, types.FunctionType) else None
     if new is None:
         raise _call_error(type(layer))
     return types.MethodType(new, layer)
+
+
+def _enter_recurrent(layer: nn.Module) -> None:
+    """Have a recurrent layer, or what a subclass with a forward of its own calls of it, be called in a branch."""
+    recurrent = vars(layer)["_lstm_onnx_recurrent"]
+    if "parametrizations" in layer._modules and not recurrent.weights:
+        what = f"calls {recurrent.path}, whose weights are computed when it is called"
+        raise branch_error(what, "pass example inputs with which it is taken")
+    recurrent.branched = True
 
 
 class _Sequence:

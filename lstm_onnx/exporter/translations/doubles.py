@@ -32,7 +32,20 @@ def with_doubles(program: torch.export.ExportedProgram) -> torch.export.Exported
     known: Mapping[Any, Callable[..., Any]] = {**get_decompositions(_DECOMPOSED), **_WRITTEN_OUT}
     table: Any = {operator: _of_doubles(written_out) for operator, written_out in known.items()}
     decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
+    _say_dtypes(decomposed)
     return decomposed
+
+
+def _say_dtypes(program: torch.export.ExportedProgram) -> None:
+    """Give what makes float64 tensors by torch's default dtype that dtype; torch.onnx takes the default for float32."""
+    for node in program.graph.nodes:
+        made, schema = node.meta.get("val"), getattr(node.target, "_schema", None)
+        if schema is None or not isinstance(made, Tensor) or made.dtype != torch.float64:
+            continue
+        names = [item.name for item in schema.arguments]
+        of_another = any(isinstance(item.meta.get("val"), Tensor) for item in node.all_input_nodes)
+        if "dtype" in names[len(node.args) :] and not of_another and node.kwargs.get("dtype") is None:
+            node.kwargs = {**node.kwargs, "dtype": torch.float64}
 
 
 def _of_doubles(written_out: Callable[..., Any]) -> Callable[..., Any]:

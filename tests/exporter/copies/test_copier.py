@@ -147,6 +147,18 @@ def test_references_lead_to_the_copy() -> None:
     assert lonely().value == 1  # the copy lives as long as the reference
 
 
+def test_a_copied_reference_may_be_the_last_that_holds_what_others_refer_to() -> None:
+    """Which ended the process, where the garbage collector came upon an nn.LSTM's copy in a trace."""
+    module = copied(nn.LSTM(3, 4))
+    gone: list[Any] = []
+    watching = [weakref.ref(weight, gone.append) for weight in module.parameters()]
+    references = module._flat_weight_refs
+    del module
+    assert all(reference() is watch() is not None for reference, watch in zip(references, watching, strict=True))
+    del references
+    assert sorted(map(id, gone)) == sorted(map(id, watching))
+
+
 def test_generators_draw_the_same_numbers_apart_from_the_original() -> None:
     own = (random.Random(1), np.random.default_rng(2), np.random.RandomState(3), torch.Generator().manual_seed(4))  # noqa: S311
     copies = copied(own)

@@ -6,10 +6,13 @@ import collections
 import types
 from typing import Any, NamedTuple
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from lstm_onnx.exporter.functional.attribute_states import named_tensors
+from lstm_onnx import ExportError
+from lstm_onnx.exporter.functional.results import named_tensors
 
 
 def test_results_are_named_by_the_keys_that_lead_to_them() -> None:
@@ -66,3 +69,31 @@ def test_results_in_containers_of_other_classes_and_in_objects() -> None:
     ]
     plain.itself, plain.all = plain, [plain]
     assert [name for name, _ in named_tensors(plain)] == ["mean"]
+
+
+class _Slots:
+    __slots__ = ("_own", "empty", "mean")
+
+    def __init__(self, mean: Tensor) -> None:
+        self.mean = self._own = mean
+
+
+def test_tensors_in_views_of_dicts_arrays_and_slots() -> None:
+    one = torch.zeros(())
+    array = np.empty(2, object)
+    array[:] = [one, None]
+    found = named_tensors(({"h": one}.values(), {"h": one}.items(), array, _Slots(one), {"h": one}.keys()))
+    assert [name for name, _ in found] == ["output.0.0", "output.1.0.1", "output.2.0", "output.3.mean"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (map(torch.exp, [torch.zeros(())]), "an iterator, which is read only later"),
+        ((torch.zeros(()), (item for item in [torch.zeros(())])), "an iterator, which is read only later"),
+        ({"a": {torch.zeros(()), torch.ones(())}}, "a set of tensors, which has no order"),
+    ],
+)
+def test_tensors_without_a_place_are_not_left_out_without_a_word(result: Any, reason: str) -> None:
+    with pytest.raises(ExportError, match=f"forward returns {reason}; return a tuple, a list or a dict"):
+        named_tensors(result)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx import ExportError
@@ -41,6 +42,14 @@ class Block(nn.Module):
         return self.gru(torch.stack(parts).sum(0) + first)[0] * factor
 
 
+class Own(nn.GRU):
+    def forward(self, x: Tensor, hx: Any = None) -> Any:
+        if x.sum() > 1:
+            return super().forward(x * 2, hx)
+        y, h = super().forward(x, hx)
+        return y + 1, h
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +67,7 @@ class Base(nn.Module):
         self.lstm = nn.LSTM(3, 4, batch_first=True)
         self.other = nn.GRU(3, 4, batch_first=True)
         self.cell = nn.LSTMCell(3, 4)
+        self.own = Own(3, 4, batch_first=True)
         self.block, self.counting = Block(), Counting()
         self.register_buffer("scale", torch.ones(4))
 
@@ -124,6 +134,24 @@ def own_code(self: Base, x: Tensor) -> Tensor:
     y, _ = self.lstm(x)
     if y.sum() > 0:
         y = self.block(y, factor=2.0)
+    return y
+
+
+@chosen
+def own_forward(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.own(x)
+    if x.mean() < 0.1:
+        y = y + self.own(x / 2)[0]
+    return y
+
+
+@chosen
+def packed(self: Base, x: Tensor) -> Tensor:
+    lengths = (x[:, :, 0] > 0).sum(1)
+    y = x.new_zeros(*x.shape[:2], 4)
+    if lengths.max() > 0:
+        steps = pack_padded_sequence(x, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
+        y, _ = pad_packed_sequence(self.lstm(steps)[0], batch_first=True, total_length=x.shape[1])
     return y
 
 

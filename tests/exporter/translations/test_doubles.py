@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,40 @@ def test_those_of_float32_are_operators_also_beside_doubles(tmp_path: Path) -> N
     np.testing.assert_allclose(file.run(signal(3, 7))[-1], eager(Single(), signal(3, 7))[-1], rtol=1e-13)
     operators = {node.op_type for node in nodes(file.proto)}
     assert {"LayerNormalization", "BatchNormalization", "LeakyRelu", "Elu"} <= operators
+
+
+class Made(nn.Module):
+    """Tensors of torch's default dtype, by each function that makes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        h = torch.zeros(1, x.size(0), 5)
+        y, _ = self.lstm(x, (h, torch.ones(1, x.size(0), 5)))
+        numbers = torch.linspace(0.1, 0.7, 5) + torch.arange(0, 1, 0.2) + torch.eye(5)[1] + torch.tensor(0.1)
+        steps = torch.arange(x.size(1)).unsqueeze(1) / 3 + torch.empty(5).fill_(0.3)
+        return (
+            y + torch.full((x.size(0), 1, 5), 0.1) + numbers + steps,
+            torch.ones(x.size(0), 2),
+            torch.scalar_tensor(0.1),
+        )
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double_by_default")
+def test_tensors_of_the_default_dtype(tmp_path: Path) -> None:
+    module = Made().eval()
+    file = made(module, (signal(2, 4)[0].double(),), X, tmp_path)
+    x = signal(3, 7)[0].double()
+    for actual, expected in zip(file.run((x,)), eager(module, (x,)), strict=True):
+        assert actual.dtype == expected.dtype == np.float64
+        np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=1e-15)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, attributes_of, is_default, shown, typed
+from ..onnxgraph import Scope, attributes_of, is_default, node_name, shown, typed
 from .lstms import lstm_info
 from .report import LoopInfo
 
@@ -48,7 +48,7 @@ def loop_info(scope: Scope, node: NodeProto) -> LoopInfo | None:
             if info is None:
                 todo += inner.bodies(own)
     return LoopInfo(
-        node.name or next(iter(node.output), ""),
+        node_name(node),
         node.op_type,
         tuple(shown(shape) for shape in shapes),
         dict(sorted(operators.items())),

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, Tensor, Weight, dtype_name, text
+from ..onnxgraph import Scope, Tensor, Weight, dtype_name, node_name, text
 from ..onnxgraph.recurrent import (
     INITIAL_C,
     INITIAL_H,
@@ -126,7 +126,7 @@ def _info(
         flops += hidden_size * (_ELEMENTWISE[layer.op_type] + elementwise)
         flops *= layer.directions
     return LSTMInfo(
-        name=layer.node.name or next((output for output in layer.node.output if output), ""),
+        name=node_name(layer.node),
         kind=layer.node.op_type,
         direction=layer.direction,
         input_size=input_size,

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from .load import ONNX_ERRORS, error_line, external_problem, load_inlined, load_model
-from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, node_label, nodes_of, outer_values, stored_tensors
+from .nodes import (
+    MOST_NODES,
+    bodies_of,
+    graphs_of,
+    inlined_size,
+    node_label,
+    node_name,
+    nodes_of,
+    outer_values,
+    stored_tensors,
+)
 from .scopes import Scope, Weight
 from .tensors import (
     Dim,
@@ -42,6 +52,7 @@ __all__ = [
     "load_inlined",
     "load_model",
     "node_label",
+    "node_name",
     "nodes_of",
     "outer_values",
     "shape_of",

@@ -121,7 +121,12 @@ def producers_of(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
 
 def node_label(node: NodeProto) -> str:
     """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
-    return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
+    return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, filter(None, node.output)))}"
+
+
+def node_name(node: NodeProto) -> str:
+    """A node's name; of a node without one, the first value that it makes: an output that is left out is named ""."""
+    return str(node.name or next(filter(None, node.output), ""))
 
 
 def is_handed_on(body: GraphProto, before: str, after: str) -> bool:

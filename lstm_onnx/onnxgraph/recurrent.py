@@ -134,8 +134,8 @@ class RecurrentLayer:
 
     @property
     def name(self) -> str:
-        """The node's name; if it has none, its operator and first output."""
-        return self.node.name or f"{self.node.op_type} of {next(iter(self.node.output), 'nothing')}"
+        """The node's name; if it has none, its operator and the first value that it makes."""
+        return self.node.name or f"{self.node.op_type} of {next(filter(None, self.node.output), 'nothing')}"
 
     @property
     def scan(self) -> bool:

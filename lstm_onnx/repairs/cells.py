@@ -129,7 +129,7 @@ def _products(step: Step) -> _Products | None:
             if matrix is None:
                 return None
             (of_h if "h" in depends[node.input[0]] else of_x).append(matrix)
-            if len(node.input) > 2 and node.input[2] in step.constants:
+            if len(node.input) > 2 and node.input[2] in step.constants and step.constants[node.input[2]].size > 1:
                 biases["h" if "h" in on else "x"].append(step.constants[node.input[2]])
         elif node.op_type == "Add" and on:
             stored = [step.constants[name] for name in node.input if name in step.constants]

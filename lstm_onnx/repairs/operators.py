@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, Shape, attributes_of, typed
+from ..onnxgraph import Scope, Shape, attributes_of, node_name, typed
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.nodes import producers_of, sorted_nodes
 from ..onnxgraph.recurrent import read_layer
@@ -46,7 +46,7 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
         if step is None or cell is None:
             nodes.append(node)
             continue
-        name = str(node.name) or str(next(iter(node.output)))
+        name = node_name(node)
         replaced[name] = cell.op_type
         nodes += _operator(graph, name, step, cell)
     graph.nodes = nodes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
-from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, shape_of, typed
+from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, node_name, shape_of, typed
 from ..onnxgraph.builder import Nodes, unique_name
 from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, batch_axis, direction_of, input_of, is_onnx_operator
 from ..onnxgraph.shape_inference import with_shapes, without_weights
@@ -63,7 +63,7 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
     for node in graph.nodes:
         if not is_onnx_operator(node):
             continue
-        name = str(node.name) or str(node.output[0])
+        name = node_name(node)
         indices = (INITIAL_H, INITIAL_C) if node.op_type == "LSTM" else (INITIAL_H,)
         before = {index: input_of(node, index) for index in indices}
         if any(value and scope.data_sources(value) for value in before.values()):

@@ -80,9 +80,13 @@ class _Body:
         self.constants = {**arrays, **{item.name: numpy_helper.to_array(item) for item in body.initializer}}
         self.nodes: list[NodeProto] = []
         self.source: dict[str, str] = {}
+        casts: dict[str, int] = {}
         for node in body.node:
-            if node.op_type == "Identity":
+            to = typed(attributes_of(node), "to", int) if node.op_type == "Cast" else None
+            if node.op_type == "Identity" or (to is not None and casts.get(node.input[0]) == to):
                 self.source[node.output[0]] = node.input[0]
+            if to is not None:
+                casts[node.output[0]] = to
             if (tensor := constant_of(node)) is not None:
                 self.constants[node.output[0]] = numpy_helper.to_array(tensor)
             else:

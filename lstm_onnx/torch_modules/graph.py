@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import ModelError
 from ..metadata import PRODUCER, Metadata
-from ..onnxgraph import is_default, load_inlined, nodes_of, text
+from ..onnxgraph import is_default, load_inlined, node_name, nodes_of, text
 from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.nodes import producers_of
 from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator
@@ -117,9 +117,9 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
         known = node.op_type in OPERATORS or node.op_type in (*_BODIES, *GATES, "Constant")
         if not (known and is_default(node.domain)):
             operator = node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"
-            counts.setdefault(operator, []).append(str(node.name) or str(next(iter(node.output), "")))
+            counts.setdefault(operator, []).append(node_name(node))
         elif form := _unsupported_form(node, opset):
-            counts.setdefault(f"{node.op_type} with {form}", []).append(str(node.name) or str(node.output[0]))
+            counts.setdefault(f"{node.op_type} with {form}", []).append(node_name(node))
     return [
         f"the operator {operator} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}) has no translation"
         for operator, names in sorted(counts.items())

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import ModelError
 from ..exporter.kept_digest import keep_folds
 from ..exporter.weights import GATE_ORDER, Array, LayerWeights
+from ..onnxgraph import node_name
 from ..onnxgraph.recurrent import (
     DEFAULT_ACTIVATIONS,
     INITIAL_C,
@@ -32,11 +33,10 @@ def operator_layer(graph: FileGraph, node: NodeProto) -> tuple[RecurrentSpec, di
     Raises:
         ModelError: torch's modules compute something else; the message says what.
     """
-    name = str(node.name) or str(next(iter(node.output), ""))
     attributes = attribute_values(node)
     problems = list(_problems(graph, node, attributes))
     if problems:
-        raise ModelError(f"{name} ({node.op_type}) has no form in PyTorch: {'; '.join(problems)}")
+        raise ModelError(f"{node_name(node)} ({node.op_type}) has no form in PyTorch: {'; '.join(problems)}")
     W, R = (graph.arrays[input_of(node, index)] for index in (1, 2))  # noqa: N806
     B = graph.arrays[input_of(node, 3)] if input_of(node, 3) else None  # noqa: N806
     direction = attributes.get("direction", "forward")

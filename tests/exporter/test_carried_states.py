@@ -325,3 +325,22 @@ def test_inputs_that_are_returned_are_states_where_carrying_them_counts(
         kind().eval(), tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=axes, states="explicit"
     )
     assert result.states.keys() == paired
+
+
+class TwoRates(nn.Module):
+    """Two frames of one input for each step of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(FEATURES + 6, SIZE, batch_first=True)
+
+    def forward(self, x: Tensor, frames: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        y, h = self.gru(torch.cat([x, frames.reshape(x.shape[0], x.shape[1], 6)], -1), h)
+        return y, h
+
+
+def test_an_axis_that_follows_from_time_is_cut_with_it(tmp_path: Path) -> None:
+    example = (torch.randn(BATCH, STEPS, FEATURES), torch.randn(BATCH, 2 * STEPS, 3), torch.randn(1, BATCH, SIZE))
+    axes = ({0: "batch", 1: "time"}, {0: "batch", 1: "2*time"}, {1: "batch"})
+    result = lstm_onnx.export(TwoRates().eval(), tmp_path / "a.onnx", example_inputs=example, dynamic_shapes=axes)
+    assert result.states == {"h": "output.1"}

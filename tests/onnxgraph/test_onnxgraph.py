@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from lstm_onnx.onnxgraph import Scope, Tensor, shape_of, shown, value_of
+from lstm_onnx.onnxgraph import Scope, Tensor, node_label, node_name, shape_of, shown, value_of
 
 
 def info(name: str, *shape: int | str | None, elem_type: int = TensorProto.FLOAT):
@@ -104,6 +104,13 @@ def test_shapes_for_people():
     assert str(value_of(info("x", "time", None, 4))) == "x float32 (time, ?, 4)"
     assert shape_of(helper.make_tensor_value_info("x", TensorProto.FLOAT, None).type) is None
     assert value_of(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)).dtype == "sequence"
+
+
+def test_a_node_without_a_name_is_called_by_what_it_makes():
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["", "h"])
+    assert (node_name(node), node_label(node)) == ("h", "LSTM that makes h")
+    node.name = "encoder"
+    assert node_name(node) == node_label(node) == "encoder"
 
 
 def test_tensors_are_their_sizes():

@@ -318,3 +318,34 @@ def test_a_fixed_batch_of_states_that_are_packed_is_not_called_open(tmp_path: Pa
     onnx.save(model, tmp_path / "a.onnx")
     with pytest.raises(lstm_onnx.ModelError, match=f"nothing to repair: its states are inputs; {message}"):
         repair(tmp_path / "a.onnx", tmp_path / "b.onnx")
+
+
+def test_a_loop_as_jax_writes_it_becomes_its_operator(tmp_path: Path):
+    """Weights and the sequence are carried and never changed, products are Gemm, and results are cast to their type."""
+    casts = (node("Cast", "h_next", "h_cast", to=1), node("Cast", "h_cast", "y_cast", to=1))
+    source = loop_file(tmp_path / "a.onnx", "lstm", extra=casts, state="h_cast")
+    model = onnx.load(source)
+    loop = next(item for item in model.graph.node if item.op_type == "Loop")
+    body = next(item.g for item in loop.attribute if item.name == "body")
+    for item in body.node:
+        if item.op_type == "MatMul":
+            item.op_type = "Gemm"
+            item.input.append("nothing")
+            item.attribute.append(onnx.helper.make_attribute("beta", 0.0))
+    next(item for item in body.node if item.output[0] == "y_t").input[0] = "y_cast"
+    ends = list(body.output), list(loop.output)
+    for name in ("kernel", "recurrent", "steps_first"):
+        for item in body.node:
+            item.input[:] = [f"{name}_in" if value == name else value for value in item.input]
+        body.input.append(onnx.helper.make_tensor_value_info(f"{name}_in", onnx.TensorProto.FLOAT, None))
+        body.node.append(node("Identity", f"{name}_in", f"{name}_out"))
+        loop.input.append(name)
+        ends[0].insert(-1, onnx.helper.make_empty_tensor_value_info(f"{name}_out"))
+        ends[1].insert(-1, f"unused_{name}")
+    del body.output[:], loop.output[:]
+    body.output.extend(ends[0])
+    loop.output.extend(ends[1])
+    onnx.save(model, source)
+    assert list(repair(source, tmp_path / "b.onnx").operators.values()) == ["LSTM"]
+    x = random(3, 7, FEATURES)
+    np.testing.assert_allclose(run(tmp_path / "b.onnx", x), run(source, x), atol=2e-6)

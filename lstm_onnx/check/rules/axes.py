@@ -101,8 +101,12 @@ def _open_axes(graph: Graph, metadata: Metadata) -> str:
     if count:
         inputs = _state_inputs(graph)
         steps = sum(not is_scan(node) and _takes_one_step(scope, node, inputs) for scope, node in graph.recurrent)
-        called = f", but at {steps} that take one step in each call" if steps else ""
-        return f"batch and time are open at each of the {count} recurrent nodes{called}"
+        other = sum(
+            not is_scan(node) and _runs_along_another_axis(graph, scope, node) for scope, node in graph.recurrent
+        )
+        but = f", but at {steps} that take one step in each call" if steps else ""
+        but += f", but at {other} that run along another axis, of a fixed size" if other else ""
+        return f"batch and time are open at each of the {count} recurrent nodes{but}"
     axes = "; ".join(f"{name} {shown(shape_of(kind))}" for name, kind in graph.inputs.items())
     return f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}"
 
@@ -150,7 +154,11 @@ def _operator_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Se
     """Batch and time of an operator's X and initial states."""
     batch = batch_axis(node)
     x = input_of(node, 0)
-    if _is_fixed(scope, x, 1 - batch) and not _takes_one_step(scope, node, state_inputs):
+    if (
+        _is_fixed(scope, x, 1 - batch)
+        and not _takes_one_step(scope, node, state_inputs)
+        and not _runs_along_another_axis(graph, scope, node)
+    ):
         yield _fixed_axis(graph, scope, node, x, "time", 1 - batch)
     if _is_fixed(scope, x, batch):
         yield _fixed_axis(graph, scope, node, x, "batch", batch)
@@ -190,6 +198,24 @@ def _takes_one_step(scope: Scope, node: NodeProto, state_inputs: Set[str]) -> bo
     """Whether a call is one step: in a loop's body, or of a file that is called for each step with the states."""
     one = scope.dim(input_of(node, 0), 1 - batch_axis(node)) == 1
     return one and (_in_loop(scope) or bool(_state_sources(scope, node) & state_inputs))
+
+
+def _runs_along_another_axis(graph: Graph, scope: Scope, node: NodeProto) -> bool:
+    """Whether its steps may be an axis such as frequency, with the inputs' batch and time folded into its batch.
+
+    The shapes do not prove it: of an input with two open axes and two others, no open one is the node's batch alone.
+    """
+    x, batch = input_of(node, 0), batch_axis(node)
+    shapes = [shape_of(graph.inputs[name]) or () for name in scope.data_sources(x)]
+    return (
+        scope.dim(x, batch) not in graph.axes
+        and not _is_fixed(scope, x, batch)
+        and _is_fixed(scope, x, 1 - batch)
+        and any(
+            sum(isinstance(dim, int) for dim in shape) > 1 < sum(not isinstance(dim, int) for dim in shape)
+            for shape in shapes
+        )
+    )
 
 
 def _in_loop(scope: Scope | None) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 
 from ...errors import ExportError
+from ...symbolic_dims import names_in, size_of
 from .functional_module import FunctionalModule, Tensors
 from .resized_example import resize_example
 
@@ -31,9 +32,9 @@ def held_in_two_calls(
     """
     axes = functional.arguments.axes
     pairs = {source: target for source, target in pairs.items() if source in axes and target in functional.outputs}
-    own = {dim for source in pairs for dim in axes[source].values()}
+    own = {name for source in pairs for dim in axes[source].values() for name in names_in(dim)}
     held: set[str] = set()
-    for time in sorted({dim for dims in axes.values() for dim in dims.values()} - own):
+    for time in sorted({name for dims in axes.values() for dim in dims.values() for name in names_in(dim)} - own):
         # A module that does not run like this carries nothing from call to call.
         with contextlib.suppress(ExportError):
             for inputs, states in _examples(functional, time):
@@ -66,11 +67,17 @@ def _held(
     """The inputs of `compared`, by default of `pairs`, whose outputs are alike if those of `pairs` are carried."""
     whole, _ = functional.run(inputs, states)
     axes = functional.arguments.axes
-    places = {name: axis for name, dims in axes.items() for axis, dim in dims.items() if dim == time}
-    steps = next(inputs[name].shape[axis] for name, axis in places.items())
+    places = {name: (axis, dim) for name, dims in axes.items() for axis, dim in dims.items() if time in names_in(dim)}
+    sizes = functional.arguments.sizes
+    if any(size_of(dim, {**sizes, time: 0}) != 0 for _, dim in places.values()):
+        return set()  # such as time + 4: the parts of two calls overlap
+    firsts = {name: size_of(dim, {**sizes, time: 1}) or 0 for name, (_, dim) in places.items()}
     carried, outputs = dict(inputs), whole
-    for start, end in ((0, 1), (1, steps)):
-        part = {name: carried[name].narrow(axis, start, end - start) for name, axis in places.items()}
+    for first in (True, False):
+        part = {}
+        for name, (axis, _) in places.items():
+            start, end = (0, firsts[name]) if first else (firsts[name], inputs[name].shape[axis])
+            part[name] = carried[name].narrow(axis, start, end - start)
         outputs, after = functional.run({**carried, **part}, states)
         states = {name: after[result] for name, result in functional.states.items()}
         carried |= {source: outputs[target] for source, target in pairs.items()}

@@ -234,3 +234,23 @@ def test_states_that_are_computed_from_the_sequence_start_anew_in_each_call(tmp_
 
     report = checked(tmp_path, computed, axis("X", 0, 1), axis("Y", 0, 1))
     assert any("time is fixed at 1" in message for message in said(report, "dynamic-axes")), str(report)
+
+
+@pytest.mark.parametrize("dims", [("batch", "time", 7, 4), ("batch", 5, 7, 4), ("batch", "time", 28)])
+def test_steps_along_another_axis_may_have_a_fixed_number(dims: tuple[Any, ...], tmp_path: Path):
+    """A GRU over the frequencies of each step, with batch and time as its batch."""
+    shapes = {"frames": np.array([-1, 7, 4]), "W": np.ones((1, 9, 4), np.float32), "R": np.ones((1, 9, 3), np.float32)}
+    nodes = [
+        helper.make_node("Reshape", ["x", "frames"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["steps"], perm=[1, 0, 2]),
+        helper.make_node("GRU", ["steps", "W", "R"], ["y"], hidden_size=3),
+    ]
+    values = [helper.make_tensor_value_info(*named) for named in (("x", 1, dims), ("y", 1, (7, 1, None, 3)))]
+    stored = [onnx.numpy_helper.from_array(array, name) for name, array in shapes.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    (finding,) = (f for f in check(tmp_path / "m.onnx", provider="cpu").findings if f.rule == "dynamic-axes")
+    if dims == ("batch", "time", 7, 4):
+        assert finding.message.endswith("1 recurrent nodes, but at 1 that run along another axis, of a fixed size")
+    else:
+        assert finding.message.startswith("time is fixed at 7 in the value steps")

@@ -35,6 +35,7 @@ from .stages import (
     joined,
     lookahead,
     memory,
+    moving_average,
     over_frequency,
     per_step,
     reflected,
@@ -241,6 +242,7 @@ MODELS: dict[str, tuple[Make, int]] = {
     "spliced": (lambda: Chain(Apply(spliced), Rnn(20, 4)), 2),
     "temporal shift": (lambda: Chain(Apply(shifted), Causal(4, 4, 2), Rnn(4, 4)), 0),
     "a running norm": (lambda: Chain(Apply(running_norm), Causal(4, 4, 3), Rnn(4, 4)), 0),
+    "the first and the last step repeated": (lambda: Chain(Apply(moving_average), Rnn(4, 4)), 2),
     "positions": (Positions, 0),
     "one step as two, by a reshape": (lambda: Chain(Rnn(4, 6), Apply(shuffled), Causal(3, 4, 3)), 0),
     # inputs, outputs, states

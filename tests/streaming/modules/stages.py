@@ -118,6 +118,11 @@ def running_norm(x: torch.Tensor) -> torch.Tensor:
     return (x - mean) / torch.sqrt(power + 1e-3)
 
 
+def moving_average(x: torch.Tensor) -> torch.Tensor:
+    """What is left of each step without the mean around it, as forecasters do."""
+    return x - F.avg_pool1d(torch.cat([x[:, :, :1].repeat(1, 1, 2), x, x[:, :, -1:].tile(1, 1, 2)], 2), 5, 1)
+
+
 def shifted(x: torch.Tensor) -> torch.Tensor:
     """A temporal shift module's: some channels from the step before."""
     return torch.cat([F.pad(x[:, :2], (1, 0))[:, :, :-1], x[:, 2:]], 1)

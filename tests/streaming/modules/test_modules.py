@@ -22,6 +22,7 @@ STEPS = 48
 FEW = (
     "strided, centred",
     "two outputs",
+    "the first and the last step repeated",
     "linear interpolation",
     "completed and cut",
     "channels as rows, a step ahead",

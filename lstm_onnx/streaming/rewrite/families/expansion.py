@@ -53,8 +53,13 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
 def tile(p: Rewriter, call: Call) -> Sequence[Fact]:
     """Repeated as often as there are steps, an axis of size 1 is expanded: ``label.unsqueeze(1).repeat(1, T, 1)``."""
     times, fact = call.numbers(1), call.fact(0)
-    if call.streams or fact is None or times is None or not any(map(p.lengths.depends, times)):
+    if call.streams or fact is None or times is None:
         return unchanged(p, call)
+    if not any(map(p.lengths.depends, times)):
+        [result] = p.plain(call)
+        if fact.shape is None or len(fact.shape) != len(times):
+            return [result]
+        return [replace(result, shape=tuple(size * count for size, count in zip(fact.shape, times, strict=True)))]
     if fact.shape is None or any(ONE not in pair for pair in zip(fact.shape, times, strict=True)):
         raise RefusedError("repeats by the number of time steps", "expand")
     node = make_node_like(call.node, list(call.node.input), list(call.node.output))

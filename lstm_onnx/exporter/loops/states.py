@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import helper
+from onnx import NodeProto, helper
 from torch import Tensor
 
+from ...onnxgraph.nodes import bodies_of
 from ..aten import aten_operators
 from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
 from ..lowering.rename import Dims, TracedGraph
+from ..translations.cumulative import BODY
 from .canonical import RECURRENT
 from .cells import is_zeros
 from .pieces import CONVERSIONS
@@ -63,7 +65,7 @@ def expose_loop_states(
     """
     program = rolled.module.program
     loops = {loop.index: loop for loop in program.loops}
-    scans = [node for node in graph.nodes.nodes if node.op_type == "Scan" and node.domain == ""]
+    scans = [node for node in graph.nodes.nodes if _is_loop(node)]
     names: list[str] = []
     carrying = [index for index, slots in rolled.module.scans if slots]
     for node, (index, slots) in zip(scans, rolled.module.scans, strict=True):
@@ -89,6 +91,11 @@ def expose_loop_states(
             if array is not None and array.any():
                 exposed.initial[name] = one_if_equal(array, graph.dims[name])
     return tuple(names)
+
+
+def _is_loop(node: NodeProto) -> bool:
+    """Whether a node is a loop of the module's code, and not one cumulative operator."""
+    return node.op_type == "Scan" and node.domain == "" and all(body.name != BODY for body in bodies_of(node))
 
 
 def _form(graph: TracedGraph, name: str) -> tuple[Dims, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class Choice:
             self._require_alone(name, shown)
         self._copies = [self._copied(), self._copied()]
         self._globals = sys._getframe(2).f_globals
-        self._known: tuple[set[int], set[int]] | None = None
+        self._there = list(reachable([before, helper.held]))
 
     def _read(self) -> dict[str, Any]:
         """The attributes as they are now."""
@@ -91,15 +92,13 @@ class Choice:
         """
         if isinstance(value, _NUMBERS):
             return
-        if self._known is None:
-            frame = {name: item for name, item in self._globals.items() if isinstance(item, (Tensor, list, dict))}
-            there = list(reachable([self._before, self._helper.held, frame, *self._helper.others]))
-            memories = {_memory(item) for item in there if isinstance(item, Tensor)}
-            self._known = memories, {id(item) for item in there if not isinstance(item, Tensor)}
+        frame = {name: item for name, item in self._globals.items() if isinstance(item, (Tensor, list, dict))}
+        there = itertools.chain(self._there, reachable([frame, *self._helper.others]))
         if isinstance(value, Tensor):
-            if _memory(value) in self._known[0]:
+            memory = _memory(value)
+            if any(isinstance(item, Tensor) and _memory(item) == memory for item in there):
                 raise branch_error(f"writes into {place}, which shares its memory with what was there before")
-        elif type(value) not in (list, dict) or id(value) in self._known[1]:
+        elif type(value) not in (list, dict) or any(item is value for item in there):
             raise branch_error(f"writes into {place}, which was there before")
 
     def at_first(self, name: str) -> Any:

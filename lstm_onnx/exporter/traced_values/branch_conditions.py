@@ -55,8 +55,9 @@ def _as_value(test: ast.expr, names: Names) -> ast.expr:
     elif isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "bool" and test.args:
         new = helper_call("truth", _as_value(test.args[0], names))
     elif isinstance(test, ast.Compare):
-        test.left = _as_value(test.left, names)
-        test.comparators = [_as_value(item, names) for item in test.comparators]
+        if not any(isinstance(item, (ast.Is, ast.IsNot)) for item in test.ops):  # no tensor is True itself
+            test.left = _as_operand(test.left, names)
+            test.comparators = [_as_operand(item, names) for item in test.comparators]
         return test
     else:
         return test
@@ -64,6 +65,11 @@ def _as_value(test: ast.expr, names: Names) -> ast.expr:
         if isinstance(node, ast.expr) and not hasattr(node, "lineno"):
             ast.copy_location(node, test)
     return new
+
+
+def _as_operand(value: ast.expr, names: Names) -> ast.expr:
+    """What is compared: of ``a and b`` that is one of the two, and not its truth."""
+    return value if isinstance(value, ast.BoolOp) else _as_value(value, names)
 
 
 class Conditionals(ast.NodeTransformer):

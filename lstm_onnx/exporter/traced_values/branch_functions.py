@@ -6,7 +6,8 @@ import ast
 import copy
 
 from .branch_conditions import guarded
-from .branch_rewriter import Branch, Rewriter, Statements, add_plain, note_written, places_of
+from .branch_rewriter import Rewriter
+from .branch_statements import Branch, Statements, add_plain, note_written, places_of
 from .branch_syntax import is_no_grad, is_pure, raises
 
 

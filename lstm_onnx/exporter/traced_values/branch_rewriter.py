@@ -1,6 +1,6 @@
 """Rewrites blocks of statements so that both branches of an ``if`` on a value are computed.
 
-What statements write is known by its place: the name of a variable, or that of an attribute such as ``self.h``.
+What statements write is known by its place (`branch_statements`).
 """
 
 from __future__ import annotations
@@ -9,24 +9,10 @@ import ast
 import copy
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 
-from .branch_conditions import HELPER, Conditionals, Names, arguments, as_condition, guarded, helper_call
-from .branch_syntax import TELLERS, is_flat, is_no_grad, is_pure, mask_of, only_tells, place_of, raises, written_by
-
-Statements = list[ast.stmt]
-
-
-@dataclass
-class Branch:
-    """The statements of a branch: the places that they assign, those that they write in place, and a return."""
-
-    body: Statements = field(default_factory=list)
-    assigned: set[str] = field(default_factory=set)
-    written: set[str] = field(default_factory=set)
-    returned: ast.expr | None = None
-    goes_on: bool = False
-    """Whether it computes anything after it wrote in place."""
+from .branch_conditions import HELPER, Conditionals, Names, as_condition, guarded
+from .branch_statements import Branch, Statements, add_plain, note_written, placed, places_of
+from .branch_syntax import is_flat, is_no_grad, is_pure, mask_of, raises
 
 
 class Rewriter:
@@ -90,7 +76,7 @@ class Rewriter:
         lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement, hidden, read)
         # Where its truth is known, the branch is taken that PyTorch takes.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"
-        new = _placed(ast.parse(rewritten).body, statement)[0]
+        new = placed(ast.parse(rewritten).body, statement)[0]
         assert isinstance(new, ast.If)  # noqa: S101
         plain = new.orelse[0]
         assert isinstance(plain, ast.If)  # noqa: S101
@@ -193,116 +179,6 @@ def _loads_in(statements: Statements) -> Counter[str]:
     return Counter(node.id for node in (*read, *targets) if isinstance(node, ast.Name))
 
 
-def add_plain(branch: Branch, statement: ast.stmt) -> bool:
-    """Add a statement without others in it."""
-    if isinstance(statement, (ast.Pass, ast.Import)) or only_tells(statement):
-        return not isinstance(statement, ast.Import) or all(item.name in TELLERS for item in statement.names)
-    if isinstance(statement, ast.Assert) or (isinstance(statement, ast.If) and not statement.orelse):
-        if not is_pure(statement.test):
-            return False
-        statement.test = guarded(statement.test)
-        branch.body.append(statement)  # a check
-        return True
-    if isinstance(statement, ast.Assign):
-        targets, value = statement.targets, statement.value
-    elif isinstance(statement, (ast.AugAssign, ast.AnnAssign)) and statement.value is not None:
-        targets, value = [statement.target], statement.value
-    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-        return _add_call(branch, statement, statement.value)
-    else:
-        return isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-    if not is_pure(value):
-        return False
-    assigned: set[str] = set()
-    for target in targets:
-        if isinstance(target, ast.Subscript) or isinstance(statement, ast.AugAssign):
-            if not _note_target(branch, target, statement):
-                return False
-            continue
-        found = places_of(target)
-        if found is None:
-            return False
-        assigned |= found
-    _note_within(branch, value, statement)
-    branch.assigned |= assigned
-    statement.value = guarded(value)
-    branch.body.append(statement)
-    return True
-
-
-def _add_call(branch: Branch, statement: ast.Expr, call: ast.Call) -> bool:
-    """Add ``x.masked_fill_(mask, 0)``, ``found.append(x)``, or a call whose result is not used."""
-    if not all(map(is_pure, arguments(call))):
-        return False
-    method = call.func
-    if isinstance(method, ast.Attribute) and written_by(method.attr):
-        if not _note_target(branch, method.value, statement):
-            return False
-        call.args = [guarded(item) for item in call.args]
-        for item in call.keywords:
-            item.value = guarded(item.value)
-    elif is_pure(call):
-        statement.value = guarded(call)
-    else:
-        return False
-    branch.body.append(statement)
-    return True
-
-
-def _note_within(branch: Branch, value: ast.expr, statement: ast.stmt) -> None:
-    """Note what calls within an expression write, as ``x.float().masked_fill_(mask, 0)`` may write into x."""
-    for node in ast.walk(value):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and written_by(node.func.attr):
-            place = _root_of(node.func.value)
-            if place is not None and node.func.attr.endswith("_"):
-                note_written(branch, [place], statement)
-                branch.goes_on = True
-                node.func = ast.copy_location(helper_call("in_place", node.func), node.func)
-
-
-def _root_of(value: ast.expr) -> str | None:
-    """The place at the begin of a chain of indices and methods, which may give the same memory."""
-    while True:
-        if isinstance(value, ast.Subscript):
-            value = value.value
-        elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
-            value = value.func.value
-        else:
-            return place_of(value)
-
-
-def _note_target(branch: Branch, target: ast.expr, statement: ast.stmt) -> bool:
-    """Note what is written in place; False where its place is not known."""
-    while isinstance(target, ast.Subscript):
-        if not is_pure(target.slice):
-            return False
-        target.slice = guarded(target.slice)
-        target = target.value
-    place = place_of(target)
-    if place is None:
-        return False
-    note_written(branch, [place], statement)
-    return True
-
-
-def note_written(branch: Branch, places: Collection[str], statement: ast.stmt) -> None:
-    """Note what a statement writes in place; what the branch itself has made is no other's, which is checked."""
-    for place in sorted(places):
-        if place in branch.assigned:
-            branch.body += _placed(ast.parse(f"{HELPER!r}.require_own({place}, {place!r})").body, statement)
-        else:
-            branch.written.add(place)
-
-
-def places_of(target: ast.expr) -> set[str] | None:
-    """The places that an assignment sets; None for other targets."""
-    if isinstance(target, ast.Tuple):
-        found = list(map(places_of, target.elts))
-        return None if None in found else {name for each in found for name in each or ()}
-    place = place_of(target)
-    return None if place is None else {place}
-
-
 def _folded(statements: Statements) -> Statements:
     """Statements with those after an ``if`` that returns in its ``else``."""
     for index, statement in enumerate(statements):
@@ -359,7 +235,7 @@ def _computed(
         after = [*(name for name in names if "." in name or name in written), result]
 
     def lines(text: str) -> Statements:
-        return _placed(ast.parse(text).body, at)
+        return placed(ast.parse(text).body, at)
 
     def returned(branch: Branch) -> Statements:
         if branch.returned is None:
@@ -383,11 +259,3 @@ def _computed(
         *(line for name in after for line in lines(f"{name} = {choice}.value({name!r}, {name in hidden})")),
         *(lines(f"return {result}") if one.returned is not None else []),
     ]
-
-
-def _placed(statements: Statements, place: ast.stmt) -> Statements:
-    """Statements of ours, at a place of the user's code."""
-    for statement in statements:
-        for node in ast.walk(statement):
-            ast.copy_location(node, place)
-    return statements

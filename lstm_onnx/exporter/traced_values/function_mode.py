@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from ..copies.caller_state import replaced
@@ -83,6 +84,11 @@ class TracingMode(TorchFunctionMode):
             return found[0]
         if self.branches.depth:
             require_valid_anywhere(name, args, kwargs)
+            with self.branches.writing(pytree.tree_leaves((args, kwargs))):
+                return self._called(func, name, args, kwargs)
+        return self._called(func, name, args, kwargs)
+
+    def _called(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
         if special is not None and (args or special in _WITHOUT_POSITIONAL):
             found = special(self, func, args, kwargs)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -179,6 +179,23 @@ class Helper:
         if not isinstance(getattr(method, "__self__", None), Tensor):
             raise branch_error("writes into something else than a tensor")
         return method
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a list or a dict, whose entries are objects of their own."""
+        return isinstance(value, (list, dict))
+
+    @contextlib.contextmanager
+    def writing(self, leaves: Iterable[Any]) -> Iterator[None]:
+        """Within it, an operation may write into those tensors that a branch has made, or has a copy of.
+
+        Raises:
+            ExportError: it wrote into another one, such as ``F.elu(x, 1.0, True)`` does.
+        """
+        before = [(item, item._version) for item in leaves if isinstance(item, Tensor) and not item.is_inference()]
+        yield
+        for item, version in before:
+            if item._version != version:
+                self.require_own(item, "a tensor")
 
     def require_own(self, value: Any, place: str) -> None:
         """Refuse to write in place into what was there before the branch.

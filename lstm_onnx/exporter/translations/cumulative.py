@@ -19,6 +19,8 @@ from .wide_range import in_single, log_add_exp
 
 _Step = Callable[..., Sequence[Any]]
 """The states and an entry, to the new states."""
+BODY = "cumulative"
+"""The name of the body of every Scan that is written here, and of no loop in the module's code."""
 
 
 def _over_entries(step: _Step, states: Sequence[Any], x: Any, dim: int) -> list[Any]:
@@ -32,7 +34,7 @@ def _over_entries(step: _Step, states: Sequence[Any], x: Any, dim: int) -> list[
         after = step(*before, entry)
         # An output of a body is the node's own state and its row: two values.
         rows = [op.Identity(state) for state in after]
-        body = ir.Graph([*before, entry], [*after, *rows], nodes=recorder.nodes, name="cumulative")
+        body = ir.Graph([*before, entry], [*after, *rows], nodes=recorder.nodes, name=BODY)
     finally:
         recorder.nodes = outside
     attributes = [

@@ -112,6 +112,31 @@ def test_a_state_of_fixed_sizes_is_a_state(start: float, tmp_path: Path) -> None
     np.testing.assert_allclose(last, module(x).detach(), rtol=1e-5, atol=1e-6)
 
 
+class BesideCumulative(nn.Module):
+    """A loop between operators that a file computes in a loop of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = x.new_zeros(x.shape[0], 3), []
+        for x_t in x.cummax(1)[0].unbind(1):
+            h = 0.2 * h + 0.8 * self.cell(x_t, h)
+            steps.append(h)
+        return torch.logcumsumexp(torch.stack(steps, 1), 1)
+
+
+def test_cumulative_operators_are_not_taken_for_the_loop(tmp_path: Path) -> None:
+    module, x, axes = BesideCumulative().eval(), torch.randn(2, 11, 3), {"x": {0: "batch", 1: "time"}}
+    lstm_onnx.export(module, tmp_path / "a.onnx", example_inputs=x[:, :5], dynamic_shapes=axes, states="explicit")
+    with lstm_onnx.load(tmp_path / "a.onnx", provider="cpu", threads=1) as model:
+        assert model.states["loop.h0"] == "loop.hn"
+        stream = model.stream(batch=2)
+        chunks = [stream.run({"x": x[:, a:b]})["output"] for a, b in ((0, 1), (1, 6), (6, 11))]
+    np.testing.assert_allclose(torch.cat(chunks, 1), module(x).detach(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["NormalizedLSTM"])
 def test_verify_compares_chunks_and_rejects_mutants_of_the_body(name: str, tmp_path: Path) -> None:
     module, _ = explicit(name, tmp_path / "a.onnx")

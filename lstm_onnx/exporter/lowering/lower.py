@@ -12,6 +12,7 @@ from ...errors import ExportError
 from ...onnxgraph import attributes_of, bodies_of, nodes_of
 from ...onnxgraph.builder import Nodes
 from ...onnxgraph.nodes import Walk, outer_values, repeating_node
+from ...runtime.batch_axes import BATCH, TIME
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix
@@ -74,8 +75,37 @@ def sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, in
     """The sizes or names of the time and the batch axis of a call's input."""
     dims = graph.dims.get(opaque.value(0), ())
     if len(dims) < _SEQUENCE_RANK:
-        return "time", "batch"
+        return TIME, BATCH
     return (dims[1], dims[0]) if opaque.batch_first else (dims[0], dims[1])
+
+
+def batch_axis(graph: TracedGraph) -> str:
+    """What the batch axis of the graph's inputs is called: "batch", or the name that all recurrent modules have for it.
+
+    "batch" where there is no such name.  The modules may be in bodies of loops.
+    """
+    names = {dim for name in graph.inputs for dim in graph.dims.get(name, ()) if isinstance(dim, str)}
+    found = set()
+    for node in nodes_of(graph.nodes.nodes):
+        if node.domain == DOMAIN:
+            dims = graph.dims.get(node.input[0], ())
+            found.add(dims[0 if attributes_of(node)["batch_first"] else 1] if len(dims) == _SEQUENCE_RANK else BATCH)
+    only = next(iter(found)) if len(found) == 1 else BATCH
+    return str(only) if BATCH not in names and only in names else BATCH
+
+
+def exchanged_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> str:
+    """Which recurrent module takes an axis that is called "batch" as its time, and how to mend it; "" for none."""
+    for opaque in calls:
+        time, batch = sequence_axes(graph, opaque)
+        if time == BATCH or (batch == TIME and time != batch):
+            other = opaque.batch_first
+            return (
+                f"{opaque.recurrent.path or 'the module'} is called with batch_first={other}, and so goes along the "
+                f"axis {time} as its time, of sequences along {batch}; exchange the names in dynamic_shapes, or use "
+                f"batch_first={not other}"
+            )
+    return ""
 
 
 def lower_calls(

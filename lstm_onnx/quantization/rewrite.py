@@ -96,11 +96,11 @@ def quantize_model(
         raise ModelError(f"{path}: is int8 already; quantize the float32 file that it came from")
     if metadata.generation is not None:
         raise ModelError(f"{path}: repeats a step; quantize the step's file, and repeat that with make_generating")
-    if kernel == DYNAMIC_QUANTIZE_LSTM:
-        _require_lstms(model, path)
     weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
+    if kernel == DYNAMIC_QUANTIZE_LSTM:
+        _require_lstms(model, path)
     inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
     before = _names(model)

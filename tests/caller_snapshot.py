@@ -6,6 +6,7 @@ they close over, and torch's, numpy's and Python's global states by value.
 
 from __future__ import annotations
 
+import array
 import collections
 import functools
 import random
@@ -85,8 +86,12 @@ def _own(value: Any) -> Any:
         version = None if inference else value._version
         content = value.detach().cpu().numpy().tobytes()
         return version, value.requires_grad, id(value.grad_fn), value.dtype, tuple(value.shape), content
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, array.array)):
         return value.tobytes()
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
     if isinstance(value, torch.Generator):
         return value.get_state().numpy().tobytes()
     if isinstance(value, random.Random):
@@ -129,5 +134,9 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(getattr(value, "__dict__", None), dict) and value.__dict__ is not value:
         yield from ((f".{name}", item) for name, item in vars(value).items())
+    for base in type(value).__mro__:
+        slots = [item for item in vars(base).values() if isinstance(item, types.MemberDescriptorType)]
+        if base.__module__.startswith("tests."):
+            yield from ((f".{slot.__name__}", slot.__get__(value)) for slot in slots)
     if isinstance(value, nn.Module):
         yield ".__class__", type(value)

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ..onnxgraph.builder import Nodes, valid_steps
+from ..onnxgraph.nan_marks import final_mark, step_marks
 from ..spec import GRUSpec, RecurrentSpec, RNNSpec
 from .node_names import FOLDED_INVERSE
 from .scan_layers import Layer, StackOutputs, copied_steps, scan_layer, zero_states
@@ -80,7 +83,7 @@ def recurrent_stack(
     if scan and form.copied_input:
         x = copied_steps(nodes, x, f"{prefix}input/copied")
     valid = None
-    if scan and lengths:
+    if (scan or form.keeps_nan) and lengths:
         valid = valid_steps(nodes, x, lengths, f"{prefix}valid", int64=form.int64_steps)
     final_h: list[str] = []
     final_c: list[str] = []
@@ -104,7 +107,9 @@ def recurrent_stack(
         if scan:
             x, h, c = scan_layer(layer, x, initial_h[states], initial_c[states], valid)
         else:
-            x, h, c = _operator_layer(layer, x, initial_h[index], initial_c[index], lengths or "")
+            x, h, c = _operator_layer(
+                layer, x, initial_h[index], initial_c[index], lengths or "", valid or "", keeps_nan=form.keeps_nan
+            )
         final_h += h
         final_c += c
     for final, joined, short in ((final_h, names.hn, "hn"), (final_c, names.cn, "cn")):
@@ -123,7 +128,7 @@ def _split_states(nodes: Nodes, spec: RecurrentSpec, value: str, pieces: int, na
 
 
 def _operator_layer(
-    layer: Layer, x: str, initial_h: str, initial_c: str, lengths: str
+    layer: Layer, x: str, initial_h: str, initial_c: str, lengths: str, valid: str, *, keeps_nan: bool
 ) -> tuple[str, list[str], list[str]]:
     """One layer as one LSTM, GRU or RNN operator, with a projection folded into it: output, final h and c."""
     nodes, spec, name, weights, outputs = layer.nodes, layer.spec, layer.name, layer.weights, layer.outputs
@@ -132,6 +137,7 @@ def _operator_layer(
     h = layer.state(outputs.hn, f"{operator}/Y_h")
     c = layer.state(outputs.cn, f"{operator}/Y_c")
     recurrent, project_out = weights.R, None
+    states = [value for value in (initial_h, initial_c) if value]
     if weights.W_hr is not None:
         folded = fold_projection(weights.R, weights.W_hr, layer=layer.index, known=weights.folded)
         recurrent = folded.R
@@ -144,20 +150,54 @@ def _operator_layer(
     inputs = [x, layer.constant("W", weights.W), layer.constant("R", recurrent)]
     inputs.append("" if weights.B is None else layer.constant("B", weights.B))
     peepholes = "" if weights.P is None else layer.constant("P", weights.P)
+    results = [y, h, c]
+    if keeps_nan:
+        results = [
+            value and f"{operator}/{part}_of_numbers" for value, part in zip(results, ("Y", "Y_h", "Y_c"), strict=True)
+        ]
     nodes.add(
         spec.op_type,
         *_present([*inputs, lengths, initial_h, initial_c, peepholes]),
         name=operator,
-        outputs=_present([y, h, c]),
+        outputs=_present(results),
         hidden_size=spec.hidden_size,
         direction="bidirectional" if spec.bidirectional else "forward",
         **_attributes(spec, weights),
     )
+    if keeps_nan:
+        _add_nan(layer, x, states, valid, list(zip(results, (y, h, c), strict=True)))
     if project_out is not None:
         y = y and nodes.one("MatMul", y, project_out, name=f"{name}/project")
         projected = f"{name}/project_hn"
         h = h and nodes.one("MatMul", h, project_out, name=projected, output=layer.state(outputs.hn, projected))
     return y and _merge_directions(layer, y), [h], [c]
+
+
+def _add_nan(layer: Layer, x: str, states: Sequence[str], valid: str, results: Sequence[tuple[str, str]]) -> None:
+    """Add NaN to what follows from a NaN in x or in the initial states: to each result, under another name."""
+    nodes, spec, name = layer.nodes, layer.spec, layer.name
+    zero = nodes.constant(f"{spec.dtype}/0", np.zeros((), spec.dtype))
+    nan = nodes.constant(f"{spec.dtype}/nan", np.full((), np.nan, spec.dtype))
+
+    def mark_of(value: str, title: str) -> str:
+        found = nodes.one("IsNaN", value, name=f"{name}/{title}_is_nan")
+        marks = nodes.one("Where", found, nan, zero, name=f"{name}/{title}_zeros")
+        return nodes.one("ReduceSum", marks, nodes.integers(-1), name=f"{name}/{title}_zero", keepdims=1)
+
+    x_mark = mark_of(x, "x")
+    if valid:
+        x_mark = nodes.one("Where", valid, x_mark, zero, name=f"{name}/x_valid_zero")
+    marks = [mark_of(value, title) for value, title in zip(states, ("h0", "c0"), strict=False)]
+    state_mark = nodes.one("Add", *marks, name=f"{name}/states_zero") if len(marks) > 1 else "".join(marks)
+    (y, marked), *finals = results
+    if y:
+        reverse = [False, True][: spec.num_directions]
+        mark = step_marks(nodes, name, zero, x_mark, reverse, state_mark, valid)
+        nodes.one("Add", y, mark, name=f"{y}_or_nan", output=marked)
+    finals = [(value, output) for value, output in finals if value]
+    mark = final_mark(nodes, name, x_mark, state_mark) if finals else ""
+    for value, output in finals:
+        nodes.one("Add", value, mark, name=f"{value}_or_nan", output=output)
 
 
 def _attributes(spec: RecurrentSpec, weights: LayerWeights) -> dict[str, Any]:

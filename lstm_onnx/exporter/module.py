@@ -45,7 +45,7 @@ from .loops.roll import RolledUp, rolled_up
 from .loops.states import expose_loop_states, looped_calls
 from .lowering.carried_states import carried_states
 from .lowering.explicit_states import ExposedStates, expose_states, remove_unread_states
-from .lowering.lower import OpaqueCall, lower_bodies, lower_calls, opaque_calls
+from .lowering.lower import OpaqueCall, batch_axis, exchanged_axes, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename, require_separate_names
 from .module_metadata import module_metadata
@@ -242,6 +242,7 @@ def _lowered(
     require_dynamic_outputs(graph, functional)
     require_separate_axes(graph, functional)
     remove_unread_states(graph, functional.outputs, functional.states)
+    batch = batch_axis(graph)
     recurrent_modules = functional.recurrent_modules if rolled is None else rolled.recurrent_modules
     if rolled is not None:
         lower_bodies(graph, recurrent_modules, options.export)
@@ -251,6 +252,9 @@ def _lowered(
     if unused and not calls and rolled is None:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
+    exchanged = exchanged_axes(graph, calls)
+    if explicit and exchanged:
+        raise ExportError(f"{exchanged}; a stream is cut along the time")
     carried = carried_states(graph, calls, partial(held_in_two_calls, functional))
     given = [*functional.states, *carried]
     exposed = _exposed(functional, graph, calls, rolled, inputs, given) if explicit else ExposedStates()
@@ -269,7 +273,9 @@ def _lowered(
         options.export.opset,
     )
     built = BuiltModel(model, graph.nodes.initializers, metadata)
-    built = run_trials(functional, graph, built, facts, limits, check=options.check)
+    built = run_trials(functional, graph, built, facts, limits, batch, check=options.check)
+    if exchanged:
+        built = built.noted(exchanged)
     if explicit and not built.metadata.states:
         built = without_states(graph, built)
     if explicit and built.metadata.not_streamable:

@@ -38,6 +38,7 @@ class LayerForm:
         exact_sigmoid: in Scans, ``1 / (1 + exp(-x))`` instead of the operator Sigmoid.
         int64_steps: in Scans, lengths are compared with the numbers of steps as int64.
         copied_input: in a stack of Scans, the input is gathered step by step before it is multiplied by W.
+        keeps_nan: what follows from a NaN is NaN, as in a Scan; ONNX Runtime's operators give numbers.
     """
 
     fold: bool = False
@@ -45,6 +46,7 @@ class LayerForm:
     exact_sigmoid: bool = False
     int64_steps: bool = False
     copied_input: bool = False
+    keeps_nan: bool = False
 
 
 AS_OPERATORS = LayerForm()

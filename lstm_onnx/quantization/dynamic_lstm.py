@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..onnxgraph.builder import valid_steps
+from ..onnxgraph.nan_marks import final_mark, step_marks
 from .arithmetic import QuantizedWeight
 from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM
 from .products import Graph
@@ -78,13 +79,10 @@ def add_dynamic_lstm(graph: Graph, layer: Layer) -> None:
         activations=functions,
     )
     if layer.y:
-        marked = _mark_steps(graph, layer, x_mark, state_mark, valid)
+        marked = step_marks(nodes, name, graph.scalar(0), x_mark, layer.reverse, state_mark, valid)
         nodes.one("Add", outputs[0], marked, name=f"{name}/Y_or_nan", output=layer.y)
     if layer.hn or layer.cn:
-        mark = nodes.one("ReduceSum", x_mark, nodes.integers(0), name=f"{name}/sequence_zero", keepdims=0)
-        mark = nodes.one("Unsqueeze", mark, nodes.integers(0), name=f"{name}/final_zero")
-        if state_mark:
-            mark = nodes.one("Add", mark, state_mark, name=f"{name}/final_states_zero")
+        mark = final_mark(nodes, name, x_mark, state_mark)
         for output, value in ((layer.hn, outputs[1]), (layer.cn, outputs[2])):
             if output:
                 nodes.one("Add", value, mark, name=f"{value}_or_nan", output=output)
@@ -100,21 +98,3 @@ def _finite(graph: Graph, value: str, name: str) -> tuple[str, str]:
     finite = nodes.one("Equal", zeros, graph.scalar(0), name=f"{name}_is_finite")
     mark = graph.reduce("ReduceSum", zeros, f"{name}_zero")
     return nodes.one("Where", finite, value, graph.scalar(0), name=f"{name}_finite"), mark
-
-
-def _mark_steps(graph: Graph, layer: Layer, x_mark: str, state_mark: str, valid: str) -> str:
-    """For each step, direction and sequence, 0 or NaN ``(time, D or 1, batch, 1)``: of x so far, and of the states."""
-    nodes, name = graph.nodes, layer.name
-    parts = []
-    for reverse in layer.reverse:
-        part = f"{name}/{'reverse' if reverse else 'forward'}_zero"
-        axis = nodes.constant("int/0", np.array(0, np.int64))
-        total = nodes.one("CumSum", x_mark, axis, name=f"{part}/CumSum", reverse=int(reverse))
-        parts.append(nodes.one("Unsqueeze", total, nodes.integers(1), name=part))
-    mark = parts[0] if len(parts) == 1 else nodes.one("Concat", *parts, name=f"{name}/steps_zero", axis=1)
-    if state_mark:
-        mark = nodes.one("Add", mark, state_mark, name=f"{name}/steps_states_zero")
-    if valid:  # padding is zeros, whatever came before
-        column = nodes.one("Unsqueeze", valid, nodes.integers(1), name=f"{name}/valid_steps")
-        mark = nodes.one("Where", column, mark, graph.scalar(0), name=f"{name}/valid_zero")
-    return mark

@@ -10,6 +10,7 @@ from onnx import NodeProto
 from ..onnxgraph import attributes_of, is_default
 from ..onnxgraph.recurrent import DEFAULT_ACTIVATIONS, GATES, PEEPHOLES, activations_of, direction_of, input_of
 from .recurrent import Layer
+from .weights import Weights
 
 ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
 """Activations without parameters."""
@@ -79,6 +80,26 @@ def linear_weight(node: NodeProto, constant: Constant) -> np.ndarray | None:
     if node.op_type == "Gemm" and attributes_of(node).get("transA"):
         return None
     return _matrix(constant(node.input[1]))
+
+
+def why_not_linear(node: NodeProto, weights: Weights) -> str:
+    """Why a MatMul or Gemm by a matrix that no input changes stays as it is; "" for other nodes and for small ones."""
+    if node.op_type not in ("MatMul", "Gemm") or not is_default(node.domain) or len(node.input) < 2:
+        return ""
+    left, right = weights(node.input[0]), weights(node.input[1])
+    if right is None:
+        by = weights.computing(node.input[1])
+        if by:
+            return f"its weights are computed, by {by}"
+        large = left is not None and left.ndim >= 2 and left.size >= LEAST_WEIGHTS
+        return "its weights are on its left" if large else ""
+    if left is not None or right.ndim < 2 or right.size < LEAST_WEIGHTS:
+        return ""
+    if right.dtype != np.float32:
+        return f"its weights are {right.dtype}"
+    if right.ndim > 2:
+        return f"its weights have shape {right.shape}"
+    return "it has transA = 1" if np.isfinite(right).all() else "a weight is not finite"
 
 
 def embedding_table(node: NodeProto, constant: Constant) -> np.ndarray | None:

@@ -23,7 +23,7 @@ from .dynamic_lstm import add_dynamic_lstm
 from .kernels import BLOCK_SIZES, CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
 from .loop_constants import inline_loop_constants
-from .operators import embedding_table, linear_weight, read_recurrent
+from .operators import embedding_table, linear_weight, read_recurrent, why_not_linear
 from .products import Graph, zero_points
 from .recurrent import Layer, add_layer
 from .weights import Weights
@@ -96,11 +96,11 @@ def quantize_model(
         raise ModelError(f"{path}: is int8 already; quantize the float32 file that it came from")
     if metadata.generation is not None:
         raise ModelError(f"{path}: repeats a step; quantize the step's file, and repeat that with make_generating")
-    if kernel == DYNAMIC_QUANTIZE_LSTM:
-        _require_lstms(model, path)
     weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
+    if kernel == DYNAMIC_QUANTIZE_LSTM:
+        _require_lstms(model, path)
     inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
     before = _names(model)
@@ -291,6 +291,8 @@ class _Rewriter:
                 return False
             self.done.linear.append(add_linear(graph, node, weight, caller, points))
             return True
+        if why := why_not_linear(node, self.weights):
+            self.done.kept[node.name] = why
         table = None if caller else embedding_table(node, self.weights)
         if table is not None:
             self.done.embeddings.append(add_embedding(graph, node, table))

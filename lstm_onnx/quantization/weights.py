@@ -1,21 +1,33 @@
-"""The constant weights of a model, and what nodes make of them by cutting and joining."""
+"""The constant weights of a model, and what nodes make of them by cutting, joining and casting."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
-from ..onnxgraph import ONNX_ERRORS, error_line, external_problem, graphs_of, is_default, nodes_of
+from ..onnxgraph import (
+    ONNX_ERRORS,
+    attributes_of,
+    bodies_of,
+    error_line,
+    external_problem,
+    graphs_of,
+    is_default,
+    nodes_of,
+)
 from ..onnxgraph.load import location_of
-from ..onnxgraph.nodes import constant_of
+from ..onnxgraph.nodes import RANDOM, Walk, constant_of
 
-_FOLDED = ("Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that older exports of PyTorch arrange an LSTM's gates by; none makes more of its inputs."""
+_FOLDED = frozenset(
+    {"Cast", "Concat", "DequantizeLinear", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Operators by which other exporters arrange gates and read smaller dtypes; none makes many more of its inputs."""
 _DEEPEST = 20
 """How many nodes a weight may pass; a stranger's file may have a chain or a circle of any length."""
 
@@ -109,10 +121,10 @@ class Weights:
         return self._found[name]
 
     def _folds(self, node: NodeProto) -> bool:
-        return node.op_type in _FOLDED and is_default(node.domain) and len(node.output) == 1
+        return node.op_type in _FOLDED and is_default(node.domain)
 
     def _folded(self, name: str, depth: int) -> np.ndarray | None:
-        """What a node gives that only cuts and joins constants; None for another value."""
+        """What a node gives that only cuts, joins and casts constants; None for another value."""
         node = self.producers.get(name)
         if node is None or not self._folds(node) or depth == 0:
             return None
@@ -123,7 +135,34 @@ class Weights:
         from onnx.reference import ReferenceEvaluator
 
         try:
-            (result,) = ReferenceEvaluator(node).run(None, feeds)
+            results: Any
+            if node.op_type == "Split":
+                results = _split(node, *(feeds[value] for value in node.input if value))
+            else:
+                results = ReferenceEvaluator(node).run(None, feeds)
         except (ValueError, IndexError, TypeError, RuntimeError):
             return None  # ONNX Runtime will say what is wrong with it
-        return np.asarray(result)
+        return np.asarray(results[list(node.output).index(name)])
+
+    def computing(self, name: str) -> str:
+        """The name of the node that computes a value of constants alone; "" for another value, and for a constant."""
+        if self(name) is not None:
+            return ""
+        walk = Walk([name])
+        for value in walk:
+            node = self.producers.get(value)
+            if value in self.constant:
+                continue
+            if node is None or node.op_type in RANDOM or any(bodies_of(node)):
+                return ""
+            walk.add(item for item in node.input if item)
+        return str(self.producers[name].name)
+
+
+def _split(node: NodeProto, array: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
+    """What a Split gives; the evaluator has it with all attributes of the latest opset alone."""
+    axis, count = int(attributes_of(node).get("axis", 0)), len(node.output)
+    if sizes is None:
+        each = -(-array.shape[axis] // count)
+        return np.split(array, [each * place for place in range(1, count)], axis)
+    return np.split(array, np.cumsum(sizes)[:-1], axis)

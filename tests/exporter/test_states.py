@@ -261,3 +261,11 @@ def test_states_that_the_forward_takes_and_returns_are_paired(tmp_path: Path) ->
     shapes = {"x": BATCH_TIME, "state": ({1: "batch"}, {1: "batch"})}
     result = made(Carried(), (*signal(2, 4), (h, c)), shapes, tmp_path)
     assert dict(result.model.states) == {"state.0": "output.1.0", "state.1": "output.1.1"}
+
+
+def test_an_axis_that_is_called_batch_but_is_the_time_is_named(tmp_path: Path) -> None:
+    module, axes = nn.Sequential(nn.LSTM(3, 4)).eval(), {"input": {0: "batch", 1: "time"}}
+    reason = "0 is called with batch_first=False, and so goes along the axis batch as its time, of sequences along time"
+    with pytest.raises(ExportError, match=f"{reason}; exchange the names in dynamic_shapes, or use batch_first=True"):
+        made(module, signal(2, 4), axes, tmp_path, states="explicit")
+    assert any(reason in note for note in made(module, signal(2, 4), axes, tmp_path).exported.notes)

@@ -210,13 +210,14 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "s.onnx").exists()
 
 
-def test_states_that_a_module_carries_otherwise_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "place"), [("scaled", r"scaled \(Mul\)"), ("", "Mul")])
+def test_states_that_a_module_carries_otherwise_are_refused(name: str, place: str, tmp_path: Path) -> None:
     model = conv_lstm(states=True)
-    scaled = helper.make_node("Mul", ["h", "half"], ["g"], name="scaled")
+    scaled = helper.make_node("Mul", ["h", "half"], ["g"], name=name)
     model.graph.node.insert(0, scaled)
     model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
     next(node for node in model.graph.node if node.op_type == "LSTM").input[5] = "g"
-    with pytest.raises(ModelError, match="computes with the state h, which the module carries itself"):
+    with pytest.raises(ModelError, match=f": {place} computes with the state h, which the module carries itself"):
         lstm_onnx.make_streaming(saved(model, tmp_path / "m.onnx"), tmp_path / "s.onnx")
 
 

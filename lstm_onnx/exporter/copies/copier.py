@@ -7,6 +7,7 @@ into is copied.  Everything else (locks, files, loggers, objects of other librar
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
 import enum
@@ -30,6 +31,8 @@ from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_functio
 
 _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+"""Of random numbers."""
 _NEW = (object, types.SimpleNamespace)
 """Base classes whose instances hold nothing but attributes."""
 _PLAIN_MODULES = frozenset(
@@ -50,7 +53,7 @@ class Copier:
         names: the global variables and class attributes that are copied, namely those that the code can reach.
 
     Attributes:
-        mutable: the modules, containers, objects and cells of closures that were copied, and that code may
+        mutable: the modules, containers, objects, generators and cells of closures that were copied, and that code may
             write into.
     """
 
@@ -163,11 +166,14 @@ class Copier:
         self._attributes(value, new)
         return new
 
+    def _numbers(self, value: Any) -> Any:
+        return self._enter(value, type(value).__copy__(value), mutable=True)
+
     def _array(self, value: Any) -> Any:
         if type(value) is not np.ndarray or value.dtype.hasobject:
             return value
         if value.nbytes <= _LARGE:
-            return value.copy()
+            return self._enter(value, value.copy(), mutable=True)
         view = value.view()
         view.flags.writeable = False
         return view
@@ -297,14 +303,14 @@ class Copier:
         if isinstance(value, torch.Generator):
             new = torch.Generator(device=value.device)
             new.set_state(value.get_state())
-            return new
+            return self._enter(value, new, mutable=True)
         if isinstance(value, random.SystemRandom):
             return value  # it has no state
         if isinstance(value, random.Random):
-            other = type(value).__new__(type(value))
+            other = self._enter(value, type(value).__new__(type(value)), mutable=True)
             other.setstate(value.getstate())
             return other
-        return deepcopy(value)  # one of numpy's
+        return self._enter(value, deepcopy(value), mutable=True)  # one of numpy's
 
     def _is_copied(self, value: Any) -> bool:
         kind = type(value)
@@ -356,10 +362,11 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (types.MethodType, Copier._method),
     (functools.partial, Copier._partial),
     (functools._lru_cache_wrapper, Copier._cached),
+    (array.array, Copier._numbers),
     (np.ndarray, Copier._array),
     (weakref.ReferenceType, Copier._reference),
     ((weakref.ProxyType, weakref.CallableProxyType), Copier._proxy),
-    ((torch.Generator, random.Random, np.random.Generator, np.random.RandomState), Copier._generator),
+    (GENERATORS, Copier._generator),
 )
 """How instances of a class are copied: the first match counts; all others are plain objects, or shared."""
 

@@ -7,23 +7,28 @@ and `attribute_states` makes inputs of the attributes on which the outputs depen
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
 import operator
+import random
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from .copier import attributes_of
+from .copier import GENERATORS, attributes_of, slots_of
 
 _LONGER = 64
 """The factor by which lists are lengthened, to see whether the outputs depend on them."""
 _EMPTY = object()
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
+_ITEMS = (dict, set, *_SEQUENCES)
+_NUMBERS = (array.array, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Change:
     Attributes:
         part: the container, object or cell.
         key: of its item or attribute; None where all of it counts.
-        before: the value before the call.
+        before: the value before the call; of an attribute without one, a number of the class.
         where: the place, as the user would write it.
     """
 
@@ -59,8 +64,14 @@ class KeptValues:
             for name, table in vars(part).items()
             if isinstance(table, dict) and not table and name.endswith(("_hooks", "_with_kwargs", "_always_called"))
         }
-        self._parts = [part for part in mutable if id(part) not in tables]
+        self._generators = [part for part in mutable if isinstance(part, GENERATORS)]
+        self._parts = [part for part in mutable if id(part) not in tables and not isinstance(part, GENERATORS)]
+        self._parts += [_Attributes(part) for part in self._parts if isinstance(part, _ITEMS) and _has_own(part)]
         self._suspended = False
+
+    def generator_states(self) -> list[object]:
+        """The states of the generators of random numbers, which nothing puts back."""
+        return list(map(_state_of, self._generators))
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -113,6 +124,7 @@ class KeptValues:
     def _names(self) -> dict[int, str]:
         """Where the parts are, by their ids."""
         names: dict[int, str] = {}
+        owners = {id(attributes_of(part)): id(part) for part in self._parts if isinstance(part, _Attributes)}
         for path, module in self._module.named_modules():
             prefix = f"self.{path}" if path else "self"
             names[id(module)] = prefix
@@ -123,6 +135,8 @@ class KeptValues:
                 if id(item) in names or isinstance(item, nn.Module):
                     continue
                 names[id(item)] = where
+                if (proxy := owners.get(id(attributes_of(item)))) is not None:
+                    names[proxy] = where
                 if isinstance(item, (dict, list, tuple)):
                     items = item.items() if isinstance(item, dict) else enumerate(item)
                     todo += [(f"{where}[{key!r}]", value) for key, value in items if not isinstance(value, _PLAIN)]
@@ -131,15 +145,58 @@ class KeptValues:
         return names
 
 
+class _Attributes:
+    """The attributes of an instance of a class derived from dict, list or another container."""
+
+    def __new__(cls, owner: Any) -> Any:
+        """One of a class of the same name, with the same numbers."""
+        names = {name for base in type(owner).__mro__ for name in vars(base)}
+        numbers = {name: found for name in names if (found := _number_of_class(type(owner), name)) is not None}
+        new: Any = object.__new__(type(type(owner).__name__, (_Attributes,), numbers))
+        object.__setattr__(new, "__dict__", attributes_of(owner))
+        return new
+
+
+def _number_of_class(kind: type, name: Any) -> Any:
+    """A number that instances have until they set their own; None where there is none."""
+    found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+    return found if type(found) in (int, float) else None
+
+
+def _has_own(part: Any) -> bool:
+    own = attributes_of(part)
+    return own is not part and type(part) not in _ITEMS and hasattr(part, "__dict__")
+
+
+def _state_of(generator: Any) -> object:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.Generator):
+        return str(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return str(generator.get_state())
+    return generator.get_state().numpy().tobytes()
+
+
 def changed_numbers(changes: Sequence[Change]) -> list[Change]:
-    """The changes of a number: a counter, or a size that a forward keeps."""
-    return [change for change in changes if type(change.before) in (int, float) and change.key is not None]
+    """The changes of numbers: a counter, a size that a forward keeps, or an array of them."""
+    return [change for change in changes if _is_number(change) or isinstance(change.part, _NUMBERS)]
 
 
 def add_to_numbers(changes: Sequence[Change], offset: int) -> None:
     """Set each number that was changed to another one."""
     for change in changes:
-        _set(change, change.before + offset)
+        if _is_number(change):
+            _set(change, change.before + offset)
+        else:
+            _restore(change.part, change.before)
+            numbers = np.asarray(change.part)
+            if numbers.dtype.kind in "iufc":
+                numbers += np.array(offset).astype(numbers.dtype)
+
+
+def _is_number(change: Change) -> bool:
+    return type(change.before) in (int, float) and change.key is not None
 
 
 def lengthen_lists(changes: Sequence[Change]) -> bool:
@@ -162,25 +219,38 @@ def _content(part: Any) -> Any:
         return list(_base(part).__iter__(part))
     if isinstance(part, set):
         return set(set.__iter__(part))
+    if isinstance(part, _NUMBERS):
+        return part.tobytes()
     if isinstance(part, types.CellType):
         try:
             return (part.cell_contents,)
         except ValueError:
             return (_EMPTY,)
-    return dict(attributes_of(part))
+    content = dict(attributes_of(part))
+    for slot in slots_of(type(part)):
+        with contextlib.suppress(AttributeError):  # an empty one
+            content[slot.__name__] = slot.__get__(part)
+    return content
 
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two contents hold the same objects."""
     if len(one) != len(other):
         return False
+    if isinstance(one, bytes):
+        return bool(one == other)
     if isinstance(one, set):
         return {id(item) for item in one} == {id(item) for item in other}
     if not isinstance(one, dict):
         return all(map(operator.is_, one, other))
     if all(map(operator.is_, one, other)):  # the keys, in one order: a vocabulary is compared at each call
         return all(map(operator.is_, one.values(), other.values()))
-    return all(key in other and other[key] is item for key, item in one.items())
+    return _in_one_order(one, other) and all(other[key] is item for key, item in one.items())
+
+
+def _in_one_order(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    """Whether two dicts of one length have equal keys in one order."""
+    return all(key in {own: None} for own, key in zip(one, other, strict=True))
 
 
 def _restore(part: Any, content: Any) -> None:
@@ -201,10 +271,22 @@ def _restore(part: Any, content: Any) -> None:
             del part.cell_contents
         else:
             part.cell_contents = content[0]
+    elif isinstance(part, array.array):
+        del part[:]
+        part.frombytes(content)
+    elif isinstance(part, np.ndarray):
+        part[...] = np.frombuffer(content, part.dtype).reshape(part.shape)
     else:
+        slots = {slot.__name__: slot for slot in slots_of(type(part))}
         own = attributes_of(part)
         own.clear()
-        own.update(content)
+        own.update({name: item for name, item in content.items() if name not in slots})
+        for name, slot in slots.items():
+            if name in content:
+                slot.__set__(part, content[name])
+            else:
+                with contextlib.suppress(AttributeError):  # it is empty
+                    slot.__delete__(part)
 
 
 def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Change]:
@@ -214,11 +296,14 @@ def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Ch
     if not isinstance(before, dict):
         return [Change(part, None, before, own or f"a {type(part).__name__} outside of the module")]
     keys = [key for key in {**before, **now} if before.get(key, _EMPTY) is not now.get(key, _EMPTY)]
+    if not keys:  # their order
+        return [Change(part, None, before, own or "a dict outside of the module")]
     if isinstance(part, dict):
         where = own or ("a global variable" if "__builtins__" in part else "a dict outside of the module")
         places = {key: f"{where}[{key!r}]" if own else where for key in keys}
     else:
         places = {key: f"{own or type(part).__name__}.{key}" for key in keys}
+        before = {**{key: _number_of_class(type(part), key) for key in keys}, **before}
     return [Change(part, key, before.get(key), places[key]) for key in keys]
 
 
@@ -228,4 +313,8 @@ def _set(change: Change, value: Any) -> None:
     elif isinstance(change.part, dict):
         dict.__setitem__(change.part, change.key, value)
     else:
-        attributes_of(change.part)[change.key] = value
+        slots = {slot.__name__: slot for slot in slots_of(type(change.part))}
+        if change.key in slots:
+            slots[change.key].__set__(change.part, value)
+        else:
+            attributes_of(change.part)[change.key] = value

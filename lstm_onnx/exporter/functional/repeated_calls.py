@@ -208,10 +208,10 @@ def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
 def _random_problem(functional: FunctionalModule) -> ExportError | None:
     """The refusal of a forward that draws random numbers, if it does."""
     inputs = functional.arguments.tensors
-    before = _random_states()
+    before = _random_states(functional)
     with _RandomLine() as drawn, contextlib.suppress(ExportError):
         _run(functional, inputs)
-    if drawn.line is None and _random_states() == before:
+    if drawn.line is None and _random_states(functional) == before:
         return None
     at = f"at {drawn.line}: " if drawn.line is not None else "the forward "
     return ExportError(
@@ -335,18 +335,20 @@ def _other_inputs(inputs: Mapping[str, Tensor]) -> Tensors:
     return {name: tensor.flip(0) if tensor.dim() else tensor for name, tensor in inputs.items()}
 
 
-def _random_states() -> tuple[object, ...]:
-    """The states of the global generators that code draws from without one of its own."""
+def _random_states(functional: FunctionalModule) -> tuple[object, ...]:
+    """The states of the generators that code draws from: those of the process, and its own."""
     numbers = np.random.get_state()  # noqa: NPY002 - which users' code still draws from
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(numbers)
+    own = functional.stateful.kept.generator_states()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(numbers), own
 
 
 def _dependence_problem(name: str, changes: Sequence[Change]) -> ExportError:
     places = list(dict.fromkeys(change.where for change in changes))
     places.sort(key=lambda where: not where.startswith("self."))
     where = ", ".join(places[:_MOST_NAMED]) or "an object that is not the module's own"
+    verb = "depend" if name == "its outputs" else "depends"
     return ExportError(
-        f"{name} depends on what earlier calls left in {where}, which a file cannot remember; keep a tensor or a tuple "
+        f"{name} {verb} on what earlier calls left in {where}, which a file cannot remember; keep a tensor or a tuple "
         "of tensors in an attribute of the module, of the same structure from call to call, or pass the state as an "
         "argument of forward and return it"
     )

@@ -11,7 +11,8 @@ from onnx import NodeProto, TensorProto, helper
 from ...errors import ExportError
 from ...onnxgraph import attributes_of, bodies_of, nodes_of
 from ...onnxgraph.builder import Nodes
-from ...onnxgraph.nodes import repeating_node
+from ...onnxgraph.nodes import Walk, outer_values, repeating_node
+from ...runtime.batch_axes import BATCH, TIME
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix
@@ -74,12 +75,45 @@ def sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, in
     """The sizes or names of the time and the batch axis of a call's input."""
     dims = graph.dims.get(opaque.value(0), ())
     if len(dims) < _SEQUENCE_RANK:
-        return "time", "batch"
+        return TIME, BATCH
     return (dims[1], dims[0]) if opaque.batch_first else (dims[0], dims[1])
 
 
+def batch_axis(graph: TracedGraph) -> str:
+    """What the batch axis of the graph's inputs is called: "batch", or the name that all recurrent modules have for it.
+
+    "batch" where there is no such name.  The modules may be in bodies of loops.
+    """
+    names = {dim for name in graph.inputs for dim in graph.dims.get(name, ()) if isinstance(dim, str)}
+    found = set()
+    for node in nodes_of(graph.nodes.nodes):
+        if node.domain == DOMAIN:
+            dims = graph.dims.get(node.input[0], ())
+            found.add(dims[0 if attributes_of(node)["batch_first"] else 1] if len(dims) == _SEQUENCE_RANK else BATCH)
+    only = next(iter(found)) if len(found) == 1 else BATCH
+    return str(only) if BATCH not in names and only in names else BATCH
+
+
+def exchanged_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> str:
+    """Which recurrent module takes an axis that is called "batch" as its time, and how to mend it; "" for none."""
+    for opaque in calls:
+        time, batch = sequence_axes(graph, opaque)
+        if time == BATCH or (batch == TIME and time != batch):
+            other = opaque.batch_first
+            return (
+                f"{opaque.recurrent.path or 'the module'} is called with batch_first={other}, and so goes along the "
+                f"axis {time} as its time, of sequences along {batch}; exchange the names in dynamic_shapes, or use "
+                f"batch_first={not other}"
+            )
+    return ""
+
+
 def lower_calls(
-    graph: TracedGraph, calls: list[OpaqueCall], options: ExportOptions, guarded: Collection[tuple[str, int]] = ()
+    graph: TracedGraph,
+    calls: list[OpaqueCall],
+    options: ExportOptions,
+    guarded: Collection[tuple[str, int]] = (),
+    states: Collection[str] = (),
 ) -> None:
     """Replace every opaque node by recurrent operators, written by the emitter that writes bare LSTMs.
 
@@ -88,11 +122,13 @@ def lower_calls(
         calls: its opaque calls.
         options: how projections are written.
         guarded: calls, as ``(path, number)``, that are made to fail where their input is empty.
+        states: of the body of a loop, what it carries from step to step.
 
     Raises:
         WeightsError: a projection cannot be folded.
     """
     opaque = {id(item.node): item for item in calls}
+    keeps_nan = _one_decides(graph, states)
     used = {value for node in nodes_of(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
     old, graph.nodes.nodes = graph.nodes.nodes, []
     for node in old:
@@ -104,7 +140,7 @@ def lower_calls(
         if (call.recurrent.path, call.call) in guarded:
             name = f"{call.prefix}at_least_one_step"
             node.input[0] = _fail_if_empty(graph, node.input[0], name, shaped=options.target != "tract")
-        _write_layers(graph, call, options, used)
+        _write_layers(graph, call, options, used, keeps_nan=keeps_nan)
         if node.name in graph.lines:
             new = graph.nodes.nodes[written:]
             graph.lines.update({str(item.name): graph.lines[node.name] for item in new})
@@ -129,9 +165,33 @@ def lower_bodies(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
             within.outputs = [value.name for value in body.output]
             within.dims = dict(graph.dims)
             calls = opaque_calls(within, recurrent_modules)
-            lower_calls(within, calls, options)
+            scanned = attributes_of(node)["num_scan_inputs"]
+            lower_calls(
+                within, calls, options, states=[value.name for value in body.input[: len(body.input) - scanned]]
+            )
             del body.node[:]
             body.node.extend(within.nodes.nodes)
+
+
+def _one_decides(graph: TracedGraph, states: Collection[str]) -> bool:
+    """Whether one truth that follows from a recurrent module's results chooses what several rows become.
+
+    Where a NaN became a number, such an ``if`` may take another branch than PyTorch's.
+
+    Args:
+        graph: the traced graph, or the body of a loop.
+        states: what the loop carries from step to step, which counts as such results.
+    """
+    producers = graph.producers
+    conditions = [node.input[0] for node in graph.nodes.nodes if node.op_type in ("Where", "If")]
+    walk = Walk(name for name in conditions if all(size == 1 for size in graph.dims.get(name, ())))
+    for name in walk:
+        node = producers.get(name)
+        if name in states or (node is not None and any(inner.domain == DOMAIN for inner in nodes_of([node]))):
+            return True
+        if node is not None and node.op_type not in ("Shape", "Size"):
+            walk.add([*node.input, *outer_values(node)])
+    return False
 
 
 def _fail_if_empty(graph: TracedGraph, value: str, name: str, *, shaped: bool = True) -> str:
@@ -157,7 +217,9 @@ def _fail_if_empty(graph: TracedGraph, value: str, name: str, *, shaped: bool = 
     return nodes.one("Reshape", value, shape, name=name)
 
 
-def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions, used: set[str]) -> None:
+def _write_layers(
+    graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions, used: set[str], *, keeps_nan: bool
+) -> None:
     spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
     state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
@@ -187,7 +249,7 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         opaque.value(1) or None,
         opaque.value(2) or None,
         lengths=lengths,
-        form=form,
+        form=replace(form, keeps_nan=keeps_nan and not form.scan),
         names=StackOutputs(*names),
         prefix=opaque.prefix,
         weights_prefix=scope_prefix(opaque.recurrent.path),

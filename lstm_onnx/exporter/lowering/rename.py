@@ -41,7 +41,7 @@ class TracedGraph:
         nodes: the nodes and initializers.
         inputs: the names of the graph's inputs, in order.
         outputs: the names of the graph's outputs, in order.
-        dims: by value, its sizes and axis names, where the tracer knows them; "" for an unknown size.
+        dims: by value, its sizes and axis names, where the tracer knows them, in bodies too; "" for an unknown size.
         types: by value, its ONNX element type.
         lines: by node, the line of the user's code that it comes from.
     """
@@ -103,7 +103,7 @@ def rename(
         nodes.one("Identity", source.name, name=name)
     dims: dict[str, Dims] = {}
     types: dict[str, int] = {}
-    values = [*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)]
+    values = [*graph.inputs, *graph.outputs, *(output for node in graph.all_nodes() for output in node.outputs)]
     for own, value in [*((value.name, value) for value in values), *repeated]:
         if own and value.shape is not None and value.dtype is not None:
             dims[own], types[own] = tuple(_dim(dim, axes) for dim in value.shape), int(value.dtype)

@@ -39,7 +39,7 @@ _INDEXING = frozenset(
     | {"index_add", "scatter_add", "scatter_reduce", "bincount", "unique_consecutive", "tolist", "item", "numpy"}
 )
 _RANDOM = re.compile(
-    "rand|normal|bernoulli|multinomial|poisson|exponential_|uniform_|cauchy|geometric|log_normal|rrelu$"
+    "rand|normal_?$|bernoulli|multinomial|poisson$|exponential_|uniform_|cauchy|geometric|log_normal|rrelu$"
 )
 _DIVISIONS = frozenset(
     {"floor_divide", "remainder", "fmod", "div", "divide", "__mod__", "__rmod__", "__floordiv__", "__rfloordiv__"}

@@ -14,8 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ...errors import ConfigError, InputError, ModelError, RunError
 from ...metadata import Metadata
-from ...onnxgraph.nodes import Walk
-from ...runtime.batch_axes import BATCH
+from ...onnxgraph.nodes import Walk, bodies_of, nodes_of, outer_values
 from ..lowering.rename import TracedGraph
 from ..write import BuiltModel
 from .shape_trial import written_for_trial
@@ -26,20 +25,21 @@ _SHAPE_ONLY = ("Shape", "Size")
 
 def chooses_by_a_number(model: ModelProto, graph: TracedGraph) -> bool:
     """Whether one number, such as whether a mean is above 0, chooses between values, whatever axes are called."""
-    return any(node.op_type == "Where" and graph.dims.get(node.input[0]) == () for node in model.graph.node)
+    return any(node.op_type == "Where" and graph.dims.get(node.input[0]) == () for node in nodes_of(model.graph.node))
 
 
-def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> str:
+def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph, batch: str) -> str:
     """Where a number of all rows chooses between values that differ for random rows; "" where none does.
 
     Args:
         built: the file.
         metadata: its metadata, with the limits of its axes.
         graph: the graph that it was made of, with the dimensions of values.
+        batch: what the batch axis is called.
     """
-    for condition, node in _conditions(built.model, graph).items():
+    for condition, node in _conditions(built.model, graph, batch).items():
         try:
-            differ = _differ(built, metadata, condition)
+            differ = _differ(built, metadata, condition, batch)
         except (ConfigError, InputError, ModelError, RunError):
             differ = True  # not known
         if differ:
@@ -49,38 +49,41 @@ def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph) -> st
     return ""
 
 
-def _conditions(model: ModelProto, graph: TracedGraph) -> dict[str, NodeProto]:
+def _conditions(model: ModelProto, graph: TracedGraph, batch: str) -> dict[str, NodeProto]:
     """The conditions of one number for all rows that depend on rows, each with a node that chooses by it."""
-    producers = {name: node for node in model.graph.node for name in node.output}
+    everywhere = list(nodes_of(model.graph.node))
+    producers = {name: node for node in everywhere for name in node.output}
+    # What the body of a loop is given depends on what the loop is.
+    producers |= {value.name: node for node in everywhere for body in bodies_of(node) for value in body.input}
     rows = {
         item.name
         for item in model.graph.input
-        if any(size.dim_param == BATCH for size in item.type.tensor_type.shape.dim)
+        if any(size.dim_param == batch for size in item.type.tensor_type.shape.dim)
     }
     found: dict[str, NodeProto] = {}
-    for node in model.graph.node:
+    for node in everywhere:
         if node.op_type == "Where" and graph.dims.get(node.input[0]) == () and node.input[0] not in found:
             walk = Walk(node.input[:1])
             for name in walk:
                 producer = producers.get(name)
                 if producer is not None and producer.op_type not in _SHAPE_ONLY:
-                    walk.add(item for item in producer.input if item)
+                    walk.add(item for item in (*producer.input, *outer_values(producer)) if item)
             if not rows.isdisjoint(walk.seen):
                 found[node.input[0]] = node
     return found
 
 
-def _differ(built: BuiltModel, metadata: Metadata, condition: str) -> bool:
+def _differ(built: BuiltModel, metadata: Metadata, condition: str, batch: str) -> bool:
     model = ModelProto()
     model.CopyFrom(built.model)
     name = next(own for number in itertools.count() if (own := f"choice{number}") not in _names(model))
-    for node in model.graph.node:
+    for node in nodes_of(model.graph.node):
         for place, value in enumerate(node.input):
             if value == condition:
                 node.input[place] = name
     model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
     opened = written_for_trial(replace(built, model=model))
-    feeds = random_rows(opened, metadata)
+    feeds = random_rows(opened, metadata, batch)
     results: list[Mapping[str, np.ndarray]] = [
         opened.run({**feeds, name: np.array(choice)}) for choice in (False, True)
     ]
@@ -88,4 +91,4 @@ def _differ(built: BuiltModel, metadata: Metadata, condition: str) -> bool:
 
 
 def _names(model: ModelProto) -> Sequence[str]:
-    return [value for node in model.graph.node for value in (*node.input, *node.output)]
+    return [value for node in nodes_of(model.graph.node) for value in (*node.input, *node.output)]

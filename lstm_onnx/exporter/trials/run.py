@@ -32,6 +32,7 @@ def run_trials(
     built: BuiltModel,
     facts: SizeFacts,
     limits: Limits,
+    batch: str,
     *,
     check: bool,
 ) -> BuiltModel:
@@ -43,6 +44,7 @@ def run_trials(
         built: the file, whose model's metadata is set.
         facts: what tracing decided by sizes.
         limits: the requested limits of the axes, which the trial narrows.
+        batch: what the batch axis is called.
         check: False leaves out whatever runs the file.
 
     Returns:
@@ -70,9 +72,9 @@ def run_trials(
     metadata = replace(built.metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
     result = StreamTrialResult()
     if opened is not None:
-        result = run_stream_trial(opened, metadata, time, partial(_run_module, functional, metadata))
+        result = run_stream_trial(opened, metadata, time, partial(_run_module, functional, metadata), batch)
         if result.rows == "":
-            result = replace(result, rows=rows_chosen(built, metadata, graph))
+            result = replace(result, rows=rows_chosen(built, metadata, graph, batch))
     metadata = with_stream_facts(metadata, time, result, graph.lines)
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)

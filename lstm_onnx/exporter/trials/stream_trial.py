@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,9 @@ class StreamTrialResult:
     rows: str | None = None
 
 
-def run_stream_trial(model: Model, metadata: Metadata, time: TimeAxis | None, module: Run) -> StreamTrialResult:
+def run_stream_trial(
+    model: Model, metadata: Metadata, time: TimeAxis | None, module: Run, batch: str
+) -> StreamTrialResult:
     """Run a file on random sequences: whole and in chunks, in a batch and alone.
 
     Args:
@@ -66,11 +69,12 @@ def run_stream_trial(model: Model, metadata: Metadata, time: TimeAxis | None, mo
         metadata: the file's, with the limits of its axes.
         time: its time axis, where it has states.
         module: what the file was made of, from inputs and states to outputs, all by the file's names.
+        batch: what the batch axis is called.
     """
     chunks = _chunks_differ(model, metadata, time) if time is not None else None
     if time is not None and not chunks:
         chunks = _longer_differ(model, metadata, time, module) or chunks
-    return StreamTrialResult(chunks, _rows_differ(model, metadata))
+    return StreamTrialResult(chunks, _rows_differ(model, metadata, batch))
 
 
 def with_stream_facts(
@@ -183,33 +187,33 @@ def _longer_differ(model: Model, metadata: Metadata, time_axis: TimeAxis, module
     return ""
 
 
-def _rows_differ(model: Model, metadata: Metadata) -> str | None:
+def _rows_differ(model: Model, metadata: Metadata, batch: str) -> str | None:
     """How the first rows of a batch, as many as the file needs, differ from the same rows run alone."""
     inputs = {spec.name: spec.shape for spec in metadata.inputs}
     shapes = {**{name: model.inputs[name].shape for name in model.inputs}, **inputs}
-    axes = {name: shape.index(BATCH) for name, shape in shapes.items() if shape.count(BATCH) == 1}
-    ends = {name: info.shape.index(BATCH) for name, info in model.outputs.items() if info.shape.count(BATCH) == 1}
+    axes = {name: shape.index(batch) for name, shape in shapes.items() if shape.count(batch) == 1}
+    ends = {name: info.shape.index(batch) for name, info in model.outputs.items() if info.shape.count(batch) == 1}
     if not axes or not ends:
         return None
     # Fewer than the least may end the process: ONNX Runtime aborts where a recurrent operator gets no rows.
-    rows, largest = metadata.axis_limits.get(BATCH, (1, None))
+    rows, largest = metadata.axis_limits.get(batch, (1, None))
     if largest is not None and largest < 2 * rows:
         return None
     try:
-        sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, batch=2 * rows)
+        sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, rows={batch: 2 * rows})
         return row_difference(model.run, {**sequence.feeds, **sequence.states}, axes, ends, rows)
     except (ConfigError, InputError, RunError):
         return None
 
 
-def random_rows(model: Model, metadata: Metadata) -> dict[str, np.ndarray]:
-    """Random inputs and states of a batch.
+def random_rows(model: Model, metadata: Metadata, batch: str) -> dict[str, np.ndarray]:
+    """Random inputs and states of a batch, whose axis is called `batch`.
 
     Raises:
         ConfigError: the inputs cannot be drawn.
     """
-    batch = metadata.axis_limits.get(BATCH, (1, None))[0]
-    sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, batch=max(batch, _BATCH))
+    least = metadata.axis_limits.get(batch, (1, None))[0]
+    sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, rows={batch: max(least, _BATCH)})
     return {**sequence.feeds, **sequence.states}
 
 
@@ -223,15 +227,22 @@ def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
 
 
 def _sequence(
-    model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int, batch: int = _BATCH
+    model: Model,
+    metadata: Metadata,
+    cut: Mapping[str, int],
+    time: set[str],
+    steps: int,
+    seed: int,
+    rows: Mapping[str, int] = MappingProxyType({BATCH: _BATCH}),
 ) -> WholeSequence:
+    batch = max(rows.values())
     rng = np.random.default_rng(seed)
     specs = [two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]
     shapes = [model.inputs[name].shape for name in metadata.states]
     state_axes = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
     sizes: dict[str, int] = {}
     for index, name in enumerate(dict.fromkeys([*axes(list(metadata.inputs)), *state_axes])):
-        wanted = steps if name in time else batch if name in state_axes or name == BATCH else _OTHER + index
+        wanted = steps if name in time else batch if name in state_axes or name in rows else _OTHER + index
         sizes[name] = clamped(wanted, metadata.axis_limits.get(name, ANY_SIZE))
     feeds = draw(specs, sizes, rng)
     lengths = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}

@@ -130,6 +130,14 @@ def in_a_step(self: Base, x: Tensor) -> Tensor:
 
 
 @chosen
+def normalized(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if y.norm(dim=-1).mean() > 0.3:
+        y = nn.functional.normalize(y, dim=-1)
+    return y
+
+
+@chosen
 def own_code(self: Base, x: Tensor) -> Tensor:
     y, _ = self.lstm(x)
     if y.sum() > 0:

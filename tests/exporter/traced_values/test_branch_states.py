@@ -140,8 +140,29 @@ class Cleaned(Base):
         return x * 2, self.cell(x, h)
 
 
-def test_streams_are_not_stepped_together_where_one_decides_for_all(tmp_path: Path) -> None:
-    axes = {"x": {0: "batch"}, "h": {0: "batch"}}
+class RareInALoop(Base):
+    """Cells, in each of whose steps one sequence can silence all."""
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        found = []
+        for step in range(x.shape[1]):
+            h = self.cell(x[:, step], h)
+            if x[:, step].max() > 1e4:
+                h = h * 0
+            found.append(h)
+        return torch.stack(found, 1), h
+
+
+def test_a_choice_in_the_body_of_a_loop_is_one(tmp_path: Path) -> None:
+    axes = {"x": {0: "rows", 1: "time"}, "h": {0: "rows"}}
+    exported = made(RareInALoop(), (torch.ones(2, 5, 3), torch.zeros(2, 4)), axes, tmp_path)
+    assert "Scan" in exported.operators
+    assert "is about all sequences of a batch together" in (exported.model.metadata.batch_mixes or "")
+
+
+@pytest.mark.parametrize("batch", ["batch", "rows"])
+def test_streams_are_not_stepped_together_where_one_decides_for_all(batch: str, tmp_path: Path) -> None:
+    axes = {"x": {0: batch}, "h": {0: batch}}
     example = torch.ones(2, 3), torch.zeros(2, 4)
     rare = made(Rare(), example, axes, tmp_path)
     assert any("a condition, at test_branch_states.py" in note for note in rare.exported.notes)

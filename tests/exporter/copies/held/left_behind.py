@@ -5,17 +5,29 @@
 from __future__ import annotations
 
 import argparse
+import array
 import collections
 import copy
+import dataclasses
 import functools
 import types
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .base import CASES, LOG, SCALE, Net, case
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    calls: int
+
+
+class Named(dict):
+    last = None
 
 
 class Leaves(Net):
@@ -54,6 +66,11 @@ _left("a set", lambda net, x, y: net.shapes.add(y.dim()), shapes=set())
 _left("a counter", lambda net, x, y: net.counts.update(["calls"]), counts=collections.Counter())
 _left("a namespace", lambda net, x, y: setattr(net.args, "last", y), args=argparse.Namespace(last=None))
 _left("a simple namespace", lambda net, x, y: net.s.seen.append(y), s=types.SimpleNamespace(seen=[]))
+_left("an array", lambda net, x, y: net.ranks.append(x.dim()), ranks=array.array("q", [1]))
+_left("a numpy array", lambda net, x, y: net.calls.__iadd__(1), calls=np.zeros(2, np.int64))
+_left("an order", lambda net, x, y: net.by_use.move_to_end("a"), by_use=collections.OrderedDict(a=1, b=2))
+_left("slots", lambda net, x, y: setattr(net.slots, "calls", net.slots.calls + 1), slots=Slots(0))
+_left("an attribute of a dict", lambda net, x, y: setattr(net.named, "last", y), named=Named())
 
 
 class ClassList(Net):

@@ -32,7 +32,6 @@ from ..criterion import magnitude
 from ..expected import Arrays
 from ..own_states import with_own_states
 from .inputs import forward_outputs
-from .states import require_like_pairs
 
 _CALLS = 3
 """After so many calls, states that begin with zeros hold other numbers."""
@@ -49,10 +48,9 @@ def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[Function
         found: arguments that its forward accepts.
 
     Raises:
-        ConfigError: the file gives other outputs than the module, or feeds a state from something unlike it.
+        ConfigError: the file gives other outputs than the module.
         ExportError: the module fails on the arguments.
     """
-    require_like_pairs(model)
     own = make_functional(module, found)
     names = _names_in_file(own.outputs, model)
     prepare = functools.partial(make_functional, module, found, output_names=names)

@@ -236,7 +236,7 @@ class Metadata:
             digest, reason, mixes = (entries.get(key) for key in ("weights", "not_streamable", "batch_mixes"))
             optional = all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes))
             _require(optional, "weights, not_streamable and batch_mixes must be strings")
-            return cls(
+            found = cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
                 states=states,
@@ -257,10 +257,12 @@ class Metadata:
                 streaming=_streaming(entries["streaming"], states) if "streaming" in entries else None,
                 generation=_generation(entries) if "generation" in entries else None,
             )
+            _require_apart(found)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(
                 f"the metadata lstm_onnx.* is damaged ({error})", hint="export the model again"
             ) from error
+        return found
 
 
 def packed(array: NDArray[Any]) -> dict[str, Any]:
@@ -289,6 +291,13 @@ def unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
 def _require(condition: bool, text: str) -> None:
     if not condition:
         raise ConfigError(f"the metadata's {text}")
+
+
+def _require_apart(found: Metadata) -> None:
+    """A state of a recurrent module is none that only the file has; a file made for chunks has an axis to cut."""
+    others = {*found.loop_states, *found.streaming_or_default.caches}
+    _require(found.origins.keys().isdisjoint(others), "caches and loop_states must not be states of its origins")
+    _require(found.streaming is None or bool(found.time_axes), "streaming must have time_axes beside it")
 
 
 def _initial(item: Mapping[str, Any]) -> NDArray[Any]:

@@ -24,7 +24,10 @@ from .tolerances import AMPLIFIED, AMPLIFIED_HALF, LARGEST_INPUT_GAIN, LEAST_INP
 
 _FOLDED_FACTOR = 1 / 3
 """The factor of R h in a folded layer (`exporter.weights`), whose error grows with the condition number of W_hr."""
-_LARGEST_WEIGHT_GAIN = 2.0**14
+_LARGEST_WEIGHT_GAIN = {"float16": 2.0**14, "float32": 2.0**100, "float64": 2.0**100}
+"""By dtype, which must hold the factor."""
+_SATURATED = 2.0**10
+"""How many times larger than wanted weights are made smaller: all gates are 0 or 1, and one looks like another."""
 _H = 0.35
 """The root mean square of o tanh(c)."""
 _H0 = 0.6
@@ -66,7 +69,7 @@ LayerGains = Mapping[str, float]
 
 
 def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tuple[LayerGains, ...] | None:
-    """Powers of two, layer by layer, that make the gates move; None if they already move.
+    """Powers of two, layer by layer, that make the gates move; None if they move already, or the weights are usual.
 
     `folded` says whether the file may have its projections folded into R.
     """
@@ -82,13 +85,13 @@ def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tu
         x = _H if layer else 1.0
         gains.append(
             {
-                "weight_ih": _gain(wanted["weight_ih"], size("weight_ih") * x),
-                "weight_hh": _gain(wanted["weight_hh"], size("weight_hh") * _H0),
-                "bias": _gain(wanted["bias"], max(size("bias_ih"), size("bias_hh"))),
-                "weight_hr": _gain(1.0, size("weight_hr")),
+                "weight_ih": _gain(wanted["weight_ih"], size("weight_ih") * x, spec.dtype),
+                "weight_hh": _gain(wanted["weight_hh"], size("weight_hh") * _H0, spec.dtype),
+                "bias": _gain(wanted["bias"], max(size("bias_ih"), size("bias_hh")), spec.dtype),
+                "weight_hr": _gain(1.0, size("weight_hr"), spec.dtype),
             }
         )
-    largest = max(factor for gain in gains for factor in gain.values())
+    largest = change(factor for gain in gains for factor in gain.values())
     return tuple(gains) if largest >= LEAST_WEIGHT_GAIN[spec.dtype] else None
 
 
@@ -101,7 +104,7 @@ def weight_gain(kind: str, arrays: Sequence[np.ndarray], dtype: str) -> float:
         dtype: the module's.
     """
     wanted = (AMPLIFIED_HALF if dtype == "float16" else AMPLIFIED)[kind]
-    return _gain(wanted, _row_size(arrays) * _INPUTS.get(kind, 1.0))
+    return _gain(wanted, _row_size(arrays) * _INPUTS.get(kind, 1.0), dtype)
 
 
 def _row_size(arrays: Iterable[np.ndarray]) -> float:
@@ -110,10 +113,19 @@ def _row_size(arrays: Iterable[np.ndarray]) -> float:
     return math.sqrt(max((np.mean(a**2) * (a.shape[1] if a.ndim > 1 else 1) for a in wide), default=0.0))
 
 
-def _gain(wanted: float, size: float) -> float:
+def _gain(wanted: float, size: float, dtype: str) -> float:
     if not 0 < size < math.inf:
         return 1.0
-    return float(2.0 ** round(math.log2(min(max(wanted / size, 1.0), _LARGEST_WEIGHT_GAIN))))
+    gain = wanted / size
+    if 1 / _SATURATED < gain < 1:
+        return 1.0
+    most = _LARGEST_WEIGHT_GAIN[dtype]
+    return float(2.0 ** round(math.log2(min(max(gain, 1 / most), most))))
+
+
+def change(factors: Iterable[float]) -> float:
+    """The largest factor by which weights are made larger, or smaller."""
+    return max((max(factor, 1 / factor) for factor in factors), default=1.0)
 
 
 def amplified_state(state: StateDict, gains: tuple[LayerGains, ...]) -> dict[str, np.ndarray]:

@@ -25,12 +25,15 @@ from .own_states import file_only
 from .replay import replay
 from .report import CaseResult, ParityReport, Range
 from .runtimes import engine_of, note_of
+from .stream_counts import stream_problems
 
 if TYPE_CHECKING:
     from .mutants.self_test import Target
 
 INTERFACE = "inputs and outputs"
 """The label of the case on the file's interface."""
+STREAMS = "streams as the metadata describe them"
+"""The label of a case on them; see `stream_counts`."""
 
 
 def build_report(
@@ -61,6 +64,7 @@ def build_report(
         results.append(CaseResult(INTERFACE, error="; ".join(problems)))
     else:
         notes += problems
+    results += [CaseResult(STREAMS, error=problem, kind="chunks") for problem in stream_problems(model)]
     versions = {
         "lstm-onnx": __version__,
         **(torch_versions or {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunk_check import taken
 from ..runtime.chunks import concatenated
+from ..runtime.pool.pool import Pool
+from ..runtime.pool.state_memory import Slot
 from .expected import Arrays, Call, Expected, abbreviated
 from .report import CaseResult
 
@@ -131,24 +133,31 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     if single:
         name = next(iter(set(expected.time_axes) & set(expected.calls[0].feeds)))
         time = expected.calls[0].feeds[name].shape[expected.time_axes[name]]
-        steps = list(_chunks(expected, (1,) * time))
+        unit = model.metadata.streaming_or_default.chunk
+        steps = list(_chunks(expected, (unit,) * (time // unit)))
     else:
         steps = [call.feeds for call in expected.calls]
     axes = expected.batch_axes
     inputs = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
     rows = _rows(model, inputs, axes, expected.batch)
-    outputs = [
-        {name: concatenated(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
-        for at in range(len(steps))
-    ]
-    return [_concatenated(outputs, expected.time_axes)] if single else outputs
+    if single:  # each row in all, since how many steps it gives at a time may depend on its place in the sequence
+        return [_joined([_concatenated(row, expected.time_axes) for row in rows], axes)]
+    return [_joined([row[at] for row in rows], axes) for at in range(len(steps))]
+
+
+def _joined(rows: Sequence[dict[str, Any]], axes: Mapping[str, int]) -> dict[str, Any]:
+    return {name: concatenated(name, [row[name] for row in rows], axes[name]) for name in rows[0] if name in axes}
 
 
 def _rows(
     model: Model, steps: list[dict[str, np.ndarray]], axes: Mapping[str, int], batch: int
 ) -> list[list[dict[str, np.ndarray]]]:
-    """The outputs of each row, step by step, with the states after each step under their outputs' names."""
+    """The outputs of each row, step by step and at its end, with the states after each under their outputs' names.
+
+    As by a `Batcher`, slots are stepped together with those of their phase.
+    """
     pool = model.pool(slots=min(_SLOTS, batch), check=False)
+    ends = model.metadata.streaming_or_default.last is not None
     waiting = list(range(batch))
     streams: dict[int, Any] = {}
     done: list[list[dict[str, np.ndarray]]] = [[] for _ in range(batch)]
@@ -159,18 +168,39 @@ def _rows(
             waiting.pop(0)
         # Odd rows pause at every third tick; their states must not change meanwhile.
         active = [row for row in streams if not (row % 2 and tick % 3 == 2)] or list(streams)
-        x = {
-            name: np.concatenate(
-                [np.take(steps[len(done[row])][name], [row], axis=axes[name]) for row in active], axes[name]
-            )
-            for name in steps[0]
-        }
-        y = pool.step([streams[row] for row in active], x)
-        for at, row in enumerate(active):
-            state = pool.state(streams[row])
-            outputs = {name: _row(name, array, at, axes[name]) for name, array in y.items() if name in axes}
-            done[row].append(outputs | {output: state[name] for name, output in model.states.items()})
-            if len(done[row]) == len(steps):
-                pool.close(streams.pop(row))
+        for together in _of_one_phase(pool, streams, active):
+            x = {
+                name: np.concatenate(
+                    [np.take(steps[len(done[row])][name], [row], axis=axes[name]) for row in together], axes[name]
+                )
+                for name in steps[0]
+            }
+            y = pool.step([streams[row] for row in together], x)
+            for at, row in enumerate(together):
+                state = pool.state(streams[row])
+                outputs = {name: _row(name, array, at, axes[name]) for name, array in y.items() if name in axes}
+                done[row].append(outputs | {output: state[name] for name, output in model.states.items()})
+        for row in [row for row in streams if len(done[row]) == len(steps)]:
+            if ends:
+                given = {name: np.take(array, [row], axis=axes[name]) for name, array in steps[-1].items()}
+                done[row].append(_end_of(model, pool.state(streams[row]), given))
+            pool.close(streams.pop(row))
         tick += 1
     return done
+
+
+def _of_one_phase(pool: Pool, streams: Mapping[int, Slot], rows: Iterable[int]) -> list[list[int]]:
+    found: dict[int, list[int]] = {}
+    for row in rows:
+        found.setdefault(pool.phase(streams[row]), []).append(row)
+    return list(found.values())
+
+
+def _end_of(model: Model, state: Arrays, last: Arrays) -> dict[str, np.ndarray]:
+    """What comes after the last step of a stream, which a pool leaves to a `Stream` with its state."""
+    stream = model.stream(check=False)
+    stream.state = state
+    stream.run(taken(last, model.metadata.streaming_or_default.time, range(0)))  # also tells what has no steps
+    rest = stream.flush()
+    ended = stream.state
+    return {**rest, **{output: ended[name] for name, output in model.states.items()}}

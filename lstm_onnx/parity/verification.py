@@ -30,7 +30,7 @@ from .comparison import Verification
 from .converted.drift import precision_of, require_drift, with_limited_drift
 from .converted.results import converted_report
 from .converted.source import export_float32, source_in_dtype
-from .expected import constant_outputs
+from .expected import constant_outputs, steady_outputs
 from .generation.step_file import export_step, joined_report, step_loop
 from .generation.verification import GenerationVerification
 from .golden_file import Golden
@@ -214,7 +214,7 @@ class _Comparison:
             verification = verification_of(model, module, seed=self.seed, data=self.data, **described)
             verification.notes += notes
             if isinstance(verification, ModuleVerification):
-                verification.notes += renamed_outputs(source, verification.own_outputs, model)
+                verification.notes += renamed_outputs(source, verification.own.outputs, model)
             results = self._results(verification)
             if all(result.passed or result.inconclusive for result in results):
                 failed, found = special_results(verification.model, probes(verification))
@@ -332,9 +332,11 @@ def make_report(
     if any(case.inconclusive for case in results):
         notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {verification.chaotic_note}")
     judged = [expected for expected, result in verification.pairs if not result.inconclusive]
+    constant = {name: str(value) for name, value in constant_outputs(judged).items()}
+    constant |= {name: "the same" for name in sorted(steady_outputs(judged)) if name not in constant}
     notes += [
         f"{name} was {value} in every case, so what makes it differ was not put to the test; add such inputs (data)"
-        for name, value in constant_outputs(judged).items()
+        for name, value in constant.items()
     ]
     if report.in_parity:
         report = with_mutants(

@@ -109,7 +109,7 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     """A sequence in chunks, and the rest: outputs concatenated, and the final states by their outputs' names."""
     streaming = model.metadata.streaming
     assert streaming is not None  # noqa: S101 - the caller's condition
-    stream = model.stream(_batch(model, feeds, states), check=False)
+    stream = model.stream(batch_of(model, feeds, states), check=False)
     stream.state = {**stream.state, **states}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in streaming.outputs}
     start = 0
@@ -130,8 +130,8 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     return results | {model.states[name]: final[name] for name in states}
 
 
-def _batch(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> int:
-    """The sequences in drawn inputs; by the states where the batch has another name in each input."""
+def batch_of(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> int:
+    """How many sequences are in drawn inputs; by the states where the batch has another name in each input."""
     from ..runtime.batch_axes import batch_name, state_batch_axis
 
     batch = batch_name(model)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...errors import LSTMOnnxError
 from ...onnxgraph.recurrent import RecurrentLayer
-from ..amplify import scale_layers, weight_gain
+from ..amplify import change, scale_layers, weight_gain
 from ..criterion import magnitude
 from ..expected import Expected, with_largest_errors
 from ..mutants.graph_edit import Edit
@@ -72,7 +72,7 @@ def amplified_target(
     model = verification.model
     layers, folder = list(_layers(verification)), folder_of(model)
     others = list(_dense_weights(verification, verification.graph, folder)) if dense else []
-    largest = max((factor for layer in (*layers, *others) for factor in layer.factors.values()), default=1.0)
+    largest = change(factor for layer in (*layers, *others) for factor in layer.factors.values())
     if least is None:
         least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
     if largest < least:
@@ -125,7 +125,7 @@ def _dense_weights(verification: ModuleVerification, model: onnx.ModelProto, fol
             continue
         array = _array(parameter)
         factor = weight_gain(_DENSE, [array.reshape(len(array), -1)], verification.dtype)
-        if factor > 1 and any(_tensors_of(array, model, folder)):
+        if factor != 1 and any(_tensors_of(array, model, folder)):
             yield _Layer(path, {_DENSE: (own,)}, {_DENSE: factor})
 
 

@@ -25,6 +25,7 @@ from ...runtime import Model
 from ...runtime.batch_axes import axis_roles
 from ..expected import Arrays
 from ..own_states import file_only
+from .states import require_like_pairs
 
 BATCH, TIME = 2, 3
 """Sizes that distinguish the axes of batch and of time."""
@@ -91,11 +92,12 @@ def _with_axis_names(spec: InputSpec, model: Model) -> InputSpec:
 
 
 def require_same_inputs(model: Model, found: Arguments) -> None:
-    """Check that the file and the module's forward have the same inputs.
+    """Check that the file and the module's forward have the same inputs, and states what can feed them.
 
     Raises:
         ConfigError: they differ.
     """
+    require_like_pairs(model)
     forward = set(found.tensors)
     file = set(model.inputs) - (set(model.metadata.states) - forward) - file_only(model.metadata)
     if forward != file:

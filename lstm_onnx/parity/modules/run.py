@@ -147,7 +147,7 @@ class ModuleRun:
             ExportError: it does not run on them.
         """
         if as_in is not None:
-            own = self(feeds)
+            own = self._run(feeds)
             if not as_in.found:
                 return own
             same = self._run(feeds, Roundings(as_in.native, as_in))
@@ -167,6 +167,16 @@ class ModuleRun:
             ExportError: it does not run on them.
         """
         return self._run(feeds, OperatorRoundings(unit, seed))
+
+    def operators(self, feeds: Arrays) -> int:
+        """How many operators a call runs: many times the steps, where the module has a loop in Python.
+
+        Raises:
+            ExportError: it does not run on them.
+        """
+        counter = _Counter()
+        self._run(feeds, counter)
+        return counter.count
 
     def _run(self, feeds: Arrays, roundings: TorchDispatchMode | None = None) -> dict[str, np.ndarray]:
         tensors = {name: self._tensor(array) for name, array in feeds.items()}
@@ -264,6 +274,21 @@ class ModuleRun:
 def _array(tensor: Tensor) -> Any:
     array = tensor.detach().cpu()
     return array.double().numpy() if array.is_floating_point() else array.numpy()
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators within it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `func`."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 _NARROW = (torch.float16, torch.bfloat16)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ...errors import ExportError
 from ...input_spec import sizes_of
 from ...runtime.batch_axes import axis_roles
 from ..cases import Case
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _CALL = 5e7
 """The cost that every call has at least, in multiplications."""
+_OPERATOR = 5e4
+"""The cost of an operator in PyTorch: a call with a loop in Python over many steps takes far longer than `_CALL`."""
 _MOST_LOOKUPS = 2e10
 """The most multiplications of the sweep over a table's rows."""
 _WIDE = 64
@@ -68,7 +71,8 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
     for axis in base:
         others = base if axis == batch_axis or batch_axis is None else {**base, batch_axis: 1}
         others = {name: verification.axes.within(name, size) for name, size in others.items()}
-        sizes = axis_sizes(axis, others, verification.axes, weights, numbers, batch=axis == batch_axis)
+        count = _operators(verification, axis, others)
+        sizes = axis_sizes(axis, others, verification.axes, weights, numbers, batch=axis == batch_axis, count=count)
         cases = [(f"{axis} {each[axis]}", verification.case_at(rng, each)) for each in sizes]
         swept = _sweep(verification, cases, steps)
         if swept is not None:
@@ -76,7 +80,8 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
             beside = "".join(f", {name} {size}" for name, size in others.items() if name != axis)
             yield replace(swept, label=f"every {axis} of {tried}{beside}")
     if batch_axis is not None and len(base) > 1:
-        together = sizes_together(base, verification.sizes, weights, numbers)
+        count = _operators(verification, next(axis for axis in base if axis != batch_axis), base)
+        together = sizes_together(base, verification.sizes, weights, numbers, count)
         cases = [(_label(sizes), verification.case_at(rng, sizes)) for sizes in together]
         swept = _sweep(verification, cases, steps)
         if swept is not None:
@@ -96,6 +101,23 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
         swept = _sweep(verification, cases, steps)
         if swept is not None:
             yield replace(swept, label=f"every {name} of {rows.low} to {rows.high}")
+
+
+def _operators(
+    verification: ModuleVerification, axis: str, base: Mapping[str, int]
+) -> Callable[[Mapping[str, int]], float]:
+    """How many operators the module runs at other sizes of an axis, from those at its own and a larger one."""
+    rng = np.random.default_rng([verification.seed, 19])
+    larger = verification.axes.within(axis, 2 * base[axis] + 2)
+    try:
+        own, more = (
+            verification.models.float64.operators(verification.case_at(rng, {**base, axis: size}).feeds)
+            for size in (base[axis], larger)
+        )
+    except ExportError:
+        return lambda _: 0.0
+    each = max(more - own, 0) / max(larger - base[axis], 1)
+    return lambda sizes: own + each * (sizes[axis] - base[axis])
 
 
 def _sweep(
@@ -148,7 +170,14 @@ def is_conclusive(expected: Expected) -> bool:
 
 
 def axis_sizes(
-    axis: str, base: Mapping[str, int], limits: Axes, weights: int, numbers: float, *, batch: bool
+    axis: str,
+    base: Mapping[str, int],
+    limits: Axes,
+    weights: int,
+    numbers: float,
+    *,
+    batch: bool,
+    count: Callable[[Mapping[str, int]], float] = lambda _: 0.0,
 ) -> list[dict[str, int]]:
     """The sizes of all axes in each call of a sweep over one of them.
 
@@ -159,11 +188,12 @@ def axis_sizes(
         weights: the number of the module's parameters.
         numbers: the number of elements of an output at the base sizes.
         batch: whether it is the batch axis, of which fewer sizes are enough.
+        count: the number of operators at other sizes.
     """
     cells = float(np.prod([size for name, size in base.items() if name != axis], initial=1.0))
 
     def cost(size: int) -> float:
-        work = (_CALL + weights * cells * size) / MOST_WORK
+        work = (max(_CALL, _OPERATOR * count({**base, axis: size})) + weights * cells * size) / MOST_WORK
         return max(work, numbers * size / max(base[axis], 1) / MOST_NUMBERS)
 
     first, largest = ((64,), 129) if batch else ((LONG,), LARGEST_TIME)
@@ -174,7 +204,11 @@ def axis_sizes(
 
 
 def sizes_together(
-    base: Mapping[str, int], sizes_of: Callable[[int, int], dict[str, int]], weights: int, numbers: float
+    base: Mapping[str, int],
+    sizes_of: Callable[[int, int], dict[str, int]],
+    weights: int,
+    numbers: float,
+    count: Callable[[Mapping[str, int]], float] = lambda _: 0.0,
 ) -> list[dict[str, int]]:
     """Sizes of all axes that are large together: what is wrong past some time may be so for several rows alone.
 
@@ -183,13 +217,14 @@ def sizes_together(
         sizes_of: the axes' sizes at a batch and a time.
         weights: the number of the module's parameters.
         numbers: see `base`.
+        count: the number of operators at other sizes.
     """
     found: list[dict[str, int]] = []
     work = elements = 0.0
     for batch, time in SEVERAL_ROWS:
         sizes = sizes_of(batch, time)
         cells = float(np.prod(list(sizes.values())))
-        work += _CALL + weights * cells
+        work += max(_CALL, _OPERATOR * count(sizes)) + weights * cells
         elements += numbers * cells / float(np.prod(list(base.values())))
         if work > MOST_WORK or elements > MOST_NUMBERS:
             break

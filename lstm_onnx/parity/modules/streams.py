@@ -160,8 +160,8 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
                 every += ((1,) * (steps * least), (0, 1, 0, steps * least - 1, 0))
             yield replace(whole, label=f"{label}, every chunking", kind="chunks", chunkings=every, time_axes=time.axes)
             names = {*whole.calls[0].feeds, *whole.calls[0].reference}
-            pooled = streaming is None or streaming.steps is None
-            if pooled and batch > 1 and not explicit and least == 1 and names <= time.batch_axes.keys():
+            pooled = streaming is not None or least == 1
+            if pooled and batch > 1 and not explicit and names <= time.batch_axes.keys():
                 yield replace(whole, label=f"{label}, in a pool", kind="pool", time_axes=time.axes)
     if streaming is not None and not time.lengths:
         yield from _long_stream(verification, time, least, most)

@@ -52,6 +52,7 @@ from .jumps import JUMPS_NOTE, with_jumps, with_ties
 from .run import ModuleRun, runs_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
+from .states import state_problems
 from .streams import streamed_cases
 from .values import cases_with_values, input_gain, values_at_other_sizes, with_other_integers
 
@@ -98,8 +99,8 @@ class ModuleVerification(Verification):
         self.dtype = str(own.dtype).removeprefix("torch.")
         self.models = Models(model, native, float64)
         self.input_gain = input_gain(float64)
-        self.own_outputs = own.outputs
-        """What the module itself calls its outputs."""
+        self.own = own
+        """The module as a function, with its own names of its outputs."""
         self.kept_sizes: dict[str, int] = {}
         """The axes that have one size in every drawn case; see `_expected_cases`."""
         longest = max(own.arguments.sizes.values(), default=1)
@@ -235,12 +236,11 @@ class ModuleVerification(Verification):
         return len(self._expectations) + (0 if self.amplified is None else len(self.amplified.expected))
 
     def _comparisons(self) -> Iterator[Planned | CaseResult]:
-        for expected in self._expectations:
-            yield self.models, expected
+        yield from ((self.models, expected) for expected in self._expectations)
+        yield from state_problems(self, self._expectations)
         if self.amplified is not None:
             models = replace(self.models, file=self.amplified.model)
-            for expected in self.amplified.expected:
-                yield models, expected
+            yield from ((models, expected) for expected in self.amplified.expected)
 
     @functools.cached_property
     def amplified(self) -> Target | None:

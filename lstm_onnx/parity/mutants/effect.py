@@ -38,6 +38,14 @@ def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
     return _interface(one) == _interface(other) and _expressions(one, shapes) == _expressions(other, shapes)
 
 
+def changed_outputs(one: ModelProto, other: ModelProto, shapes: Shapes) -> set[str]:
+    """The outputs of `one` that a changed copy may compute otherwise; see `same_by_graph`."""
+    names = [str(output.name) for output in one.graph.output]
+    if _interface(one) != _interface(other):
+        return set(names)
+    return {name for name in names if _expressions(one, shapes, [name]) != _expressions(other, shapes, [name])}
+
+
 def live_values(model: ModelProto, shapes: Shapes) -> set[str]:
     """The values that an output depends on; the two directions of a Scan are followed separately."""
     graph = _Graph(model.graph, shapes)
@@ -55,8 +63,8 @@ def _interface(model: ModelProto) -> tuple[Hashable, ...]:
     )
 
 
-def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
-    """For each output its expression, as nested tuples of which equal ones are equal.
+def _expressions(model: ModelProto, shapes: Shapes, outputs: Sequence[str] = ()) -> list[Hashable]:
+    """For each of the outputs, or all, its expression, as nested tuples of which equal ones are equal.
 
     A mutant's rewiring may close a cycle, which no file can run: it has no expression, and equals nothing.
     """
@@ -65,8 +73,9 @@ def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
     known: dict[str, int] = {}
     numbers: dict[Hashable, int] = {}
     described: list[Hashable] = []
-    for output in model.graph.output:
-        todo = [str(output.name)]
+    ends = list(outputs) or [str(output.name) for output in model.graph.output]
+    for end in ends:
+        todo = [end]
         while todo:
             value = todo[-1]
             missing = [part for part in graph.parts(value) if part not in known]
@@ -84,7 +93,7 @@ def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
                     described.append(expression)
                 known[value] = numbers[expression]
     # Numbered in the order of a walk from the outputs, so that equal graphs give equal lists.
-    return [*described, tuple(known[str(output.name)] for output in model.graph.output)]
+    return [*described, tuple(map(known.__getitem__, ends))]
 
 
 class _Graph:

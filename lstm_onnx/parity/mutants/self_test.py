@@ -14,12 +14,12 @@ import onnx
 from ...errors import ConfigError, LSTMOnnxError, shown
 from ...runtime import Model
 from ...runtime.providers import open_session
-from ..expected import Expected
+from ..expected import Expected, steady_outputs
 from ..replay import replay
 from ..report import MutantResult, Range
 from ..runtimes import engine_of, session_like
 from .catalogue import MUTATORS, Mutator
-from .effect import Shapes, same_by_graph
+from .effect import Shapes, changed_outputs, same_by_graph
 from .equivalence import Outcome, equivalent
 from .graph_edit import Edit, known_shapes
 from .unread import NUMBERS, Replace, same_outputs
@@ -213,7 +213,29 @@ def _result(
             nearest = result
     if nearest is not None and mutator.replace is not None and _unread(targets, mutator.replace, at, folder, shapes):
         return MutantResult("", "equivalent", 0.0, "", "no output depends on the numbers that it changes")
-    return nearest
+    return nearest if nearest is None else _of_steady_outputs(nearest, targets, mutator, at, folder, shapes, ranges)
+
+
+def _of_steady_outputs(
+    nearest: MutantResult,
+    targets: Iterable[Target],
+    mutator: Mutator,
+    at: int,
+    folder: str,
+    shapes: Shapes,
+    ranges: Sequence[Range],
+) -> MutantResult:
+    """The result of a mutant that no case rejects, of which a user can mend nothing where it changes constants alone.
+
+    The report has a note on them: with other inputs they may differ.
+    """
+    steady = steady_outputs(case for target in targets for case in target.expected)
+    proto = next(iter(targets)).proto
+    changed = changed_outputs(proto, mutated(proto, mutator, at, folder, shapes, ranges)[1], shapes) if steady else ()
+    if not changed or not steady.issuperset(changed):
+        return nearest
+    reason = f"it changes only {' and '.join(sorted(changed))}, the same in every case"
+    return replace(nearest, outcome="equivalent", reason=reason)
 
 
 def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str, shapes: Shapes) -> bool:

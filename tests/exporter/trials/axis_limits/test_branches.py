@@ -87,7 +87,7 @@ BOUNDED_ABOVE = [
 ]
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("forward", BOUNDED_ABOVE, ids=lambda forward: forward.__name__)
 def test_a_branch_far_above_the_example_is_refused_and_kept_within_its_limit(forward: Forward, tmp_path: Path) -> None:
     target = tmp_path / "made.onnx"

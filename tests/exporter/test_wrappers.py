@@ -136,7 +136,7 @@ def _seen(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_is_the_wrapped_modules(kind: str, tmp_path: Path) -> None:
     module = KINDS[kind]().eval()

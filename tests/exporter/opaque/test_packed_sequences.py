@@ -19,7 +19,7 @@ from lstm_onnx import ExportError
 from lstm_onnx.exporter.opaque.packed_sequences import PaddedSequence, pack, pad, replace_packing_functions
 from tests.exporter.helpers import X_LENGTHS, Inputs, X, agree, eager, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(18)
+pytestmark = pytest.mark.sweep(27)
 
 
 class Packing(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from tests.exporter.helpers import X, made, right, signal
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 
 class OfLists(nn.Module):

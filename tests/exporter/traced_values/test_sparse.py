@@ -62,7 +62,7 @@ def right(module: nn.Module, folder: Path) -> Any:
     return result
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_of_a_sparse_buffer(name: str, tmp_path: Path) -> None:
     module = Graph(PRODUCTS[name])

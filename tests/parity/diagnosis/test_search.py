@@ -65,7 +65,7 @@ def test_a_right_file_has_neither_place_nor_cause(arguments: dict[str, Any], tmp
     assert report.causes == ()
 
 
-@pytest.mark.sweep(18)
+@pytest.mark.sweep(27)
 @pytest.mark.parametrize(
     ("arguments", "name", "site", "cause", "place"),
     [

@@ -45,8 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # A fifth of the time of an export is the collector's.  What is there by now, and what torch makes, stays anyway.
-    gc.collect()
+    # A fifth of the time of an export is the collector's.  What is there by now, and what torch makes, stays anyway; to
+    # look for what is not needed among it takes a second.
     gc.freeze()
     gc.enable()
     gc.set_threshold(50_000, 20, 50)

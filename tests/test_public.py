@@ -140,6 +140,7 @@ except lstm_onnx.MissingDependencyError as error:
     assert "pip install" in fresh(WITHOUT_TORCH + code, str(tmp_path))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 @pytest.mark.parametrize("first", ["package", "function"])
 def test_a_package_is_its_function_whatever_is_imported_first(package: str, first: str, tmp_path: Path):

@@ -19,7 +19,7 @@ from lstm_onnx.testing import ParityError, assert_parity
 from .parity_files import net, parity_files
 from .test_imports import assert_without, imported_by
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(5)
 
 OPTIONS = {"provider": "cpu", "threads": 1, "mutants": "none"}
 

@@ -10,6 +10,8 @@ import pytest
 from lstm_onnx.bench.hidden_sizes import FLOAT32, TORCH, HiddenSizes, compare_hidden_sizes, write_hidden_sizes_plot
 from lstm_onnx.quantization.kernels import KERNELS
 
+pytestmark = pytest.mark.sweep(3)
+
 
 @pytest.fixture(scope="module")
 def report() -> HiddenSizes:

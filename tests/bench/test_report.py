@@ -117,6 +117,7 @@ def test_duration(seconds, text):
     assert duration(seconds) == text
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", ["a.svg", "a.png", "a.SVG"])
 def test_a_plot_is_the_same_bytes(tmp_path, name):
     write_plot(made(), tmp_path / name)

@@ -19,6 +19,8 @@ from .servers import compare_servers
 from .start import PLAIN, RUNTIME, start_times
 from .sweep import GRID, limit_lines, work_of
 
+pytestmark = pytest.mark.sweep(3)
+
 TUTORIAL = str(Path(__file__).parents[2] / "models" / "tutorial.toml")
 
 

@@ -140,6 +140,7 @@ def _half(source: Path, path: Path) -> Path:
     return path
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("kind", ["bare", "module with lengths", "module that starts from numbers"])
 def test_a_file_converted_to_half_is_judged_by_its_graph(kind: str, tmp_path: Path) -> None:
     if kind == "bare":

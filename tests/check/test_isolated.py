@@ -32,7 +32,7 @@ def child():
         yield made
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", ENDING)
 def test_a_file_that_ends_the_process_fails(name: str, tmp_path: Path, child: Child):
     path = written(tmp_path, ENDING[name]())

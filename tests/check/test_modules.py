@@ -22,7 +22,7 @@ from tests.module_files import edited_module, module_file, with_metadata
 
 from .models import failing, fix_dim, saved
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(4)
 
 QUICK = (
     ("exogenous_forecaster", "explicit"),

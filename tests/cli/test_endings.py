@@ -96,6 +96,7 @@ def test_whenever_a_signal_comes(place: Place) -> None:
     assert _stop(place, list(COMMANDS), SEED, 200) > 100
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("arguments", "code", "files", "found"),
     [

@@ -38,6 +38,7 @@ def cli(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", RUN)
 def test_run_ends_with_one_line(name: str, tmp_path: Path):
     written(tmp_path, ENDING[name]())
@@ -69,6 +70,7 @@ def test_check_has_a_time_limit_and_goes_on_with_the_next_file(run_cli, tmp_path
     assert "good.onnx: passed on cpu" in done.out
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up as Linux has them")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_interrupted_check_ends_at_once_and_leaves_no_process(number: signal.Signals, code: int, tmp_path: Path):

@@ -111,8 +111,8 @@ def test_precisions_and_providers_are_reports_of_their_own(run_cli: Run, toml: C
     assert [table["precision"] for table in tables] == ["int8", "int8", "", ""]
     largest = [max(values["error"] for values in table["outputs"].values()) for table in tables]
     assert largest[0] > 1e-12 > largest[2]
-    done = run_cli("verify", source, *arguments, "--mutants", "none")
-    assert done.out.count("in parity with PyTorch") == 4
+    done = run_cli("verify", source, *arguments[2:], "--mutants", "none")
+    assert done.out.count("in parity with PyTorch") == 2
 
 
 def test_one_report_of_several_that_fails_fails_them_all(
@@ -128,7 +128,9 @@ def test_one_report_of_several_that_fails_fails_them_all(
 
 
 def test_the_seed_draws_the_inputs(run_cli: Run, source: str) -> None:
-    one, same, other = (_table(run_cli("verify", source, "--json", "--seed", seed)) for seed in (1, 1, 2))
+    one, same, other = (
+        _table(run_cli("verify", source, "--json", "--mutants", "none", "--seed", seed)) for seed in (1, 1, 2)
+    )
     errors = [[case["outputs"] for case in table["cases"]] for table in (one, same, other)]
     assert errors[0] == errors[1] != errors[2]
 

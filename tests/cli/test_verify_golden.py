@@ -14,7 +14,7 @@ import pytest
 
 from .conftest import MODELS, Done, made_once
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(6)
 
 Run = Callable[..., Done]
 _STORED: dict[str, bytes] = {}

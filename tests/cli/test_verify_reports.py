@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 from .conftest import Done
 
+pytestmark = pytest.mark.sweep(3)
+
 Run = Callable[..., Done]
 QUICK = ("--provider", "cpu", "--threads", "1", "--mutants", "none")
 

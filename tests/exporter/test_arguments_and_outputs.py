@@ -18,6 +18,8 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from tests.exporter.helpers import BATCH_TIME, agree, eager, made, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Pair(NamedTuple):
     left: Tensor

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 import lstm_onnx
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 BATCH, STEPS, FEATURES, SIZE = 3, 6, 5, 4
 X = {0: "time", 1: "batch"}

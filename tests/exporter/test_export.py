@@ -69,6 +69,7 @@ def test_training_mode_is_noted(tmp_path: Path) -> None:
     assert lstm_onnx.export(nn.LSTM(3, 4), tmp_path / "m.onnx").notes == ()  # which computes the same in both modes
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("core", [nn.LSTM, nn.GRU, nn.RNN])
 def test_float64_runs_on_the_cpu(core: type[nn.RNNBase], tmp_path: Path) -> None:
     module, path = Net(core).eval().double(), tmp_path / "m.onnx"
@@ -78,6 +79,7 @@ def test_float64_runs_on_the_cpu(core: type[nn.RNNBase], tmp_path: Path) -> None
     assert lstm_onnx.inspect(path).lstms[0].kind == "Scan"
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("form", [{"num_layers": 2, "bidirectional": True}, {"batch_first": True}, {"proj_size": 2}])
 def test_a_bare_lstm_of_float64_runs_on_the_cpu(form: dict[str, Any], tmp_path: Path) -> None:
     module, path = nn.LSTM(3, 4, **form).double().eval(), tmp_path / "m.onnx"
@@ -85,6 +87,7 @@ def test_a_bare_lstm_of_float64_runs_on_the_cpu(form: dict[str, Any], tmp_path: 
     assert lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="quick")
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("core", [nn.LSTM, nn.GRU, nn.RNN])
 def test_operators_of_float64_are_noted_where_the_cpu_cannot_run_them(core: type[nn.RNNBase], tmp_path: Path) -> None:
     module = Net(core).eval().double()

@@ -27,7 +27,7 @@ from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.spec import ExportOptions
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(18)
 
 
 class Packer(nn.Module):

@@ -19,7 +19,7 @@ from lstm_onnx import ExportError
 from tests.exporter.helpers import X, right, signal
 
 pytestmark = [
-    pytest.mark.sweep(9),
+    pytest.mark.sweep(18),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
 ]
 

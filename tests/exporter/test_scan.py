@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import InputError
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Filter(nn.Module):
     """A leaky integrator over two inputs, with the batch first."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Step(nn.Module):
     """A plain recurrence, one step a call; its state is an argument and a result."""

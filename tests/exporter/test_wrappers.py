@@ -19,7 +19,7 @@ from lstm_onnx.exporter.wrappers import is_wrapper, uncompiled, wrapped_module
 from tests.exporter.helpers import agree, eager, signal
 
 pytestmark = [
-    pytest.mark.sweep(9),
+    pytest.mark.sweep(12),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
 ]
 
@@ -136,7 +136,7 @@ def _seen(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_is_the_wrapped_modules(kind: str, tmp_path: Path) -> None:
     module = KINDS[kind]().eval()

@@ -18,7 +18,7 @@ from lstm_onnx import ExportOptions, FileError, LSTMSpec
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.onnxgraph import write
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(18)
 
 
 def _names(folder: Path) -> list[str]:

@@ -83,6 +83,7 @@ def environments(
     return {**script_environment, **more}, {**forking_environment, **more}
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_is_what_it_is_alone(name: str, environments: tuple[dict[str, str], ...], tmp_path: Path) -> None:
     text, code = PROGRAMS[name]

@@ -108,6 +108,8 @@ def _lstm_seeds(folder: Path) -> list[Seed]:
         export_lstm(spec, options, state, path)
         model = lstm_onnx.load(path, provider="cpu", threads=1)
         verification = verification_of(model, module_of(spec, state))
+        if found:  # one whole golden file is enough, and takes a second
+            verification.cases, verification.sweeps = verification.cases[:12], verification.sweeps[:1]
         report = make_report(verification, verification.results(), mutants="none", source=name)
         write(folder / "g.npz", Golden.of(report, verification))
         golden = (folder / "g.npz").read_bytes()

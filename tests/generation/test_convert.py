@@ -18,7 +18,7 @@ from lstm_onnx.onnxgraph import bodies_of
 
 from . import steps
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(3)
 
 Opened = Callable[[str], lstm_onnx.Model]
 

@@ -78,8 +78,8 @@ def test_ci_runs_on_three_systems_and_four_pythons_with_oldest_and_newest_depend
 
 def test_the_dependencies_of_the_matrix_are_what_the_script_knows():
     script = (ROOT / ".github/scripts/test").read_text(encoding="utf-8")
-    known = set(re.findall(r"^  (\w+)\)", script, flags=re.MULTILINE))
-    assert known == {"oldest", "newest", "preview", "slow"}
+    known = " | ".join(re.findall(r"^  (\w[\w| ]*)\)", script, flags=re.MULTILINE)).split(" | ")
+    assert set(known) == {"oldest", "newest", "preview", "slow", "families"}
 
 
 def test_a_release_is_built_from_a_tag_and_published_without_a_password():
@@ -95,6 +95,10 @@ def test_a_release_is_built_from_a_tag_and_published_without_a_password():
 def test_the_weekly_run_is_weekly_and_takes_previews():
     assert [entry["cron"].split()[2:] for entry in workflow("weekly")[True]["schedule"]] == [["*", "*", "1"]]
     assert any(step.get("run") == ".github/scripts/test preview" for step in steps("weekly"))
+
+
+def test_the_weekly_run_has_whole_families():
+    assert workflow("weekly")["jobs"]["families"]["steps"][-1] == {"run": ".github/scripts/test families"}
 
 
 def test_the_weekly_run_has_the_public_models_and_the_drawn_modules():

@@ -29,7 +29,7 @@ from tests.streaming.test_convert import conv_lstm, saved
 from ..docs.blocks import ROOT
 from ..runtime.models import accumulator, exported
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(9)
 
 NODE_MODULES = ROOT / ".ci/node_modules"
 DECLARATIONS = Path(__file__).parent / "declarations"

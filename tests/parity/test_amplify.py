@@ -20,7 +20,7 @@ from lstm_onnx.parity.lstm.verification import LSTMVerification
 from .files import edit_file, lstm, verified
 from .mutants.bases import BASES, base
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 
 def _verification(module: nn.LSTM, path: Path) -> LSTMVerification:

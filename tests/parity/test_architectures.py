@@ -20,7 +20,7 @@ _FEW = (
     "kept_state",
 )
 pytestmark = [
-    pytest.mark.sweep(9),
+    pytest.mark.sweep(18),
     pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`"),
 ]
 

@@ -15,6 +15,8 @@ from lstm_onnx.parity.build import git_commit
 
 from ..parity_files import net, parity_files
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _git(*arguments: str) -> str:
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")

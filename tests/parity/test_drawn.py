@@ -19,7 +19,7 @@ from lstm_onnx.exporter.weights import MAX_CONDITION
 
 from ..strategies import SEEDS, export_options, specs
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 # No shrinking: a failing configuration is small enough to read, and each try is a whole export.
 _PHASES = (Phase.explicit, Phase.generate)

@@ -8,7 +8,7 @@ import pytest
 
 from .drawn_modules import AFTER, BESIDE, KINDS, READS, drawn_module, reports
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 
 def _check(numbers: range, mutants: str) -> Counter[str]:

@@ -21,7 +21,7 @@ from lstm_onnx.parity.lstm.verification import LSTMVerification, expectations
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 STEPS = 128
 

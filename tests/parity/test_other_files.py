@@ -16,7 +16,7 @@ from lstm_onnx.parity.mutants.catalogue import MUTATORS
 from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
 from lstm_onnx.parity.mutants.self_test import mutated
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(12)
 
 KERAS = Path(__file__).parents[1] / "conformance" / "keras"
 STATES = {"h0": "hn", "c0": "cn"}

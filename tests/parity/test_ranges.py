@@ -135,7 +135,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.LSTM, Path, Path]
     return module, folder / "m.onnx", folder / "m.npz"
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(27)
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_only_somewhere_fails(name: str, made: tuple[nn.LSTM, Path, Path], tmp_path: Path) -> None:
     module, right, golden = made

@@ -16,7 +16,7 @@ from lstm_onnx.parity.lstm.verification import LSTMVerification
 from .files import edit_file, lstm, verified
 from .wrong_where import Condition, Graph, below, between, wrong_where, zeros_at_the_end
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 def _a_row_of_zeros(graph: Graph) -> str:

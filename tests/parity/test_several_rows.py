@@ -17,7 +17,7 @@ from lstm_onnx.parity.sizes import SEVERAL_ROWS
 
 from .files import lstm, verified
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 
 class Scores(nn.Module):

@@ -14,7 +14,7 @@ from lstm_onnx.exporter.sources.source import ModuleSource, load_source
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.parity.source_changes import inputs_with_axes_of
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(5)
 
 CODE = """
 from torch import nn

@@ -22,7 +22,7 @@ from lstm_onnx.data.run import run_records
 from lstm_onnx.parity import user_data as data
 from lstm_onnx.parity.verification import verification_of
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 SIZE = 3
 

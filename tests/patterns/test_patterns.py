@@ -26,7 +26,7 @@ from tests.patterns.unchanged import unchanged
 
 QUICK = 5
 pytestmark = [
-    pytest.mark.sweep(5),
+    pytest.mark.sweep(27),
     pytest.mark.filterwarnings(
         "ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`", "ignore:enable_nested_tensor is True"
     ),

@@ -28,6 +28,7 @@ def require_proven(seed: int, folder: Path) -> None:
     assert {mutant.outcome for mutant in found.mutants} == {"rejected"}, (drawn, found.mutants)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("seed", QUICK)
 def test_a_drawn_file_passes_and_its_mutants_do_not(seed: int, tmp_path: Path) -> None:
     require_proven(seed, tmp_path)
@@ -74,6 +75,7 @@ def test_errors_do_not_grow_after_100_steps(seed: int, tmp_path: Path) -> None:
     assert windows[4:].mean() < 1.2 * windows[:4].mean()
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_carried_through_a_module(number: float, tmp_path: Path) -> None:
     torch.manual_seed(0)

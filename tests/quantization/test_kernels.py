@@ -141,6 +141,7 @@ def test_larger_blocks_where_they_need_no_more_to_fill_them_up(features: int, si
     assert weight.integers.size == quantize_blocks(np.ones((features, 2), np.float32)).integers.size
 
 
+@pytest.mark.slow
 def test_large_blocks_in_a_file_its_proof_and_what_inspect_says(tmp_path: Path):
     module = nn.LSTM(128, 256)
     lstm_onnx.export(module, tmp_path / "m.onnx")

@@ -19,7 +19,7 @@ from lstm_onnx.spec import ExportOptions
 from tests.quantization.operators import Case, model_of, saved
 from tests.runtime.models import exported
 
-pytestmark = pytest.mark.sweep(4)
+pytestmark = pytest.mark.sweep(9)
 
 
 def kept(path: Path, model: onnx.ModelProto) -> dict[str, str]:

@@ -154,6 +154,7 @@ def test_lengths_that_do_not_fit_meet_their_own_error(model: Model) -> None:
                 run({"input": sequence(np.nan, rows=2), "lengths": np.array([5, 5, 5])})
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrong", [(np.nan,), (-np.inf, -np.inf, -np.inf)], ids=["NaN", "infinities"])
 @pytest.mark.parametrize(
     ("layer", "arguments"),

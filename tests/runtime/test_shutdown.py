@@ -89,7 +89,7 @@ def _ran(code: str, file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize(("code", "status"), ENDS.values(), ids=ENDS)
 def test_the_interpreter_ends_as_it_was_told_to(code: str, status: int, file: Path) -> None:
     for _ in range(2):
@@ -166,6 +166,7 @@ FORKS = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize(("code", "said"), FORKS.values(), ids=FORKS)
 def test_a_forked_child_works_or_says_why_not_at_once(code: str, said: str, file: Path) -> None:

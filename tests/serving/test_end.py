@@ -207,6 +207,7 @@ def _ask_for(server: Server, x: np.ndarray, parameters: dict[str, object]) -> tu
     return ask(server, "POST", "/v2/models/slow/infer", body, Inference_Header_Content_Length=str(len(head)))
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("parameters", [{}, {"sequence_id": 7, "sequence_start": True}], ids=["whole", "a sequence"])
 def test_the_end_does_not_wait_for_ever(tmp_path: Path, parameters: dict[str, object]) -> None:
     """A run that takes longer than --drain is given up, and the exit code says so."""

@@ -12,6 +12,8 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx.exporter.copies.caller_state import one_thread_if_small
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class _OneThread(nn.Module):
     """Fails on more threads than one."""

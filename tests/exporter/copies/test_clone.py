@@ -133,6 +133,7 @@ def test_an_object_with_states_is_as_it_was(tmp_path: Path) -> None:
     assert not held.any()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it loads its compiler
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
 def test_wrappers_are_taken_off(wrap: Any, tmp_path: Path) -> None:

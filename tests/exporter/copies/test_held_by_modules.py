@@ -31,7 +31,7 @@ SHARED = (held.LOG, held.TOTALS, held.SCALE, held.ClassList, held.NamedLists)
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules", "ignore:.*weight_norm.* is deprecated", "ignore:RNN module weights")
-@pytest.mark.sweep(9)
+@pytest.mark.sweep(36)
 @pytest.mark.parametrize("case", held.CASES)
 def test_the_file_is_right_and_the_module_is_as_it_was(case: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ from lstm_onnx.exporter.functional.attribute_states import (
 from lstm_onnx.exporter.functional.functional_module import make_functional
 from tests.exporter.helpers import X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 TIME = {"x": {1: "time"}}
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 import lstm_onnx
 from lstm_onnx.exporter.functional.dtype_mode import DtypeMode
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 Forward = Callable[[Any, Tensor], Tensor]
 TABLE = torch.linspace(0.1, 1.7, 6)

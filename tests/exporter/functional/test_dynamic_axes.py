@@ -20,7 +20,7 @@ from lstm_onnx.exporter.functional.functional_module import make_functional
 
 from .dynamic_axes_cases import BATCH_TIME, CASES, LANGUAGE_MODEL, LanguageModel, zeros
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(36)
 
 
 class Nested(nn.Module):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.dynamic_axes import find_dynamic_axes
 from lstm_onnx.exporter.functional.functional_module import make_functional
+
+pytestmark = pytest.mark.sweep(2)
 
 NAMES = ("values", "masks", "deltas", "forwards", "targets", "target_masks")
 

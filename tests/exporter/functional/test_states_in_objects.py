@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import ExportError
 
-pytestmark = pytest.mark.sweep(5)
+pytestmark = pytest.mark.sweep(9)
 
 FEATURES, HIDDEN = 3, 4
 

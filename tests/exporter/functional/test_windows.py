@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import ExportError, InputError
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 WINDOW, FEATURES, HIDDEN = 5, 3, 4
 

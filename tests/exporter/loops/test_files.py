@@ -18,7 +18,7 @@ from lstm_onnx.onnxgraph import nodes_of
 
 from .zoo import ZOO, Entry, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 LENGTHS = (1, 2, 3, 7, 30, 200)
 ORDINARY = ("LSTMInOneMatrix", "TutorialSeq2Seq", "FirstStepApart", "CopiedToBeViewed")

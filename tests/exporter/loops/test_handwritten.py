@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(12)
 
 FEATURES, HIDDEN = 3, 5
 

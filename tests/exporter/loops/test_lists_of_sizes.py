@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 
 class Decoder(nn.Module):

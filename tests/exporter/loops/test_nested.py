@@ -16,7 +16,7 @@ from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.functional_module import make_functional
 from lstm_onnx.exporter.loops.detect import busiest_line, nested_loops
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(4)
 
 FEATURES, HIDDEN = 3, 4
 AXES = {"x": {0: "batch", 1: "sentences", 2: "words"}}

@@ -32,7 +32,7 @@ from lstm_onnx.exporter.loops.trace import trace_at
 from .test_files import made
 from .zoo import ZOO
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(9)
 
 NAMES = ("PeepholeLSTM", "StackedCells", "TwoStepsBack", "MaskedSteps", "SelectiveScan", "FillsByIndex")
 SIZES = ((7, 2), (8, 2), (3, 3), (10, 3))

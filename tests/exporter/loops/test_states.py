@@ -16,7 +16,7 @@ import lstm_onnx
 from .test_files import made
 from .zoo import ZOO, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 def explicit(name: str, path: Path) -> tuple[torch.nn.Module, lstm_onnx.ExportResult]:

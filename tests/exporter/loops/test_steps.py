@@ -15,7 +15,7 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.onnxgraph import nodes_of
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 FEATURES, HIDDEN = 3, 4
 AXES = ({0: "batch", 1: "time"},)

@@ -23,7 +23,7 @@ from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET
 from tests.exporter.helpers import X_LENGTHS, made, right, with_lengths
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 
 class Everything(nn.Module):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tests.exporter.helpers import X_LENGTHS, Made, X, agree, eager, made, signal, with_lengths
 from tests.exporter.opaque.test_packed_sequences import Direct
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Model(nn.Module):
     """Two LSTMs with weights alike, and a constant used twice."""

@@ -54,6 +54,7 @@ def kept(batch: int, count: int) -> Tensor:
     return torch.arange(batch) < count
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_sequences_of_no_row_or_some(kind: type[nn.RNNBase], tmp_path: Path) -> None:
     module = Sequences(kind)

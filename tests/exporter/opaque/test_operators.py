@@ -20,7 +20,7 @@ from lstm_onnx import ExportError
 from lstm_onnx.exporter.opaque.operators import replace_recurrent_modules
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, right, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(36)
 
 
 def seeded(module: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import lstm_onnx
 from tests.exporter.helpers import X_LENGTHS, agree, eager, made, right, with_lengths
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(5)
 
 
 def packed(x: Tensor, lengths: Tensor) -> PackedSequence:
@@ -96,6 +96,7 @@ def document(batch: int, sentences: int, words: int) -> tuple[Tensor, ...]:
     return tokens, torch.tensor([sentences - row % sentences for row in range(batch)]), lengths
 
 
+@pytest.mark.slow
 def test_sentences_of_a_document(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, inputs = Document().eval(), document(2, 3, 4)

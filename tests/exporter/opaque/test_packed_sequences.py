@@ -19,7 +19,7 @@ from lstm_onnx import ExportError
 from lstm_onnx.exporter.opaque.packed_sequences import PaddedSequence, pack, pad, replace_packing_functions
 from tests.exporter.helpers import X_LENGTHS, Inputs, X, agree, eager, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 
 class Packing(nn.Module):
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Inputs]] = {
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("case", CASES)
 def test_packs_and_pads_as_torch_does(case: str, tmp_path: Path) -> None:
     padding, options, inputs = CASES[case]
@@ -348,7 +348,7 @@ def test_the_functions_come_back_after_an_error() -> None:
     assert rnn.pack_padded_sequence.__code__ is code
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("total", [None, 4, 6, 9])
 @pytest.mark.parametrize("value", [0.0, -3.0])
 @pytest.mark.parametrize("first", [True, False])

@@ -18,6 +18,8 @@ from lstm_onnx.exporter.functional.example_inputs import find_example_inputs
 from lstm_onnx.exporter.sources.source import ModuleSource, load_source
 from lstm_onnx.input_spec import InputSpec
 
+pytestmark = pytest.mark.sweep(9)
+
 NET = """
 import torch
 from torch import nn

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError, InputError
 from tests.exporter.helpers import X, made, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 Forward = Callable[..., Any]
 KEPT: list[Forward] = []

@@ -17,6 +17,8 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
 
+pytestmark = pytest.mark.sweep(9)
+
 MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "clamp": lambda y, n: [n.clamp(0, 8.0), n.clamp(0.5, 8), n.clip(0, 1.5), y.clamp(0, 0.5), n.clamp(min=1, max=2.5)],
     "clamp by tensors and sizes": lambda y, n: [y.clamp(min=y.mean()), n.clamp(max=y.size(1)), n.clamp(0, 3)],

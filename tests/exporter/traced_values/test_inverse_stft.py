@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(3)
 
 SAMPLES, STEP = 16, 4
 

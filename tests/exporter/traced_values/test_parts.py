@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError, InputError
 from tests.exporter.helpers import Made, X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(5)
 
 Cut = Callable[[nn.LSTM, Tensor], Any]
 

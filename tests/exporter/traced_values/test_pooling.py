@@ -22,7 +22,7 @@ from lstm_onnx.exporter.traced_values.function_mode import TracingMode
 from lstm_onnx.exporter.traced_values.python_builtins import Builtins
 from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 POOLS: list[dict[str, Any]] = [
     {"kernel_size": 3},

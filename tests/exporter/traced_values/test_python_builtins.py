@@ -22,7 +22,7 @@ from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, sign
 
 from . import length_masks
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(12)
 
 
 class Base(nn.Module):
@@ -109,7 +109,7 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
 }
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("case", CASES)
 def test_python_functions_of_traced_tensors(case: str, tmp_path: Path) -> None:
     before = {name: getattr(builtins, name) for name in ("len", "max", "min", "sum", "int")}

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import lstm_onnx
 from tests.exporter.helpers import X, made, right, signal
 
+pytestmark = pytest.mark.sweep(4)
+
 
 class OfLists(nn.Module):
     """A context for each step, a start token for each sequence, all by lists of Python's."""

@@ -62,6 +62,7 @@ def right(module: nn.Module, folder: Path) -> Any:
     return result
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_of_a_sparse_buffer(name: str, tmp_path: Path) -> None:
     module = Graph(PRODUCTS[name])
@@ -70,6 +71,7 @@ def test_products_of_a_sparse_buffer(name: str, tmp_path: Path) -> None:
     assert "edges" in module.state_dict()
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("layout", "kind"), [("coo", "attribute"), ("coo", "parameter"), ("csr", "buffer")])
 def test_other_layouts_and_places(layout: str, kind: str, tmp_path: Path) -> None:
     right(Graph(torch.matmul, layout=layout, kind=kind), tmp_path)

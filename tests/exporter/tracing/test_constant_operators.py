@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 import lstm_onnx
 from lstm_onnx import ExportError
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(6)
 
 FEATURES, HIDDEN = 3, 4
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 WHOLE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "clamp": lambda i: i.clamp(-2, 3),
     "clamp from below": lambda i: i.clamp(min=-2),

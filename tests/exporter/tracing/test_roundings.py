@@ -19,7 +19,7 @@ from lstm_onnx.exporter.tracing.roundings import nearest_sizes, rounding_sizes
 from tests.exporter.helpers import X, made, signal
 from tests.exporter.translations.test_size_arithmetic import Sized
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 S, OTHER = (sympy.Symbol(name, integer=True, positive=True) for name in ("s1", "s2"))
 

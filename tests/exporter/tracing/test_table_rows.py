@@ -95,6 +95,7 @@ def mapped(model: Model, given: Feeds) -> None:
     list(model.map([{name: array[0] for name, array in given.items()}]))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("run", [lambda model, given: model.run(given), stepped, pooled, batched, on_device, mapped])
 @pytest.mark.parametrize(
     ("given", "message"),

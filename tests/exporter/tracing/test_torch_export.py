@@ -28,7 +28,7 @@ from lstm_onnx.exporter.tracing import torch_logs as remarks
 from lstm_onnx.exporter.tracing.size_decisions import changes
 from tests.exporter.helpers import X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(12)
 
 
 class Held:

@@ -50,6 +50,7 @@ class Computed(nn.Module):
         return [y, *(part for each in found for part in (each if isinstance(each, tuple) else (each,)))]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", OF_MASKS)
 def test_masks(name: str, tmp_path: Path) -> None:
     right(Computed(OF_MASKS[name], ()), signal, X, tmp_path, sizes=((3, 5),))
@@ -61,6 +62,7 @@ def test_differences_of_masks_stay_refused(tmp_path: Path) -> None:
         made(Computed(torch.isclose, ()), signal(2, 4), X, tmp_path)
 
 
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("name", OF_INTEGERS)
 def test_integers(name: str, tmp_path: Path) -> None:
     kinds = (torch.int16, torch.int8 if name == "limits" else torch.uint8, torch.int64)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.exporter.helpers import BATCH_TIME, agree, eager, made, right
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 SHAPES = {"x": BATCH_TIME, "done": {0: "batch"}}
 

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from lstm_onnx import verify
 from tests.exporter.helpers import X, made
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 
 class Attends(nn.Module):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from tests.exporter.helpers import Made, X, agree, eager, made, right, signal
 
+pytestmark = pytest.mark.sweep(3)
+
 
 class Cumulative(nn.Module):
     """Over the steps, and over the features of each."""

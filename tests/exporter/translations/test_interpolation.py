@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.exporter.helpers import X, made, signal
 from tests.exporter.translations.test_size_arithmetic import Sized, right_at_every_length
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 SIZES: dict[str, dict[str, Any]] = {
     "size": {"size": 10},

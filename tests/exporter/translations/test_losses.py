@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, made, right, signal
 
+pytestmark = pytest.mark.sweep(2)
+
 
 class Loss(nn.Module):
     """The loss of a tagger against the first feature's sign."""

@@ -17,7 +17,7 @@ from lstm_onnx.errors import ExportError
 from lstm_onnx.exporter.translations.size_arithmetic import as_double
 from tests.exporter.helpers import X, eager, made, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 TIPPING = [35, 65, 70, 84, 90, 110, 112, 126, 155, 170, 180, 190, 221, 330, 1023]
 """Lengths at which float32 and double round products with 0.7, 1.1 and the like, or quotients, to other integers."""

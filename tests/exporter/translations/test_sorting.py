@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(12)
 
 
 @pytest.mark.parametrize("descending", [True, False])

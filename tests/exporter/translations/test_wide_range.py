@@ -91,6 +91,7 @@ def pairs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return a[None], b[None], i[None], k[None]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_pytorchs(name: str, file: Made, pairs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     expected = FUNCTIONS[name](*pairs).numpy()

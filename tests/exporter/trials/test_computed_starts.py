@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import InputError
 
+pytestmark = pytest.mark.sweep(3)
+
 AXES = {"x": {0: "batch", 1: "time"}}
 
 

@@ -15,7 +15,7 @@ import lstm_onnx
 from lstm_onnx.exporter.trials.run import declare_true_shapes
 from tests.exporter.helpers import X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(5)
 
 
 class Tail(nn.Module):

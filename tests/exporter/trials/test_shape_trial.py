@@ -26,7 +26,7 @@ from lstm_onnx.exporter.trials.limits import requested_limits
 from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, ShapeTrial, open_for_trial
 from tests.exporter.helpers import X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(12)
 
 
 class Base(nn.Module):

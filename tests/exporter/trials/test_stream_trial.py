@@ -19,7 +19,7 @@ from lstm_onnx.inspect import inspect
 from tests.architectures import ALL
 from tests.architectures.architecture import Architecture, seeded
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 CHUNKINGS = ((1,) * 9, (4, 1, 1, 3), (2, 7), (9,))
 Step = Callable[[nn.Module, Tensor], Any]
@@ -166,7 +166,7 @@ def test_steps_that_meet_are_kept_in_caches(case: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.concatenate([*parts, stream.flush()], 1), whole, rtol=0, atol=2e-6)
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("case", MEETS)
 def test_steps_that_meet_are_refused_with_their_place(case: str, tmp_path: Path) -> None:
     step, how = MEETS[case]

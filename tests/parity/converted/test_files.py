@@ -34,7 +34,7 @@ from tests.parity.converted.files import (
 )
 from tests.quantization.operators import Case, saved
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 WRONG = {
     "one byte of W": (number("l0/W/int8", lambda value: value ^ 1), STORED),

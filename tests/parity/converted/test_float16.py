@@ -21,7 +21,7 @@ from tests.parity.converted.files import (
     number,
 )
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(9)
 
 
 @pytest.mark.parametrize("files", ["bare", "net"])

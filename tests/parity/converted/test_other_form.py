@@ -16,6 +16,8 @@ from tests.parity.wrong_where import Condition, Graph, below, between, wrong_whe
 
 from .files import OPTIONS
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _many(graph: Graph) -> str:
     sizes = graph("Slice", graph("Shape", "input"), np.array([0]), np.array([2]))

@@ -28,7 +28,7 @@ from tests.parity.converted.files import (
 )
 from tests.quantization.operators import Case, saved
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 OPTIONS: dict[str, Any] = {"provider": "cpu", "threads": 1, "mutants": "none"}
 KERNELS = ("MatMulInteger", "MatMulNBits", "DynamicQuantizeLSTM")

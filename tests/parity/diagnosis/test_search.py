@@ -29,7 +29,7 @@ from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 STACKED = {"num_layers": 2, "bidirectional": True, "batch_first": True, "lengths": True}
 SCAN = {"num_layers": 2, "bidirectional": True, "proj_size": 3, "lengths": True}
@@ -65,7 +65,7 @@ def test_a_right_file_has_neither_place_nor_cause(arguments: dict[str, Any], tmp
     assert report.causes == ()
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(27)
 @pytest.mark.parametrize(
     ("arguments", "name", "site", "cause", "place"),
     [

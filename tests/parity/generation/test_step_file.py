@@ -13,7 +13,7 @@ from lstm_onnx import ConfigError, ModelError
 from lstm_onnx.parity.report import ParityReport
 from tests.generation import steps
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 KIND, PRECISION = "language", "int8"
 

@@ -18,7 +18,7 @@ from lstm_onnx.parity.generation.verification import first_near_choice
 from tests.generation import steps
 from tests.parity.mutants.test_catalogue import OF_GENERATION
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(9)
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,7 @@ def _reversed_in_time(path: Path, time_axis: int) -> None:
     onnx.save(model, path)
 
 
+@pytest.mark.slow
 def test_a_chaotic_model_that_reads_time_backwards_fails(tmp_path: Path) -> None:
     """Single steps alone have no order in time; pairs of steps do."""
     path = tmp_path / "m.onnx"

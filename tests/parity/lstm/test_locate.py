@@ -17,6 +17,8 @@ from lstm_onnx.parity.report import CaseResult, Location
 
 from ..files import edit_file, lstm, mutate_file
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def _pair(label: str, wrong: tuple[int, int, int] | None, kind: str = "whole") -> tuple[Expected, CaseResult]:
     """A case of output (time 6, batch 2, features 3), with one number that is wrong."""

@@ -17,7 +17,7 @@ import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, InputError
 from lstm_onnx.metadata import Metadata
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(9)
 
 
 class States(NamedTuple):

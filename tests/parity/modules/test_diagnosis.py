@@ -20,7 +20,7 @@ from tests.module_files import module_file
 
 from ..files import edit_file
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 def _verified(name: str, path: Path) -> ParityReport:
@@ -48,7 +48,7 @@ def test_a_right_file_has_neither_place_nor_cause(name: str) -> None:
     assert report.causes == ()
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize(
     ("name", "mistake", "site", "cause", "place"),
     [

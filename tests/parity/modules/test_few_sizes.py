@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 WIDTH = 16
 

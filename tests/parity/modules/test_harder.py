@@ -19,7 +19,7 @@ from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 from lstm_onnx.parity.report import CaseResult
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 
 class Stack(nn.Module):

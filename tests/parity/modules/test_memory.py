@@ -13,6 +13,8 @@ from lstm_onnx.parity.expected import Expected
 from lstm_onnx.parity.modules.harder import harder_targets
 from lstm_onnx.parity.modules.verification import ModuleVerification
 
+pytestmark = pytest.mark.sweep(3)
+
 FEATURES = 1000
 
 

@@ -17,7 +17,7 @@ from lstm_onnx import ParityReport, verify_golden
 from lstm_onnx.exporter.functional.operator_roundings import OperatorRoundings
 from lstm_onnx.parity.criterion import compare
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 class Scaled(nn.Module):

@@ -17,7 +17,7 @@ from lstm_onnx.streaming.rewrite import graph
 from tests.architectures.architecture import seeded
 from tests.module_files import with_metadata
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 AXES = {"x": {0: "batch", 1: "time"}}
 

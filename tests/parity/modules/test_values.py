@@ -61,6 +61,7 @@ def _rows(x: Tensor) -> Tensor:
     return torch.ones_like(x[:, 0, 0]).sum()
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     "condition",
     [

@@ -18,7 +18,7 @@ from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.parity.criterion import compare
 from lstm_onnx.parity.modules.verification import ModuleVerification
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(27)
 
 Made = tuple[nn.Module, Path]
 

@@ -21,6 +21,8 @@ from tests.module_files import module_file
 
 from ..files import lstm
 
+pytestmark = pytest.mark.sweep(4)
+
 
 def _mutator(name: str) -> Mutator:
     return next(mutator for mutator in MUTATORS if mutator.name == name)

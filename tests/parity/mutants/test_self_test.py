@@ -19,10 +19,10 @@ from lstm_onnx.parity.mutants.self_test import LEVELS, self_test
 from ..files import lstm
 from .bases import BASES, base, verification
 
-pytestmark = pytest.mark.sweep(4)
+pytestmark = pytest.mark.sweep(5)
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("scale", [1.0, 0.01])
 @pytest.mark.parametrize("name", BASES)
 def test_every_mutant_of_every_base_is_rejected(name: str, scale: float) -> None:

@@ -21,7 +21,7 @@ from lstm_onnx.parity.mutants.self_test import mutated, opened
 from lstm_onnx.parity.mutants.unread import replace_padding, same_outputs
 from tests.exporter.helpers import X_LENGTHS, with_lengths
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 Read = Callable[["Packed", Tensor, Tensor], Tensor]
 

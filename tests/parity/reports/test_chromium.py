@@ -25,7 +25,10 @@ from . import samples
 from .test_colours import scale
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.sweep(2),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
+]
 
 WIDTHS = (320, 390, 1280)
 DARK, LIGHT = 0, 1

@@ -14,7 +14,7 @@ from lstm_onnx.parity.runtimes import engine_of, load_like, load_on, note_of
 
 from .conftest import engine
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(3)
 
 X = np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)
 BAD = np.full((6, 3, 4), 13, np.float32)

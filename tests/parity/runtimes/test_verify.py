@@ -17,7 +17,7 @@ from lstm_onnx.parity.golden import verify_golden
 from lstm_onnx.parity.runtimes import RUNTIMES
 from lstm_onnx.quantization import quantize
 
-pytestmark = pytest.mark.sweep(2)
+pytestmark = pytest.mark.sweep(6)
 
 Pretend = Callable[..., None]
 

@@ -118,6 +118,7 @@ print("end", flush=True)
 """
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("how", ["threads", "divided batches", "ahead", "asyncio", "idle", "drop"])
 def test_the_interpreter_ends_with_work_in_flight(tmp_path: Path, how: str) -> None:
     exported(tmp_path / "m.onnx", input_size=64, hidden_size=64)

@@ -22,6 +22,8 @@ from tests.module_files import module_file
 from ..models import accumulator, randoms
 from .support import tokens_of
 
+pytestmark = pytest.mark.sweep(3)
+
 
 def frames_of(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(5)
@@ -43,7 +45,7 @@ def used(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("name", "padded"),
     [

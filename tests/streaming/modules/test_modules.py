@@ -15,7 +15,7 @@ from lstm_onnx import InputError
 
 from .models import FEATURES, MODELS, REFUSED, chunkings
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(12)
 
 STEPS = 48
 """A multiple of all strides."""

@@ -44,6 +44,7 @@ def compared(seed: int) -> str | None:
     return found
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("seed", range(0, 400, 20))
 def test_a_graph_in_chunks_gives_the_whole(seed: int) -> None:
     assert not compared(seed)
@@ -147,6 +148,7 @@ MISTAKES: dict[str, Patch] = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_pass_is_seen(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MISTAKES[mistake](monkeypatch)

@@ -18,7 +18,7 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Dim, Forward, module
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(12)
 
 
 def scaled(out: Tensor, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ BOUNDED_ABOVE = [
 ]
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("forward", BOUNDED_ABOVE, ids=lambda forward: forward.__name__)
 def test_a_branch_far_above_the_example_is_refused_and_kept_within_its_limit(forward: Forward, tmp_path: Path) -> None:
     target = tmp_path / "made.onnx"

@@ -19,7 +19,7 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Base, Dim, Forward, both_ends, module, reflected
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 # Right at all sizes, and kept as they were.
 

@@ -47,6 +47,7 @@ else:
 """
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     ("forward", "size"),
     [(no_steps_now_and_then, (2, 5)), (steps_by_the_batch, (3, 3)), (steps_by_value, (2, 4))],

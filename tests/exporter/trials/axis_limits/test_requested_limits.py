@@ -16,7 +16,7 @@ from tests.exporter.helpers import X, agree, eager, made, signal
 
 from .modules import Dim, both_ends, first_steps_left_out, module, under_a_size
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(5)
 
 
 def test_limits_that_are_asked_for_are_kept(tmp_path: Path) -> None:

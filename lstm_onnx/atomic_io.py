@@ -181,10 +181,8 @@ def temporary_folder() -> Iterator[Path]:
             _UNFINISHED.add(folder)
             os.mkdir(folder, 0o700)  # noqa: PTH102
         except OSError as error:
-            why = error.strerror or error
-            raise FileError(
-                f"a temporary folder cannot be created: {why}", hint="set TMPDIR to another folder"
-            ) from error
+            why = f"a temporary folder cannot be created: {error.strerror or error}"
+            raise FileError(why, hint="set TMPDIR to another folder") from error
         yield Path(folder)
     finally:
         if folder:
@@ -206,9 +204,8 @@ def make_folder(path: Name) -> None:
             above.append(parent)
         file = next((one for one in above if os.path.lexists(one) and not os.path.isdir(one)), None)  # noqa: PTH112
         if file is not None:
-            raise FileError(
-                "is not a folder", path=file, hint="name a folder, which is made if it is not there"
-            ) from error
+            hint = "name a folder, which is made if it is not there"
+            raise FileError("is not a folder", path=file, hint=hint) from error
         raise FileError(f"cannot be created: {error.strerror or error}", path=path) from error
 
 

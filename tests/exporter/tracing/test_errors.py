@@ -51,10 +51,12 @@ def test_an_index_without_axes(tmp_path: Path) -> None:
             y = self.lstm(x)[0]
             return y, torch.take(y, y.argmax())
 
-    module, inputs = Largest(lambda size: size), signal(2, 4)
+    module, refusal = Largest(lambda size: size), ""
     try:
-        found = made(module, inputs, X, tmp_path)
+        found = made(module, signal(2, 4), X, tmp_path)
     except ExportError as error:
-        assert re.search(r"^at test_errors.py:\d+: .*without axes is an index .*: x\.view\(1\)$", str(error))
+        refusal = str(error)
+    if refusal:
+        assert re.search(r"^at test_errors.py:\d+: .*without axes is an index .*: x\.view\(1\)$", refusal)
     else:  # torch 2.14 translates it
         agree(found.run(signal(3, 5)), eager(module, signal(3, 5)))

@@ -29,6 +29,7 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
 _ITEMS = (dict, set, *_SEQUENCES)
 _NUMBERS = (array.array, np.ndarray)
+_COPIED = frozenset({list, dict, set})
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class KeptValues:
     def _changed(self, before: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
         """What holds other objects than before, with its content then and now."""
         for part, content in zip(self._parts, before, strict=True):
-            now = _content(part)
+            now = part if type(part) in _COPIED else _content(part)
             if not _same(now, content):
                 yield part, content, now
 
@@ -213,6 +214,8 @@ def _base(part: Any) -> Any:
 
 
 def _content(part: Any) -> Any:
+    if type(part) in _COPIED:  # first, since a module may hold a hundred thousand of them
+        return part.copy()
     if isinstance(part, dict):
         return dict.copy(part)  # a subclass's own `copy` may do something else
     if isinstance(part, _SEQUENCES):

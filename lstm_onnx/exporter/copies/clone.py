@@ -30,10 +30,17 @@ _UNUSED_HOOKS = (
 
 @dataclass(frozen=True)
 class Clone:
-    """A copy of a module, and what else was copied that code may write into: containers, objects, closure cells."""
+    """A copy of a module.
+
+    Attributes:
+        module: it.
+        mutable: what else was copied that code may write into: containers, objects, closure cells.
+        shared: its tensors that share memory with another one in the original, and here share none.
+    """
 
     module: nn.Module
     mutable: tuple[Any, ...]
+    shared: tuple[torch.Tensor, ...]
 
 
 def clone_module(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -83,7 +90,7 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
             if part.__dict__.get(name):
                 part.__dict__[name] = type(part.__dict__[name])()
     copy.eval()  # a user's own eval() may return nothing
-    return Clone(copy, tuple(copier.mutable))
+    return Clone(copy, tuple(copier.mutable), copier.memory.copies())
 
 
 def _packages(module: nn.Module) -> frozenset[str]:

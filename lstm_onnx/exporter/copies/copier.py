@@ -28,6 +28,7 @@ from ..user_code import is_library
 from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
 from .code_names import ENTRIES, CodeNames, user_classes
 from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_function
+from .shared_memory import SharedMemory
 
 _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
@@ -55,6 +56,7 @@ class Copier:
     Attributes:
         mutable: the modules, containers, objects, generators and cells of closures that were copied, and that code may
             write into.
+        memory: the tensors that were copied, by the places of the originals.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Copier:
         self.packages = packages
         self.names = names or CodeNames()
         self.mutable: list[Any] = []
+        self.memory = SharedMemory()
         self._memo: dict[int, Any] = {}
         self._alive: list[Any] = []  # keeps the objects alive whose ids are in the memo
         self._tables: dict[int, dict[str, Any]] = {}
@@ -118,6 +121,7 @@ class Copier:
         if type(value) not in (torch.Tensor, nn.Parameter, type(copy)):
             copy = copy.as_subclass(type(value))
         self._enter(value, copy)
+        self.memory.add(value, copy)
         for name, item in vars(value).items():
             copy.__dict__[name] = self.of(item)
         return copy

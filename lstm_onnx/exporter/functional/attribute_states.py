@@ -139,13 +139,22 @@ class AttributeSnapshot:
 def _same_numbers(value: Any, content: Any) -> bool:
     """Whether tensors hold the numbers that they held: what is written by way of ``.data`` counts as no version."""
     pairs = zip(pytree.tree_leaves(value), pytree.tree_leaves(content), strict=True)
-    return all(_equal(now, then) for now, then in pairs if isinstance(now, Tensor) and now.layout == torch.strided)
+    return all(are_equal(now, then) for now, then in pairs if isinstance(now, Tensor) and now.layout == torch.strided)
 
 
-def _equal(now: Tensor, then: Tensor) -> bool:
+def are_equal(now: Tensor, then: Tensor) -> bool:
+    """Whether a tensor has the numbers, the shape and the dtype that it had."""
     if now.is_quantized or now.is_meta or now.shape != then.shape or now.dtype != then.dtype:
         return now.shape == then.shape
     return bool(((now == then) | ((now != now) & (then != then))).all())
+
+
+def name_of(copy: nn.Module, tensor: Tensor) -> str:
+    """The attribute that holds a tensor, as the user writes it, or "a tensor of the module"."""
+    for key, value in _attributes(copy):
+        if any(leaf is tensor for leaf in pytree.tree_leaves(value)):
+            return f"self.{state_name(key)}"
+    return next((f"self.{name}" for name, own in copy.named_parameters() if own is tensor), "a tensor of the module")
 
 
 def _are_tensors(leaves: Sequence[Any]) -> bool:

@@ -27,7 +27,10 @@ from .attribute_states import (
     AttributeSnapshot,
     AttributeState,
     StatefulModule,
+    are_equal,
     forward_error,
+    name_of,
+    named_tensors,
     version_of,
 )
 from .dtype_mode import DtypeMode
@@ -214,6 +217,7 @@ def make_functional(
     with inference_context(_dtype_of(copy, recurrent), native), kept.restored():
         parts = len(list(copy.modules()))
         before = AttributeSnapshot(copy)
+        shared = [(tensor, tensor.clone()) for tensor in cloned.shared]
         reset_calls()
         with kept.recorded() as changes:
             result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
@@ -242,6 +246,12 @@ def make_functional(
             changes += [change for change in later if (id(change.part), change.key) not in known]
             # Only attributes with tensors of the same structure after a second call; a list that grows is not a state.
             states = tuple(state for state in states if state.tensors(copy) is not None)
+        for tensor, then in shared:
+            if not are_equal(tensor, then):
+                raise ExportError(
+                    f"{name_of(copy, tensor)} shares its memory with another tensor that the module keeps, as a view "
+                    "does, and forward writes into it; keep one of the two, and take the view of it within forward"
+                )
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)

@@ -196,8 +196,8 @@ def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
     if not empty:
         return ExportError(
             f"the module gives another {name} at its second call: it remembers something, though not in attributes of "
-            "its objects, but in a parameter or a class, say; keep a tensor or a tuple of tensors in an attribute of "
-            "the module, or pass the state as an argument of forward and return it"
+            "its objects, but in a parameter, a class, or a tensor that two attributes hold, say; keep a tensor or a "
+            "tuple of tensors in one attribute of the module, or pass the state as an argument of forward and return it"
         )
     return ExportError(
         f"with zeros in {empty} the module gives another {name} than at its first call, "

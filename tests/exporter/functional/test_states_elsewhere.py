@@ -61,6 +61,33 @@ def test_a_state_elsewhere_is_refused(make: type[nn.Module], tmp_path: Path) -> 
         made(make(), (torch.randn(2, 3),), {"x": {0: "batch"}}, tmp_path)
 
 
+class InViews(nn.Module):
+    """What it remembers, and what it reads, are rows of one tensor."""
+
+    def __init__(self, written: int, read: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4)
+        rows = torch.zeros(2, 4)
+        self.written, self.read = rows[written], rows[read]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.written += 1
+        y: Tensor = self.lstm(x)[0]
+        return y + self.written.sum() + self.read.sum() * 10
+
+
+def test_a_write_into_memory_that_two_attributes_share_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"self\.written shares its memory with another tensor that the module keeps"):
+        made(InViews(1, 1), (torch.randn(5, 2, 3),), {"x": {0: "time"}}, tmp_path)
+
+
+def test_rows_of_one_tensor_share_no_memory(tmp_path: Path) -> None:
+    module, x = InViews(0, 1), torch.randn(5, 2, 3)
+    model = made(module, (x,), {"x": {0: "time"}}, tmp_path).model
+    assert model.states == {"written.h0": "written.hn"}
+    agree([model.run({"x": x.numpy()})["output"]], eager(module, (x,)))
+
+
 def test_a_tensor_that_holds_nan_has_not_changed_for_that() -> None:
     module = InData()
     module.h.fill_(torch.nan)

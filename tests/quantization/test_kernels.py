@@ -77,7 +77,12 @@ def test_a_file_says_its_kernel_and_is_valid(kernel: str, tmp_path: Path):
 def test_a_layer_that_the_kernel_does_not_compute_is_refused(tmp_path: Path):
     path = saved(tmp_path / "gru.onnx", Case("GRU").model())
     exported(tmp_path / "projected.onnx", input_size=20, hidden_size=40, proj_size=30)
-    for file, kind in ((path, "layer is a GRU"), (tmp_path / "projected.onnx", "l0/Scan is a projected LSTM")):
+    unnamed = onnx.load(path)
+    next(node for node in unnamed.graph.node if node.op_type == "GRU").name = ""
+    made = next(node for node in unnamed.graph.node if node.op_type == "GRU").output[0]
+    onnx.save(unnamed, tmp_path / "unnamed.onnx")
+    refused = {path: "layer is a GRU", tmp_path / "unnamed.onnx": f"{made} is a GRU"}
+    for file, kind in {**refused, tmp_path / "projected.onnx": "l0/Scan is a projected LSTM"}.items():
         with pytest.raises(ModelError, match=f"{kind}, and DynamicQuantizeLSTM .* use kernel MatMulInteger or MatM"):
             quantize(file, tmp_path / "q.onnx", kernel=DYNAMIC)
     assert quantize(tmp_path / "projected.onnx", tmp_path / "q.onnx", kernel=BLOCKS).proof.compared == 3

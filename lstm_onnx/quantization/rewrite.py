@@ -13,7 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from ..checksum import KEY
 from ..errors import ModelError
 from ..metadata import Metadata, Quantization
-from ..onnxgraph import attributes_of, bodies_of, graphs_of, nodes_of
+from ..onnxgraph import attributes_of, bodies_of, graphs_of, node_name, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.load import metadata_of, opset_of
 from ..onnxgraph.nodes import producers_of
@@ -182,8 +182,8 @@ def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
             kind = "" if layer is None else "a projected LSTM" if layer.W_hr else _WITH_ARTICLE[layer.op_type]
             if kind and kind != _WITH_ARTICLE["LSTM"]:
                 raise ModelError(
-                    f"{path}: {node.name} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes LSTMs without projection "
-                    f"alone; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
+                    f"{path}: {node_name(node)} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes LSTMs without "
+                    f"projection alone; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
                 )
 
 

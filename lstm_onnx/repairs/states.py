@@ -127,8 +127,7 @@ def expose(
                 node.input[state.index] = ""
             continue
         if start is not None and not np.array_equal(start, np.broadcast_to(start[:, :1], start.shape)):
-            name = str(node.name) or str(node.output[0])
-            exposed.notes.append(f"{name} starts from other numbers in each row, so its states stay inside")
+            exposed.notes.append(f"{node_name(node)} starts from other numbers in each row, so its states stay inside")
             continue
         path = _path(node)
         name, after = (unique_name(f"{path}.{short}{end}", taken) for end in "0n")

@@ -85,9 +85,12 @@ def validated_feeds(
     axes: dict[str, tuple[int, str]] = {}
     validated = {name: _validated(info, feeds[name], axes) for name, info in infos.items() if name in feeds}
     absent = [name for name in infos if name not in feeds]
-    missing = [name for name in absent if name not in optional] or absent
+    required = [name for name in absent if name not in optional]
+    missing = required or absent
     if missing:
-        raise InputError(f"missing input: {'; '.join(str(infos[name]) for name in missing)}", name=missing[0])
+        hint = "pass a value: no axis name of another input says its size" if feeds and not required else None
+        text = "; ".join(str(infos[name]) for name in missing)
+        raise InputError(f"missing input: {text}", hint=hint, name=missing[0])
     sizes = {dim: size for dim, (size, _) in axes.items() if dim.isidentifier()}
     for dim, (size, name) in axes.items():
         expected = size if dim in sizes else size_of(dim, sizes)

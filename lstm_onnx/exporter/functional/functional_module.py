@@ -30,7 +30,6 @@ from .attribute_states import (
     are_equal,
     forward_error,
     name_of,
-    named_tensors,
     version_of,
 )
 from .dtype_mode import DtypeMode

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from ...onnxgraph import load_inlined
+from ...onnxgraph import load_inlined, node_name
 from ...onnxgraph.load import entries_of, read_weights
 from ..criterion import TensorResult
 from ..report import CaseResult
@@ -138,9 +138,9 @@ def _different_nodes(file: Sequence[NodeProto], source: Sequence[NodeProto]) -> 
         if one is None or other is None:
             node = one or other
             assert node is not None  # noqa: S101 - it is in one of both
-            yield f"the node {node.name} is {'not of the source' if other is None else 'missing in the file'}"
+            yield f"the node {node_name(node)} is {'not of the source' if other is None else 'missing in the file'}"
         elif one.SerializeToString(deterministic=True) != other.SerializeToString(deterministic=True):
-            yield f"the node {one.name} ({one.op_type}) has other inputs, attributes or a body than the source's"
+            yield f"the node {node_name(one)} ({one.op_type}) has other inputs, attributes or a body than the source's"
 
 
 def _by_output(nodes: Sequence[NodeProto]) -> dict[tuple[str, ...], NodeProto]:

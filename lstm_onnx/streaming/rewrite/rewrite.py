@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ...metadata import Streaming
-from ...onnxgraph import attributes_of, is_default, outer_values
+from ...onnxgraph import attributes_of, is_default, node_name, outer_values
 from ...onnxgraph.load import opset_of
 from ...onnxgraph.nodes import RANDOM
 from ...onnxgraph.recurrent import GATES
@@ -252,9 +252,8 @@ class _Rewrite:
         if call.op in _MOVES and not call.streams:
             p.tainted.update(call.node.output)
         elif call.op not in _RECURRENT and call.op != "Shape":
-            place = f"{call.node.name} ({call.op})" if call.node.name else call.op
             raise OwnStateError(
-                f"{place} computes with the state {names[0]}, which the module carries itself",
+                f"{node_name(call.node)} ({call.op}) computes with the state {names[0]}, which the module carries itself",
                 "leave the state out, and give the module whole sequences",
             )
 

@@ -125,6 +125,7 @@ class _OpenStream:
         self._methods, self._service, self._requests = methods, methods.service, requests
         self._running: set[asyncio.Task[None]] = set()
         self._reading = asyncio.create_task(self._read())
+        self._reading.add_done_callback(self._end_if_cancelled)  # before it began
         self._service.reading.add(self._reading)
 
     async def _read(self) -> None:
@@ -143,6 +144,10 @@ class _OpenStream:
         while self._running:
             await asyncio.wait(self._running)
         await self.answers.put(last)
+
+    def _end_if_cancelled(self, reading: asyncio.Task[None]) -> None:
+        if reading.cancelled():
+            self.answers.put_nowait(ending("request"))
 
     async def _answer(self, data: bytes) -> None:
         found = MESSAGES["ModelStreamInferResponse"]()
@@ -171,6 +176,8 @@ def _stream(service: Service, methods: GrpcMethods) -> Any:
         method = "ModelStreamInfer"
         try:
             _require_token(service, method, context)
+            if service.draining:
+                raise ending("request")
         except RequestError as error:
             failure = service.refused("grpc", error, method=method)
             await context.abort(grpc.StatusCode[failure.kind.code], str(failure))

@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -21,6 +23,8 @@ import pytest
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.serving.client import open_stream
+from lstm_onnx.serving.errors import RequestError
+from lstm_onnx.serving.grpc_server import GrpcMethods, _OpenStream
 from lstm_onnx.serving.protocol.messages import MESSAGES
 
 from ..cli.test_interrupts import endless
@@ -181,6 +185,17 @@ def test_a_stream_of_grpc_is_answered_and_ended(folder: Path) -> None:
             next(answers)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         requests.put(b"")
+
+
+def test_a_stream_of_grpc_that_has_just_begun_is_ended_as_well() -> None:
+    async def main() -> object:
+        service = SimpleNamespace(reading=set(), draining=True)
+        stream = _OpenStream(cast("GrpcMethods", SimpleNamespace(service=service)), cast("Any", None))
+        for task in service.reading:
+            task.cancel()
+        return await asyncio.wait_for(stream.answers.get(), LONG)
+
+    assert isinstance(asyncio.run(main()), RequestError)
 
 
 def test_a_log_of_json_has_nothing_else(folder: Path) -> None:

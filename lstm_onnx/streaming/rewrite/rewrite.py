@@ -252,8 +252,9 @@ class _Rewrite:
         if call.op in _MOVES and not call.streams:
             p.tainted.update(call.node.output)
         elif call.op not in _RECURRENT and call.op != "Shape":
+            place = f"{node_name(call.node)} ({call.op})"
             raise OwnStateError(
-                f"{node_name(call.node)} ({call.op}) computes with the state {names[0]}, which the module carries itself",
+                f"{place} computes with the state {names[0]}, which the module carries itself",
                 "leave the state out, and give the module whole sequences",
             )
 

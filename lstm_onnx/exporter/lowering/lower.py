@@ -113,7 +113,7 @@ def lower_calls(
     calls: list[OpaqueCall],
     options: ExportOptions,
     guarded: Collection[tuple[str, int]] = (),
-    states: Collection[str] = (),
+    deciding: set[str] | None = None,
 ) -> None:
     """Replace every opaque node by recurrent operators, written by the emitter that writes bare LSTMs.
 
@@ -122,13 +122,13 @@ def lower_calls(
         calls: its opaque calls.
         options: how projections are written.
         guarded: calls, as ``(path, number)``, that are made to fail where their input is empty.
-        states: of the body of a loop, what it carries from step to step.
+        deciding: the outputs of calls by which one decides for several rows; None finds them in the graph.
 
     Raises:
         WeightsError: a projection cannot be folded.
     """
     opaque = {id(item.node): item for item in calls}
-    keeps_nan = _one_decides(graph, states)
+    deciding = _deciding(graph) if deciding is None else deciding
     used = {value for node in nodes_of(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
     old, graph.nodes.nodes = graph.nodes.nodes, []
     for node in old:
@@ -140,7 +140,7 @@ def lower_calls(
         if (call.recurrent.path, call.call) in guarded:
             name = f"{call.prefix}at_least_one_step"
             node.input[0] = _fail_if_empty(graph, node.input[0], name, shaped=options.target != "tract")
-        _write_layers(graph, call, options, used, keeps_nan=keeps_nan)
+        _write_layers(graph, call, options, used, keeps_nan=not deciding.isdisjoint(node.output))
         if node.name in graph.lines:
             new = graph.nodes.nodes[written:]
             graph.lines.update({str(item.name): graph.lines[node.name] for item in new})
@@ -157,6 +157,7 @@ def lower_bodies(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
     Raises:
         WeightsError: a projection cannot be folded.
     """
+    deciding = _deciding(graph)
     for node in graph.nodes.nodes:
         for body in bodies_of(node):
             if not any(inner.domain == DOMAIN for inner in body.node):
@@ -165,33 +166,32 @@ def lower_bodies(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
             within.outputs = [value.name for value in body.output]
             within.dims = dict(graph.dims)
             calls = opaque_calls(within, recurrent_modules)
-            scanned = attributes_of(node)["num_scan_inputs"]
-            lower_calls(
-                within, calls, options, states=[value.name for value in body.input[: len(body.input) - scanned]]
-            )
+            lower_calls(within, calls, options, deciding=deciding)
             del body.node[:]
             body.node.extend(within.nodes.nodes)
 
 
-def _one_decides(graph: TracedGraph, states: Collection[str]) -> bool:
-    """Whether one truth that follows from a recurrent module's results chooses what several rows become.
+def _deciding(graph: TracedGraph) -> set[str]:
+    """The recurrent calls, by their outputs, from which a truth follows that chooses what several rows become.
 
-    Where a NaN became a number, such an ``if`` may take another branch than PyTorch's.
-
-    Args:
-        graph: the traced graph, or the body of a loop.
-        states: what the loop carries from step to step, which counts as such results.
+    Where a NaN became a number, such an ``if`` may take another branch than PyTorch's.  Calls and conditions may be in
+    bodies of loops.
     """
-    producers = graph.producers
-    conditions = [node.input[0] for node in graph.nodes.nodes if node.op_type in ("Where", "If")]
+    everywhere = list(nodes_of(graph.nodes.nodes))
+    producers = {name: node for node in everywhere for name in node.output}
+    producers |= {value.name: node for node in everywhere for body in bodies_of(node) for value in body.input}
+    conditions = [node.input[0] for node in everywhere if node.op_type in ("Where", "If")]
     walk = Walk(name for name in conditions if all(size == 1 for size in graph.dims.get(name, ())))
+    found: set[str] = set()
     for name in walk:
         node = producers.get(name)
-        if name in states or (node is not None and any(inner.domain == DOMAIN for inner in nodes_of([node]))):
-            return True
-        if node is not None and node.op_type not in ("Shape", "Size"):
-            walk.add([*node.input, *outer_values(node)])
-    return False
+        if node is None or node.op_type in ("Shape", "Size"):
+            continue
+        if node.domain == DOMAIN:
+            found.update(node.output)
+        walk.add([*node.input, *outer_values(node)])
+        walk.add(value.name for body in bodies_of(node) for value in body.output)
+    return found
 
 
 def _fail_if_empty(graph: TracedGraph, value: str, name: str, *, shaped: bool = True) -> str:

@@ -66,6 +66,18 @@ class Cells(nn.Module):
         return torch.stack(found, 1)
 
 
+class AfterCells(Cells):
+    """A condition after the loop."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = torch.zeros(x.shape[0], 4)
+        for t in range(x.shape[1]):
+            h, c = self.cell(x[:, t], (h, c))
+        if h.abs().max() > 0.1:
+            x = x / 2
+        return torch.cat([x.sum(1), h], 1)
+
+
 MODULES = [
     Louder(nn.LSTM),
     Louder(nn.LSTM, num_layers=2, bidirectional=True),
@@ -74,10 +86,11 @@ MODULES = [
     Louder(nn.RNN, num_layers=2),
     Lengths(nn.LSTM, bidirectional=True),
     Cells(),
+    AfterCells(),
 ]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(getattr(module, "rnn", "cells")))
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(getattr(module, "rnn", type(module).__name__)))
 @pytest.mark.parametrize("step", [0, 3])
 def test_the_branch_is_pytorchs(module: nn.Module, step: int, tmp_path: Path) -> None:
     module.eval()
@@ -110,3 +123,27 @@ class Elementwise(Louder):
 def test_other_files_are_as_plain_as_before(tmp_path: Path) -> None:
     lstm_onnx.export(Elementwise(nn.LSTM).eval(), tmp_path / "m.onnx", example_inputs=(torch.randn(2, 5, 3),))
     assert "IsNaN" not in {node.op_type for node in nodes_of(onnx.load(tmp_path / "m.onnx").graph.node)}
+
+
+class Context(Louder):
+    """A condition on the end of one sequence, and another one that streams."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.LSTM)
+        self.context = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, around: Tensor) -> Tensor:
+        _, h = self.context(around)
+        y, _ = self.rnn(x)
+        if h.mean() > 0:
+            y = y / 2
+        return y
+
+
+def test_only_what_the_condition_follows_from_keeps_a_nan(tmp_path: Path) -> None:
+    example = torch.randn(2, 5, 3), torch.randn(2, 4, 3)
+    shapes = {"x": {0: "batch", 1: "time"}, "around": {0: "batch"}}
+    lstm_onnx.export(Context().eval(), tmp_path / "m.onnx", example_inputs=example, dynamic_shapes=shapes)
+    nodes = onnx.load(tmp_path / "m.onnx").graph.node
+    marked = {node.name.partition("/")[0] for node in nodes if node.op_type == "IsNaN"}
+    assert marked == {"context"}

@@ -13,6 +13,7 @@ from ..functional.dynamic_axes import is_other_axis
 from ..functional.functional_module import FunctionalModule
 from ..functional.recurrent_calls import CountedCalls
 from ..functional.resized_example import resize_example
+from ..tracing.scripted_functions import scripted_functions_in_python
 from ..user_code import user_line
 
 _MORE = 3
@@ -101,7 +102,7 @@ def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: Counte
     count = count or CountedCalls()
     with contextlib.suppress(ExportError):
         inputs, states = resize_example(functional, sizes)
-        with count:
+        with count, scripted_functions_in_python():
             functional.run(inputs, states)
         return count.count
     return None

@@ -45,6 +45,7 @@ from .errors import explained, own_error, require_open, sources, translation_err
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
+from .scripted_functions import scripted_functions_in_python
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .table_rows import table_rows
 from .torch_changes import assigned_parameters, exact_rewrites, keep_initializers, tables_kept
@@ -253,7 +254,7 @@ def _tracing(functional: FunctionalModule) -> Iterator[None]:
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
     # Only while the module's code runs: a mode sees every call of torch, and torch's decompositions make many.
-    with assigned_parameters():
+    with assigned_parameters(), scripted_functions_in_python():
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = True
         try:

@@ -115,6 +115,7 @@ def value_cases(
     moved: tuple[tuple[str, Mapping[str, np.ndarray]], ...] = (
         (f"input near {_OFFSET:g}", {name: feeds[name] + _OFFSET for name in inputs}),
         (f"input near -{_OFFSET:g}", {name: feeds[name] - _OFFSET for name in inputs}),
+        ("some input -0 or subnormal", {name: _with_least(feeds[name]) for name in inputs}),
         # What a module may take for padding, and what a stream that starts beside others has.
         ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {})),
         ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {})),
@@ -179,6 +180,15 @@ def mask_cases(case: Case) -> Iterator[Case]:
     for label, change in changes if masks else ():
         changed = {name: change(array) for name, array in masks.items()}
         yield case.changed(f"{', '.join(masks)} {label}", changed, "values")
+
+
+def _with_least(array: np.ndarray) -> np.ndarray:
+    """An array with -0, whose sign some functions read, and numbers so near to 0 that a kernel may take them for it."""
+    found = array.copy()
+    least = np.finfo(array.dtype).tiny / 16
+    for start, number in enumerate((-0.0, least, -least)):
+        found.reshape(-1)[start::5] = number
+    return found
 
 
 def _with_zeros(arrays: Arrays, axes: Mapping[str, int]) -> dict[str, np.ndarray]:

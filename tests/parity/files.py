@@ -39,6 +39,7 @@ VALUES = (
     "input from 0 to 1",
     "input near 20",
     "input near -20",
+    "some input -0 or subnormal",
     "zeros at the end",
     "states of a row zeros",
 )

@@ -28,6 +28,15 @@ def _zero_h(graph: Graph) -> str:
     return graph("And", graph.every(graph("Equal", "h0", 0.0)), graph.some(graph("Greater", graph("Abs", "c0"), 0.0)))
 
 
+def _minus_zero(graph: Graph) -> str:
+    return graph.some(graph("Equal", graph("Reciprocal", "input"), -np.inf))
+
+
+def _subnormal(graph: Graph) -> str:
+    size = graph("Abs", "input")
+    return graph.some(graph("And", graph("Greater", size, 0.0), graph("Less", size, 1e-38)))
+
+
 CONDITIONS: dict[str, Condition] = {
     "small": below("input", 0.1),
     "tiny": below("input", 1e-6),
@@ -38,6 +47,8 @@ CONDITIONS: dict[str, Condition] = {
     "padding": zeros_at_the_end,
     "one row's states": _a_row_of_zeros,
     "h alone": _zero_h,
+    "the sign of zero": _minus_zero,
+    "subnormal": _subnormal,
 }
 
 

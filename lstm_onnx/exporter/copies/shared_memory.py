@@ -16,8 +16,8 @@ class SharedMemory:
     def add(self, value: Tensor, copy: Tensor) -> None:
         """Remember a tensor, which has to stay alive, and its copy."""
         with contextlib.suppress(NotImplementedError, RuntimeError):  # of tensors that have no memory of their own
-            entries = sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True)) + 1
-            start = value.storage_offset() * value.itemsize
+            entries = int(sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))) + 1
+            start = int(value.storage_offset()) * value.itemsize
             place = (start, start + entries * value.itemsize, copy)
             self._places.setdefault(value.untyped_storage()._cdata, []).append(place)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from sympy import Integer  # type: ignore[import-untyped]
 from sympy.core.relational import Relational  # type: ignore[import-untyped]
-from torch.utils._sympy.functions import Max, Min
+from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
 
 from ...metadata import Metadata
 from .roundings import Axis, all_rounding_sizes
@@ -24,6 +24,7 @@ _EACH_UP_TO = 16
 _GROWTH = 1.4
 _MOST_CHANGES = 6
 """Of a comparison that changes again and again, such as of a size modulo a number, the first few changes are enough."""
+_EACH_MULTIPLE_UP_TO = 2048
 _FIRST_VALUES = 64
 _LAYOUT = ("contiguous", "non_overlapping", "_strides")
 """What is in the names of torch's functions that compare sizes for the layout of a tensor in memory."""
@@ -261,19 +262,28 @@ def changes(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> list[i
 
     found: list[int] = []
     before, last = 1, side(1)
-    for point in _scanned():
+    for point in _scanned(1 if decision.inner else _period(decision.expression)):
         now = side(point)
         while now != last and len(found) < _MOST_CHANGES:
             found.append(_first_change(side, before, point, last))
             before, last = found[-1], side(found[-1])
+        if len(found) == _MOST_CHANGES:
+            break
         before, last = point, now
     return found
 
 
-def _scanned() -> Iterator[int]:
-    point = 1
+def _period(expression: Any) -> int:
+    """The largest number in a comparison that divides by numbers: whether it is a multiple shows up to there."""
+    if not expression.has(Mod, PythonMod, FloorDiv):
+        return 1
+    return min(max((abs(int(item)) for item in expression.atoms(Integer)), default=1), _EACH_MULTIPLE_UP_TO)
+
+
+def _scanned(period: int) -> Iterator[int]:
+    point, each = 1, max(_EACH_UP_TO, period)
     while point < LARGEST_SIZE:
-        point = point + 1 if point < _EACH_UP_TO else min(int(point * _GROWTH), LARGEST_SIZE)
+        point = point + 1 if point < each else min(int(point * _GROWTH), LARGEST_SIZE)
         yield point
 
 

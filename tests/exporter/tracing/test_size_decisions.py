@@ -32,6 +32,8 @@ def decision(expression: Any) -> Decision:
         (3 * S * B <= 1000, [167]),
         (S >= B, [2, 3]),
         (sympy.Ne(Mod(S, 2), 0), [2, 3, 4, 5, 6, 7]),
+        (sympy.Ne(Mod(S, 97), 0), [97, 98]),
+        (sympy.Ne(Mod(S * B, 97), 0), [97, 98]),
         (S < 10**9, []),
         (sympy.Ne(Mod(S - 6, 3), 0), [7, 9, 10, 12, 13, 15]),  # torch has no remainder of a negative number
     ],

@@ -131,6 +131,11 @@ def one_size_far_away(self: Any, x: Tensor) -> Tensor:
     return out * 2 if x.size(1) == 50 else out
 
 
+def multiples_of_a_large_number(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(1) % 97 == 0 else out
+
+
 def many_rows(self: Any, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     return out * 2 if x.size(0) > 12 else out
@@ -159,6 +164,7 @@ WRONG = [
     one_size_above_the_other,
     the_example_alone,
     one_size_far_away,
+    multiples_of_a_large_number,
     many_rows,
     many_numbers,
     as_text,

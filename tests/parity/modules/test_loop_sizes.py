@@ -8,13 +8,12 @@ from lstm_onnx.parity.sizes import Axes
 
 def test_fewer_steps_of_a_loop_of_many_operators_are_tried() -> None:
     base = {"batch": 1, "time": 3}
-    usual, looped = (
-        [
-            sizes["time"]
-            for sizes in axis_sizes("time", base, Axes(), 300, 18.0, batch=False, count=lambda at: each * at["time"])
-        ]
-        for each in (0, 80)
-    )
+
+    def steps(operators: float) -> list[int]:
+        found = axis_sizes("time", base, Axes(), 300, 18.0, batch=False, count=lambda at: operators * at["time"])
+        return [sizes["time"] for sizes in found]
+
+    usual, looped = steps(0), steps(80)
     assert set(looped) < set(usual)
     assert {1, 2, 3, 12, 300} <= set(looped)
     assert sum(looped) < 2000 < sum(usual)

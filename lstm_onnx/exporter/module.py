@@ -52,7 +52,7 @@ from .module_metadata import module_metadata
 from .module_options import ModuleOptions
 from .targets import intermediate_file, written_for
 from .tracing.size_decisions import axis_names
-from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
+from .tracing.torch_export import CHECK_NOTE, Traced, trace
 from .trials.graph_axes import require_all_outputs, require_dynamic_outputs, require_separate_axes
 from .trials.limits import requested_limits
 from .trials.run import run_trials
@@ -88,7 +88,7 @@ def export_module(
         step = replace(options, generation=None)
         repeat = partial(_write_loop, lambda file: export_module(module, arguments, step, file), options.generation)
         return written_for(options.export.target, repeat, path)
-    with ONE_AT_A_TIME, caller_state_kept(), one_thread_if_small(module):
+    with caller_state_kept(), one_thread_if_small(module):
         functional = make_functional(module, arguments, output_names=options.output_names)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
         built = build(functional, type(module).__name__, options)

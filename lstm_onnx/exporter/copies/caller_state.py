@@ -17,6 +17,9 @@ from torch.nn.parameter import is_lazy
 _GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 _BACKWARD_HOOKS = ("_global_backward_pre_hooks", "_global_backward_hooks")
 
+ONE_AT_A_TIME = threading.RLock()
+"""Held by each export and each verification: torch's default dtype, number of threads and tracer, the packing functions
+that are replaced, and Python's warning filters and random states are of the whole process."""
 _LARGE = 1_000_000
 """The number of parameters from which on several threads make a module's calls faster."""
 
@@ -40,21 +43,25 @@ def one_thread_if_small(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def caller_state_kept() -> Iterator[None]:
-    """Restores random states and the default dtype at the end; within it, inference mode is off."""
-    # Inference tensors cannot be traced; gradients stay off.
-    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
-    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - which users' code still draws from
-    torch_state = torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    try:
-        with torch.inference_mode(False), torch.set_grad_enabled(grad):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        random.setstate(python)
-        np.random.set_state(numbers)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        torch.cuda.set_rng_state_all(devices)
+    """Restores random states and the default dtype at the end; within it, inference mode is off.
+
+    Only one thread is within it at a time.
+    """
+    with ONE_AT_A_TIME:
+        # Inference tensors cannot be traced; gradients stay off.
+        grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+        python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - which users' code still draws from
+        torch_state = torch.get_rng_state()
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        try:
+            with torch.inference_mode(False), torch.set_grad_enabled(grad):
+                yield
+        finally:
+            torch.set_default_dtype(dtype)
+            random.setstate(python)
+            np.random.set_state(numbers)  # noqa: NPY002
+            torch.set_rng_state(torch_state)
+            torch.cuda.set_rng_state_all(devices)
 
 
 @contextlib.contextmanager

@@ -202,7 +202,7 @@ def as_padded(sequence: PackedSequence) -> PaddedSequence | None:
 def replace_packing_functions() -> Iterator[None]:
     """Replace torch's packing functions for this thread; other threads still call torch's own.
 
-    The caller must hold `torch_export.ONE_AT_A_TIME`.
+    The caller must hold `caller_state.ONE_AT_A_TIME`.
     """
     global _tracing_thread
     names = ("pack_padded_sequence", "pad_packed_sequence", "pack_sequence", "unpack_sequence")

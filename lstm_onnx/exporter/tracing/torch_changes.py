@@ -196,7 +196,7 @@ def _faster_py_impl(own: Any) -> Any:
 def assigned_parameters() -> Iterator[None]:
     """Let modules of this thread take any tensor for a parameter.
 
-    The caller must hold `torch_export.ONE_AT_A_TIME`.
+    The caller must hold `caller_state.ONE_AT_A_TIME`.
     """
     own = nn.Module.__setattr__
     thread = threading.get_ident()

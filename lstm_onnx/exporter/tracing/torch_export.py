@@ -6,7 +6,6 @@ What cannot be traced becomes an error that names the line of the user's code an
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..copies.caller_state import replaced
+from ..copies.caller_state import ONE_AT_A_TIME, replaced
 from ..functional.functional_module import FunctionalModule, PartsError, Tensors, inference_context
 from ..functional.resized_example import open_state_axes
 from ..opaque.operators import record_uncalled
@@ -54,8 +53,6 @@ from .widened_kernels import widen_kernels
 
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
-ONE_AT_A_TIME = threading.RLock()
-"""Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
 _THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, repeated_lists)]
 

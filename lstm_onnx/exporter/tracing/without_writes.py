@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..copies.caller_state import replaced
+from ..copies.caller_state import ONE_AT_A_TIME, replaced
 from ..functional.functional_module import FunctionalModule, inference_context
-from .torch_export import ONE_AT_A_TIME, FixedGraph
+from .torch_export import FixedGraph
 from .torch_logs import suppress_torch_output
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx.exporter.copies.caller_state import one_thread_if_small
+from lstm_onnx.exporter import module as exporting
+from lstm_onnx.exporter.copies.caller_state import ONE_AT_A_TIME, one_thread_if_small
+from lstm_onnx.parity import verification
 
 pytestmark = pytest.mark.sweep(3)
 
@@ -58,3 +62,36 @@ def test_the_threads_are_put_back_after_an_error() -> None:
 def test_a_large_module_keeps_its_threads() -> None:
     with one_thread_if_small(nn.LSTM(512, 512)):
         assert torch.get_num_threads() == 3
+
+
+def is_free() -> bool:
+    """Whether another thread may begin an export or a verification."""
+    found: list[bool] = []
+
+    def begin() -> None:
+        found.append(ONE_AT_A_TIME.acquire(blocking=False))
+        if found[0]:
+            ONE_AT_A_TIME.release()
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("place", [(exporting, "make_functional"), (verification, "verification_of")])
+def test_other_threads_wait_for_an_export_and_a_verification(
+    place: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x, free = _OneThread().eval(), torch.randn(4, 2, 2), []
+    own = getattr(*place)
+
+    def noting(*args: Any, **options: Any) -> Any:
+        free.append(is_free())
+        return own(*args, **options)
+
+    monkeypatch.setattr(*place, noting)
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=x)
+    assert lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="none")
+    assert free == [False]
+    assert is_free()

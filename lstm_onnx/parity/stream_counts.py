@@ -16,8 +16,8 @@ from ..errors import InputError, RunError
 from ..metadata import Streaming
 from ..runtime import Model
 from ..runtime.chunk_check import taken
+from ..runtime.drawn_sequence import batch_of, draw_sequence
 from ..runtime.streamable import stream_inputs
-from ..streaming.proof import batch_of, draw_sequence
 
 _MOST_CALLS = 512
 """About how many chunks are run of a stream that repeats itself only after many steps."""

@@ -67,7 +67,7 @@ def until_children(server: Server) -> list[Path]:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_end_lets_what_runs_finish(folder: Path, number: signal.Signals) -> None:
     """A running request is answered, and its connection closed; a websocket is told; and the exit code is 0."""
-    x = randoms(60_000, 1, 4)
+    x = randoms(240_000, 1, 4)
 
     async def main(server: Server) -> None:
         async with open_stream(server.http, "lstm") as stream:
@@ -84,7 +84,7 @@ def test_the_end_lets_what_runs_finish(folder: Path, number: signal.Signals) -> 
             server.process.send_signal(number)
             status, headers, body = await running
             assert (status, headers.get("connection")) == (200, "close")
-            assert len(json.loads(body)["outputs"][0]["data"]) == 60_000 * 5
+            assert len(json.loads(body)["outputs"][0]["data"]) == 240_000 * 5
             # By its close code, or by the answer to a frame that came just before.
             with pytest.raises((ConnectionError, InputError), match="the server is ending"):
                 await stream.step(randoms(1, 1, 4))
@@ -146,7 +146,7 @@ def test_clients_that_go_on_asking_do_not_keep_it_from_ending(folder: Path) -> N
 
 
 def test_an_answer_is_read_to_its_end_however_slowly(folder: Path) -> None:
-    x = randoms(60_000, 1, 4)
+    x = randoms(240_000, 1, 4)
     tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
     head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": False}))
     head = head.replace(', "data": [1, 2, 3, 4]', "")
@@ -162,7 +162,7 @@ def test_an_answer_is_read_to_its_end_however_slowly(folder: Path) -> None:
         answer = connection.getresponse()
         server.process.terminate()
         time.sleep(1.5)
-        assert len(json.loads(answer.read())["outputs"][0]["data"]) == 60_000 * 5
+        assert len(json.loads(answer.read())["outputs"][0]["data"]) == 240_000 * 5
         assert server.process.wait(LONG) == 0
 
 

@@ -61,10 +61,10 @@ def build_report(
     problems = list(_interface_problems(model, [expected for expected, _ in pairs]))
     if problems and model.metadata.versions:
         # Files from lstm-onnx have exactly the module's inputs and outputs.
-        results.append(CaseResult(INTERFACE, error="; ".join(problems)))
+        results.append(CaseResult(INTERFACE, error="; ".join(problems), kind="described"))
     else:
         notes += problems
-    results += [CaseResult(STREAMS, error=problem, kind="chunks") for problem in stream_problems(model)]
+    results += [CaseResult(STREAMS, error=problem, kind="described") for problem in stream_problems(model)]
     versions = {
         "lstm-onnx": __version__,
         **(torch_versions or {}),

@@ -18,9 +18,11 @@ RUNS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
 """How a case is run: in one call, in chunks through a stream, in slots of a pool, in short windows from the float64
 states, on the user's own inputs, on zero, one-signed or large values, or in one call for each size of an axis or each
 part of a range."""
-KINDS = (*RUNS, "stored", "layers", "rows", "drift")
-"""The kinds of all cases.  The last four are for files with smaller weights: on the numbers and nodes that a file
-stores, on what its int8 layers compute, on rows alone and step by step, and on the user's limit of the drift."""
+KINDS = (*RUNS, "described", "stored", "layers", "rows", "drift")
+"""The kinds of all cases.  Of the others, one is on what a file says of itself: its inputs and outputs, where its
+states start, when its streams give their steps.  The last four are for files with smaller weights: on the numbers and
+nodes that a file stores, on what its int8 layers compute, on rows alone and step by step, and on the user's limit of
+the drift."""
 OTHER_WEIGHTS = (
     "the file was exported from other weights than these (its digest differs); "
     "where the source draws them at random, set a seed in it"

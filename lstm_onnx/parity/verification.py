@@ -221,10 +221,13 @@ class _Comparison:
                 results += failed
                 verification.notes += found
                 if isinstance(verification, LSTMVerification) and verification.other_sizes:
-                    results.append(CaseResult(INTERFACE, error=verification.other_sizes))
+                    results.append(CaseResult(INTERFACE, error=verification.other_sizes, kind="described"))
             label = None
             if isinstance(source, Source):
-                results += [CaseResult(INTERFACE, error=problem) for problem in interface_problems(source, model)]
+                results += [
+                    CaseResult(INTERFACE, error=problem, kind="described")
+                    for problem in interface_problems(source, model)
+                ]
                 label = source.name
             report = make_report(verification, results, source=label, file=self.name, mutants=self.mutants)
         return report, Golden.of(report, verification)

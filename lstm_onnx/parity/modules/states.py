@@ -35,7 +35,7 @@ def state_problems(verification: ModuleVerification, cases: Sequence[Expected]) 
     feeds = next((one.calls[0].feeds for one in cases if one.kind == "whole"), {})
     if not metadata.states.keys().isdisjoint(feeds):
         problems += pair_problems(verification.models.float64, feeds, metadata.states)
-    yield from (CaseResult(STATES, error=problem) for problem in problems)
+    yield from (CaseResult(STATES, error=problem, kind="described") for problem in problems)
 
 
 def require_like_pairs(model: Model) -> None:

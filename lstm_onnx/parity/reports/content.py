@@ -176,8 +176,10 @@ def remarks(report: ParityReport) -> list[Remark]:
     failures = errors(report)
     if failures[_MOST_ERRORS:]:
         more = len(failures) - _MOST_ERRORS
-        failures[_MOST_ERRORS:] = [f"with {counted(more, 'other error', 'other errors')}, which --json lists"]
-    lines += [Remark("failed to run", text, bad=True) for text in failures]
+        failures[_MOST_ERRORS:] = [
+            ("failed", f"with {counted(more, 'other error', 'other errors')}, which --json lists")
+        ]
+    lines += [Remark(label, text, bad=True) for label, text in failures]
     if not report.judged:
         lines.append(Remark("failed", "no case could be judged", bad=True))
     if report.ranges:
@@ -285,11 +287,15 @@ def outcome(mutant: MutantResult) -> str:
     return f"{result}: {clean(mutant.reason)}" if mutant.reason else result
 
 
-def errors(report: ParityReport) -> list[str]:
-    """The errors with which cases failed to run, each message once, with the first case."""
-    labels: dict[str, list[str]] = {}  # by message
+def errors(report: ParityReport) -> list[tuple[str, str]]:
+    """The errors of cases, each message once, with the first case: what happened, and where and why."""
+    found: dict[str, list[CaseResult]] = {}  # by message
     for case in report.judged:
         if case.error:
-            labels.setdefault(clean(case.error), []).append(clean(case.label))
-    more = {error: f" and {len(stopped) - 1} more" * (len(stopped) > 1) for error, stopped in labels.items()}
-    return [f"at {stopped[0]}{more[error]}: {error}" for error, stopped in labels.items()]
+            found.setdefault(clean(case.error), []).append(case)
+    lines = []
+    for error, cases in found.items():
+        more = f" and {len(cases) - 1} more" * (len(cases) > 1)
+        ran = cases[0].kind != "described"
+        lines.append(("failed to run" if ran else "wrong:", f"{'at ' * ran}{clean(cases[0].label)}{more}: {error}"))
+    return lines

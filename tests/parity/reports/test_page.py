@@ -221,9 +221,9 @@ def test_what_is_not_proven_has_a_next_step():
 
 
 def test_what_stopped_is_said_once():
-    section = titled(read(page([samples.stopped])), "Failed to run")
+    section = titled(read(page([samples.stopped])), "Errors")
     assert [item.text for item in section.all("li")] == [
-        f"at batch 2, time 1, states and 1 more: {samples.STOPPED.error}"
+        f"failed to run at batch 2, time 1, states and 1 more: {samples.STOPPED.error}"
     ]
 
 

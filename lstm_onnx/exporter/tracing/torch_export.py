@@ -251,7 +251,8 @@ def _tracing(functional: FunctionalModule) -> Iterator[None]:
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
     # Only while the module's code runs: a mode sees every call of torch, and torch's decompositions make many.
-    with assigned_parameters(), scripted_functions_in_python():
+    # torch.export leaves copies in the places of containers that a module holds, and code would go on with those.
+    with assigned_parameters(), scripted_functions_in_python(), functional.stateful.kept.restored():
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = True
         try:

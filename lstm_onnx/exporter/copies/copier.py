@@ -188,9 +188,10 @@ class Copier:
             return value
         name = getattr(function, "__name__", "")
         if isinstance(owner, (nn.RNNBase, nn.RNNCellBase)) and getattr(type(owner), name, None) is function:
-            # The copy gets another class, and this must become a method of that.
+            # The copy gets another forward, itself or by another class, and this must become that.
             def method(*args: Any, **kwargs: Any) -> Any:
-                return getattr(type(owner), name)(owner, *args, **kwargs)
+                own = vars(getattr(vars(owner).get(name), "__func__", method)).get("is_recurrent")
+                return (getattr(owner, name) if own else getattr(owner.__class__, name).__get__(owner))(*args, **kwargs)
 
             return method
         return types.MethodType(function, owner)

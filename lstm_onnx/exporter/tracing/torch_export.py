@@ -41,6 +41,7 @@ from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.wide_range import WIDE_RANGE
 from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
+from .kept_writes import require_unwritten
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
@@ -98,6 +99,7 @@ def trace(
             if rolled is None:
                 with _largest_sizes_known(functional):
                     program, guards, mode = _exported(functional, args, shapes, builtins)
+                require_unwritten(program)
                 _require_rank(functional, mode)
                 _require_parts(functional, mode)
             else:

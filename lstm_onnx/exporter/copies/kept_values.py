@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .copier import GENERATORS, attributes_of, slots_of
+from .copier import GENERATORS
+from .object_parts import attributes_of, slots_of
 
 _LONGER = 64
 """The factor by which lists are lengthened, to see whether the outputs depend on them."""
@@ -252,7 +253,11 @@ def _after_calls(before: Any, after: Any, calls: int) -> Any:
         return items if isinstance(before, list) else tuple.__new__(type(before), items)
     if isinstance(before, (set, dict)):
         new = [key for key in after if key not in before]
-        keys = [key + len(new) * call if type(key) is int else (key, call) for call in range(calls) for key in new]
+        keys = [
+            key + len(new) * call if type(key) is int else (key, call) if call else key
+            for call in range(calls)
+            for key in new
+        ]
         if isinstance(before, set):
             return before | set(keys)
         return {**before, **dict(zip(keys, [after[key] for key in new] * calls, strict=True))}

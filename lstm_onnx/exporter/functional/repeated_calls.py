@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
-from ..copies.copier import attributes_of
 from ..copies.kept_values import Change, count_to, counting, lengthen_lists
+from ..copies.object_parts import attributes_of
 from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes

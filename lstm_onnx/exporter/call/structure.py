@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ConfigError, ExportError
-from ..copies.copier import slots_of
+from ..copies.object_parts import slots_of
 
 POSITIONAL, STAR, KEYWORD = "positional", "*", "keyword"
 _DEEPEST = 50

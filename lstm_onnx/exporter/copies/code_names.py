@@ -6,6 +6,7 @@ with it: a file's other globals may be data sets.
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 import weakref
@@ -30,10 +31,12 @@ class CodeNames:
     Attributes:
         attributes: all attribute names in it.
         tables: the globals of each file, by their id, and the names that the code reads from them.
+        assigned: the ids of globals to which the code assigns.
     """
 
     attributes: set[str] = field(default_factory=set)
     tables: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
+    assigned: set[int] = field(default_factory=set)
 
 
 def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
@@ -57,6 +60,12 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
         names = set(_names(function.__code__))
         names.update(item for name in names & table.keys() for item in _strings(table[name]))
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
+        if any(
+            item.opname == "STORE_GLOBAL"
+            for own in nested_codes(function.__code__)
+            for item in dis.get_instructions(own)
+        ):
+            found.assigned.add(id(table))
         todo += [other for value in closure_values(function) for other in _functions(value)]
         todo += [other for name in names & table.keys() for other in _functions(table[name])]
         for name in names - found.attributes:

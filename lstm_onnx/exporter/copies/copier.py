@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import array
 import collections
+import collections.abc
 import contextlib
 import enum
 import functools
+import operator
 import random
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -27,8 +29,10 @@ from torch import nn
 from ..user_code import is_library
 from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
 from .code_names import ENTRIES, CodeNames, user_classes
+from .object_parts import attributes_of, base_of, slots_of
 from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_function
 from .shared_memory import SharedMemory
+from .stand_ins import in_order, instead_of, keep, kept_results
 
 _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
@@ -150,7 +154,9 @@ class Copier:
         return new
 
     def _set(self, value: Any) -> Any:
-        new = self._enter(value, set.__new__(type(value)), mutable=True)
+        items = [self.of(item) for item in set.__iter__(value)]
+        kind = type(value) if all(map(operator.is_, items, set.__iter__(value))) else in_order(type(value), items)
+        new: Any = self._enter(value, set.__new__(kind), mutable=True)
         set.update(new, map(self.of, set.__iter__(value)))
         self._attributes(value, new)
         return new
@@ -164,7 +170,8 @@ class Copier:
         if id(value) in self._memo:
             return self._memo[id(value)]  # it holds something that leads back to it
         try:
-            new = base.__new__(type(value), items)  # not by a namedtuple's own __new__
+            kind = in_order(type(value), items) if base is frozenset else type(value)
+            new: Any = base.__new__(kind, items)  # not by a namedtuple's own __new__
         except TypeError:
             new = type(value)(items)  # torch.return_types
         self._attributes(value, new)
@@ -188,25 +195,39 @@ class Copier:
             return value
         name = getattr(function, "__name__", "")
         if isinstance(owner, (nn.RNNBase, nn.RNNCellBase)) and getattr(type(owner), name, None) is function:
-            # The copy gets another class, and this must become a method of that.
+            # The copy gets another forward, itself or by another class, and this must become that.
             def method(*args: Any, **kwargs: Any) -> Any:
-                return getattr(type(owner), name)(owner, *args, **kwargs)
+                own = vars(getattr(vars(owner).get(name), "__func__", method)).get("is_recurrent")
+                return (getattr(owner, name) if own else getattr(owner.__class__, name).__get__(owner))(*args, **kwargs)
 
             return method
         return types.MethodType(function, owner)
 
+    def _builtin_method(self, value: types.BuiltinMethodType) -> Any:
+        """A method of a container or a tensor, such as ``self.frames.append``; of other functions in C a module."""
+        copy = self.of(value.__self__)
+        return value if copy is value.__self__ else getattr(copy, value.__name__)
+
+    def _weak(self, value: Any) -> Any:
+        new: Any = self._enter(value, type(value)())
+        new.update([(self.of(key), self.of(item)) for key, item in value.items()])
+        return new
+
     def _partial(self, value: functools.partial[Any]) -> Any:
-        parts = (value.func, value.args, dict(value.keywords))
-        function, args, keywords = (self.of(part) for part in parts)
+        function, args, keywords = map(self.of, (value.func, value.args, dict(value.keywords)))
         same = function is value.func and args is value.args
         if same and all(keywords[name] is item for name, item in value.keywords.items()):
             return value
         return functools.partial(function, *args, **keywords)
 
     def _cached(self, value: Any) -> Any:
-        """A function with functools.cache: without it, as sizes cannot be keys in a trace, nor results be kept."""
-        function = value.__wrapped__
-        return value if is_library(getattr(function, "__module__", "")) else self.of(function)
+        """A function with functools.cache, whose results are kept for a call; sizes cannot be keys in a trace."""
+        if is_library(getattr(value.__wrapped__, "__module__", "")):
+            return value
+        function = self.of(value.__wrapped__)
+        results: dict[Any, Any] = {}
+        self.mutable.append(results)
+        return kept_results(function, results)
 
     def _function(self, value: types.FunctionType) -> Any:
         own = uncompiled(value)
@@ -253,7 +274,8 @@ class Copier:
         functions = {name: item for name in names if isinstance(item := uncompiled(own[name]), types.FunctionType)}
         local = {name: item for name, item in functions.items() if item.__globals__ is own and not keeps_anything(item)}
         copies = {name: self.of(own[name]) for name in sorted(names - local.keys())}
-        if all(item is own[name] for name, item in {**copies, **local}.items()):
+        changed = any(item is not own[name] for name, item in {**copies, **local}.items())
+        if not changed and id(own) not in self.names.assigned:
             return own
         table = self._tables[id(own)] = {**own, **copies}
         self.mutable.append(table)
@@ -295,7 +317,7 @@ class Copier:
         # The copy is kept alive, as nothing else may do so: by the reference's callback, which Python drops after the
         # reference has left the object's list of references.  From a slot it would be dropped before, and that ends
         # the process if another reference to the object has a callback.
-        return value if copy is target else weakref.ref(copy, functools.partial(_keep, copy))
+        return value if copy is target else weakref.ref(copy, functools.partial(keep, copy))
 
     def _proxy(self, value: Any) -> Any:
         try:
@@ -318,7 +340,7 @@ class Copier:
 
     def _is_copied(self, value: Any) -> bool:
         kind = type(value)
-        if hasattr(kind, "__del__") or _base_of(kind) not in _NEW:
+        if hasattr(kind, "__del__") or base_of(kind) not in _NEW:
             return False  # a copy that is finalized could close what it shares with the original
         module = kind.__module__
         package = module.partition(".")[0]
@@ -330,7 +352,7 @@ class Copier:
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
-        base: Any = _base_of(kind)
+        base: Any = base_of(kind)
         try:
             new = base.__new__(kind)
         except TypeError:  # it is not written in Python after all
@@ -364,6 +386,7 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     ((tuple, frozenset), Copier._immutable),
     (types.FunctionType, Copier._function),
     (types.MethodType, Copier._method),
+    (types.BuiltinMethodType, Copier._builtin_method),
     (functools.partial, Copier._partial),
     (functools._lru_cache_wrapper, Copier._cached),
     (array.array, Copier._numbers),
@@ -371,30 +394,7 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (weakref.ReferenceType, Copier._reference),
     ((weakref.ProxyType, weakref.CallableProxyType), Copier._proxy),
     (GENERATORS, Copier._generator),
+    ((weakref.WeakKeyDictionary, weakref.WeakValueDictionary), Copier._weak),
+    (collections.abc.Iterator, lambda _, value: instead_of(value)),
 )
 """How instances of a class are copied: the first match counts; all others are plain objects, or shared."""
-
-
-def _keep(_held: Any, _reference: Any) -> None:
-    """What would be called at the end of what it holds, which is never before its own."""
-
-
-def _base_of(kind: type) -> type:
-    """The base class that determines what instances hold beside attributes: the first not written in Python."""
-    return next(base for base in kind.__mro__ if not base.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """An object's attributes; not by getattr, which a user's class may define."""
-    try:
-        own: dict[str, Any] = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return own
-
-
-def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
-    """The ``__slots__`` of a class and of its base classes."""
-    for base in kind.__mro__:
-        if "__slots__" in vars(base):
-            yield from (item for item in vars(base).values() if isinstance(item, types.MemberDescriptorType))

@@ -14,13 +14,15 @@ import operator
 import random
 import types
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from .copier import GENERATORS, attributes_of, slots_of
+from .copier import GENERATORS
+from .object_parts import attributes_of, slots_of
 
 _LONGER = 64
 """The factor by which lists are lengthened, to see whether the outputs depend on them."""
@@ -30,6 +32,7 @@ _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
 _ITEMS = (dict, set, *_SEQUENCES)
 _NUMBERS = (array.array, np.ndarray)
 _COPIED = frozenset({list, dict, set})
+_SIZED: tuple[Any, ...] = (str, bytes, tuple, list, set, dict)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Change:
         key: of its item or attribute; None where all of it counts.
         before: the value before the call; of an attribute without one, a number of the class.
         where: the place, as the user would write it.
+        after: the value after the call.
     """
 
     part: Any
     key: Any
     before: Any
     where: str
+    after: Any = None
 
 
 class KeptValues:
@@ -179,25 +184,93 @@ def _state_of(generator: Any) -> object:
     return generator.get_state().numpy().tobytes()
 
 
-def changed_numbers(changes: Sequence[Change]) -> list[Change]:
-    """The changes of numbers: a counter, a size that a forward keeps, or an array of them."""
-    return [change for change in changes if _is_number(change) or isinstance(change.part, _NUMBERS)]
+def counting(changes: Sequence[Change]) -> list[Change]:
+    """The changes that may go on from call to call: of a counter, of a size that a forward keeps, of what grows."""
+    return [change for change in changes if isinstance(change.part, _NUMBERS) or _rate(change) is not None]
 
 
-def add_to_numbers(changes: Sequence[Change], offset: int) -> None:
-    """Set each number that was changed to another one."""
+def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactly: bool = False) -> None:
+    """Let each of these be as after calls that change it as the first one did.
+
+    Args:
+        changes: what `counting` gives.
+        number: so many calls that it is about this number; None if `more` is the number of calls.
+        more: further calls.
+        exactly: counters with larger steps are `number` and `more` steps, though no calls as the first one lead there.
+    """
     for change in changes:
-        if _is_number(change):
-            _set(change, change.before + offset)
-        else:
+        if isinstance(change.part, _NUMBERS):
             _restore(change.part, change.before)
             numbers = np.asarray(change.part)
             if numbers.dtype.kind in "iufc":
-                numbers += np.array(offset).astype(numbers.dtype)
+                numbers += np.array((number or 0) + more).astype(numbers.dtype)
+            continue
+        start, step = _rate(change) or (0, 1)
+        calls = more if number is None else int((number - start) // step) + more
+        value = _after_calls(change.before, change.after, max(calls, 0))
+        if exactly and number is not None and _is_number(change.before):
+            value = number + more * step
+        if change.key is None:
+            _restore(change.part, value)
+        else:
+            _set(change, value)
 
 
-def _is_number(change: Change) -> bool:
-    return type(change.before) in (int, float) and change.key is not None
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) or isinstance(value, (np.integer, np.floating))
+
+
+def _rate(change: Change) -> tuple[Any, Any] | None:
+    """Where a number or a size starts, and how much a call adds; None where a call adds nothing."""
+    return _rate_of(change.before, change.after)
+
+
+def _rate_of(before: Any, after: Any) -> tuple[Any, Any] | None:
+    if _is_number(before):
+        step = after - before if _is_number(after) else 0
+        return before, step if np.isfinite(step) and step else 1
+    if not isinstance(before, _SIZED) or not isinstance(after, _SIZED):
+        return None
+    if len(after) > len(before):
+        return (len(before), len(after) - len(before)) if _goes_on(before, after) else None
+    if len(after) < len(before) or not isinstance(before, (tuple, list)):
+        return None
+    changed = [(one, other) for one, other in zip(before, after, strict=True) if one is not other]
+    return next((rate for pair in changed if (rate := _rate_of(*pair)) is not None), None)
+
+
+def _after_calls(before: Any, after: Any, calls: int) -> Any:
+    """What a value is after so many calls, if each changes it as the first one did."""
+    if _is_number(before):
+        step = after - before if _is_number(after) else 0
+        return before + calls * (step if np.isfinite(step) and step else 1)
+    if not isinstance(before, _SIZED) or not isinstance(after, _SIZED):
+        return before
+    if len(after) <= len(before):
+        if not isinstance(before, (tuple, list)) or len(after) < len(before):
+            return before
+        items = [_after_calls(one, other, calls) for one, other in zip(before, after, strict=True)]
+        return items if isinstance(before, list) else tuple.__new__(type(before), items)
+    if isinstance(before, (set, dict)):
+        new = [key for key in after if key not in before]
+        keys = [
+            key + len(new) * call if type(key) is int else (key, call) if call else key
+            for call in range(calls)
+            for key in new
+        ]
+        if isinstance(before, set):
+            return before | set(keys)
+        return {**before, **dict(zip(keys, [after[key] for key in new] * calls, strict=True))}
+    return before + after[len(before) :] * calls
+
+
+def _goes_on(before: Any, after: Any) -> bool:
+    """Whether what became longer begins with what it was."""
+    if isinstance(before, (str, bytes)):
+        return type(after) is type(before) and after[: len(before)] == before
+    if isinstance(before, set):
+        return isinstance(after, set) and before <= after
+    return type(after) is type(before) and all(map(operator.is_, before, after))
 
 
 def lengthen_lists(changes: Sequence[Change]) -> bool:
@@ -295,19 +368,22 @@ def _restore(part: Any, content: Any) -> None:
 def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Change]:
     own = names.get(id(part))
     if isinstance(part, types.CellType):
-        return [Change(part, "cell_contents", before[0], "a variable of the function around a hook or lambda")]
+        return [Change(part, "cell_contents", before[0], "a variable of the function around a hook or lambda", now[0])]
     if not isinstance(before, dict):
-        return [Change(part, None, before, own or f"a {type(part).__name__} outside of the module")]
+        return [Change(part, None, before, own or f"a {type(part).__name__} outside of the module", copy(now))]
     keys = [key for key in {**before, **now} if before.get(key, _EMPTY) is not now.get(key, _EMPTY)]
     if not keys:  # their order
         return [Change(part, None, before, own or "a dict outside of the module")]
+    grown = []
     if isinstance(part, dict):
         where = own or ("a global variable" if "__builtins__" in part else "a dict outside of the module")
         places = {key: f"{where}[{key!r}]" if own else where for key in keys}
+        if len(now) > len(before) and "__builtins__" not in part:
+            grown = [Change(part, None, before, where, dict(dict.items(now)))]
     else:
         places = {key: f"{own or type(part).__name__}.{key}" for key in keys}
         before = {**{key: _number_of_class(type(part), key) for key in keys}, **before}
-    return [Change(part, key, before.get(key), places[key]) for key in keys]
+    return grown + [Change(part, key, before.get(key), places[key], now.get(key)) for key in keys]
 
 
 def _set(change: Change, value: Any) -> None:

@@ -23,8 +23,9 @@ _MOST_ITEMS = 200
 
 
 def code_numbers(module: nn.Module) -> set[int]:
-    """Those in the functions that the module's classes define and that these name, and in their defaults."""
-    todo: list[Any] = [item for kind in _users_classes(module) for item in vars(kind).values()]
+    """Those in the functions that the module's classes define or its parts hold, that these name, and in defaults."""
+    holders = (*_users_classes(module), *(part for part in module.modules() if not is_library(type(part).__module__)))
+    todo: list[Any] = [item for holder in holders for item in vars(holder).values()]
     seen: set[int] = set()
     found: set[int] = set()
     while todo:

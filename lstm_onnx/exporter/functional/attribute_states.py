@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..copies.copier import attributes_of
 from ..copies.kept_values import KeptValues
+from ..copies.object_parts import attributes_of
 from ..node_names import state_names
 from .results import named_tensors
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
-from ..copies.copier import attributes_of
-from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
+from ..copies.kept_values import Change, count_to, counting, lengthen_lists
+from ..copies.object_parts import attributes_of
 from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from .functional_module import FunctionalModule, Tensors
 
 _OFTEN_COUNTED_TO = (20, 30, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 10_000)
-_OFFSETS = (*range(1, 17), *(count + before for count in _OFTEN_COUNTED_TO for before in (-1, 0)))
-"""Offsets that are added to numbers that a forward changes, to see whether the outputs depend on them.
+"""Numbers near which counters that a forward changes are tried, to see whether the outputs depend on them.
 
 A counter may be compared with the number of calls after which a state is set back, before or after it is increased."""
-_MOST_OFFSETS = 64
-"""The most offsets that are added for the whole numbers that the module's code can see."""
+_CALLS = 16
+"""Counters are tried after so many calls, too."""
+_MOST_NUMBERS = 32
+"""The most numbers of the module's own code that are tried."""
 _AGAIN = 2
 """Calls from the same states: one may only set a flag for the next."""
 _MOST_NAMED = 3
@@ -293,27 +294,32 @@ def _require_repeatable(
     with kept.restored(), kept.suspended():
         for tensors, wanted in calls:
             require(lambda tensors=tensors: _run(functional, tensors)[0], wanted)  # type: ignore[misc]
-        numbers = changed_numbers(changes)
-        add_to_numbers(numbers, 0)
+        numbers = counting(changes)
+        count_to(numbers, None, 0)
         for _ in range(_AGAIN if then else 0):
             require(run_later, then)
-        for offset in _offsets(functional) if numbers else ():
-            add_to_numbers(numbers, offset)
+        for number, more, exactly in _counts(functional) if numbers else ():
+            count_to(numbers, number, more, exactly=exactly)
             require(lambda: _run(functional, inputs)[0], fresh)
             if then:
-                add_to_numbers(numbers, offset)
+                count_to(numbers, number, more, exactly=exactly)
                 require(run_later, then)
         if lengthen_lists(changes):
             require(lambda: _run(functional, inputs)[0], fresh)
 
 
-def _offsets(functional: FunctionalModule) -> list[int]:
-    """What is added to numbers that a forward changes; counts in the module's code come before those in attributes."""
+def _counts(functional: FunctionalModule) -> Iterator[tuple[int | None, int, bool]]:
+    """What counters are set to, as arguments of `count_to`.
+
+    Numbers in the module's code come before those in attributes.
+    """
+    yield from ((None, calls, False) for calls in range(1, _CALLS + 1))
     module = functional.stateful.inner
     seen = [*sorted(code_numbers(module)), *sorted(attribute_numbers(module))]
-    near = [offset for number in dict.fromkeys(seen) for offset in (number - 1, number)]
-    new = [offset for offset in dict.fromkeys(near) if offset > 0 and offset not in _OFFSETS]
-    return [*_OFFSETS, *new[:_MOST_OFFSETS]]
+    new = [number for number in dict.fromkeys(seen) if number not in (0, *_OFTEN_COUNTED_TO)]
+    for number in (0, *_OFTEN_COUNTED_TO, *new[:_MOST_NUMBERS]):
+        yield from ((number, more, False) for more in (-1, 0, 1))
+        yield from ((number, more, True) for more in (-1, 0))
 
 
 def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list[Change]:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from ..call.structure import key_of, registered_items
-from ..copies.copier import attributes_of, slots_of
+from ..copies.object_parts import attributes_of, slots_of
 
 _NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 

@@ -1,8 +1,8 @@
 """A module's recurrent modules as opaque operators: each call is one node in the trace.
 
 torch.export decomposes nn.LSTM into operators that no longer run at other shapes.  Here the LSTMs (and
-GRUs, RNNs and their cells) of a copy get subclasses.  In an eager run these compute what PyTorch does
-and record each call.  While the module is traced they call one custom operator,
+GRUs, RNNs and their cells) of a copy get a forward of ours.  In an eager run it computes what PyTorch does
+and records each call.  While the module is traced it calls one custom operator,
 ``lstm_onnx::recurrent``, which only defines its output shapes; `lower_calls` replaces it by the real
 ONNX nodes.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +141,7 @@ class RecurrentModule:
 
 
 def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
-    """Give every recurrent module of a copy a traceable subclass; returns them by their paths.
+    """Give every recurrent module of a copy a traceable forward; returns them by their paths.
 
     Raises:
         ExportError: a module has a dtype that ONNX Runtime cannot run.
@@ -155,12 +156,13 @@ def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
         recurrent = RecurrentModule(path, _spec_of(module, path), cell=cell, own_forward=own_forward)
         recurrent_modules[path] = recurrent
         module.__dict__["_lstm_onnx_recurrent"] = recurrent
-        traceable = _TRACEABLE[base]
-        # Ours goes between a user's subclass and torch's class, so that its forward is kept and its
-        # super().forward() calls ours.
-        module.__class__ = (
-            traceable if kind is base else type(kind.__name__, (kind, traceable), {"__module__": kind.__module__})
-        )
+        traceable: Any = _TRACEABLE[base]
+        if own_forward or "forward" in vars(module):
+            # Ours goes between a user's subclass and torch's class, so that its super().forward() calls ours.
+            bases = (traceable,) if kind is base else (kind, traceable)
+            module.__class__ = type(kind.__name__, bases, {"__module__": kind.__module__})
+        else:  # of its own class, which code may ask for: ``type(self.rnn) is nn.LSTM``
+            module.__dict__["forward"] = types.MethodType(traceable.forward, module)
     return recurrent_modules
 
 

@@ -53,6 +53,7 @@ class Choice:
         self._copies = [self._copied(), self._copied()]
         self._globals = sys._getframe(2).f_globals
         self._there = list(reachable([before, helper.held]))
+        self._kept = helper.kept_values() if written else []
 
     def _read(self) -> dict[str, Any]:
         """The attributes as they are now."""
@@ -146,12 +147,11 @@ class Choice:
         if isinstance(own, Tensor):
             if any(a is not b and a != b for each in contents for a, b in zip(each.shape, own.shape, strict=True)):
                 raise branch_error(f"changes the shape of {name}")
-            self._helper.require_no_state(own, name)
+            self._helper.require_no_state(own, name, self._kept)
             merged = contents[0] if self._condition is None else torch.where(self._condition, contents[0], contents[1])
             own.copy_(merged)
             return
-        if name not in self._owners:
-            self._helper.require_no_state(own, name)
+        self._helper.require_no_state(own, name, self._kept)
         found = self._helper.merged(self._condition, *contents)
         own.clear()
         (own.update if isinstance(own, dict) else own.extend)(found)

@@ -110,7 +110,8 @@ def _call_error(function: Any) -> ExportError:
 def _layer(layer: nn.Module, helper: Any) -> Any:
     """A layer to be called in a branch: torch's own, or one of the user's whose code is checked."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks
-    if hooks or type(layer).__call__ is not nn.Module.__call__ or "forward" in vars(layer):
+    ours = vars(getattr(vars(layer).get("forward"), "__func__", None) or object).get("is_recurrent", False)
+    if hooks or type(layer).__call__ is not nn.Module.__call__ or ("forward" in vars(layer) and not ours):
         raise _call_error(type(layer))
     recurrent = vars(layer).get("_lstm_onnx_recurrent")
     if recurrent is not None and not recurrent.own_forward:

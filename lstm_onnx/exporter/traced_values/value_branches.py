@@ -246,18 +246,27 @@ class Helper:
                 raise branch_error(f"sets {place} to something else than tensors", "keep tensors in it")
             raise _unseen(f"sets {place}")
 
-    def require_no_state(self, value: Any, place: str) -> None:
+    def kept_values(self) -> list[Any]:
+        """The tensors, lists and dicts that the module keeps from call to call, without known states."""
+        states = [table[key] for table, key in self._states() if key in table]
+        own = {id(item) for item in reachable(states)}
+        return [item for item in reachable([self.held]) if id(item) not in own]
+
+    def require_no_state(self, value: Any, place: str, kept: Iterable[Any]) -> None:
         """Refuse to write into what the module keeps from call to call, unless it is a known state.
+
+        Args:
+            value: what is written.
+            place: the name of it.
+            kept: `kept_values` before the branch: within it, copies are in the places of what it writes.
 
         Raises:
             ExportError: it is not.
         """
-        states = [table[key] for table, key in self._states() if key in table]
-        own = [id(item) for item in reachable(states)]
         memory = value.untyped_storage()._cdata if isinstance(value, Tensor) else None
-        for item in reachable([self.held]):
+        for item in kept:
             shared = memory is not None and isinstance(item, Tensor) and item.untyped_storage()._cdata == memory
-            if (item is value or shared) and id(item) not in own:
+            if item is value or shared:
                 raise _unseen(f"writes into {place}")
 
     def _states(self) -> list[tuple[dict[str, Any], str]]:

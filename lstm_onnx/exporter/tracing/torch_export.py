@@ -41,6 +41,7 @@ from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.wide_range import WIDE_RANGE
 from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
+from .kept_writes import require_unwritten
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
@@ -98,6 +99,7 @@ def trace(
             if rolled is None:
                 with _largest_sizes_known(functional):
                     program, guards, mode = _exported(functional, args, shapes, builtins)
+                require_unwritten(program)
                 _require_rank(functional, mode)
                 _require_parts(functional, mode)
             else:
@@ -251,7 +253,8 @@ def _tracing(functional: FunctionalModule) -> Iterator[None]:
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
     # Only while the module's code runs: a mode sees every call of torch, and torch's decompositions make many.
-    with assigned_parameters(), scripted_functions_in_python():
+    # torch.export leaves copies in the places of containers that a module holds, and code would go on with those.
+    with assigned_parameters(), scripted_functions_in_python(), functional.stateful.kept.restored():
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = True
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import enum
 import functools
+import itertools
 import random
 import threading
 import types
@@ -13,9 +14,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from lstm_onnx import ExportError
 from lstm_onnx.exporter.copies.copier import Copier
 from lstm_onnx.exporter.copies.rebuilt_code import derived_class
 
@@ -175,7 +178,7 @@ def test_generators_draw_the_same_numbers_apart_from_the_original() -> None:
 
 def test_what_holds_more_than_attributes_is_shared() -> None:
     large = np.zeros(2**23 + 1, np.int16)
-    for value in (threading.Lock(), Closing(), types.ModuleType("m"), iter([1]), random.SystemRandom()):
+    for value in (threading.Lock(), Closing(), types.ModuleType("m"), random.SystemRandom()):
         assert copied(value) is value
     copy = copied(large)
     assert copy.base is large
@@ -197,3 +200,35 @@ def test_a_derived_class_enters_no_registry() -> None:
     assert issubclass(derived, Registered)
     assert derived().extra == 1  # type: ignore[attr-defined]
     assert derived.__name__ == "Registered"
+
+
+def test_methods_of_containers_are_those_of_their_copies() -> None:
+    frames: list[int] = []
+    items, push = copied((frames, frames.append))
+    push(3)
+    assert (items, frames) == ([3], [])
+    assert copied(len) is len
+
+
+def test_weak_dicts_have_the_copies_as_their_keys() -> None:
+    layer = nn.Linear(2, 2)
+    new, scales = copied((layer, weakref.WeakKeyDictionary({layer: 3.0})))
+    assert new is not layer
+    assert scales[new] == 3.0
+
+
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_sets_of_modules_keep_their_order(kind: Any) -> None:
+    layers = kind(nn.Identity() for _ in range(20))
+    for number, layer in enumerate(layers):
+        layer.number = number
+    new = copied(layers)
+    assert isinstance(new, kind)
+    assert [layer.number for layer in new] == list(range(20))
+
+
+def test_an_iterator_is_refused_where_it_is_used() -> None:
+    for value in (iter([1]), itertools.count(), (item for item in [1]), map(abs, [1])):
+        new = copied(value)
+        with pytest.raises(ExportError, match="takes the next item of an iterator"):
+            next(new)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +97,43 @@ def test_a_tensor_that_holds_nan_has_not_changed_for_that() -> None:
     assert snapshot.changed(module) == ()
     module.h.data[0] = 1
     assert [state.key[1] for state in snapshot.changed(module)] == [("h",)]
+
+
+CALLS = 0
+
+
+@functools.cache
+def settings() -> dict[str, int]:
+    return {"calls": 0}
+
+
+class InAGlobal(nn.Module):
+    """Counts its calls in a global variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def calls(self) -> int:
+        global CALLS
+        CALLS += 1
+        return CALLS
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.lstm(x)[0]
+        return y * 2 if self.calls() > 20 else y
+
+
+class InACache(InAGlobal):
+    """Counts them in what a cached function returns."""
+
+    def calls(self) -> int:
+        settings()["calls"] += 1
+        return settings()["calls"]
+
+
+@pytest.mark.parametrize("kind", [InAGlobal, InACache])
+def test_calls_that_are_counted_outside_of_the_module_are_refused(kind: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"output depends on what earlier calls left in a (global|dict)"):
+        made(kind(), (torch.randn(2, 5, 3),), {"x": {0: "batch", 1: "time"}}, tmp_path)
+    assert CALLS == 0

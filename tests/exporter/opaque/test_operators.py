@@ -316,6 +316,15 @@ def test_eager_runs_record_each_call_and_take_other_states() -> None:
     np.testing.assert_array_equal(other[1], first[1])
 
 
+def test_code_may_ask_for_the_class_of_its_lstm(tmp_path: Path) -> None:
+    class Module(Holder):
+        def forward(self, x: Tensor) -> Any:
+            out, _ = self.part(x)
+            return out * (2 if type(self.part) is nn.LSTM else 3) + len(type(self.part).__name__)
+
+    right(Module(nn.LSTM(3, 4, batch_first=True)), signal, X, tmp_path)
+
+
 def test_a_hook_on_the_lstm_is_kept(tmp_path: Path) -> None:
     module = seeded(Holder(nn.LSTM(3, 4, batch_first=True)))
     module.get_submodule("part").register_forward_hook(lambda _, __, result: (result[0] * 3, result[1]))

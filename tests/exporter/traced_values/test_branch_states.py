@@ -29,6 +29,7 @@ class Base(nn.Module):
         self.lstm = nn.LSTM(3, 4, batch_first=True)
         self.cell = nn.GRUCell(3, 4)
         self.register_buffer("scale", torch.ones(4))
+        self.scales = [torch.ones(4)]
         self.level, self.pair, self.count = torch.zeros(4), (torch.zeros(4), torch.ones(4)), 0
 
 
@@ -93,7 +94,21 @@ def in_place_elsewhere(self: Base, x: Tensor) -> Tensor:
     return y * self.scale
 
 
-@pytest.mark.parametrize("forward", [an_attribute, a_tuple, a_counter, in_place_elsewhere])
+def in_place(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if x.sum() > 0:
+        self.scale.mul_(1.5)
+    return y * self.scale
+
+
+def an_item(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    if x.sum() > 0:
+        self.scales[0] = y.mean()
+    return y * self.scales[0]
+
+
+@pytest.mark.parametrize("forward", [an_attribute, a_tuple, a_counter, in_place_elsewhere, in_place, an_item])
 def test_a_state_that_the_example_leaves_is_refused(forward: Any, tmp_path: Path) -> None:
     module = type("Module", (Base,), {"forward": forward})()
     with pytest.raises(ExportError, match="which the example inputs leave as it was; pass"):

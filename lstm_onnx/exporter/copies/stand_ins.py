@@ -1,0 +1,67 @@
+"""What is in the place of things that a copy of a module cannot hold themselves."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import ExportError
+from ..user_code import user_line
+
+
+def kept_results(function: Any, results: dict[Any, Any]) -> Any:
+    """A function that keeps its results as functools.cache does; those for what has no hash are computed anew."""
+
+    @functools.wraps(function)
+    def cached(*args: Any, **kwargs: Any) -> Any:
+        key = (args, tuple(kwargs.items()))
+        try:
+            known = key in results
+        except TypeError:  # it has no hash
+            return function(*args, **kwargs)
+        if not known:
+            results[key] = function(*args, **kwargs)
+        return results[key]
+
+    return cached
+
+
+class HeldIterator:
+    """In the place of an iterator that a module holds."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Any:
+        """Refuse to take an item."""
+        raise ExportError(
+            f"at {user_line()}: forward takes the next item of an iterator that the module holds, so that each call "
+            "gets another one, which a file cannot; keep a list of the items, and count in an attribute"
+        )
+
+
+def instead_of(iterator: Any) -> Any:
+    """A `HeldIterator` in the place of one of Python's own; others, such as files, are shared."""
+    return HeldIterator() if type(iterator).__module__ in ("builtins", "itertools") else iterator
+
+
+def in_order(kind: type, items: list[Any]) -> type:
+    """A kind of set that gives copies in the order of their originals: modules are ordered by where they are in memory.
+
+    Args:
+        kind: the class of the original.
+        items: the copies.
+    """
+    places = {id(item): place for place, item in enumerate(items)}
+    base: Any = set if issubclass(kind, set) else frozenset
+
+    def ordered(own: Any) -> Iterator[Any]:
+        return iter(sorted(base.__iter__(own), key=lambda item: places.get(id(item), len(places))))
+
+    return type(kind.__name__, (kind,), {"__iter__": ordered, "__module__": kind.__module__})
+
+
+def keep(_held: Any, _reference: Any) -> None:
+    """What would be called at the end of what it holds, which is never before its own."""

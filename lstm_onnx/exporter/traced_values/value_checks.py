@@ -35,6 +35,11 @@ _MANAGERS = {
     *("record_function", "profile", "catch_warnings", "nullcontext"),
 }
 """Context managers that suppress no error."""
+_UNCAUGHT = frozenset(
+    {"ValueError", "RuntimeError", "AssertionError", "ArithmeticError", "FloatingPointError", "ZeroDivisionError"}
+    | {"OverflowError", "NotImplementedError", "Exception"}
+)
+"""Errors that Python's own functions never take for an answer, as ``getattr`` does an AttributeError."""
 _JUMPS = ("POP_JUMP", "JUMP_IF", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
 _Place = tuple[int, int, int, int]
 """A place in code: its first and last line, first and last column."""
@@ -68,10 +73,11 @@ def find_check(frame: FrameType | None) -> Check | None:
     if passed is None:
         return None
     line = None
+    uncaught = _python_catches_none(frame)
     caller: FrameType | None = frame
     while caller is not None and not caller.f_code.co_filename.startswith(_OURS):
         user = is_user_code(caller.f_code.co_filename)
-        if user and caller is not frame and _caught_at(caller):
+        if user and ((caller is not frame and _caught_at(caller)) or (not uncaught and _is_asked_by_python(caller))):
             return None
         if user and line is None:
             line = format_line(caller.f_code.co_filename, caller.f_lineno)
@@ -125,7 +131,10 @@ def _asked_for_identity(node: ast.AST) -> list[ast.expr]:
 _OURS = str(__file__).rpartition("exporter")[0]
 _FORWARDS = tuple(
     _OURS + f"exporter/{name}.py"
-    for name in ("opaque/operators", "traced_values/function_mode", "traced_values/python_builtins")
+    for name in (
+        *("opaque/operators", "traced_values/branch_effects", "traced_values/constants"),
+        *("traced_values/function_mode", "traced_values/python_builtins", "tracing/scripted_functions"),
+    )
 )
 """Files of this package that call back into the user's code."""
 
@@ -158,6 +167,35 @@ def _caught_at(frame: FrameType) -> bool:
     """Whether an error that a call in this frame raises may be caught in the frame; True if its source is not known."""
     place, statements = _place(frame), _statements(frame.f_code.co_filename)
     return place is None or statements is None or _is_caught(statements, place)
+
+
+def _python_catches_none(frame: FrameType) -> bool:
+    """Whether the error of a check in a frame is of a kind that Python's own functions and protocols never catch."""
+    place, statements = _place(frame), _statements(frame.f_code.co_filename)
+    statement = None if place is None or statements is None else _statement_at(statements, place)
+    if isinstance(statement, ast.If):
+        body = statement.body if _only_raises(statement.body) else statement.orelse
+        raised = [node.exc for item in body for node in ast.walk(item) if isinstance(node, ast.Raise)]
+        kinds = [item.func if isinstance(item, ast.Call) else item for item in raised]
+        return all(isinstance(kind, ast.Name) and kind.id in _UNCAUGHT for kind in kinds)
+    return isinstance(statement, ast.Assert)
+
+
+def _is_asked_by_python(frame: FrameType) -> bool:
+    """Whether a frame is of a property or a special method, whose errors Python may take for an answer.
+
+    An AttributeError in them gives ``getattr`` its default, an IndexError in ``__getitem__`` ends a loop.
+    """
+    code = frame.f_code
+    if code.co_name.startswith("__") and code.co_name.endswith("__"):
+        return code.co_name not in ("__call__", "__init__")
+    owner = frame.f_locals.get(next(iter(code.co_varnames), ""))
+    for kind in type(owner).__mro__:
+        found = vars(kind).get(code.co_name)
+        getter = getattr(found, "fget", None) or getattr(found, "func", None)  # of a property, a cached_property
+        if getattr(getter, "__code__", None) is code:
+            return True
+    return False
 
 
 def _place(frame: FrameType) -> _Place | None:

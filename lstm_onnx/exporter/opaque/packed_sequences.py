@@ -76,8 +76,8 @@ class PaddedSequence(PackedSequence):
         for tensor, version, what in self._versions:
             if _version(tensor) != version:
                 raise ExportError(
-                    f"{user_line()}: {what} of a packed sequence {'were' if what != 'the tensor' else 'was'} written in "
-                    "place before this use of the sequence; write into a copy, x = x.clone(), and give a packed "
+                    f"{user_line()}: {what} of a packed sequence {'was' if what == 'the tensor' else 'were'} written "
+                    "in place before this use of the sequence; write into a copy, x = x.clone(), and give a packed "
                     "sequence other data by packed._replace(data=data)"
                 )
 

@@ -22,7 +22,7 @@ from ..copies.caller_state import replaced
 from ..user_code import is_user_code, user_line
 from .branch_effects import require_valid_anywhere
 from .constants import READS, Constants
-from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
 from .number_index import at_number, rolled
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_all
@@ -186,7 +186,7 @@ def _iterate(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[An
         return None
     mode.require_builtins()
     mode.each = True
-    return ((EachNumber(args[0], mode.note_check),),)
+    return ((EachTensor(args[0], mode.note_check),),)
 
 
 def _iterates(frame: FrameType | None) -> bool:
@@ -241,7 +241,7 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
     dtype = kwargs.get("dtype")
     if name == "new":
         dtype = args[0].dtype
-    elif dtype is None and each is not None and tensor.is_floating_point():
+    elif dtype is None and type(each) is EachNumber and tensor.is_floating_point():
         dtype = torch.get_default_dtype()
     return (tensor.clone() if dtype is None else tensor.to(dtype),)
 

@@ -171,8 +171,6 @@ class WrittenPadded(WrittenData):
 
 
 @pytest.mark.parametrize("kind", [WrittenData, WrittenBefore, WrittenLengths, WrittenPadded])
-def test_what_is_written_in_place_is_other_memory_than_a_packed_sequence(
-    kind: type[nn.Module], tmp_path: Path
-) -> None:
-    with pytest.raises(lstm_onnx.ExportError, match="of a packed sequence (was|were) written in place"):
+def test_what_is_written_in_place_is_other_memory_than_a_packed_sequence(kind: type[nn.Module], tmp_path: Path) -> None:
+    with pytest.raises(lstm_onnx.ExportError, match=r"of a packed sequence (was|were) written in place"):
         made(kind().eval(), (torch.randn(2, 5, 3), torch.tensor([5, 3])), None, tmp_path)

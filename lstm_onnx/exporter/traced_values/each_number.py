@@ -180,7 +180,7 @@ class EachTensor(EachNumber):
         other = _as_python(other)
         if not isinstance(other, (*Number, EachNumber)):
             raise _refusal()
-        value = other.tensor if isinstance(other, EachNumber) else other
+        value: Any = other.tensor if isinstance(other, EachNumber) else other
         if isinstance(other, EachNumber) and not isinstance(other, EachTensor):
             # With one of Python's numbers, a tensor keeps its dtype.
             keeps = self.tensor.is_floating_point() or not value.is_floating_point()
@@ -252,6 +252,11 @@ class TracedArray(_TracedNumbers):
     def shape(self) -> Any:
         """As of an array."""
         return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As of an array."""
+        return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
 
     def max(self) -> Any:
         """As of an array."""

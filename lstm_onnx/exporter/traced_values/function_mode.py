@@ -243,7 +243,9 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
         dtype = args[0].dtype
     elif dtype is None and type(each) is EachNumber and tensor.is_floating_point():
         dtype = torch.get_default_dtype()
-    return (tensor.clone() if dtype is None else tensor.to(dtype),)
+    if name == "as_tensor" and each is None and dtype in (None, tensor.dtype):
+        return (tensor.detach(),)  # of the array's own memory
+    return (tensor.clone() if dtype is None else tensor.to(dtype, copy=True),)
 
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:

@@ -79,7 +79,7 @@ class Builtins:
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
                 *((torch, name, _constructor(getattr(torch, name))) for name in _CONSTRUCTORS),
                 # numpy asks an array-like for its numbers, which a traced tensor does not have.
-                (np, "array", _array(np.array)),
+                (np, "array", _array(np.array, copies=True)),
                 (np, "asarray", _array(np.asarray)),
                 (np, "arange", _arange(np.arange)),
                 (np, "zeros", _filled(np.zeros, torch.zeros)),
@@ -193,7 +193,7 @@ def _sorted(values: Any, **kwargs: Any) -> Any:
 
 def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
     def from_numpy(array: Any) -> Any:
-        return array.tensor.clone() if isinstance(array, TracedArray) else own(array)
+        return array.tensor.detach() if isinstance(array, TracedArray) else own(array)  # of the same memory
 
     return from_numpy
 
@@ -210,7 +210,7 @@ def _constructor(own: Any) -> type:
     return StandIn(f"torch.{own.__name__}", (), {"kinds": (own,), "dtype": own.dtype, "__new__": __new__})
 
 
-def _array(own: Callable[..., Any]) -> Callable[..., Any]:
+def _array(own: Callable[..., Any], *, copies: bool = False) -> Callable[..., Any]:
     def array(values: Any, *args: Any, **kwargs: Any) -> Any:
         each = only_each(values)
         if isinstance(values, SymbolicRange):
@@ -219,7 +219,9 @@ def _array(own: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(found, TracedArray):
             return own(values, *args, **kwargs)
         dtype = args[0] if args else kwargs.get("dtype")
-        return found if dtype is None else found.astype(dtype)
+        if dtype is not None and np.dtype(dtype) != found.dtype:
+            return found.astype(dtype)
+        return found.copy() if copies else found
 
     return array
 

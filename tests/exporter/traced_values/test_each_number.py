@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from tests.exporter.helpers import agree, eager, made
+from tests.exporter.helpers import X, agree, eager, made, signal
 
 pytestmark = pytest.mark.sweep(4)
 
@@ -98,3 +99,26 @@ def test_a_key_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(lstm_onnx.ExportError, match="compared by a key"):
         made(Counting(counts).eval(), (torch.randn(2, 5, 3), torch.tensor([5, 3])), SHAPES, tmp_path)
+
+
+class Sharing(nn.Module):
+    """numpy's arrays share the memory of their tensors, or are copies; what is clamped is not in the example."""
+
+    def __init__(self, copies: bool) -> None:
+        super().__init__()
+        self.lstm, self.copies = nn.LSTM(3, 4, batch_first=True), copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, 0, 0] * 1
+        array = first.numpy()
+        kept = np.array(array) if self.copies else np.asarray(array)
+        torch.as_tensor(kept).clamp_(-5, 5)
+        return self.lstm(x)[0] + first.view(-1, 1, 1) + torch.from_numpy(kept).mean()
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_arrays_share_memory_as_in_pytorch(copies: bool, tmp_path: Path) -> None:
+    module = Sharing(copies).eval()
+    file = made(module, signal(2, 4), X, tmp_path)
+    inputs = tuple(10 * item for item in signal(3, 5))
+    agree(file.run(inputs), eager(module, inputs))

@@ -270,8 +270,8 @@ def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
             return wanted
         elif isinstance(test, ast.BoolOp):
             inner = next((value for value in test.values if _contains(_place_of(value), place)), None)
-            if inner is None:
-                return None
+            if inner is None or any(map(_writes, test.values[test.values.index(inner) + 1 :])):
+                return None  # what is not computed after it may be computed in PyTorch
             test = inner
         elif isinstance(test, ast.NamedExpr) and _contains(_place_of(test.value), place):
             test = test.value
@@ -279,6 +279,14 @@ def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
             test = test.args[0]
         else:
             return None
+
+
+def _writes(value: ast.expr) -> bool:
+    """Whether an expression assigns a variable, or calls a method that writes in place."""
+    calls = [node.func for node in ast.walk(value) if isinstance(node, ast.Call)]
+    return any(isinstance(node, ast.NamedExpr) for node in ast.walk(value)) or any(
+        isinstance(call, ast.Attribute) and call.attr.endswith("_") and not call.attr.startswith("_") for call in calls
+    )
 
 
 def _is_bool(call: ast.Call) -> bool:

@@ -95,3 +95,18 @@ class Checked(Base):
 def test_a_property_may_check(tmp_path: Path) -> None:
     notes = made(Checked().eval(), signal(2, 4), X, tmp_path).exported.notes
     assert sum("does not check this" in note for note in notes) == 1
+
+
+class Assigning(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y, factor = self.lstm(x)[0], 1
+        if (x.abs() < 8).all() or (factor := 3):
+            y = y * factor
+        else:
+            raise ValueError("large")
+        return y
+
+
+def test_a_condition_that_assigns_after_what_a_check_asks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the code depends on the numbers in a tensor"):
+        made(Assigning().eval(), signal(2, 4), X, tmp_path)

@@ -347,7 +347,8 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "__int__": _to_int,
     # torch's own copies memory, which a traced tensor does not have.
     "__deepcopy__": lambda _mode, _func, args, _kwargs: (args[0].clone(),),
-    _READ_DATA: lambda _mode, _func, args, _kwargs: (args[0].detach(),),  # the same numbers, within the graph
+    # The same numbers, within the graph.
+    _READ_DATA: lambda mode, _func, args, _kwargs: (mode.constants.call(Tensor.detach, (args[0],), {}),),
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),

@@ -8,6 +8,7 @@ effect is not a check.
 from __future__ import annotations
 
 import ast
+import builtins
 import dis
 import functools
 import itertools
@@ -15,7 +16,7 @@ import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -35,11 +36,10 @@ _MANAGERS = {
     *("record_function", "profile", "catch_warnings", "nullcontext"),
 }
 """Context managers that suppress no error."""
-_UNCAUGHT = frozenset(
-    {"ValueError", "RuntimeError", "AssertionError", "ArithmeticError", "FloatingPointError", "ZeroDivisionError"}
-    | {"OverflowError", "NotImplementedError", "Exception"}
-)
-"""Errors that Python's own functions never take for an answer, as ``getattr`` does an AttributeError."""
+_ANSWERS = (AttributeError, LookupError, TypeError)
+"""Errors that Python's own functions may take for an answer, as ``getattr`` does an AttributeError."""
+_ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
+"""Errors that end a loop."""
 _JUMPS = ("POP_JUMP", "JUMP_IF", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
 _Place = tuple[int, int, int, int]
 """A place in code: its first and last line, first and last column."""
@@ -69,11 +69,11 @@ def find_check(frame: FrameType | None) -> Check | None:
         frame = frame.f_back
     if frame is None:
         return None
-    passed = _passed_at(frame)
-    if passed is None:
+    passed, kinds = _passed_at(frame), _raised_at(frame)
+    if passed is None or any(_is_any(kind, _ENDS) for kind in kinds):
         return None
+    uncaught = all(_is_any(kind, (Exception,)) and not _is_any(kind, _ANSWERS) for kind in kinds)
     line = None
-    uncaught = _python_catches_none(frame)
     caller: FrameType | None = frame
     while caller is not None and not caller.f_code.co_filename.startswith(_OURS):
         user = is_user_code(caller.f_code.co_filename)
@@ -85,6 +85,18 @@ def find_check(frame: FrameType | None) -> Check | None:
         while caller is not None and caller.f_code.co_filename.startswith(_FORWARDS):
             caller = caller.f_back
     return Check(passed, line or format_line(frame.f_code.co_filename, frame.f_lineno))
+
+
+def is_assert_caught(frame: FrameType | None) -> bool:
+    """Whether an AssertionError of a function that is called in a frame may be caught in the user's code."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_OURS) and not name.startswith(_FORWARDS):
+            return False
+        if is_user_code(name) and _caught_at(frame):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def find_identity(frame: FrameType | None) -> str | None:
@@ -160,25 +172,39 @@ def _passed_at(frame: FrameType) -> bool | None:
         return None
     whole = place == _place_of(statement)  # pytest rewrites asserts, and all that they become has this position
     passed = wanted if whole else _wanted_of(statement.test, place, wanted)
-    return None if passed is None or _is_caught(statements, place) else passed
+    return None if passed is None or _is_caught(statements, place, frame) else passed
 
 
 def _caught_at(frame: FrameType) -> bool:
     """Whether an error that a call in this frame raises may be caught in the frame; True if its source is not known."""
     place, statements = _place(frame), _statements(frame.f_code.co_filename)
-    return place is None or statements is None or _is_caught(statements, place)
+    return place is None or statements is None or _is_caught(statements, place, frame)
 
 
-def _python_catches_none(frame: FrameType) -> bool:
-    """Whether the error of a check in a frame is of a kind that Python's own functions and protocols never catch."""
+def _raised_at(frame: FrameType) -> list[Any]:
+    """The classes of the errors that a check in a frame may raise; None in the place of one that is not known."""
     place, statements = _place(frame), _statements(frame.f_code.co_filename)
     statement = None if place is None or statements is None else _statement_at(statements, place)
-    if isinstance(statement, ast.If):
-        body = statement.body if _only_raises(statement.body) else statement.orelse
-        raised = [node.exc for item in body for node in ast.walk(item) if isinstance(node, ast.Raise)]
-        kinds = [item.func if isinstance(item, ast.Call) else item for item in raised]
-        return all(isinstance(kind, ast.Name) and kind.id in _UNCAUGHT for kind in kinds)
-    return isinstance(statement, ast.Assert)
+    if not isinstance(statement, ast.If):
+        return [AssertionError]
+    body = statement.body if _only_raises(statement.body) else statement.orelse
+    raised = [node.exc for item in body for node in ast.walk(item) if isinstance(node, ast.Raise)]
+    found = [_named(item.func if isinstance(item, ast.Call) else item, frame) for item in raised]
+    return [type(item) if isinstance(item, BaseException) else item for item in found]
+
+
+def _named(expression: ast.expr | None, frame: FrameType) -> Any:
+    """What a name, or an attribute of one, is where a frame runs; None where that is not known."""
+    if isinstance(expression, ast.Attribute):
+        return getattr(_named(expression.value, frame), expression.attr, None)
+    if not isinstance(expression, ast.Name):
+        return None
+    tables = (frame.f_locals, frame.f_globals, vars(builtins))
+    return next((table[expression.id] for table in tables if expression.id in table), None)
+
+
+def _is_any(kind: Any, errors: tuple[type[BaseException], ...]) -> bool:
+    return isinstance(kind, type) and issubclass(kind, errors)
 
 
 def _is_asked_by_python(frame: FrameType) -> bool:
@@ -300,21 +326,21 @@ def _only_raises(body: list[ast.stmt]) -> bool:
     return not any(isinstance(node, (*_LEAVES, ast.Try)) for statement in body for node in ast.walk(statement))
 
 
-def _is_caught(tree: ast.Module, place: _Place) -> bool:
+def _is_caught(tree: ast.Module, place: _Place, frame: FrameType) -> bool:
     """Whether an error at a place may be caught in the same function."""
     path = list(_path(tree, place))
     functions = [index for index, node in enumerate(path) if isinstance(node, _FUNCTIONS)]
     own = path[functions[-1] if functions else 0 :]
-    return any(_catches(node, inner) for node, inner in itertools.pairwise(own))
+    return any(_catches(node, inner, frame) for node, inner in itertools.pairwise(own))
 
 
-def _catches(node: ast.AST, inner: ast.AST) -> bool:
+def _catches(node: ast.AST, inner: ast.AST, frame: FrameType) -> bool:
     """Whether a statement may catch an error that is raised in `inner`, a part of it."""
     if isinstance(node, ast.Try):
         tried = inner in node.body and not all(_only_raises(handler.body) for handler in node.handlers)
         return tried or _leaves(node.finalbody)
     if isinstance(node, (ast.With, ast.AsyncWith)):
-        return inner in node.body and not all(_lets_through(item.context_expr) for item in node.items)
+        return inner in node.body and not all(_lets_through(item.context_expr, frame) for item in node.items)
     return type(node).__name__ == "TryStar"
 
 
@@ -326,7 +352,10 @@ def _leaves(body: list[ast.stmt]) -> bool:
     return any(isinstance(node, _LEAVES) for statement in body for node in ast.walk(statement))
 
 
-def _lets_through(manager: ast.expr) -> bool:
+def _lets_through(manager: ast.expr, frame: FrameType) -> bool:
     called = manager.func if isinstance(manager, ast.Call) else manager
     name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-    return name in _MANAGERS
+    found = _named(called, frame)
+    # An object of the class is as good; of the user's own of these names nothing is known.
+    own = getattr(found, "__module__", "") or ""
+    return name in _MANAGERS and own.partition(".")[0] in ("torch", "contextlib", "warnings")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
@@ -110,3 +111,49 @@ class Assigning(Base):
 def test_a_condition_that_assigns_after_what_a_check_asks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="the code depends on the numbers in a tensor"):
         made(Assigning().eval(), signal(2, 4), X, tmp_path)
+
+
+class profile:  # noqa: N801 - as torch's
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> bool:
+        return True
+
+
+Stop = StopIteration
+
+
+class InOwnManager(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lstm(x)[0]
+        with profile():
+            if x.max() > 8:
+                raise ValueError("large")
+            y = y * 2
+        return y
+
+
+class Mapped(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        def checked(factor: int) -> int:
+            if x.max() > 8:
+                raise Stop
+            return factor
+
+        return self.lstm(x)[0] * (1 + sum(map(checked, [1, 2])))
+
+
+class Asserted(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lstm(x)[0]
+        try:
+            torch._assert(x.max() < 8, "large")
+        except AssertionError:
+            y = y * 0
+        return y
+
+
+@pytest.mark.parametrize("kind", [InOwnManager, Mapped, Asserted])
+def test_a_name_does_not_tell_what_catches_an_error(kind: type[nn.Module], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the code depends on the numbers in a tensor|is off by"):
+        made(kind().eval(), signal(2, 4), X, tmp_path)

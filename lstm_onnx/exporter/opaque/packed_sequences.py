@@ -49,6 +49,7 @@ class PaddedSequence(PackedSequence):
     sort: bool
     _found_rows: _Rows | None
     _own_data: Tensor | None
+    _versions: list[tuple[Tensor, int, str]]
 
     def __new__(
         cls, value: Tensor, lengths: Tensor, batch_first: bool, *, zero_padded: bool, sort: bool = False
@@ -58,7 +59,27 @@ class PaddedSequence(PackedSequence):
         self.value, self.lengths, self.batch_first, self.zero_padded = value, lengths, batch_first, zero_padded
         self.sort = sort
         self._found_rows, self._own_data = None, None
+        self._versions = []
+        self._note(value, "the tensor")
+        self._note(lengths, "the lengths")
         return self
+
+    def _note(self, tensor: Tensor, what: str) -> None:
+        self._versions.append((tensor, _version(tensor), what))
+
+    def require_unwritten(self) -> None:
+        """Refuse a tensor that was written in place since: torch has packed a copy, and its data are other memory.
+
+        Raises:
+            ExportError: there is one.
+        """
+        for tensor, version, what in self._versions:
+            if _version(tensor) != version:
+                raise ExportError(
+                    f"{user_line()}: {what} of a packed sequence {'was' if what == 'the tensor' else 'were'} written "
+                    "in place before this use of the sequence; write into a copy, x = x.clone(), and give a packed "
+                    "sequence other data by packed._replace(data=data)"
+                )
 
     def with_value(self, value: Tensor, *, zero_padded: bool = True) -> PaddedSequence:
         """The same sequences with other values, such as the output of a recurrent module."""
@@ -69,6 +90,7 @@ class PaddedSequence(PackedSequence):
     # torch's documented fields, computed as torch computes them.
 
     def _rows(self) -> _Rows:
+        self.require_unwritten()
         if self._found_rows is None:
             steps = self.value.shape[1 if self.batch_first else 0]
             self._found_rows = _packed_rows(steps, self.lengths, sort=self.sort)
@@ -80,6 +102,7 @@ class PaddedSequence(PackedSequence):
         if self._own_data is None:
             rows, value = self._rows(), self.value if self.batch_first else self.value.transpose(0, 1)
             self._own_data = value[rows.sequence, rows.step]
+            self._note(self._own_data, "the data")
         return self._own_data
 
     @property
@@ -130,6 +153,7 @@ class PaddedSequence(PackedSequence):
             value = value.transpose(0, 1)
         other = self.with_value(value)
         other._own_data = data
+        other._note(data, "the data")
         return other
 
     def in_order(self) -> PaddedSequence:
@@ -190,6 +214,7 @@ _sources: Any = WeakIdKeyDictionary()
 def as_padded(sequence: PackedSequence) -> PaddedSequence | None:
     """A packed sequence as a padded one; None if its batch_sizes are not from a sequence that was packed here."""
     if isinstance(sequence, PaddedSequence):
+        sequence.require_unwritten()
         return sequence
     source = _sources.get(sequence.batch_sizes) if isinstance(sequence.batch_sizes, Tensor) else None
     if source is None:
@@ -309,6 +334,11 @@ def pad(
         value = value.transpose(0, 1)
     # int64, as in torch; and a clone, since an output that is an input would lose its name.
     return value, lengths.clone() if lengths.dtype == torch.int64 else lengths.to(torch.int64)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor's memory was written in place; torch counts it for all views together."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _longest(lengths: Tensor, time: Any) -> Any:

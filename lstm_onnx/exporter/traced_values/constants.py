@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
@@ -67,7 +68,10 @@ class Constants:
         if real is None:
             return None
         with _disable_current_modes():
-            return (func(*real[0], **real[1]),)
+            found = func(*real[0], **real[1])
+        if isinstance(found, np.ndarray):
+            found.flags.writeable = False  # what is written into it would not be in the graph
+        return (found,)
 
     def call(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Call a function, and remember its result where that is constant."""
@@ -144,7 +148,7 @@ class Constants:
 
     def _forget_changed(self, name: str, args: Any, kwargs: dict[str, Any]) -> None:
         """Forget the numbers of what a function writes into, and of all that shares its memory."""
-        targets = [*(args[:1] if _writes(name) else ()), *pytree.tree_leaves(kwargs.get("out"))]
+        targets = [*(pytree.tree_leaves(args[:1]) if _writes(name) else ()), *pytree.tree_leaves(kwargs.get("out"))]
         for target in targets:
             value = self._known.get(target) if isinstance(target, FakeTensor) else None
             if value is not None:

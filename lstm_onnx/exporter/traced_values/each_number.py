@@ -55,6 +55,13 @@ def _rounding(function: Callable[[Tensor], Tensor]) -> Any:
     return method
 
 
+def _whole(function: Callable[[Tensor], Tensor]) -> Any:
+    def method(self: Any) -> Any:
+        return EachNumber(function(self.tensor).to(torch.int64), self.checks)
+
+    return method
+
+
 class _TracedNumbers:
     """Numbers of a traced tensor that Python code computes with.
 
@@ -116,6 +123,8 @@ class EachNumber(_TracedNumbers):
         other = _as_python(other)
         if not isinstance(other, (*Number, EachNumber)):
             raise _refusal()
+        if isinstance(other, EachTensor):
+            return other._combined(function, self, swapped=not swapped)
         value = other.tensor if isinstance(other, EachNumber) else other
         one = self.tensor
         if function is operator.truediv or isinstance(value, (float, torch.SymFloat)):
@@ -124,13 +133,11 @@ class EachNumber(_TracedNumbers):
 
     __mod__ = _method(operator.mod)
     __abs__ = _rounding(torch.abs)
-    __floor__ = _rounding(lambda numbers: numbers.floor().to(torch.int64))
-    __ceil__ = _rounding(lambda numbers: numbers.ceil().to(torch.int64))
-    __round__ = _rounding(lambda numbers: numbers.round().to(torch.int64))
+    __floor__, __ceil__, __round__ = _whole(torch.floor), _whole(torch.ceil), _whole(torch.round)
 
     def truncated(self) -> EachNumber:
         """What ``int`` makes of it."""
-        return self._with(self.tensor.to(torch.int64))
+        return EachNumber(self.tensor.to(torch.int64), self.checks)
 
     def clamped(self, number: Any, *, largest: bool) -> EachNumber:
         """The smaller of each number and `number` (with `largest`), or the larger."""
@@ -139,10 +146,8 @@ class EachNumber(_TracedNumbers):
         return self._with(self.tensor.clamp(max=number) if largest else self.tensor.clamp(min=number))
 
     def item(self) -> EachNumber:
-        """As of a tensor of one number."""
+        """As of a number of numpy's."""
         return self
-
-    cpu = detach = long = item
 
     def _compared(self, _: Any) -> _Comparison:
         return _Comparison(self.checks)
@@ -163,6 +168,38 @@ class EachNumber(_TracedNumbers):
     def __torch_function__(cls, *_: Any, **__: Any) -> NoReturn:
         """Raise an ExportError."""
         raise _refusal()
+
+
+class EachTensor(EachNumber):
+    """The number of each row as a tensor without axes, which computes in its own dtype, as torch does."""
+
+    def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
+        _TracedNumbers.__init__(self, tensor, checks)
+
+    def _combined(self, function: Callable[[Any, Any], Any], other: Any, *, swapped: bool = False) -> EachNumber:
+        other = _as_python(other)
+        if not isinstance(other, (*Number, EachNumber)):
+            raise _refusal()
+        value: Any = other.tensor if isinstance(other, EachNumber) else other
+        if isinstance(other, EachNumber) and not isinstance(other, EachTensor):
+            # With one of Python's numbers, a tensor keeps its dtype.
+            keeps = self.tensor.is_floating_point() or not value.is_floating_point()
+            value = value.to(self.tensor.dtype if keeps else torch.get_default_dtype())
+        return self._with(function(value, self.tensor) if swapped else function(self.tensor, value))
+
+    def item(self) -> EachNumber:
+        """As of a tensor of one number: Python's."""
+        return EachNumber(self.tensor, self.checks)
+
+    def long(self) -> EachTensor:
+        """As of a tensor."""
+        return self._with(self.tensor.to(torch.int64))
+
+    def cpu(self) -> EachTensor:
+        """As of a tensor."""
+        return self
+
+    detach = cpu
 
 
 class _Comparison:
@@ -198,8 +235,9 @@ class TracedArray(_TracedNumbers):
         return [EachNumber(self.tensor, self.checks)]
 
     def __iter__(self) -> Any:
-        """As of an array."""
-        return iter(self.tolist())
+        """As of an array, whose whole numbers compute as Python's, and whose float32 as torch's."""
+        each = EachTensor if self.tensor.is_floating_point() else EachNumber
+        return iter([each(self.tensor, self.checks)])
 
     def astype(self, dtype: Any, **_: Any) -> TracedArray:
         """As of an array."""
@@ -214,6 +252,11 @@ class TracedArray(_TracedNumbers):
     def shape(self) -> Any:
         """As of an array."""
         return self.tensor.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As of an array."""
+        return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
 
     def max(self) -> Any:
         """As of an array."""

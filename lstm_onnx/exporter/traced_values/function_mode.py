@@ -22,7 +22,7 @@ from ..copies.caller_state import replaced
 from ..user_code import is_user_code, user_line
 from .branch_effects import require_valid_anywhere
 from .constants import READS, Constants
-from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
 from .number_index import at_number, rolled
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_all
@@ -32,7 +32,7 @@ from .repeated_lists import expand_lists, joined
 from .sparse import call_sparse, concerns_sparse
 from .torch_functions import INTEGERS, TORCH_FUNCTIONS
 from .value_branches import Helper
-from .value_checks import find_check, find_identity
+from .value_checks import find_check, find_identity, is_assert_caught
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
@@ -158,7 +158,7 @@ def _truth(mode: TracingMode, _func: Any, _args: Any, _kwargs: Any) -> tuple[boo
 
 
 def _assert(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[None] | None:
-    if not args or not isinstance(args[0], Tensor):
+    if not args or not isinstance(args[0], Tensor) or is_assert_caught(sys._getframe(2)):
         return None
     mode.note_check(user_line())
     return (None,)
@@ -186,7 +186,7 @@ def _iterate(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[An
         return None
     mode.require_builtins()
     mode.each = True
-    return ((EachNumber(args[0], mode.note_check),),)
+    return ((EachTensor(args[0], mode.note_check),),)
 
 
 def _iterates(frame: FrameType | None) -> bool:
@@ -241,9 +241,11 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
     dtype = kwargs.get("dtype")
     if name == "new":
         dtype = args[0].dtype
-    elif dtype is None and each is not None and tensor.is_floating_point():
+    elif dtype is None and type(each) is EachNumber and tensor.is_floating_point():
         dtype = torch.get_default_dtype()
-    return (tensor.clone() if dtype is None else tensor.to(dtype),)
+    if name == "as_tensor" and each is None and dtype in (None, tensor.dtype):
+        return (tensor.detach(),)  # of the array's own memory
+    return (tensor.clone() if dtype is None else tensor.to(dtype, copy=True),)
 
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
@@ -345,7 +347,8 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "__int__": _to_int,
     # torch's own copies memory, which a traced tensor does not have.
     "__deepcopy__": lambda _mode, _func, args, _kwargs: (args[0].clone(),),
-    _READ_DATA: lambda _mode, _func, args, _kwargs: (args[0].detach(),),  # the same numbers, within the graph
+    # The same numbers, within the graph.
+    _READ_DATA: lambda mode, _func, args, _kwargs: (mode.constants.call(Tensor.detach, (args[0],), {}),),
     _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),

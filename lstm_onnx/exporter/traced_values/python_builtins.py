@@ -1,4 +1,4 @@
-"""Python's ``len``, ``max``, ``min``, ``sum``, ``int`` and ``range`` of traced tensors, while a module is traced.
+"""Python's ``len``, ``max``, ``min``, ``sum``, ``sorted``, ``int`` and ``range`` of traced tensors in a trace.
 
 Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and goes through a tensor row by row in
 ``max``, so that each would fix a size.  When the code calls one of them, the trace starts anew with all of them
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
+from ...errors import ExportError
 from ..copies.caller_state import replaced
-from ..user_code import is_user_code
-from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from ..user_code import is_user_code, user_line
+from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
 from .ranges import List, Range, StandIn, SymbolicRange, is_symbolic
 from .repeated_lists import RepeatedList, multiplied
 from .value_branches import Branches
@@ -39,7 +40,7 @@ class Builtins:
     """Which of Python's functions are replaced in a trace.
 
     Attributes:
-        everywhere: whether ``len`` and ``sum`` are, in all files.
+        everywhere: whether ``len``, ``sum`` and ``sorted`` are, in all files.
         branches: the ``if`` on values that are rewritten.
     """
 
@@ -78,7 +79,7 @@ class Builtins:
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
                 *((torch, name, _constructor(getattr(torch, name))) for name in _CONSTRUCTORS),
                 # numpy asks an array-like for its numbers, which a traced tensor does not have.
-                (np, "array", _array(np.array)),
+                (np, "array", _array(np.array, copies=True)),
                 (np, "asarray", _array(np.asarray)),
                 (np, "arange", _arange(np.arange)),
                 (np, "zeros", _filled(np.zeros, torch.zeros)),
@@ -90,7 +91,7 @@ class Builtins:
                 (builtins, "min", min),
             ]
             if self.everywhere:
-                others += [(builtins, "len", _len), (builtins, "sum", _sum)]
+                others += [(builtins, "len", _len), (builtins, "sum", _sum), (builtins, "sorted", _sorted)]
             for owner, name, value in others:
                 stack.enter_context(replaced(owner, name, value))
             yield
@@ -117,7 +118,7 @@ class Builtins:
             setattr(builtins, "min", _extreme("min", builtins.min))  # noqa: B010
 
 
-_OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in ("len", "sum")}
+_OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in ("len", "sum", "sorted")}
 
 
 def _len(value: Any) -> Any:
@@ -132,18 +133,38 @@ def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
     largest = name == "min"
 
     def extreme(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs and args:
-            if _OWN["len"](args) == 1:
-                if is_open_vector(args[0]):
-                    return getattr(args[0], name)()
-                each = only_each(args[0])
-                if each is not None:
-                    return getattr(each.tensor, name)().item()
-            elif any(type(item) is EachNumber for item in args):
-                return _extreme_of_each(args, largest=largest)
+        if _OWN["len"](args) == 1:
+            if is_open_vector(args[0]) and not kwargs:
+                return getattr(args[0], name)()
+            args = (_items(args[0]),)
+            each = only_each(args[0])
+            if each is not None:
+                _require_no_key(kwargs)
+                return _number_of(each, getattr(each.tensor, name)())
+        elif any(isinstance(item, EachNumber) for item in args):
+            _require_no_key(kwargs)
+            return _extreme_of_each(args, largest=largest)
         return own(*args, **kwargs)
 
     return extreme
+
+
+def _items(values: Any) -> Any:
+    """What a generator or another iterator gives, as a list; anything else as it is."""
+    return list(values) if hasattr(values, "__next__") else values
+
+
+def _require_no_key(kwargs: dict[str, Any]) -> None:
+    if kwargs.get("key") is not None:
+        raise ExportError(
+            f"at {user_line()}: the numbers of a tensor are compared by a key, one by one, which a graph cannot; write "
+            "it with tensor operations, such as torch.max or torch.sort"
+        )
+
+
+def _number_of(each: EachNumber, found: Tensor) -> Any:
+    """One number, which is Python's or a tensor as the numbers of the rows are."""
+    return found.to(each.tensor.dtype) if isinstance(each, EachTensor) else found.item()
 
 
 def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> Any:
@@ -152,18 +173,27 @@ def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> Any:
 
 
 def _sum(values: Any, *args: Any, **kwargs: Any) -> Any:
-    if not args and not kwargs:
-        if is_open_vector(values):
-            return values.sum()
-        each = only_each(values)
-        if each is not None:
-            return each.tensor.sum().item()
-    return _OWN["sum"](values, *args, **kwargs)
+    if is_open_vector(values) and not args and not kwargs:
+        return values.sum()
+    values = _items(values)
+    each = only_each(values)
+    if each is None:
+        return _OWN["sum"](values, *args, **kwargs)
+    return _OWN["sum"]([_number_of(each, each.tensor.sum())], *args, **kwargs)
+
+
+def _sorted(values: Any, **kwargs: Any) -> Any:
+    values = list(values)
+    each = only_each(values)
+    if each is None:
+        return _OWN["sorted"](values, **kwargs)
+    _require_no_key(kwargs)
+    return [each._with(torch.sort(each.tensor, descending=bool(kwargs.get("reverse")))[0])]
 
 
 def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
     def from_numpy(array: Any) -> Any:
-        return array.tensor.clone() if isinstance(array, TracedArray) else own(array)
+        return array.tensor.detach() if isinstance(array, TracedArray) else own(array)  # of the same memory
 
     return from_numpy
 
@@ -180,7 +210,7 @@ def _constructor(own: Any) -> type:
     return StandIn(f"torch.{own.__name__}", (), {"kinds": (own,), "dtype": own.dtype, "__new__": __new__})
 
 
-def _array(own: Callable[..., Any]) -> Callable[..., Any]:
+def _array(own: Callable[..., Any], *, copies: bool = False) -> Callable[..., Any]:
     def array(values: Any, *args: Any, **kwargs: Any) -> Any:
         each = only_each(values)
         if isinstance(values, SymbolicRange):
@@ -189,7 +219,9 @@ def _array(own: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(found, TracedArray):
             return own(values, *args, **kwargs)
         dtype = args[0] if args else kwargs.get("dtype")
-        return found if dtype is None else found.astype(dtype)
+        if dtype is not None and np.dtype(dtype) != found.dtype:
+            return found.astype(dtype)
+        return found.copy() if copies else found
 
     return array
 

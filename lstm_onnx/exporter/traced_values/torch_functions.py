@@ -74,13 +74,14 @@ def _istft(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) ->
     return None if samples is None else (samples,)
 
 
-def _fill_diagonal(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _fill_diagonal(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """Of a matrix: torch.export writes to memory, at steps that it counts in numbers."""
     named = dict(zip(("self", "fill_value", "wrap"), args, strict=False)) | kwargs
     x = named["self"]
     if x.dim() != 2 or named.get("wrap"):
         return None
-    x.diagonal().fill_(named["fill_value"])
+    diagonal = mode.constants.call(Tensor.diagonal, (x,), {})
+    mode.constants.call(Tensor.fill_, (diagonal, named["fill_value"]), {})
     return (x,)
 
 

@@ -8,6 +8,7 @@ effect is not a check.
 from __future__ import annotations
 
 import ast
+import builtins
 import dis
 import functools
 import itertools
@@ -15,7 +16,7 @@ import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -35,6 +36,10 @@ _MANAGERS = {
     *("record_function", "profile", "catch_warnings", "nullcontext"),
 }
 """Context managers that suppress no error."""
+_ANSWERS = (AttributeError, LookupError, TypeError)
+"""Errors that Python's own functions may take for an answer, as ``getattr`` does an AttributeError."""
+_ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
+"""Errors that end a loop."""
 _JUMPS = ("POP_JUMP", "JUMP_IF", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
 _Place = tuple[int, int, int, int]
 """A place in code: its first and last line, first and last column."""
@@ -64,14 +69,15 @@ def find_check(frame: FrameType | None) -> Check | None:
         frame = frame.f_back
     if frame is None:
         return None
-    passed = _passed_at(frame)
-    if passed is None:
+    passed, kinds = _passed_at(frame), _raised_at(frame)
+    if passed is None or any(_is_any(kind, _ENDS) for kind in kinds):
         return None
+    uncaught = all(_is_any(kind, (Exception,)) and not _is_any(kind, _ANSWERS) for kind in kinds)
     line = None
     caller: FrameType | None = frame
     while caller is not None and not caller.f_code.co_filename.startswith(_OURS):
         user = is_user_code(caller.f_code.co_filename)
-        if user and caller is not frame and _caught_at(caller):
+        if user and ((caller is not frame and _caught_at(caller)) or (not uncaught and _is_asked_by_python(caller))):
             return None
         if user and line is None:
             line = format_line(caller.f_code.co_filename, caller.f_lineno)
@@ -79,6 +85,18 @@ def find_check(frame: FrameType | None) -> Check | None:
         while caller is not None and caller.f_code.co_filename.startswith(_FORWARDS):
             caller = caller.f_back
     return Check(passed, line or format_line(frame.f_code.co_filename, frame.f_lineno))
+
+
+def is_assert_caught(frame: FrameType | None) -> bool:
+    """Whether an AssertionError of a function that is called in a frame may be caught in the user's code."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_OURS) and not name.startswith(_FORWARDS):
+            return False
+        if is_user_code(name) and _caught_at(frame):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def find_identity(frame: FrameType | None) -> str | None:
@@ -125,7 +143,10 @@ def _asked_for_identity(node: ast.AST) -> list[ast.expr]:
 _OURS = str(__file__).rpartition("exporter")[0]
 _FORWARDS = tuple(
     _OURS + f"exporter/{name}.py"
-    for name in ("opaque/operators", "traced_values/function_mode", "traced_values/python_builtins")
+    for name in (
+        *("opaque/operators", "traced_values/branch_effects", "traced_values/constants"),
+        *("traced_values/function_mode", "traced_values/python_builtins", "tracing/scripted_functions"),
+    )
 )
 """Files of this package that call back into the user's code."""
 
@@ -151,13 +172,56 @@ def _passed_at(frame: FrameType) -> bool | None:
         return None
     whole = place == _place_of(statement)  # pytest rewrites asserts, and all that they become has this position
     passed = wanted if whole else _wanted_of(statement.test, place, wanted)
-    return None if passed is None or _is_caught(statements, place) else passed
+    return None if passed is None or _is_caught(statements, place, frame) else passed
 
 
 def _caught_at(frame: FrameType) -> bool:
     """Whether an error that a call in this frame raises may be caught in the frame; True if its source is not known."""
     place, statements = _place(frame), _statements(frame.f_code.co_filename)
-    return place is None or statements is None or _is_caught(statements, place)
+    return place is None or statements is None or _is_caught(statements, place, frame)
+
+
+def _raised_at(frame: FrameType) -> list[Any]:
+    """The classes of the errors that a check in a frame may raise; None in the place of one that is not known."""
+    place, statements = _place(frame), _statements(frame.f_code.co_filename)
+    statement = None if place is None or statements is None else _statement_at(statements, place)
+    if not isinstance(statement, ast.If):
+        return [AssertionError]
+    body = statement.body if _only_raises(statement.body) else statement.orelse
+    raised = [node.exc for item in body for node in ast.walk(item) if isinstance(node, ast.Raise)]
+    found = [_named(item.func if isinstance(item, ast.Call) else item, frame) for item in raised]
+    return [type(item) if isinstance(item, BaseException) else item for item in found]
+
+
+def _named(expression: ast.expr | None, frame: FrameType) -> Any:
+    """What a name, or an attribute of one, is where a frame runs; None where that is not known."""
+    if isinstance(expression, ast.Attribute):
+        return getattr(_named(expression.value, frame), expression.attr, None)
+    if not isinstance(expression, ast.Name):
+        return None
+    tables = (frame.f_locals, frame.f_globals, vars(builtins))
+    return next((table[expression.id] for table in tables if expression.id in table), None)
+
+
+def _is_any(kind: Any, errors: tuple[type[BaseException], ...]) -> bool:
+    return isinstance(kind, type) and issubclass(kind, errors)
+
+
+def _is_asked_by_python(frame: FrameType) -> bool:
+    """Whether a frame is of a property or a special method, whose errors Python may take for an answer.
+
+    An AttributeError in them gives ``getattr`` its default, an IndexError in ``__getitem__`` ends a loop.
+    """
+    code = frame.f_code
+    if code.co_name.startswith("__") and code.co_name.endswith("__"):
+        return code.co_name not in ("__call__", "__init__")
+    owner = frame.f_locals.get(next(iter(code.co_varnames), ""))
+    for kind in type(owner).__mro__:
+        found = vars(kind).get(code.co_name)
+        getter = getattr(found, "fget", None) or getattr(found, "func", None)  # of a property, a cached_property
+        if getattr(getter, "__code__", None) is code:
+            return True
+    return False
 
 
 def _place(frame: FrameType) -> _Place | None:
@@ -232,8 +296,8 @@ def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
             return wanted
         elif isinstance(test, ast.BoolOp):
             inner = next((value for value in test.values if _contains(_place_of(value), place)), None)
-            if inner is None:
-                return None
+            if inner is None or any(map(_writes, test.values[test.values.index(inner) + 1 :])):
+                return None  # what is not computed after it may be computed in PyTorch
             test = inner
         elif isinstance(test, ast.NamedExpr) and _contains(_place_of(test.value), place):
             test = test.value
@@ -241,6 +305,14 @@ def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
             test = test.args[0]
         else:
             return None
+
+
+def _writes(value: ast.expr) -> bool:
+    """Whether an expression assigns a variable, or calls a method that writes in place."""
+    calls = [node.func for node in ast.walk(value) if isinstance(node, ast.Call)]
+    return any(isinstance(node, ast.NamedExpr) for node in ast.walk(value)) or any(
+        isinstance(call, ast.Attribute) and call.attr.endswith("_") and not call.attr.startswith("_") for call in calls
+    )
 
 
 def _is_bool(call: ast.Call) -> bool:
@@ -254,21 +326,21 @@ def _only_raises(body: list[ast.stmt]) -> bool:
     return not any(isinstance(node, (*_LEAVES, ast.Try)) for statement in body for node in ast.walk(statement))
 
 
-def _is_caught(tree: ast.Module, place: _Place) -> bool:
+def _is_caught(tree: ast.Module, place: _Place, frame: FrameType) -> bool:
     """Whether an error at a place may be caught in the same function."""
     path = list(_path(tree, place))
     functions = [index for index, node in enumerate(path) if isinstance(node, _FUNCTIONS)]
     own = path[functions[-1] if functions else 0 :]
-    return any(_catches(node, inner) for node, inner in itertools.pairwise(own))
+    return any(_catches(node, inner, frame) for node, inner in itertools.pairwise(own))
 
 
-def _catches(node: ast.AST, inner: ast.AST) -> bool:
+def _catches(node: ast.AST, inner: ast.AST, frame: FrameType) -> bool:
     """Whether a statement may catch an error that is raised in `inner`, a part of it."""
     if isinstance(node, ast.Try):
         tried = inner in node.body and not all(_only_raises(handler.body) for handler in node.handlers)
         return tried or _leaves(node.finalbody)
     if isinstance(node, (ast.With, ast.AsyncWith)):
-        return inner in node.body and not all(_lets_through(item.context_expr) for item in node.items)
+        return inner in node.body and not all(_lets_through(item.context_expr, frame) for item in node.items)
     return type(node).__name__ == "TryStar"
 
 
@@ -280,7 +352,10 @@ def _leaves(body: list[ast.stmt]) -> bool:
     return any(isinstance(node, _LEAVES) for statement in body for node in ast.walk(statement))
 
 
-def _lets_through(manager: ast.expr) -> bool:
+def _lets_through(manager: ast.expr, frame: FrameType) -> bool:
     called = manager.func if isinstance(manager, ast.Call) else manager
     name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-    return name in _MANAGERS
+    found = _named(called, frame)
+    # An object of the class is as good; of the user's own of these names nothing is known.
+    own = getattr(found, "__module__", "") or ""
+    return name in _MANAGERS and own.partition(".")[0] in ("torch", "contextlib", "warnings")

@@ -41,7 +41,7 @@ from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.wide_range import WIDE_RANGE
 from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
-from .kept_writes import require_unwritten
+from .held_writes import require_unwritten
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
@@ -99,7 +99,6 @@ def trace(
             if rolled is None:
                 with _largest_sizes_known(functional):
                     program, guards, mode = _exported(functional, args, shapes, builtins)
-                require_unwritten(program)
                 _require_rank(functional, mode)
                 _require_parts(functional, mode)
             else:
@@ -137,6 +136,8 @@ def trace(
                     keep_initializers(translated.model)
             except Exception as error:
                 raise translation_error(error, program) from error
+            if translated.exported_program is not None:
+                require_unwritten(translated.exported_program)
         require_open(functional, translated.model, guards.lines)
         replace_limited_kernels(translated.model)
         widen_kernels(translated.model)

@@ -155,8 +155,9 @@ class ShapeTrial:
             others = {name: _different(inputs[name], sizes[axis], descending) for name, axis in self.lengths.items()}
             outcome = self._outcome({**inputs, **others}, states)
             if outcome.kind == WRONG:
-                break
-        return outcome
+                return outcome
+        vectors = {name: tensor.flip(0) for name, tensor in inputs.items() if tensor.dim() == 1}
+        return self._outcome({**inputs, **vectors}, states) if vectors else outcome
 
     @property
     def ran(self) -> bool:

@@ -134,3 +134,43 @@ def test_axes_of_one_size_keep_one_name_where_nobody_gave_it(tmp_path: Path) -> 
     assert model.metadata.axis_limits == {}
     alone = (x[:1, :1], lengths[:1, :1])
     agree(list(model.run({"x": alone[0].numpy(), "lengths": alone[1].numpy()}).values()), eager(module, alone))
+
+
+class WrittenData(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        sequence = packed(x, lengths)
+        sequence.data.clamp_(-8, 8)
+        return padded(self.lstm(sequence)[0])
+
+
+class WrittenBefore(WrittenData):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        x = x * 1
+        sequence = packed(x, lengths)
+        x.clamp_(-8, 8)
+        return padded(self.lstm(sequence)[0])
+
+
+class WrittenLengths(WrittenData):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        lengths = lengths.clone()
+        sequence = packed(x, lengths)
+        lengths.clamp_(max=60)
+        return padded(self.lstm(sequence)[0])
+
+
+class WrittenPadded(WrittenData):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        sequence = self.lstm(packed(x, lengths))[0]
+        found = padded(sequence).clamp_(-0.7, 0.7)
+        return found + padded(sequence)
+
+
+@pytest.mark.parametrize("kind", [WrittenData, WrittenBefore, WrittenLengths, WrittenPadded])
+def test_what_is_written_in_place_is_other_memory_than_a_packed_sequence(kind: type[nn.Module], tmp_path: Path) -> None:
+    with pytest.raises(lstm_onnx.ExportError, match=r"of a packed sequence (was|were) written in place"):
+        made(kind().eval(), (torch.randn(2, 5, 3), torch.tensor([5, 3])), None, tmp_path)

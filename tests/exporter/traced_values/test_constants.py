@@ -123,3 +123,30 @@ def test_random_numbers_are_not_drawn_beside_the_trace(tmp_path: Path) -> None:
 def test_numbers_of_all_rows_are_not_known() -> None:
     lengths = EachNumber(torch.tensor([3, 2]))
     assert Constants(nn.Linear(1, 1)).read(torch.arange, (lengths - 1, -1, -1), {}) is None
+
+
+def diagonal(_: Base, y: Tensor) -> Tensor:
+    square = torch.zeros(4, 4)
+    square.fill_diagonal_(2.0)
+    return y * square.sum().item()
+
+
+def of_data(_: Base, y: Tensor) -> Tensor:
+    four = torch.zeros(4)
+    four.data.add_(2)
+    return y * four.sum().item()
+
+
+@pytest.mark.parametrize("forward", [diagonal, of_data])
+def test_numbers_are_those_after_a_write_by_another_way(forward: Any, tmp_path: Path) -> None:
+    right(Base(forward), signal, X, tmp_path, tolerance=1e-4)
+
+
+def test_a_write_into_a_constants_array_is_refused(tmp_path: Path) -> None:
+    def written(_: Base, y: Tensor) -> Tensor:
+        four = torch.zeros(4)
+        four.numpy()[0] = 5
+        return y + four * (y.max() > 8)
+
+    with pytest.raises(ExportError, match="assignment destination is read-only"):
+        made(Base(written), signal(2, 4), X, tmp_path)

@@ -256,11 +256,8 @@ def _after_calls(before: Any, after: Any, calls: int) -> Any:
         return before if isinstance(before, torch.Size) else tuple.__new__(type(before), items)
     if isinstance(before, (set, dict)):
         new = [key for key in after if key not in before]
-        keys = [
-            key + len(new) * call if type(key) is int else (key, call) if call else key
-            for call in range(calls)
-            for key in new
-        ]
+        places = [(key, call) for call in range(calls) for key in new]
+        keys = [key + len(new) * call if type(key) is int else (key, call) if call else key for key, call in places]
         if isinstance(before, set):
             return before | set(keys)
         return {**before, **dict(zip(keys, [after[key] for key in new] * calls, strict=True))}

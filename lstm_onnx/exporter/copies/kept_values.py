@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from .copier import GENERATORS
@@ -186,7 +187,11 @@ def _state_of(generator: Any) -> object:
 
 def counting(changes: Sequence[Change]) -> list[Change]:
     """The changes that may go on from call to call: of a counter, of a size that a forward keeps, of what grows."""
-    return [change for change in changes if isinstance(change.part, _NUMBERS) or _rate(change) is not None]
+    return [
+        change
+        for change in changes
+        if isinstance(change.part, _NUMBERS) or _rate(change.before, change.after) is not None
+    ]
 
 
 def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactly: bool = False) -> None:
@@ -205,7 +210,7 @@ def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactl
             if numbers.dtype.kind in "iufc":
                 numbers += np.array((number or 0) + more).astype(numbers.dtype)
             continue
-        start, step = _rate(change) or (0, 1)
+        start, step = _rate(change.before, change.after) or (0, 1)
         calls = more if number is None else int((number - start) // step) + more
         value = _after_calls(change.before, change.after, max(calls, 0))
         if exactly and number is not None and _is_number(change.before):
@@ -220,12 +225,8 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) or isinstance(value, (np.integer, np.floating))
 
 
-def _rate(change: Change) -> tuple[Any, Any] | None:
+def _rate(before: Any, after: Any) -> tuple[Any, Any] | None:
     """Where a number or a size starts, and how much a call adds; None where a call adds nothing."""
-    return _rate_of(change.before, change.after)
-
-
-def _rate_of(before: Any, after: Any) -> tuple[Any, Any] | None:
     if _is_number(before):
         step = after - before if _is_number(after) else 0
         return before, step if np.isfinite(step) and step else 1
@@ -236,7 +237,7 @@ def _rate_of(before: Any, after: Any) -> tuple[Any, Any] | None:
     if len(after) < len(before) or not isinstance(before, (tuple, list)):
         return None
     changed = [(one, other) for one, other in zip(before, after, strict=True) if one is not other]
-    return next((rate for pair in changed if (rate := _rate_of(*pair)) is not None), None)
+    return next((rate for pair in changed if (rate := _rate(*pair)) is not None), None)
 
 
 def _after_calls(before: Any, after: Any, calls: int) -> Any:
@@ -250,14 +251,13 @@ def _after_calls(before: Any, after: Any, calls: int) -> Any:
         if not isinstance(before, (tuple, list)) or len(after) < len(before):
             return before
         items = [_after_calls(one, other, calls) for one, other in zip(before, after, strict=True)]
-        return items if isinstance(before, list) else tuple.__new__(type(before), items)
+        if isinstance(before, list):
+            return items
+        return before if isinstance(before, torch.Size) else tuple.__new__(type(before), items)
     if isinstance(before, (set, dict)):
         new = [key for key in after if key not in before]
-        keys = [
-            key + len(new) * call if type(key) is int else (key, call) if call else key
-            for call in range(calls)
-            for key in new
-        ]
+        places = [(key, call) for call in range(calls) for key in new]
+        keys = [key + len(new) * call if type(key) is int else (key, call) if call else key for key, call in places]
         if isinstance(before, set):
             return before | set(keys)
         return {**before, **dict(zip(keys, [after[key] for key in new] * calls, strict=True))}

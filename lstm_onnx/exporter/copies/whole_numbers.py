@@ -82,7 +82,7 @@ def _numbers(value: Any, depth: int = _DEPTH) -> Iterator[int]:
     if depth == 0 or isinstance(value, (Tensor, nn.Module, type, types.ModuleType)):
         return
     if isinstance(value, Mapping):
-        value = list(value.values())
+        value = [*value.values(), *value]
     elif dataclasses.is_dataclass(value) or isinstance(value, types.SimpleNamespace) or _is_plain(value):
         value = list(vars(value).values()) if hasattr(value, "__dict__") else []
     if isinstance(value, (tuple, list, set, frozenset)):

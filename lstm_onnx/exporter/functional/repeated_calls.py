@@ -133,12 +133,21 @@ def _require_computed(functional: FunctionalModule, outputs: Tensors, after: Ten
     """
     inputs = functional.arguments.tensors
     later = dict(zip(functional.states, after.values(), strict=True))
-    then = {name: value for part in functional.run(inputs, later) for name, value in part.items()}
-    for states, wanted in ((initial_tensors(functional.attribute_states), {**outputs, **after}), (later, then)):
+
+    def found(states: Mapping[str, Tensor]) -> Tensors:
+        return {name: value for part in functional.run(inputs, states) for name, value in part.items()}
+
+    starts = [(initial_tensors(functional.attribute_states), {**outputs, **after}), (later, found(later))]
+    counted = [state.input_names[0] for state in functional.attribute_states if isinstance(state, NumberState)]
+    for count in _numbers(functional):  # by which code may choose, as from a dict, in which no tensor is found
+        for number in (count - 1, count):
+            states = {**later, **dict.fromkeys(counted, torch.tensor(number))}
+            with contextlib.suppress(ExportError):  # such as a place beyond the end of a ring
+                starts.append((states, found(states)))
+    for states, wanted in starts:
         with numbers_as_tensors(functional.stateful):
-            found = {name: value for part in functional.run(inputs, states) for name, value in part.items()}
-        if _different(found, wanted):
-            raise ExportError("a whole number and a tensor of it give different results")
+            if _different(found(states), wanted):
+                raise ExportError("a whole number and a tensor of it give different results")
 
 
 def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:
@@ -314,12 +323,17 @@ def _counts(functional: FunctionalModule) -> Iterator[tuple[int | None, int, boo
     Numbers in the module's code come before those in attributes.
     """
     yield from ((None, calls, False) for calls in range(1, _CALLS + 1))
+    for number in _numbers(functional):
+        yield from ((number, more, False) for more in (-1, 0, 1))
+        yield from ((number, more, True) for more in (-1, 0))
+
+
+def _numbers(functional: FunctionalModule) -> list[int]:
+    """The numbers near which the module may do something else."""
     module = functional.stateful.inner
     seen = [*sorted(code_numbers(module)), *sorted(attribute_numbers(module))]
     new = [number for number in dict.fromkeys(seen) if number not in (0, *_OFTEN_COUNTED_TO)]
-    for number in (0, *_OFTEN_COUNTED_TO, *new[:_MOST_NUMBERS]):
-        yield from ((number, more, False) for more in (-1, 0, 1))
-        yield from ((number, more, True) for more in (-1, 0))
+    return [0, *_OFTEN_COUNTED_TO, *new[:_MOST_NUMBERS]]
 
 
 def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list[Change]:

@@ -117,3 +117,23 @@ def test_a_count_in_another_direction_or_from_another_start_is_a_state(first: in
     module = Counting()
     module.kept, module.count = first, count
     assert made(module, signal(2, 4), X, tmp_path).exported.states == {"kept.h0": "kept.hn"}
+
+
+class Ring(Counting):
+    """Reads a place that it counts, and has another gain at some counts."""
+
+    def __init__(self, gain: Any) -> None:
+        super().__init__()
+        self.kept, self.gain = 0, gain
+        self.register_buffer("ring", torch.arange(1.0, 6.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept += 1
+        return self.lstm(x)[0] * self.ring[self.kept % 5] * self.gain(self.kept)  # type: ignore[no-any-return, index]
+
+
+def test_a_count_is_found_in_no_dict_as_a_tensor(tmp_path: Path) -> None:
+    assert made(Ring(lambda kept: 2 * kept + 1), signal(2, 4), X, tmp_path).exported.states
+    for gain in (lambda kept: {37: 3.0}.get(kept, 1.0), lambda kept: 2 if kept in {37, 39} else 1):
+        with pytest.raises(ExportError, match=r"depends on what earlier calls left in self.kept"):
+            made(Ring(gain), signal(2, 4), X, tmp_path)

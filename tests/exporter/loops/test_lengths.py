@@ -45,5 +45,15 @@ def test_numbers_of_code_attributes_configurations_defaults_and_buffers_are_trie
         assert {number, number + 1, number + 2} <= found
 
 
+def test_larger_numbers_of_the_code_are_tried_while_they_are_cheap():
+    class Late(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :4000] if x.shape[1] > 1500 else x[:, :18_000] + 19_000 + 10**6
+
+    found = lengths_to_try(Late())
+    assert {1501, 1502, 4001, 4002} <= set(found)
+    assert max(found) == 4002
+
+
 def test_numbers_that_are_no_lengths_are_left_out():
     assert all(0 < length <= 1002 for length in lengths_to_try(nn.Sequential(Numbers())))

@@ -15,10 +15,12 @@ _MOST_STEPS = 8000
 """The most steps, over all lengths, that are tried for numbers that are not in the code itself."""
 _MOST_STEPS_IN_CODE = 40_000
 """The same for larger numbers that are."""
+_REGULAR = range(8, 257, 8)
+"""Tried in any case, since what a step compares with may be computed; a state remembers for a few steps."""
 
 
 def lengths_to_try(module: nn.Module) -> list[int]:
-    """Each number, that number plus 1 and plus 2; those from the code come first."""
+    """Each number, that number plus 1 and plus 2, those from the code first; and some lengths at regular distances."""
     numbers = code_numbers(module)
     code = _around(numbers)
     found = list(code)
@@ -31,7 +33,7 @@ def lengths_to_try(module: nn.Module) -> list[int]:
     for number in sorted(number for number in numbers if LARGEST < number <= _LARGEST_IN_CODE):
         steps += 2 * number + 3
         found += [number + 1, number + 2] if steps <= _MOST_STEPS_IN_CODE else []
-    return found
+    return list(dict.fromkeys((*found, *_REGULAR)))
 
 
 def _around(numbers: Iterable[int]) -> list[int]:

@@ -75,9 +75,11 @@ def _others(trial: ShapeTrial) -> Iterator[Sizes]:
     yield dict(zip(sorted(names, key=own.__getitem__), grown, strict=True))
 
 
-def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) -> Outcome:
-    """Run at sizes at which the file must not be wrong."""
-    outcome = trial.at(sizes)
+def _require(
+    trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None, outcome: Outcome | None = None
+) -> Outcome:
+    """Run at sizes at which the file must not be wrong; `outcome` is what other inputs gave there."""
+    outcome = outcome or trial.at(sizes)
     if outcome.kind == WRONG:
         unexplained = None if _is_users(trial, sizes, decision) else sizes
         raise FixedSizeError(_refusal(trial, sizes, outcome, decision), _blamed(trial, sizes), unexplained=unexplained)
@@ -322,11 +324,14 @@ def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int]) -> N
 
 
 def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
-    """Try lengths at which the code of a Python loop may do something else."""
+    """Try lengths at which the code of a Python loop may do something else.
+
+    The steps differ: those of a resized example repeat, and hide which one of its neighbours a step takes.
+    """
     for name in dict.fromkeys(trial.axes[axis] for axis in trial.facts.looped if axis in trial.axes):
         for size in trial.facts.lengths:
             if size == limits.within(name, size):
-                _require_cheap(trial, {**trial.own, name: size})
+                _require_cheap(trial, {**trial.own, name: size}, varied=True)
 
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
@@ -341,9 +346,10 @@ def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
                     limits.add_boundary(name, size)
 
 
-def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:
+def _require_cheap(trial: ShapeTrial, sizes: Sizes, *, varied: bool = False) -> None:
     if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
-        _require(trial, sizes)
+        outcome = trial.with_other_rows(sizes) if varied else None
+        _require(trial, sizes, outcome=None if outcome is None or outcome.kind == UNRUN else outcome)
 
 
 def _try_long(trial: ShapeTrial, limits: Limits) -> None:

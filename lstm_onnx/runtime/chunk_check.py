@@ -48,12 +48,14 @@ class WholeSequence:
         axes: the time axis of those inputs that have one.
         states: every state before the first step.
         lengths: inputs that hold the number of steps of a chunk.
+        rows: of the batch.
     """
 
     feeds: Arrays
     axes: Mapping[str, int]
     states: Arrays
     lengths: tuple[str, ...] = ()
+    rows: int = 1
 
     @property
     def steps(self) -> int:
@@ -108,6 +110,7 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
                 np.asarray(expected),
                 np.asarray(perturbed[name]),
                 chunking,
+                sequence.rows,
                 is_state=name in pairs.values(),
             )
             if problem:
@@ -151,10 +154,16 @@ def row_difference(
 
 
 def _differs(
-    parts: Sequence[np.ndarray], whole: np.ndarray, perturbed: np.ndarray, chunking: Sequence[int], *, is_state: bool
+    parts: Sequence[np.ndarray],
+    whole: np.ndarray,
+    perturbed: np.ndarray,
+    chunking: Sequence[int],
+    rows: int,
+    *,
+    is_state: bool,
 ) -> str:
     """How the chunks of an output differ from the whole output; "" where they do not."""
-    candidates = [parts[-1]] if is_state else _concatenations(parts, whole.shape, chunking)
+    candidates = [parts[-1]] if is_state else _concatenations(parts, whole.shape, chunking, rows)
     candidates = [array for array in candidates if array.shape == whole.shape]
     if not candidates:
         shapes = ", ".join(str(part.shape) for part in parts)
@@ -192,10 +201,13 @@ def mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> st
     return f"it is off by {error:.3g}; the largest number is {scale:.3g}"
 
 
-def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Sequence[int]) -> list[np.ndarray]:
+def _concatenations(
+    parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Sequence[int], rows: int
+) -> list[np.ndarray]:
     """The ways to combine the chunks to `shape`: the last one alone, or all concatenated along time.
 
-    Time may be a factor of an axis, as in a module that merges batch and time, or be divided, as by a stride.
+    Time may be a factor of an axis, as in a module that merges a batch of several rows and time, or be divided, as by a
+    stride.
     """
     if {part.shape for part in parts} == {shape} and len(set(chunking)) > 1:
         return [parts[-1]]  # there is no time axis
@@ -210,7 +222,7 @@ def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunkin
             continue
         ways.append(np.concatenate(parts, axis))
         fits = all(part.shape[axis] == folded * steps for part, steps in zip(parts, chunking, strict=True))
-        if folded > 1 and fits and not rest:
+        if folded == rows > 1 and fits and not rest:
             split = [
                 part.reshape(*shape[:axis], folded, steps, *shape[axis + 1 :])
                 for part, steps in zip(parts, chunking, strict=True)
@@ -356,7 +368,7 @@ def _random_sequence(
         states[name] = draw(model.inputs[name], [_size(dim, sizes, batch) for dim in model.inputs[name].shape])
         if states[name].dtype.kind == "f":
             states[name] = np.asarray(np.tanh(states[name]), states[name].dtype)
-    return WholeSequence(feeds, axes, states)
+    return WholeSequence(feeds, axes, states, rows=batch)
 
 
 def _size(dim: int | str | None, sizes: Mapping[str, int], batch: int) -> int:

@@ -38,6 +38,7 @@ _COMPUTED: Mapping[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(("Mod", "PythonMod"), np.mod),
 }
 """Of two parts; of more, of the result so far and the next one."""
+_OF_ONE: Mapping[str, Callable[[Any], Any]] = {"Abs": np.abs, "OpaqueUnaryFn_sqrt": np.sqrt}
 
 
 class _UnknownFunctionError(Exception):
@@ -71,6 +72,8 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
         return inner[0].astype(kind) / inner[1].astype(kind)
     if name in _ROUNDED:
         return _ROUNDED[name](inner[0]).astype(np.int64)
+    if name in _OF_ONE:
+        return _OF_ONE[name](inner[0])
     if name not in _COMPUTED:
         raise _UnknownFunctionError(name)
     return functools.reduce(_COMPUTED[name], inner)
@@ -79,7 +82,7 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
 def rounding_sizes(expression: Any, symbol: Any) -> tuple[int, ...]:
     """The first sizes at which an expression of one size is another integer in float32 than in double."""
     sizes = np.arange(1, MOST + 1, dtype=np.int64)
-    single, double = (_at_sizes(expression, symbol, sizes, kind) for kind in (np.float32, np.float64))
+    single, double = (at_sizes(expression, {symbol: sizes}, sizes.shape, kind) for kind in (np.float32, np.float64))
     return () if single is None or double is None else tuple(sizes[single != double][:_MOST_SIZES].tolist())
 
 
@@ -94,7 +97,7 @@ def nearest_sizes(before: Any, after: Any, factor: float | None, symbol: Any, *,
         exact: whether the mode is "nearest-exact".
     """
     sizes = np.arange(1, _MOST_NEAREST + 1, dtype=np.int64)
-    befores, afters = (_at_sizes(item, symbol, sizes, np.float64) for item in (before, after))
+    befores, afters = (at_sizes(item, {symbol: sizes}, sizes.shape, np.float64) for item in (before, after))
     if befores is None or afters is None:
         return ()
     triples = zip(sizes.tolist(), befores.tolist(), afters.tolist(), strict=True)
@@ -106,11 +109,20 @@ def nearest_sizes(before: Any, after: Any, factor: float | None, symbol: Any, *,
     return tuple(itertools.islice(found, _MOST_SIZES))
 
 
-def _at_sizes(expression: Any, symbol: Any, sizes: np.ndarray, kind: type[np.floating[Any]]) -> np.ndarray | None:
-    """The value of an expression at each size; None where it cannot be evaluated."""
+def at_sizes(
+    expression: Any, values: Mapping[Any, Any], shape: tuple[int, ...], kind: type[np.floating[Any]]
+) -> np.ndarray | None:
+    """The value of an expression at each size; None where it cannot be evaluated.
+
+    Args:
+        expression: sympy's.
+        values: of its symbols: a size, or an int64 array of `shape`.
+        shape: of the result.
+        kind: the type of what is not an integer.
+    """
     try:
         with np.errstate(all="ignore"):
-            return np.broadcast_to(evaluated(expression, {symbol: sizes}, kind), sizes.shape)
+            return np.broadcast_to(evaluated(expression, values, kind), shape)
     except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
         return None
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from sympy import Integer  # type: ignore[import-untyped]
 from sympy.core.relational import Relational  # type: ignore[import-untyped]
-from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
+from torch.utils._sympy.functions import Max, Min, Mod, PythonMod
 
 from ...metadata import Metadata
-from .roundings import Axis, all_rounding_sizes
+from .roundings import Axis, all_rounding_sizes, at_sizes
 
 LARGEST_SIZE = 1_000_000
 """Decisions are followed up to here; an axis is rarely longer, and nothing longer is ever run for a trial."""
@@ -24,7 +25,8 @@ _EACH_UP_TO = 16
 _GROWTH = 1.4
 _MOST_CHANGES = 6
 """Of a comparison that changes again and again, such as of a size modulo a number, the first few changes are enough."""
-_EACH_MULTIPLE_UP_TO = 2048
+_EVERY_UP_TO, _MOST_POINTS = 100_000, 64
+"""A comparison is computed for every size up to here, and so many of its changes are looked at one by one."""
 _FIRST_VALUES = 64
 _LAYOUT = ("contiguous", "non_overlapping", "_strides")
 """What is in the names of torch's functions that compare sizes for the layout of a tensor in memory."""
@@ -262,29 +264,45 @@ def changes(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> list[i
 
     found: list[int] = []
     before, last = 1, side(1)
-    for point in _scanned(1 if decision.inner else _period(decision.expression)):
+    points = {*_scanned(), *(() if decision.inner else _changes_at_every_size(decision, axis, sizes))}
+    for point in sorted(points):
         now = side(point)
         while now != last and len(found) < _MOST_CHANGES:
             found.append(_first_change(side, before, point, last))
             before, last = found[-1], side(found[-1])
-        if len(found) == _MOST_CHANGES:
+        if len(found) == _MOST_CHANGES or (point > _EACH_UP_TO and _repeats(decision, found, side)):
             break
         before, last = point, now
     return found
 
 
-def _period(expression: Any) -> int:
-    """The largest number in a comparison that divides by numbers: whether it is a multiple shows up to there."""
-    if not expression.has(Mod, PythonMod, FloorDiv):
-        return 1
-    return min(max((abs(int(item)) for item in expression.atoms(Integer)), default=1), _EACH_MULTIPLE_UP_TO)
-
-
-def _scanned(period: int) -> Iterator[int]:
-    point, each = 1, max(_EACH_UP_TO, period)
+def _scanned() -> Iterator[int]:
+    point = 1
     while point < LARGEST_SIZE:
-        point = point + 1 if point < each else min(int(point * _GROWTH), LARGEST_SIZE)
+        point = point + 1 if point < _EACH_UP_TO else min(int(point * _GROWTH), LARGEST_SIZE)
         yield point
+
+
+def _changes_at_every_size(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> set[int]:
+    """The first sizes at which a comparison changes, each with the size before; they may be inexact.
+
+    A scan in steps passes over a window, such as that of ``(n - 140) ** 2 < 4``.
+    """
+    every = np.arange(1, _EVERY_UP_TO + 1, dtype=np.int64)
+    values = {symbol: every if own == axis else np.int64(sizes[own]) for symbol, own in decision.symbols.items()}
+    left, right = (
+        at_sizes(item, values, every.shape, np.float64) for item in (decision.expression.lhs, decision.expression.rhs)
+    )
+    if left is None or right is None:
+        return set()
+    sides = np.sign(np.nan_to_num(left.astype(np.float64) - right))
+    points = every[1:][np.diff(sides) != 0][:_MOST_POINTS].tolist()
+    return {size for point in points for size in (point - 1, point)}
+
+
+def _repeats(decision: Decision, found: list[int], side: Callable[[int], int]) -> bool:
+    """Whether a comparison of a remainder was seen with both outcomes: later changes are like these."""
+    return len(found) > 1 and bool(decision.expression.has(Mod, PythonMod)) and any(side(size) == 0 for size in found)
 
 
 def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) -> int:

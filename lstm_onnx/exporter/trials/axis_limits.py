@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ...runtime.providers import runs_operator
+from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
 from .limits import Limits
@@ -42,9 +43,13 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
             _require(trial, limits.all_within({name: factor * size for name, size in trial.own.items()}))
     for name, decision, at in _decided(trial):
         _try_decision(trial, limits, name, decision, at)
-    other_branches = _try_other_branches(trial, limits)
-    if trial.facts.texts or other_branches:
-        _try_numbers(trial, limits)
+    others = _other_branches(trial, limits)
+    if trial.facts.texts or others:
+        inner = trial.functional.stateful.inner
+        seen = sorted(code_numbers(inner) | attribute_numbers(inner))
+        numbers = list(dict.fromkeys((*trial.numbers_in_code(), *seen)))
+        _try_numbers(trial, limits, numbers)
+        _try_other_branches(trial, limits, others, numbers)
     _try_lengths(trial, limits)
     _try_roundings(trial, limits)
     require_row_order(trial, limits.all_within)
@@ -70,9 +75,11 @@ def _others(trial: ShapeTrial) -> Iterator[Sizes]:
     yield dict(zip(sorted(names, key=own.__getitem__), grown, strict=True))
 
 
-def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) -> Outcome:
-    """Run at sizes at which the file must not be wrong."""
-    outcome = trial.at(sizes)
+def _require(
+    trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None, outcome: Outcome | None = None
+) -> Outcome:
+    """Run at sizes at which the file must not be wrong; `outcome` is what other inputs gave there."""
+    outcome = outcome or trial.at(sizes)
     if outcome.kind == WRONG:
         unexplained = None if _is_users(trial, sizes, decision) else sizes
         raise FixedSizeError(_refusal(trial, sizes, outcome, decision), _blamed(trial, sizes), unexplained=unexplained)
@@ -271,44 +278,60 @@ def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: De
     return _require(trial, sizes, decision if against else None)
 
 
-def _try_other_branches(trial: ShapeTrial, limits: Limits) -> bool:
-    """Vary the other axes where the user's code branches differently and the file is right.
+def _other_branches(trial: ShapeTrial, limits: Limits) -> list[tuple[str, int]]:
+    """Sizes, each of one axis, at which the user's code takes a branch that was not traced."""
+    own = trial.axis_sizes(trial.own)
+    return [
+        (trial.axes[axis], size)
+        for decision in trial.facts.decisions
+        if decision.choice and decision.direct
+        for axis in dict.fromkeys(decision.symbols.values())
+        if axis in trial.axes
+        for size in changes(decision, axis, own)[:_MOST_VARIED]
+        if size == limits.within(trial.axes[axis], size) and not decision.holds({**own, axis: size})
+    ]
 
-    There, it may depend on them.  Returns whether it branches differently at any size.
+
+def _try_other_branches(
+    trial: ShapeTrial, limits: Limits, branches: list[tuple[str, int]], numbers: Sequence[int]
+) -> None:
+    """Vary the sizes in branches that were not traced, where the file is right so far.
+
+    They may go by the other axes, or by a remainder.
     """
-    own, found = trial.axis_sizes(trial.own), False
-    for decision in trial.facts.decisions:
-        if not (decision.choice and decision.direct):
-            continue
-        for axis in [axis for axis in dict.fromkeys(decision.symbols.values()) if axis in trial.axes]:
-            name = trial.axes[axis]
-            for size in changes(decision, axis, own)[:_MOST_VARIED]:
-                if size == limits.within(name, size) and not decision.holds({**own, axis: size}):
-                    found = True
-                    for others in (dict.fromkeys(trial.names, 1), dict.fromkeys(trial.names, _MANY)):
-                        _require_cheap(trial, limits.all_within({**others, name: size}))
-    return found
+    further = 1 + max((number for number in numbers if number <= _MANY), default=1)
+    for name, size in branches:
+        for others in (dict.fromkeys(trial.names, 1), dict.fromkeys(trial.names, _MANY)):
+            _require_cheap(trial, limits.all_within({**others, name: size}))
+        for more in range(1, further):
+            if size + more == limits.within(name, size + more):
+                _require_cheap(trial, limits.all_within({**trial.own, name: size + more}))
 
 
-def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
-    """Try the sizes that are numbers in the module's code.
+def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int]) -> None:
+    """Try the sizes that are numbers in the module's code, or that it holds, as long as all of them take seconds.
 
-    What it compares with the text that it makes of a size does; so does what it compares a size with
+    What it compares with the text that it makes of a size is such a number; so is what it compares a size with
     in a branch that was not traced.
     """
-    for size in trial.numbers_in_code():
+    spent = 0
+    for size in numbers:
         for name in trial.names:
             for near in (size, size + 1):
-                if near > 1 and near == limits.within(name, near):
+                if near > 1 and near == limits.within(name, near) and spent <= _MOST_COST:
+                    spent += min(trial.cost({**trial.own, name: near}), _LONG_COST)
                     _require_cheap(trial, limits.all_within({**trial.own, name: near}))
 
 
 def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
-    """Try lengths at which the code of a Python loop may do something else."""
+    """Try lengths at which the code of a Python loop may do something else.
+
+    The steps differ: those of a resized example repeat, and hide which one of its neighbours a step takes.
+    """
     for name in dict.fromkeys(trial.axes[axis] for axis in trial.facts.looped if axis in trial.axes):
         for size in trial.facts.lengths:
             if size == limits.within(name, size):
-                _require_cheap(trial, {**trial.own, name: size})
+                _require_cheap(trial, {**trial.own, name: size}, varied=True)
 
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
@@ -323,9 +346,10 @@ def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
                     limits.add_boundary(name, size)
 
 
-def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:
+def _require_cheap(trial: ShapeTrial, sizes: Sizes, *, varied: bool = False) -> None:
     if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
-        _require(trial, sizes)
+        outcome = trial.with_other_rows(sizes) if varied else None
+        _require(trial, sizes, outcome=None if outcome is None or outcome.kind == UNRUN else outcome)
 
 
 def _try_long(trial: ShapeTrial, limits: Limits) -> None:

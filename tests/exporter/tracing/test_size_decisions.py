@@ -34,6 +34,10 @@ def decision(expression: Any) -> Decision:
         (sympy.Ne(Mod(S, 2), 0), [2, 3, 4, 5, 6, 7]),
         (sympy.Ne(Mod(S, 97), 0), [97, 98]),
         (sympy.Ne(Mod(S * B, 97), 0), [97, 98]),
+        (sympy.Ne(Mod(S, 5003), 7), [7, 8]),
+        (sympy.Ne(S * S, 2500), [50, 51]),
+        ((S - 140) ** 2 >= 4, [138, 139, 142, 143]),
+        (sympy.Abs(S - B - 300) >= 1, [301, 302, 303, 304]),
         (S < 10**9, []),
         (sympy.Ne(Mod(S - 6, 3), 0), [7, 9, 10, 12, 13, 15]),  # torch has no remainder of a negative number
     ],

@@ -104,6 +104,10 @@ MEETS: dict[str, tuple[Step, str]] = {
         lambda m, x: m.second(m.lstm(x)[0], _one_layer(m.lstm(x)[1]))[0],
         "only known at the last step of another sequence",
     ),
+    "halves of each step one after the other": (
+        lambda m, x: m.lstm(x)[0].reshape(x.size(0), -1, 2, 3).transpose(1, 2).flatten(1, 2),
+        "",
+    ),
     "max over time": (lambda m, x: m.head(m.lstm(x)[0].amax(1)), "computes max over all steps"),
 }
 

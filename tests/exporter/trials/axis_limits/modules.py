@@ -31,7 +31,7 @@ class Base(nn.Module):
         self.conv = nn.Conv1d(3, 3, 5)
         self.strided = nn.Conv1d(3, 3, 4, stride=3)
         self.louder = Double()
-        self.config = {"longest": 20}
+        self.config = {"longest": 20, "total": 700}
         self.position = nn.Parameter(torch.randn(16, 4))
 
 

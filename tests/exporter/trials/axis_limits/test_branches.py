@@ -136,6 +136,21 @@ def multiples_of_a_large_number(self: Any, x: Tensor) -> Tensor:
     return out * 2 if x.size(1) % 97 == 0 else out
 
 
+def a_few_sizes_far_away(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if (x.size(1) - 140) ** 2 < 4 else out
+
+
+def a_remainder_beyond_a_size(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(1) > 100 and x.size(1) % 11 == 5 else out
+
+
+def an_attribute_beyond_a_size(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(1) > 100 and x.size(1) > self.config["total"] else out
+
+
 def many_rows(self: Any, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     return out * 2 if x.size(0) > 12 else out
@@ -165,6 +180,9 @@ WRONG = [
     the_example_alone,
     one_size_far_away,
     multiples_of_a_large_number,
+    a_few_sizes_far_away,
+    a_remainder_beyond_a_size,
+    an_attribute_beyond_a_size,
     many_rows,
     many_numbers,
     as_text,

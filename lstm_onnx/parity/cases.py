@@ -19,7 +19,7 @@ FEW_AND_MANY = ((1, 1), (5, 9))
 """(batch, time) at which every kind of values is compared in addition to a usual size."""
 FEW_AND_SOME = ((1, 1), (4, 6))
 """The same of a model whose calls take long."""
-_LARGE, _HUGE, _LARGEST_HALF = 10.0, 1000.0, 100.0
+_LARGE, HUGE, HUGE_HALF = 10.0, 1000.0, 100.0
 """The factors that make drawn values large and huge, and the largest one in float16, whose numbers end at 65504."""
 _SMALL, _TINY = 1e-2, 1e-7
 """The factors that make drawn values small and tiny; half precision has no numbers for those that are tiny."""
@@ -77,7 +77,7 @@ def value_cases(
     floats = [name for name, array in feeds.items() if array.dtype.kind == "f" and name not in ranged]
     inputs = [name for name in floats if name not in states]
     carried = [name for name in floats if name in states]
-    most = _LARGEST_HALF if dtype == "float16" else _HUGE
+    most = HUGE_HALF if dtype == "float16" else HUGE
     large, huge = min(_LARGE, most), max(most, 30 * gain)
 
     def scaled(names: Sequence[str], factor: float, sign: int) -> dict[str, np.ndarray]:

@@ -32,13 +32,12 @@ from ..mutants.self_test import Target, opened, read_graph
 from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
 from ..tolerances import NATIVE_EPSILON, K
+from .prompts import prompts
 
-_SIZES = ((1, 1, 5), (3, 4, 7), (2, 3, 12), (1, 6, 1), (4, 1, 2), (1, 2, 40), (2, 2, 0))
-"""Batch, time steps of the prompt, and the largest number of steps."""
 _NEAR = 4 * K
 """A choice is near where another one would be made with numbers that are off by so many of PyTorch's errors."""
 _ENDING, _ENDING_ATTEMPTS = (6, 2, 24), 30
-"""As in `_SIZES`, of the batch whose sequences end at different steps, and how often it is drawn."""
+"""The sizes, as in `Prompt`, of the batch whose sequences end at different steps, and how often it is drawn."""
 _ATTEMPTS = 4
 """Prompts that are drawn for a case, of which one ends before a near choice in its first step."""
 
@@ -167,7 +166,7 @@ class GenerationVerification(Verification):
     @property
     def planned(self) -> int:
         """The number of cases."""
-        return (2 - self.anew) * len(_SIZES) + self.described.generation.stops + len(self.data)
+        return len(prompts(self.described, anew=self.anew)) + self.described.generation.stops + len(self.data)
 
     @property
     def amplified(self) -> Target | None:
@@ -188,7 +187,7 @@ class GenerationVerification(Verification):
             )
         if not any(call.reference[GENERATED].size for one in expected for call in one.calls):
             yield CaseResult("generated", error="every drawn prompt leads to a near tie at once; pass data of your own")
-        usual = [one for one in expected if one.kind != "data" and not one.inconclusive]
+        usual = [one for one in expected if one.kind not in ("data", "values") and not one.inconclusive]
         exact = {GENERATED, COUNTS} if self.described.generation.choose != "value" else {COUNTS}
         least = {name: error for name, error in largest_relative_errors(usual).items() if name not in exact}
         for one in expected:
@@ -206,18 +205,14 @@ class GenerationVerification(Verification):
 
     def _drawn(self) -> Iterator[Expected | None]:
         rng = np.random.default_rng(self.seed)
-        for batch, time, steps in _SIZES:
-            if self.described.generation.choose == "sample" and not steps:
-                continue
-            for states in (False,) if self.anew else (True, False):
-                prompt = f"prompt {time}, " if self.described.time_axis is not None else ""
-                label = f"batch {batch}, {prompt}max_steps {steps}, {'states' if states else 'no states'}"
-                for _ in range(_ATTEMPTS):
-                    feeds = draw_prompt(self.model, (batch, time, steps), rng, states=states)
-                    found = self._expected(label, feeds)
-                    if found is not None:
+        for prompt in prompts(self.described, anew=self.anew):
+            for _ in range(_ATTEMPTS):
+                kind = "values" if prompt.extreme else "whole"
+                found = self._expected(prompt.label, prompt.drawn(self.model, rng), kind=kind)
+                if found is not None:
+                    if not (prompt.extreme and found.inconclusive):
                         yield found
-                        break
+                    break
 
     def _ending(self) -> Iterator[Expected]:
         """A batch in which sequences end at different steps; stop tokens are rare, so more prompts are drawn for it."""

@@ -109,7 +109,19 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
         )
 
 
-def with_zero_and_one(
+def with_wider_integers(
+    model: Model, specs: tuple[InputSpec, ...], runs: Callable[[tuple[InputSpec, ...]], bool], *, declared: bool
+) -> tuple[InputSpec, ...]:
+    """`specs` with integers in wider ranges than the example's, where the module runs on them.
+
+    What a source declares stays, and so do the numbers of steps of a stream, whose chunks are no whole sequences.
+    """
+    if not (declared or model.metadata.states):
+        specs = _with_steps_of_axis(model, specs, runs)
+    return _with_zero_and_one(specs, runs)
+
+
+def _with_zero_and_one(
     specs: tuple[InputSpec, ...], runs: Callable[[tuple[InputSpec, ...]], bool]
 ) -> tuple[InputSpec, ...]:
     """`specs` with integers that were all 0 or all 1 in the example drawn from both, where the module runs on that.
@@ -118,6 +130,34 @@ def with_zero_and_one(
     """
     both = tuple(map(two_values, specs))
     return both if both == specs or runs(both) else specs
+
+
+def _with_steps_of_axis(
+    model: Model, specs: tuple[InputSpec, ...], runs: Callable[[tuple[InputSpec, ...]], bool]
+) -> tuple[InputSpec, ...]:
+    """`specs` with integers for each row, such as lengths, from 1 to a time axis, where the module runs on that alone.
+
+    The range in an example does not follow the number of steps, so that at fewer no module runs that reads its last
+    valid step, and at more none of the later steps is read.
+    """
+    if runs(specs):
+        return specs
+    sizes = sizes_of(specs, BATCH, TIME, known=axis_roles(model))
+    for axis in (name for name, size in sizes.items() if size == TIME):
+        changed = tuple(replace(spec, low=1, high=axis) if _counts(spec) else spec for spec in specs)
+        if changed != specs and runs(changed):
+            return changed
+    return specs
+
+
+def _counts(spec: InputSpec) -> bool:
+    return (
+        np.dtype(spec.dtype).kind in "iu"
+        and len(spec.shape) == 1
+        and isinstance(spec.low, int)
+        and isinstance(spec.high, int)
+        and spec.high > 1
+    )
 
 
 def axes_of_size(model: Model, specs: Sequence[InputSpec], size: int) -> dict[str, int]:

@@ -15,7 +15,7 @@ from ...runtime import Model
 from ...runtime.batch_axes import axis_roles
 from ...runtime.chunk_check import taken
 from ...symbolic_dims import names_in
-from ..cases import Case, compositions
+from ..cases import HUGE, HUGE_HALF, Case, compositions
 from ..expected import Call, Expected
 from .inputs import BATCH, TIME, axes_of_size
 
@@ -132,12 +132,8 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
     model = verification.model
     time = TimeAxes.of(model, verification.specs, axes_of_size(model, verification.specs, BATCH))
     rng = np.random.default_rng(verification.seed + 1)
-    limits = [model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
-    least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
     streaming = model.metadata.streaming
-    if streaming is not None:
-        least = lcm(max(least, streaming.least), streaming.multiple)
-    most = min((high for _, high in limits if high is not None), default=_LONG_STEPS * least)
+    least, most = _least_and_most(verification, time)
     steps = min(_STEPS, most // least)
     if steps < 2:
         return
@@ -213,6 +209,43 @@ def _other_sizes(verification: ModuleVerification, time: TimeAxes, least: int, m
             yield replace(whole, label=label, kind="chunks", chunkings=(chunking,), time_axes=time.axes)
 
 
+def streams_of_huge_inputs(verification: ModuleVerification) -> Iterator[Expected]:
+    """A short stream of huge inputs: a cache may hold them otherwise, which no whole sequence shows."""
+    model = verification.model
+    streaming = model.metadata.streaming
+    inputs = verification.unbounded_inputs
+    if streaming is None or not (model.metadata.states and model.metadata.time_axes and inputs):
+        return
+    time = TimeAxes.of(model, verification.specs, axes_of_size(model, verification.specs, BATCH))
+    least, most = _least_and_most(verification, time)
+    chunking = tuple(size * least for size in _SHORT_CHUNKS)
+    if time.lengths or sum(chunking) > most:
+        return
+    try:
+        model.stream()
+    except InputError:
+        return
+    batch = _BATCHES[0] if time.folded else _BATCHES[1]
+    rng = np.random.default_rng([verification.seed, 23])
+    feeds, _ = _draw_feeds(verification, time, (batch, sum(chunking)), rng)
+    factor = HUGE_HALF if verification.dtype == "float16" else HUGE
+    huge = {name: np.asarray(feeds[name] * factor, feeds[name].dtype) for name in inputs if name in feeds}
+    label = f"batch {batch}, {sum(chunking)} steps, no states, huge input, single chunks"
+    whole = _expect_stream(verification, label, {**feeds, **huge}, {}, kind="values")
+    if whole is not None and not whole.inconclusive:
+        yield replace(whole, kind="chunks", chunkings=(chunking,), time_axes=time.axes)
+
+
+def _least_and_most(verification: ModuleVerification, time: TimeAxes) -> tuple[int, int]:
+    """The least number of steps of a chunk, and the most of a sequence."""
+    streaming = verification.model.metadata.streaming
+    limits = [verification.model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
+    least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
+    if streaming is not None:
+        least = lcm(max(least, streaming.least), streaming.multiple)
+    return least, min((high for _, high in limits if high is not None), default=_LONG_STEPS * least)
+
+
 def _sizes_of_chunks(most: int) -> tuple[int, ...]:
     """The sizes of chunks to try, as many as `most` steps allow; a single step follows the last."""
     found: list[int] = []
@@ -223,14 +256,18 @@ def _sizes_of_chunks(most: int) -> tuple[int, ...]:
 
 
 def _expect_stream(
-    verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
+    verification: ModuleVerification,
+    label: str,
+    inputs: dict[str, np.ndarray],
+    states: dict[str, np.ndarray],
+    kind: str = "whole",
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
     try:
         started = _argument_states(verification, inputs)
     except ExportError:
         return None
-    return verification.expect(Case(label, {**inputs, **started, **states}))
+    return verification.expect(Case(label, {**inputs, **started, **states}, kind))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:

@@ -46,14 +46,14 @@ from .inputs import (
     require_same_inputs,
     rows_of_inputs,
     with_all_rows,
-    with_zero_and_one,
+    with_wider_integers,
 )
 from .jumps import JUMPS_NOTE, with_jumps, with_ties
 from .run import ModuleRun, runs_of
 from .sizes import is_conclusive, multiples, sweeps
 from .small_features import with_small_features
 from .states import state_problems
-from .streams import streamed_cases
+from .streams import streamed_cases, streams_of_huge_inputs
 from .values import cases_with_values, input_gain, values_at_other_sizes, with_other_integers
 
 _EVEN = (12, 24)
@@ -109,15 +109,16 @@ class ModuleVerification(Verification):
             "the example" if example_inputs is not None else "inputs that the module was found to accept",
             {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()},
         )
-        self._require_multiples(self.named_sizes(self._accepted.feeds))
+        self.accepted_sizes = self.named_sizes(self._accepted.feeds)
+        self._require_multiples(self.accepted_sizes)
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         """Within it, the module has the weights of `amplified`; `amplified_target` sets it."""
         self._unexplained = False
         self._grown = 0  # the cases that growing roundings explain
         self._refusal = ""  # why the module did not run in the last case in which it did not
-        self.rows: dict[str, Rows] = {}
-        """By input, the integers that are looked up in a table."""
-        self.specs = self._with_all_rows(with_zero_and_one(self.specs, self._runs), inputs)
+        self.rows: dict[str, Rows] = {}  # by input, the integers that are looked up in a table
+        wider = with_wider_integers(model, tuple(self.specs), self._runs, declared=bool(inputs))
+        self.specs = self._with_all_rows(wider, inputs)
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
@@ -200,8 +201,7 @@ class ModuleVerification(Verification):
         """Cases with all axes grown together: a module may only take equal sizes, or whole groups of rows."""
         rng = np.random.default_rng([self.seed, 11])
         names = list(axes(self.specs))
-        own = self.named_sizes(self._accepted.feeds)
-        doubled = {name: 2 * own.get(name, _EVEN[0]) for name in names}
+        doubled = {name: 2 * self.accepted_sizes.get(name, _EVEN[0]) for name in names}
         for sizes in (*(dict.fromkeys(names, size) for size in _EVEN), doubled) if len(names) > 1 else ():
             yield self.case_at(rng, {name: self.axes.within(name, size) for name, size in sizes.items()})
 
@@ -318,10 +318,10 @@ class ModuleVerification(Verification):
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
         found += [*values_at_other_sizes(self), *sweeps(self), *streamed_cases(self)]
         found += with_other_integers(self, found)
-        # Without chaotic cases and the user's own, which may be chaotic: they would hide errors in all others.
-        # Without extreme values and sizes, which are judged by the usual ones.
+        # Without chaotic cases and the user's own, which would hide errors in others, and extreme values and sizes.
         usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
         least = largest_relative_errors(usual)
+        found += streams_of_huge_inputs(self)
         return with_small_features(self.models.float64, [replace(expected, least=least) for expected in found])
 
     def _expected_cases(self) -> list[Expected]:
@@ -338,8 +338,8 @@ class ModuleVerification(Verification):
         if 2 * len(found) > len(self.cases):
             return found
         roles = sizes_of(self.specs, BATCH, TIME, known=axis_roles(self.model))
-        own = self.named_sizes(self._accepted.feeds)
-        self.kept_sizes = {axis: own[axis] for axis, size in roles.items() if size > TIME and axis in own}
+        others = [axis for axis, size in roles.items() if size > TIME and axis in self.accepted_sizes]
+        self.kept_sizes = {axis: self.accepted_sizes[axis] for axis in others}
         if self.kept_sizes:
             cases = [case for case in self._draw_cases() if case.label not in {one.label for one in found}]
             more = run(cases)

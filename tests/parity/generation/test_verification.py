@@ -141,3 +141,33 @@ def test_a_choice_is_near_where_rounding_may_change_it() -> None:
 def _saved(model: onnx.ModelProto, path: Path) -> None:
     helper.set_model_props(model, {item.key: item.value for item in model.metadata_props if "checksum" not in item.key})
     onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("what", "found"), [("c0", "large numbers"), ("rows", "batch 130"), ("steps", "max_steps 130")], ids=str
+)
+def test_a_file_that_is_wrong_past_the_usual_sizes_and_numbers(what: str, found: str, folder: Path) -> None:
+    kind = "language"
+    steps.written(kind, folder)
+    model = onnx.load(folder / f"{kind}.onnx")
+    given = {"c0": next(name for name in _inputs(model) if "c0" in name), "steps": "max_steps"}
+    name = given.get(what, "tokens")
+    for node in model.graph.node:
+        node.input[:] = ["limited" if each == name else each for each in node.input]
+    most = {"c0": np.float32(20), "steps": np.int64(100), "rows": np.array([100])}[what]
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(most), "most"))
+    added = [helper.make_node("Min", [name, "most"], ["limited"])]
+    if what == "rows":
+        for value, number in (("zero", 0), ("one", 1)):
+            model.graph.initializer.append(numpy_helper.from_array(np.array([number]), value))
+        added = [helper.make_node("Slice", [name, "zero", "most", "zero", "one"], ["limited"])]
+    for node in reversed(added):
+        model.graph.node.insert(0, node)
+    onnx.save(model, folder / "wrong.onnx")
+    report = lstm_onnx.verify(steps.module(kind), folder / "wrong.onnx", mutants="none")
+    assert not report
+    assert all(found in case.label for case in report.cases if not case.passed)
+
+
+def _inputs(model: onnx.ModelProto) -> list[str]:
+    return [item.name for item in model.graph.input]

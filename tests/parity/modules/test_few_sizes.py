@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 import lstm_onnx
@@ -47,6 +49,18 @@ class BlockGains(nn.Module):
         return (blocks * gain.unsqueeze(-1)).reshape(x.shape)
 
 
+class LastStep(nn.Module):
+    """The output at the last valid step, which the example's lengths do not have at fewer steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.lstm(x)[0][torch.arange(x.shape[0]), lengths - 1]  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("few") / "m.onnx"
@@ -81,3 +95,21 @@ def test_sizes_are_drawn_in_the_multiples_that_a_module_takes(given: bool, tmp_p
     assert report
     assert report.notes == ("the module takes time in multiples of 6 alone",)
     assert {"whole", "sweep"} <= {case.kind for case in report.judged}
+
+
+def test_steps_are_drawn_to_the_end_of_a_sequence(tmp_path: Path) -> None:
+    """The example's lengths are from 3 to 6: fewer steps do not run, and no step after the sixth would be read."""
+    module, path = LastStep().eval(), tmp_path / "m.onnx"
+    example = (torch.randn(2, 6, 3), torch.tensor([6, 3]))
+    shapes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes)
+    right = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+    assert right
+    assert not right.notes
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.input[:] = ["of_few_bits" if name == "lengths" else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Cast", ["cast"], ["of_few_bits"], to=onnx.TensorProto.INT64))
+    model.graph.node.insert(0, helper.make_node("Cast", ["lengths"], ["cast"], to=onnx.TensorProto.INT8))
+    onnx.save(model, path)
+    assert not lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")

@@ -121,7 +121,7 @@ def test_caches_are_compared_as_states_are(tmp_path: Path) -> None:
         module, tmp_path / "m.onnx", mutants="quick", data=[{"x": x}], golden=tmp_path / "golden.npz"
     )
     assert report
-    assert sum(case.kind == "chunks" for case in report.cases) == 17
+    assert sum(case.kind == "chunks" for case in report.cases) == 18
     assert len(lstm_onnx.verify_golden(tmp_path / "m.onnx", tmp_path / "golden.npz").cases) == len(report.cases)
     found = {mutant.name: mutant.outcome for mutant in report.mutants}
     assert found["a cache of earlier steps stale"] == found["a cache of earlier steps lost"] == "rejected"
@@ -242,3 +242,19 @@ def test_a_cache_that_is_wrong_at_some_sizes_is_not_in_parity(
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
     assert not report
     assert next(case.label for case in report.cases if not case.passed) == found
+
+
+def test_a_cache_that_is_wrong_for_large_numbers_is_not_in_parity(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    module = exported(Smoothed, path)
+    model = onnx.load(path)
+    cache = next(item.name for item in model.graph.output if "cache" in item.name)
+    for node in model.graph.node:
+        node.output[:] = ["kept" if name == cache else name for name in node.output]
+    for name, limit in (("least", -100), ("most", 100)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(limit), name))
+    model.graph.node.append(helper.make_node("Clip", ["kept", "least", "most"], [cache]))
+    onnx.save(model, path)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
+    assert not report
+    assert all("huge input, single chunks" in case.label for case in report.cases if not case.passed)

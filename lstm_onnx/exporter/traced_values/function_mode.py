@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -68,6 +69,13 @@ class TracingMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Pass everything else on."""
+        try:
+            return self._dispatched(func, args, kwargs)
+        except (ExportError, GuardOnDataDependentSymNode, DataDependentOutputException) as error:
+            self.builtins.raised.append(error)
+            raise
+
+    def _dispatched(self, func: Any, args: Any, kwargs: Any) -> Any:
         self.builtins.replace_extremes()
         _require_no_autocast()
         kwargs = kwargs or {}
@@ -132,9 +140,12 @@ class TracingMode(TorchFunctionMode):
         def truth(symbol: Any) -> bool:
             try:
                 return own(symbol)
-            except GuardOnDataDependentSymNode:
-                passed = self.passes(sys._getframe(1)) if threading.get_ident() == thread else None
+            except GuardOnDataDependentSymNode as error:
+                frame = sys._getframe(1)
+                passed = self.passes(frame) if threading.get_ident() == thread else None
                 if passed is None:
+                    if is_user_code(frame.f_code.co_filename):
+                        self.builtins.raised.append(error)
                     raise
                 return passed
 
@@ -191,7 +202,7 @@ def _iterate(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[An
 
 def _iterates(frame: FrameType | None) -> bool:
     """Whether Python iterates over a tensor, which then calls unbind."""
-    while frame is not None and frame.f_code.co_name == "__torch_function__":
+    while frame is not None and frame.f_code.co_name in ("__torch_function__", "_dispatched"):
         frame = frame.f_back
     return frame is not None and frame.f_code is _ITERATION
 

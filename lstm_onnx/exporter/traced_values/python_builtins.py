@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, is_concrete_int
 
 from ...errors import ExportError
 from ..copies.caller_state import replaced
@@ -42,12 +42,14 @@ class Builtins:
     Attributes:
         everywhere: whether ``len``, ``sum`` and ``sorted`` are, in all files.
         branches: the ``if`` on values that are rewritten.
+        raised: errors of the trace's own, which PyTorch would not raise; the user's code may catch them.
     """
 
     def __init__(self) -> None:
         self._tables: dict[tuple[int, str], dict[str, Any]] = {}
         self.everywhere = False
         self.branches = Branches()
+        self.raised: list[Exception] = []
         self._retraces = 0
         self._max: Any = None
 
@@ -105,8 +107,14 @@ class Builtins:
             symbolic = not isinstance(number, torch.SymInt) or not is_concrete_int(number)
             users = threading.get_ident() == thread and is_user_code(frame.f_code.co_filename)
             if symbolic and users and (id(frame.f_globals), "int") not in self._tables:
-                raise RetraceError(frame)
-            return own(number)
+                self.raised.append(error := RetraceError(frame))
+                raise error
+            try:
+                return own(number)
+            except GuardOnDataDependentSymNode as error:
+                if users:
+                    self.raised.append(error)
+                raise
 
         return to_int
 

@@ -315,7 +315,10 @@ def _traced_by(
         record_size_strings(guards.texts),
         exact_floor_division(),
     ):
+        builtins.raised.clear()
         program = tracer()
+        if builtins.raised:  # and the user's code has caught it, as PyTorch would not raise it
+            raise builtins.raised[0]
     for path, recurrent in functional.recurrent_modules.items():
         record_uncalled(functional.stateful.inner.get_submodule(path), recurrent)
     return program, guards, mode

@@ -337,11 +337,11 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         SpelledByLength(),
         (torch.randn(2, 6, 5), torch.tensor([6, 4]), torch.randn(12, 7, 4), torch.full((12,), 7), torch.arange(12)),
         {
-            "x": {0: "x_0", 1: "x_1"},
+            "x": {0: "x_0", 1: "time"},
             "lengths": {0: "x_0"},
             "letters": {0: "batch", 1: "letters_1"},
             "spans": {0: "batch"},
-            "places": {0: "x_0*x_1"},
+            "places": {0: "x_0*time"},
         },
     ),
     (

@@ -277,17 +277,35 @@ def test_they_verify(case: str, tmp_path: Path) -> None:
     assert not any("not compared" in note or "does not run" in note for note in report.notes)
 
 
-class Branching(Ring):
-    """Branches by a number, where no tensor can take its place."""
+class Choosing(Ring):
+    """Chooses by a number."""
 
     def window(self, x: Tensor) -> Tensor:
         return super().window(x) * (0.5 if self.place == 0 else 1.0)
 
 
-def test_a_number_by_which_the_code_branches_is_refused(tmp_path: Path) -> None:
-    problem = "what earlier calls left in self.place, .*; a number would become a tensor, but at .*if self.place"
-    with pytest.raises(ExportError, match=problem):
-        lstm_onnx.export(Branching().eval(), tmp_path / "no.onnx", example_inputs=torch.randn(STEP))
+def test_a_number_by_which_the_code_chooses_a_value_is_a_state(tmp_path: Path) -> None:
+    inputs = [torch.randn(STEP, generator=torch.Generator().manual_seed(seed)) for seed in range(2 * WINDOW + 1)]
+    lstm_onnx.export(Choosing().eval(), tmp_path / "c.onnx", example_inputs=inputs[0])
+    with lstm_onnx.load(tmp_path / "c.onnx", provider="cpu") as model:
+        stream = model.stream()
+        for x, wanted in zip(inputs, called(Choosing().eval(), inputs), strict=True):
+            np.testing.assert_allclose(stream(x.numpy()), wanted, rtol=1e-4, atol=1e-5)
+
+
+class Looping(Ring):
+    """Loops by a number, where no tensor can take its place."""
+
+    def window(self, x: Tensor) -> Tensor:
+        frames = super().window(x)
+        for _ in range(self.place):
+            frames = frames * 0.5
+        return frames
+
+
+def test_a_number_by_which_the_code_loops_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"what earlier calls left in self\.place, which a file cannot remember"):
+        lstm_onnx.export(Looping().eval(), tmp_path / "no.onnx", example_inputs=torch.randn(STEP))
 
 
 def test_a_file_that_counts_wrong_does_not_verify(tmp_path: Path) -> None:

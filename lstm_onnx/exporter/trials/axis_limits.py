@@ -10,7 +10,18 @@ from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
 from .limits import Limits
-from .shape_trial import RIGHT, SORTED_STABLY, UNRUN, WRONG, Outcome, ShapeTrial, Sizes, require_row_order, sort_cause
+from .shape_trial import (
+    NAN_ALONE,
+    RIGHT,
+    SORTED_STABLY,
+    UNRUN,
+    WRONG,
+    Outcome,
+    ShapeTrial,
+    Sizes,
+    require_row_order,
+    sort_cause,
+)
 
 _LONG = 509
 """A size far above those of most examples; it reveals what grows with the size, or is kept from call to call."""
@@ -99,6 +110,11 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
     line = _line(trial, sizes, decision)
     if trial.facts.sorts and not outcome.cause and max(sizes.values(), default=0) > SORTED_STABLY:
         cause = sort_cause(trial)
+    elif line is None and NAN_ALONE in outcome.message:
+        cause = (
+            "its numbers outgrow their dtype at these sizes, or are not defined; bound the axis to where they are "
+            "numbers, as by torch.export.Dim(name, min=..., max=...)"
+        )
     elif line is None and runs_operator(trial.model.session, "DFT"):
         cause = (
             "ONNX Runtime's Fourier transform is inexact where the length is no power of two; leave its axis out of "

@@ -34,6 +34,7 @@ from .code_paths import diverging_line, new_branch_line, numbers_in_code
 Sizes = dict[str, int]
 """A size for each dynamic axis of the file, by its name."""
 RIGHT, WRONG, UNRUN = "right", "wrong", "unrun"
+NAN_ALONE = "has numbers where the module gives NaN alone"
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ class ShapeTrial:
         problem = first_difference(self.functional, inputs, run, expected, actual)
         for name in numbers:
             if problem is None and _all_nan(expected[name]) and not np.isnan(actual[name]).all():
-                problem = f"{name} has numbers where the module gives NaN alone"
+                problem = f"{name} {NAN_ALONE}"
         return Outcome(WRONG, f"the exported file's {problem}") if problem else Outcome(RIGHT)
 
     def _example(self, sizes: Sizes) -> tuple[Tensors, Tensors]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from lstm_onnx import ConfigError, ExportError
@@ -117,3 +118,15 @@ def test_what_takes_too_long_to_try_is_left_out(tmp_path: Path, monkeypatch: pyt
     result = made(module(forward), signal(2, 4), X, tmp_path)
     assert result.model.metadata.axis_limits == {"time": (1, 300_000)}
     assert "more takes too long to try" in result.exported.notes[0]
+
+
+def root_of_what_is_left(self: Any, x: Tensor) -> Tensor:
+    return self.lstm(x * torch.sqrt(x.new_full((), 100.0) - x.shape[1]))[0]  # ONNX Runtime's LSTM makes numbers of NaN
+
+
+def test_numbers_that_are_not_defined_at_a_size_take_a_largest_size(tmp_path: Path) -> None:
+    found = module(root_of_what_is_left)
+    with pytest.raises(ExportError, match=r"gives NaN alone at .* bound the axis to where they are "):
+        made(found, signal(2, 4), X, tmp_path)
+    result = made(found, signal(2, 4), {"x": {0: "batch", 1: Dim("time", max=60)}}, tmp_path)
+    agree(result.run(signal(3, 40)), eager(found, signal(3, 40)))

@@ -243,8 +243,8 @@ def _rate(before: Any, after: Any) -> tuple[Any, Any] | None:
 def _after_calls(before: Any, after: Any, calls: int) -> Any:
     """What a value is after so many calls, if each changes it as the first one did."""
     if _is_number(before):
-        step = after - before if _is_number(after) else 0
-        return before + calls * (step if np.isfinite(step) and step else 1)
+        start, step = _rate(before, after) or (before, 1)
+        return start + calls * step
     if not isinstance(before, _SIZED) or not isinstance(after, _SIZED):
         return before
     if len(after) <= len(before):

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from ..copies.caller_state import replaced
+
 
 @contextlib.contextmanager
 def scripted_functions_in_python() -> Iterator[None]:
@@ -27,8 +29,5 @@ def scripted_functions_in_python() -> Iterator[None]:
             return own.__get__(self)(*args, **kwargs)
         return function(*args, **kwargs)
 
-    kind.__call__ = call
-    try:
+    with replaced(kind, "__call__", call):
         yield
-    finally:
-        kind.__call__ = own

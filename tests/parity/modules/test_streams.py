@@ -211,6 +211,14 @@ def test_a_file_of_one_batch_with_states_of_any_is_not_in_parity(tmp_path: Path)
     assert not lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
 
 
+def with_cache_apart(model: onnx.ModelProto) -> str:
+    """The name of the cache that a file gives, which is a value called "kept" now; a node is to be added between."""
+    cache = next(str(item.name) for item in model.graph.output if "cache" in item.name)
+    for node in model.graph.node:
+        node.output[:] = ["kept" if name == cache else name for name in node.output]
+    return cache
+
+
 @pytest.mark.parametrize(
     ("axis", "where", "size", "found"),
     [
@@ -227,9 +235,7 @@ def test_a_cache_that_is_wrong_at_some_sizes_is_not_in_parity(
     path = tmp_path / "m.onnx"
     module = exported(Smoothed, path)
     model = onnx.load(path)
-    cache = next(item.name for item in model.graph.output if "cache" in item.name)
-    for node in model.graph.node:
-        node.output[:] = ["kept" if name == cache else name for name in node.output]
+    cache = with_cache_apart(model)
     added = [
         ("Shape", ["x"], ["size"], {"start": axis, "end": axis + 1}),
         (where, ["size", "most"], ["wrong"], {}),
@@ -248,9 +254,7 @@ def test_a_cache_that_is_wrong_for_large_numbers_is_not_in_parity(tmp_path: Path
     path = tmp_path / "m.onnx"
     module = exported(Smoothed, path)
     model = onnx.load(path)
-    cache = next(item.name for item in model.graph.output if "cache" in item.name)
-    for node in model.graph.node:
-        node.output[:] = ["kept" if name == cache else name for name in node.output]
+    cache = with_cache_apart(model)
     for name, limit in (("least", -100), ("most", 100)):
         model.graph.initializer.append(numpy_helper.from_array(np.float32(limit), name))
     model.graph.node.append(helper.make_node("Clip", ["kept", "least", "most"], [cache]))

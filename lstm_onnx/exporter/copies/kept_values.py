@@ -195,13 +195,13 @@ def counting(changes: Sequence[Change]) -> list[Change]:
 
 
 def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactly: bool = False) -> None:
-    """Let each of these be as after calls that change it as the first one did.
+    """Set each counter to what it is after several calls that change it as the first one did.
 
     Args:
         changes: what `counting` gives.
-        number: so many calls that it is about this number; None if `more` is the number of calls.
+        number: the calls are as many as bring it near this number; None for no calls but `more`.
         more: further calls.
-        exactly: counters with larger steps are `number` and `more` steps, though no calls as the first one lead there.
+        exactly: a number becomes `number` plus `more` steps itself, even if calls like the first one pass over it.
     """
     for change in changes:
         if isinstance(change.part, _NUMBERS):

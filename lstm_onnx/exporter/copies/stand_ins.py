@@ -1,4 +1,4 @@
-"""What is in the place of things that a copy of a module cannot hold themselves."""
+"""Stand-ins for what a copy of a module can neither copy nor share with the original."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HeldIterator:
         """Refuse to take an item."""
         raise ExportError(
             f"at {user_line()}: forward takes the next item of an iterator that the module holds, so that each call "
-            "gets another one, which a file cannot; keep a list of the items, and count in an attribute"
+            "gets another one, which a file cannot do; keep a list of the items, and count in an attribute"
         )
 
 
@@ -48,7 +48,7 @@ def instead_of(iterator: Any) -> Any:
 
 
 def in_order(kind: type, items: list[Any]) -> type:
-    """A kind of set that gives copies in the order of their originals: modules are ordered by where they are in memory.
+    """A class of set that iterates over copies in the order of the originals, which for modules is that in memory.
 
     Args:
         kind: the class of the original.
@@ -64,4 +64,4 @@ def in_order(kind: type, items: list[Any]) -> type:
 
 
 def keep(_held: Any, _reference: Any) -> None:
-    """What would be called at the end of what it holds, which is never before its own."""
+    """Do nothing: a reference whose callback is a partial of this keeps the first argument alive."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from ...runtime.providers import runs_operator
@@ -313,30 +313,32 @@ def _try_other_branches(
 ) -> None:
     """Vary the sizes in branches that were not traced, where the file is right so far.
 
-    They may go by the other axes, or by a remainder.
+    They may go by the other axes, as in ``x.shape == (4, 61, 3)``, or by a remainder.
     """
     further = 1 + max((number for number in numbers if number <= _MANY), default=1)
     for name, size in branches:
         for others in (dict.fromkeys(trial.names, 1), dict.fromkeys(trial.names, _MANY)):
             _require_cheap(trial, limits.all_within({**others, name: size}))
+        _try_numbers(trial, limits, numbers, {name: size})
         for more in range(1, further):
             if size + more == limits.within(name, size + more):
                 _require_cheap(trial, limits.all_within({**trial.own, name: size + more}))
 
 
-def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int]) -> None:
+def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int], given: Mapping[str, int] = {}) -> None:
     """Try the sizes that are numbers in the module's code, or that it holds, as long as all of them take seconds.
 
     What it compares with the text that it makes of a size is such a number; so is what it compares a size with
-    in a branch that was not traced.
+    in a branch that was not traced, into which the sizes `given` lead.
     """
     spent = 0
+    own = {**trial.own, **given}
     for size in numbers:
         for name in trial.names:
             for near in (size, size + 1):
-                if near > 1 and near == limits.within(name, near) and spent <= _MOST_COST:
-                    spent += min(trial.cost({**trial.own, name: near}), _LONG_COST)
-                    _require_cheap(trial, limits.all_within({**trial.own, name: near}))
+                if name not in given and near > 1 and near == limits.within(name, near) and spent <= _MOST_COST:
+                    spent += min(trial.cost({**own, name: near}), _LONG_COST)
+                    _require_cheap(trial, limits.all_within({**own, name: near}))
 
 
 def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:

@@ -166,6 +166,18 @@ def as_text(self: Any, x: Tensor) -> Tensor:
     return out * 2 if f"{x.shape[1]}" == "33" else out
 
 
+def one_shape(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.shape == (4, 61, 3) else out
+
+
+def one_size_of_each_axis(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    if x.size(0) == 4 and x.size(1) == 61:
+        out = out * 2
+    return out
+
+
 def counted_loop(self: Any, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     for _ in range(x.size(1) // 4):
@@ -186,6 +198,8 @@ WRONG = [
     many_rows,
     many_numbers,
     as_text,
+    one_shape,
+    one_size_of_each_axis,
     counted_loop,
 ]
 

@@ -3,8 +3,9 @@
 Imports are lazy: a program that only runs models loads numpy and ONNX Runtime, and neither torch nor onnx.
 """
 
+from .version import __version__ as __version__
+
 TYPE_CHECKING = False  # type checkers know this name, and importing typing takes 5 ms of every command
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import ray as ray

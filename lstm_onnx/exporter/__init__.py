@@ -14,8 +14,8 @@ from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from ..tracebacks import short_tracebacks
 from .bare_lstm import export_lstm
 from .kept_digest import kept_digest, kept_folds
+from .result import ExportResult
 from .torch_names import translates_torch_names
-from .write import ExportResult
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,9 +13,10 @@ from ..onnxgraph.builder import Nodes
 from ..onnxgraph.write import digest
 from ..spec import ExportOptions, LSTMSpec
 from .emitter import StackOutputs, recurrent_stack
+from .result import BuiltModel, ExportResult
 from .targets import form_of
 from .weights import Array, StateDict, layer_weights
-from .write import VERSIONS, BuiltModel, ExportResult, float64_notes, make_model, write_export
+from .write import VERSIONS, float64_notes, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}
 

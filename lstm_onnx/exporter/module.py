@@ -34,9 +34,9 @@ from .functional.functional_module import (
     OtherSizesFailError,
     PartsError,
     Tensors,
-    make_functional,
     trace_sizes,
 )
+from .functional.make_functional import make_functional
 from .functional.resized_example import StepsInStateError, require_steps_apart, resize_example
 from .functional.two_calls import held_in_two_calls
 from .loops.detect import looped_axes, may_be_static
@@ -50,6 +50,7 @@ from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename, require_separate_names
 from .module_metadata import module_metadata
 from .module_options import ModuleOptions
+from .result import BuiltModel, ExportResult
 from .targets import intermediate_file, written_for
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import CHECK_NOTE, Traced, trace
@@ -58,7 +59,7 @@ from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .trials.stream_trial import without_states
 from .trials.streaming import with_caches
-from .write import BuiltModel, ExportResult, in_order_of_use, make_model, write_export
+from .write import in_order_of_use, make_model, write_export
 
 TRAINING_NOTE = (
     "the module is in training mode and was exported in eval mode, without dropout and with batch norm's running "

@@ -21,11 +21,11 @@ from ..atomic_io import atomic_write, temporary_folder
 from ..errors import ExportError, LSTMOnnxError, WeightsError
 from ..onnxgraph import nodes_of
 from ..spec import ExportOptions
+from .result import ExportResult
 from .weights import LayerWeights, fold_projection
 
 if TYPE_CHECKING:
     from ..check import Finding
-    from .write import ExportResult
 
 
 @dataclass(frozen=True)

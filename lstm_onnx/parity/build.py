@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import __version__
 from ..runtime import Model
 from ..runtime.providers import onnxruntime
 from ..runtime.tensor_info import axis_sizes
 from ..symbolic_dims import size_of
+from ..version import __version__
 from .expected import Arrays, Call, Expected
 from .own_states import file_only
 from .replay import replay

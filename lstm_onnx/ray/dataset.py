@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from .. import __version__
 from ..data.formats import Records
 from ..data.run import run_records
 from ..errors import InputError, LSTMOnnxError, RunError, reason
 from ..runtime import load
 from ..runtime.arguments import positive_integer, seconds
+from ..version import __version__
 from .cluster import RayTasks, open_cluster, require_ray
 from .parts import MANIFEST, Job, Part, complete, open_rows, plan, prepare
 from .worker import LostWorkerError, Outcome, Task

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
-from .. import __version__
 from ..data.parquet import require_pyarrow
 from ..data.parquet_rows import RowReader
 from ..errors import FileError, InputError
 from ..runtime.file_digest import file_digest
+from ..version import __version__
 from .storage import TEMPORARY, Storage, readable, storage
 
 MANIFEST = "_manifest.json"

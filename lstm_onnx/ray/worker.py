@@ -8,7 +8,6 @@ import platform
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import __version__
 from ..data.formats import Records
 from ..data.parquet import write_parquet
 from ..data.parquet_rows import RowReader
@@ -16,6 +15,7 @@ from ..data.run import run_records
 from ..errors import FileError, InputError, LSTMOnnxError, RunError
 from ..runtime import Model, load
 from ..runtime.file_digest import file_digest
+from ..version import __version__
 from .parts import MANIFEST, METADATA, Job, Part, open_rows, part_metadata
 
 

@@ -18,7 +18,6 @@ from .errors import RequestError
 from .metrics import Metrics, Statistics
 from .settings import Settings
 from .single_streams import SingleStreams
-from .streams import OpenStream
 from .tensors import DATATYPES, NAMES, datatype_of
 from .whole import WholeSequences
 
@@ -178,15 +177,13 @@ class ServedModel:
 
     # --- its life ---------------------------------------------------------------------------------------------
 
-    def stream_opened(self, stream: OpenStream) -> None:
+    def stream_opened(self) -> None:
         """Count a stream that was opened."""
-        assert stream.served is self  # noqa: S101
         self.streams += 1
         self._metrics.streams.labels(self.name).inc()
 
-    def stream_closed(self, stream: OpenStream) -> None:
+    def stream_closed(self) -> None:
         """It was closed."""
-        assert stream.served is self  # noqa: S101
         self.streams -= 1
         self._metrics.streams.labels(self.name).dec()
         self._close_if_unused()

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from .. import __version__
+from ..version import __version__
 from .errors import Kind, RequestError, as_request_error
 from .logs import Log
 from .metrics import Metrics
@@ -20,9 +20,6 @@ from .settings import Settings
 from .snapshots import new_key
 from .streams import OpenStream, open_stream
 from .tokens import Tokens
-
-if TYPE_CHECKING:
-    from .websocket import Exchange
 
 ENDING_CODE = 1001
 """Close code of a websocket where the server ends."""
@@ -72,6 +69,16 @@ class Meter:
         return failure
 
 
+class Websocket(Protocol):
+    """An open websocket, as the service ends it."""
+
+    def end(self, reason: str, code: int) -> None:
+        """End it after its frame."""
+
+    def end_if_silent(self) -> None:
+        """End it if its client has sent nothing, or read nothing, for too long."""
+
+
 class Service:
     """One server's models, limits, metrics and log.
 
@@ -100,7 +107,7 @@ class Service:
         self.draining = False
         self.running = self.answering = self.pending_bytes = 0
         self._meters: dict[tuple[str, str], Meter] = {}
-        self.websockets: set[Exchange] = set()
+        self.websockets: set[Websocket] = set()
         self.reading: set[asyncio.Task[None]] = set()
         self._drain_end = 0.0
 

@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +13,8 @@ from ..errors import InputError
 from ..runtime.batcher.batcher import BatchedStream
 from .errors import Kind, RequestError
 from .requests import Key, SequencePart
+from .served_model import ServedModel
 from .single_streams import SingleStream
-
-if TYPE_CHECKING:
-    from .served_model import ServedModel
 
 _MOST_REMEMBERED = 10_000
 """Sequences of which it is known that they were closed for their silence."""
@@ -81,7 +78,7 @@ class OpenStream:
         if not self.closed:
             self.closed = True
             self.stream.close()
-            self.served.stream_closed(self)
+            self.served.stream_closed()
 
 
 def open_stream(served: ServedModel) -> OpenStream:
@@ -96,7 +93,7 @@ def open_stream(served: ServedModel) -> OpenStream:
     except InputError as error:
         limit = served.settings.max_streams
         raise RequestError(f"all {limit} streams of {served.name} are open; try again later", Kind.FULL) from error
-    served.stream_opened(stream)
+    served.stream_opened()
     return stream
 
 

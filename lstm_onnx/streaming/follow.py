@@ -19,11 +19,9 @@ from ..onnxgraph import attributes_of, outer_values, shape_of
 from ..onnxgraph.load import opset_of
 from ..onnxgraph.nodes import inputs_of
 from ..onnxgraph.recurrent import GATES
-from ..symbolic_dims import names_in
 from . import operators  # noqa: F401 - importing them registers them
-from .fact import NONE, Axis, Fact, Names, axis_of, join, open_names
-from .node import OPERATORS, Call, Meeting, stored
-from .size import Size
+from .fact import NONE, Fact, Names, join, open_names
+from .node import OPERATORS, Call, Findings, Meeting, stored
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _RECURRENT = (*GATES, "Scan")
@@ -45,62 +43,21 @@ class TimeAxis:
     by_hand: Meeting | None = None
 
 
-class Follower:
+class Follower(Findings):
     """A traversal of one graph."""
 
     def __init__(self, model: ModelProto, states: Mapping[str, str], lengths: Collection[str]) -> None:
+        super().__init__()
         self.opset = opset_of(model) or 1
         self.shapes = {
             item.name: shape_of(item.type)
             for item in (*model.graph.value_info, *model.graph.output)
             if item.type.tensor_type.HasField("shape")
         }
-        self.facts: dict[str, Fact] = {}
-        self.meetings: dict[str, Meeting] = {}
-        self.recurrent: dict[str, bool] = {}
-        """Open axes that recurrent nodes go along, and whether one of these starts from state inputs."""
-        self.per_call: Meeting | None = None
-        """A recurrent node whose states go on by one step at each call, however many steps the call has."""
-        self.from_the_end: Meeting | None = None
-        """A recurrent node with carried states that goes backwards through a fixed number of steps."""
-        self.by_hand: Meeting | None = None
-        self._same: dict[str, str] = {}
         self._graph = model.graph
         self._inputs = inputs_of(model.graph)
         self._states = dict(states)
         self._lengths = frozenset(lengths)
-
-    def same(self, one: str, other: str) -> None:
-        """Record that two open axes must have the same size."""
-        a, b = self.first_name(one), self.first_name(other)
-        if a != b:
-            self._same[max(a, b)] = min(a, b)
-
-    def first_name(self, name: str) -> str:
-        """The common name of all open axes that must have the same size."""
-        while name in self._same:
-            name = self._same[name]
-        return name
-
-    def first_names(self, names: Collection[str]) -> Names:
-        """`names`, each replaced by the common name of its axis."""
-        return frozenset(map(self.first_name, names))
-
-    def meet(self, call: Call, names: Collection[str], how: str) -> None:
-        """Record that a node computes across steps of these open axes; the first node of each axis is kept."""
-        by_hand = any(fact.states for fact in call.given)
-        found = Meeting(str(call.node.name), call.op, how, by_hand)
-        if by_hand and names:
-            self.by_hand = self.by_hand or found
-            return
-        for name in names:
-            self.meetings.setdefault(name, found)
-
-    def handled(self, call: Call) -> None:
-        """Record that a state input is processed by this node."""
-        self.by_hand = self.by_hand or Meeting(
-            str(call.node.name), call.op, "uses a state otherwise than as a recurrent node's start", by_hand=True
-        )
 
     def result(self) -> TimeAxis:
         """Traverse the graph and return the result."""
@@ -145,14 +102,6 @@ class Follower:
         states = frozenset({name}) if state else NONE
         return Fact(self.axes(name, shape), varies=True, states=states, lengths=not state and name in self._lengths)
 
-    @staticmethod
-    def axes(name: str, shape: Any) -> tuple[Axis, ...] | None:
-        """The axes of a value of this shape; an axis without a name gets a unique one."""
-        if shape is None:
-            return None
-        sizes = [Size.of(f"{name}.{axis}") if dim is None else _size(dim) for axis, dim in enumerate(shape)]
-        return tuple(map(axis_of, sizes))
-
     def _follow(self, node: NodeProto) -> None:
         facts = tuple(self.facts.get(name, Fact()) if name else None for name in node.input)
         call = Call(node, attributes_of(node), facts, self.opset, self)
@@ -196,13 +145,6 @@ class Follower:
                 call.meet(fact.depends_on_sizes | fact.positions, f"makes {output.name} of the number of steps")
             if fact.states:
                 self.handled(call)
-
-
-def _size(dim: int | str) -> Size:
-    """A size as a file writes it; ``2*time`` is no axis of its own, but depends on time."""
-    if isinstance(dim, str) and not dim.isidentifier() and names_in(dim):
-        return Size.computed(dim, *map(Size.of, sorted(names_in(dim))))
-    return Size.of(dim)
 
 
 def follow_time(model: ModelProto, states: Mapping[str, str], lengths: Collection[str] = ()) -> TimeAxis:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from .fact import Fact, axis_of
+from ..symbolic_dims import names_in
+from .fact import Axis, Fact, Names, axis_of
 from .size import Size
-
-if TYPE_CHECKING:
-    from .follow import Follower
 
 F = TypeVar("F")
 
@@ -117,12 +115,74 @@ class Meeting:
         return f"{at} {self.how}"
 
 
+class Findings:
+    """What is found while time is followed through a graph, to which operators' functions add.
+
+    Attributes:
+        facts: of the values, by their names.
+        meetings: where steps of an open axis meet, by its name.
+        recurrent: the open axes that recurrent nodes go along, and whether one of these starts from state inputs.
+        per_call: a recurrent node whose states go on by one step at each call, however many steps the call has.
+        from_the_end: a recurrent node with carried states that goes backwards through a fixed number of steps.
+        by_hand: the first node that uses a state otherwise than as a recurrent node's start.
+    """
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Fact] = {}
+        self.meetings: dict[str, Meeting] = {}
+        self.recurrent: dict[str, bool] = {}
+        self.per_call: Meeting | None = None
+        self.from_the_end: Meeting | None = None
+        self.by_hand: Meeting | None = None
+        self._same: dict[str, str] = {}
+
+    def same(self, one: str, other: str) -> None:
+        """Record that two open axes must have the same size."""
+        a, b = self.first_name(one), self.first_name(other)
+        if a != b:
+            self._same[max(a, b)] = min(a, b)
+
+    def first_name(self, name: str) -> str:
+        """The common name of all open axes that must have the same size."""
+        while name in self._same:
+            name = self._same[name]
+        return name
+
+    def first_names(self, names: Collection[str]) -> Names:
+        """`names`, each replaced by the common name of its axis."""
+        return frozenset(map(self.first_name, names))
+
+    def meet(self, node: Node[Fact], names: Collection[str], how: str) -> None:
+        """Record that a node computes across steps of these open axes; the first node of each axis is kept."""
+        by_hand = any(fact.states for fact in node.given)
+        found = Meeting(str(node.node.name), node.op, how, by_hand)
+        if by_hand and names:
+            self.by_hand = self.by_hand or found
+            return
+        for name in names:
+            self.meetings.setdefault(name, found)
+
+    def handled(self, node: Node[Fact]) -> None:
+        """Record that a state input is processed by this node."""
+        self.by_hand = self.by_hand or Meeting(
+            str(node.node.name), node.op, "uses a state otherwise than as a recurrent node's start", by_hand=True
+        )
+
+    @staticmethod
+    def axes(name: str, shape: Any) -> tuple[Axis, ...] | None:
+        """The axes of a value of this shape; an axis without a name gets a unique one."""
+        if shape is None:
+            return None
+        sizes = [Size.of(f"{name}.{axis}") if dim is None else _size(dim) for axis, dim in enumerate(shape)]
+        return tuple(map(axis_of, sizes))
+
+
 @dataclass(frozen=True)
 class Call(Node[Fact]):
     """A node, as passed to its operator's function."""
 
     opset: int
-    follower: Follower
+    findings: Findings
 
     def fact(self, index: int) -> Fact:
         """The `Fact` of input `index`; a constant of unknown shape if it is left out."""
@@ -131,7 +191,7 @@ class Call(Node[Fact]):
 
     def meet(self, names: Collection[str], how: str) -> None:
         """Record that this node computes across steps of these open axes."""
-        self.follower.meet(self, names, how)
+        self.findings.meet(self, names, how)
 
 
 Operator = Callable[[Call], Sequence[Fact]]
@@ -157,3 +217,10 @@ def stored(tensor: TensorProto) -> Fact:
     if whole and len(tensor.dims) <= 1 and 0 <= count <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
         numbers = tuple(Size.of(int(value)) for value in numpy_helper.to_array(tensor).reshape(-1))
     return Fact(axes, numbers=numbers)
+
+
+def _size(dim: int | str) -> Size:
+    """A size as a file writes it; ``2*time`` is no axis of its own, but depends on time."""
+    if isinstance(dim, str) and not dim.isidentifier() and names_in(dim):
+        return Size.computed(dim, *map(Size.of, sorted(names_in(dim))))
+    return Size.of(dim)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.exporter.call.arguments import Arguments, bind_arguments
 from lstm_onnx.exporter.functional.call_with_states import call_with_states
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.parity.criterion import compare
 from tests.architectures import ALL, Architecture, packed, stateful
 from tests.exporter.helpers import Made, made

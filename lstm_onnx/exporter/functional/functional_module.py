@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,24 +18,15 @@ from torch import Tensor, nn
 from ...errors import ExportError, LSTMOnnxError
 from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
-from ..copies.clone import clone
-from ..copies.kept_values import KeptValues
-from ..opaque.operators import RecurrentModule, replace_recurrent_modules
+from ..opaque.operators import RecurrentModule
 from ..user_code import error_line, first_line
-from ..wrappers import remove_observers, without_compiler
+from ..wrappers import without_compiler
 from .attribute_states import (
-    AttributeSnapshot,
     AttributeState,
     StatefulModule,
-    are_equal,
     forward_error,
-    name_of,
-    version_of,
 )
 from .dtype_mode import DtypeMode
-from .number_states import find_number_states
-from .repeated_calls import select_states
-from .results import named_tensors
 
 Tensors = dict[str, Tensor]
 
@@ -117,7 +108,7 @@ class FunctionalModule:
     @property
     def dtype(self) -> torch.dtype:
         """That of the first recurrent module; without one, of the first parameter."""
-        return _dtype_of(self.stateful.inner, self.recurrent_modules)
+        return recurrent_dtype(self.stateful.inner, self.recurrent_modules)
 
 
 @contextlib.contextmanager
@@ -176,141 +167,14 @@ def within_operator(error: BaseException) -> ExportError | None:
     )
 
 
-def make_functional(
-    module: nn.Module,
-    arguments: Arguments,
-    *,
-    output_names: tuple[str, ...] | None = None,
-    dtype: torch.dtype | None = None,
-) -> FunctionalModule:
-    """Copy a module, run it on its example inputs, and find the states that it keeps in attributes.
-
-    Args:
-        module: the module; it is not changed.
-        arguments: its example inputs.
-        output_names: names of its outputs, in order; None derives them from its result.
-        dtype: converts the copy and floating-point inputs to it; None keeps theirs.
-
-    Raises:
-        ExportError: it fails on the example, is not deterministic, or keeps something else than tensors from call to
-            call.
-    """
-    cloned = clone(module, dtype)
-    copy = cloned.module
-    remove_observers(copy)
-    recurrent = replace_recurrent_modules(copy)
-    native = None if dtype is None else _native_dtype(module, dtype)
-    if dtype is not None:
-        tensors = arguments.tensors.items()
-        converted = {name: item.to(dtype) if item.is_floating_point() else item for name, item in tensors}
-        arguments = replace(arguments, tensors=converted)
-
-    def reset_calls() -> None:
-        for item in recurrent.values():
-            item.reset_calls()
-
-    copied = {name: tensor.clone() for name, tensor in arguments.tensors.items()}
-    versions = {name: version_of(tensor) for name, tensor in copied.items()}
-    args, kwargs = arguments.args_and_kwargs(copied)
-    kept = KeptValues(copy, cloned.mutable)
-    with inference_context(_dtype_of(copy, recurrent), native), kept.restored():
-        parts = len(list(copy.modules()))
-        before = AttributeSnapshot(copy)
-        shared = [(tensor, tensor.clone()) for tensor in cloned.shared]
-        reset_calls()
-        with kept.recorded() as changes:
-            result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
-        if not result:
-            raise ExportError(f"{type(module).__name__}.forward returns no tensor")
-        _require_real(result)
-        if len(list(copy.modules())) != parts:
-            raise ExportError(
-                f"the forward of {type(module).__name__} adds submodules, with random weights; call it once before "
-                "the export, so that they exist"
-            )
-        states = before.changed(copy)
-        written = {name for name, tensor in copied.items() if version_of(tensor) != versions[name]}
-
-        def call_arguments(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            # Clones of those into which the forward writes: it must get the caller's numbers at each call.
-            named = zip(arguments.tensors, tensors, strict=True)
-            return arguments.args_and_kwargs({name: one.clone() if name in written else one for name, one in named})
-
-        if states:
-            args, kwargs = call_arguments(list(arguments.tensors.values()))
-            # Apart from the first: what every other call sets back is as before after both.
-            with kept.recorded() as later:
-                call_forward(lambda: copy(*args, **kwargs))
-            known = {(id(change.part), change.key) for change in changes}
-            changes += [change for change in later if (id(change.part), change.key) not in known]
-            # Only attributes with tensors of the same structure after a second call; a list that grows is not a state.
-            states = tuple(state for state in states if state.tensors(copy) is not None)
-        for tensor, then in shared:
-            if not are_equal(tensor, then):
-                raise ExportError(
-                    f"{name_of(copy, tensor)} shares its memory with another tensor that the module keeps, as a view "
-                    "does, and forward writes into it; keep one of the two, and take the view of it within forward"
-                )
-    outputs = _output_names([name for name, _ in result], output_names, arguments)
-    stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
-    functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes))
-    return functional
-
-
-def _dtype_of(copy: nn.Module, recurrent: Mapping[str, RecurrentModule]) -> torch.dtype:
+def recurrent_dtype(copy: nn.Module, recurrent: Mapping[str, RecurrentModule]) -> torch.dtype:
+    """The dtype of the first recurrent module; without one, of the first parameter."""
     first = next(iter(recurrent.values()), None)
     if first is not None:
         dtype: torch.dtype = getattr(torch, first.spec.dtype)
         return dtype
     floats = (item.dtype for item in copy.parameters() if item.is_floating_point())
     return next(floats, torch.get_default_dtype())
-
-
-def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
-    """The dtype of the module's recurrent parameters, None where it is `dtype` already."""
-    recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
-    found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
-    return None if found == dtype else found
-
-
-def _output_names(derived: list[str], requested: tuple[str, ...] | None, arguments: Arguments) -> tuple[str, ...]:
-    if requested is not None:
-        if len(requested) != len(derived) or len(set(requested)) != len(requested):
-            raise ExportError(
-                f"{len(requested)} output names were given ({', '.join(requested)}) for {len(derived)} tensors "
-                f"({', '.join(derived)}); give each a name"
-            )
-        taken = next((name for name in requested if not name or name in arguments.tensors), None)
-        if taken is not None:
-            raise ExportError(
-                f"output_names has {taken!r}, which is {'an input of forward' if taken else 'empty'}; give the output "
-                f"another name, such as {(taken + '_out').lstrip('_')!r}"
-            )
-        for own, name in zip(derived, requested, strict=True):
-            if name != own and name in derived:
-                raise ExportError(
-                    f"output_names calls {own} {name!r}, which forward calls another output; give the names in the "
-                    f"order of forward's outputs: {', '.join(derived)}"
-                )
-        return requested
-    # In ONNX an input and an output of one name would be one value.
-    names: list[str] = []
-    for name in derived:
-        own = name
-        while own in arguments.tensors or (own != name and own in derived):
-            own += ".out"
-        names.append(own)
-    return tuple(names)
-
-
-def _require_real(result: list[tuple[str, Tensor]]) -> None:
-    for name, tensor in result:
-        if tensor.is_complex():
-            raise ExportError(
-                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, which a file's outputs cannot be; return "
-                "torch.view_as_real(...) of it, or its real and imaginary parts"
-            )
 
 
 def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:

@@ -9,7 +9,7 @@ import random
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +22,8 @@ from ..copies.object_parts import attributes_of
 from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
+from .functional_module import FunctionalModule, Tensors
 from .number_states import NumberState, numbers_as_tensors
-
-if TYPE_CHECKING:
-    from .functional_module import FunctionalModule, Tensors
 
 _OFTEN_COUNTED_TO = (20, 30, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 10_000)
 """Numbers near which counters that a forward changes are tried, to see whether the outputs depend on them.

@@ -20,8 +20,8 @@ from ...spec import ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..module_options import ModuleOptions, changed_options
+from ..result import ExportResult
 from ..weights import Array, cast_state_dict, validate_state_dict
-from ..write import ExportResult
 from .callables import attribute_of, import_file, import_package
 from .checkpoint import load_state_dict, tensor_names
 from .checkpoint_names import lstm_prefixes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from .branch_effects import branch_error
-
-if TYPE_CHECKING:
-    from .value_branches import Helper
+from .branch_values import BranchValues, reachable
 
 _MISSING = object()
 _NUMBERS = (bool, int, float, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -25,7 +23,8 @@ class Choice:
     """Two branches, of which a condition takes one.
 
     Args:
-        helper: of the trace.
+        values: of the trace.
+        leave: called with it when both branches are computed.
         condition: a tensor; None if the first branch gives what the second one does, where that is taken.
         written: the places that a branch writes in place.
         attributes: the places that are attributes, of both kinds.
@@ -35,14 +34,16 @@ class Choice:
 
     def __init__(
         self,
-        helper: Helper,
+        values: BranchValues,
+        leave: Callable[[Choice], None],
         condition: Tensor | None,
         written: tuple[str, ...],
         attributes: tuple[str, ...],
         before: dict[str, Any],
         shown: tuple[str, ...],
     ) -> None:
-        self._helper, self._condition, self._written, self._before = helper, condition, written, before
+        self._values, self._leave = values, leave
+        self._condition, self._written, self._before = condition, written, before
         self._owners = {place: _owner(before, place) for place in attributes}
         self._attributes = self._read()
         self._then: dict[str, Any] = {}
@@ -52,8 +53,8 @@ class Choice:
             self._require_alone(name, shown)
         self._copies = [self._copied(), self._copied()]
         self._globals = sys._getframe(2).f_globals
-        self._there = list(reachable([before, helper.held]))
-        self._kept = helper.kept_values() if written else []
+        self._there = list(reachable([before, values.held]))
+        self._kept = values.kept_values() if written else []
 
     def _read(self) -> dict[str, Any]:
         """The attributes as they are now."""
@@ -94,7 +95,7 @@ class Choice:
         if isinstance(value, _NUMBERS):
             return
         frame = {name: item for name, item in self._globals.items() if isinstance(item, (Tensor, list, dict))}
-        there = itertools.chain(self._there, reachable([frame, *self._helper.others]))
+        there = itertools.chain(self._there, reachable([frame, *self._values.others]))
         if isinstance(value, Tensor):
             memory = _memory(value)
             if any(isinstance(item, Tensor) and _memory(item) == memory for item in there):
@@ -120,7 +121,7 @@ class Choice:
     def end(self) -> None:
         """The second branch is computed."""
         self._else = {**sys._getframe(1).f_locals, **self._read()}
-        self._helper.leave(self)
+        self._leave(self)
 
     def value(self, name: str, hidden: bool) -> Any:
         """A place after both branches; a variable may be hidden, which only they read."""
@@ -134,25 +135,25 @@ class Choice:
             self._write(name, own, contents)
             one, other = (own if each is copy else each for each, copy in zip((one, other), contents, strict=True))
         if one is not other and name in self._owners:
-            self._helper.require_state(self._owners[name], name, one)
+            self._values.require_state(self._owners[name], name, one)
         if hidden and name not in self._written and isinstance(one, Tensor) and isinstance(other, Tensor):
             try:
-                return self._helper.merged(self._condition, one, other)
+                return self._values.merged(self._condition, one, other)
             except ExportError as error:
                 return _Unmerged(error)
-        return self._helper.merged(self._condition, one, other)
+        return self._values.merged(self._condition, one, other)
 
     def _write(self, name: str, own: Any, contents: list[Any]) -> None:
         """Write what the branches have made of copies into what they were copied from."""
         if isinstance(own, Tensor):
             if any(a is not b and a != b for each in contents for a, b in zip(each.shape, own.shape, strict=True)):
                 raise branch_error(f"changes the shape of {name}")
-            self._helper.require_no_state(own, name, self._kept)
+            self._values.require_no_state(own, name, self._kept)
             merged = contents[0] if self._condition is None else torch.where(self._condition, contents[0], contents[1])
             own.copy_(merged)
             return
-        self._helper.require_no_state(own, name, self._kept)
-        found = self._helper.merged(self._condition, *contents)
+        self._values.require_no_state(own, name, self._kept)
+        found = self._values.merged(self._condition, *contents)
         own.clear()
         (own.update if isinstance(own, dict) else own.extend)(found)
 
@@ -176,22 +177,6 @@ class _Unmerged:
     __getattr__ = __getitem__ = __setitem__ = __iter__ = __len__ = __bool__ = __call__ = _use
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _use
     __lt__ = __le__ = __gt__ = __ge__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __and__ = __or__ = _use
-
-
-def reachable(values: Iterable[Any]) -> Iterator[Any]:
-    """The tensors, lists and dicts among values, in containers of theirs, and in the attributes of modules."""
-    todo, seen = list(values), set()
-    while todo:
-        value = todo.pop()
-        if isinstance(value, Tensor):
-            yield value
-        elif id(value) not in seen and isinstance(value, (dict, list, tuple, set, nn.Module)):
-            seen.add(id(value))
-            if isinstance(value, nn.Module):
-                todo += vars(value).values()
-                continue
-            yield value
-            todo += value.values() if isinstance(value, dict) else value
 
 
 def _memory(tensor: Tensor) -> int:

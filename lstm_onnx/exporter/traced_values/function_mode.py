@@ -97,11 +97,15 @@ class TracingMode(TorchFunctionMode):
         return self._called(func, name, args, kwargs)
 
     def _called(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
-        if special is not None and (args or special in _WITHOUT_POSITIONAL):
-            found = special(self, func, args, kwargs)
-            if found is not None:
-                return found[0]
+        found = None
+        if args or name in _WITHOUT_POSITIONAL:
+            special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
+            if special is not None:
+                found = special(self, func, args, kwargs)
+            elif name in TORCH_FUNCTIONS:
+                found = TORCH_FUNCTIONS[name](self.constants, func, args, kwargs)
+        if found is not None:
+            return found[0]
         expand_lists(*args, *kwargs.values())
         return self.constants.call(func, args, kwargs)
 
@@ -375,8 +379,10 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     },
     "roll": lambda mode, _func, args, kwargs: rolled(mode.is_open, *args, **kwargs),
     "unfold": _unfold,
-    **TORCH_FUNCTIONS,
 }
-"""By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""
-_WITHOUT_POSITIONAL = (_joined, *(TORCH_FUNCTIONS[name] for name in ("scaled_dot_product_attention", "where")))
+"""By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever.
+
+Those that need nothing but the constants are in `TORCH_FUNCTIONS`.
+"""
+_WITHOUT_POSITIONAL = frozenset(("cat", "concat", "concatenate", "stack", "scaled_dot_product_attention", "where"))
 """Those that may be called with keyword arguments alone."""

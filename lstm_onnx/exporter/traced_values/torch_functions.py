@@ -6,19 +6,17 @@ For these, torch.onnx has no translation, or a wrong one, and torch.export fixes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .constants import Constants
 from .inverse_stft import istft
 from .ranges import is_symbolic
 
-if TYPE_CHECKING:
-    from .function_mode import TracingMode
 
-
-def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+def _times(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
     """A product with a complex number of Python's."""
     number = next((item for item in args if isinstance(item, complex)), None)
     x = next((item for item in args if isinstance(item, Tensor)), None)
@@ -30,7 +28,7 @@ def _times(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Ten
     return (torch.complex(real, imaginary),)
 
 
-def _copy(mode: TracingMode, func: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
+def _copy(constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
     """`copy_` of fewer numbers than there are places: torch.onnx's result has the shape of what is copied."""
     if len(args) < 2 or not isinstance(args[1], Tensor):
         return None
@@ -39,19 +37,19 @@ def _copy(mode: TracingMode, func: Any, args: Any, kwargs: Any) -> tuple[Any] | 
     fewer = any(type(one) is int and one == 1 and not (type(size) is int and size == 1) for size, one in ones)
     if source.dim() == x.dim() and not fewer:
         return None
-    return (mode.constants.call(func, (x, source.expand_as(x), *rest), kwargs),)
+    return (constants.call(func, (x, source.expand_as(x), *rest), kwargs),)
 
 
-def _exp(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+def _exp(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
     return (torch.polar(args[0].real.exp(), args[0].imag),) if args[0].is_complex() else None
 
 
-def _angle(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
+def _angle(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
     """torch.onnx's is -pi for negative real numbers, as in the first and last bin of a Fourier transform."""
     return (torch.atan2(args[0].imag, args[0].real),) if args[0].is_complex() else None
 
 
-def _linspace(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _linspace(_constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """The numbers as PyTorch computes them: from both ends to the middle; None where their count is fixed."""
     named = dict(zip(("start", "end", "steps"), args, strict=False)) | kwargs
     dtype = named.pop("dtype", None) or torch.get_default_dtype()
@@ -69,19 +67,19 @@ def _linspace(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any])
     return (torch.where(from_start, up, down),)
 
 
-def _istft(_mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _istft(_constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     samples = istft(*args, **kwargs)
     return None if samples is None else (samples,)
 
 
-def _fill_diagonal(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _fill_diagonal(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """Of a matrix: torch.export writes to memory, at steps that it counts in numbers."""
     named = dict(zip(("self", "fill_value", "wrap"), args, strict=False)) | kwargs
     x = named["self"]
     if x.dim() != 2 or named.get("wrap"):
         return None
-    diagonal = mode.constants.call(Tensor.diagonal, (x,), {})
-    mode.constants.call(Tensor.fill_, (diagonal, named["fill_value"]), {})
+    diagonal = constants.call(Tensor.diagonal, (x,), {})
+    constants.call(Tensor.fill_, (diagonal, named["fill_value"]), {})
     return (x,)
 
 
@@ -90,23 +88,23 @@ def _double(number: Any, device: Any) -> Any:
     return torch.scalar_tensor(number, dtype=torch.float64, device=device) if is_symbolic(number) else float(number)
 
 
-def _where(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _where(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """A choice by a mask of uint8, as PyTorch had them before bool; torch.export traces bool alone."""
     at = 1 if func is Tensor.where else 0
     condition = args[at] if len(args) > at else kwargs.get("condition")
     if len(args) + len(kwargs) < 3 or not isinstance(condition, Tensor) or condition.dtype != torch.uint8:
         return None
-    mask = mode.constants.call(Tensor.bool, (condition,), {})
+    mask = constants.call(Tensor.bool, (condition,), {})
     if len(args) > at:
         args = (*args[:at], mask, *args[at + 1 :])
     else:
         kwargs = {**kwargs, "condition": mask}
-    return (mode.constants.call(func, args, kwargs),)
+    return (constants.call(func, args, kwargs),)
 
 
-def _symbolic_one_hot(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _symbolic_one_hot(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     classes = args[1] if len(args) > 1 else kwargs.get("num_classes")
-    return (mode.constants.call(one_hot, (args[0], classes), {}),) if isinstance(classes, torch.SymInt) else None
+    return (constants.call(one_hot, (args[0], classes), {}),) if isinstance(classes, torch.SymInt) else None
 
 
 def one_hot(numbers: Tensor, classes: Any) -> Tensor:
@@ -114,7 +112,7 @@ def one_hot(numbers: Tensor, classes: Any) -> Tensor:
     return (numbers.unsqueeze(-1) == torch.arange(classes, device=numbers.device)).to(torch.int64)
 
 
-def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+def _clamp(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of integers with a float, which the decomposition for ONNX does not take: computed in floats, as in PyTorch."""
     x, bounds = args[0], [*args[1:], *kwargs.values()]
     fractions = [bound for bound in bounds if isinstance(bound, (float, torch.SymFloat))]
@@ -122,39 +120,39 @@ def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> t
         return None
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     named = {name: _as_fraction(bound) for name, bound in kwargs.items()}
-    return (mode.constants.call(func, (x, *map(_as_fraction, args[1:])), named),)
+    return (constants.call(func, (x, *map(_as_fraction, args[1:])), named),)
 
 
 def _as_fraction(bound: Any) -> Any:
     return float(bound) if isinstance(bound, int) else bound
 
 
-def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+def _pow(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of two dtypes, ONNX's result has the first one, PyTorch's the wider one."""
     if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
         return None
     wide = torch.result_type(*args)
-    return (mode.constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
+    return (constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
 
 
-def _floor_divide(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+def _floor_divide(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of floats, which torch.onnx has no translation for."""
     whole = all(isinstance(item, int) or (isinstance(item, Tensor) and item.dtype in INTEGERS) for item in args)
     if whole or len(args) != 2 or kwargs or any(isinstance(item, (torch.SymInt, torch.SymFloat)) for item in args):
         return None
-    return (mode.constants.call(torch.div, args, {"rounding_mode": "floor"}),)
+    return (constants.call(torch.div, args, {"rounding_mode": "floor"}),)
 
 
-def _floor_divided_by(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+def _floor_divided_by(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of a number by a tensor."""
     tensor, number = args
     if type(number) not in (int, float):
         return None
     both = torch.full((), number, dtype=torch.result_type(tensor, number)), tensor
-    return _floor_divide(mode, None, both, kwargs) or (mode.constants.call(torch.floor_divide, both, kwargs),)
+    return _floor_divide(constants, None, both, kwargs) or (constants.call(torch.floor_divide, both, kwargs),)
 
 
-def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+def _attention(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """Of three axes, where torch.onnx only has a translation for four."""
     names = ("query", "key", "value", "attn_mask")
     found = dict(zip(names, args[:4], strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
@@ -166,11 +164,11 @@ def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) 
     found |= {name: found[name].unsqueeze(1) for name in names[:3]}
     others = {name: value for name, value in kwargs.items() if name not in names}
     others |= dict(zip(("dropout_p", "is_causal"), args[4:], strict=False))
-    return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
+    return (constants.call(func, (), {**found, **others}).squeeze(1),)
 
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-TORCH_FUNCTIONS: Mapping[str, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Tensor] | None]] = {
+TORCH_FUNCTIONS: Mapping[str, Callable[[Constants, Any, Any, dict[str, Any]], tuple[Tensor] | None]] = {
     **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
     "copy_": _copy,
     "exp": _exp,

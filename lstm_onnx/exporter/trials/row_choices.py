@@ -16,7 +16,7 @@ from ...errors import ConfigError, InputError, ModelError, RunError
 from ...metadata import Metadata
 from ...onnxgraph.nodes import Walk, bodies_of, nodes_of, outer_values
 from ..lowering.rename import TracedGraph
-from ..write import BuiltModel
+from ..result import BuiltModel
 from .shape_trial import written_for_trial
 from .stream_trial import random_rows
 

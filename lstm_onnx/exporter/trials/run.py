@@ -17,8 +17,9 @@ from ...symbolic_dims import size_of
 from ..functional.call_with_states import call_with_states
 from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
+from ..result import BuiltModel
 from ..tracing.size_decisions import SizeFacts
-from ..write import BuiltModel, float64_notes, rank_notes
+from ..write import float64_notes, rank_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
 from .row_choices import chooses_by_a_number, rows_chosen

@@ -25,9 +25,9 @@ from ...symbolic_dims import size_of
 from ..call.arguments import holds_integers, resize_tensor
 from ..functional.call_with_states import call_with_states
 from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors
+from ..result import BuiltModel
 from ..tracing.roundings import Axis
 from ..tracing.size_decisions import SizeFacts, axis_names
-from ..write import BuiltModel
 from .agreement import first_difference
 from .code_paths import diverging_line, new_branch_line, numbers_in_code
 

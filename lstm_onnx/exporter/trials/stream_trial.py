@@ -20,7 +20,7 @@ from ...runtime.chunk_check import Run, WholeSequence, difference, row_differenc
 from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import ANY_SIZE, clamped, names_in
 from ..lowering.rename import TracedGraph
-from ..write import BuiltModel
+from ..result import BuiltModel
 from .shape_trial import random_states
 
 _STEPS, _BATCH, _OTHER = 8, 2, 5

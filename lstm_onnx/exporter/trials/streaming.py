@@ -12,7 +12,8 @@ from ...streaming.proof import prove_stream
 from ...streaming.rewrite import NodeRefusedError, OwnStateError, RefusedError, Rewritten, rewrite
 from ..lowering.rename import TracedGraph
 from ..module_options import ModuleOptions
-from ..write import BuiltModel, float64_notes
+from ..result import BuiltModel
+from ..write import float64_notes
 from .shape_trial import written_for_trial
 from .stream_trial import time_places
 

@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...errors import ConfigError, ExportError
 from ...exporter.call.arguments import Arguments
 from ...exporter.functional.call_with_states import call_with_states
-from ...exporter.functional.functional_module import FunctionalModule, make_functional
+from ...exporter.functional.functional_module import FunctionalModule
+from ...exporter.functional.make_functional import make_functional
 from ...exporter.functional.operator_roundings import OperatorRoundings
 from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model

@@ -109,13 +109,13 @@ def require_steps_alone(call: Call, facts: Sequence[Fact], result: Fact) -> None
         return
     call.meet(result.positions, "counts steps from the first of each call")
     call.meet(result.sized, "computes with the number of steps")
-    follower = call.follower
-    reached = follower.first_names(result.open)
+    findings = call.findings
+    reached = findings.first_names(result.open)
     for fact in facts:
-        late = {name for name in fact.last if follower.first_name(name) in reached - follower.first_names(fact.open)}
+        late = {name for name in fact.last if findings.first_name(name) in reached - findings.first_names(fact.open)}
         call.meet(late, "joins the last step, or a summary of all, to every step")
         if fact.states:
-            follower.handled(call)
+            findings.handled(call)
 
 
 def broadcast(call: Call, facts: Sequence[Fact]) -> tuple[Axis, ...] | None:
@@ -139,7 +139,7 @@ def one_axis(call: Call, axes: Sequence[Axis]) -> Axis:
         if a == b:
             continue
         if a.symbol is not None and b.symbol is not None:
-            call.follower.same(a.symbol, b.symbol)
+            call.findings.same(a.symbol, b.symbol)
         elif a.names or b.names:
             call.meet(a.names | b.names, f"joins an axis of {a} with one of {b}")
     return first

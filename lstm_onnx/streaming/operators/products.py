@@ -73,7 +73,7 @@ def _require_one_axis(call: Call, result: Fact) -> None:
     """Record an open axis that occurs twice in a product: it pairs each step with each."""
     seen: set[str] = set()
     for axis in result.axes or ():
-        names = call.follower.first_names(length(axis).names)
+        names = call.findings.first_names(length(axis).names)
         call.meet(names & seen, PAIRS)
         seen |= names
 

@@ -37,7 +37,7 @@ def recurrent(call: Call) -> list[Fact]:
         call.meet(names, how)
         carried = any(start.states for start in starts if start is not None)
         if carried and not names and length(time) != Size.of(1):
-            call.follower.from_the_end = call.follower.from_the_end or Meeting(str(call.node.name), call.op, how)
+            call.findings.from_the_end = call.findings.from_the_end or Meeting(str(call.node.name), call.op, how)
     if call.op == "DynamicQuantizeLSTM":
         call.meet(names, "takes the scale of its activations from all steps of a call")
     hidden = axis_of(Size.of(int(call.attributes.get("hidden_size", 0))))
@@ -70,7 +70,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
     if not names:
         if from_states:
             how = "goes on by one step at each call, however many steps the call has"
-            call.follower.per_call = call.follower.per_call or Meeting(str(call.node.name), call.op, how)
+            call.findings.per_call = call.findings.per_call or Meeting(str(call.node.name), call.op, how)
             call.meet(x.last, how)
         return names
     if length(time).symbol is None:
@@ -78,11 +78,11 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
     if not starts:
         return names
     for name in names:
-        recurrent = call.follower.recurrent
+        recurrent = call.findings.recurrent
         recurrent[name] = recurrent.get(name, False) or bool(from_states)
     if len(from_states) < len(starts):
         late = NONE.union(*(start.last for start in given))
-        computed = call.follower.first_names(late) & call.follower.first_names(names)
+        computed = call.findings.first_names(late) & call.findings.first_names(names)
         if computed:
             call.meet(names, "starts from what is computed at the end of the sequence")
         else:
@@ -100,7 +100,7 @@ def scan(call: Call) -> list[Fact]:
     still = [carried[index] for index in range(len(carried)) if index not in changing]
     call = replace(call, facts=tuple(scanned))
     axes = call.attributes.get("scan_input_axes", [0] * count)
-    outer = [call.follower.facts[name] for name in outer_values(call.node) if name in call.follower.facts]
+    outer = [call.findings.facts[name] for name in outer_values(call.node) if name in call.findings.facts]
     time = _scanned_axis(call, scanned, axes)
     if time is None:
         reached = open_names(facts)
@@ -124,11 +124,11 @@ def _changing(call: Call, count: int) -> list[int]:
 def _same_in_all_steps(call: Call, facts: Sequence[Fact], names: Names) -> None:
     """Record where what every step reads is not the same in all calls."""
     call.meet({name for fact in facts if fact.varies for name in fact.open & names}, "reads all steps at each step")
-    late = call.follower.first_names(NONE.union(*(fact.last for fact in facts)))
-    if late & call.follower.first_names(names):
+    late = call.findings.first_names(NONE.union(*(fact.last for fact in facts)))
+    if late & call.findings.first_names(names):
         call.meet(names, "joins the last step, or a summary of all, to every step")
     if any(fact.states for fact in facts):
-        call.follower.handled(call)
+        call.findings.handled(call)
 
 
 def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> Axis | None:
@@ -140,7 +140,7 @@ def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> A
         own = fact.axes[axis]
         first, other = length(time).symbol, length(own).symbol
         if first is not None and other is not None:
-            call.follower.same(first, other)
+            call.findings.same(first, other)
         time = time or own
     return time
 
@@ -152,7 +152,7 @@ def _scan_outputs(call: Call, carried: Sequence[Fact], time: Axis, joined: Fact,
     results = []
     for index, value in enumerate(body.output):
         shape = shape_of(value.type)
-        axes = None if shape is None else call.follower.axes(value.name, shape)
+        axes = None if shape is None else call.findings.axes(value.name, shape)
         if index < len(carried):
             own = axes if carried[index].axes is None else carried[index].axes
             results.append(replace(joined, axes=own, last=joined.last | names))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .facts import NodeRefusedError, OwnStateError, RefusedError, Rewritten, StreamOutput
+from .errors import NodeRefusedError, OwnStateError, RefusedError
+from .facts import Rewritten, StreamOutput
 from .rewrite import rewrite
 
 __all__ = ["NodeRefusedError", "OwnStateError", "RefusedError", "Rewritten", "StreamOutput", "rewrite"]

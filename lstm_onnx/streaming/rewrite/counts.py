@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from math import lcm
 
-from .facts import RefusedError
+from .errors import RefusedError
 
 MOST_STEPS = 2**18
 """Steps of the longest range that is looked at; a count that needs more is refused."""

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from ...metadata import Streaming
 from ..size import Size
-
-if TYPE_CHECKING:
-    from .counts import Count
+from .counts import Count
+from .errors import RefusedError
 
 Shape = tuple[Size, ...]
-
-
-class RefusedError(Exception):
-    """A node cannot be computed chunk by chunk.
-
-    Attributes:
-        reason: why.
-        instead: what could be written instead; "" where nothing could.
-    """
-
-    def __init__(self, reason: str, instead: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.instead = instead
-
-
-class FoldedError(RefusedError):
-    """A node takes steps together where the time axis holds other axes as well."""
-
-
-class OwnStateError(RefusedError):
-    """A module carries states itself, in another way than recurrent nodes do."""
 
 
 @dataclass(frozen=True)
@@ -181,21 +157,3 @@ class Rewritten:
     streaming: Streaming
     time: str
     look_ahead: tuple[str, ...] = ()
-
-
-class NodeRefusedError(RefusedError):
-    """A node that cannot be computed chunk by chunk.
-
-    Attributes:
-        node: its name, or its operator's where it has none.
-        op: its operator.
-    """
-
-    def __init__(self, node: NodeProto, why: RefusedError) -> None:
-        super().__init__(why.reason, why.instead)
-        self.node = str(node.name)
-        self.op = str(node.op_type)
-
-    def __str__(self) -> str:
-        """The node and the reason."""
-        return f"{self.node} ({self.op}) {self.reason}" if self.node else f"{self.op} {self.reason}"

@@ -13,7 +13,8 @@ from ...onnxgraph.builder import Nodes, unique_name
 from ...onnxgraph.nodes import needed_nodes, outer_values, rename_values
 from ..size import Size
 from .counts import Count, Gate, Least, Stage
-from .facts import RefusedError, Shape
+from .errors import RefusedError
+from .facts import Shape
 
 END = 2**62
 """A bound of Slice beyond every axis."""

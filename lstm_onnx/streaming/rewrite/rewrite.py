@@ -17,18 +17,8 @@ from ...onnxgraph.recurrent import GATES
 from ...symbolic_dims import ANY_SIZE, Limit
 from . import families  # noqa: F401 - importing them registers them
 from .counts import Count, largest_rest
-from .facts import (
-    Carry,
-    Fact,
-    FoldedError,
-    NodeRefusedError,
-    OwnStateError,
-    RefusedError,
-    Rewritten,
-    Static,
-    Stream,
-    StreamOutput,
-)
+from .errors import FoldedError, NodeRefusedError, OwnStateError, RefusedError
+from .facts import Carry, Fact, Rewritten, Static, Stream, StreamOutput
 from .families.framing import placed
 from .folding import folded
 from .graph import Graph

@@ -13,7 +13,8 @@ from onnx import NodeProto, helper
 from ..node import Node
 from ..size import ONE, Size
 from .counts import Count, Input, Stage, equal, span, total_multiple
-from .facts import Carry, Fact, Places, RefusedError, Shape, Static, Stream
+from .errors import RefusedError
+from .facts import Carry, Fact, Places, Shape, Static, Stream
 from .graph import Graph, make_node_like
 from .lengths import Lengths, count_by
 from .source import Source

@@ -13,7 +13,8 @@ from onnx import ModelProto, NodeProto, helper
 from ...onnxgraph import ONNX_ERRORS, outer_values, shape_of
 from ...onnxgraph.shape_inference import sizes_alone, with_shapes, without_weights
 from ..size import Size
-from .facts import RefusedError, Shape
+from .errors import RefusedError
+from .facts import Shape
 
 _NUMBERED = re.compile(r"unk__\d+|(axis_)?DynamicDimension[._]\d+")
 """What tf2onnx and paddle2onnx call an axis: another name in each input, also where inputs have it in common.  Of the

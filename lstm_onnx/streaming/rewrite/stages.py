@@ -12,7 +12,8 @@ import numpy as np
 
 from ..size import ONE, Size
 from .counts import Count, Gate, Least, Stage, largest_lead, least_input, least_rest
-from .facts import FoldedError, RefusedError, Stream, with_size
+from .errors import FoldedError, RefusedError
+from .facts import Stream, with_size
 from .graph import END, State
 from .rewriter import Call, Rewriter
 

@@ -19,7 +19,7 @@ from lstm_onnx.exporter.functional.attribute_states import (
     AttributeSnapshot,
     AttributeState,
 )
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from tests.exporter.helpers import X, agree, eager, made, signal
 
 pytestmark = pytest.mark.sweep(18)

@@ -16,7 +16,7 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.dynamic_axes import dynamic_shapes_text, find_dynamic_axes
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 
 from .dynamic_axes_cases import BATCH_TIME, CASES, LANGUAGE_MODEL, LanguageModel, zeros
 

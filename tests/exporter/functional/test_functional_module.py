@@ -15,12 +15,8 @@ from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.attribute_states import initial_tensors
 from lstm_onnx.exporter.functional.call_with_states import call_with_states
-from lstm_onnx.exporter.functional.functional_module import (
-    FixedSizeError,
-    FunctionalModule,
-    make_functional,
-    trace_sizes,
-)
+from lstm_onnx.exporter.functional.functional_module import FixedSizeError, FunctionalModule, trace_sizes
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.functional.resized_example import resize_example
 from lstm_onnx.metadata import Metadata, Origin
 from tests.exporter.helpers import X, signal

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.dynamic_axes import find_dynamic_axes
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 
 pytestmark = pytest.mark.sweep(2)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.loops.detect import busiest_line, nested_loops
 
 pytestmark = pytest.mark.sweep(4)

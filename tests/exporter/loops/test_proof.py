@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lstm_onnx.exporter.call.arguments import bind_arguments
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.loops.program import (
     Affine,
     Carry,

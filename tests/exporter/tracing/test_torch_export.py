@@ -22,7 +22,7 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.attribute_states import initial_tensors
-from lstm_onnx.exporter.functional.functional_module import make_functional
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.tracing import torch_export as trace
 from lstm_onnx.exporter.tracing import torch_logs as remarks
 from lstm_onnx.exporter.tracing.size_decisions import changes

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lstm_onnx.exporter.call.arguments import bind_arguments
-from lstm_onnx.exporter.functional.functional_module import FunctionalModule, make_functional
+from lstm_onnx.exporter.functional.functional_module import FunctionalModule
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.functional.resized_example import resize_example
 from lstm_onnx.exporter.loops.canonical import canonical, canonical_program
 from lstm_onnx.exporter.loops.proof import fingerprint

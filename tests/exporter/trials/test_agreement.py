@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx.exporter.call.arguments import bind_arguments
-from lstm_onnx.exporter.functional.functional_module import FunctionalModule, Tensors, make_functional
+from lstm_onnx.exporter.functional.functional_module import FunctionalModule, Tensors
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.trials.agreement import first_difference
 from tests.exporter.helpers import X, signal
 

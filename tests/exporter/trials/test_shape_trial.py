@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import MissingDependencyError
 from lstm_onnx.exporter.call.arguments import bind_arguments
-from lstm_onnx.exporter.functional.functional_module import FixedSizeError, make_functional
+from lstm_onnx.exporter.functional.functional_module import FixedSizeError
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.tracing.size_decisions import RecurrentSize, SizeFacts
 from lstm_onnx.exporter.trials.axis_limits import run_shape_trial
 from lstm_onnx.exporter.trials.limits import requested_limits

@@ -10,7 +10,8 @@ from onnx import numpy_helper
 
 from ....onnxgraph.nodes import constant_of
 from ...size import ONE, Size
-from ..facts import Fact, Places, RefusedError, Static
+from ..errors import RefusedError
+from ..facts import Fact, Places, Static
 from ..rewriter import AS_NUMBER, TWO_AXES, Call, Rewriter, family, stored
 
 _LONGEST = 2**16

@@ -12,7 +12,8 @@ import numpy as np
 from ...operators.windows import FIRST_SPATIAL, Window, window_of
 from ...size import ONE, Size
 from ..counts import Stage
-from ..facts import Fact, RefusedError, Stream, with_size
+from ..errors import RefusedError
+from ..facts import Fact, Stream, with_size
 from ..graph import make_node_like
 from ..rewriter import Call, Rewriter, family, of_stream, require_shape, require_static
 from ..stages import drop_end, drop_start, guarded, require_plain, window

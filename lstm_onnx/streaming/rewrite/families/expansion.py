@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...size import ONE, Size, normal
-from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..errors import RefusedError
+from ..facts import Carry, Fact, Static, Stream
 from ..graph import make_node_like
 from ..rewriter import OTHER_AXES, TWO_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
 from ..stages import put_after, put_before

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...size import ONE, Size, normal
-from ..facts import Fact, Places, RefusedError, Shape, Static, Stream
+from ..errors import RefusedError
+from ..facts import Fact, Places, Shape, Static, Stream
 from ..rewriter import Call, Rewriter, broadcast, require_shape
 from ..stages import window
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ...size import Size, normal
 from ..counts import Least, Stage
-from ..facts import Fact, RefusedError, Static, Stream
+from ..errors import RefusedError
+from ..facts import Fact, Static, Stream
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import drop_end, drop_start, guarded, mirror, require_plain, window
 

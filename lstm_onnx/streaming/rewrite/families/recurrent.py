@@ -11,7 +11,8 @@ import onnx
 from ....onnxgraph import bodies_of, outer_values
 from ....onnxgraph.nodes import is_handed_on
 from ...size import ONE, Size, normal
-from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
+from ..errors import RefusedError
+from ..facts import Carry, Fact, Static, Stream, with_size
 from ..graph import END, State, make_node_like
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import aligned, real, require_plain

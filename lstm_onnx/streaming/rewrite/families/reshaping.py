@@ -8,7 +8,8 @@ from math import lcm
 
 from ...operators.shapes import resolved
 from ...size import ONE, Size, normal, product
-from ..facts import Carry, Fact, Fold, RefusedError, Static, Stream
+from ..errors import RefusedError
+from ..facts import Carry, Fact, Fold, Static, Stream
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import require_plain, window
 

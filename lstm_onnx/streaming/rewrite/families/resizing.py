@@ -8,7 +8,8 @@ import numpy as np
 
 from ...size import Size
 from ..counts import Stage
-from ..facts import Fact, RefusedError, Stream
+from ..errors import RefusedError
+from ..facts import Fact, Stream
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import guarded, mirror, require_plain, window
 

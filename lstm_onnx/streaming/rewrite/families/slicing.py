@@ -13,7 +13,8 @@ import numpy as np
 from ....onnxgraph.nodes import END_OF_AXIS
 from ...size import ONE, Size, normal
 from ..counts import Least, largest_lead
-from ..facts import Carry, Fact, Places, RefusedError, Static, Stream, with_size
+from ..errors import RefusedError
+from ..facts import Carry, Fact, Places, Static, Stream, with_size
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import (
     copy_aligned,

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto
 
+from ... import operators  # noqa: F401 - importing them registers them
 from ...fact import Axis, axis_of, length
 from ...fact import Fact as FollowedFact
-from ...follow import Follower
-from ...node import OPERATORS, Meeting
+from ...node import OPERATORS, Findings, Meeting
 from ...node import Call as FollowedCall
 from ...operators.elementwise import COMPARISONS, COPIES, ELEMENTWISE
 from ...operators.products import PAIRS
 from ...operators.reductions import NORMALIZATIONS, REDUCTIONS, SOFTMAXES
 from ...operators.windows import GLOBAL_POOLS
 from ...size import Size, normal, product
-from ..facts import Fact, Fold, RefusedError, Static, Stream
+from ..errors import RefusedError
+from ..facts import Fact, Fold, Static, Stream
 from ..rewriter import OTHER_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
 from ..stages import copy_aligned, give_where_none_is_due
 from .shapes import arithmetic
@@ -96,11 +96,11 @@ def moved(p: Rewriter, call: Call) -> Sequence[Fact]:
     return [replace(result, shape=shape)]
 
 
-class _OneNode(Follower):
+class _OneNode(Findings):
     """Follows time through one node."""
 
     def __init__(self, time: str) -> None:
-        super().__init__(ModelProto(), {}, ())
+        super().__init__()
         self.time = time
 
     def same(self, one: str, other: str) -> None:
@@ -116,14 +116,14 @@ def _followed(p: Rewriter, call: Call) -> list[FollowedFact]:
         RefusedError: the node takes steps together.
     """
     time = p.lengths.time
-    follower = _OneNode(time)
+    findings = _OneNode(time)
     facts = tuple(None if fact is None else _fact(fact, time, place) for place, fact in enumerate(call.facts))
     try:
-        found = OPERATORS[call.op](FollowedCall(call.node, call.attributes, facts, p.graph.opset, follower))
+        found = OPERATORS[call.op](FollowedCall(call.node, call.attributes, facts, p.graph.opset, findings))
     except (ArithmeticError, LookupError, TypeError, ValueError):  # a node that lacks what its operator needs
         raise RefusedError("is an operator that is not known to keep steps apart") from None
-    if time in follower.meetings:
-        how = follower.meetings[time].how
+    if time in findings.meetings:
+        how = findings.meetings[time].how
         if any(fact.shape is None for fact in call.given):
             raise RefusedError("the shape of its input is not known")
         if how == PAIRS:

@@ -1,0 +1,45 @@
+"""Why a graph cannot be computed chunk by chunk."""
+
+from __future__ import annotations
+
+from onnx import NodeProto
+
+
+class RefusedError(Exception):
+    """A node cannot be computed chunk by chunk.
+
+    Attributes:
+        reason: why.
+        instead: what could be written instead; "" where nothing could.
+    """
+
+    def __init__(self, reason: str, instead: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.instead = instead
+
+
+class FoldedError(RefusedError):
+    """A node takes steps together where the time axis holds other axes as well."""
+
+
+class OwnStateError(RefusedError):
+    """A module carries states itself, in another way than recurrent nodes do."""
+
+
+class NodeRefusedError(RefusedError):
+    """A node that cannot be computed chunk by chunk.
+
+    Attributes:
+        node: its name, or its operator's where it has none.
+        op: its operator.
+    """
+
+    def __init__(self, node: NodeProto, why: RefusedError) -> None:
+        super().__init__(why.reason, why.instead)
+        self.node = str(node.name)
+        self.op = str(node.op_type)
+
+    def __str__(self) -> str:
+        """The node and the reason."""
+        return f"{self.node} ({self.op}) {self.reason}" if self.node else f"{self.op} {self.reason}"

@@ -266,7 +266,7 @@ def dispatch(name: str, *args: Any, **kwargs: Any) -> Any:
     if name == "pad_packed_sequence":
         return pad(*args, **kwargs)
     raise ExportError(
-        f"{user_line()}: {name} makes tensors of sizes that are data, which have no form in ONNX; "
+        f"{user_line()}: {name} makes tensors whose sizes depend on the lengths, which has no form in ONNX; "
         "take a padded tensor and its lengths as inputs, and use pack_padded_sequence"
     )
 

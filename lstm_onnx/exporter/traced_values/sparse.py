@@ -50,8 +50,8 @@ def call_sparse(constants: Constants, func: Callable[..., Any], args: Any, kwarg
         if is_sparse(other) and not is_sparse(one) and (entries := _entries(constants, other)) is not None:
             return _product(other.shape[1], entries[0].flip(0), entries[1], one.transpose(0, -1)).transpose(0, -1)
     raise ExportError(
-        f"at {user_line()}: {name}: ONNX has no sparse tensors, and a file has products alone of one that depends on "
-        "no input and a dense matrix; compute with dense tensors, such as tensor.to_dense()"
+        f"at {user_line()}: {name}: ONNX has no sparse tensors; only the product of a sparse matrix that depends on no "
+        "input with a dense one can be exported; compute with dense tensors, such as tensor.to_dense()"
     )
 
 

@@ -90,8 +90,7 @@ def as_double(scalar: Any) -> Any:
         return held
     if is_fraction(scalar) and scalar.producer() is None:
         raise ExportError(
-            "a float that is computed from a size goes into a branch of torch.cond, and is computed with there; "
-            "compute it within the branch"
+            "torch.cond gets a float that was computed from a size, and a branch uses it; compute it within the branch"
         )
     return cast(scalar, DOUBLE)
 

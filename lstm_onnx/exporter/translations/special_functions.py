@@ -54,7 +54,7 @@ def _in_double(function: Callable[[Any], Any], *, doubles: bool = False) -> Call
         kind: ir.DataType = x.dtype if is_fraction(x) else FLOAT
         if kind == DOUBLE and not doubles:
             raise ExportError(
-                'this function of float64 has no translation to ONNX with its digits; export with precision="float32"'
+                'this function has no translation to ONNX that is exact in float64; export with precision="float32"'
             )
         return cast(typed(function(cast(x, DOUBLE)), DOUBLE, x.shape), kind)
 

@@ -68,6 +68,7 @@ def _add_call(branch: Branch, statement: ast.Expr, call: ast.Call) -> bool:
     """Add ``x.masked_fill_(mask, 0)``, ``found.append(x)``, or a call whose result is not used."""
     if not all(map(is_pure, arguments(call))):
         return False
+    _write_as_method(call)
     method = call.func
     if isinstance(method, ast.Attribute) and written_by(method.attr):
         if not _note_target(branch, method.value, statement, itself=True):
@@ -86,12 +87,23 @@ def _add_call(branch: Branch, statement: ast.Expr, call: ast.Call) -> bool:
 def _note_within(branch: Branch, value: ast.expr, statement: ast.stmt) -> None:
     """Note what calls within an expression write, as ``x.float().masked_fill_(mask, 0)`` may write into x."""
     for node in ast.walk(value):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and written_by(node.func.attr):
+        if not isinstance(node, ast.Call):
+            continue
+        _write_as_method(node)
+        if isinstance(node.func, ast.Attribute) and written_by(node.func.attr):
             place = _root_of(node.func.value)
             if place is not None and node.func.attr.endswith("_"):
                 note_written(branch, [place], statement)
                 branch.goes_on = True
                 node.func = ast.copy_location(helper_call("in_place", node.func), node.func)
+
+
+def _write_as_method(call: ast.Call) -> None:
+    """Write ``torch.clamp_(x, 0)`` as ``x.clamp_(0)``."""
+    function = call.func
+    named = isinstance(function, ast.Attribute) and written_by(function.attr) and ast.unparse(function.value) == "torch"
+    if isinstance(function, ast.Attribute) and named and call.args:
+        function.value = call.args.pop(0)
 
 
 def _root_of(value: ast.expr) -> str | None:

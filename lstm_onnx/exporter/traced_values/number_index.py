@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .ranges import is_symbolic
+
 
 def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int] | None:
     """The arguments for ``tensor[index]`` or ``tensor[index] = value`` with one number among the indices made a row.
@@ -45,10 +47,10 @@ def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple
 
 
 def rolled(is_open: Callable[[Tensor], bool], tensor: Tensor, shifts: Any, dims: Any = None) -> tuple[Tensor] | None:
-    """`torch.roll` by one number that is a tensor, in a tuple; None where the shift is none, or there are several."""
+    """`torch.roll` by one number that is a tensor or depends on a size, in a tuple; None for other shifts."""
     (shift,) = shifts if isinstance(shifts, (tuple, list)) and len(shifts) == 1 else (shifts,)
     (dim,) = dims if isinstance(dims, (tuple, list)) and len(dims) == 1 else (dims,)
-    if not (isinstance(shift, Tensor) and _is_number(shift) and is_open(shift)) or type(dim) is not int:
+    if not (is_symbolic(shift) or (_is_number(shift) and is_open(shift))) or type(dim) is not int:
         return None
     size = tensor.shape[dim]
     places = (torch.arange(size, device=tensor.device) - shift) % size

@@ -89,6 +89,7 @@ class Builtins:
                 # Python's own ask a size for its number.
                 (math, "sqrt", _of_size(math.sqrt, torch.sym_sqrt)),
                 (math, "log", _of_size(math.log, _log)),
+                (builtins, "divmod", _divmod),
                 (builtins, "max", max),  # see `replace_extremes`
                 (builtins, "min", min),
             ]
@@ -264,6 +265,11 @@ def _log(size: Any, *base: Any) -> Any:
     """The logarithm, computed with a tensor, since torch.export knows no logarithm of a size."""
     found = torch.scalar_tensor(size, dtype=torch.float64).log().item()
     return found / math.log(*base) if base else found
+
+
+def _divmod(a: Any, b: Any, own: Callable[..., Any] = divmod) -> Any:
+    symbolic = any(is_symbolic(item) or isinstance(item, torch.SymFloat) for item in (a, b))
+    return (a // b, a % b) if symbolic else own(a, b)
 
 
 _to_int: Any = torch.sym_int

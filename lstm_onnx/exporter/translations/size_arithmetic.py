@@ -151,6 +151,10 @@ def _integer_division(a: Any, b: Any) -> Any:
     return op.Div(op.Sub(a, rest), b)
 
 
+def _power_of_two(exponent: Any) -> Any:
+    return op.Pow(constant(2, INT64), as_integer(exponent))
+
+
 def _never_negative(value: Any) -> bool:
     node = value.producer() if isinstance(value, ir.Value) else None
     if node is None:
@@ -220,6 +224,8 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
     operator.floordiv: _binary(_integer_division, lambda a, b: op.Floor(op.Div(a, b))),
     operator.mod: _binary(op.Mod, remainder),
     operator.pow: _binary(op.Pow),
+    operator.lshift: lambda a, b: op.Mul(as_integer(a), _power_of_two(b)),
+    operator.rshift: lambda a, b: _integer_division(as_integer(a), _power_of_two(b)),
     operator.neg: _unary(op.Neg),
     operator.pos: lambda a: a,
     operator.abs: _unary(op.Abs),

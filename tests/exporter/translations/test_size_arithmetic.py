@@ -86,6 +86,8 @@ WHOLE: dict[str, Callable[[int], int]] = {
     "whole quotient across zero": lambda n: (n - 5) // 3 + 3,
     "whole remainder of a negative": lambda n: (7 - n) % 5 + 1,
     "float floor division": lambda n: math.trunc((n * 0.7) // 1.4) + 1,
+    "shifts": lambda n: (n >> 2) + (n << 1),
+    "quotient and remainder": lambda n: sum(divmod(n, 4)) + 1,
 }
 
 
@@ -139,6 +141,10 @@ def test_ranges(tmp_path: Path) -> None:
         return lambda y: compute(y.size(1)) + 0 * y.sum()
 
     right_at_every_length({name: ranges(compute) for name, compute in RANGES.items()}, tmp_path)
+
+
+def test_a_roll_by_a_share_of_the_steps(tmp_path: Path) -> None:
+    right_at_every_length(lambda y: y.roll(y.size(1) // 3, 1), tmp_path)
 
 
 def test_integers_of_a_fractional_step_are_refused(tmp_path: Path) -> None:

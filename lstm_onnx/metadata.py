@@ -116,6 +116,10 @@ class Streaming:
             return steps
         return self.settled + (steps - self.settled) % self.period
 
+    def place(self, steps: int) -> int:
+        """Equal for two streams, after so many steps each, that can be stepped together."""
+        return steps if self.positions else self.phase(steps)
+
 
 _DEFAULT_STREAMING = Streaming({}, {})
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from ..symbolic_dims import names_in
+from ..symbolic_dims import names_in, size_of
 from .batch_axes import BATCH, TIME, batch_name
 from .bindings import Key
 from .call import call
 from .cancellation import options_of
 from .conversion import ToCallerType, to_numpy
+from .counts import require_one_place
 from .providers import runs_operator
 from .streamable import found_chunks, stream_inputs
 from .tensor_info import ValueInfo, require_known_names
@@ -148,7 +149,12 @@ class ChunkedSteps:
         return {name: np.array(to_numpy(results[name], None, name)[0]) for name in names}
 
     def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
-        """Start from these states; `restored` are those of a sequence that has begun."""
+        """Start from these states; `restored` are those of a sequence that has begun.
+
+        Raises:
+            InputError: they are of sequences that cannot be stepped together.
+        """
+        require_one_place(self._streaming, states)
         self._still.clear()
         self._others.clear()  # they were another sequence's
         self._restored = restored
@@ -215,11 +221,10 @@ class ChunkedSteps:
     def _without_entries(self, info: ValueInfo, axis: int | None) -> np.ndarray:
         """An array of a call without steps, whose time axis is `axis`."""
         batch = batch_name(self.model)
+        sizes = {} if batch is None else {batch: self.batch}
         other = self.batch if batch is None else 1  # the batch may have another name in each input
-        shape = [
-            0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else other
-            for place, dim in enumerate(info.shape)
-        ]
+        known = [size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
+        shape = [0 if place == axis else other if size is None else size for place, size in enumerate(known)]
         return np.zeros(shape, info.dtype or np.float32)
 
     def _time_axis(self, name: str) -> int | None:

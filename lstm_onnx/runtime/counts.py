@@ -118,6 +118,18 @@ def require_whole_sequence(
             )
 
 
+def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError)."""
+    counts = np.unique(arrays.get(streaming.steps or "", ())).tolist()
+    if len({streaming.place(steps) for steps in counts}) > 1:
+        raise InputError(
+            f"{streaming.steps} is that of sequences after {', '.join(map(str, counts[:5]))} steps, which cannot be "
+            "stepped together",
+            hint="open a stream for each, or a pool",
+            name=streaming.steps,
+        )
+
+
 def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse chunks that are not multiples of what the file takes (InputError)."""
     if streaming.chunk == 1:

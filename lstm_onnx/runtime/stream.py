@@ -131,9 +131,9 @@ class Stream:
         self._restart(self._start)
 
     def _restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
+        self._chunks.restart(states, restored=restored)
         self._set(states)
         self._results = {}
-        self._chunks.restart(states, restored=restored)
         if self._ended:
             self._ended, self._last, self._last_of_ended = False, self._last_of_ended, None
 
@@ -240,8 +240,10 @@ class Stream:
         if len(self._names) != 1:
             inputs = f"the inputs {', '.join(self._names)}" if self._names else "no input apart from its states"
             raise InputError(f"has {inputs}", path=self.model.path, hint="call stream.run({name: array})")
-        results = self.run({self._names[0]: chunk})
-        self._returns_dict = False
+        try:
+            results = self.run({self._names[0]: chunk})
+        finally:
+            self._returns_dict = False
         return next(iter(results.values())) if self._has_single_output else results
 
     @overload

@@ -12,6 +12,7 @@ from ..errors import InputError, RunError
 from ..metadata import Streaming
 from ..runtime import Model
 from ..runtime.chunk_check import mismatch, rounded, taken
+from ..runtime.chunks import concatenated
 from ..runtime.drawn_sequence import batch_of, draw_sequence
 
 Arrays = dict[str, np.ndarray]
@@ -119,7 +120,7 @@ def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut
     for name, array in stream.flush().items():
         parts[name].append(array)
     results = {
-        name: arrays[-1] if (axis := streaming.outputs[name]) is None else np.concatenate(arrays, axis)
+        name: arrays[-1] if (axis := streaming.outputs[name]) is None else concatenated(name, arrays, axis)
         for name, arrays in parts.items()
     }
     final = stream.state

@@ -16,6 +16,8 @@ from lstm_onnx.deploy import deploy_triton
 from tests.streaming.test_convert import conv_lstm, saved, weights
 
 STEPS = 31
+BATCH = {"enc.conv.cache": 0, "lstm.h0": 1, "lstm.c0": 1, "steps": 0}
+"""The axis of the sequences in each state."""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,45 @@ def test_a_state_in_the_middle_continues_elsewhere(files: dict[str, Path], kind:
         second.state = first.state
         parts += [second(x[:, :, 10:]), second.flush()]
         np.testing.assert_allclose(np.concatenate(parts), whole(files, kind, x), rtol=0, atol=1e-6)
+
+
+def test_states_of_sequences_in_several_phases_are_refused(files: dict[str, Path]) -> None:
+    x = weights(1, 4, STEPS)
+    with lstm_onnx.load(files["strided"], "cpu") as model:
+        one, other, both = model.stream(), model.stream(), model.stream(batch=2)
+        one(x[:, :, :4])
+        other(x[:, :, :8])
+        apart = {name: np.concatenate([one.state[name], other.state[name]], axis) for name, axis in BATCH.items()}
+        before = both.state
+        with pytest.raises(InputError, match="after 4, 8 steps, which cannot be stepped together"):
+            both.state = apart
+        assert all(np.array_equal(array, before[name]) for name, array in both.state.items())
+        with pytest.raises(InputError, match="after 4, 8 steps"):
+            model.run({"x": np.repeat(x, 2, 0), **apart})
+        one(x[:, :, 4:5])  # after 5 and 8 steps each chunk gives both equally many
+        both.state = {name: np.concatenate([one.state[name], other.state[name]], axis) for name, axis in BATCH.items()}
+        found = both(np.concatenate([x[:, :, 5:15], x[:, :, 8:18]]))
+        np.testing.assert_allclose(found[:, :, :1], one(x[:, :, 5:15]), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found[:, :, 1:], other(x[:, :, 8:18]), rtol=0, atol=1e-6)
+
+
+def test_the_rest_is_an_array_after_a_chunk_that_was_refused(files: dict[str, Path]) -> None:
+    with lstm_onnx.load(files["late"], "cpu") as model:
+        stream = model.stream()
+        stream(weights(1, 4, 3))
+        with pytest.raises(InputError):
+            stream(weights(1, 3, 3))
+        assert isinstance(stream.flush(), np.ndarray)
+
+
+def test_no_steps_have_the_sizes_that_follow_from_the_batch(tmp_path: Path) -> None:
+    model = conv_lstm()
+    model.graph.node.append(helper.make_node("Flatten", ["y"], ["flat"], axis=1))
+    model.graph.output.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, None))
+    lstm_onnx.make_streaming(saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2}, trial=False)
+    with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as streaming:
+        stream = streaming.stream(batch=2)
+        assert stream.run({"x": weights(2, 4, 0)})["flat"].shape == (0, 6)
 
 
 def test_dicts_tensors_and_wrong_chunks(files: dict[str, Path]) -> None:

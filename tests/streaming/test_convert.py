@@ -249,3 +249,21 @@ def test_a_file_whose_steps_do_not_meet_is_refused_with_what_runs_it(tmp_path: P
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"needs no states: .*load\(\.\.\.\)\.run runs it on each chunk"):
         lstm_onnx.make_streaming(tmp_path / "m.onnx", tmp_path / "s.onnx", time={"x": 1})
+
+
+def test_a_squeeze_that_takes_the_only_step_of_a_chunk_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], pads=[2, 0]),
+        helper.make_node("Squeeze", ["c"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, "time"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weights(1, 4, 3), "k")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    source = saved(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"in chunks of 1\+1.*: y has shape .* cannot be concatenated along axis 1"):
+        lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, trial=False)

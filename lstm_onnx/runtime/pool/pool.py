@@ -185,7 +185,7 @@ class Pool:
     def _phase(self, row: int) -> int:
         if not self.has_phases:
             return 0
-        return self._steps[row] if self._streaming.positions else self._streaming.phase(self._steps[row])
+        return self._streaming.place(self._steps[row])
 
     def __len__(self) -> int:
         """How many slots are open."""

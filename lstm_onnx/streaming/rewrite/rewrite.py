@@ -21,7 +21,7 @@ from .errors import FoldedError, NodeRefusedError, OwnStateError, RefusedError
 from .facts import Carry, Fact, Rewritten, Static, Stream, StreamOutput
 from .families.framing import placed
 from .folding import folded
-from .graph import Graph
+from .graph import Graph, fill_value
 from .lengths import Lengths
 from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, Family, NeedsEndError, Rewriter, stored
 from .source import Source, module_of
@@ -302,7 +302,7 @@ class _Rewrite:
             _require_steady(p.counts, self.chunk)
         initial = {
             state.name: np.full(
-                [1 if size.number is None else size.number for size in state.shape], state.fill, state.dtype
+                [1 if size.number is None else size.number for size in state.shape], fill_value(state.fill, state.dtype)
             )
             for state in g.states
             if state.fill

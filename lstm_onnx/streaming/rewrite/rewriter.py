@@ -197,17 +197,18 @@ class Rewriter:
             raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
         for fact in self.facts.values():  # a cut of more steps than there are leaves none, which no size says
             if isinstance(fact, Stream) and fact.fold is None:
-                self._require_sized(fact)
+                self.require_sized(fact.shape[fact.axis], fact.count)
         return self.count(made)
 
-    def _require_sized(self, fact: Stream) -> None:
-        size, count = fact.shape[fact.axis], fact.count
+    def require_sized(self, size: Size, count: Count) -> None:
+        """Refuse sequences of which this size is another number than this count has steps, such as one below 0."""
         wrong = [m for m in span(count)[1:] if self.lengths.value(size, m) not in (None, count.total(m))]
         self.require_more_steps_than(max(wrong, default=0))
 
-    def require_a_step(self, count: Count) -> None:
-        """Refuse sequences that are too short for a value of this count to have a step."""
-        self.require_more_steps_than(max((m for m in span(count)[1:] if not count.total(m)), default=0))
+    def require_steps(self, count: Count, steps: int = 1) -> None:
+        """Refuse sequences that are too short for a value of this count to have so many steps."""
+        known = span(Stage(count, 1, 1 - steps))
+        self.require_more_steps_than(max((m for m in known[1:] if count.total(m) < steps), default=0))
 
     def require_more_steps_than(self, steps: int) -> None:
         """Refuse shorter sequences when they end."""

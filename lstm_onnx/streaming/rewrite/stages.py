@@ -172,6 +172,7 @@ def put_after(p: Rewriter, x: str, f: Stream, suffix: str, steps: int) -> tuple[
 def mirror(p: Rewriter, x: str, f: Stream, left: int, right: int, mode: str) -> tuple[str, Stream]:
     """Padding with steps of the sequence itself: "reflect" or "edge"."""
     require_plain(f)
+    p.require_steps(f.count, max(left, right) + 1 if mode == "reflect" else 1)
     if right:
         x, f = _mirror_end(p, x, f, right, mode)
     if left:
@@ -214,7 +215,7 @@ def _mirror_start(p: Rewriter, x: str, f: Stream, left: int, mode: str) -> tuple
 def last_step(p: Rewriter, x: str, f: Stream) -> str:
     """The last step so far; zeros before the first."""
     require_plain(f)
-    p.require_a_step(f.count)
+    p.require_steps(f.count)
     if p.graph.is_exact(f.count):
         return p.graph.cut(x, f.axis, -1, END, "last")
     return p.graph.cut(_held(p, x, f, 1, 0.0, "last_step"), f.axis, -1, END, "last")
@@ -223,7 +224,7 @@ def last_step(p: Rewriter, x: str, f: Stream) -> str:
 def first_step(p: Rewriter, x: str, f: Stream) -> str:
     """The first step of the sequence, from the call that has it on."""
     g, state = p.graph, cache(p, f, 1, kind="first_step")
-    p.require_a_step(f.count)
+    p.require_steps(f.count)
     p.settled = max(p.settled, least_input(f.count, 1))
     begun = g.add("Greater", g.math("Min", g.before(f.count), 1), g.ints(0), hint="begun")
     value = g.add("Where", begun, state.name, g.cut(x, f.axis, 0, 1), hint="first")

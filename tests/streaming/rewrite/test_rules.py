@@ -214,6 +214,17 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
 }
 
 
+def test_a_maximum_of_integers_is_padded_with_the_least_of_them() -> None:
+    def pooled(b: Builder) -> str:
+        scale = (b.const(0.1, np.float32), b.const(0, np.int8))
+        y = b.add("MaxPool", b.add("QuantizeLinear", "x", *scale), kernel_shape=[3], pads=[2, 0])
+        return b.add("DequantizeLinear", y, *scale)
+
+    [initial] = rewritten(graph_of(pooled), {"x": 2}).initial.values()
+    assert initial.dtype == np.int8
+    assert (initial == -128).all()
+
+
 @pytest.mark.parametrize("case", STREAMS)
 def test_what_is_kept(case: str) -> None:
     make, (delay, hop), caches = STREAMS[case]
@@ -324,6 +335,19 @@ SHORT: dict[str, tuple[Make, int]] = {
     "the last but two": (lambda b: b.cut("x", 0, -2, 2), 1),
     "a convolution": (lambda b: b.add("Conv", "x", b.weight(3, 4, 5), strides=[2], pads=[1, 0]), 4),
     "the last of every third": (lambda b: b.cut(b.cut("x", 2, 2**40, 2, 3), -1, 2**40, 2), 3),
+    "fewer by a bound that would count from the end": (
+        lambda b: b.add("Slice", "x", b.const([0]), b.add("Sub", steps_of(b), b.const([5])), b.const([2])),
+        5,
+    ),
+    "begun by a bound that would count from the start": (
+        lambda b: b.add("Slice", "x", b.add("Sub", b.const([3]), steps_of(b)), b.const([2**40]), b.const([2])),
+        4,
+    ),
+    "reflected at the end": (lambda b: b.add("Pad", "x", b.const([0, 0, 0, 0, 0, 3]), mode="reflect"), 4),
+    "a transposed convolution of which most is cut": (
+        lambda b: b.add("ConvTranspose", "x", b.weight(4, 2, 4), strides=[2], pads=[3, 3]),
+        3,
+    ),
     "pairs of what is left": (
         lambda b: pairs(b, b.add("Pad", b.cut("x", 0, -4, 2), b.const([0, 0, 4, 0, 0, 0]))),
         4,

@@ -66,7 +66,7 @@ def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: lis
     reach = shape.reach(d)
     x = p.name(call.node.input[0])
     fed, found = window(p, x, fact, reach, shape.strides[d], shape.before[d], shape.after[d], fill)
-    p.require_a_step(found.count)
+    p.require_steps(found.count)
     before, after = list(shape.before), list(shape.after)
     before[d] = after[d] = 0
     pads = [*before, *after]
@@ -125,7 +125,7 @@ def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     if steps is None or number is None:
         raise RefusedError("has frames of a length that is not constant")
     x, found = window(p, p.name(call.node.input[0]), f, number, steps[0])
-    p.require_a_step(found.count)
+    p.require_steps(found.count)
     p.copy(call, [x, *p.inputs(call)[1:]])
     bins = number // 2 + 1 if call.attributes.get("onesided", 1) else number
     sizes = (f.shape[0], found.shape[1], Size.of(bins), Size.of(2))
@@ -250,6 +250,8 @@ def transposed(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     right += max(strides[d] - reaches[d], 0)  # no window reaches these steps
     if right:
         x, whole = drop_end(p, x, whole, right)
+    if cut not in p.cropped:
+        p.require_steps(whole.count)
     if call.has(2):
         shape = p.graph.ints(1, -1, *[1] * count)
         bias = p.graph.add("Reshape", p.name(call.node.input[2]), shape, hint="bias")

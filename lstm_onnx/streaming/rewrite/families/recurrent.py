@@ -35,7 +35,7 @@ def recurrent(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
         raise RefusedError("has lengths of sequences (sequence_lens), and those of a stream continue", "no lengths")
     if any(isinstance(call.fact(place), Stream | Carry) for place in (1, 2, 3, 7)):
         raise RefusedError("has weights that vary with time")
-    p.require_a_step(f.count)
+    p.require_steps(f.count)
     g, hidden = p.graph, int(a["hidden_size"])
     state_shape = (ONE, f.shape[1], Size.of(hidden))
     inputs = p.inputs(call)

@@ -95,6 +95,7 @@ def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
         return None
     places = Places(0, 1, np.array([first]))
     x, steps = p.numbered(Static((size,), np.dtype(np.int64), places=places), places)
+    p.require_sized(size, steps.count)
     p.table_rows.append((steps.count, rows - first))
     p.emitted(call, p.graph.add("Gather", p.name(call.node.input[0]), x, axis=axis))
     return [Stream(with_size(fact.shape, axis, size), fact.dtype, axis, steps.count)]
@@ -107,7 +108,7 @@ def _of_time(
     size = f.shape[f.axis]
     if (start.number, step) == (0, 1) and _is_length(size, stop):
         return _as_long(p, x, f, stop)
-    return _along_time(p, call, x, f, _bounds(size, start, stop, step))
+    return _along_time(p, call, x, f, _bounds(p, f, (start, stop, step)))
 
 
 def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, int]) -> tuple[str, Stream]:
@@ -128,18 +129,22 @@ def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, 
     return x, replace(f, shape=with_size(f.shape, axis, Size.of(kept)))
 
 
-def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
+def _bounds(p: Rewriter, f: Stream, bounds: tuple[Size, Size, int]) -> _Bounds:
+    (start, stop, step), size = bounds, f.shape[f.axis]
     if step < 0:
         raise RefusedError("reverses the steps: needs the whole sequence", "a model without a reverse direction")
 
     def place(bound: Size) -> tuple[int, bool]:
+        """Of few steps a bound that is computed has the other sign, and counts from the other end."""
         if bound.number is not None:
             return bound.number, bound.number < 0
         from_end, from_start = (bound - size).number, (bound + size).number
         if from_start is not None and from_start >= 0:  # x[-y.shape[0]:], where y is so many steps shorter
+            p.require_steps(f.count, from_start + 1)
             return from_start, False
         if from_end is None or from_end > 0:
             raise RefusedError("has a bound that depends on the number of steps in another way than from its end")
+        p.require_steps(f.count, -from_end)
         return from_end, True
 
     first, first_from_end = place(start)
@@ -155,6 +160,7 @@ def _as_long(p: Rewriter, x: str, f: Stream, stop: Size) -> tuple[str, Stream]:
     """As many steps as another value has: what padding to a multiple added is cut again."""
     require_plain(f)
     count = p.count_of(stop)
+    p.require_sized(stop, count)
     if count.rate != f.count.rate:
         raise RefusedError("is cut to the steps of a value of another rate")
     least = p.count(Least((f.count, count)))

@@ -37,6 +37,7 @@ from .functional.functional_module import (
     trace_sizes,
 )
 from .functional.make_functional import make_functional
+from .functional.recurrent_calls import require_constant_weights
 from .functional.resized_example import StepsInStateError, require_steps_apart, resize_example
 from .functional.two_calls import held_in_two_calls
 from .loops.detect import looped_axes, may_be_static
@@ -91,6 +92,7 @@ def export_module(
         return written_for(options.export.target, repeat, path)
     with caller_state_kept(), one_thread_if_small(module):
         functional = make_functional(module, arguments, output_names=options.output_names)
+        require_constant_weights(functional)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
         built = build(functional, type(module).__name__, options)
     if module.training:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import WeightsError
+from ..errors import ExportError, WeightsError
 from ..spec import RecurrentSpec, direction_suffixes
 
 Array = NDArray[np.floating]
@@ -37,6 +37,10 @@ cond(W_hr), in units of the dtype's own rounding and so alike for all dtypes.  M
 at each condition number, in units of PyTorch's own error, of which parity allows 32: the worst is 1.4
 at 30, 7 at 200, 11 at 500, 36 at 1500.  The Scan lowering is exact for every W_hr.
 """
+
+
+class ChangingWeightsError(ExportError):
+    """A recurrent module has other weights than in an earlier call."""
 
 
 @dataclass(frozen=True)

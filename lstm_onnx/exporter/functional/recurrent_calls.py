@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError
-from .functional_module import FunctionalModule
+from ..call.arguments import holds_integers
+from ..weights import ChangingWeightsError
+from .attribute_states import initial_tensors
+from .functional_module import FunctionalModule, trace_sizes
 
 
 class CountedCalls(TorchFunctionMode):
@@ -71,3 +74,39 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
                 del module.forward
             else:
                 module.forward = own
+
+
+def require_constant_weights(functional: FunctionalModule) -> None:
+    """Run a module that computes the weights of a recurrent module on other inputs than the example.
+
+    Raises:
+        ChangingWeightsError: these weights follow from its inputs, and a file would have the example's.
+    """
+    if not any(recurrent.computed for recurrent in functional.recurrent_modules.values()):
+        return
+    arguments, states = functional.arguments, initial_tensors(functional.attribute_states)
+    others = [{name: change(tensor) for name, tensor in arguments.tensors.items()} for change in _CHANGES]
+    for inputs in (*others, *map(arguments.resize, trace_sizes(functional))):
+        try:
+            functional.run(inputs, states)
+        except ChangingWeightsError:
+            raise
+        except ExportError:  # the module does not take them, such as an index of no entry
+            continue
+
+
+def _noise(tensor: Tensor) -> Tensor:
+    return torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+
+
+_CHANGES: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda tensor: tensor * (0.5 + _noise(tensor)) if tensor.is_floating_point() else tensor,
+    lambda tensor: (tensor + _noise(tensor)) * 100 if tensor.is_floating_point() else tensor,
+    lambda tensor: (tensor + _noise(tensor)) * -100 if tensor.is_floating_point() else tensor,
+    lambda tensor: ~tensor if tensor.dtype == torch.bool else tensor,
+    lambda tensor: torch.full_like(tensor, int(tensor.min())) if holds_integers(tensor) else tensor,
+    lambda tensor: torch.full_like(tensor, int(tensor.max())) if holds_integers(tensor) else tensor,
+    lambda tensor: tensor + 1 if holds_integers(tensor) else tensor,
+    lambda tensor: tensor - 1 if holds_integers(tensor) else tensor,
+)
+"""Other numbers, which most modules take: of one kind at a time, as some may take none."""

@@ -29,7 +29,7 @@ from ...errors import ExportError
 from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
 from ..kept_digest import kept_folds
 from ..user_code import format_place, stack_place, user_line
-from ..weights import Array
+from ..weights import Array, ChangingWeightsError
 from .packed_sequences import as_padded
 
 States = tuple[Tensor, ...]
@@ -101,6 +101,7 @@ class RecurrentModule:
         spec: its sizes.
         cell: whether it is an nn.LSTMCell, nn.GRUCell or nn.RNNCell.
         weights: its parameters by torch's names, as its last call used them.
+        computed: whether one of them is no parameter, but computed before the call.
         folds: the known products of its projections (see `kept_digest.kept_folds`).
         calls: the calls of the last eager run.
         override: initial states by call number, which replace those that the module's code passes.
@@ -117,6 +118,7 @@ class RecurrentModule:
     spec: RecurrentSpec
     cell: bool
     weights: dict[str, Array] = field(default_factory=dict)
+    computed: bool = False
     folds: Sequence[Array] = ()
     calls: list[RecordedCall] = field(default_factory=list)
     override: dict[int, States] = field(default_factory=dict)
@@ -167,8 +169,7 @@ def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
 
 
 def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
-    where = path or type(module).__name__
-    cell = isinstance(module, nn.RNNCellBase)
+    where, cell = path or type(module).__name__, isinstance(module, nn.RNNCellBase)
     found = _dtype_of(module)
     dtype = str(found).removeprefix("torch.")
     if dtype not in DTYPES:
@@ -213,7 +214,7 @@ def _record_weights(module: nn.Module, recurrent: RecurrentModule) -> None:
     """Keep the weights of a module's first call, and refuse others.
 
     Raises:
-        ExportError: a later call has other weights.
+        ChangingWeightsError: a later call has other weights.
     """
     parameters = _parameters_of(module, recurrent)
     memory = [parameter.data_ptr() for parameter in parameters]
@@ -221,15 +222,16 @@ def _record_weights(module: nn.Module, recurrent: RecurrentModule) -> None:
     # A loop's thousands of calls have the same parameters.  Elsewhere than on the CPU, the arrays are copies of them.
     if weights is recurrent.weights and memory == places and all(map(operator.is_, parameters, known)):
         return
+    recurrent.computed = recurrent.computed or not all(isinstance(item, nn.Parameter) for item in parameters)
     arrays = [parameter.detach().cpu().numpy() for parameter in parameters]
     weights = dict(zip(recurrent.weight_names, arrays, strict=True))
     if not recurrent.weights:
         recurrent.weights = weights
         recurrent.folds = recurrent.folds or kept_folds(module, weights)
     elif not all(_is_equal(recurrent.weights[name], weights[name]) for name in weights):
-        raise ExportError(
-            f"{recurrent.path}: its weights differ from call to call ({user_line()}); "
-            "ONNX's operator takes constant weights"
+        raise ChangingWeightsError(
+            f"{recurrent.path or 'the module'}: its weights differ from call to call ({user_line()}); "
+            "ONNX's operator takes constant weights, which no input, size or state may change"
         )
     if all(parameter.device.type == "cpu" for parameter in parameters):
         recurrent.compared = recurrent.weights, parameters, memory

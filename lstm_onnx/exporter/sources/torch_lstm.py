@@ -19,13 +19,20 @@ _MOST_LAYERS = 1000
 """More layers are surely a mistake: they take minutes to build, each with its own nodes in the file."""
 
 
+_CALLED = ("__call__", "_call_impl", "__getattribute__", "__getattr__", "_flat_weights", "forward", "permute_hidden")
+"""What a call of an nn.LSTM runs and reads, which a subclass may have replaced."""
+
+
 def is_bare_lstm(module: nn.Module) -> bool:
     """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing."""
     nn = import_torch("exporting a module needs it").nn
     hooks = nn.modules.module  # and global hooks
     every = hooks._global_forward_pre_hooks or hooks._global_forward_hooks
-    changed = module._forward_pre_hooks or module._forward_hooks or every or "forward" in vars(module)
-    return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not changed
+    if not isinstance(module, nn.LSTM) or module._forward_pre_hooks or module._forward_hooks or every:
+        return False
+    classes = type(module).__mro__
+    added = [name for cls in classes[: classes.index(nn.LSTM)] for name in vars(cls)]
+    return "forward" not in vars(module) and not any(name in _CALLED for name in added)
 
 
 def require_lstm_options(states: str | None, max_delay: int | None, chunk: int | None) -> None:
@@ -56,15 +63,10 @@ def spec_of(module: Any) -> LSTMSpec:
         raise ExportError(
             f"{type(module).__name__} is not an nn.LSTM; a module that contains one is traced, with example_inputs"
         )
-    if type(module).forward is not torch.nn.LSTM.forward:
+    if not is_bare_lstm(module):
         raise ExportError(
-            f"{type(module).__name__} has a forward of its own, so it is more than the nn.LSTM it derives from, "
-            "and is traced; pass example_inputs"
-        )
-    if module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module):
-        raise ExportError(
-            "the LSTM has hooks or a forward of its own, which change what it computes, so it is traced; "
-            "pass example_inputs"
+            f"{type(module).__name__} has hooks, or a forward of its own or another method that a call runs, so it is "
+            "more than the nn.LSTM it derives from, and is traced; pass example_inputs"
         )
     if any(parameter.is_meta for parameter in module.parameters()):
         raise ExportError("the LSTM is on the meta device, where weights have no values; load them first")

@@ -218,6 +218,70 @@ def test_weights_that_change_from_call_to_call_are_refused(tmp_path: Path) -> No
     assert torch.equal(module.lstm.weight_ih_l0, before)
 
 
+class Computed(nn.Module):
+    """Calls its LSTM with weights that it multiplies by a factor, which a subclass computes from the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 3, batch_first=True)
+
+    def factor(self, _x: Tensor) -> Any:
+        return 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = {name: weight * self.factor(x) for name, weight in self.lstm.named_parameters()}
+        result: Tensor = torch.func.functional_call(self.lstm, weights, (x,))[0]
+        return result
+
+
+class OfItsNumbers(Computed):
+    def factor(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x.mean())  # the same where rows and steps repeat
+
+
+class OfOneNumber(Computed):
+    def factor(self, x: Tensor) -> float:
+        return x.mean().item()
+
+
+class OfLargeNumbers(Computed):
+    def factor(self, x: Tensor) -> Tensor:
+        return 1 + (x.max() > 20)
+
+
+class OfItsSize(Computed):
+    def factor(self, x: Tensor) -> float:
+        return 1 / x.shape[1]
+
+
+def test_weights_that_are_computed_from_constants_are_exported(tmp_path: Path) -> None:
+    right(seeded(Computed()), signal, X, tmp_path)
+
+
+@pytest.mark.parametrize("cls", [OfItsNumbers, OfOneNumber, OfLargeNumbers, OfItsSize])
+def test_weights_that_follow_from_an_input_are_refused(cls: type[Computed], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"lstm: its weights differ .* no input, size or state may change"):
+        made(cls(), signal(2, 4), X, tmp_path)
+
+
+class Chosen(nn.Module):
+    """Calls its LSTM with one of several weights, by an index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 3, batch_first=True)
+        self.table = nn.Parameter(torch.rand(2, 12, 3))
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(self.lstm, {"weight_hh_l0": self.table[index]}, (x,))[0]
+        return result
+
+
+def test_weights_that_an_index_chooses_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="lstm: its weights differ from call to call"):
+        made(Chosen(), (*signal(2, 4), torch.tensor(0)), X, tmp_path)
+
+
 class Alien(nn.Module):
     """Packs by hand."""
 

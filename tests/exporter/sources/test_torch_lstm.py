@@ -75,6 +75,35 @@ class _OwnForward(nn.LSTM):
         return super().forward(*arguments)
 
 
+class _OwnCall(nn.LSTM):
+    def __call__(self, input: torch.Tensor, hx: Any = None) -> Any:  # type: ignore[override]
+        return super().__call__(2 * input, hx)
+
+
+class _OwnWeights(nn.LSTM):
+    @property
+    def _flat_weights(self) -> list[torch.Tensor]:  # type: ignore[override]
+        return [2 * weight for weight in vars(self)["_own"]]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[torch.Tensor]) -> None:
+        vars(self)["_own"] = weights
+
+
+@pytest.mark.parametrize("cls", [_OwnCall, _OwnWeights])
+def test_a_subclass_that_changes_another_part_of_a_call_is_traced(cls: type[nn.LSTM], tmp_path: Path) -> None:
+    module = cls(4, 3).eval()
+    with pytest.raises(ExportError, match=rf"{cls.__name__} is more than an nn\.LSTM"):
+        lstm_onnx.export(module, tmp_path / "m.onnx")
+    x = torch.randn(5, 2, 4)
+    axes = {"input": {0: "time", 1: "batch"}}
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=x, dynamic_shapes=axes)
+    with torch.no_grad():
+        expected, _ = module(x)
+    result = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", threads=1).run({"input": x.numpy()})
+    np.testing.assert_allclose(result["output.0"], expected.numpy(), atol=1e-6)
+
+
 class _OwnName(nn.LSTM):
     pass
 

@@ -26,8 +26,10 @@ _BATCH = 3
 _NEAR = 1e-5
 """The largest difference from what the step gives, relative to its largest number, or to 1 where that is larger."""
 
-_ROWS, _SIZES, _LEAST = 64, (1.0, 2.0, 4.0, 30.0), 1e-4
-"""Draws at which piecewise functions differ: their rows, mean sizes of the smallest gate, and its least size before."""
+_ROWS, _LEAST = 64, 1e-4
+_SIZES = ((1.0, 1.0), (2.0, 1.0), (4.0, 1.0), (30.0, 1.0), (1000.0, 1.0), (1.0, 1000.0))
+"""Draws at which piecewise functions differ, and limits are reached: their rows, the least size of a gate before, and
+mean sizes of the gates, of other activations of the smallest one, with the factor of an LSTM's c."""
 _HARD_SIGMOIDS = ((0.2, 0.5), (float(np.float32(1 / 6)), 0.5))
 """The slope and the offset of Keras 2's and of Keras 3's (and PyTorch's)."""
 
@@ -67,8 +69,7 @@ def cell_of(step: Step, opset: int) -> Cell | None:
     if wanted is None or (step.mask and not _keeps_masked(step, x, states, wanted, opset)):
         return None
     for cell in _candidates(kinds[gates], products, width):
-        default = cell.op_type == "RNN" or not cell.attributes.get("activations")
-        if _gives(cell, x, states, wanted) and (default or _saturates(cell, step, opset)):
+        if _gives(cell, x, states, wanted) and _saturates(cell, step, opset):
             return cell if not step.zeroed or _zeroes_masked(step, x, states, wanted[cell.h], opset) else None
     return None
 
@@ -80,26 +81,32 @@ def _drawn(step: Step, rows: int, features: int, width: int, *, seed: int) -> tu
     return x, [rng.uniform(-0.9, 0.9, (rows, width)).astype(np.float32) for _ in step.states]
 
 
-def _gives(cell: Cell, x: Array, states: list[Array], wanted: list[Array]) -> bool:
-    """Whether an operator gives the next states that are wanted, which are in the step's order."""
+def _gives(cell: Cell, x: Array, states: list[Array], wanted: list[Array], size: float = 1.0) -> bool:
+    """Whether an operator gives the next states that are wanted, which are in its order, of gates or c of a size."""
     order = [cell.h, 1 - cell.h][: len(states)]
     found = next_states(cell, x, states[order[0]], states[order[-1]])
     return all(
-        np.abs(mine - wanted[at]).max() <= _NEAR * max(1.0, np.abs(wanted[at]).max())
+        np.abs(mine - wanted[at]).max() <= _NEAR * max(size, np.abs(wanted[at]).max())
         for mine, at in zip(found, order, strict=True)
     )
 
 
 def _saturates(cell: Cell, step: Step, opset: int) -> bool:
-    """Whether the step is the operator's at gates of every size: near 0, other functions are alike."""
-    x, states = _drawn(step, _ROWS, cell.W.shape[2], cell.R.shape[2], seed=1)
-    least = np.abs(x @ cell.W[0].T).mean(axis=0).min()
-    if least < _LEAST:
+    """Whether the step is the operator's at gates and states of every size.
+
+    Near 0, other functions are alike, and nothing reaches a limit, as of clipped gates or a clipped cell state.
+    """
+    x, drawn = _drawn(step, _ROWS, cell.W.shape[2], cell.R.shape[2], seed=1)
+    gates = np.abs(x @ cell.W[0].T).mean(axis=0)
+    usual = "activations" not in cell.attributes or cell.op_type == "RNN"
+    typical = np.median(gates[gates > 0]) if usual and gates.any() else gates.min()
+    if typical < _LEAST and not usual:
         return False
-    for size in _SIZES:
-        large = x * np.float32(size / least)
+    for size, factor in _SIZES:
+        large = x * np.float32(size / typical) if typical else x
+        states = [state * np.float32(1 if at == cell.h else factor) for at, state in enumerate(drawn)]
         wanted = _run(step, large, states, opset, np.ones((_ROWS, 1), bool) if step.mask else None)
-        if wanted is None or not _gives(cell, large, states, wanted):
+        if wanted is None or not _gives(cell, large, states, wanted, max(size, factor)):
             return False
     return True
 

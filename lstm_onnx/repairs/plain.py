@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from ..onnxgraph import ONNX_ERRORS, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
-from ..onnxgraph.nodes import RANDOM, constant_of, producers_of, sorted_nodes
+from ..onnxgraph.nodes import RANDOM, constant_of, needed_nodes, producers_of, sorted_nodes
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from ..runtime import Model
 from .graph import Graph
@@ -133,7 +133,10 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
             products |= set(node.output)
         elif len(node.output) == 1 and not any(bodies_of(node)) and node.output[0] not in numbers:
             wanted.append(str(node.output[0]))
-    found = values_at_sizes(graph.complete(), source, wanted, seed=seed)
+    nodes, read = needed_nodes(graph.nodes, wanted)
+    stored = {name: array for name, array in graph.arrays.items() if name in read}
+    alone = replace(graph, nodes=nodes, arrays=stored, outputs=[]).complete()
+    found = list(values_at_sizes(alone, source, wanted, seed=seed))
     if not found:
         return Sizes({}, {})
     constants = {

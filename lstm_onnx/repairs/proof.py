@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,12 @@ from ..runtime.providers import open_session, ort_errors
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
 """Of the first open axis and of the others, in each comparison."""
+_LONG_SIZES = ((5, 61, 17, 31), (1, 1031, 521, 257), (1031, 2, 3, 5))
+"""Of the first open axis, of those after it, and the last number of all others, in further comparisons.
+
+Sizes that are equal by chance differ in these, and reach numbers that they are compared with, such as the most steps
+that a file looks at.  Axes of different names may always have one size: then the source does not run.
+"""
 _MARKED = 1 / 3
 _ROWS = 3
 """Batches of the source's fixed size that the repaired file takes at once."""
@@ -56,8 +62,9 @@ def prove(
         ModelError: the source runs at none of the sizes.
     """
     runs, failed = 0, ""
-    alone, together = _Outputs(), _Outputs()
-    for sizes in _SIZES:
+    short, together = _Outputs(), _Outputs()
+    compared = [short]
+    for sizes in (*_SIZES, *_LONG_SIZES):
         feeds = drawn(source, sizes, seed + runs, marks)
         try:
             whole = source.run(feeds)
@@ -65,6 +72,12 @@ def prove(
         except (InputError, RunError) as error:
             failed = failed or error.reason
             continue
+        alone = short
+        if sizes in _LONG_SIZES:
+            if not all(np.isfinite(array).all() for array in whole.values() if array.dtype.kind == "f"):
+                continue  # states that grow with each step
+            alone = _Outputs()  # rounding may have grown, too
+            compared.append(alone)
         runs += 1
         try:
             found = repaired.run(feeds)
@@ -72,18 +85,22 @@ def prove(
             return Proof(runs, error.reason)
         if problem := alone.add(found, whole, near):
             return Proof(runs, problem)
-        if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed, marks, together)):
+        if fixed is None or alone is not short:
+            continue
+        if problem := _batched(source, repaired, sizes, seed, fixed, marks, together):
             return Proof(runs, problem)
     if not runs:
         raise ModelError(f"cannot be compared: it does not run on drawn inputs ({failed})", path=source.path)
+    if problem := next(filter(None, (alone.difference() for alone in compared)), ""):
+        return Proof(runs, problem)
     problem = together.difference()
-    return Proof(runs, alone.difference() or (f"in a larger batch: {problem}" if problem else ""))
+    return Proof(runs, f"in a larger batch: {problem}" if problem else "")
 
 
 def _batched(
     source: Model,
     repaired: Model,
-    sizes: tuple[int, int],
+    sizes: Sequence[int],
     seed: int,
     fixed: tuple[int, int],
     marks: Sequence[float],
@@ -151,8 +168,8 @@ def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[f
     return tuple(dict.fromkeys(float(item) for item in compared if item.size == 1 and item.dtype.kind == "f"))
 
 
-def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
-    """Random inputs: the first open axis has the first size, the others the second.
+def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
+    """Random inputs: the first open axis has the first size, each further one the next, and all others the last.
 
     An axis is known by its name.  Where the inputs share none, as of tf2onnx, which names each axis of each input
     separately, or where axes have no names, it is known by its place: the batch of all inputs has one size.
@@ -173,7 +190,7 @@ def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float
         shape = []
         for axis, dim in enumerate(info.shape):
             label = axis if by_place else dim if isinstance(dim, str) else f"{name}.{axis}"
-            size = dim if isinstance(dim, int) else known.setdefault(label, sizes[min(len(known), 1)])
+            size = dim if isinstance(dim, int) else known.setdefault(label, sizes[min(len(known), len(sizes) - 1)])
             shape.append(size)
         dtype = np.dtype(np.float32 if info.dtype is None else info.dtype)
         array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
@@ -186,7 +203,7 @@ def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float
 def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], dict[str, tuple[int, ...]]]]:
     """At each size at which a file runs: the sizes of its inputs' open axes by name, and the shapes of its outputs."""
     found = []
-    for sizes in _SIZES:
+    for sizes in (*_SIZES, _LONG_SIZES[0]):
         feeds = drawn(model, sizes, seed)
         with contextlib.suppress(InputError, RunError):
             results = model.run(feeds)
@@ -204,13 +221,13 @@ def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: i
     """
     if not names:
         return {}
-    found = values_at_sizes(model, source, names, seed=seed)
-    if not found:
+    found = next(values_at_sizes(model, source, names, seed=seed), None)
+    if found is None:
         raise ModelError("cannot be compared: it does not run on drawn inputs", path=source.path)
-    return found[0]
+    return found
 
 
-def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> list[dict[str, Array]]:
+def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> Iterator[dict[str, Array]]:
     """What values of a graph are at each of the sizes at which it runs.
 
     Args:
@@ -222,12 +239,10 @@ def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, s
     wanted = list(dict.fromkeys(names))
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in outputs)
-    found: list[dict[str, Array]] = []
     try:
         session, _ = open_session(model.SerializeToString(), "cpu", 1)
     except ModelError:
-        return found
-    for sizes in _SIZES if wanted else ():
+        return
+    for sizes in (*_SIZES, *_LONG_SIZES) if wanted else ():
         with contextlib.suppress(*ort_errors()):
-            found.append(dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True)))
-    return found
+            yield dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True))

@@ -74,3 +74,20 @@ def test_what_only_is_alike_near_zero_is_left_as_it_is(tmp_path: Path) -> None:
     run(source, np.ones((2, 4, FEATURES), np.float32))  # it is a file that runs
     with pytest.raises(ModelError, match="nothing to repair: it has no LSTM, GRU or RNN"):
         lstm_onnx.repair(source, tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(("kind", "state"), [("lstm", "c_next"), ("rnn", "h_next")])
+def test_a_limit_that_no_small_number_reaches_is_left_as_it_is(tmp_path: Path, kind: str, state: str) -> None:
+    """A cell state that is clipped, and a clipped relu."""
+    source = changed_file(tmp_path / "a.onnx", kind, {"Tanh": ("Relu", {})} if kind == "rnn" else {})
+    model = onnx.load(source)
+    (body,) = (node.attribute[0].g for node in model.graph.node if node.op_type == "Loop")
+    place, made = next((at, node) for at, node in enumerate(body.node) if state in node.output)
+    made.output[0] = "unlimited"
+    body.node.insert(place + 1, helper.make_node("Clip", ["unlimited", "low", "high"], [state]))
+    for name, value in (("low", -20), ("high", 20)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    onnx.save(model, source)
+    run(source, np.ones((2, 4, FEATURES), np.float32))  # it is a file that runs
+    with pytest.raises(ModelError, match="nothing to repair: it has no LSTM, GRU or RNN"):
+        lstm_onnx.repair(source, tmp_path / "b.onnx")

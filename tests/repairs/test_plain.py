@@ -113,3 +113,46 @@ def test_a_condition_that_never_holds_is_not_taken_for_one_that_does(tmp_path: P
     assert not run(source, x).any()  # no step gives its state
     with pytest.raises(lstm_onnx.ModelError, match="no loop that was recognised as one"):
         lstm_onnx.repair(source, tmp_path / "b.onnx")
+
+
+def two_sequences(path: Path, most: int) -> Path:
+    """Write two RNNs, each on the first `most` steps of its own input, and the number of steps that the first takes."""
+    nodes = []
+    for name in "ab":
+        nodes += [
+            node("Shape", name, f"{name}_sizes"),
+            node("Slice", f"{name}_sizes n1 n2", f"{name}_time"),
+            node("Min", f"{name}_time most", f"{name}_steps"),
+            node("Slice", f"{name} n0 {name}_steps n1", f"{name}_cut"),
+            node("Transpose", f"{name}_cut", f"{name}_steps_first", perm=[1, 0, 2]),
+            node("RNN", f"{name}_steps_first W R", f"{name}_y", hidden_size=UNITS, name=name),
+        ]
+    nodes.append(node("Identity", "a_time", "steps"))
+    stored = {"n0": np.array([0]), "n1": np.array([1]), "n2": np.array([2]), "most": np.array([most])}
+    stored |= {"W": drawn(1, UNITS, FEATURES), "R": drawn(1, UNITS, UNITS)}
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", f"{name}_t", FEATURES)) for name in "ab"],
+        [
+            helper.make_tensor_value_info("a_y", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("b_y", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("steps", TensorProto.INT64, (1,)),
+        ],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_sizes_that_are_equal_by_chance_stay_apart(tmp_path: Path):
+    source, target = two_sequences(tmp_path / "a.onnx", most=500), tmp_path / "b.onnx"
+    assert len(lstm_onnx.repair(source, target).states) == 2
+    rng = np.random.default_rng(0)
+    for times in ((3, 7), (7, 3), (600, 4), (4, 600)):
+        feeds = {
+            name: rng.standard_normal((2, time, FEATURES)).astype(np.float32)
+            for name, time in zip("ab", times, strict=True)
+        }
+        wanted, found = (lstm_onnx.load(path, provider="cpu", threads=1).run(feeds) for path in (source, target))
+        assert all(np.array_equal(array, found[name]) for name, array in wanted.items())

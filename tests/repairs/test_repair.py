@@ -265,6 +265,17 @@ def test_a_reshape_between_batch_and_time_is_a_transpose(tmp_path: Path, flat: b
     np.testing.assert_allclose(run(tmp_path / "b.onnx", x), np.concatenate(wanted, axis=1), atol=2e-6)
 
 
+def test_a_loop_with_a_most_number_of_steps_is_no_operator(tmp_path: Path):
+    source = loop_file(tmp_path / "a.onnx", "rnn", form="Loop")
+    model = onnx.load(source)
+    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
+    loop.input[0] = "most"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(500), "most"))
+    onnx.save(model, source)
+    with pytest.raises(lstm_onnx.ModelError, match="y has shape"):
+        repair(source, tmp_path / "b.onnx")
+
+
 @pytest.mark.parametrize("batch", ["b", 2])
 def test_weights_that_are_inputs_get_states(tmp_path: Path, batch: int | str):
     """The batch of 2 stays: a second input without it leaves open which axis it is."""

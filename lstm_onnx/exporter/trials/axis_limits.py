@@ -10,18 +10,8 @@ from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
 from .limits import Limits
-from .shape_trial import (
-    NAN_ALONE,
-    RIGHT,
-    SORTED_STABLY,
-    UNRUN,
-    WRONG,
-    Outcome,
-    ShapeTrial,
-    Sizes,
-    require_row_order,
-    sort_cause,
-)
+from .row_order import SORTED_STABLY, require_row_order, sort_cause
+from .shape_trial import NAN_ALONE, RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
 
 _LONG = 509
 """A size far above those of most examples; it reveals what grows with the size, or is kept from call to call."""

@@ -1,4 +1,4 @@
-"""The tensors of a forward's result, by the names that lead to them in its containers and objects."""
+"""The tensors and arrays of a forward's result, by the names that lead to them in its containers and objects."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError
 from ..call.structure import key_of, registered_items
 from ..copies.object_parts import attributes_of, slots_of
+from ..traced_values.each_number import TracedArray
 
 _NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -34,7 +35,7 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
         ExportError: the result holds tensors without an order, or what is only computed while it is read.
     """
     kind = type(value)
-    if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):
+    if isinstance(value, (Tensor, TracedArray, type, str, *_NUMBERS)) or _is_packed(value):
         return value
     if id(value) in within:
         return None
@@ -89,10 +90,20 @@ def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
                 "forward returns a packed sequence, which has no form in ONNX; return what pad_packed_sequence "
                 "makes of it, and the lengths"
             )
-        if not isinstance(leaf, Tensor):
+        tensor = _as_tensor(leaf)
+        if tensor is None:
             continue
         parts = [str(key_of(entry)) for entry in path]
         if not parts or parts[0].isdecimal():
             parts.insert(0, "output")
-        found.append((".".join(parts), leaf))
+        found.append((".".join(parts), tensor))
     return found
+
+
+def _as_tensor(leaf: Any) -> Tensor | None:
+    """A tensor, or that of an array of numbers."""
+    if isinstance(leaf, TracedArray):
+        return leaf.tensor
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf":
+        return torch.from_numpy(leaf.astype(leaf.dtype.newbyteorder("=")))
+    return leaf if isinstance(leaf, Tensor) else None

@@ -226,16 +226,22 @@ def only_each(values: Any) -> EachNumber | None:
 
 
 class TracedArray(_TracedNumbers):
-    """What ``numpy()`` gives of a traced tensor of one axis: it computes with the tensor."""
+    """What ``numpy()`` gives of a traced tensor: it computes with the tensor, and may be a result of forward."""
 
     _refused = staticmethod(_numpy_refusal)
 
     def tolist(self) -> list[EachNumber]:
         """As of an array."""
+        self._require_vector()
         return [EachNumber(self.tensor, self.checks)]
+
+    def _require_vector(self) -> None:
+        if not is_open_vector(self.tensor):
+            raise self._refused()
 
     def __iter__(self) -> Any:
         """As of an array, whose whole numbers compute as Python's, and whose float32 as torch's."""
+        self._require_vector()
         each = EachTensor if self.tensor.is_floating_point() else EachNumber
         return iter([each(self.tensor, self.checks)])
 

@@ -212,10 +212,11 @@ def _iterates(frame: FrameType | None) -> bool:
 
 
 def _array(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[TracedArray] | None:
-    if not is_open_vector(args[0]):
+    if is_open_vector(args[0]):
+        mode.require_builtins()
+        mode.each = True
+    elif not isinstance(args[0], FakeTensor):
         return None
-    mode.require_builtins()
-    mode.each = True
     return (TracedArray(args[0], mode.note_check),)
 
 

@@ -1,18 +1,22 @@
-"""The tensors of a forward's result, by their names, in containers of any class."""
+"""The tensors and arrays of a forward's result, by their names, in containers of any class."""
 
 from __future__ import annotations
 
 import collections
 import types
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lstm_onnx import ExportError
+from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.functional.make_functional import make_functional
 from lstm_onnx.exporter.functional.results import named_tensors
+from tests.exporter.helpers import X, made, signal
 
 
 def test_results_are_named_by_the_keys_that_lead_to_them() -> None:
@@ -97,3 +101,51 @@ def test_tensors_in_views_of_dicts_arrays_and_slots() -> None:
 def test_tensors_without_a_place_are_not_left_out_without_a_word(result: Any, reason: str) -> None:
     with pytest.raises(ExportError, match=f"forward returns {reason}; return a tuple, a list or a dict"):
         named_tensors(result)
+
+
+def test_arrays_are_results_too() -> None:
+    found = named_tensors((torch.zeros(()), {"weights": np.arange(3, dtype=">f4")}, np.array(["a"]), np.float32(1)))
+    assert [name for name, _ in found] == ["output.0", "output.1.weights"]
+    assert torch.equal(found[1][1], torch.arange(3.0))
+
+
+class _Attention(nn.Module):
+    """Returns its weights as an array, to be drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        y, (h, _) = self.lstm(x)
+        weights = torch.softmax(torch.bmm(y, h[-1].unsqueeze(2)).squeeze(2), 1)
+        return torch.bmm(y.transpose(1, 2), weights.unsqueeze(2)).squeeze(2), weights.detach().cpu().numpy()
+
+
+def test_an_array_made_of_a_traced_tensor_is_an_output(tmp_path: Path) -> None:
+    module = _Attention().eval()
+    result = made(module, signal(2, 5), X, tmp_path)
+    (x,) = signal(3, 11)
+    with torch.no_grad():
+        expected = module(x)
+    for actual, right in zip(result.run((x,)), expected, strict=True):
+        np.testing.assert_allclose(actual, np.asarray(right), atol=1e-6)
+
+
+class _Each(nn.Module):
+    """Returns as many tensors as there are steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(self.lstm(x)[0].unbind(1))
+
+
+def test_another_number_of_results_at_other_sizes_is_refused() -> None:
+    module = _Each().eval()
+    functional = make_functional(module, bind_arguments(module, signal(2, 5), X))
+    with pytest.raises(ExportError, match=r"forward returns 5 tensors for the example and 7 for other sizes"):
+        functional.run({"x": signal(2, 7)[0]}, {})

@@ -29,6 +29,8 @@ Run = Callable[[dict[str, "np.ndarray[Any, Any]"]], Mapping[str, Any]]
 
 CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
 """How the six steps are divided when a stream is opened."""
+TIMES, LONGER = 8, (1, 30, 17)
+"""A longer sequence of so many times the six steps, and its chunks: an operator may reach further back than six."""
 _BATCH = 2
 _OTHER = 3
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
@@ -116,6 +118,14 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
             if problem:
                 return f"{sequence.steps} steps in chunks of {cut} give another {name} than all at once: {problem}"
     return ""
+
+
+def longer_difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str]) -> str:
+    """`difference` of a longer sequence; "" also where the model takes no such sequence at once, or no such chunks."""
+    try:
+        return difference(run, sequence, pairs, [LONGER])
+    except (InputError, RunError):
+        return ""
 
 
 def row_difference(

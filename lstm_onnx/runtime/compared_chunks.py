@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError, RunError
-from .chunk_check import CHUNKINGS, WholeSequence, difference, sequences
+from .chunk_check import CHUNKINGS, TIMES, WholeSequence, difference, longer_difference, sequences
 
 if TYPE_CHECKING:
     from .model import Model
@@ -34,7 +34,7 @@ class Compared:
 
 
 def compared_chunks(model: Model) -> Compared | None:
-    """Run a model without metadata on six steps, at once and in chunks; None where there is nothing to compare.
+    """Run a model without metadata on 6 steps and 48, at once and in chunks; None where there is nothing to compare.
 
     Where it has no dynamic axis but the batch, or runs at no such sizes (one that takes exactly 512 samples), every
     call is one step.  A model with strides, or with convolutions without padding, does not run on chunks of a step.
@@ -42,12 +42,13 @@ def compared_chunks(model: Model) -> Compared | None:
     model takes them.
     """
     tried: dict[str, Compared] = {}
-    for sequence in sequences(model):
+    for sequence, longer in zip(sequences(model), sequences(model, TIMES), strict=True):
         cut = str(sorted(sequence.axes.items()))
         if cut in tried:
             continue
         try:
             why = difference(model.run, sequence, model.states, CHUNKINGS)
+            why = why or longer_difference(model.run, longer, model.states)
             tried[cut] = Compared(why, sequence.axes, _output_axes(model, sequence))
         except (InputError, RunError):
             continue  # that axis is not time, or not really dynamic

@@ -22,7 +22,7 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     """Refuse a model whose chunks give other numbers than the whole sequence.
 
     Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, or with other
-    pairs of states than the file's own, six steps (or frames, of a file that takes no single steps) are run at once
+    pairs of states than the file's own, steps (or frames, of a file that takes no single steps) are run at once
     and in chunks when the first stream is opened.
 
     Args:

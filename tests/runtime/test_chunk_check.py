@@ -189,6 +189,18 @@ def test_what_runs_at_one_size_alone_is_a_step_whatever_its_size(tmp_path: Path)
     np.testing.assert_array_equal(second["p"], again["p"])
 
 
+def reaching(m: nn.Module, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+    """Eight steps back, which are zeros before the first step of each call."""
+    before = nn.functional.conv1d(nn.functional.pad(x.permute(1, 2, 0), (8, 0)), m.conv.weight[..., :2], dilation=8)
+    return lstm(m, before.permute(2, 0, 1), h, c)
+
+
+def test_a_window_of_more_than_six_steps_is_refused(tmp_path: Path) -> None:
+    by_torch(reaching, tmp_path / "m.onnx", {}, NAMED)
+    with pytest.raises(InputError, match=r"cannot be streamed: 48 steps in chunks of 1\+30\+17 give another y"):
+        lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", states=BOTH).stream()
+
+
 def strided(stride: int) -> Callable[..., Any]:
     def step(m: nn.Module, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
         return lstm(m, nn.functional.conv1d(x.permute(1, 2, 0), m.conv.weight, stride=stride).permute(2, 0, 1), h, c)

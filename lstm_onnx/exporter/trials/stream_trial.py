@@ -16,7 +16,7 @@ from ...metadata import Metadata
 from ...onnxgraph.shape_inference import sizes_alone
 from ...runtime import Model
 from ...runtime.batch_axes import BATCH
-from ...runtime.chunk_check import Run, WholeSequence, difference, row_difference
+from ...runtime.chunk_check import LONGER, Run, WholeSequence, difference, row_difference
 from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import ANY_SIZE, clamped, names_in
 from ..lowering.rename import TracedGraph
@@ -146,14 +146,19 @@ def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str
         return ""
     limits = [metadata.axis_limits.get(dim, ANY_SIZE) for dim in time]
     least = max((low for low, _ in limits), default=1)
-    chunkings = _chunkings(least, min((high for _, high in limits if high is not None), default=_STEPS * least))
+    longer = [tuple(least * size for size in LONGER)]
+    largest = min((high for _, high in limits if high is not None), default=sum(longer[0]))
+    chunkings = _chunkings(least, largest)
     if not chunkings:
         return None  # the longest sequence is too short for two chunks
     compared = False
-    for seed, rows in enumerate(_ROWS):
+    trials = [(rows, chunkings) for rows in _ROWS]
+    if time_axis.by_hand is not None and largest >= sum(longer[0]):
+        trials.append((_BATCH, longer))
+    for seed, (rows, chosen) in enumerate(trials):
         try:
-            sequence = _sequence(model, metadata, cut, time, sum(chunkings[0]), seed, {BATCH: rows})
-            problem = difference(model.run, sequence, metadata.states, chunkings)
+            sequence = _sequence(model, metadata, cut, time, sum(chosen[0]), seed, {BATCH: rows})
+            problem = difference(model.run, sequence, metadata.states, chosen)
         except (ConfigError, InputError, RunError):
             continue
         compared = True

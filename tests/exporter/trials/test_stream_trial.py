@@ -227,6 +227,28 @@ def test_a_file_that_was_not_tried_is_tried_when_a_stream_is_opened(tmp_path: Pa
                 )
 
 
+def test_a_window_of_more_steps_than_a_short_call_has_is_refused(tmp_path: Path) -> None:
+    """Beside a state of the module's own, a dilated convolution that starts from zeros at each call."""
+
+    class Reaching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.conv = nn.LSTM(4, 6, batch_first=True), nn.Conv1d(4, 4, 2, dilation=8)
+            self.register_buffer("before", torch.zeros(1, 1, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            longer = torch.cat([self.before, x], 1)
+            self.before = longer[:, -1:]
+            change = longer[:, 1:] - longer[:, :-1]
+            return self.lstm(channels(self.conv, functional.pad(change, (0, 0, 8, 0))))[0]
+
+    shapes = {"x": {1: "time"}}
+    path, example = tmp_path / "m.onnx", torch.randn(1, 6, 4)
+    lstm_onnx.export(seeded(Reaching)(), path, example_inputs=example, dynamic_shapes=shapes, states="explicit")
+    with pytest.raises(InputError, match=r"48 steps in chunks of 1\+30\+17 give another output than all at once"):
+        lstm_onnx.load(path, provider="cpu").stream()
+
+
 def test_a_chunk_of_a_fixed_size_is_the_unit(tmp_path: Path) -> None:
     """As voice activity models take 512 samples: a convolution within the chunk is not part of the stream."""
 

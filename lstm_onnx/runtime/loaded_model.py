@@ -138,6 +138,19 @@ def fingerprint(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def digest_as_loaded(file: str, loaded: tuple[int, ...] | None) -> str:
+    """The `file_digest` of a model's file, whose `fingerprint` was `loaded`, for its pickle.
+
+    Raises:
+        TypeError: it is another file by now, or none.
+    """
+    if fingerprint(file) != loaded:
+        raise TypeError(f"{file}: this model cannot be pickled: its file was changed or deleted since it was loaded")
+    from .file_digest import file_digest
+
+    return file_digest(file)
+
+
 def one_thread_session(file: str, session: Any, provider: str, loaded: tuple[int, ...] | None) -> Any:
     """A session for the model of `session` whose runs stay in the thread that calls them.
 

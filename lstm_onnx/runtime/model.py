@@ -20,7 +20,7 @@ from .conversion import to_arrays
 from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
 from .initial_states import known_initial_states
-from .loaded_model import ClosedSession, one_thread_session, read_interface
+from .loaded_model import ClosedSession, digest_as_loaded, one_thread_session, read_interface
 from .lstm_call import call_lstm, complete_lengths
 from .non_finite_inputs import hides_nan, warn_of_non_finite
 from .providers import NO_GRAPH, graph_options
@@ -85,6 +85,8 @@ class Model:
         streaming = self.metadata.streaming_or_default
         ends = () if streaming.least == streaming.multiple == 1 else (streaming.last, streaming.steps)
         self._valued = {"lengths", *ends}
+        # ONNX Runtime leaves a buffer as it is that is bound to an output which is an input itself.
+        self._can_be_bound = self.inputs.keys().isdisjoint(self.outputs)
         self._filled_in = {*self.states, streaming.last, "lengths" if self.spec else None}
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         self.hides_nan = provider == "cpu" and hides_nan(session)
@@ -158,8 +160,8 @@ class Model:
             if any(device_of(value) == "cuda" for value in feeds.values()):
                 return run_on_device(self, feeds)
         # Of most inputs, names, shapes and dtypes count; of lengths and of what generation starts from, values do.
-        bound = self.provider == "cpu" and self._valued.isdisjoint(feeds) and self.metadata.generation is None
-        key = key_of(feeds) if bound else None
+        bound = self.provider == "cpu" and self._can_be_bound and self._valued.isdisjoint(feeds)
+        key = key_of(feeds) if bound and self.metadata.generation is None else None
         binding = None if key is None else self._bindings.find(key)
         if binding is not None and key is not None:
             self.require_counts(feeds)
@@ -317,7 +319,7 @@ class Model:
     @property
     def states_can_be_bound(self) -> bool:
         """Whether each state has an output of its own: one that feeds two would have to be written to two buffers."""
-        return len(set(self.states.values())) == len(self.states)
+        return self._can_be_bound and len(set(self.states.values())) == len(self.states)
 
     @property
     def spec(self) -> LSTMSpec | None:
@@ -381,7 +383,7 @@ class Model:
         """Pickled as path and options: another process opens the file again."""
         if self._reopen is None:
             raise TypeError(f"{self.path}: this model cannot be pickled: it was not opened by load with a path alone")
-        return self._reopen, (self.metadata.digest,)
+        return self._reopen, (digest_as_loaded(self.file, self.fingerprint),)
 
     def __repr__(self) -> str:
         """Path, provider and inputs, on one line."""

@@ -159,6 +159,7 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
             _require_names(place, line, header)
     else:
         rows = itertools.chain(((line, row),), rows)
+    first, opening = line, row
     picked = list(range(width)) if columns is None else _picked(place, columns, header, width)
     values = array.array("d")  # eight bytes a number, where a list of floats takes 32
     for line, row in rows:
@@ -176,7 +177,22 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
             raise _bad_cell(place, line, row, picked, header)
     if not values:
         raise FileError(f"{place}: has a header and no rows; write one per time step below it")
-    return np.frombuffer(values, np.float64).reshape(-1, len(picked))
+    table = np.frombuffer(values, np.float64).reshape(-1, len(picked))
+    if header is None and [cell.strip() for cell in opening] == list(map(str, range(width))):
+        _require_steps(place, first, table, width)
+    return table
+
+
+def _require_steps(place: str, line: int, table: np.ndarray, width: int) -> None:
+    """Refuse a first row 0, 1, 2 above others: pandas writes that for columns without names, and it is no time step.
+
+    A row 0, 1 of whole numbers may be one, and so may a single 0.
+    """
+    if len(table) > 1 and (width > 2 or (width == 2 and (table != np.floor(table)).any())):
+        raise FileError(
+            f"{place}: line {line} numbers the columns from 0, as pandas does where they have no names, and would be "
+            "read as a time step; remove it (header=False), name the columns, or write 0.0 if it is one"
+        )
 
 
 def _require_names(place: str, line: int, header: list[str]) -> None:

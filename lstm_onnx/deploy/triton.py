@@ -259,7 +259,9 @@ def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
             notes.append(f"the model is only right where {axis} is {allowed}, and Triton does not check that")
     if model.states and not stateful:
         names = ", ".join(model.states)
-        notes.append(f"it cannot be streamed, so clients pass the states {names}; zeros for a new sequence")
+        own = ", ".join(model.metadata.initial)
+        start = f", but what metadata.initial of the loaded file has for {own}" if own else ""
+        notes.append(f"it cannot be streamed, so clients pass the states {names}; zeros for a new sequence{start}")
     return tuple(notes)
 
 

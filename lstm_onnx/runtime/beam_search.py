@@ -153,6 +153,8 @@ def beam_search(
     tokens = np.atleast_1d(to_numpy(prompt, None, "prompt")[0])
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not tokens.size:
         raise InputError("prompt must be one sequence of tokens, integers (time,)", name="prompt")
+    if not np.array_equal(tokens.astype(layout.dtype), tokens):
+        raise InputError(f"prompt has tokens that {layout.dtype}, which {input} takes, cannot hold", name="prompt")
     further = {} if context is None else context
     if not isinstance(further, Mapping):
         raise InputError.of_argument("context", context, "a dict of arrays by input name")

@@ -157,10 +157,10 @@ def unchanged(array: np.ndarray) -> np.ndarray:
 
 
 def converter_to(value: Any) -> ToCallerType:
-    """The `from_dlpack` of the library that `value` comes from, which is imported already."""
+    """The `from_dlpack` of the library that `value` comes from, which is imported already; strings stay numpy's."""
     library: Any = sys.modules.get(type(value).__module__.partition(".")[0])
     for namespace in (library, getattr(library, "numpy", None)):
         from_dlpack = getattr(namespace, "from_dlpack", None)
         if callable(from_dlpack):
-            return from_dlpack  # type: ignore[no-any-return]
+            return lambda array: array if getattr(array, "dtype", None) == "O" else from_dlpack(array)
     return unchanged

@@ -225,6 +225,8 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
         binding.bind_output(name, device, model.device_id)
     run_binding(model, binding)
     results = dict(zip(model.outputs, binding.get_outputs(), strict=True))
+    for name in results.keys() & model.inputs.keys():  # an output that is an input itself is the caller's memory
+        results[name] = value.ortvalue_from_numpy(results[name].numpy().copy(), device, model.device_id)
     return {name: to_caller_type(result) if to_caller_type else result.numpy() for name, result in results.items()}
 
 

@@ -111,17 +111,19 @@ def _require_same(path: str | os.PathLike[str], before: tuple[int, ...] | None) 
         raise ModelError("was changed while it was loaded", path=path, hint="try again")
 
 
-def reopened(path: str, provider: str, threads: int | None, digest: str | None, **options: Any) -> Model:
-    """A pickled model, loaded again in another process; `digest` is that of its weights.
+def reopened(path: str, provider: str, threads: int | None, digest: str, **options: Any) -> Model:
+    """A pickled model, loaded again in another process; `digest` is that of its file.
 
     Raises:
-        LSTMOnnxError: as of `load`; ModelError also if the file has other weights now.
+        LSTMOnnxError: as of `load`; ModelError also if the file is another one now.
     """
+    from .file_digest import file_digest
+
     model = load(path, provider, threads, **options)
-    if model.metadata.digest != digest:
+    if file_digest(path) != digest:
         model.close()
         raise ModelError(
-            "has other weights than when the model was pickled", path=path, hint="load it again, and pickle that"
+            "is another file than when the model was pickled", path=path, hint="load it again, and pickle that"
         )
     return model
 

@@ -20,10 +20,12 @@ class ClientFrames:
     Attributes:
         inputs: name, datatype and shape of each input, -1 where a size is not fixed; the batch is 1.
         outputs: the same for outputs.
+        elements: of each input, those of a frame of one step, and of each further one.
     """
 
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
+    elements: Mapping[str, tuple[int, int]]
 
     def frame(self, inputs: Any) -> bytes:
         """The bytes of an array, or of arrays by name (InputError where they do not fit)."""
@@ -32,6 +34,7 @@ class ClientFrames:
                 raise InputError(f"the model has the inputs {', '.join(item['name'] for item in self.inputs)}")
             inputs = {self.inputs[0]["name"]: inputs}
         parts = []
+        steps: dict[str, float] = {}
         for item in self.inputs:
             name, dtype, shape = item["name"], DATATYPES[item["datatype"]], item["shape"]
             if name not in inputs:
@@ -44,10 +47,16 @@ class ClientFrames:
                 raise InputError(
                     f"{name} is {array.dtype} {array.shape}; the model takes {item['datatype']} {shape}", name=name
                 )
+            if -1 in shape:
+                first, more = self.elements[name]
+                steps[name] = 1 + (array.size - first) / more
             parts.append(to_bytes(array))
         if len(inputs) != len(self.inputs):
             unknown = next(name for name in inputs if name not in [item["name"] for item in self.inputs])
             raise InputError(f"{shown(unknown)} is not an input of the model")
+        if len(set(steps.values())) > 1:  # all together may have the bytes of another number
+            listed = ", ".join(f"{name} has {number:g}" for name, number in steps.items())
+            raise InputError(f"the inputs are of several numbers of steps: {listed}")
         return b"".join(parts)
 
     def arrays(self, data: bytes) -> dict[str, np.ndarray]:

@@ -131,10 +131,16 @@ class FrameLayout:
         return b"".join(piece for part in parts for piece in (struct.pack("<I", len(part)), part))
 
     def to_dict(self) -> dict[str, Any]:
-        """For the first message of a websocket."""
+        """For the first message of a websocket.
+
+        ``elements`` are, of each input, those of a frame of one step and of each further one: with wrong sizes of two
+        inputs a frame may have a right number of bytes, which only its client can tell.
+        """
+        one, two = ({name: math.prod(sizes) for name, _, _, sizes, _, _ in self._parts(steps)} for steps in (1, 2))
         return {
             "inputs": [tensor_metadata(info) for info in self.inputs],
             "outputs": [tensor_metadata(info) for info in self.outputs],
+            "elements": {name: [first, two[name] - first] for name, first in one.items()},
         }
 
 

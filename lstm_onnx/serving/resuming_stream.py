@@ -62,7 +62,7 @@ class ResumingStream:
         self._every = every
         self._patience = patience
         self._digest = ""
-        self._frames = ClientFrames([], [])
+        self._frames = ClientFrames([], [], {})
         self._log: list[_Frame] = []
         self._sent = self._answered = 0  # how many of these were on this connection
         self._snapshot: str | None = None
@@ -119,7 +119,7 @@ class ResumingStream:
             await connection.close()
             raise
         self._digest = first["digest"]
-        self._frames = ClientFrames(first["inputs"], first["outputs"])
+        self._frames = ClientFrames(first["inputs"], first["outputs"], first["elements"])
         self._keeping = asyncio.create_task(self._keep(connection))
         return self
 

@@ -84,11 +84,17 @@ def from_numbers(name: str, datatype: object, shape: object, data: object) -> np
     if array.size == 0:
         array = np.zeros(array.shape, dtype)
     allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if array.dtype.kind not in allowed:
+    if array.dtype.kind not in allowed or (dtype.kind != "b" and bool in _types(data)):  # numpy takes true for 1
         raise RequestError(f"{name} has data that are not numbers of its datatype {datatype}")
     if array.size != math.prod(sizes) or (array.ndim > 1 and array.shape != sizes):
         raise RequestError(f"{name} has data of shape {list(array.shape)}; its shape is {list(sizes)}")
     return _cast(name, array, dtype).reshape(sizes)
+
+
+def _types(data: list[Any]) -> set[type]:
+    """The types of the items of lists that are nested as an array."""
+    kinds = set(map(type, data))
+    return set().union(*map(_types, data)) if list in kinds else kinds
 
 
 def _with_numbers(data: Any) -> Any:

@@ -17,6 +17,7 @@ from ..errors import RunError
 from ..runtime import Model
 from ..runtime.batch_axes import batch_axes, batch_name
 from ..runtime.cancellation import Cancellation
+from ..runtime.streamable import is_proven
 from .errors import Kind, RequestError
 
 Arrays = dict[str, np.ndarray]
@@ -199,7 +200,7 @@ class WholeSequences:
 def _batch_axes(model: Model) -> tuple[dict[str, int], dict[str, int]] | None:
     """The batch axis of each input and of each output; None where sequences cannot be put together."""
     name = batch_name(model)
-    if name is None or (model.spec is None and model.metadata.batch_mixes != ""):
+    if name is None or (model.spec is None and model.metadata.batch_mixes != "") or not is_proven(model):
         return None
     inputs, outputs = batch_axes(model.inputs, [name]), batch_axes(model.outputs, [name])
     if len(inputs) < len(model.inputs) or len(outputs) < len(model.outputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,19 @@ def test_learned_initial_states(learned: Path, tmp_path: Path) -> None:
     assert all((tmp_path / "other" / name).exists() for name in result.files)
     with load(learned, "cpu") as model:
         replay(served, model, lambda rng: {"x": rng.standard_normal((1, 2, 3)).astype(np.float32)}, axis=0)
+
+
+def test_clients_that_pass_states_are_told_of_learned_ones(learned: Path, tmp_path: Path) -> None:
+    proto = onnx.load(learned)
+    names = json.loads(next(item.value for item in proto.metadata_props if item.key == "lstm_onnx.initial"))
+    for item in proto.metadata_props:
+        if item.key == "lstm_onnx.not_streamable":
+            item.value = '"it looks ahead"'
+    onnx.save(proto, tmp_path / "m.onnx")
+    (note,) = deploy_triton(tmp_path / "m.onnx", tmp_path / "repository").notes
+    assert note.endswith(
+        f"zeros for a new sequence, but what metadata.initial of the loaded file has for {', '.join(names)}"
+    )
 
 
 def test_a_model_from_elsewhere_of_integers(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
 import lstm_onnx
 from lstm_onnx.deploy.web import deploy_web
@@ -154,3 +155,13 @@ def test_a_state_as_json_is_the_state() -> None:
         lstm_onnx.state_to_json([1])
     with pytest.raises(InputError, match="h0 has dtype object; it must be numbers"):
         lstm_onnx.state_to_json({"h0": np.array(["a"], object)})
+
+
+def test_a_changed_file_is_told_that_it_has_no_streams(tmp_path: Path) -> None:
+    """ONNX Runtime's quantization keeps what the metadata says of the file before."""
+    exported(tmp_path / "m.onnx")
+    quantize_dynamic(tmp_path / "m.onnx", tmp_path / "q.onnx")
+    assert not deploy_web(tmp_path / "q.onnx", tmp_path / "web").streams
+    found = lstm_onnx.load(tmp_path / "web" / "model.onnx", "cpu").metadata.not_streamable
+    assert found is not None
+    assert found.startswith("6 steps in chunks of")

@@ -124,14 +124,15 @@ def rounding_of(stream: Stream, chunks: list[dict[str, np.ndarray]], expected: l
 def test_calls_that_are_not_awaited_keep_their_order(perform: Node, folders: Folders) -> None:
     rng = np.random.default_rng(0)
     chunks = [{"input": rng.standard_normal((2, 1, 4)).astype(np.float32)} for _ in range(5)]
-    job = {"kind": "unawaited", "runtime": "onnxruntime-node", "model": folders.file("tutorial")}
-    (answer,) = perform([{**job, "chunks": [pack(chunk) for chunk in chunks]}])
-    found = result_of(answer)
-    with load(folders.file("tutorial"), "cpu") as model:
-        stream = model.stream()
-        for chunk, outputs in zip(chunks, found["outputs"], strict=True):
-            close(arrays_of(outputs), stream.run(chunk), 1e-6)
-    assert found["refused"] == "reset: a chunk of this stream is still running; await it first"
+    job = {"kind": "unawaited", "model": folders.file("tutorial"), "chunks": [pack(chunk) for chunk in chunks]}
+    for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
+        found = result_of(answer)
+        with load(folders.file("tutorial"), "cpu") as model:
+            stream = model.stream()
+            for chunk, outputs in zip(chunks, found["outputs"], strict=True):
+                close(arrays_of(outputs), stream.run(chunk), 1e-6)
+        assert found["refused"] == "reset: a chunk of this stream is still running; await it first"
+        assert found["nothing"].startswith("run takes names to tensors, such as {name: tensor}")
 
 
 def test_lengths_of_any_integers_are_cast_in_every_chunk(perform: Node, folders: Folders) -> None:

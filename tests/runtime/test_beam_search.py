@@ -132,6 +132,7 @@ def test_inputs_beside_the_tokens(tmp_path: Path) -> None:
         ({"length_penalty": -1}, "length_penalty = -1 is not possible"),
         ({"prompt": [[1, 2]]}, "prompt must be one sequence of tokens"),
         ({"prompt": []}, "prompt must be one sequence of tokens"),
+        ({"prompt": np.array([2**64 - 1], np.uint64)}, "prompt has tokens that int64, which tokens takes, cannot hold"),
         ({"context": {"features": 1}}, "'features' is not an input"),
         ({"state": {}}, "missing input"),
     ],

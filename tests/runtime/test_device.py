@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import lstm_onnx
@@ -51,6 +52,19 @@ def test_states_are_set_and_read_bit_for_bit(device: str, tmp_path: Path) -> Non
     steps.state = saved
     assert all(np.array_equal(steps.state[name], saved[name]) for name in saved)
     assert np.array_equal(steps.step(step)["output"], first["output"])
+
+
+def test_an_output_that_is_an_input_is_not_the_callers_memory(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    named = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", named[:1], named)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m"
+    )
+    x = torch.ones(3)
+    found = run_on_device(lstm_onnx.load(tmp_path / "m", "cpu"), {"x": x}, device="cpu")
+    x.zero_()
+    assert (found["x"].tolist(), found["y"].tolist()) == ([1, 1, 1], [-1, -1, -1])
 
 
 def test_a_wrong_chunk_changes_nothing(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def numbered(number: float) -> np.ndarray:
 def test_a_caller_that_is_cancelled_before_its_frame_is_sent_takes_no_others_answer() -> None:
     async def main() -> list[Any]:
         connection = Connection()
-        stream = ClientStream(connection, {"inputs": _ONE, "outputs": _ONE})
+        stream = ClientStream(connection, {"inputs": _ONE, "outputs": _ONE, "elements": {"x": [1, 0]}})
         steps = [asyncio.create_task(stream.step(numbered(number))) for number in range(4)]
         await asyncio.sleep(0.01)
         steps[1].cancel()
@@ -68,7 +68,7 @@ def test_a_caller_that_is_cancelled_before_its_frame_is_sent_takes_no_others_ans
 def test_the_end_of_the_stream_is_no_answer_to_a_frame(closing: bool) -> None:
     async def main() -> None:
         connection = Connection()
-        stream = ClientStream(connection, {"inputs": _ONE, "outputs": _ONE})
+        stream = ClientStream(connection, {"inputs": _ONE, "outputs": _ONE, "elements": {"x": [1, 0]}})
         step = asyncio.create_task(stream.step(numbered(0)))
         await asyncio.sleep(0.01)
         await connection.answers.put(json.dumps({"error": "why", **({"closing": True} if closing else {})}))

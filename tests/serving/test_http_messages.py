@@ -83,3 +83,9 @@ def test_many_names_take_no_time_that_grows_with_their_square() -> None:
         read_inference(json.dumps({"outputs": outputs}).encode(), None)
     with pytest.raises(RequestError, match="the key 'n199999' twice"):
         json_object(("{" + ", ".join(f'"{name}": 1' for name in (*names, names[-1])) + "}").encode())
+
+
+@pytest.mark.parametrize("data", ["[1.5, true]", "[[1], [true]]", '["NaN", true]'])
+def test_true_among_numbers_is_refused(data: str) -> None:
+    with pytest.raises(RequestError, match="x has data that are not numbers of its datatype FP32"):
+        read_inference(request(data), None)

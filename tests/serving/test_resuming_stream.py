@@ -210,6 +210,7 @@ async def scripted(
 FIRST = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [1]}],
+    "elements": {"x": [1, 0]},
     "snapshots": 2,
     "digest": "0" * 64,
 }

@@ -182,6 +182,14 @@ let refused = "";
 const wrong = { x: new BigInt64Array(3), keep: new Uint8Array([1, 0]) };
 await stream.step(wrong).catch((error) => (refused = error.message));
 if (!refused.includes("bytes")) throw new Error(refused);
+const shifted = { x: new BigInt64Array(1), keep: new Uint8Array(10) }; // together of as many bytes as right ones
+await stream.step(shifted).catch((error) => (refused = error.message));
+if (refused !== "x has 8 bytes; it must have 16") throw new Error(refused);
+const lstm = await openStream("%s", "lstm");
+await lstm.step({ input: new Float32Array(6) }).catch((error) => (refused = error.message));
+if (!refused.startsWith("input has 24 bytes; it must have 16, and 16 for each further step")) throw new Error(refused);
+if ((await lstm.step({ input: new Float32Array(12) })).output.length !== 15) throw new Error("three steps");
+lstm.close();
 stream.close();
 const gone = await openStream("%s", "nobody").catch((error) => error.message);
 if (!String(gone).includes("refused")) throw new Error(gone);
@@ -203,7 +211,7 @@ def test_the_client_for_browsers(server: Server, tmp_path: Path) -> None:
         assert answer.headers["content-type"].startswith("text/javascript")
         (tmp_path / "client.mjs").write_bytes(answer.read())
     script = tmp_path / "script.mjs"
-    script.write_text(SCRIPT % (".", server.http, server.http), encoding="utf-8")
+    script.write_text(SCRIPT % (".", *[server.http] * 3), encoding="utf-8")
     done = subprocess.run(
         [str(node), *flags, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )

@@ -203,14 +203,16 @@ def _takes_samples(model: Model, info: ValueInfo) -> bool:
 
 
 def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:
-    """The bytes of the model: as they are, or with weights of other files and the given states in it."""
+    """The bytes of the model: as they are, or with weights of other files, given states, and why it has no streams."""
     proto = load_model(file)
-    streams = "" if is_streamable(model) else None
-    compared = found_chunks(model) if streams is not None else None
-    dims = [model.inputs[name].shape[axis] for name, axis in compared.inputs.items()] if compared else []
+    streams, compared = is_streamable(model), found_chunks(model)
+    why = "" if compared is None else compared.why
+    dims = [model.inputs[name].shape[axis] for name, axis in compared.inputs.items()] if compared and streams else []
     times = tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
-    metadata = Metadata(states=model.states, not_streamable=streams, time_axes=times)
-    entries = {} if states is None or dict(model.metadata.states) == model.states else metadata.to_metadata()
+    metadata = Metadata(states=model.states, not_streamable="" if streams else why or None, time_axes=times)
+    given = states is not None and dict(model.metadata.states) != model.states
+    # A file that another tool has changed may say that it can be streamed, and the page would believe it.
+    entries = metadata.to_metadata() if given else metadata.to_metadata_entry("not_streamable") if why else {}
     return embedded(proto, file, entries)
 
 

@@ -232,7 +232,7 @@ class SequenceLayout:
         return [self._key(sample) for sample in samples]
 
     def _key(self, sample: Sample) -> Hashable:
-        sizes = tuple([size for axis, size in sample.sizes.items() if axis not in self.padded])
+        sizes = frozenset([item for item in sample.sizes.items() if item[0] not in self.padded])
         # Lengths below the array's own size: the results depend on that size too, which padding would change.
         shorter = tuple(
             (name, int(sample.arrays[name]), sample.sizes[axis])

@@ -40,7 +40,7 @@ export async function openStream(server, model, { token } = {}) {
 
 /** One stream; made by `openStream`. */
 export class Stream {
-  /** @type {{inputs: {name: string, datatype: string, shape: number[]}[], outputs: object[]} | null} what a frame holds */
+  /** @type {{inputs: {name: string, datatype: string, shape: number[]}[], outputs: object[], elements: object} | null} */
   layout = null;
   #waiting = [];
   #ended = null;
@@ -64,10 +64,20 @@ export class Stream {
   step(inputs) {
     if (this.#ended) return Promise.reject(this.#ended);
     const parts = [];
+    let steps = null;
     for (const { name, datatype } of this.layout.inputs) {
       const array = inputs[name];
       if (!(array instanceof ARRAYS[datatype]))
         return Promise.reject(new TypeError(`${name} must be a ${ARRAYS[datatype].name}`));
+      // The server sees the bytes of all inputs together, of which there may be as many as of right ones.
+      const [first, more] = this.layout.elements[name];
+      const own = more ? 1 + (array.length - first) / more : null;
+      if (more ? own !== (steps ?? own) || own < 1 || own % 1 : array.length !== first) {
+        const [bytes, further] = [first, more].map((count) => count * array.BYTES_PER_ELEMENT);
+        const wanted = more ? `${bytes}, and ${further} for each further step, as many as others` : bytes;
+        return Promise.reject(new TypeError(`${name} has ${array.byteLength} bytes; it must have ${wanted}`));
+      }
+      steps ??= own;
       parts.push(new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
     }
     const unknown = Object.keys(inputs).find((name) => !this.layout.inputs.some((input) => input.name === name));

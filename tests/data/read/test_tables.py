@@ -52,6 +52,18 @@ def test_a_csv_row_with_one_wrong_cell_is_not_taken_for_a_header(first: str, col
     assert table(f"{first}\n3,4\n", columns=[name]).tolist() == [[2 + column]]
 
 
+@pytest.mark.parametrize("text", ["0,1,2\n1,2,3\n", "0,1\n0.5,2\n", '"0","1"\n1e-3,2\n'])
+def test_numbers_of_columns_are_no_time_step(text: str) -> None:
+    """pandas writes them as the names of columns that have none."""
+    assert "line 1 numbers the columns from 0, as pandas does" in refused(text, "csv")
+    assert "line 1 numbers the columns from 0, as pandas does" in refused(text, "csv", columns=["1"])
+
+
+@pytest.mark.parametrize("text", ["0,1\n1,0\n", "0\n0.5\n", "0,1,2\n", "0.0,1.0\n0.5,2\n", "a,b\n0,1\n0.5,2\n"])
+def test_a_time_step_may_look_like_numbers_of_columns(text: str) -> None:
+    assert table(text)[0].tolist() == list(range(text.count(",", 0, text.index("\n")) + 1))
+
+
 def test_csv_of_one_column_under_another_name() -> None:
     (record,) = parsed("x\n1\n2\n", name="signal")
     assert record["signal"].tolist() == [[1], [2]]

@@ -60,14 +60,20 @@ async function perform(ort, job) {
   }
   if (job.kind === "unawaited") {
     const stream = model.stream();
-    const running = job.chunks.map((feeds) => stream.run(tensors(ort, feeds)));
+    const running = job.chunks.map((feeds) => {
+      const given = tensors(ort, feeds);
+      const outputs = stream.run(given);
+      for (const { data } of Object.values(given)) data.fill(0); // the caller's memory for the next chunk
+      return outputs;
+    });
     let refused = "";
     try {
       stream.reset();
     } catch (error) {
       refused = error.message;
     }
-    return { outputs: (await Promise.all(running)).map(packed), refused };
+    const outputs = (await Promise.all(running)).map(packed);
+    return { outputs, refused, nothing: await stream.run(null).catch((error) => error.message) };
   }
   if (job.kind === "joined") return packed({ joined: concatenate(ort, job.parts.map((part) => tensor(ort, part)), job.axis) });
   throw new Error(job.kind);

@@ -225,3 +225,17 @@ def test_an_input_of_one_number_for_each_sequence(tmp_path: Path) -> None:
     given = [{"x": np.full((3, 2), number + 1, np.float32), "gain": np.float32(number)} for number in range(6)]
     for item, found in zip(given, map_sequences(model, given, batch=3), strict=True):
         np.testing.assert_array_equal(found["y"], item["x"] * item["gain"])
+
+
+def test_sizes_are_told_apart_by_their_axes(tmp_path: Path) -> None:
+    """The arrays of a dict may come in any order."""
+    named = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", name * 2]) for name in "uv"]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])
+    sums = [helper.make_node("ReduceSum", [name, "axis"], [f"{name}_sum"]) for name in "uv"]
+    both = helper.make_node("Concat", ["u_sum", "v_sum"], ["y"], axis=1)
+    axis = numpy_helper.from_array(np.array([1]), "axis")
+    graph = helper.make_graph([*sums, both], "sums", named, [output], [axis])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
+    few, many = np.ones(3, np.float32), np.ones(5, np.float32)
+    results = load(tmp_path / "m.onnx", "cpu").map([{"u": few, "v": many}, {"v": few, "u": many}])
+    assert [result["y"].tolist() for result in results] == [[3, 5], [5, 3]]

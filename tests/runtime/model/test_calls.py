@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -207,3 +208,14 @@ def test_many_threads_run_one_model(tmp_path: Path):
             assert len(results) == 20
             for result in results:
                 assert_close(result, expected[index], 0)
+
+
+def test_strings_stay_numpy_s_where_tensors_are_passed(tmp_path: Path) -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, ["n"])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, ["n"])
+    words = onnx.numpy_helper.from_array(np.array(["no", "yes"], object), "words")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Gather", ["words", "x"], ["y"])], "g", [x], [y], [words])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m"
+    )
+    assert load(tmp_path / "m", "cpu", 1).run({"x": torch.tensor([1, 0])})["y"].tolist() == ["yes", "no"]

@@ -97,7 +97,8 @@ export class Stream<Tensor extends TensorLike = TensorLike> {
   get state(): State<Tensor>;
   set state(values: Record<string, Tensor | PackedTensor>);
   /**
-   * Runs the next steps: the inputs that are not states, by name. Calls that are not awaited run in their order.
+   * Runs the next steps: the inputs that are not states, by name. Calls that are not awaited run in their order,
+   * each on the numbers that it was given.
    *
    * @throws {InputError} something does not fit.
    * @throws {RunError} ONNX Runtime failed; the states are as they were.

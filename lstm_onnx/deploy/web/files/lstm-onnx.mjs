@@ -776,15 +776,28 @@ export class Stream {
 
   /**
    * Runs one chunk: the inputs that are not states, by name.  Returns the outputs that are not states, or all of them
-   * where every output is a state.  Calls that are not awaited run in their order.
+   * where every output is a state.  Calls that are not awaited run in their order, each on the numbers that it was given.
    */
   run(feeds) {
-    return this.#queued(feeds);
+    const held = this.#held(feeds);
+    return this.#queued(() => this.#run(held));
   }
 
   /** Ends the sequence: the outputs that were still to come, of at most `delay` steps, possibly none. */
   flush() {
-    return this.#queued(null);
+    return this.#queued(() => this.#flush());
+  }
+
+  /** Copies of a chunk's tensors: before its turn comes the caller may write the next numbers into the same memory. */
+  #held(feeds) {
+    if (feeds === null || typeof feeds !== "object") return feeds;
+    const held = {};
+    for (const name in feeds) {
+      const tensor = feeds[name];
+      const isHere = Array.isArray(tensor?.dims) && (tensor.location ?? "cpu") === "cpu" && ArrayBuffer.isView(tensor.data);
+      held[name] = isHere ? this.#copy(tensor) : tensor;
+    }
+    return held;
   }
 
   async #run(given) {
@@ -1043,18 +1056,18 @@ export class Stream {
     return new this.model.ort.Tensor(tensor.type, tensor.data.slice(), tensor.dims);
   }
 
-  /** Runs a chunk, or ends the sequence where it is null, after the calls that were made before. */
-  #queued(feeds) {
+  /** Runs a chunk, or ends the sequence, after the calls that were made before. */
+  #queued(work) {
     const before = this.#before;
     this.#running += 1;
-    const done = before === null ? this.#call(feeds) : before.then(() => this.#call(feeds), () => this.#call(feeds));
+    const done = before === null ? this.#call(work) : before.then(() => this.#call(work), () => this.#call(work));
     this.#before = done;
     return done;
   }
 
-  async #call(feeds) {
+  async #call(work) {
     try {
-      return await (feeds === null ? this.#flush() : this.#run(feeds));
+      return await work();
     } finally {
       this.#running -= 1;
       if (this.#running === 0) this.#before = null;

@@ -20,7 +20,8 @@ from .conversion import to_arrays
 from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
 from .initial_states import known_initial_states
-from .loaded_model import ClosedSession, one_thread_session, read_interface
+from .interface import read_interface
+from .loaded_model import ClosedSession, one_thread_session
 from .lstm_call import call_lstm, complete_lengths
 from .non_finite_inputs import hides_nan, warn_of_non_finite
 from .providers import NO_GRAPH, graph_options

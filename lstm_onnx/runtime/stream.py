@@ -16,9 +16,9 @@ from .bindings import Binding, Key, key_of, output_buffers
 from .cancellation import options_of
 from .chunked_steps import ChunkedSteps
 from .conversion import to_arrays, to_numpy
-from .initial_states import require_like_state, stream_initial_state, validated_states
 from .non_finite_inputs import is_finite, warn_of_non_finite
 from .shutdown import calls_onnxruntime
+from .stream_states import require_like_state, stream_start, validated_states
 from .streamable import require_streamable
 from .tuning import MAX_STREAM_BINDINGS
 
@@ -72,10 +72,7 @@ class Stream:
                 f"cannot take a batch of {batch}: its states have fixed sizes ({fixed})", path=model.path, name="batch"
             )
         self.model, self.batch = model, batch
-        initial = model.metadata.initial
-        self._start = {
-            name: stream_initial_state(model.inputs[name], batch, initial.get(name)) for name in model.states
-        }
+        self._start = stream_start(model, batch)
         # Double-buffered: a step reads one set and writes the other, so that a failed step leaves the states intact
         # and no step allocates.
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))

@@ -6,7 +6,8 @@ import weakref
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .loaded_model import LSTM_STATES
+from .interface import LSTM_STATES
+from .stream_states import stream_start
 from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
@@ -103,10 +104,9 @@ def stream_inputs(model: Model) -> dict[str, ValueInfo]:
 
 def is_streamable(model: Model) -> bool:
     """Whether a stream of one sequence can be opened."""
-    if not model.states:
-        return False
     try:
-        model.stream()
+        require_streamable(model)
+        stream_start(model, 1)
     except InputError:
         return False
     return True

@@ -19,9 +19,9 @@ from ...terminal_text import one_line
 from ..arguments import positive_integer
 from ..batch_axes import BatchAxes, require_batch, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
-from ..initial_states import require_like_state, validated_states
 from ..non_finite_inputs import warn_of_non_finite
 from ..shutdown import LostLock, watch
+from ..stream_states import require_like_state, validated_states
 from ..streamable import require_separate_rows
 from ..tensor_info import ValueInfo, require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache

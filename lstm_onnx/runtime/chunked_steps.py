@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,10 @@ from .bindings import Key
 from .call import call
 from .cancellation import options_of
 from .conversion import ToCallerType, to_numpy
+from .loaded_model import LoadedModel
 from .providers import runs_operator
 from .streamable import found_chunks, stream_inputs
 from .tensor_info import ValueInfo, require_known_names
-
-if TYPE_CHECKING:
-    from .model import Model
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
@@ -38,7 +36,7 @@ class ChunkedSteps:
         to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
-    def __init__(self, model: Model, batch: int) -> None:
+    def __init__(self, model: LoadedModel, batch: int) -> None:
         self.model = model
         self.batch = batch
         self.chunked = model.metadata.streaming is not None

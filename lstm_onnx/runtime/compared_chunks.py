@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
 from ..errors import InputError, RunError
 from .chunk_check import CHUNKINGS, WholeSequence, difference, sequences
-
-if TYPE_CHECKING:
-    from .model import Model
+from .loaded_model import LoadedModel
+from .run import run_model
 
 _FRAMES = (8, 64, 512)
 """Of a model that takes no chunks of a few steps, such as samples of audio: what each of the six is then."""
@@ -33,7 +32,7 @@ class Compared:
     outputs: Mapping[str, int | None]
 
 
-def compared_chunks(model: Model) -> Compared | None:
+def compared_chunks(model: LoadedModel) -> Compared | None:
     """Run a model without metadata on six steps, at once and in chunks; None where there is nothing to compare.
 
     Where it has no dynamic axis but the batch, or runs at no such sizes (one that takes exactly 512 samples), every
@@ -47,7 +46,7 @@ def compared_chunks(model: Model) -> Compared | None:
         if cut in tried:
             continue
         try:
-            why = difference(model.run, sequence, model.states, CHUNKINGS)
+            why = difference(partial(run_model, model), sequence, model.states, CHUNKINGS)
             tried[cut] = Compared(why, sequence.axes, _output_axes(model, sequence))
         except (InputError, RunError):
             continue  # that axis is not time, or not really dynamic
@@ -69,9 +68,9 @@ def compared_chunks(model: Model) -> Compared | None:
     return next(iter(tried.values()), None)
 
 
-def _output_axes(model: Model, sequence: WholeSequence, frame: int = 1) -> dict[str, int | None]:
+def _output_axes(model: LoadedModel, sequence: WholeSequence, frame: int = 1) -> dict[str, int | None]:
     """The axis of each output, but states, whose size follows the number of steps (InputError, RunError)."""
-    fewer, whole = (model.run({**sequence.chunk(0, n), **sequence.states}) for n in (2 * frame, sequence.steps))
+    fewer, whole = (run_model(model, {**sequence.chunk(0, n), **sequence.states}) for n in (2 * frame, sequence.steps))
     axes: dict[str, int | None] = {}
     for name in whole:
         if name not in model.states.values():
@@ -80,13 +79,13 @@ def _output_axes(model: Model, sequence: WholeSequence, frame: int = 1) -> dict[
     return axes
 
 
-def _frames_differ(model: Model, sequence: WholeSequence, frame: int) -> str | None:
+def _frames_differ(model: LoadedModel, sequence: WholeSequence, frame: int) -> str | None:
     """`difference` of a sequence of frames, in frames and in other chunks; None where it takes none of them."""
     found: str | None = None
     uneven = (frame + 1, 2 * frame - 1, 3 * frame)
     for chunking in (*(tuple(frame * size for size in sizes) for sizes in CHUNKINGS), uneven):
         try:
-            found = difference(model.run, sequence, model.states, (chunking,))
+            found = difference(partial(run_model, model), sequence, model.states, (chunking,))
         except (InputError, RunError):
             continue  # a stream is told so as well
         if found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ from ..symbolic_dims import size_of
 from .batch_axes import BATCH, dynamic_axes, with_named_batch
 from .conversion import to_arrays
 from .initial_states import initial_state
+from .loaded_model import LoadedModel
 from .tensor_info import ValueInfo, validated_feeds
 
-if TYPE_CHECKING:
-    from .model import Model
 
-
-def stream_start(model: Model, batch: int) -> dict[str, np.ndarray]:
+def stream_start(model: LoadedModel, batch: int) -> dict[str, np.ndarray]:
     """What the states of a stream of `batch` sequences start from (InputError: see `stream_initial_state`)."""
     initial = model.metadata.initial
     return {name: stream_initial_state(model.inputs[name], batch, initial.get(name)) for name in model.states}
@@ -47,7 +45,7 @@ def stream_initial_state(info: ValueInfo, batch: int, initial: np.ndarray | None
     return state
 
 
-def require_like_state(model: Model, name: str, after: np.ndarray, before: np.ndarray) -> None:
+def require_like_state(model: LoadedModel, name: str, after: np.ndarray, before: np.ndarray) -> None:
     """Refuse a next value of a state that has another shape or dtype than the one before (RunError)."""
     if after.shape != before.shape or after.dtype != before.dtype:
         raise RunError(

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .interface import LSTM_STATES
+from .loaded_model import LoadedModel
 from .stream_states import stream_start
 from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
     from .compared_chunks import Compared
-    from .model import Model
 
-_chunks: weakref.WeakKeyDictionary[Model, Compared | None] = weakref.WeakKeyDictionary()
-_rows_mix: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
+_chunks: weakref.WeakKeyDictionary[LoadedModel, Compared | None] = weakref.WeakKeyDictionary()
+_rows_mix: weakref.WeakKeyDictionary[LoadedModel, str] = weakref.WeakKeyDictionary()
 """What was found of models whose metadata does not say; "" for nothing."""
 
 
-def require_streamable(model: Model, *, check: bool = True) -> None:
+def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
     """Refuse a model whose chunks give other numbers than the whole sequence.
 
     Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, or with other
@@ -68,12 +68,12 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
         )
 
 
-def found_chunks(model: Model) -> Compared | None:
+def found_chunks(model: LoadedModel) -> Compared | None:
     """What `require_streamable` found by running the model; None where it did not."""
     return _chunks.get(model)
 
 
-def rows_mix(model: Model) -> str:
+def rows_mix(model: LoadedModel) -> str:
     """In which output a sequence's results depend on the others in its batch; "" where none is known to.
 
     Files from lstm-onnx say so in their metadata.  Another one is run, once, on a batch and on a sequence of it alone.
@@ -89,20 +89,20 @@ def rows_mix(model: Model) -> str:
     return _rows_mix[model]
 
 
-def require_separate_rows(model: Model, *, check: bool = True) -> None:
+def require_separate_rows(model: LoadedModel, *, check: bool = True) -> None:
     """Refuse a model whose streams cannot be stepped as one batch (InputError); `check` as of `require_streamable`."""
     mixes = rows_mix(model) if check else model.metadata.batch_mixes
     if mixes:
         raise InputError(f"streams cannot be stepped together: {mixes}", hint="use model.stream()", path=model.path)
 
 
-def stream_inputs(model: Model) -> dict[str, ValueInfo]:
+def stream_inputs(model: LoadedModel) -> dict[str, ValueInfo]:
     """The inputs that a caller of a stream passes: no states, and not the one that says that a sequence ends."""
     last = model.metadata.streaming_or_default.last
     return {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
 
 
-def is_streamable(model: Model) -> bool:
+def is_streamable(model: LoadedModel) -> bool:
     """Whether a stream of one sequence can be opened."""
     try:
         require_streamable(model)

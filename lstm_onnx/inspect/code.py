@@ -17,7 +17,7 @@ from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import TIME, batch_name
 from ..runtime.chunks import time_axis
-from ..runtime.initial_states import stream_initial_state
+from ..runtime.stream_states import stream_initial_state
 from ..runtime.streamable import is_streamable
 from ..runtime.tensor_info import require_known_names
 from ..runtime.tuning import MAX_TRIAL_ELEMENTS

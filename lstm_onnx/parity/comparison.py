@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..input_spec import InputSpec
 from ..runtime import Model
-from ..runtime.conversion import complete_feeds
+from ..runtime.run import complete_feeds
 from .cases import Case
 from .diagnosis.search import Suspect, diagnose, from_the_file
 from .expected import Arrays, Expected

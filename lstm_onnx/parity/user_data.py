@@ -15,7 +15,7 @@ from ..data.cast_inputs import add_batch_axis, arrange_table, cast_inputs, fill_
 from ..data.formats import place_of
 from ..errors import ConfigError, InputError
 from ..runtime import Model
-from ..runtime.conversion import complete_feeds
+from ..runtime.run import complete_feeds
 
 MOST = 64
 """Records of a data file that are compared; each takes a run of PyTorch in two precisions."""

@@ -21,7 +21,7 @@ from ..input_spec import draw
 from ..onnxgraph.recurrent import SEQUENCE_LENS, input_of, is_operator
 from ..onnxgraph.scopes import Scope
 from ..runtime import Model, ValueInfo
-from ..runtime.conversion import complete_feeds
+from ..runtime.run import complete_feeds
 from ..symbolic_dims import size_of
 from .emulation import Steps, emulate, product_or_nan
 from .probe import Probe, layer_values, linear_values

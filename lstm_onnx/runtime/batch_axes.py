@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
 from ..symbolic_dims import names_in, size_of
+from .loaded_model import LoadedModel
 from .tensor_info import ValueInfo
-
-if TYPE_CHECKING:
-    from .model import Model
 
 BATCH = "batch"
 TIME = "time"
@@ -22,13 +20,13 @@ def dynamic_axes(info: ValueInfo) -> list[int]:
     return [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
 
 
-def state_dim_names(model: Model) -> set[str]:
+def state_dim_names(model: LoadedModel) -> set[str]:
     """The axis names on which the sizes of the model's states depend."""
     dims = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)}
     return {name for dim in dims for name in names_in(dim)}
 
 
-def batch_name(model: Model) -> str | None:
+def batch_name(model: LoadedModel) -> str | None:
     """What the batch axis is called: "batch", or else the one axis name that the states have.
 
     Of several such names, the one that another input has as well.  None where that does not say either.
@@ -42,7 +40,7 @@ def batch_name(model: Model) -> str | None:
     return str(next(iter(candidates))) if len(candidates) == 1 else None
 
 
-def axis_roles(model: Model) -> dict[str, str]:
+def axis_roles(model: LoadedModel) -> dict[str, str]:
     """Which axes are "batch" and "time" in a file with states, by what it calls them, such as ``rows`` and ``time``."""
     found = dict.fromkeys(model.metadata.time_axes, TIME)
     batch = batch_name(model)
@@ -50,7 +48,12 @@ def axis_roles(model: Model) -> dict[str, str]:
 
 
 def require_batch(
-    model: Model, feeds: Mapping[str, Any], batch: int, *, carrier: str = "this stream carries", hint: str | None = None
+    model: LoadedModel,
+    feeds: Mapping[str, Any],
+    batch: int,
+    *,
+    carrier: str = "this stream carries",
+    hint: str | None = None,
 ) -> None:
     """Refuse another number of sequences than the `batch` of a stream, with a better message than for two inputs.
 
@@ -85,7 +88,7 @@ def state_batch_axis(info: ValueInfo) -> int | None:
     return axes[0] if len(axes) == 1 else None
 
 
-def require_state_batch_axis(model: Model, name: str) -> int:
+def require_state_batch_axis(model: LoadedModel, name: str) -> int:
     """The batch axis of a state of a pool.
 
     Raises:
@@ -133,7 +136,7 @@ def batch_axes(infos: Mapping[str, ValueInfo], batches: Collection[Any]) -> dict
     return {name: axis for name, axis in axes.items() if axis is not None}
 
 
-def batch_dims(model: Model, state_axes: Mapping[str, int]) -> set[int | str | None]:
+def batch_dims(model: LoadedModel, state_axes: Mapping[str, int]) -> set[int | str | None]:
     """What the batch axis is called in the states, whose batch axes are `state_axes`."""
     return {model.inputs[name].shape[axis] for name, axis in state_axes.items()}
 
@@ -153,7 +156,7 @@ class BatchAxes:
     shared: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: Model, state_axes: Mapping[str, int], output_names: Iterable[str]) -> BatchAxes:
+    def of(cls, model: LoadedModel, state_axes: Mapping[str, int], output_names: Iterable[str]) -> BatchAxes:
         """From the names of the axes.
 
         Args:

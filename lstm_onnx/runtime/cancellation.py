@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from .loaded_model import LoadedModel
 from .providers import NO_GRAPH, graph_options
-
-if TYPE_CHECKING:
-    from .model import Model
 
 
 class Cancellation:
@@ -43,6 +41,6 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def options_of(model: Model) -> Any:
+def options_of(model: LoadedModel) -> Any:
     """The ``onnxruntime.RunOptions`` for a run of `model` in this thread; None where it needs none."""
     return model.run_options if _current.options is None else _current.options

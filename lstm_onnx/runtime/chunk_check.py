@@ -11,18 +11,18 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import size_of
 from .batch_axes import batch_axes, batch_name, state_batch_axis, state_dim_names
+from .loaded_model import LoadedModel
+from .run import run_model
 from .tensor_info import ValueInfo, axis_sizes
 from .tuning import CHUNK_TOLERANCE
-
-if TYPE_CHECKING:
-    from .model import Model
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 Run = Callable[[dict[str, "np.ndarray[Any, Any]"]], Mapping[str, Any]]
@@ -252,7 +252,7 @@ def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
     return moved
 
 
-def why_rows_mix(model: Model) -> str:
+def why_rows_mix(model: LoadedModel) -> str:
     """Run a model without metadata on a batch, and on its first sequence alone; how they differ, or "".
 
     Where its batch is fixed or unknown, or it does not run at such sizes, there is nothing to compare.
@@ -270,13 +270,13 @@ def why_rows_mix(model: Model) -> str:
         if streaming.steps is not None:  # streams are stepped together where they have had the same steps
             sequence.states[streaming.steps][...] = streaming.settled * streaming.period
         try:
-            return row_difference(model.run, {**sequence.feeds, **sequence.states}, known, ends)
+            return row_difference(partial(run_model, model), {**sequence.feeds, **sequence.states}, known, ends)
         except (InputError, RunError):
             continue
     return ""
 
 
-def why_lengths_mix(model: Model, *, longer: bool = True) -> str:
+def why_lengths_mix(model: LoadedModel, *, longer: bool = True) -> str:
     """Run batches of sequences of unequal lengths, and the first and the last alone; how they differ, or "".
 
     A module may compute with the longest of a batch.  Where it does not run at such sizes, there is nothing to compare.
@@ -298,7 +298,7 @@ def why_lengths_mix(model: Model, *, longer: bool = True) -> str:
             shorter = max(fewest, most // 2) if more is None else min(most, fewest + more)
             tried[name] = np.resize(np.array([most, shorter], feeds[name].dtype), feeds[name].shape)
         with contextlib.suppress(InputError, RunError):
-            difference = row_difference(model.run, tried, known, ends, longer=longer)
+            difference = row_difference(partial(run_model, model), tried, known, ends, longer=longer)
             if difference:
                 return difference
     return ""
@@ -309,7 +309,7 @@ def _batch_dim(info: ValueInfo) -> int | str | None:
     return None if axis is None else info.shape[axis]
 
 
-def sequences(model: Model, frame: int = 1) -> Iterator[WholeSequence]:
+def sequences(model: LoadedModel, frame: int = 1) -> Iterator[WholeSequence]:
     """Random inputs with six steps, or frames, along each axis that may be time, the most likely one first."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     batches = state_dim_names(model)
@@ -343,7 +343,7 @@ def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[
 
 
 def _random_sequence(
-    model: Model,
+    model: LoadedModel,
     free: Mapping[str, ValueInfo],
     axes: Mapping[str, int],
     batch: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,12 @@ import numpy as np
 from ..errors import InputError, reason
 
 if TYPE_CHECKING:
-    from .model import Model
+    from numpy.typing import NDArray
+
     from .tensor_info import ValueInfo
+
+    Array = NDArray[Any]
+    ArrayLike = Array | Sequence[Any] | float
 
 ToCallerType = Callable[[np.ndarray], Any]
 """Converts a result to the type of the arrays that the caller passed."""
@@ -138,17 +142,6 @@ def _refuse_masked_items(values: list[Any] | tuple[Any, ...], name: str, depth: 
             _refuse_masked_items(value, name, depth + 1)
         elif isinstance(value, np.ndarray):
             _refuse_masked(value, name)
-
-
-def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`feeds` as checked arrays, with the states and lengths that `Model.run` fills in.
-
-    Raises:
-        InputError: they do not fit the model.
-    """
-    if not isinstance(feeds, Mapping):
-        raise InputError.of_argument("inputs", feeds, "a dict of arrays by input name")
-    return model.validated(to_arrays(feeds, model.inputs)[0])
 
 
 def unchanged(array: np.ndarray) -> np.ndarray:

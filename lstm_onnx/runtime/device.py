@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +18,11 @@ from .bindings import Key, key_of
 from .call import call
 from .cancellation import options_of
 from .conversion import converter_to, to_numpy
+from .loaded_model import LoadedModel
 from .ort_messages import first_line
 from .providers import NO_GRAPH, graph_options, onnxruntime, ort_errors
 from .tensor_info import ValueInfo, axis_sizes, known_shape
 from .tuning import MAX_CUDA_GRAPHS, MAX_STREAM_BINDINGS
-
-if TYPE_CHECKING:
-    from .model import Model
 
 _DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
 """DLPack's device types with which ONNX Runtime can share memory."""
@@ -52,7 +50,7 @@ class DeviceSteps:
     """
 
     def __init__(
-        self, model: Model, start: Mapping[str, np.ndarray], *, device: str = "cuda", graphs: bool = False
+        self, model: LoadedModel, start: Mapping[str, np.ndarray], *, device: str = "cuda", graphs: bool = False
     ) -> None:
         self._model = model
         self._session = model.session
@@ -151,7 +149,7 @@ def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
     return shape
 
 
-def run_binding(model: Model, binding: Any, options: Any = None) -> None:
+def run_binding(model: LoadedModel, binding: Any, options: Any = None) -> None:
     """Run what is bound.
 
     Raises:
@@ -173,7 +171,7 @@ def device_of(value: Any) -> str | None:
     return _DLPACK_DEVICES.get(int(value.__dlpack_device__()[0]))
 
 
-def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda") -> dict[str, Any]:
+def run_on_device(model: LoadedModel, feeds: Mapping[str, Any], *, device: str = "cuda") -> dict[str, Any]:
     """Run a model on tensors on its device, without copying them; the outputs stay there as well.
 
     Args:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 from .conversion import to_numpy
-from .tensor_info import validated_lengths
+from .loaded_model import LoadedModel
+from .run import run_model
 
 if TYPE_CHECKING:
     from ..spec import LSTMSpec
-    from .model import Model
 
 
-def call_lstm(model: Model, input: Any, states: tuple[Any, Any] | None, lengths: Any) -> tuple[Any, tuple[Any, Any]]:
+def call_lstm(
+    model: LoadedModel, input: Any, states: tuple[Any, Any] | None, lengths: Any
+) -> tuple[Any, tuple[Any, Any]]:
     """``output, (hn, cn)``; see `Model.__call__` for shapes and errors."""
     spec = model.metadata.spec
     if spec is None:
@@ -39,28 +40,11 @@ def call_lstm(model: Model, input: Any, states: tuple[Any, Any] | None, lengths:
         feeds = _with_batch_axis(feeds, spec)
     if lengths is not None:
         feeds["lengths"] = np.asarray(to_numpy(lengths, None, "lengths")[0])
-    results = model.run(feeds)
+    results = run_model(model, feeds)
     output, hn, cn = results["output"], results["hn"], results["cn"]
     if unbatched:
         output, hn, cn = output.squeeze(0 if spec.batch_first else 1), hn[:, 0], cn[:, 0]
     return to_caller_type(output), (to_caller_type(hn), to_caller_type(cn))
-
-
-def complete_lengths(model: Model, arrays: dict[str, np.ndarray], sizes: Mapping[str, int]) -> None:
-    """Validate the lengths among a bare LSTM's inputs; every sequence is complete where they are left out.
-
-    Raises:
-        InputError: they are not possible, or the model takes none.
-    """
-    if "lengths" in model.inputs and "batch" in sizes and "time" in sizes:
-        arrays["lengths"] = validated_lengths(arrays.get("lengths"), sizes["batch"], sizes["time"])
-    elif "lengths" in arrays and "lengths" not in model.inputs:
-        raise InputError(
-            "was exported without lengths",
-            path=model.path,
-            hint="export it again with lengths = true",
-            name="lengths",
-        )
 
 
 def _with_batch_axis(feeds: dict[str, np.ndarray], spec: LSTMSpec) -> dict[str, np.ndarray]:

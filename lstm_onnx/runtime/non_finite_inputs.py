@@ -11,19 +11,10 @@ import sys
 import warnings
 from collections.abc import Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .providers import runs_operator
-
-if TYPE_CHECKING:
-    from .model import Model
-
-
-def hides_nan(session: Any) -> bool:
-    """Whether a session on the CPU runs such an operator."""
-    return runs_operator(session, "LSTM", "GRU", "RNN")
+from .loaded_model import LoadedModel
 
 
 def is_finite(array: np.ndarray) -> bool:
@@ -35,7 +26,7 @@ def is_finite(array: np.ndarray) -> bool:
     return array.dtype.kind != "f" or isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
 
 
-def warn_of_non_finite(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
+def warn_of_non_finite(model: LoadedModel, arrays: Mapping[str, np.ndarray]) -> None:
     """Warn of inputs with NaN or infinity (RuntimeWarning) that a model's results would hide."""
     if not model.hides_nan:
         return
@@ -57,7 +48,7 @@ def warn_of_non_finite(model: Model, arrays: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _within_lengths(model: Model, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def _within_lengths(model: LoadedModel, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """An input without the steps past the end of each sequence, which nothing is computed from."""
     array, shape = arrays[name], model.inputs[name].shape
     for lengths, count in model.counts.items():

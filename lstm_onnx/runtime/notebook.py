@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from ..terminal_text import one_line
-
-if TYPE_CHECKING:
-    from .model import Model
+from .loaded_model import LoadedModel
 
 
-def model_html(model: Model) -> str:
+def model_html(model: LoadedModel) -> str:
     """A table of a model's inputs, outputs and states as HTML, with every name escaped."""
     states = {output: name for name, output in model.states.items()}
     rows = []

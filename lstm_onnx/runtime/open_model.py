@@ -11,7 +11,8 @@ from ..atomic_io import require_readable
 from ..errors import InputError, ModelError
 from ..isolation.stages import stage
 from .arguments import flag, flag_or_none
-from .loaded_model import fingerprint, validated_states_argument
+from .interface import validated_states_argument
+from .loaded_model import fingerprint
 from .model import Model
 from .providers import open_session, parse_provider, validated_threads
 

@@ -16,21 +16,20 @@ from .bindings import Binding, Key, key_of, output_buffers
 from .cancellation import options_of
 from .chunked_steps import ChunkedSteps
 from .conversion import to_arrays, to_numpy
-from .initial_states import require_like_state, stream_initial_state, validated_states
+from .loaded_model import LoadedModel
 from .non_finite_inputs import is_finite, warn_of_non_finite
+from .run import run_model
 from .shutdown import calls_onnxruntime
+from .stream_states import require_like_state, stream_start, validated_states
 from .streamable import require_streamable
 from .tuning import MAX_STREAM_BINDINGS
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
     from ..spec import LSTMSpec
+    from .conversion import Array, ArrayLike
     from .device import DeviceSteps
-    from .model import ArrayLike, Model
-
-    Array = NDArray[Any]
 
 
 class _Last(NamedTuple):
@@ -62,7 +61,7 @@ class Stream:
         batch: how many sequences run side by side.
     """
 
-    def __init__(self, model: Model, batch: int = 1, *, check: bool = True) -> None:
+    def __init__(self, model: LoadedModel, batch: int = 1, *, check: bool = True) -> None:
         require_streamable(model, check=flag("check", check))
         batch = positive_integer("batch", batch)
         sizes = {dim for name in model.states for dim in model.inputs[name].shape}
@@ -72,10 +71,7 @@ class Stream:
                 f"cannot take a batch of {batch}: its states have fixed sizes ({fixed})", path=model.path, name="batch"
             )
         self.model, self.batch = model, batch
-        initial = model.metadata.initial
-        self._start = {
-            name: stream_initial_state(model.inputs[name], batch, initial.get(name)) for name in model.states
-        }
+        self._start = stream_start(model, batch)
         # Double-buffered: a step reads one set and writes the other, so that a failed step leaves the states intact
         # and no step allocates.
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
@@ -319,7 +315,7 @@ class Stream:
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
         require_batch(self.model, feeds, self.batch)
-        results = self.model.run({**feeds, **self._state})
+        results = run_model(self.model, {**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
             array = to_numpy(results[output], None, name)[0]

@@ -5,25 +5,41 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from ..checksum import KEY, is_intact
 from ..errors import InputError
-from .loaded_model import LSTM_STATES
+from .interface import LSTM_STATES
+from .loaded_model import LoadedModel, fingerprint
+from .stream_states import stream_start
 from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
     from .compared_chunks import Compared
-    from .model import Model
 
-_chunks: weakref.WeakKeyDictionary[Model, Compared | None] = weakref.WeakKeyDictionary()
-_rows_mix: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
+_chunks: weakref.WeakKeyDictionary[LoadedModel, Compared | None] = weakref.WeakKeyDictionary()
+_rows_mix: weakref.WeakKeyDictionary[LoadedModel, str] = weakref.WeakKeyDictionary()
 """What was found of models whose metadata does not say; "" for nothing."""
+_proven: weakref.WeakKeyDictionary[LoadedModel, bool] = weakref.WeakKeyDictionary()
 
 
-def require_streamable(model: Model, *, check: bool = True) -> None:
+def is_proven(model: LoadedModel) -> bool:
+    """Whether what the metadata says of chunks and rows was found of this very graph: no other tool has changed it.
+
+    Such a tool may keep the metadata, as ONNX Runtime's quantize_dynamic does, after which all sequences of a batch,
+    and all steps of a chunk, share one scale.
+    """
+    if model not in _proven:
+        written = KEY in model.session.get_modelmeta().custom_metadata_map
+        replaced = model.fingerprint not in (None, fingerprint(model.file))  # since it was loaded
+        _proven[model] = not written or replaced or is_intact(model.file)
+    return _proven[model]
+
+
+def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
     """Refuse a model whose chunks give other numbers than the whole sequence.
 
-    Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, or with other
-    pairs of states than the file's own, steps (or frames, of a file that takes no single steps) are run at once
-    and in chunks when the first stream is opened.
+    Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, for one that another
+    tool has changed since, or with other pairs of states than the file's own, steps (or frames, of a file that takes
+    no single steps) are run at once and in chunks when the first stream is opened.
 
     Args:
         model: the model.
@@ -52,7 +68,9 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
         )
     is_lstm = model.spec is not None and model.states == LSTM_STATES
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
-    if known or not check:
+    streaming = model.metadata.streaming_or_default
+    counts = streaming.last is not None or streaming.steps is not None  # which no drawn states fit
+    if not check or (known and (counts or is_proven(model))):
         return
     if model not in _chunks:
         from .compared_chunks import compared_chunks  # our own files never need it
@@ -67,20 +85,20 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
         )
 
 
-def found_chunks(model: Model) -> Compared | None:
+def found_chunks(model: LoadedModel) -> Compared | None:
     """What `require_streamable` found by running the model; None where it did not."""
     return _chunks.get(model)
 
 
-def rows_mix(model: Model) -> str:
+def rows_mix(model: LoadedModel) -> str:
     """In which output a sequence's results depend on the others in its batch; "" where none is known to.
 
-    Files from lstm-onnx say so in their metadata.  Another one is run, once, on a batch and on a sequence of it alone.
+    Files from lstm-onnx say so in their metadata.  Another one, or one that another tool has changed since, is run,
+    once, on a batch and on a sequence of it alone.
     """
-    if model.spec is not None:
-        return ""
-    if model.metadata.batch_mixes is not None:
-        return model.metadata.batch_mixes
+    known = "" if model.spec is not None else model.metadata.batch_mixes
+    if known or (known is not None and is_proven(model)):
+        return known
     if model not in _rows_mix:
         from .chunk_check import why_rows_mix
 
@@ -88,25 +106,24 @@ def rows_mix(model: Model) -> str:
     return _rows_mix[model]
 
 
-def require_separate_rows(model: Model, *, check: bool = True) -> None:
+def require_separate_rows(model: LoadedModel, *, check: bool = True) -> None:
     """Refuse a model whose streams cannot be stepped as one batch (InputError); `check` as of `require_streamable`."""
     mixes = rows_mix(model) if check else model.metadata.batch_mixes
     if mixes:
         raise InputError(f"streams cannot be stepped together: {mixes}", hint="use model.stream()", path=model.path)
 
 
-def stream_inputs(model: Model) -> dict[str, ValueInfo]:
+def stream_inputs(model: LoadedModel) -> dict[str, ValueInfo]:
     """The inputs that a caller of a stream passes: no states, and not the one that says that a sequence ends."""
     last = model.metadata.streaming_or_default.last
     return {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
 
 
-def is_streamable(model: Model) -> bool:
+def is_streamable(model: LoadedModel) -> bool:
     """Whether a stream of one sequence can be opened."""
-    if not model.states:
-        return False
     try:
-        model.stream()
+        require_streamable(model)
+        stream_start(model, 1)
     except InputError:
         return False
     return True

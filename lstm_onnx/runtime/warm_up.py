@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +11,11 @@ from ..errors import InputError
 from ..symbolic_dims import is_expression, names_in
 from .arguments import positive_integer
 from .initial_states import initial_state
+from .loaded_model import LoadedModel
 from .tensor_info import axis_sizes
 
-if TYPE_CHECKING:
-    from .model import Model
 
-
-def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def smallest_feeds(model: LoadedModel, sizes: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Ones for each input at the given sizes of named axes, and at the smallest possible of the others.
 
     Raises:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from ...metadata import Metadata
 from ...onnxgraph import dtype_name, shape_of, shown
 from ...onnxgraph.recurrent import INITIAL_C, INITIAL_H, QUANTIZED_LSTM, final_states, initial_states, input_of
-from ...runtime.loaded_model import LSTM_STATES
+from ...runtime.interface import LSTM_STATES
 from ..context import CheckContext
 from ..finding import Finding
 from ..graph import Graph, end_of

@@ -22,8 +22,8 @@ from ...parity.golden_file import read
 from ...runtime import Model, ValueInfo, load
 from ...runtime.arguments import integer
 from ...runtime.batch_axes import TIME
-from ...runtime.conversion import complete_feeds
 from ...runtime.providers import onnxruntime
+from ...runtime.run import complete_feeds
 from ...runtime.streamable import found_chunks, is_streamable, stream_inputs
 from ...runtime.unchanged import of_one_file
 from ..folder import files_together

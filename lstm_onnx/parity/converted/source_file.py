@@ -24,7 +24,7 @@ from ...quantization.probe import Probe
 from ...quantization.proof import layer_errors, positive_inputs, proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
-from ...runtime.conversion import complete_feeds
+from ...runtime.run import complete_feeds
 from ..build import build_report, ranges_of
 from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden

@@ -6,10 +6,8 @@ event loop per batch, so that a request costs a few microseconds besides the mod
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -21,11 +19,12 @@ from ..arguments import flag, positive_integer, seconds
 from ..model import Model
 from ..pool.pool import Pool
 from ..pool.state_memory import Arrays, Slot
-from .request import Request, StepFuture
+from .request import QueuedStream, Request
 from .scheduler import Scheduler
+from .step_future import StepFuture
 
 
-class BatchedStream:
+class BatchedStream(QueuedStream):
     """One stream of a `Batcher`; a context manager that closes it.  Created by `Batcher.open`.
 
     Steps may be requested from any thread and any event loop; they run in the order of the requests.
@@ -36,14 +35,9 @@ class BatchedStream:
     """
 
     def __init__(self, batcher: Batcher, slot: Slot) -> None:
+        super().__init__(slot)
         self._batcher = batcher  # which lives as long as its streams
         self._scheduler = batcher._scheduler
-        self.slot = slot
-        self.closed = False
-        self.listed = False
-        self.prompt = True  # whether it asked soon after its last answer; see `RequestQueue`
-        self.answered = math.inf  # when; asking before the first answer is prompt
-        self.pending: deque[Request] = deque()
 
     def step(self, x: Any) -> Any:
         """The next time steps; the calling thread sleeps until they are done.
@@ -124,7 +118,7 @@ class BatchedStream:
             TimeoutError: there was no room in time.
         """
         request = self._request(x)
-        request.future = future = StepFuture(self, request)
+        request.future = future = StepFuture(self._scheduler, request)
         self._scheduler.submit_ahead(request, self._batcher.timeout)
         return future
 

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ...errors import RunError
-from ..arguments import seconds
 from ..conversion import ToCallerType
 from ..pool.state_memory import Arrays, Slot
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .batcher import BatchedStream
-
 LOST = (
     "the batcher was created before this process was forked, and its thread is not in it; start the process with "
     'multiprocessing\'s method "spawn", or create the batcher in the child'
 )
+
+
+class QueuedStream:
+    """What the queue knows of a stream; its callers have a `BatchedStream`."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.closed = False
+        self.listed = False  # whether it is one of the `ready` streams of the queue
+        self.prompt = True  # whether it asked soon after its last answer; see `RequestQueue`
+        self.answered = math.inf  # when; asking before the first answer is prompt
+        self.pending: deque[Request] = deque()
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +58,7 @@ class Request:
         future: what `BatchedStream.submit` returned.
     """
 
-    stream: BatchedStream
+    stream: QueuedStream
     arrays: Arrays
     key: Any
     admitted: bool = False
@@ -65,7 +74,7 @@ class Request:
     wake: threading.Lock | None = None
     loop: asyncio.AbstractEventLoop | None = None
     loop_future: asyncio.Future[None] | None = None
-    future: StepFuture | None = None
+    future: Future[Any] | None = None
 
     def answer(self) -> Any:
         """What the caller gets: the outputs, or an exception."""
@@ -90,72 +99,14 @@ class Request:
 
     def resolve(self) -> None:
         """Set the result of `future`."""
-        future = self.detach_future()
+        assert self.future is not None  # noqa: S101 - the caller's condition
+        future, self.future = self.future, None
         try:
             answer = self.answer()
         except Exception as error:  # noqa: BLE001 - it belongs to the caller
             future.set_exception(error)
         else:
             future.set_result(answer)
-
-    def detach_future(self) -> StepFuture:
-        """Take `future` away: a caller that keeps it would otherwise keep the results of the whole batch."""
-        assert self.future is not None  # noqa: S101 - the caller's condition
-        future, self.future = self.future, None
-        future._request = None
-        return future
-
-
-class StepFuture(Future[Any]):
-    """The result of a step.  Created by `BatchedStream.submit`; its methods may be called from any thread."""
-
-    def __init__(self, stream: BatchedStream, request: Request) -> None:
-        super().__init__()
-        self._stream = stream
-        self._request: Request | None = request
-        """None once it is done."""
-
-    def cancel(self) -> bool:
-        """Take the request back; False where the step is running or done."""
-        request = self._request
-        if request is None or not self._stream._scheduler.drop(request) or not super().cancel():
-            return self.cancelled()
-        request.detach_future()
-        self.set_running_or_notify_cancel()  # so that concurrent.futures.wait sees it
-        return True
-
-    def result(self, timeout: float | None = None) -> Any:
-        """What `BatchedStream.step` returns; the calling thread sleeps until then.
-
-        Args:
-            timeout: seconds; None for no limit.
-
-        Raises:
-            InputError, RunError: as `step` does; or `timeout` is not possible.
-            concurrent.futures.CancelledError: it was cancelled.
-            TimeoutError: it is not done yet; it still waits for its turn.
-        """
-        try:
-            return super().result(self._timeout(timeout))
-        except CancelledError:
-            raise CancelledError("the step was cancelled before it ran; the stream is unchanged") from None
-        except TimeoutError:
-            if self.done():
-                raise
-            raise TimeoutError(f"no output within {timeout} s; the step still waits for its turn") from None
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The error of the step, None where it has none; arguments and errors as for `result`."""
-        return super().exception(self._timeout(timeout))
-
-    def _timeout(self, timeout: float | None) -> float | None:
-        """The validated timeout; in a forked child a step that is not done never will be."""
-        if self.done():
-            return timeout
-        if self._stream._scheduler.lost:
-            raise RunError(LOST)
-        self._stream._scheduler.require_other_thread()
-        return None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
 
 
 @dataclass(slots=True, eq=False)
@@ -222,7 +173,7 @@ class RequestQueue:
         self.max_batch = max_batch
         self.window = window
         self.limit = limit
-        self.ready: deque[BatchedStream] = deque()
+        self.ready: deque[QueuedStream] = deque()
         self.overflow: deque[Request] = deque()
         self.waiting = 0
         self.expected: dict[Slot, float] = {}
@@ -266,7 +217,7 @@ class RequestQueue:
             self.ready.remove(stream)
         self.refill()
 
-    def remove_stream(self, stream: BatchedStream) -> list[Request]:
+    def remove_stream(self, stream: QueuedStream) -> list[Request]:
         """Take back all requests of a stream, which is closed."""
         removed = list(stream.pending)
         stream.pending.clear()

@@ -20,12 +20,10 @@ from ..pool.state_memory import Arrays, Slot
 from ..shutdown import LostLock, require_running, watch
 from ..tensor_info import validated_feeds
 from ..tuning import MAX_KNOWN_SIGNATURES
-from .request import LOST, Batch, Request, RequestQueue, group_by_key, resolve_loop_futures
+from .request import LOST, Batch, QueuedStream, Request, RequestQueue, group_by_key, resolve_loop_futures
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-
-    from .batcher import BatchedStream
 
 
 class Scheduler:
@@ -203,7 +201,7 @@ class Scheduler:
                 self.queue.expect_opened(slot)
             return not self.closing
 
-    def close_stream(self, stream: BatchedStream) -> None:
+    def close_stream(self, stream: QueuedStream) -> None:
         """Fail its requests; the thread closes the slot once no batch with it is running."""
         if self.lost:
             stream.closed = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..arguments import integer, positive_integer
 from ..call import call
 from ..cancellation import options_of
 from ..conversion import ToCallerType, unchanged
+from ..loaded_model import LoadedModel
 from ..non_finite_inputs import warn_of_non_finite
 from ..pool.pinned_threads import cores
 from ..streamable import rows_mix
@@ -36,16 +37,13 @@ from .padding_trial import padding_changes_nothing
 from .sample import Sample, SequenceLayout
 from .worker_pool import WorkerPool
 
-if TYPE_CHECKING:
-    from ..model import Model
-
 Batch = tuple[tuple[int, Sample], ...]
 """Samples and their numbers."""
 Feeds = dict[str, np.ndarray]
 
 
 def map_sequences(
-    model: Model,
+    model: LoadedModel,
     sequences: Iterable[Any],
     *,
     workers: int | None = None,
@@ -79,7 +77,7 @@ class _Mapping:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         sequences: Iterator[Any],
         workers: int,
         look_ahead: int | None,
@@ -312,7 +310,7 @@ class _Mapping:
         return call(self.model.path, self.session.run, names, feeds, options_of(self.model))
 
 
-_costs: weakref.WeakKeyDictionary[Model, Cost] = weakref.WeakKeyDictionary()
+_costs: weakref.WeakKeyDictionary[LoadedModel, Cost] = weakref.WeakKeyDictionary()
 """Measured costs, for later calls."""
 
 

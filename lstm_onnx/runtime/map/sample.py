@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from ..batch_axes import TIME, batch_name
 from ..conversion import ToCallerType, to_arrays, unchanged
 from ..counts import require_counts, require_table_rows, require_whole_sequence
 from ..initial_states import initial_state
+from ..loaded_model import LoadedModel
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 LENGTHS = "lengths"
@@ -71,7 +69,7 @@ class SequenceLayout:
         rows: the largest number of these; None for no limit.
     """
 
-    model: Model
+    model: LoadedModel
     batch: str | None
     single: Mapping[str, ValueInfo]
     outputs: Mapping[str, ValueInfo]
@@ -81,7 +79,7 @@ class SequenceLayout:
     rows: int | None
 
     @classmethod
-    def of(cls, model: Model) -> SequenceLayout:
+    def of(cls, model: LoadedModel) -> SequenceLayout:
         """From the model's inputs, outputs and metadata."""
         batch = batch_name(model)
         if model.spec is not None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,11 @@ from ..batch_axes import BatchAxes
 from ..bindings import Binding
 from ..cancellation import options_of
 from ..flops import rows_of, step_flops
+from ..loaded_model import LoadedModel
 from ..tensor_info import ValueInfo
 from ..tuning import MAX_KNOWN_OUTPUTS, MAX_POOL_BINDING_BYTES, MAX_POOL_BINDINGS, PART_FLOPS, PART_SECONDS, WAKE_FLOPS
 from .pinned_threads import PinnedThreads, cores
 from .state_memory import Arrays, RowRange, SlotStates
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 Key = tuple[Any, ...]
 """A batch's number of rows, and the shapes of its inputs."""
@@ -100,7 +98,7 @@ class BoundBatchCache:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         inputs: Mapping[str, ValueInfo],
         output_names: Sequence[str],
         states: SlotStates,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from operator import is_
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,17 +19,16 @@ from ...terminal_text import one_line
 from ..arguments import positive_integer
 from ..batch_axes import BatchAxes, require_batch, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
-from ..initial_states import require_like_state, validated_states
+from ..loaded_model import LoadedModel
 from ..non_finite_inputs import warn_of_non_finite
+from ..run import run_model
 from ..shutdown import LostLock, watch
+from ..stream import Stream
+from ..stream_states import require_like_state, validated_states
 from ..streamable import require_separate_rows
 from ..tensor_info import ValueInfo, require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache
 from .state_memory import ActiveBatch, Arrays, Slot, SlotStates
-
-if TYPE_CHECKING:
-    from ..model import Model
-
 
 _LOST = (
     "this process was forked while the pool was in use, and its states may be incomplete; start the process with "
@@ -56,9 +55,9 @@ class Pool:
         has_phases: whether only slots of equal `phase` can be stepped together.
     """
 
-    def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
+    def __init__(self, model: LoadedModel, slots: int = 64, *, check: bool = True) -> None:
         slots = positive_integer("slots", slots)
-        self.initial_state = model.stream(check=check).state  # raises for a model that cannot be streamed
+        self.initial_state = Stream(model, check=check).state  # raises for a model that cannot be streamed
         self.model = model
         self.slots = slots
         limits = model.metadata.axis_limits
@@ -343,10 +342,10 @@ class Pool:
         return self._streaming.phase(self._steps[rows[0]])
 
     def _run_unbound(self, key: Any, active: ActiveBatch, arrays: Arrays) -> dict[str, Any]:
-        """One batch by `Model.run`, whose output shapes are recorded for a binding."""
+        """One batch by `run_model`, whose output shapes are recorded for a binding."""
         before = self._states.whole(active)
         began = perf_counter()
-        results = self.model.run({**arrays, **before})
+        results = run_model(self.model, {**arrays, **before})
         seconds = perf_counter() - began
         for name, output in self.model.states.items():
             require_like_state(self.model, name, results[output], before[name])

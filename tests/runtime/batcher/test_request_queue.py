@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from typing import Any
 
 import pytest
 
 from lstm_onnx.runtime.batcher import request as request_queue
-from lstm_onnx.runtime.batcher.request import Request, RequestQueue
+from lstm_onnx.runtime.batcher.request import QueuedStream, Request, RequestQueue
 from lstm_onnx.runtime.pool.state_memory import Slot
-
-
-class Stream:
-    """What a `RequestQueue` uses of a stream."""
-
-    def __init__(self, index: int) -> None:
-        self.slot = Slot(index)
-        self.pending: deque[Request] = deque()
-        self.listed = self.closed = False
-        self.prompt, self.answered = True, math.inf
 
 
 class Server:
@@ -30,7 +18,7 @@ class Server:
         self.now = 100.0
         monkeypatch.setattr(request_queue, "monotonic", lambda: self.now)
         self.queue = RequestQueue(max_batch, 0.25, 1000)
-        self.streams = [Stream(index) for index in range(streams)]
+        self.streams = [QueuedStream(Slot(index)) for index in range(streams)]
         for stream in self.streams:
             self.queue.expect_opened(stream.slot)
 

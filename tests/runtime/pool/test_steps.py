@@ -109,7 +109,7 @@ def test_steps_of_the_same_slots_are_bound(models: dict[str, Model], monkeypatch
     expected = own.step(slots, x)
     for slot, state in zip(slots, kept, strict=True):
         own.set_state(slot, state)
-    monkeypatch.setattr(model, "run", None)
+    monkeypatch.setattr("lstm_onnx.runtime.pool.pool.run_model", None)
     found = own.step(tuple(slots), x)
     np.testing.assert_array_equal(found, expected)
     found[:] = 7

@@ -10,7 +10,7 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -77,9 +77,10 @@ class BatchedStream:
         request.wake_next()
         return request.answer()
 
-    async def astep(self, x: Any, *, timeout: float | None = None) -> Any:
+    def astep(self, x: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """The same for an asyncio task, on any event loop.
 
+        `x` is read by the call itself, and not when its task begins: its memory may be written again at once.
         A cancelled task takes its request back.  A step that is running already finishes, and the stream advances.
 
         Args:
@@ -89,10 +90,19 @@ class BatchedStream:
         Raises:
             InputError, RunError, TimeoutError: as `step` does.
         """
+        request: Request | Exception
+        try:
+            request = self._request(x)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            request = error
+        return self._answered(request, timeout)
+
+    async def _answered(self, request: Request | Exception, timeout: float | None) -> Any:
         import asyncio
 
         timeout = self._batcher.timeout if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
-        request = self._request(x)
+        if isinstance(request, Exception):
+            raise request
         request.loop = asyncio.get_running_loop()
         request.loop_future = request.loop.create_future()
         self._scheduler.submit(request)

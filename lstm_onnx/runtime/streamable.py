@@ -68,10 +68,15 @@ def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
         )
     is_lstm = model.spec is not None and model.states == LSTM_STATES
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
-    streaming = model.metadata.streaming_or_default
-    counts = streaming.last is not None or streaming.steps is not None  # which no drawn states fit
-    if not check or (known and (counts or is_proven(model))):
+    if not check or (known and is_proven(model)):
         return
+    streaming = model.metadata.streaming_or_default
+    if known and (streaming.last is not None or streaming.steps is not None):  # which no drawn states fit
+        raise InputError(
+            "may not be streamed: it was made for chunks, and another tool has changed it since",
+            hint="change the file before it is made to stream (check=False opens a stream anyway)",
+            path=model.path,
+        )
     if model not in _chunks:
         from .compared_chunks import compared_chunks  # our own files never need it
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -36,9 +36,10 @@ class ClientStream:
         self._ended: str | None = None
         self._reading = asyncio.create_task(self._read())
 
-    async def step(self, inputs: Any) -> Any:
+    def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
         """The next time steps.  Calls are answered in their order, and need not wait for one another.
 
+        `inputs` are read by the call itself, and not when its task begins: their memory may be written again at once.
         The frame of a call that is cancelled is run all the same.
 
         Args:
@@ -52,7 +53,11 @@ class ClientStream:
             ConnectionError: the stream is closed, and its states are gone.  Whether a frame was run whose answer
                 did not come is not known.
         """
-        frame = self._frames.frame(inputs)
+        return self._step(inputs, self._frames.framed(inputs))
+
+    async def _step(self, inputs: Any, frame: bytes | InputError) -> Any:
+        if isinstance(frame, InputError):
+            raise frame
         if self._ended is not None:
             raise ConnectionError(self._ended)
         answer = asyncio.get_running_loop().create_future()

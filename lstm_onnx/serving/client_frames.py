@@ -59,6 +59,13 @@ class ClientFrames:
             raise InputError(f"the inputs are of several numbers of steps: {listed}")
         return b"".join(parts)
 
+    def framed(self, inputs: Any) -> bytes | InputError:
+        """The same, with the error as a value: it is raised where the call is awaited."""
+        try:
+            return self.frame(inputs)
+        except InputError as error:
+            return error
+
     def arrays(self, data: bytes) -> dict[str, np.ndarray]:
         """The outputs of an answer by name."""
         arrays, at = {}, 0

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self
@@ -83,8 +83,10 @@ class ResumingStream:
         """See the class."""
         return self._frames.outputs
 
-    async def step(self, inputs: Any) -> Any:
+    def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
         """The next time steps.  Calls are answered in their order, and need not wait for one another.
+
+        `inputs` are read by the call itself, and not when its task begins: their memory may be written again at once.
 
         Args:
             inputs: an array for a model with one input; or arrays by name.
@@ -97,7 +99,11 @@ class ResumingStream:
             ConnectionError: the stream is lost: it could not be continued, or there was no answer for `reconnect`
                 seconds.  Whether the frame was run is not known; nothing of the sequence can be continued.
         """
-        data = self._frames.frame(inputs)
+        return self._step(inputs, self._frames.framed(inputs))
+
+    async def _step(self, inputs: Any, data: bytes | InputError) -> Any:
+        if isinstance(data, InputError):
+            raise data
         if self._lost is not None:
             raise ConnectionError(self._lost)
         if not self._waiting:

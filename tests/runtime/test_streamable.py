@@ -15,6 +15,7 @@ from lstm_onnx.runtime.streamable import is_proven, require_separate_rows
 from lstm_onnx.serving.whole import _batch_axes
 from tests.module_files import module_file
 
+from ..streaming.test_convert import conv_lstm, saved
 from .models import exported, randoms
 
 
@@ -44,6 +45,18 @@ def test_a_scale_that_sequences_of_a_map_share(tmp_path: Path) -> None:
     sequences = [randoms(5, 4) * scale for scale in (1, 50, 0.1)]
     for sequence, (output, _) in zip(sequences, model.map(sequences), strict=True):
         assert np.array_equal(output, model(sequence)[0])
+
+
+def test_a_file_made_for_chunks_that_cannot_be_compared_again(tmp_path: Path) -> None:
+    """It counts steps, and no drawn states fit such an input."""
+    saved(conv_lstm((1, 1)), tmp_path / "m.onnx")
+    lstm_onnx.make_streaming(tmp_path / "m.onnx", tmp_path / "s.onnx", time={"x": 2}, max_delay=1)
+    lstm_onnx.load(tmp_path / "s.onnx", "cpu").stream()
+    quantize_dynamic(tmp_path / "s.onnx", tmp_path / "q.onnx")
+    model = lstm_onnx.load(tmp_path / "q.onnx", "cpu")
+    with pytest.raises(InputError, match="was made for chunks, and another tool has changed it since"):
+        model.stream()
+    model.stream(check=False)
 
 
 def test_a_change_that_changes_no_result(tmp_path: Path) -> None:

@@ -64,6 +64,25 @@ def test_a_caller_that_is_cancelled_before_its_frame_is_sent_takes_no_others_ans
     assert [array.item() for array in found] == [0, 2, 3, 4]
 
 
+def test_memory_may_be_written_again_before_its_task_begins() -> None:
+    async def main() -> list[Any]:
+        connection = Connection()
+        connection.gate.set()
+        stream = ClientStream(connection, {"inputs": _ONE, "outputs": _ONE, "elements": {"x": [1, 0]}})
+        memory, steps = numbered(0), []
+        for number in range(4):
+            memory[...] = number
+            steps.append(asyncio.create_task(stream.step(memory)))
+        wrong = stream.step(memory[0])  # an error is raised where it is awaited
+        with pytest.raises(InputError):
+            await wrong
+        found = await asyncio.gather(*steps)
+        await stream._close()
+        return found
+
+    assert [array.item() for array in asyncio.run(main())] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("closing", [True, False])
 def test_the_end_of_the_stream_is_no_answer_to_a_frame(closing: bool) -> None:
     async def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -71,9 +71,10 @@ class BatchedStream(QueuedStream):
         request.wake_next()
         return request.answer()
 
-    async def astep(self, x: Any, *, timeout: float | None = None) -> Any:
+    def astep(self, x: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """The same for an asyncio task, on any event loop.
 
+        `x` is read by the call itself, and not when its task begins: its memory may be written again at once.
         A cancelled task takes its request back.  A step that is running already finishes, and the stream advances.
 
         Args:
@@ -83,10 +84,19 @@ class BatchedStream(QueuedStream):
         Raises:
             InputError, RunError, TimeoutError: as `step` does.
         """
+        request: Request | Exception
+        try:
+            request = self._request(x)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            request = error
+        return self._answered(request, timeout)
+
+    async def _answered(self, request: Request | Exception, timeout: float | None) -> Any:
         import asyncio
 
         timeout = self._batcher.timeout if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
-        request = self._request(x)
+        if isinstance(request, Exception):
+            raise request
         request.loop = asyncio.get_running_loop()
         request.loop_future = request.loop.create_future()
         self._scheduler.submit(request)

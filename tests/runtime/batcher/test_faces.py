@@ -72,6 +72,26 @@ def test_tasks_get_what_they_would_alone(model: Model) -> None:
         in_threads(*[lambda: asyncio.run(asyncio.wait_for(caller(1), LONG))] * 2)  # two loops at once
 
 
+def test_memory_may_be_written_again_before_its_task_begins(model: Model) -> None:
+    chunks = [randoms(1, 1, 4, seed=seed) for seed in range(5)]
+
+    async def main() -> list[np.ndarray]:
+        memory, tasks = np.empty((1, 1, 4), np.float32), []
+        with server.open() as stream:
+            for chunk in chunks:
+                memory[...] = chunk
+                tasks.append(asyncio.create_task(stream.astep(memory)))
+            wrong = stream.astep(memory[0, 0])  # an error is raised where it is awaited
+            with pytest.raises(InputError):
+                await wrong
+            return await asyncio.gather(*tasks)
+
+    with Batcher(model) as server:
+        alone = model.stream()
+        for found, chunk in zip(asyncio.run(main()), chunks, strict=True):
+            np.testing.assert_allclose(found, alone(chunk), rtol=0, atol=1e-6)
+
+
 def test_a_batch_goes_when_every_open_stream_waits(model: Model) -> None:
     with Batcher(model, window=LONG * 10) as server:
         gate = Gate(server)

@@ -179,6 +179,23 @@ def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path
         made(module, inputs(2, 4), shapes, tmp_path, output_names=["lstm.hn", *asked[1:]], states="explicit")
 
 
+class AlikeKeys(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        out, (h, _) = self.lstm(x)
+        return {"a": {"b": out}, "a.b": h[-1]}
+
+
+def test_outputs_of_one_name_are_refused_unless_they_get_names(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"two tensors that would be named a\.b; rename one, or pass output_names"):
+        made(AlikeKeys(), signal(2, 4), {"x": BATCH_TIME}, tmp_path)
+    result = made(AlikeKeys(), signal(2, 4), {"x": BATCH_TIME}, tmp_path, output_names=["steps", "last"])
+    assert [value.shape for value in result.run(signal(2, 4))] == [(2, 4, 4), (2, 4)]
+
+
 class Matched(nn.Module):
     def __init__(self) -> None:
         super().__init__()

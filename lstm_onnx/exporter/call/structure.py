@@ -161,7 +161,7 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
             if isinstance(value, base) and has_new_of(cls, base):
                 is_dict = issubclass(base, dict)
                 return ("dict", dict(value), None) if is_dict else (base.__name__, dict(enumerate(value)), None)
-        if has_new_of(cls, object) and hasattr(value, "__dict__") and not callable(value):
+        if has_new_of(cls, object) and not callable(value):
             return "object", _attributes(value), None
     return None, {}, None
 
@@ -195,8 +195,8 @@ def key_of(entry: Any) -> Any:
 def _attributes(value: Any) -> dict[str, Any]:
     """An object's attributes: its fields first, then all others."""
     names = [item.name for item in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
-    own = getattr(value, "__dict__", {})
-    return {name: getattr(value, name) for name in dict.fromkeys([*names, *own]) if hasattr(value, name)}
+    names += [*getattr(value, "__dict__", {}), *(slot.__name__ for slot in slots_of(type(value)))]
+    return {name: getattr(value, name) for name in dict.fromkeys(names) if hasattr(value, name)}
 
 
 def _holds_tensors(value: Any, depth: int = 4) -> bool:
@@ -204,9 +204,7 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
         return True
     if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType, types.FunctionType)):
         return False
-    inner: list[Any] = list(getattr(value, "__dict__", {}).values())
-    slots = [slot.__name__ for slot in slots_of(type(value))]
-    inner += [getattr(value, name) for name in slots if hasattr(value, name)]
+    inner = list(_attributes(value).values())
     if isinstance(value, Mapping):
         inner += list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset)):

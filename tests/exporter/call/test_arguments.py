@@ -48,6 +48,21 @@ pytree.register_pytree_node(
 pytree.register_pytree_node(Both, lambda one: (list(one._items), None), lambda items, _: Both(*items))
 
 
+class Slotted:
+    __slots__ = ("words",)
+
+    def __init__(self, words: Tensor) -> None:
+        self.words = words
+
+
+class PartlySlotted(Slotted):
+    """With attributes elsewhere, too."""
+
+    def __init__(self, words: Tensor, signal: Tensor) -> None:
+        super().__init__(words)
+        self.signal = signal
+
+
 class Takes(nn.Module):
     def forward(self, x: Any, y: Any = None, *, flag: bool = False) -> None: ...
 
@@ -73,6 +88,14 @@ def test_names_in_classes_that_are_registered_without_keys() -> None:
     result = Batch(TOKENS), [Both(SIGNAL, Pair(TOKENS, None))]
     names = ["output.0.words", "output.1.0.0", "output.1.0.1.a"]
     assert [name for name, _ in named_tensors(result)] == names
+
+
+def test_names_in_objects_with_slots() -> None:
+    found = bind_arguments(Takes(), (Slotted(TOKENS), PartlySlotted(TOKENS, SIGNAL)), None)
+    assert set(found.tensors) == {"x.words", "y.words", "y.signal"}
+    (one, other), _ = found.args_and_kwargs({name: name for name in found.tensors})
+    assert (type(one), one.words) == (Slotted, "x.words")
+    assert (type(other), other.words, other.signal) == (PartlySlotted, "y.words", "y.signal")
 
 
 def test_what_a_registered_class_has_beside_its_items_is_not_left_out_of_the_metadata() -> None:

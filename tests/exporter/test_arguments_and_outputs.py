@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,38 @@ def test_arguments_that_are_no_tensors_are_constants(tmp_path: Path) -> None:
 
         result = right(Positional(), inputs, {"x": BATCH_TIME}, tmp_path)
         assert list(result.exported.inputs) == ["x"]
+
+
+class Sized(dict[str, Tensor]):
+    """Keeps a size of its tensors in an attribute."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__(**tensors)
+        self.steps = tensors["x"].shape[1]
+
+
+class Mean(Signature):
+    def forward(self, batch: Sized, _total: Any = None) -> Tensor:
+        return self.lstm(batch["x"])[0].sum(1) / batch.steps
+
+
+@pytest.mark.parametrize(
+    ("inputs", "noted"),
+    [
+        (
+            (Sized(x=signal(2, 4)[0]),),
+            ["batch.steps is 4 in the file, at all sizes: if it is so only because time is 4"],
+        ),
+        ((Sized(x=signal(2, 4)[0]), 4), ["batch.steps is 4", "_total is 4"]),
+        ((Sized(x=signal(2, 4)[0]), torch.Size([9, 4])), ["batch.steps is 4", r"_total is torch.Size\(\[9, 4\]\)"]),
+        ((Sized(x=signal(2, 4)[0]), (True, 2.0, 5)), ["batch.steps is 4"]),
+    ],
+)
+def test_a_constant_that_is_a_size_of_the_example_is_noted(inputs: Any, noted: list[str], tmp_path: Path) -> None:
+    result = made(Mean().eval(), inputs, {"batch": {"x": {1: "time"}}}, tmp_path)
+    assert len(result.exported.notes) == len(noted)
+    for note, text in zip(result.exported.notes, noted, strict=True):
+        assert re.match(text, note)
 
 
 def test_keywords_alone(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
             if isinstance(value, base) and has_new_of(cls, base):
                 is_dict = issubclass(base, dict)
                 return ("dict", dict(value), None) if is_dict else (base.__name__, dict(enumerate(value)), None)
-        if has_new_of(cls, object) and not callable(value):
+        if has_new_of(cls, object) and hasattr(value, "__dict__") and not callable(value):
             return "object", _attributes(value), None
     return None, {}, None
 
@@ -255,18 +255,20 @@ def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
     return made
 
 
-def constants(call: Call) -> Iterator[Any]:
-    """The values in a call that are not tensors, in order."""
+def constants(call: Call) -> Iterator[tuple[str, Any]]:
+    """The values in a call that are not tensors, in order, each with its name."""
     for argument in call:
-        yield from _constants(argument.value)
+        yield from _constants(argument.value, argument.name)
 
 
-def _constants(node: Node) -> Iterator[Any]:
+def _constants(node: Node, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(node, ConstantNode):
-        yield node.value
+        yield name, node.value
     elif isinstance(node, ContainerNode):
-        for item in node.items:
-            yield from _constants(item)
+        for key, item in zip(node.keys, node.items, strict=True):
+            yield from _constants(item, f"{name}.{key}")
+        if node.attributes is not None:
+            yield from _constants(node.attributes, name)
 
 
 def as_dynamic_shapes(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:

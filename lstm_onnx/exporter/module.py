@@ -17,7 +17,7 @@ from ..generation_spec import Generation
 from ..metadata import Metadata
 from ..onnxgraph.write import require_model_path
 from ..symbolic_dims import is_expression, names_in, with_names
-from .call.arguments import Arguments
+from .call.arguments import Arguments, size_notes
 from .copies.caller_state import caller_state_kept, one_thread_if_small
 from .functional.dynamic_axes import (
     all_axes,
@@ -94,7 +94,7 @@ def export_module(
         functional = make_functional(module, arguments, output_names=options.output_names)
         require_constant_weights(functional)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
-        built = build(functional, type(module).__name__, options)
+        built = build(functional, type(module).__name__, options).noted(*size_notes(arguments))
     if module.training:
         built = built.noted(TRAINING_NOTE)
     elif training := [path for path, part in module.named_modules() if part.training]:

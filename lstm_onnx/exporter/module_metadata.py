@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from onnx import helper
 
+from ..errors import ExportError
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
 from ..onnxgraph.nodes import Walk
@@ -129,6 +130,9 @@ def _input_specs(
 def _length_range(spec: InputSpec, example: torch.Tensor, axis: str) -> dict[str, Any]:
     """From 1, or 0 if the example has it, to the axis' size; of shares of it from the example's smallest to 1."""
     if np.dtype(spec.dtype).kind in "iu":
+        if np.dtype(spec.dtype).itemsize == 1:
+            most = np.iinfo(spec.dtype).max
+            raise ExportError(f"{spec.name} holds lengths as {spec.dtype}, which counts to {most} steps; pass int64")
         return {"low": int(bool((example > 0).all())), "high": axis}
     least, largest = float(example.min()), float(example.max())
     return {"low": least, "high": 1.0} if np.dtype(spec.dtype).kind == "f" and 0 < least <= largest <= 1 else {}

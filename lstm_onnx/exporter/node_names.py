@@ -18,7 +18,8 @@ FOLDED_INVERSE = "W_hr_pinv"
 
 def scope_prefix(path: str, call: int = 0) -> str:
     """What the nodes of a module's call start with: ``encoder/lstm/``, ``encoder/lstm/call2/``."""
-    return state_prefix(path, call).replace(".", "/")
+    # A slash in a name, such as a key of an nn.ModuleDict, would make "a/b" the path of b in a.
+    return state_prefix(path, call).replace("/", ":").replace(".", "/")
 
 
 def state_prefix(path: str, call: int = 0) -> str:

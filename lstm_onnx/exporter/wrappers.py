@@ -44,10 +44,12 @@ def is_wrapper(module: nn.Module) -> bool:
 def _inner(module: nn.Module) -> nn.Module | None:
     if isinstance(module, torch.jit.ScriptModule):  # whose submodules are not in a dict
         return None
-    parts = module._modules
-    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return parts.get("module")
-    return parts.get(_COMPILED)
+    for kind in (nn.DataParallel, nn.parallel.DistributedDataParallel):
+        if isinstance(module, kind):  # a subclass with a forward of its own is more than what it wraps
+            return module._modules.get("module") if type(module).forward is kind.forward else None
+    # Nothing is compiled where nothing has imported the compiler.
+    compiled = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", ())
+    return module._modules.get(_COMPILED) if isinstance(module, compiled) else None
 
 
 def uncompiled(function: Any) -> Any:

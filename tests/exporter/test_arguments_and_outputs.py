@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,38 @@ def test_arguments_that_are_no_tensors_are_constants(tmp_path: Path) -> None:
         assert list(result.exported.inputs) == ["x"]
 
 
+class Sized(dict[str, Tensor]):
+    """Keeps a size of its tensors in an attribute."""
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__(**tensors)
+        self.steps = tensors["x"].shape[1]
+
+
+class Mean(Signature):
+    def forward(self, batch: Sized, _total: Any = None) -> Tensor:
+        return self.lstm(batch["x"])[0].sum(1) / batch.steps
+
+
+@pytest.mark.parametrize(
+    ("inputs", "noted"),
+    [
+        (
+            (Sized(x=signal(2, 4)[0]),),
+            ["batch.steps is 4 in the file, at all sizes: if it is so only because time is 4"],
+        ),
+        ((Sized(x=signal(2, 4)[0]), 4), ["batch.steps is 4", "_total is 4"]),
+        ((Sized(x=signal(2, 4)[0]), torch.Size([9, 4])), ["batch.steps is 4", r"_total is torch.Size\(\[9, 4\]\)"]),
+        ((Sized(x=signal(2, 4)[0]), (True, 2.0, 5)), ["batch.steps is 4"]),
+    ],
+)
+def test_a_constant_that_is_a_size_of_the_example_is_noted(inputs: Any, noted: list[str], tmp_path: Path) -> None:
+    result = made(Mean().eval(), inputs, {"batch": {"x": {1: "time"}}}, tmp_path)
+    assert len(result.exported.notes) == len(noted)
+    for note, text in zip(result.exported.notes, noted, strict=True):
+        assert re.match(text, note)
+
+
 def test_keywords_alone(tmp_path: Path) -> None:
     def inputs(batch: int, time: int) -> Any:
         more = signal(batch, time)[0][:, :, :1]
@@ -177,6 +210,23 @@ def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path
         ExportError, match=r"two inputs or outputs of the file are named 'lstm.hn', one of them a state"
     ):
         made(module, inputs(2, 4), shapes, tmp_path, output_names=["lstm.hn", *asked[1:]], states="explicit")
+
+
+class AlikeKeys(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        out, (h, _) = self.lstm(x)
+        return {"a": {"b": out}, "a.b": h[-1]}
+
+
+def test_outputs_of_one_name_are_refused_unless_they_get_names(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"two tensors that would be named a\.b; rename one, or pass output_names"):
+        made(AlikeKeys(), signal(2, 4), {"x": BATCH_TIME}, tmp_path)
+    result = made(AlikeKeys(), signal(2, 4), {"x": BATCH_TIME}, tmp_path, output_names=["steps", "last"])
+    assert [value.shape for value in result.run(signal(2, 4))] == [(2, 4, 4), (2, 4)]
 
 
 class Matched(nn.Module):

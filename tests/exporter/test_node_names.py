@@ -26,6 +26,7 @@ def test_scopes_are_paths_and_calls() -> None:
         "encoder/call2/",
         "call3/",
     ]
+    assert scope_prefix("parts.a/b") != scope_prefix("parts.a.b")
 
 
 @pytest.mark.parametrize("options", [{}, {"proj_size": 2}, {"bidirectional": True}, {"num_layers": 2}])

@@ -90,6 +90,18 @@ class Learned(nn.Module):
         return self.lstm(x, (self.h.expand(-1, batch, -1).contiguous(), x.new_zeros(1, batch, 4)))[0]
 
 
+class WithOwnStarts(nn.LSTM):
+    """Has its learned start in parameters of its own, which are called as its states are."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4, batch_first=True)
+        self.h0, self.c0 = nn.Parameter(torch.randn(1, 1, 4)), nn.Parameter(torch.randn(1, 1, 4))
+
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        h, c = (start.expand(-1, x.size(0), -1).contiguous() for start in (self.h0, self.c0))
+        return super().forward(x, (h, c))[0] + self.h0, None
+
+
 class Decoder(nn.Module):
     """The decoder starts where the encoder ends."""
 
@@ -166,6 +178,10 @@ STREAMED: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
         },
     ),
     "learned": (Learned, {"lstm.h0": "lstm.hn", "lstm.c0": "lstm.cn"}),
+    "learned in the LSTM": (
+        lambda: Part(WithOwnStarts()),
+        {"part.h0": "part.hn", "part.c0": "part.cn"},
+    ),
     "gru": (lambda: Part(nn.GRU(3, 4, 2, batch_first=True)), {"part.h0": "part.hn"}),
     "rnn": (lambda: Part(nn.RNN(3, 4, batch_first=True)), {"part.h0": "part.hn"}),
     "projected": (

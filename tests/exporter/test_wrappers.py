@@ -200,6 +200,32 @@ def test_wrappers_are_told_from_modules() -> None:
     assert wrapped_module(hooked) is None
 
 
+class _Louder(nn.Module):
+    """Calls the module that it holds as torch.compile's wrapper does, and does more."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, x: Tensor) -> Any:
+        return 2 * self._orig_mod(x)
+
+
+class _LouderParallel(nn.DataParallel[Any]):
+    def forward(self, x: Tensor) -> Any:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [_Louder, _LouderParallel])
+def test_what_only_looks_like_a_wrapper_is_exported_as_it_is(kind: Any, tmp_path: Path) -> None:
+    module = kind(Net()).eval()
+    assert wrapped_module(module) is None
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=signal(2, 4))
+    (x,) = signal(3, 7)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", threads=1)
+    agree([model.run({"x": x.numpy()})["output"]], eager(module, (x,)))
+
+
 def test_the_function_that_was_compiled() -> None:
     net = Net()
     assert uncompiled(torch.compile(_plain)) is _plain

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...errors import ConfigError, ExportError, LSTMOnnxError, reason
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
 from ...symbolic_dims import ANY_SIZE, Limit, clamped, least_size, names_in, size_of
 from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, shape_at
-from .structure import Argument, Call, Path, arguments_of, put_together, take_apart
+from .structure import Argument, Call, Path, arguments_of, constants, put_together, take_apart
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,18 @@ class Arguments:
     def specs(self) -> tuple[InputSpec, ...]:
         """Shape, dtype and, of integers, range of each tensor."""
         return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
+
+
+def size_notes(arguments: Arguments) -> Iterator[str]:
+    """Notes on numbers in the arguments that are a size of the example, and stay what they are at other sizes."""
+    for name, value in constants(arguments.call):
+        numbers = value if isinstance(value, torch.Size) else [value]
+        for axis, size in arguments.sizes.items():
+            if size > 1 and any(type(number) is int and number == size for number in numbers):
+                yield (
+                    f"{name} is {value} in the file, at all sizes: if it is so only because {axis} is {size} in the "
+                    "example, take it from a tensor's shape in forward"
+                )
 
 
 def draw_arguments(

@@ -195,8 +195,8 @@ def key_of(entry: Any) -> Any:
 def _attributes(value: Any) -> dict[str, Any]:
     """An object's attributes: its fields first, then all others."""
     names = [item.name for item in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
-    own = getattr(value, "__dict__", {})
-    return {name: getattr(value, name) for name in dict.fromkeys([*names, *own]) if hasattr(value, name)}
+    names += [*getattr(value, "__dict__", {}), *(slot.__name__ for slot in slots_of(type(value)))]
+    return {name: getattr(value, name) for name in dict.fromkeys(names) if hasattr(value, name)}
 
 
 def _holds_tensors(value: Any, depth: int = 4) -> bool:
@@ -204,9 +204,7 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
         return True
     if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType, types.FunctionType)):
         return False
-    inner: list[Any] = list(getattr(value, "__dict__", {}).values())
-    slots = [slot.__name__ for slot in slots_of(type(value))]
-    inner += [getattr(value, name) for name in slots if hasattr(value, name)]
+    inner = list(_attributes(value).values())
     if isinstance(value, Mapping):
         inner += list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -257,18 +255,20 @@ def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
     return made
 
 
-def constants(call: Call) -> Iterator[Any]:
-    """The values in a call that are not tensors, in order."""
+def constants(call: Call) -> Iterator[tuple[str, Any]]:
+    """The values in a call that are not tensors, in order, each with its name."""
     for argument in call:
-        yield from _constants(argument.value)
+        yield from _constants(argument.value, argument.name)
 
 
-def _constants(node: Node) -> Iterator[Any]:
+def _constants(node: Node, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(node, ConstantNode):
-        yield node.value
+        yield name, node.value
     elif isinstance(node, ContainerNode):
-        for item in node.items:
-            yield from _constants(item)
+        for key, item in zip(node.keys, node.items, strict=True):
+            yield from _constants(item, f"{name}.{key}")
+        if node.attributes is not None:
+            yield from _constants(node.attributes, name)
 
 
 def as_dynamic_shapes(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,9 @@ def _output_names(derived: list[str], requested: tuple[str, ...] | None, argumen
                     f"order of forward's outputs: {', '.join(derived)}"
                 )
         return requested
+    twice = next((name for name in derived if derived.count(name) > 1), None)
+    if twice is not None:
+        raise ExportError(f"forward returns two tensors that would be named {twice}; rename one, or pass output_names")
     # In ONNX an input and an output of one name would be one value.
     names: list[str] = []
     for name in derived:

@@ -81,11 +81,10 @@ def expose_loop_states(
             name = prefix if len(slots) == 1 else f"{prefix}.{place}"
             name, after = f"{name}.h0", f"{name}.hn"
             dims, element = _form(graph, node.input[place])
-            graph.dims[name], graph.types[name] = dims, element
+            graph.add_input(name, dims, element)
             node.input[place] = name
             add_output(graph, node, place, after)
             graph.dims[after], graph.types[after] = dims, element
-            graph.inputs.append(name)
             exposed.states[name] = after
             names.append(name)
             if array is not None and array.any():

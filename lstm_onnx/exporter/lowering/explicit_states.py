@@ -10,7 +10,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ...errors import ExportError
-from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph import bodies_of
 from ...onnxgraph.nodes import Walk
 from ...symbolic_dims import names_in
 from ..node_names import state_prefix
@@ -160,13 +160,12 @@ def _expose(
             array = looped.initial[position]
         if array is not None and bool(array.any()):
             exposed.initial[name] = _one_row(array, name)
-        first.node.input[index] = name
         shape: Dims = (spec.num_layers * spec.num_directions, batch, size)
-        elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        graph.add_input(name, shape, element)
+        first.node.input[index] = name
         add_output(graph, last.node, index, after)
-        graph.inputs.append(name)
-        for value in (name, after):
-            graph.dims[value], graph.types[value] = shape, elem_type
+        graph.dims[after], graph.types[after] = shape, element
         exposed.states[name] = after
         if looped is None:
             exposed.sources[name] = (first.recurrent.path, first.call, last.call, position)
@@ -182,10 +181,8 @@ def add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> No
     if old in graph.outputs:
         graph.nodes.one("Identity", old, name=name)
     else:
-        for user in nodes_of(graph.nodes.nodes):
-            for position, value in enumerate(user.input):
-                if old and value == old:
-                    user.input[position] = name
+        if old:
+            graph.replace_uses(old, name)
         node.output[index] = name
     graph.outputs.append(name)
 

@@ -15,7 +15,7 @@ import onnx_ir
 from onnx import NodeProto, ValueInfoProto, helper
 
 from ...errors import ExportError
-from ...onnxgraph import outer_values
+from ...onnxgraph import nodes_of, outer_values
 from ...onnxgraph.builder import Nodes, integers_name
 from ...symbolic_dims import with_names, without_quotients
 from ..call.arguments import Arguments
@@ -63,6 +63,21 @@ class TracedGraph:
         read = {name for node in self.nodes.nodes for name in (*node.input, *outer_values(node))} | set(self.outputs)
         for name in self.nodes.initializers.keys() - read:
             del self.nodes.initializers[name]
+
+    def replace_uses(self, old: str, new: str) -> None:
+        """Have the nodes, those in bodies too, read another value."""
+        for node in nodes_of(self.nodes.nodes):
+            for position, value in enumerate(node.input):
+                if value == old:
+                    node.input[position] = new
+
+    def add_input(self, name: str, dims: Dims, element: int) -> None:
+        """Add an input for a state; a parameter that is called so already, as an LSTM's own ``h0``, is renamed."""
+        if name in self.nodes.initializers:
+            own = self.nodes.constant(f"{name}/value", self.nodes.initializers.pop(name))
+            self.replace_uses(name, own)
+        self.inputs.append(name)
+        self.dims[name], self.types[name] = dims, element
 
     def value_info(self, name: str) -> ValueInfoProto:
         """The type and shape of a value, as a graph's inputs and outputs declare it."""

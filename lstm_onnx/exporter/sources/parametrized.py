@@ -32,7 +32,8 @@ def with_computed(arrays: Mapping[str, Array], module_names: Collection[str] | N
         WeightsError: a parameter is computed by code that is not known from the names.
     """
     found = dict(arrays)
-    for name, parts in _parametrized(arrays):
+    own = module_names or ()
+    for name, parts in _parametrized([name for name in arrays if name not in own]):
         if module_names is None and not _RECURRENT.fullmatch(name):
             continue
         if module_names is not None and name not in module_names:

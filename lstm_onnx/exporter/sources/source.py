@@ -239,7 +239,14 @@ def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
     import torch
 
     assert weights.file is not None  # noqa: S101 - the caller's condition
-    expected = {name: (tuple(tensor.shape), _numpy_dtype(tensor.dtype)) for name, tensor in module.state_dict().items()}
+    own = module.state_dict()
+    other = next((name for name, value in own.items() if not isinstance(value, torch.Tensor)), None)
+    if other is not None:  # get_extra_state
+        raise WeightsError(
+            f"{path}: {other} of the module's state dict is no tensor, and a file of weights is read for its tensors "
+            "alone; load it in the factory, and leave [weights] out"
+        )
+    expected = {name: (tuple(tensor.shape), _numpy_dtype(tensor.dtype)) for name, tensor in own.items()}
     arrays = load_state_dict(weights.file, weights.prefix, module_names=expected)
     state = cast_state_dict(expected, arrays, _where(weights, path))
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})

@@ -20,7 +20,7 @@ _MOST_LAYERS = 1000
 
 
 _CALLED = ("__call__", "_call_impl", "__getattribute__", "__getattr__", "_flat_weights", "forward", "permute_hidden")
-"""What a call of an nn.LSTM runs and reads, which a subclass may have replaced."""
+"""What a call of an nn.LSTM runs and reads, which a subclass or an instance may have replaced."""
 
 
 def is_bare_lstm(module: nn.Module) -> bool:
@@ -31,8 +31,9 @@ def is_bare_lstm(module: nn.Module) -> bool:
     if not isinstance(module, nn.LSTM) or module._forward_pre_hooks or module._forward_hooks or every:
         return False
     classes = type(module).__mro__
-    added = [name for cls in classes[: classes.index(nn.LSTM)] for name in vars(cls)]
-    return "forward" not in vars(module) and not any(name in _CALLED for name in added)
+    added = {name for cls in classes[: classes.index(nn.LSTM)] for name in vars(cls)}
+    added |= vars(module).keys() - {"_flat_weights"}
+    return added.isdisjoint(_CALLED)
 
 
 def require_lstm_options(states: str | None, max_delay: int | None, chunk: int | None) -> None:

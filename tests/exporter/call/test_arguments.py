@@ -48,6 +48,21 @@ pytree.register_pytree_node(
 pytree.register_pytree_node(Both, lambda one: (list(one._items), None), lambda items, _: Both(*items))
 
 
+class Slotted:
+    __slots__ = ("words",)
+
+    def __init__(self, words: Tensor) -> None:
+        self.words = words
+
+
+class PartlySlotted(Slotted):
+    """With attributes elsewhere, too."""
+
+    def __init__(self, words: Tensor, signal: Tensor) -> None:
+        super().__init__(words)
+        self.signal = signal
+
+
 class Takes(nn.Module):
     def forward(self, x: Any, y: Any = None, *, flag: bool = False) -> None: ...
 
@@ -59,7 +74,7 @@ class TakesMany(nn.Module):
 def test_names_follow_the_containers() -> None:
     found = bind_arguments(Takes(), ({"a": TOKENS, "b": [SIGNAL, 3]}, Pair(SIGNAL, (TOKENS,))), None)
     assert list(found.tensors) == ["x.a", "x.b.0", "y.a", "y.b.0"]
-    assert list(constants(found.call))[:1] == [3]
+    assert [value for _, value in constants(found.call)][:1] == [3]
     args, kwargs = found.args_and_kwargs(dict.fromkeys(found.tensors, "t"))
     assert args == ({"a": "t", "b": ["t", 3]}, Pair("t", ("t",)))
     assert kwargs == {}
@@ -73,6 +88,13 @@ def test_names_in_classes_that_are_registered_without_keys() -> None:
     result = Batch(TOKENS), [Both(SIGNAL, Pair(TOKENS, None))]
     names = ["output.0.words", "output.1.0.0", "output.1.0.1.a"]
     assert [name for name, _ in named_tensors(result)] == names
+
+
+def test_names_in_objects_with_slots_and_attributes() -> None:
+    found = bind_arguments(Takes(), PartlySlotted(TOKENS, SIGNAL), None)
+    assert set(found.tensors) == {"x.words", "x.signal"}
+    (one,), _ = found.args_and_kwargs({name: name for name in found.tensors})
+    assert (type(one), one.words, one.signal) == (PartlySlotted, "x.words", "x.signal")
 
 
 def test_what_a_registered_class_has_beside_its_items_is_not_left_out_of_the_metadata() -> None:

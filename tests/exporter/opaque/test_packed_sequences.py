@@ -99,6 +99,12 @@ class Direct(Bare):
         return self.padded(x, lengths)
 
 
+def test_lengths_that_count_to_few_steps_are_refused(tmp_path: Path) -> None:
+    x, lengths = with_lengths(2, 4)
+    with pytest.raises(ExportError, match="lengths holds lengths as uint8, which counts to 255 steps; pass int64"):
+        made(Direct(), (x, lengths.to(torch.uint8)), X_LENGTHS, tmp_path)
+
+
 def test_int32_lengths_and_padding_that_is_not_a_number_stays_out(tmp_path: Path) -> None:
     module = Direct().eval()
     x, lengths = with_lengths(2, 4)

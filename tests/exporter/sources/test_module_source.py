@@ -38,6 +38,14 @@ class Tagger(nn.Module):
         return self.head(self.lstm(self.embedding(tokens))[0])
 
 
+class WithVersion(Tagger):
+    def get_extra_state(self):
+        return {"version": 2}
+
+    def set_extra_state(self, state):
+        pass
+
+
 class Kept(nn.Module):
     def __init__(self):
         super().__init__()
@@ -148,6 +156,14 @@ def test_weights_come_from_a_file(folder: Path) -> None:
     (folder / "net.toml").write_text(CONFIG.replace("[weights]\nseed = 3\n", weights))
     held = load_source(str(folder / "net.toml")).module().state_dict()
     assert all(np.array_equal(held[name].numpy(), wanted[name]) for name in wanted)
+
+
+def test_a_state_dict_that_holds_more_than_tensors_is_not_read_from_a_file(folder: Path) -> None:
+    config = CONFIG.replace("net.py:Tagger", "net.py:WithVersion").replace("seed = 3", 'file = "w.safetensors"')
+    (folder / "net.toml").write_text(config)
+    save_file({"head.bias": np.zeros(4, np.float32)}, folder / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"_extra_state of the module's state dict is no tensor.*in the factory"):
+        load_source(str(folder / "net.toml"))
 
 
 @pytest.mark.parametrize(

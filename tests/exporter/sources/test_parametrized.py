@@ -111,6 +111,7 @@ def test_a_module_without_the_norm_gets_the_weight_and_one_with_it_its_parts(tmp
 
 
 def test_a_parameter_that_only_ends_alike_stays(tmp_path: Path) -> None:
-    state = {"lstm.weight_ih_l0": torch.zeros(4, 1), "attention_g": torch.ones(2), "attention_v": torch.ones(2)}
+    names = ["lstm.weight_ih_l0", "attention_g", "attention_v", "bias", "bias_mask", "w", "w_u", "w_v", "k", "k_raw"]
+    state = {name: torch.ones(4, 1) for name in names}
     torch.save(state, tmp_path / "net.pt")
     assert set(load_state_dict(tmp_path / "net.pt", module_names=state)) == set(state)

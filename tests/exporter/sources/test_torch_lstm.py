@@ -197,6 +197,10 @@ def test_hooks_are_refused() -> None:
     module.forward = lambda x: x
     with pytest.raises(ExportError, match="forward of its own"):
         spec_of(module)
+    module = torch.nn.LSTM(4, 3)
+    module._call_impl = lambda *_: None
+    with pytest.raises(ExportError, match="another method that a call runs"):
+        spec_of(module)
 
 
 def test_meta_device_is_refused() -> None:

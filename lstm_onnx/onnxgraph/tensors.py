@@ -25,11 +25,11 @@ _INDEX_TYPES = frozenset(
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output of the model; an axis is a size, a name, or None where it has neither."""
+    """An input or output of the model; its axes are None where their number is not known."""
 
     name: str
     dtype: str
-    axes: tuple[int | str | None, ...]
+    axes: Shape | None
 
     def __str__(self) -> str:
         """As in ``input float32 (time, batch, 4)``."""
@@ -84,7 +84,7 @@ def value_of(item: ValueInfoProto) -> Value:
     kind = item.type.WhichOneof("value") or "unknown"
     if kind != "tensor_type":
         return Value(item.name, kind.removesuffix("_type"), ())
-    return Value(item.name, dtype_name(item.type.tensor_type.elem_type), shape_of(item.type) or ())
+    return Value(item.name, dtype_name(item.type.tensor_type.elem_type), shape_of(item.type))
 
 
 def shape_of(kind: TypeProto) -> Shape | None:

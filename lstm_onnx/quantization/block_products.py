@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arithmetic import quantize_columns, scales_to_try
+from .arithmetic import TINY, quantize_columns, scales_to_try
 from .kernels import BLOCK_SIZES, MATMUL_NBITS
 
 LIMIT = 127
@@ -63,6 +63,7 @@ def quantize_blocks(weight: np.ndarray, kernel: str = MATMUL_NBITS) -> BlockWeig
     block = block_size(kernel, len(weight))
     blocks = _blocks(weight.T.astype(np.float32), block)
     integers, scales = quantize_columns(blocks.reshape(-1, block), LIMIT, scales_to_try(len(weight)))
+    scales = np.where(integers.any(axis=1), scales, np.float32(TINY))  # with a larger one, zeros would be rounded
     shifted = (integers.astype(np.int16) + ZERO_POINT).astype(np.uint8)
     return BlockWeight(shifted.reshape(blocks.shape), scales.reshape(blocks.shape[:-1]), len(weight))
 

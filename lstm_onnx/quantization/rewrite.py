@@ -98,9 +98,9 @@ def quantize_model(
         raise ModelError(f"{path}: repeats a step; quantize the step's file, and repeat that with make_generating")
     weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
-    _name_nodes(model)
     if kernel == DYNAMIC_QUANTIZE_LSTM:
-        _require_lstms(model, path)
+        _require_lstms(model, path)  # names what the file names
+    _name_nodes(model)
     inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
     before = _names(model)

@@ -53,6 +53,8 @@ class Weights:
                     others.update(node.output)
         # The bodies of two nodes may use one name for different values.
         made = Counter(value for graph in graphs_of(model.graph) for node in graph.node for value in node.output)
+        for graph in graphs_of(model.graph):
+            made.update(value.name for value in (*graph.input, *graph.initializer))
         self.producers = {
             value: node
             for graph in graphs_of(model.graph)
@@ -94,10 +96,10 @@ class Weights:
             raise ModelError(f"{self.path}: the weight {tensor.name} cannot be read: {error_line(error)}") from error
 
     def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
-        """The graph's initializers that are still used; nodes that only computed weights are removed."""
+        """The graph's initializers that are still used, or are inputs; nodes that only computed weights are removed."""
         while True:
             used = {name for node in nodes_of(graph.node) for name in node.input}
-            used |= {value.name for one in graphs_of(graph) for value in one.output}
+            used |= {value.name for one in graphs_of(graph) for value in (*one.input, *one.output)}
             unread = [
                 (one, node)
                 for one in graphs_of(graph)

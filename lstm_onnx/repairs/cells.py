@@ -30,6 +30,8 @@ _ROWS, _LEAST = 64, 1e-4
 _SIZES = ((1.0, 1.0), (2.0, 1.0), (4.0, 1.0), (30.0, 1.0), (1000.0, 1.0), (1.0, 1000.0))
 """Draws at which piecewise functions differ, and limits are reached: their rows, the least size of a gate before, and
 mean sizes of the gates, of other activations of the smallest one, with the factor of an LSTM's c."""
+_EXACT = ("Equal", "IsInf", "IsNaN")
+"""Conditions that no drawn number meets, such as that of a mask within the step."""
 _HARD_SIGMOIDS = ((0.2, 0.5), (float(np.float32(1 / 6)), 0.5))
 """The slope and the offset of Keras 2's and of Keras 3's (and PyTorch's)."""
 
@@ -57,7 +59,7 @@ def cell_of(step: Step, opset: int) -> Cell | None:
     """The operator that computes a step; None where none does."""
     step = _folded(step, opset)
     products = _products(step)
-    if products is None:
+    if products is None or any(node.op_type in _EXACT for node in step.nodes):
         return None
     width = products.R.shape[0]
     gates = products.R.shape[1] // width if width else 0

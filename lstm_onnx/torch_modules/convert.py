@@ -46,14 +46,14 @@ class Modules:
     Attributes:
         root: it, to which they are added.
         buffers: the names of stored values that are not parameters.
-        places: the attribute of each stored value.
+        places: by name, the stored values and the attribute of each: bodies may use one name for several.
         stacks: by path, the recurrent modules, of which a second call has no second one.
         shared: by a stored weight's name, its parameter, which modules share that read the same one.
     """
 
     root: nn.Module
     buffers: frozenset[str] = frozenset()
-    places: dict[str, str] = field(default_factory=dict)
+    places: dict[str, list[tuple[np.ndarray, str]]] = field(default_factory=dict)
     stacks: dict[str, nn.Module] = field(default_factory=dict)
     shared: dict[str, nn.Parameter] = field(default_factory=dict)
 
@@ -103,20 +103,23 @@ class Modules:
             array: it.
             named: whether the name is that of a parameter or buffer, and not made up for a constant.
         """
-        if name not in self.places:
-            path = _as_path(name)
-            owner, _, last = path.rpartition(".")
-            parent = self.scope(owner)
-            if parent is None or hasattr(parent, last):
-                path, parent = self._free(path), self.root
-                last = path
-            tensor = torch_array(array)
-            if tensor.is_floating_point() and named and name not in self.buffers:
-                parent.register_parameter(last, self._known(name, nn.Parameter(tensor)))
-            else:
-                parent.register_buffer(last, tensor, persistent=named)
-            self.places[name] = path
-        return self.places[name]
+        places = self.places.setdefault(name, [])
+        for other, place in places:
+            if other is array or (other.dtype == array.dtype and np.array_equal(other, array)):
+                return place
+        path = _as_path(name)
+        owner, _, last = path.rpartition(".")
+        parent = self.scope(owner)
+        if parent is None or hasattr(parent, last):
+            path, parent = self._free(path), self.root
+            last = path
+        tensor = torch_array(array)
+        if tensor.is_floating_point() and named and name not in self.buffers:
+            parent.register_parameter(last, self._known(name, nn.Parameter(tensor)))
+        else:
+            parent.register_buffer(last, tensor, persistent=named)
+        places.append((array, path))
+        return path
 
     def scope(self, path: str) -> nn.Module | None:
         """The part at a path, made where nothing is there; None where another kind of module is in the way."""

@@ -88,8 +88,9 @@ def _mod(inputs: list[Value], attributes: Attributes) -> Any:
 def _power(inputs: list[Value], _: Attributes) -> Any:
     base, exponent = tensor(inputs[0]), inputs[1]
     result = torch.pow(base, exponent if is_number(exponent) else tensor(exponent))
-    # The result has the base's dtype.
-    return result if is_number(inputs[0]) or result.dtype == base.dtype else result.to(base.dtype)
+    # The result has the base's dtype; that of a number may be the exponent's, where both are floats or integers.
+    alike = is_number(inputs[0]) and result.is_floating_point() == base.is_floating_point()
+    return result if alike or result.dtype == base.dtype else result.to(base.dtype)
 
 
 def _extreme(function: Callable[[Tensor, Tensor], Tensor], of_sizes: Callable[..., Any]) -> Operator:

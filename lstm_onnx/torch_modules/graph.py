@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from torch import nn
 
 from ..errors import ModelError
 from ..metadata import PRODUCER, Metadata
-from ..onnxgraph import is_default, load_inlined, node_name, nodes_of, text
+from ..onnxgraph import dtype_name, is_default, load_inlined, node_name, nodes_of, stored_tensors, text
 from ..onnxgraph.load import metadata_of, opset_of, read_weights
 from ..onnxgraph.nodes import producers_of
 from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator
@@ -24,6 +25,8 @@ from .values import tensor
 
 _BODIES = ("Scan", "Loop", "If")
 _INT8 = ("DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "DequantizeLinear")
+_STORED = "(bool|float(16|32|64)|u?int(8|16|32|64))"
+"""The dtypes of stored values that numpy and torch both have."""
 _LEAST_OPSET = 7
 _LEAST_OPSET_OF_SCAN = 9
 
@@ -120,7 +123,12 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
             counts.setdefault(operator, []).append(node_name(node))
         elif form := _unsupported_form(node, opset):
             counts.setdefault(f"{node.op_type} with {form}", []).append(node_name(node))
-    return [
+    stored = [
+        f"the stored value {name} is {dtype_name(tensor.data_type)}, which is not converted"
+        for name, tensor in stored_tensors(model)
+        if not re.fullmatch(_STORED, dtype_name(tensor.data_type))
+    ]
+    return stored + [
         f"the operator {operator} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}) has no translation"
         for operator, names in sorted(counts.items())
     ]
@@ -139,6 +147,7 @@ def _unsupported_form(node: NodeProto, opset: int) -> str:
         "training_mode = 1": bool(values.get("training_mode")) or (op_type == "BatchNormalization" and node.output[1:]),
         f"reduction = {reduction}": op_type == "ScatterND" and reduction not in ("none", "add"),
         "the output Indices": op_type == "MaxPool" and any(node.output[1:]),
+        "the output Mean or InvStdDev": op_type == "LayerNormalization" and any(node.output[1:]),
         "dilations": op_type == "AveragePool" and any(size != 1 for size in values.get("dilations", [])),
         "other padding at the end than at the start": uneven
         and (

@@ -153,6 +153,17 @@ _Whole = Callable[[Tensor], Tensor] | None
 def _reduction(function: Callable[..., Tensor], whole: _Whole, inputs: list[Value], attributes: Attributes) -> Any:
     """A reduction whose axes are an input in newer operator sets, and an attribute in older ones."""
     x = tensor(inputs[0])
+    return _of_its_dtype(_reduced(function, whole, x, inputs, attributes), x)
+
+
+def _of_its_dtype(result: Tensor, x: Tensor) -> Tensor:
+    """A result of the input's dtype: torch adds up and multiplies all integers as int64."""
+    return result if result.dtype == x.dtype else result.to(x.dtype)
+
+
+def _reduced(
+    function: Callable[..., Tensor], whole: _Whole, x: Tensor, inputs: list[Value], attributes: Attributes
+) -> Any:
     axes = axes_of(inputs, attributes)
     keep = bool(attributes.get("keepdims", 1))
     if not axes:
@@ -184,7 +195,7 @@ def _best(function: Callable[..., Tensor], inputs: list[Value], attributes: Attr
 
 
 def _top_k(inputs: list[Value], attributes: Attributes) -> Any:
-    x, count = tensor(inputs[0]), integer(inputs[1])
+    x, count = tensor(inputs[0]), integer(inputs[1]) if len(inputs) > 1 else attributes["k"]
     largest, in_order = bool(attributes.get("largest", 1)), bool(attributes.get("sorted", 1))
     return tuple(torch.topk(x, count, attributes.get("axis", -1), largest, in_order))
 
@@ -192,7 +203,7 @@ def _top_k(inputs: list[Value], attributes: Attributes) -> Any:
 def _cumulative_sum(inputs: list[Value], attributes: Attributes) -> Any:
     x, axis = tensor(inputs[0]), integer(inputs[1])
     x = x.flip(axis) if attributes.get("reverse") else x
-    result = torch.cumsum(x, axis)
+    result = _of_its_dtype(torch.cumsum(x, axis), x)
     if attributes.get("exclusive"):
         first = torch.zeros_like(x.narrow(axis, 0, 1))
         result = torch.cat([first, result.narrow(axis, 0, x.shape[axis] - 1)], axis)

@@ -64,7 +64,7 @@ class ModuleStep:
 
     def run(self, root: nn.Module, values: Values) -> None:
         """Compute the output."""
-        values[self.output] = root.get_submodule(self.path)(values[self.input])
+        values[self.output] = root.get_submodule(self.path)(tensor(values[self.input]))
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,9 @@ def _sliced(x: Tensor, start: Any, end: Any, axis: int, step: Any) -> Tensor:
 def _gather(inputs: list[Value], attributes: Attributes) -> Any:
     x, index = inputs
     axis = attributes.get("axis", 0)
-    if isinstance(x, list):
+    if isinstance(x, list) and not (isinstance(index, Tensor) and index.dim() > 1):
         found = [x[item] for item in integers(index)]
-        return found[0] if is_number(index) else found
+        return found[0] if is_number(index) or (isinstance(index, Tensor) and not index.dim()) else found
     x = tensor(x)
     if is_number(index):
         return x.select(axis, index)  # type: ignore[arg-type]

@@ -242,6 +242,36 @@ def test_pairs_of_two_dtypes(tmp_path: Path) -> None:
     assert failing(report, "states-paired") == "a <- b: a is float32 and b is int64"
 
 
+WEIGHTS = f"float[1, 8, 2] W = {{{', '.join('1' * 16)}}}, int64[1] one = {{1}}"
+TWO_LAYERS = f"""g (float[t, b, 2] x, float[1, b, 2] h, float[1, b, 2] c, float[1, b, 2] h2, float[1, b, 2] c2)
+    => (float[t, 1, b, 2] y, float[1, b, 2] hn, float[1, b, 2] cn, float[1, b, 2] h2n, float[1, b, 2] c2n)
+    <{WEIGHTS}> {{
+    y1, hn, cn = LSTM <hidden_size = 2> (x, W, W, , , h, c) z = Squeeze(y1, one)
+    y, h2n, c2n = LSTM <hidden_size = 2> (z, W, W, , , h2, c2) }}"""
+ONE_STATE = f"""g (float[t, b, 2] x, float[2, b, 2] s) => (float[t, 1, b, 2] y, float[2, b, 2] sn) <{WEIGHTS}> {{
+    h, c = Split <axis = 0> (s)
+    y, hn, cn = LSTM <hidden_size = 2> (x, W, W, , , h, c) sn = Concat <axis = 0> (hn, cn) }}"""
+
+
+@pytest.mark.parametrize(
+    ("graph", "states", "said"),
+    [
+        (TWO_LAYERS, {"h": "hn", "c": "cn", "h2": "h2n", "c2": "c2n"}, ""),
+        (TWO_LAYERS, {"h": "cn", "c": "hn", "h2": "h2n", "c2": "c2n"}, "h <- cn: the state h is h, and cn is c"),
+        (
+            TWO_LAYERS,
+            {"h": "h2n", "c": "cn", "h2": "hn", "c2": "c2n"},
+            "h <- h2n: the state h is of LSTM that makes y1, hn, cn, and h2n of LSTM that makes y, h2n, c2n",
+        ),
+        (ONE_STATE, {"s": "sn"}, ""),
+    ],
+)
+def test_pairs_of_other_layers(tmp_path: Path, graph: str, states: dict[str, str], said: str) -> None:
+    report = check(saved(tmp_path, onnx.parser.parse_graph(graph), states), provider="cpu")
+    found = [f"{item.where}: {item.message}" for item in report.failures if item.rule == "states-paired"]
+    assert found[:1] == ([said] if said else [])
+
+
 # --- Providers ---
 
 

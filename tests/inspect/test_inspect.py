@@ -155,6 +155,7 @@ def test_unnamed_node_with_zero_states(tmp_path: Path) -> None:
     (only,) = result.lstms
     assert (only.name, only.direction, only.states, only.lengths) == ("Y", "reverse", (), None)
     assert result.inputs[0].axes == ("t", None, F)
+    assert str(result.outputs[0]) == "Y float32 of unknown shape"
     assert result.to_dict()["metadata"] is None
     assert result.states == {}
 

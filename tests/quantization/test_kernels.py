@@ -168,6 +168,15 @@ def test_rows_whose_zero_points_outweigh_their_products_are_no_false_alarm(kerne
     assert quantize(path, tmp_path / "q.onnx", kernel=kernel, inputs=feeds).proof.ratio < 4
 
 
+@pytest.mark.parametrize("kernel", [BLOCKS, LARGE])
+def test_weights_of_zeros_are_not_rounded(kernel: str, tmp_path: Path):
+    model = Case("LSTM", inputs=64, hidden=16).model()
+    for tensor in model.graph.initializer:
+        if tensor.name in ("W", "R"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tensor.dims, np.float32), tensor.name))
+    assert quantize(saved(tmp_path / "m.onnx", model), tmp_path / "q.onnx", kernel=kernel).proof.ratio < 4
+
+
 def test_a_product_by_blocks_is_that_of_the_numbers_which_they_stand_for():
     rng = np.random.default_rng(0)
     rows, weight = rng.standard_normal((3, 5, 200)).astype(np.float32), rng.standard_normal((200, 7))

@@ -142,16 +142,28 @@ def test_a_weight_that_the_caller_may_replace_is_no_constant(tmp_path: Path):
     assert kept(tmp_path / "m.onnx", model) == {"layer": "its weights are computed"}
 
 
-def test_two_bodies_may_use_one_name_for_two_weights(tmp_path: Path):
+def test_an_input_that_has_a_value_and_that_nothing_reads_keeps_it(tmp_path: Path):
+    model = Case("LSTM").model()
+    model.graph.input.append(helper.make_tensor_value_info("unread", TensorProto.FLOAT, [1]))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "unread"))
+    quantize(saved(tmp_path / "m.onnx", model), tmp_path / "q.onnx")
+    assert "unread" in {tensor.name for tensor in onnx.load(tmp_path / "q.onnx").graph.initializer}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_bodies_may_use_one_name_for_two_weights(turned: bool, tmp_path: Path):
     rng = np.random.default_rng(0)
 
-    def branch(name: str) -> onnx.GraphProto:
-        matrix = numpy_helper.from_array(rng.standard_normal((40, 40)).astype(np.float32), "matrix")
-        node = helper.make_node("MatMul", ["x", "matrix"], [f"{name}_out"], name=f"{name}_product")
+    def branch(name: str, turned: bool = False) -> onnx.GraphProto:
+        stored = "turned" if turned else "matrix"
+        matrix = numpy_helper.from_array(rng.standard_normal((40, 40)).astype(np.float32), stored)
+        nodes = [helper.make_node("Transpose", ["turned"], ["matrix"])] if turned else []
+        nodes.append(helper.make_node("MatMul", ["x", "matrix"], [f"{name}_out"], name=f"{name}_product"))
         out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
-        return helper.make_graph([node], name, [], [out], [matrix])
+        return helper.make_graph(nodes, name, [], [out], [matrix])
 
-    node = helper.make_node("If", ["which"], ["y"], name="if", then_branch=branch("a"), else_branch=branch("b"))
+    branches = {"then_branch": branch("a", turned), "else_branch": branch("b")}
+    node = helper.make_node("If", ["which"], ["y"], name="if", **branches)
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 40]),
         helper.make_tensor_value_info("which", TensorProto.BOOL, []),

@@ -91,3 +91,21 @@ def test_a_limit_that_no_small_number_reaches_is_left_as_it_is(tmp_path: Path, k
     run(source, np.ones((2, 4, FEATURES), np.float32))  # it is a file that runs
     with pytest.raises(ModelError, match="nothing to repair: it has no LSTM, GRU or RNN"):
         lstm_onnx.repair(source, tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize("condition", ["IsNaN", "Equal"])
+def test_a_step_with_a_condition_that_few_numbers_meet_is_left_as_it_is(tmp_path: Path, condition: str) -> None:
+    """Numbers that are missing are zeros: NaN, or one that stands for it."""
+    source = loop_file(tmp_path / "a.onnx", "rnn")
+    model = onnx.load(source)
+    (body,) = (node.attribute[0].g for node in model.graph.node if node.op_type == "Loop")
+    place, made = next((at, node) for at, node in enumerate(body.node) if "x_t" in node.output)
+    made.output[0] = "given"
+    asked = ["given", "absent"] if condition == "Equal" else ["given"]
+    body.node.insert(place + 1, helper.make_node(condition, asked, ["missing"]))
+    body.node.insert(place + 2, helper.make_node("Where", ["missing", "nothing", "given"], ["x_t"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(-1), "absent"))
+    onnx.save(model, source)
+    run(source, np.ones((2, 4, FEATURES), np.float32))  # it is a file that runs
+    with pytest.raises(ModelError, match="nothing to repair: it has no LSTM, GRU or RNN"):
+        lstm_onnx.repair(source, tmp_path / "b.onnx")

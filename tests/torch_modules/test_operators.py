@@ -73,6 +73,9 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     ("Trilu", 18, [X], [np.int64(1)], {"upper": 0}),
     ("CumSum", 18, [X], [np.int64(1)], {"reverse": 1, "exclusive": 1}),
     ("TopK", 18, [X], [ints(2)], {"axis": 2}),
+    ("TopK", 9, [X], [], {"axis": 2, "k": 2}),
+    ("CumSum", 18, [PLACES.astype(np.int32)], [np.int64(1)], {}),
+    *((f"Reduce{name}", 18, [PLACES.astype(np.int32)], [ints(1)], {}) for name in ("Sum", "Prod")),
     ("ReverseSequence", 18, [X.transpose(1, 0, 2), ints(2, 3)], [], {}),
     ("MatMul", 18, [X], [weights(4, 5)], {}),
     ("Gemm", 18, [X[0]], [weights(5, 4), weights(5)], {"transB": 1}),
@@ -106,6 +109,7 @@ UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], s
     ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}, "other padding at the end"),
     ("MaxPool", 18, [X], [], {"kernel_shape": [2], "pads": [0, 1], "ceil_mode": 1}, "other padding at the end"),
     ("Conv", 18, [X], [weights(2, 3, 2)], {"auto_pad": "SAME_UPPER"}, "auto_pad = SAME_UPPER"),
+    ("LayerNormalization", 18, [X], [weights(4)], {}, "the output Mean or InvStdDev"),
 )
 
 
@@ -115,7 +119,9 @@ def file_of(
     """A file of one node; inputs are named x0, x1 and so on, constants k0, k1."""
     names = [f"x{index}" for index in range(len(inputs))]
     stored = [f"k{index}" for index in range(len(constants))]
-    outputs = ["y", "z"] if op_type in ("TopK", "Split") else ["y"]
+    outputs = (
+        ["y", "z"] if op_type in ("TopK", "Split") or (op_type == "LayerNormalization" and not attributes) else ["y"]
+    )
     node = helper.make_node(op_type, [*names, *stored], outputs, **attributes)
     values = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

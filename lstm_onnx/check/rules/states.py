@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from onnx import TensorProto, helper
 
 from ...metadata import Metadata
-from ...onnxgraph import dtype_name, shape_of, shown
-from ...onnxgraph.recurrent import INITIAL_C, INITIAL_H, QUANTIZED_LSTM, final_states, initial_states, input_of
+from ...onnxgraph import dtype_name, node_label, shape_of, shown
+from ...onnxgraph.recurrent import (
+    INITIAL_C,
+    INITIAL_H,
+    QUANTIZED_LSTM,
+    final_states,
+    initial_states,
+    input_of,
+    is_operator,
+)
 from ...runtime.interface import LSTM_STATES
 from ..context import CheckContext
 from ..finding import Finding
@@ -25,7 +34,7 @@ STATES_PAIRED = rule(
     "error",
     summary="a state and the output that feeds it do not fit",
     why="A stream passes the final states of each run to the next. If names, dtypes or shapes of a pair differ, or h "
-    "and c are swapped, it fails or, worse, continues with wrong values.",
+    "and c or two layers are swapped, it fails or, worse, continues with wrong values.",
     fix="export the model again",
 )
 LOOSE_STATES = rule(
@@ -54,6 +63,14 @@ H0_WITHOUT_C0 = rule(
     "name was lost.",
     fix="pass both states, or none",
 )
+
+
+class _End(NamedTuple):
+    """A final state of a layer: h or c, the layer's name, and the input that it starts from; "" where it is none."""
+
+    kind: str
+    layer: str
+    start: str
 
 
 @applies(STATES_PAIRED)
@@ -114,20 +131,41 @@ def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]
 
 
 def _swapped(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
-    """An h that is fed by a c, or a c by an h, which have the same shape."""
-    starts: dict[str, str] = {}
-    ends: dict[str, str] = {}
+    """An h that is fed by a c, a c by an h, which have the same shape; or states of one layer by those of another.
+
+    An input that is several states, such as h and c in one tensor, is none of them.
+    """
+    starts: dict[str, list[_End]] = {}
+    ends: dict[str, _End] = {}
     for scope, node in graph.recurrent:
-        if node.op_type in _LSTMS:
-            for kind, value, output in zip("hc", initial_states(node), final_states(node), strict=False):
-                ends[output] = kind
-                starts |= dict.fromkeys(scope.origins(value)[0], kind)
+        kinds = "hc" if node.op_type in _LSTMS else "h" if is_operator(node) else ""
+        for kind, value, output in zip(kinds, initial_states(node), final_states(node), strict=False):
+            sources = scope.origins(value)[0]
+            ends[output] = _End(kind, node_label(node), sources[0] if len(sources) == 1 else "")
+            for source in sources:
+                starts.setdefault(source, []).append(ends[output])
+    fed = {source: ends.get(end_of(graph.scopes[0], target)) for source, target in states.items()}
     for source, target in states.items():
-        start, end = starts.get(source), ends.get(end_of(graph.scopes[0], target))
-        if start and end and start != end:
-            yield STATES_PAIRED.violated(
-                f"{source} <- {target}", f"the state {source} is {start}, and {target} is {end}"
-            )
+        end, own = fed[source], starts.get(source, [])
+        message = ""
+        if end is None or len({start.kind for start in own}) != 1:
+            continue
+        if own[0].kind != end.kind:
+            message = f"the state {source} is {own[0].kind}, and {target} is {end.kind}"
+        elif len(own) == 1 and own[0] is not end and _returns(source, fed):
+            message = f"the state {source} is of {own[0].layer}, and {target} of {end.layer}"
+        if message:
+            yield STATES_PAIRED.violated(f"{source} <- {target}", message)
+
+
+def _returns(source: str, fed: Mapping[str, _End | None]) -> bool:
+    """Whether the state that the layer which feeds a state starts from, the one that feeds that, and so on, is it."""
+    end = fed[source]
+    for _ in fed:
+        if end is None or end.start == source:
+            break
+        end = fed.get(end.start)
+    return end is not None and end.start == source
 
 
 def _initial_problems(graph: Graph, metadata: Metadata) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ...onnxgraph import ONNX_ERRORS, Scope, attributes_of, is_default, nodes_of, shown, stored_tensors, typed
+from ...onnxgraph import ONNX_ERRORS, Scope, attributes_of, shown, stored_tensors, typed
 from ...onnxgraph.recurrent import GATES, QUANTIZED_LSTM, batch_axis, direction_of, input_of
 from ..context import CheckContext, listed
 from ..finding import Finding
@@ -56,9 +56,8 @@ WEIGHT_SHAPES = rule(
 def weight_contents(context: CheckContext) -> Iterator[Finding]:
     """NaN, infinity, and the same bytes again."""
     weights = {
-        name
-        for node in nodes_of(context.model.graph.node)
-        if node.op_type in _WEIGHT_INPUTS and is_default(node.domain)
+        scope.source(name)[0]  # behind a Cast from float16, a Transpose and the like
+        for scope, node in context.onnx_nodes(*_WEIGHT_INPUTS)
         for index, name in enumerate(node.input)
         if name and index in _WEIGHT_INPUTS[node.op_type]
     }

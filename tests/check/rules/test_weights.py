@@ -76,6 +76,19 @@ def test_a_weight_that_is_no_number(name: str, wrong: float, tmp_path: Path):
     assert text == f"{name}: 2 of its {array.size} numbers are NaN or infinite"
 
 
+def test_a_weight_behind_a_cast_is_a_weight(tmp_path: Path):
+    """As of a file whose weights overflowed in float16."""
+    path = base(tmp_path, Case(nothing), nothing)
+    model = onnx.load_model(path)
+    array = inputs_of()["W"].astype(np.float16)
+    array.flat[1] = np.inf
+    store(W16=array)(model)
+    model.graph.initializer.remove(next(item for item in model.graph.initializer if item.name == "W"))
+    model.graph.node.insert(0, helper.make_node("Cast", ["W16"], ["W"], to=TensorProto.FLOAT))
+    onnx.save_model(model, path)
+    assert "W16: 1 of its" in failing(check(path, provider="cpu"), "non-finite-weights")
+
+
 def test_an_infinity_may_be_a_mask(tmp_path: Path):
     mask = np.array([0, -np.inf, 0], np.float32)
     report = checked(tmp_path, store(mask=mask), then("Add", "mask"))

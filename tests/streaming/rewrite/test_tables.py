@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from .chunks import ChunkRun, difference, rewritten, session
+from .chunks import ChunkRun, complete, difference, rewritten, session
 from .random_graphs import Builder
 from .test_rules import Make, graph_of
 
@@ -46,6 +46,22 @@ def test_a_sequence_ends_with_the_rows_of_its_table(make: Make) -> None:
     assert not difference(run, session(model, optimised=False), drawn(ROWS), 2, 0)
     for cut in ([1] * (ROWS + 1), [4, 4, 2], [ROWS - 1, 4]):
         with pytest.raises(Exception, match="out of data bounds"):
+            run(drawn(sum(cut)), cut, 2)
+
+
+def test_a_table_ends_too_where_a_look_up_of_no_row_gives_zeros() -> None:
+    """As on CUDA."""
+    run = ChunkRun(rewritten(graph_of(sliced), TIME), TIME)
+    model = complete(run.done)
+    [gather] = [node for node in model.graph.node if node.op_type == "Gather"]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([ROWS]), "last_row"))
+    at = list(model.graph.node).index(gather)
+    model.graph.node.insert(at, helper.make_node("Min", [gather.input[1], "last_row"], ["in_range"]))
+    gather.input[1] = "in_range"
+    run.session = session(model)
+    assert not difference(run, session(graph_of(sliced), optimised=False), drawn(ROWS), 2, 0)
+    for cut in ([1] * (ROWS + 1), [4, 4, 2], [ROWS - 1, 4], [ROWS, 3]):
+        with pytest.raises(Exception, match="Split"):
             run(drawn(sum(cut)), cut, 2)
 
 

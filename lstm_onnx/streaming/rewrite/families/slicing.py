@@ -15,6 +15,7 @@ from ...size import ONE, Size, normal
 from ..counts import Least, largest_lead
 from ..errors import RefusedError
 from ..facts import Carry, Fact, Places, Static, Stream, with_size
+from ..graph import END
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import (
     copy_aligned,
@@ -97,7 +98,11 @@ def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
     x, steps = p.numbered(Static((size,), np.dtype(np.int64), places=places), places)
     p.require_sized(size, steps.count)
     p.table_rows.append((steps.count, rows - first))
-    p.emitted(call, p.graph.add("Gather", p.name(call.node.input[0]), x, axis=axis))
+    g, table = p.graph, p.name(call.node.input[0])
+    found = g.add("Gather", table, x, axis=axis)
+    # CUDA gives zeros for a row that there is not, where a Slice has fewer rows and a Split of other sizes fails.
+    there = g.cut(table, axis, g.cut(x, 0, 0, 1), g.math("Add", g.cut(x, 0, -1, END), 1))
+    p.emitted(call, g.add("Split", found, g.length(there, axis), axis=axis))
     return [Stream(with_size(fact.shape, axis, size), fact.dtype, axis, steps.count)]
 
 
@@ -191,7 +196,7 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
     if bounds.step > 1:
         x, f = window(p, x, f, 1, bounds.step)
         g = p.graph
-        x = g.add("Slice", x, g.ints(0), g.ints(2**62), g.ints(f.axis), g.ints(bounds.step), hint="every")
+        x = g.add("Slice", x, g.ints(0), g.ints(END), g.ints(f.axis), g.ints(bounds.step), hint="every")
     return x, f
 
 

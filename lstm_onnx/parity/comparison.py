@@ -19,7 +19,7 @@ from .diagnosis.search import Suspect, diagnose, from_the_file
 from .expected import Arrays, Expected
 from .mutants.self_test import Target
 from .replay import replay
-from .report import OTHER_WEIGHTS, CaseResult, Cause, Location
+from .results import OTHER_WEIGHTS, CaseResult, Cause, Location
 from .sizes import Axes
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from ..runtime import Model
 from .cases import Case
 from .comparison import Verification
 from .expected import Arrays, Expected
-from .report import CaseResult
+from .results import CaseResult
 from .runtimes import engine_of
 
 _MOST_INPUTS = 2

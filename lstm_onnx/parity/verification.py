@@ -38,7 +38,8 @@ from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
 from .mutants.catalogue import changes_recurrence
 from .mutants.self_test import require_level
-from .report import CaseResult, ParityReport
+from .report import ParityReport
+from .results import CaseResult
 from .runtimes import (
     ONNXRUNTIME,
     load_like,

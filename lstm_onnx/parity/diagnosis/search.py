@@ -19,7 +19,7 @@ from ...runtime import Model
 from ...runtime.providers import onnxruntime, ort_errors, placements
 from ..expected import Arrays, Expected, first_difference
 from ..mutants.self_test import folder_of, read_graph
-from ..report import Cause, Location
+from ..results import Cause, Location
 from ..tolerances import SAME_CAUSE_FACTOR, SATURATION_REMAINDER
 from .fault_models import FaultModel, Run, changed_parameters, parameters_of, run_with
 

@@ -33,7 +33,7 @@ from ..diagnosis.search import Suspect, largest_error, tf32
 from ..expected import Call, Expected, farther, perturbed
 from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, folder_of, opened, read_graph
-from ..report import CaseResult, Cause, Location
+from ..results import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases
 from .locate import locate

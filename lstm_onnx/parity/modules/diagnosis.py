@@ -28,7 +28,7 @@ from ..diagnosis.search import Suspect
 from ..expected import Arrays
 from ..mutants.graph_edit import Edit
 from ..mutants.self_test import folder_of, opened, read_graph
-from ..report import Location
+from ..results import Location
 
 if TYPE_CHECKING:
     from ..comparison import Comparison, Models

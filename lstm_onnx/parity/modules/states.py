@@ -16,7 +16,7 @@ from ...exporter.functional.attribute_states import AttributeState, initial_tens
 from ...metadata import Metadata
 from ...runtime import Model
 from ..expected import Expected
-from ..report import CaseResult
+from ..results import CaseResult
 
 if TYPE_CHECKING:
     from .run import ModuleRun

@@ -32,7 +32,7 @@ from ..expected import Call, Expected, farther, largest_relative_errors, perturb
 from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, read_graph
 from ..own_states import file_only, with_own_states
-from ..report import CaseResult, Location
+from ..results import CaseResult, Location
 from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
 from .diagnosis import suspects, with_first_wrong_layer

@@ -17,7 +17,7 @@ from lstm_onnx.metadata import Metadata
 from lstm_onnx.parity.modules.harder import harder_targets, widened_graph, widened_inputs, widened_module
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
-from lstm_onnx.parity.report import CaseResult
+from lstm_onnx.parity.results import CaseResult
 
 pytestmark = pytest.mark.sweep(6)
 

@@ -20,6 +20,7 @@ from torch import nn
 from ...errors import ExportError, InputError, LSTMOnnxError, RunError
 from ...exporter.opaque.operators import RecurrentModule
 from ...exporter.weights import StateDict
+from ...input_spec import named_sizes
 from ...runtime import Model
 from ...spec import LSTMSpec
 from ..criterion import compare
@@ -103,7 +104,7 @@ def _changes(verification: ModuleVerification) -> Iterator[tuple[str, str, Chang
 
 def _whole(verification: ModuleVerification, feeds: Arrays, axes: Mapping[str, str]) -> Arrays:
     """Every length equal to the size of the axis that bounds it."""
-    sizes = verification.named_sizes(feeds)
+    sizes = named_sizes(verification.specs, feeds)
     return {name: np.full_like(feeds[name], sizes[axis]) for name, axis in axes.items() if axis in sizes}
 
 

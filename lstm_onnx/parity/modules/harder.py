@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 
 from ...errors import LSTMOnnxError
 from ...exporter.copies.clone import clone_module
-from ...input_spec import InputSpec
+from ...input_spec import InputSpec, unbounded_inputs
 from ...metadata import Metadata
 from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import graphs_of
@@ -105,12 +105,13 @@ def _labelled(target: Target, prefix: str) -> Target:
 
 def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 5])
+    inputs = unbounded_inputs(verification.specs)
     cases = []
     for batch, time in shapes:
         drawn = verification.case(rng, batch, time)
         cases.append(replace(drawn, label=f"{drawn.label}, once more"))
-        if verification.unbounded_inputs:
-            cases.append(drawn.multiplied("louder", dict.fromkeys(verification.unbounded_inputs, _LOUDER)))
+        if inputs:
+            cases.append(drawn.multiplied("louder", dict.fromkeys(inputs, _LOUDER)))
     found = map(verification.expect, cases)
     return with_largest_errors([of_some_features(one) for one in found if one is not None and not one.inconclusive])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import ConfigError, ExportError, InputError
-from ...input_spec import InputSpec, draw, sizes_of
+from ...input_spec import InputSpec, draw, sizes_of, unbounded_inputs
 from ...runtime import Model
 from ...runtime.batch_axes import axis_roles
 from ...runtime.chunk_check import taken
@@ -213,7 +213,7 @@ def streams_of_huge_inputs(verification: ModuleVerification) -> Iterator[Expecte
     """A short stream of huge inputs: a cache may hold them otherwise, which no whole sequence shows."""
     model = verification.model
     streaming = model.metadata.streaming
-    inputs = verification.unbounded_inputs
+    inputs = unbounded_inputs(verification.specs)
     if streaming is None or not (model.metadata.states and model.metadata.time_axes and inputs):
         return
     time = TimeAxes.of(model, verification.specs, axes_of_size(model, verification.specs, BATCH))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import ExportError
-from ...input_spec import axes, most_entries
+from ...input_spec import axes, most_entries, unbounded_inputs
 from ..amplify import input_gains
 from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, mask_cases, value_cases
 from ..expected import Expected, constant_outputs
@@ -117,7 +117,7 @@ def with_other_integers(verification: ModuleVerification, found: Sequence[Expect
 
 def _candidates(verification: ModuleVerification) -> Iterator[Case]:
     rng = np.random.default_rng([verification.seed, 17])
-    names = verification.unbounded_inputs
+    names = unbounded_inputs(verification.specs)
     for batch, time in _sizes(verification)[::-1]:
         for factor in _FACTORS:
             yield verification.case(rng, batch, time).multiplied(f"times {factor:g}", dict.fromkeys(names, factor))

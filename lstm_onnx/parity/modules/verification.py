@@ -20,19 +20,28 @@ from torch import nn
 from ...errors import ConfigError, ExportError, InputError
 from ...exporter.module_metadata import parameter_digest
 from ...exporter.trials.shape_trial import random_states
-from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, sizes_of
+from ...input_spec import (
+    InputSpec,
+    axes,
+    draw,
+    longest_first,
+    most_entries,
+    named_sizes,
+    sizes_of,
+    unbounded_inputs,
+)
 from ...metadata import Metadata
 from ...runtime import Model
 from ...runtime.batch_axes import axis_roles
 from ..cases import SHAPES, Case, shorter_cases
-from ..comparison import Comparison, Models, Planned, Verification, user_case
+from ..comparison import Models, Planned, Verification, user_case
 from ..criterion import magnitude
-from ..diagnosis.search import Suspect
+from ..diagnosis.search import causes_of_the_file, diagnose
 from ..expected import Call, Expected, farther, largest_relative_errors, perturbed
 from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, read_graph
 from ..own_states import file_only, with_own_states
-from ..results import CaseResult, Location
+from ..results import CaseResult, Cause, Location
 from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
 from .diagnosis import suspects, with_first_wrong_layer
@@ -109,7 +118,7 @@ class ModuleVerification(Verification):
             "the example" if example_inputs is not None else "inputs that the module was found to accept",
             {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()},
         )
-        self.accepted_sizes = self.named_sizes(self._accepted.feeds)
+        self.accepted_sizes = named_sizes(self.specs, self._accepted.feeds)
         self._require_multiples(self.accepted_sizes)
         self.amplify: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         """Within it, the module has the weights of `amplified`; `amplified_target` sets it."""
@@ -193,8 +202,9 @@ class ModuleVerification(Verification):
         if lengths and open_axes:
             for batch in (3, 1):
                 yield from shorter_cases(self.case(rng, batch, 7), lengths)
-        if self.input_gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
-            yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(self.unbounded_inputs, self.input_gain))
+        inputs = unbounded_inputs(self.specs)
+        if self.input_gain > LEAST_INPUT_GAIN and inputs:
+            yield self.case(rng, 3, 7).multiplied("amplified", dict.fromkeys(inputs, self.input_gain))
         yield from cases_with_values(self, rng, 3, 4)
 
     def _even_cases(self) -> Iterator[Case]:
@@ -289,18 +299,16 @@ class ModuleVerification(Verification):
         """Further cases for mutants that the others do not reject."""
         return harder_targets(self)
 
-    @property
-    def state_pairs(self) -> Mapping[str, str]:
-        """The states that the module keeps in attributes, whatever the file says about them."""
-        return self.models.float64.states
-
-    def located(self, done: Comparison, location: Location) -> Location:
-        """`location` with the module, layer and direction."""
-        return with_first_wrong_layer(self, done, location)
-
-    def suspects(self, location: Location) -> Iterator[Suspect]:
-        """The LSTMs."""
-        return suspects(self, location)
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
+        """From the comparisons of the file as it is, and the states that the module itself keeps in attributes."""
+        return diagnose(
+            [done for done in self.compared if done.models is self.models],
+            self.specs,
+            self.models.float64.states,
+            located=functools.partial(with_first_wrong_layer, self),
+            suspects=functools.partial(suspects, self),
+            from_the_file=causes_of_the_file,
+        )
 
     @functools.cached_property
     def _expectations(self) -> list[Expected]:

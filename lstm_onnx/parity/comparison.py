@@ -17,7 +17,6 @@ from .expected import Arrays, Expected
 from .mutants.self_test import Target
 from .replay import replay
 from .results import OTHER_WEIGHTS, CaseResult, Cause, Location
-from .sizes import Axes
 
 T = TypeVar("T")
 
@@ -72,7 +71,6 @@ class Verification(ABC):
         self.model = model
         self.module = module
         self.seed = seed
-        self.axes = Axes.of(model.metadata)
         self.notes: list[str] = []
         self.compared: list[Comparison] = []
 

@@ -215,7 +215,7 @@ class _Comparison:
             verification = verification_of(model, module, seed=self.seed, data=self.data, **described)
             verification.notes += notes
             if isinstance(verification, ModuleVerification):
-                verification.notes += renamed_outputs(source, verification.own.outputs, model)
+                verification.notes += renamed_outputs(source, verification.subject.own.outputs, model)
             results = self._results(verification)
             if all(result.passed or result.inconclusive for result in results):
                 failed, found = special_results(verification.model, probes(verification))

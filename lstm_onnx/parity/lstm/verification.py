@@ -34,6 +34,7 @@ from ..expected import Call, Expected, farther, perturbed
 from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, folder_of, opened, read_graph
 from ..results import CaseResult, Cause, Location
+from ..sizes import Axes
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases
 from .locate import locate
@@ -85,6 +86,7 @@ class LSTMVerification(Verification):
         shapes: Sequence[tuple[int, int]] = (*SHAPES, LONG),
     ) -> None:
         super().__init__(model, module, seed)
+        self.axes = Axes.of(model.metadata)
         self.spec: LSTMSpec = spec_of(module)
         # Rebuilt from the weights: the caller's module stays as it is, and may be parametrized.
         self.state = state_of(module, self.spec)

@@ -148,6 +148,22 @@ def sizes_of(
     return {name: roles[name] if name in roles else extra[name] for name in names}
 
 
+def named_sizes(specs: Sequence[InputSpec], arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The sizes of the named axes, from arrays of some of the inputs."""
+    return {
+        dim: arrays[spec.name].shape[axis]
+        for spec in specs
+        if spec.name in arrays
+        for axis, dim in enumerate(spec.shape)
+        if isinstance(dim, str)
+    }
+
+
+def unbounded_inputs(specs: Sequence[InputSpec]) -> list[str]:
+    """The floating-point inputs without a range."""
+    return [spec.name for spec in specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
+
+
 def most_entries(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
     """The entries of the largest input at these sizes of the axes."""
     return max((math.prod(_shape(spec, _bound(spec, sizes))) for spec in specs), default=0)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_onnx import ConfigError
-from lstm_onnx.input_spec import INPUT_DTYPES, InputSpec, axes, draw, is_name, longest_first
+from lstm_onnx.input_spec import (
+    INPUT_DTYPES,
+    InputSpec,
+    axes,
+    draw,
+    is_name,
+    longest_first,
+    named_sizes,
+    unbounded_inputs,
+)
 
 from .strategies import SEEDS
 
@@ -333,3 +342,18 @@ def test_an_axis_that_follows_from_another_one_is_drawn_with_it() -> None:
         draw(specs, {"batch": 2, "time": 4}, np.random.default_rng(0))
     with pytest.raises(ConfigError, match="shape"):
         InputSpec("wave", ("batch", "time**2"))
+
+
+def test_sizes_of_named_axes_are_those_of_arrays():
+    specs = [InputSpec("x", ("batch", 3, "time"), "float32"), InputSpec("h", (1, "batch"), "float32")]
+    assert named_sizes(specs, {"x": np.zeros((2, 3, 7))}) == {"batch": 2, "time": 7}
+    assert named_sizes(specs, {"other": np.zeros(4)}) == {}
+
+
+def test_inputs_without_a_range_are_floats():
+    specs = [
+        InputSpec("x", ("batch",), "float32"),
+        InputSpec("scaled", ("batch",), "float16", 0, 1),
+        InputSpec("tokens", ("batch",), "int64"),
+    ]
+    assert unbounded_inputs(specs) == ["x"]

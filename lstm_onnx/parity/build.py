@@ -23,7 +23,8 @@ from ..version import __version__
 from .expected import Arrays, Call, Expected
 from .own_states import file_only
 from .replay import replay
-from .report import CaseResult, ParityReport, Range
+from .report import ParityReport
+from .results import CaseResult, Range
 from .runtimes import engine_of, note_of
 from .stream_counts import stream_problems
 

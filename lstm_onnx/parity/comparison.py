@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
-import numpy as np
-
 from ..errors import InputError
 from ..input_spec import InputSpec
 from ..runtime import Model
 from ..runtime.run import complete_feeds
 from .cases import Case
-from .diagnosis.search import Suspect, diagnose, from_the_file
 from .expected import Arrays, Expected
 from .mutants.self_test import Target
 from .replay import replay
-from .report import OTHER_WEIGHTS, CaseResult, Cause, Location
-from .sizes import Axes
+from .results import OTHER_WEIGHTS, CaseResult, Cause, Location
 
 T = TypeVar("T")
 
@@ -75,7 +71,6 @@ class Verification(ABC):
         self.model = model
         self.module = module
         self.seed = seed
-        self.axes = Axes.of(model.metadata)
         self.notes: list[str] = []
         self.compared: list[Comparison] = []
 
@@ -93,34 +88,9 @@ class Verification(ABC):
         """Further cases for mutants that no other case rejects, each with the file that they belong to."""
         return iter(())
 
+    @abstractmethod
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs and the likely causes, as far as they can be determined."""
-        return diagnose(self)
-
-    @property
-    def to_diagnose(self) -> list[Comparison]:
-        """The comparisons in which to look for a difference: those of the file as it is."""
-        return [done for done in self.compared if done.models is self.models]
-
-    @property
-    def state_pairs(self) -> Mapping[str, str]:
-        """The states of PyTorch, and the outputs that update them."""
-        return self.model.states
-
-    def named_sizes(self, feeds: Arrays) -> dict[str, int]:
-        """The sizes of the named axes in a call."""
-        return {
-            dim: feeds[spec.name].shape[axis]
-            for spec in self.specs
-            if spec.name in feeds
-            for axis, dim in enumerate(spec.shape)
-            if isinstance(dim, str)
-        }
-
-    @property
-    def unbounded_inputs(self) -> list[str]:
-        """The floating-point inputs without a range."""
-        return [spec.name for spec in self.specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
 
     def probed(self, case: Case) -> tuple[Expected, bool] | None:
         """What PyTorch gives where a number is not finite, and whether an operator of the file hides that.
@@ -129,20 +99,6 @@ class Verification(ABC):
         """
         del case
         return None
-
-    def located(self, done: Comparison, location: Location) -> Location:
-        """`location` with more details of where the file first differs, from a comparison of a single run."""
-        del done
-        return location
-
-    def suspects(self, location: Location) -> Iterator[Suspect]:
-        """Recurrent modules, with the mistakes in them that may explain the difference."""
-        del location
-        return iter(())
-
-    def causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
-        """Causes that follow from the file's operators and where they ran, from a comparison of a single run."""
-        return from_the_file(done.models.file, done.expected)
 
     def explained(self, models: Models[Any], expected: Expected) -> Expected | None:  # noqa: ARG002 - of modules
         """A failed case with what a right file may also give in it; None if the file is wrong."""

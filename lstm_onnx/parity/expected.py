@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .criterion import TensorResult, compare, is_inconclusive, largest_conclusive_error, magnitude, nan_as_inf
-from .report import CaseResult, Location
+from .results import CaseResult, Location
 from .sizes import spans
 from .tolerances import COARSEST, EPSILON, NATIVE_EPSILON
 
@@ -80,7 +80,7 @@ class Expected:
         scale: the largest |c| during the run, for the criterion's floor.
         scales: the criterion's scale of outputs that have another one.
         units: the criterion's unit of the features of outputs in which some are small, see `modules.small_features`.
-        kind: how it is run, one of `report.KINDS`.
+        kind: how it is run, one of `results.KINDS`.
         chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
         time_axes: the time axis of the inputs and outputs that have one.
         batch_axes: the same for the batch; "pool" needs them.

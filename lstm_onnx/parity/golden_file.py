@@ -24,7 +24,8 @@ from ..atomic_io import readable_file, require_path
 from ..errors import ConfigError, FileError, reason
 from .expected import Arrays, Call, Expected, as_float64
 from .golden_arrays import Store, Stored, taken
-from .report import RUNS, ParityReport
+from .report import ParityReport
+from .results import RUNS
 from .tolerances import EPSILON
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ..runtime.chunks import concatenated
 from ..runtime.pool.pool import Pool
 from ..runtime.pool.state_memory import Slot
 from .expected import Arrays, Call, Expected, abbreviated
-from .report import CaseResult
+from .results import CaseResult
 
 _SLOTS = 2
 """The slots of the pool: fewer than there are rows, so that a slot is reused."""

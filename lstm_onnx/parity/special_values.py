@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InputError, RunError
+from ..input_spec import unbounded_inputs
 from ..runtime import Model
 from .cases import Case
 from .comparison import Verification
 from .expected import Arrays, Expected
-from .report import CaseResult
+from .results import CaseResult
 from .runtimes import engine_of
 
 _MOST_INPUTS = 2
@@ -74,7 +75,7 @@ def _special_cases(verification: Verification) -> Iterator[_Special]:
     case = Case(expected.label, expected.calls[0].feeds)
     batch_axes, time_axes = expected.batch_axes, expected.time_axes
     lengths = next((case.feeds[name] for name in names if name in case.feeds), None)
-    inputs = [name for name in verification.unbounded_inputs if name in case.feeds and case.feeds[name].size]
+    inputs = [name for name in unbounded_inputs(verification.specs) if name in case.feeds and case.feeds[name].size]
     for name in inputs[:_MOST_INPUTS]:
         array, batch, time = case.feeds[name], batch_axes.get(name), time_axes.get(name)
         row = None if batch is None else min(1, array.shape[batch] - 1)

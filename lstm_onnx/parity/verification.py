@@ -38,7 +38,8 @@ from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
 from .mutants.catalogue import changes_recurrence
 from .mutants.self_test import require_level
-from .report import CaseResult, ParityReport
+from .report import ParityReport
+from .results import CaseResult
 from .runtimes import (
     ONNXRUNTIME,
     load_like,
@@ -214,7 +215,7 @@ class _Comparison:
             verification = verification_of(model, module, seed=self.seed, data=self.data, **described)
             verification.notes += notes
             if isinstance(verification, ModuleVerification):
-                verification.notes += renamed_outputs(source, verification.own.outputs, model)
+                verification.notes += renamed_outputs(source, verification.subject.own.outputs, model)
             results = self._results(verification)
             if all(result.passed or result.inconclusive for result in results):
                 failed, found = special_results(verification.model, probes(verification))

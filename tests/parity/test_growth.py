@@ -59,7 +59,7 @@ def _verification(bare: bool, scale: float, path: Path) -> tuple[Verification, E
         found = next(expectations(verification.models, verification.spec, draw_case(verification.spec, rng, 2, STEPS)))
     else:
         verification = ModuleVerification(load(path, "cpu", threads=1), module)
-        found = verification.expect(verification.case_at(rng, {"time": STEPS, "batch": 2}))
+        found = verification.subject.expect(verification.subject.case_at(rng, {"time": STEPS, "batch": 2}))
     (call,) = found.calls
     return verification, replace(found, calls=(replace(call, native=call.reference),))
 

@@ -275,7 +275,7 @@ def test_a_declared_range_is_kept(tagger: tuple[Tagger, Path]) -> None:
     module, path = tagger
     declared = (InputSpec("tokens", ("batch", "time"), "int64", 0, 9),)
     done = ModuleVerification(lstm_onnx.load(path, provider="cpu", threads=1), module, inputs=declared)
-    assert done.rows == {}
+    assert done.subject.rows == {}
     assert max(int(case.feeds["tokens"].max()) for case in done.cases) == 9
 
 

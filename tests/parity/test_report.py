@@ -7,7 +7,8 @@ import json
 import pytest
 
 from lstm_onnx.parity.criterion import TensorResult
-from lstm_onnx.parity.report import CaseResult, Cause, Location, MutantResult, ParityReport
+from lstm_onnx.parity.report import ParityReport
+from lstm_onnx.parity.results import CaseResult, Cause, Location, MutantResult
 
 _RIGHT = CaseResult("a", (TensorResult("output", 1e-7, 1e-7, 1.0, (0,)),))
 _WRONG = CaseResult("b", (TensorResult("output", 1.0, 1e-7, 1e7, (0,)),))

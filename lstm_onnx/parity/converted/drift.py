@@ -13,7 +13,8 @@ from ...errors import ConfigError, InputError, RunError
 from ...runtime import Model
 from ..criterion import MOST_BINS, TensorResult
 from ..expected import Expected
-from ..report import CaseResult, Drift, ParityReport
+from ..report import ParityReport
+from ..results import CaseResult, Drift
 from ..tolerances import K
 
 LIMIT = "the drift from float64"

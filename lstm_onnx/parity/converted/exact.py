@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 from ...onnxgraph import load_inlined, node_name
 from ...onnxgraph.load import entries_of, read_weights
 from ..criterion import TensorResult
-from ..report import CaseResult
+from ..results import CaseResult
 
 STORED = "the stored numbers"
 """The label of the case on weights, scales, zero points and biases."""

@@ -15,7 +15,7 @@ from ...runtime import Model
 from ...runtime.chunk_check import taken
 from ..criterion import TensorResult
 from ..expected import Expected
-from ..report import CaseResult
+from ..results import CaseResult
 
 LAYERS = "int8 layers"
 """The start of the labels of cases on int8 layers."""

@@ -27,7 +27,7 @@ from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..expected import Expected
 from ..mutants.graph_edit import Edit, set_attribute
-from ..report import MutantResult
+from ..results import MutantResult
 from .exact import GRAPH, STORED, Stored, compare_numbers, different_nodes
 from .layers import LAYERS
 

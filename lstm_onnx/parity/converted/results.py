@@ -21,7 +21,8 @@ from ...quantization.kernels import SAME_BITS_ALONE
 from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected, as_float64
-from ..report import OTHER_WEIGHTS, CaseResult, Drift, MutantResult, ParityReport
+from ..report import ParityReport
+from ..results import OTHER_WEIGHTS, CaseResult, Drift, MutantResult
 from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
 from .layers import compare_layers, layer_cases, row_results

@@ -29,7 +29,8 @@ from ..build import build_report, ranges_of
 from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
 from ..mutants.self_test import require_level
-from ..report import CaseResult, ParityReport
+from ..report import ParityReport
+from ..results import CaseResult
 from ..unchanged import unchanged
 from ..user_data import UserData, require_drawing
 from .drift import precision_of, require_drift

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -14,17 +14,16 @@ from torch import nn
 
 from ...errors import ExportError, InputError, RunError
 from ...exporter.weights import StateDict
+from ...input_spec import InputSpec, named_sizes
 from ...onnxgraph.load import opset_of
 from ...runtime import Model
 from ...runtime.providers import onnxruntime, ort_errors, placements
+from ..comparison import Comparison, Models
 from ..expected import Arrays, Expected, first_difference
 from ..mutants.self_test import folder_of, read_graph
-from ..report import Cause, Location
+from ..results import Cause, Location
 from ..tolerances import SAME_CAUSE_FACTOR, SATURATION_REMAINDER
 from .fault_models import FaultModel, Run, changed_parameters, parameters_of, run_with
-
-if TYPE_CHECKING:
-    from ..comparison import Comparison, Models, Verification
 
 SINGLE = ("whole", "data", "steps")
 """Kinds of cases that are one run on ordinary values."""
@@ -51,22 +50,38 @@ class Suspect:
     where: str = ""
 
 
-def diagnose(verification: Verification) -> tuple[Location | None, tuple[Cause, ...]]:
-    """The location of the first difference, and the likely causes, as far as they can be determined."""
-    compared = verification.to_diagnose
+def diagnose(
+    compared: Sequence[Comparison],
+    specs: Sequence[InputSpec],
+    state_pairs: Mapping[str, str],
+    *,
+    located: Callable[[Comparison, Location], Location],
+    suspects: Callable[[Location], Iterator[Suspect]],
+    from_the_file: Callable[[Comparison], Iterator[Cause]],
+) -> tuple[Location | None, tuple[Cause, ...]]:
+    """The location of the first difference, and the likely causes, as far as they can be determined.
+
+    Args:
+        compared: the comparisons in which to look for a difference.
+        specs: the inputs that are not states.
+        state_pairs: the states of PyTorch, and the outputs that update them.
+        located: the location with more details of where the file first differs, from a comparison of a single run.
+        suspects: recurrent modules, with the mistakes in them that may explain the difference.
+        from_the_file: causes that follow from the file, from a comparison of a single run.
+    """
     wrong = [done for done in compared if not done.result.passed and not done.result.inconclusive]
     location = first_difference([(done.expected, done.result) for done in wrong])
-    found = list(baked_sizes(*_sizes(verification, compared)))
+    found = list(baked_sizes(*_sizes(specs, compared)))
     numbers = [done for done in wrong if _has_numbers(done)]
     # Extreme values explain little, but may be all that is wrong.
     numbers = [done for done in numbers if done.expected.kind in SINGLE] or numbers
     if wrong and not numbers:
-        found += mispaired(wrong[0].models.file.states, verification.state_pairs)
+        found += mispaired(wrong[0].models.file.states, state_pairs)
     if location is not None and numbers:
         first = next((done for done in numbers if done.result.label == location.case), numbers[0])
-        location = verification.located(first, location)
-        found += _from_numbers(verification.suspects(location), numbers)
-        found += verification.causes_of_the_file(numbers[0])
+        location = located(first, location)
+        found += _from_numbers(suspects(location), numbers)
+        found += from_the_file(numbers[0])
     if location is not None and any(cause.name.startswith(_NOT_THE_GATES) for cause in found):
         location = replace(location, gate=None)
     return location, tuple(found)
@@ -83,7 +98,7 @@ def _has_numbers(done: Comparison) -> bool:
 
 
 def _sizes(
-    verification: Verification, compared: Sequence[Comparison]
+    specs: Sequence[InputSpec], compared: Sequence[Comparison]
 ) -> tuple[list[Mapping[str, int]], list[Mapping[str, int]]]:
     """The sizes of the named axes in the single runs with outputs of the right shape, and in the others."""
     passed: list[Mapping[str, int]] = []
@@ -91,7 +106,7 @@ def _sizes(
     for done in compared:
         if _is_one_run(done) and done.expected.kind != "steps":
             shapes = any(tensor.problem.startswith("has shape") for tensor in done.result.tensors)
-            sizes = verification.named_sizes(done.expected.calls[0].feeds)
+            sizes = named_sizes(specs, done.expected.calls[0].feeds)
             (failed if done.result.error or shapes else passed).append(sizes)
     return passed, failed
 
@@ -188,8 +203,9 @@ def mispaired(states: Mapping[str, str], right: Mapping[str, str]) -> Iterator[C
         )
 
 
-def from_the_file(model: Model, expected: Expected) -> Iterator[Cause]:
+def causes_of_the_file(done: Comparison) -> Iterator[Cause]:
     """Causes that follow from a file's operators and from where they ran, in a case of one call."""
+    model, expected = done.models.file, done.expected
     graph = read_graph(model)
     feeds = model.completed(dict(expected.calls[0].feeds))
     yield from quantized(

@@ -30,7 +30,7 @@ from ..modules.inputs import find_arguments
 from ..modules.run import runs_of
 from ..mutants.self_test import Target, opened, read_graph
 from ..own_states import with_own_states
-from ..report import CaseResult, Cause, Location
+from ..results import CaseResult, Cause, Location
 from ..tolerances import NATIVE_EPSILON, K
 from .prompts import prompts
 

@@ -17,7 +17,7 @@ from ...errors import InputError, RunError
 from ...spec import LSTMSpec
 from ..criterion import compare
 from ..expected import Arrays
-from ..report import Location
+from ..results import Location
 from ..tolerances import EPSILON, LEAST_TANH, K
 from .reference import Outputs, run_torch, states_after
 

@@ -29,11 +29,12 @@ from ..cases import SHAPES, Case
 from ..comparison import Comparison, Models, Planned, Verification, user_case
 from ..criterion import magnitude
 from ..diagnosis.fault_models import changed_parameters, fault_models, parameters_of, rounded
-from ..diagnosis.search import Suspect, largest_error, tf32
+from ..diagnosis.search import Suspect, causes_of_the_file, diagnose, largest_error, tf32
 from ..expected import Call, Expected, farther, perturbed
 from ..growth import GROWTH_NOTE, MOST_CASES, with_grown_roundings
 from ..mutants.self_test import Target, folder_of, opened, read_graph
-from ..report import CaseResult, Cause, Location
+from ..results import CaseResult, Cause, Location
+from ..sizes import Axes
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .cases import LONG, amplified_cases, lstm_cases, lstm_value_cases
 from .locate import locate
@@ -85,6 +86,7 @@ class LSTMVerification(Verification):
         shapes: Sequence[tuple[int, int]] = (*SHAPES, LONG),
     ) -> None:
         super().__init__(model, module, seed)
+        self.axes = Axes.of(model.metadata)
         self.spec: LSTMSpec = spec_of(module)
         # Rebuilt from the weights: the caller's module stays as it is, and may be parametrized.
         self.state = state_of(module, self.spec)
@@ -118,11 +120,6 @@ class LSTMVerification(Verification):
             lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
             lambda: several_rows(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
         ]
-
-    @property
-    def state_pairs(self) -> Mapping[str, str]:
-        """Those of every nn.LSTM."""
-        return STATES
 
     @property
     def _folded(self) -> bool:
@@ -200,24 +197,30 @@ class LSTMVerification(Verification):
         finite = all(bool(np.isfinite(expected.calls[0].native[name]).all()) for name in ("hn", "cn"))
         return expected, self.model.hides_nan and not finite
 
-    @property
-    def to_diagnose(self) -> list[Comparison]:
-        """All comparisons: PyTorch has the amplified weights as well."""
-        return self.compared
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
+        """From all comparisons: PyTorch has the amplified weights as well."""
+        return diagnose(
+            self.compared,
+            self.specs,
+            STATES,
+            located=self._located,
+            suspects=self._suspects,
+            from_the_file=self._causes_of_the_file,
+        )
 
-    def located(self, done: Comparison, location: Location) -> Location:
+    def _located(self, done: Comparison, location: Location) -> Location:
         """`location` with step, layer, direction and gate."""
         return locate(done.models, self.spec, done.expected.calls[0].feeds, location)
 
-    def suspects(self, location: Location) -> Iterator[Suspect]:
+    def _suspects(self, location: Location) -> Iterator[Suspect]:
         """The LSTM."""
         direction = None if location.direction is None else int(location.direction == "reverse")
         faults = fault_models(self.spec, location.layer, direction)
         yield Suspect(faults, lambda models: models.float64, lambda _: run_torch)
 
-    def causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
+    def _causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
         """Also TF32, found by a run of the LSTM with weights and inputs rounded to it."""
-        yield from super().causes_of_the_file(done)
+        yield from causes_of_the_file(done)
         if done.models.file.provider != "cuda":
             return
         feeds, module = done.expected.calls[0].feeds, done.models.float64

@@ -7,10 +7,11 @@ a layer behind another one is below rounding.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -27,9 +28,7 @@ from ..mutants.graph_edit import Edit
 from ..mutants.self_test import Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
 from .sizes import of_some_features
-
-if TYPE_CHECKING:
-    from .verification import ModuleVerification
+from .subject import Subject
 
 SHAPES = ((8, 7), (5, 12), (32, 2))
 """The (batch, time) of the cases, unless others are given."""
@@ -38,6 +37,13 @@ _DENSE = "dense"
 """The kind of all other weight matrices."""
 _HEADROOM = 256
 """How much larger numbers may be within a layer than its outputs, where an activation does not bound them."""
+
+
+@dataclass(frozen=True)
+class AmplifiedTarget(Target):
+    """The file with amplified weights; within `scaled()`, the module has the same weights."""
+
+    scaled: Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -50,37 +56,37 @@ class _Layer:
 
 
 def amplified_target(
-    verification: ModuleVerification,
+    subject: Subject,
     *,
     least: float | None = None,
     dense: bool = False,
     complete: bool = True,
     shapes: Sequence[tuple[int, int]] = SHAPES,
-) -> Target | None:
+) -> AmplifiedTarget | None:
     """The file with amplified weights, and what PyTorch gives with them; None if not needed, or not found in it.
 
     Args:
-        verification: of the file as it is.
+        subject: the file as it is, and its module.
         least: the gain below which nothing is amplified; by default that of the dtype.
         dense: whether to amplify the weights outside of the recurrent layers as well.
         complete: return None if a layer is not found in the file, such as one without effect; otherwise amplify only
             those found.
         shapes: the (batch, time) of the cases.
     """
-    if verification.dtype == "float64":
+    if subject.dtype == "float64":
         return None
-    model = verification.model
-    layers, folder = list(_layers(verification)), folder_of(model)
-    others = list(_dense_weights(verification, verification.graph, folder)) if dense else []
+    model = subject.model
+    layers, folder = list(_layers(subject)), folder_of(model)
+    others = list(_dense_weights(subject, subject.graph, folder)) if dense else []
     largest = change(factor for layer in (*layers, *others) for factor in layer.factors.values())
     if least is None:
-        least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
+        least = LEAST_WEIGHT_GAIN.get(subject.dtype, LEAST_WEIGHT_GAIN["float32"])
     if largest < least:
         return None
-    edit = Edit(deepcopy(verification.graph), folder)
+    edit = Edit(deepcopy(subject.graph), folder)
     found: list[_Layer] = []
     for operator in edit.layers:
-        layer = _layer_of(verification, layers, edit, operator)
+        layer = _layer_of(subject, layers, edit, operator)
         if layer is None:
             return None
         found.append(layer)
@@ -89,19 +95,18 @@ def amplified_target(
     if (complete and len(amplified) < len(layers)) or not scale_layers(edit, [layer.factors for layer in found]):
         return None
     for other in others:
-        _scale_dense(verification, other, edit.model, folder)
+        _scale_dense(subject, other, edit.model, folder)
     try:
         file = opened(model, edit.model)
     except LSTMOnnxError:
         return None
-    scaled = [*amplified, *others]
-    verification.amplify = lambda: _scaled(verification, scaled)
-    with _scaled(verification, scaled):
-        return Target(file, edit.model, _expected(verification, shapes))
+    scaled = functools.partial(_scaled, subject, [*amplified, *others])
+    with scaled():
+        return AmplifiedTarget(file, edit.model, _expected(subject, shapes), scaled)
 
 
-def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
-    run = verification.models.native
+def _layers(subject: Subject) -> Iterator[_Layer]:
+    run = subject.models.native
     for path in run.sites:
         module = run.submodule(path)
         names = [name for name, _ in module.named_parameters(recurse=False)]
@@ -110,21 +115,21 @@ def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
             own = [name for name in names if name.partition("_l")[2].removesuffix("_reverse") == suffix]
             parameters = {kind: tuple(name for name in own if name.startswith(kind)) for kind in _KINDS}
             factors = {
-                kind: weight_gain(kind, [_array(module.get_parameter(name)) for name in found], verification.dtype)
+                kind: weight_gain(kind, [_array(module.get_parameter(name)) for name in found], subject.dtype)
                 for kind, found in parameters.items()
             }
             yield _Layer(path, parameters, factors)
 
 
-def _dense_weights(verification: ModuleVerification, model: onnx.ModelProto, folder: str) -> Iterator[_Layer]:
+def _dense_weights(subject: Subject, model: onnx.ModelProto, folder: str) -> Iterator[_Layer]:
     """Weight matrices outside of the recurrent layers that are found in the file, as they are or transposed."""
-    run = verification.models.native
+    run = subject.models.native
     for name, parameter in run.submodule("").named_parameters():
         path, _, own = name.rpartition(".")
         if path in run.sites or parameter.ndim < 2 or not parameter.is_floating_point():
             continue
         array = _array(parameter)
-        factor = weight_gain(_DENSE, [array.reshape(len(array), -1)], verification.dtype)
+        factor = weight_gain(_DENSE, [array.reshape(len(array), -1)], subject.dtype)
         if factor != 1 and any(_tensors_of(array, model, folder)):
             yield _Layer(path, {_DENSE: (own,)}, {_DENSE: factor})
 
@@ -138,10 +143,10 @@ def _tensors_of(array: np.ndarray, model: onnx.ModelProto, folder: str) -> Itera
                 yield tensor
 
 
-def _scale_dense(verification: ModuleVerification, layer: _Layer, graph: onnx.ModelProto, folder: str) -> None:
+def _scale_dense(subject: Subject, layer: _Layer, graph: onnx.ModelProto, folder: str) -> None:
     """Scale a weight in the file, in all copies but those that were scaled already as another weight's."""
     ((name,),) = layer.parameters.values()
-    array = _array(verification.models.native.submodule(layer.path).get_parameter(name))
+    array = _array(subject.models.native.submodule(layer.path).get_parameter(name))
     for tensor in list(_tensors_of(array, graph, folder)):
         scaled = numpy_helper.to_array(tensor, folder) * array.dtype.type(layer.factors[_DENSE])
         tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
@@ -151,18 +156,16 @@ def _array(tensor: Tensor) -> np.ndarray:
     return np.asarray(tensor.detach().cpu().numpy())
 
 
-def _layer_of(
-    verification: ModuleVerification, layers: Sequence[_Layer], edit: Edit, operator: RecurrentLayer
-) -> _Layer | None:
+def _layer_of(subject: Subject, layers: Sequence[_Layer], edit: Edit, operator: RecurrentLayer) -> _Layer | None:
     """The layer whose weights an operator has; None for a fold, whose weights are no layer's own."""
     if any(edit.fold(operator)):
         return None
-    return next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
+    return next((layer for layer in layers if _has_weights(subject, layer, edit, operator)), None)
 
 
-def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:
+def _has_weights(subject: Subject, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:
     """Whether an operator has the weights of a layer, in any order."""
-    module = verification.models.native.submodule(layer.path)
+    module = subject.models.native.submodule(layer.path)
     for kind, ports in (("weight_ih", operator.W), ("weight_hh", operator.R)):
         constants = [edit.constant(port.value) for port in ports]
         arrays = [array for array in constants if array is not None]
@@ -176,12 +179,12 @@ def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, op
 
 
 @contextlib.contextmanager
-def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[None]:
+def _scaled(subject: Subject, layers: list[_Layer]) -> Iterator[None]:
     """Within it, the parameters of both copies of the module are multiplied by their factors."""
     originals: dict[int, tuple[Tensor, Tensor]] = {}  # by id: tied parameters are scaled once
     try:
         with torch.no_grad():
-            for run in (verification.models.native, verification.models.float64):
+            for run in (subject.models.native, subject.models.float64):
                 for layer in layers:
                     module = run.submodule(layer.path)
                     for kind, names in layer.parameters.items():
@@ -208,12 +211,12 @@ def _is_within_range(expected: Expected) -> bool:
     )
 
 
-def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
-    rng = np.random.default_rng([verification.seed, 4])
+def _expected(subject: Subject, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
+    rng = np.random.default_rng([subject.seed, 4])
     cases = []
     for batch, time in shapes:
-        case = verification.case(rng, batch, time)
-        expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
+        case = subject.case(rng, batch, time)
+        expected = subject.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive and _is_within_range(expected):
             cases.append(of_some_features(expected))
     return with_largest_errors(cases)

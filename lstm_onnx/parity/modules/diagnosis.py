@@ -11,7 +11,6 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import helper
@@ -20,40 +19,39 @@ from torch import nn
 from ...errors import ExportError, InputError, LSTMOnnxError, RunError
 from ...exporter.opaque.operators import RecurrentModule
 from ...exporter.weights import StateDict
+from ...input_spec import named_sizes
 from ...runtime import Model
 from ...spec import LSTMSpec
+from ..comparison import Comparison, Models
 from ..criterion import compare
 from ..diagnosis.fault_models import Change, FaultModel, Run, changed_inputs, swapped, weight_faults, zeroed
 from ..diagnosis.search import Suspect
 from ..expected import Arrays
 from ..mutants.graph_edit import Edit
 from ..mutants.self_test import folder_of, opened, read_graph
-from ..report import Location
-
-if TYPE_CHECKING:
-    from ..comparison import Comparison, Models
-    from .run import ModuleRun
-    from .verification import ModuleVerification
+from ..results import Location
+from .run import ModuleRun
+from .subject import Subject
 
 _MOST_MODULES = 4
 """LSTMs of a module in which a fault is searched for, where the wrong one is not known."""
 
 
-def with_first_wrong_layer(verification: ModuleVerification, done: Comparison, location: Location) -> Location:
+def with_first_wrong_layer(subject: Subject, done: Comparison, location: Location) -> Location:
     """`location` with the first wrong layer, by its states, where that is found."""
-    feeds, models = done.expected.calls[0].feeds, verification.models
+    feeds, models = done.expected.calls[0].feeds, subject.models
     try:
         models.native(feeds)
         models.float64(feeds)
     except ExportError:
         return location
-    found = _first_wrong_layer(models.file, feeds, models.native.sites, models.float64.sites, verification.dtype)
+    found = _first_wrong_layer(models.file, feeds, models.native.sites, models.float64.sites, subject.dtype)
     return location if found is None else replace(location, module=found[0] or None, layer=found[1], direction=found[2])
 
 
-def suspects(verification: ModuleVerification, location: Location) -> Iterator[Suspect]:
+def suspects(subject: Subject, location: Location) -> Iterator[Suspect]:
     """The LSTM of the first wrong layer, or else the first ones, with mistakes in weights, states and lengths."""
-    sites = verification.models.float64.sites
+    sites = subject.models.float64.sites
     lstms = [path for path, site in sites.items() if isinstance(site.spec, LSTMSpec)]
     wrong = (location.module or "") if location.layer is not None else None
     for path in [wrong] if wrong in lstms else lstms[:_MOST_MODULES]:
@@ -64,7 +62,7 @@ def suspects(verification: ModuleVerification, location: Location) -> Iterator[S
         named = [replace(one, weights=_of_a_cell(one.weights)) for one in faults] if sites[path].cell else faults
         where = f" in {path}" if path else ""
         yield Suspect(named, functools.partial(_module_at, path), _run_of, where)
-    inputs = [FaultModel(name, fix, around=changed_inputs(change)) for name, fix, change in _changes(verification)]
+    inputs = [FaultModel(name, fix, around=changed_inputs(change)) for name, fix, change in _changes(subject)]
     yield Suspect(inputs, lambda _: nn.Module(), _run_of)
 
 
@@ -86,24 +84,24 @@ def _of_a_cell(weights: Callable[[StateDict], StateDict]) -> Callable[[StateDict
     return change
 
 
-def _changes(verification: ModuleVerification) -> Iterator[tuple[str, str, Change]]:
+def _changes(subject: Subject) -> Iterator[tuple[str, str, Change]]:
     """Mistakes with states and lengths: name, fix, and how they change the inputs."""
-    states = list(verification.model.states)
+    states = list(subject.model.states)
     fix = "feed the operator's initial_h and initial_c from the file's inputs"
     for names in ([states] if len(states) > 1 else []) + [[name] for name in states]:
         yield f"states ignored: {', '.join(names)}", fix, zeroed(names)
     for first, second in itertools.combinations(states, 2):
         fix = "the operator's inputs are initial_h and then initial_c, by layer and then by direction"
         yield f"state order: {first} and {second} exchanged", fix, swapped(first, second)
-    axes = {spec.name: spec.high for spec in verification.specs if isinstance(spec.high, str)}
+    axes = {spec.name: spec.high for spec in subject.specs if isinstance(spec.high, str)}
     if axes:
         fix = "feed the lengths to the operator's sequence_lens"
-        yield "lengths ignored", fix, lambda feeds: _whole(verification, feeds, axes)
+        yield "lengths ignored", fix, lambda feeds: _whole(subject, feeds, axes)
 
 
-def _whole(verification: ModuleVerification, feeds: Arrays, axes: Mapping[str, str]) -> Arrays:
+def _whole(subject: Subject, feeds: Arrays, axes: Mapping[str, str]) -> Arrays:
     """Every length equal to the size of the axis that bounds it."""
-    sizes = verification.named_sizes(feeds)
+    sizes = named_sizes(subject.specs, feeds)
     return {name: np.full_like(feeds[name], sizes[axis]) for name, axis in axes.items() if axis in sizes}
 
 

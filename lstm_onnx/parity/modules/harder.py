@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 
 from ...errors import LSTMOnnxError
 from ...exporter.copies.clone import clone_module
-from ...input_spec import InputSpec
+from ...input_spec import InputSpec, unbounded_inputs
 from ...metadata import Metadata
 from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import graphs_of
@@ -32,9 +32,8 @@ from ..replay import replay
 from ..tolerances import EPSILON
 from .amplify import SHAPES, amplified_target
 from .sizes import of_some_features
-
-if TYPE_CHECKING:
-    from .verification import ModuleVerification
+from .subject import Subject
+from .usual import usual_cases
 
 _SHAPES = ((32, 7), (16, 2), (5, 24))
 """The (batch, time) of the cases."""
@@ -48,17 +47,17 @@ _LEAST_GAIN = 2.0
 """The gain from which on weights are amplified."""
 
 
-def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
+def harder_targets(subject: Subject, compared: Sequence[Expected]) -> Iterator[Target]:
     """The file with other inputs and with amplified weights; of a half-precision file, also all of these in float32.
 
-    Where outputs are small, all cases are also compared relative to them, if the file passes the usual ones that way:
-    the criterion's floor, one rounding of 1, would let mutants pass.
+    Where outputs are small, all cases are also compared relative to them, if the file passes those that were `compared`
+    that way: the criterion's floor, one rounding of 1, would let mutants pass.
     """
-    usual = _relative_to_small_outputs(Target(verification.model, verification.graph, verification.expected))
+    usual = _relative_to_small_outputs(Target(subject.model, subject.graph, compared))
     small = usual is not None and all(replay(usual.model, case).passed for case in usual.expected)
     if usual is not None and small:
         yield usual
-    for target in _harder_targets(verification):
+    for target in _harder_targets(subject):
         relative = _relative_to_small_outputs(target) if small else None
         yield from (target,) if relative is None else (relative, target)
 
@@ -77,23 +76,23 @@ def _relative_to_small_outputs(target: Target) -> Target | None:
     return _labelled(replace(target, expected=expected), "relative to small outputs,")
 
 
-def _harder_targets(verification: ModuleVerification) -> Iterator[Target]:
+def _harder_targets(subject: Subject) -> Iterator[Target]:
     for shapes in (_SHAPES, _LONGER):
-        yield Target(verification.model, verification.graph, _more_cases(verification, shapes))
+        yield Target(subject.model, subject.graph, _more_cases(subject, shapes))
         own = SHAPES if shapes is _SHAPES else shapes
         for what, dense in (("recurrent", False), ("all", True)):
-            target = amplified_target(verification, least=_LEAST_GAIN, dense=dense, complete=False, shapes=own)
-            if target is not None:
-                yield _labelled(target, what)
+            amplified = amplified_target(subject, least=_LEAST_GAIN, dense=dense, complete=False, shapes=own)
+            if amplified is not None:
+                yield _labelled(amplified, what)
                 # It was compared; mutants are made of its graph, and need its provider alone.
-                target.model.close()
-    if verification.dtype == "float16":
-        widened = _widened(verification)
+                amplified.model.close()
+    if subject.dtype == "float16":
+        widened = _widened(subject)
         if widened is not None:
-            usual = (widened.expect(case) for case in widened.cases)
+            usual = map(widened.expect, usual_cases(widened))
             cases = [of_some_features(found) for found in usual if found is not None and not found.inconclusive]
             usual_target = Target(widened.model, widened.graph, cases)
-            for target in itertools.chain((usual_target,), harder_targets(widened)):
+            for target in itertools.chain((usual_target,), harder_targets(widened, ())):
                 yield _labelled(target, "in float32,")
 
 
@@ -103,33 +102,33 @@ def _labelled(target: Target, prefix: str) -> Target:
     return replace(target, expected=expected)
 
 
-def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
-    rng = np.random.default_rng([verification.seed, 5])
+def _more_cases(subject: Subject, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
+    rng = np.random.default_rng([subject.seed, 5])
+    inputs = unbounded_inputs(subject.specs)
     cases = []
     for batch, time in shapes:
-        drawn = verification.case(rng, batch, time)
+        drawn = subject.case(rng, batch, time)
         cases.append(replace(drawn, label=f"{drawn.label}, once more"))
-        if verification.unbounded_inputs:
-            cases.append(drawn.multiplied("louder", dict.fromkeys(verification.unbounded_inputs, _LOUDER)))
-    found = map(verification.expect, cases)
+        if inputs:
+            cases.append(drawn.multiplied("louder", dict.fromkeys(inputs, _LOUDER)))
+    found = map(subject.expect, cases)
     return with_largest_errors([of_some_features(one) for one in found if one is not None and not one.inconclusive])
 
 
-def _widened(verification: ModuleVerification) -> ModuleVerification | None:
-    """The verification of the file in float32; None where that cannot be opened or run."""
-    graph = widened_graph(verification.graph, folder_of(verification.model))
+def _widened(subject: Subject) -> Subject | None:
+    """The file and its module in float32; None where that cannot be opened or run."""
+    graph = widened_graph(subject.graph, folder_of(subject.model))
     try:
-        found = type(verification)(
-            opened(verification.model, graph),
-            widened_module(verification.module),
-            seed=verification.seed,
-            inputs=tuple(map(widened_spec, verification.declared)),
-            example_inputs=widened_inputs(verification.example_inputs),
+        return Subject.of(
+            opened(subject.model, graph),
+            widened_module(subject.module),
+            seed=subject.seed,
+            inputs=tuple(map(widened_spec, subject.declared)),
+            example_inputs=widened_inputs(subject.example_inputs),
+            unsaved=graph,
         )
     except LSTMOnnxError:
         return None
-    found.graph = graph
-    return found
 
 
 _DTYPE_ATTRIBUTES = ("to", "dtype", "stash_type")

@@ -25,7 +25,7 @@ from ...runtime import Model
 from ...runtime.batch_axes import axis_roles
 from ..expected import Arrays
 from ..own_states import file_only
-from .states import require_like_pairs
+from ..sizes import Axes
 
 BATCH, TIME = 2, 3
 """Sizes that distinguish the axes of batch and of time."""
@@ -97,7 +97,7 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
     Raises:
         ConfigError: they differ.
     """
-    require_like_pairs(model)
+    _require_like_pairs(model)
     forward = set(found.tensors)
     file = set(model.inputs) - (set(model.metadata.states) - forward) - file_only(model.metadata)
     if forward != file:
@@ -107,6 +107,40 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
         raise ConfigError(
             f"{model.path}: takes {', '.join(sorted(file))}, and the module {', '.join(sorted(forward))}; {hint}"
         )
+
+
+def _require_like_pairs(model: Model) -> None:
+    """Check that each state has the axes and the dtype of the output that feeds it.
+
+    Raises:
+        ConfigError: one has others, so no call can follow another.
+    """
+    for name, after in model.metadata.states.items():
+        one, other = model.inputs.get(name), model.outputs.get(after)
+        if one is None or other is None:
+            continue
+        if one.dtype != other.dtype or (one.shape and other.shape and len(one.shape) != len(other.shape)):
+            raise ConfigError(
+                f"{model.path}: its metadata feed the state {one} from {other}, which has another dtype or other axes"
+            )
+
+
+def multiples(runs: Callable[[Mapping[str, int]], bool], own: Mapping[str, int], limits: Axes) -> dict[str, int]:
+    """The number that an axis' size is a multiple of, where the module takes no other sizes: whole blocks of steps.
+
+    Args:
+        runs: whether the module runs at these sizes of all axes.
+        own: sizes at which it does.
+        limits: the sizes that the file takes.
+    """
+    found = {}
+    for name, size in own.items():
+        for number in (number for number in range(1, size + 1) if size % number == 0):
+            others = [limits.within(name, size + number * count) for count in (1, 2)]
+            if size not in others and all(runs({**own, name: other}) for other in others):
+                found[name] = number
+                break
+    return {name: number for name, number in found.items() if number > 1}
 
 
 def with_wider_integers(

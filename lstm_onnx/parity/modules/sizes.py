@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -19,12 +18,10 @@ from ...input_spec import sizes_of
 from ...runtime.batch_axes import axis_roles
 from ..cases import Case
 from ..expected import Call, Expected, some_features, with_least_errors
-from ..mutants.self_test import folder_of, read_graph
+from ..mutants.self_test import folder_of
 from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, SEVERAL_ROWS, Axes, spans
 from .inputs import BATCH, TIME, Rows
-
-if TYPE_CHECKING:
-    from .verification import ModuleVerification
+from .subject import Subject
 
 _CALL = 5e7
 """The cost that every call has at least, in multiplications."""
@@ -36,85 +33,69 @@ _WIDE = 64
 """If an output has more features, a sweep compares only some of them."""
 
 
-def multiples(runs: Callable[[Mapping[str, int]], bool], own: Mapping[str, int], limits: Axes) -> dict[str, int]:
-    """The number that an axis' size is a multiple of, where the module takes no other sizes: whole blocks of steps.
+def sweeps(subject: Subject, notes: list[str]) -> Iterator[Expected]:
+    """A case for each axis, at every small size and some large ones, and one for each table, at every row.
 
-    Args:
-        runs: whether the module runs at these sizes of all axes.
-        own: sizes at which it does.
-        limits: the sizes that the file takes.
+    Integers that were not tried are added to `notes`.
     """
-    found = {}
-    for name, size in own.items():
-        for number in (number for number in range(1, size + 1) if size % number == 0):
-            others = [limits.within(name, size + number * count) for count in (1, 2)]
-            if size not in others and all(runs({**own, name: other}) for other in others):
-                found[name] = number
-                break
-    return {name: number for name, number in found.items() if number > 1}
-
-
-def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
-    """A case for each axis, at every small size and some large ones, and one for each table, at every row."""
-    rng = np.random.default_rng([verification.seed, 2])
-    base = verification.sizes(BATCH, TIME)
-    first = verification.expect(verification.case_at(rng, base))
+    rng = np.random.default_rng([subject.seed, 2])
+    base = subject.sizes(BATCH, TIME)
+    first = subject.expect(subject.case_at(rng, base))
     if first is None:  # such as where indices of steps have a range that so few steps do not have
-        base = verification.accepted_sizes
-        first = verification.expect(verification.case_at(rng, base))
+        base = subject.accepted_sizes
+        first = subject.expect(subject.case_at(rng, base))
     if first is None:
         return
     call = first.calls[0]
     steps = feature_steps(call.reference)
     numbers = float(sum(array.size for array in some_features(call.reference, steps).values()))
-    tables = {id(rows.table): rows.table for rows in verification.rows.values() if rows.table is not None}
-    weights = verification.models.float64.weights - sum(table.numel() for table in tables.values())
-    roles = sizes_of(verification.specs, BATCH, TIME, known=axis_roles(verification.model))
+    tables = {id(rows.table): rows.table for rows in subject.rows.values() if rows.table is not None}
+    weights = subject.models.float64.weights - sum(table.numel() for table in tables.values())
+    roles = sizes_of(subject.specs, BATCH, TIME, known=axis_roles(subject.model))
     batch_axis = next((axis for axis, size in roles.items() if size == BATCH), None)
     for axis in base:
         others = base if axis == batch_axis or batch_axis is None else {**base, batch_axis: 1}
-        others = {name: verification.axes.within(name, size) for name, size in others.items()}
-        count = _operators(verification, axis, others)
-        sizes = axis_sizes(axis, others, verification.axes, weights, numbers, batch=axis == batch_axis, count=count)
-        cases = [(f"{axis} {each[axis]}", verification.case_at(rng, each)) for each in sizes]
-        swept = _sweep(verification, cases, steps)
+        others = {name: subject.axes.within(name, size) for name, size in others.items()}
+        count = _operators(subject, axis, others)
+        sizes = axis_sizes(axis, others, subject.axes, weights, numbers, batch=axis == batch_axis, count=count)
+        cases = [(f"{axis} {each[axis]}", subject.case_at(rng, each)) for each in sizes]
+        swept = _sweep(subject, cases, steps)
         if swept is not None:
             tried = spans(int(one.label.rpartition(" ")[2]) for one in swept.calls)
             beside = "".join(f", {name} {size}" for name, size in others.items() if name != axis)
             yield replace(swept, label=f"every {axis} of {tried}{beside}")
     if batch_axis is not None and len(base) > 1:
-        count = _operators(verification, next(axis for axis in base if axis != batch_axis), base)
-        together = sizes_together(base, verification.sizes, weights, numbers, count)
-        cases = [(_label(sizes), verification.case_at(rng, sizes)) for sizes in together]
-        swept = _sweep(verification, cases, steps)
+        count = _operators(subject, next(axis for axis in base if axis != batch_axis), base)
+        together = sizes_together(base, subject.sizes, weights, numbers, count)
+        cases = [(_label(sizes), subject.case_at(rng, sizes)) for sizes in together]
+        swept = _sweep(subject, cases, steps)
         if swept is not None:
             yield replace(swept, label=f"{len(swept.calls)} larger sizes of {' and '.join(base)} together")
-    for name, rows in verification.rows.items():
-        tokens = _tokens(verification, name, rows, most_tokens(weights, numbers / call.feeds[name].size))
+    for name, rows in subject.rows.items():
+        most = most_tokens(weights, numbers / call.feeds[name].size)
+        tokens = _tokens(subject, name, rows, most, notes)
         each = call.feeds[name].size // (base[batch_axis] if batch_axis else 1)
         large = base
         if batch_axis is not None:
-            large = {**base, batch_axis: verification.axes.within(batch_axis, min(-(-len(tokens) // each), 256))}
-        size = verification.case_at(rng, large).feeds[name].size
+            large = {**base, batch_axis: subject.axes.within(batch_axis, min(-(-len(tokens) // each), 256))}
+        size = subject.case_at(rng, large).feeds[name].size
         cases = []
         for part in chunks_of(tokens, size):
-            case = verification.case_at(rng, large)
+            case = subject.case_at(rng, large)
             array = part.reshape(case.feeds[name].shape).astype(case.feeds[name].dtype)
             cases.append((f"{name} {part.min()} to {part.max()}", case.changed("", {name: array})))
-        swept = _sweep(verification, cases, steps)
+        swept = _sweep(subject, cases, steps)
         if swept is not None:
             yield replace(swept, label=f"every {name} of {rows.low} to {rows.high}")
 
 
-def _operators(
-    verification: ModuleVerification, axis: str, base: Mapping[str, int]
-) -> Callable[[Mapping[str, int]], float]:
+def _operators(subject: Subject, axis: str, base: Mapping[str, int]) -> Callable[[Mapping[str, int]], float]:
     """How many operators the module runs at other sizes of an axis, from those at its own and a larger one."""
-    rng = np.random.default_rng([verification.seed, 19])
-    larger = verification.axes.within(axis, 2 * base[axis] + 2)
+    rng = np.random.default_rng([subject.seed, 19])
+    larger = subject.axes.within(axis, 2 * base[axis] + 2)
     try:
         own, more = (
-            verification.models.float64.operators(verification.case_at(rng, {**base, axis: size}).feeds)
+            subject.models.float64.operators(subject.case_at(rng, {**base, axis: size}).feeds)
             for size in (base[axis], larger)
         )
     except ExportError:
@@ -123,15 +104,13 @@ def _operators(
     return lambda sizes: own + each * (sizes[axis] - base[axis])
 
 
-def _sweep(
-    verification: ModuleVerification, cases: Sequence[tuple[str, Case]], steps: Mapping[str, int]
-) -> Expected | None:
+def _sweep(subject: Subject, cases: Sequence[tuple[str, Case]], steps: Mapping[str, int]) -> Expected | None:
     """Several cases as one, without those that are inconclusive or at which the module does not run."""
     calls: list[Call] = []
     last: Expected | None = None
     scale = 0.0
     for label, case in cases:
-        expected = verification.expect(case)
+        expected = subject.expect(case)
         if expected is not None and is_conclusive(expected):
             last = expected.with_features(steps)
             calls.append(replace(last.calls[0], label=label))
@@ -141,22 +120,21 @@ def _sweep(
     return replace(last, calls=with_least_errors(calls, last.dtype), kind="sweep", scale=scale)
 
 
-def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:
+def _tokens(subject: Subject, name: str, rows: Rows, most: int, notes: list[str]) -> np.ndarray:
     """Each integer that an input can be; of a large table, as many as the budget allows, rows that differ first."""
-    rng = np.random.default_rng([verification.seed, 3])
+    rng = np.random.default_rng([subject.seed, 3])
     count = rows.high - rows.low + 1
     if count <= most:
         return tokens_to_try(rows, most, np.zeros(0, np.int64), rng)
-    model = verification.model
-    table = None if rows.table is None else rows.table.detach().cpu().numpy().astype(verification.dtype)
-    others = None if table is None else differing_rows(read_graph(model), folder_of(model), table)
+    table = None if rows.table is None else rows.table.detach().cpu().numpy().astype(subject.dtype)
+    others = None if table is None else differing_rows(subject.graph, folder_of(subject.model), table)
     differing = np.zeros(0, np.int64) if others is None else others - rows.offset
     differing = differing[(differing >= rows.low) & (differing <= rows.high)]
     tokens = tokens_to_try(rows, most, differing, rng)
     note = f"of {name} {len(tokens)} of {count} integers were tried"
     if others is not None and not set(differing.tolist()) - set(tokens.tolist()):
         note += "; the table's other rows are the same bits in the file and in the module"
-    verification.notes.append(note)
+    notes.append(note)
     return tokens
 
 

@@ -6,21 +6,16 @@ Cases pass the states, or start both from what the file says, so none of these s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ...errors import ConfigError
 from ...exporter.functional.attribute_states import AttributeState, initial_tensors
 from ...metadata import Metadata
-from ...runtime import Model
 from ..expected import Expected
-from ..report import CaseResult
-
-if TYPE_CHECKING:
-    from .run import ModuleRun
-    from .verification import ModuleVerification
+from ..results import CaseResult
+from .run import ModuleRun
+from .subject import Subject
 
 STATES = "what the states start from, and what feeds them"
 """The label of a case on what the metadata say of that."""
@@ -28,30 +23,14 @@ _Place = tuple[str, int]
 """A recurrent module's path, and 0 for h or 1 for c."""
 
 
-def state_problems(verification: ModuleVerification, cases: Sequence[Expected]) -> Iterator[CaseResult]:
-    """A failure for each thing that the metadata say wrongly; `cases` are those of the verification."""
-    metadata = verification.metadata
-    problems = list(initial_problems(metadata, verification.own.attribute_states))
+def state_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[CaseResult]:
+    """A failure for each thing that the metadata say wrongly; `cases` are those of the subject."""
+    metadata = subject.metadata
+    problems = list(initial_problems(metadata, subject.own.attribute_states))
     feeds = next((one.calls[0].feeds for one in cases if one.kind == "whole"), {})
     if not metadata.states.keys().isdisjoint(feeds):
-        problems += pair_problems(verification.models.float64, feeds, metadata.states)
+        problems += pair_problems(subject.models.float64, feeds, metadata.states)
     yield from (CaseResult(STATES, error=problem, kind="described") for problem in problems)
-
-
-def require_like_pairs(model: Model) -> None:
-    """Check that each state has the axes and the dtype of the output that feeds it.
-
-    Raises:
-        ConfigError: one has others, so no call can follow another.
-    """
-    for name, after in model.metadata.states.items():
-        one, other = model.inputs.get(name), model.outputs.get(after)
-        if one is None or other is None:
-            continue
-        if one.dtype != other.dtype or (one.shape and other.shape and len(one.shape) != len(other.shape)):
-            raise ConfigError(
-                f"{model.path}: its metadata feed the state {one} from {other}, which has another dtype or other axes"
-            )
 
 
 def initial_problems(metadata: Metadata, states: tuple[AttributeState, ...]) -> Iterator[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import ConfigError, ExportError, InputError
-from ...input_spec import InputSpec, draw, sizes_of
+from ...input_spec import InputSpec, draw, sizes_of, unbounded_inputs
 from ...runtime import Model
 from ...runtime.batch_axes import axis_roles
 from ...runtime.chunk_check import taken
@@ -18,9 +17,7 @@ from ...symbolic_dims import names_in
 from ..cases import HUGE, HUGE_HALF, Case, compositions
 from ..expected import Call, Expected
 from .inputs import BATCH, TIME, axes_of_size
-
-if TYPE_CHECKING:
-    from .verification import ModuleVerification
+from .subject import Subject
 
 _BATCHES, _STEPS = (1, 3), 6
 """The sizes of the sequences that are cut in every way."""
@@ -35,31 +32,32 @@ _SHORT_CHUNKS = (1, 1, 2, 1)
 """The chunks of streams of other batches."""
 
 
-def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
+def streamed_cases(subject: Subject, notes: list[str]) -> Iterator[Expected]:
     """The cases that run through streams.
 
-    They cut whole sequences or, where a call is one step whatever its size, compare several calls in turn.
+    They cut whole sequences or, where a call is one step whatever its size, compare several calls in turn.  What is
+    not compared is added to `notes`.
     """
-    model = verification.model
+    model = subject.model
     if not model.metadata.states:
         return
     try:
         model.stream()
     except InputError as error:
-        verification.notes.append(f"streams were not compared: {error.reason}")
+        notes.append(f"streams were not compared: {error.reason}")
         return
     mixes = model.metadata.batch_mixes
     if mixes:
-        verification.notes.append(f"streams were not compared in a pool, which refuses the file: {mixes}")
-    yield from (case for case in _streamed_cases(verification) if case.kind != "pool" or not mixes)
+        notes.append(f"streams were not compared in a pool, which refuses the file: {mixes}")
+    yield from (case for case in _streamed_cases(subject) if case.kind != "pool" or not mixes)
 
 
-def _streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
-    if verification.model.metadata.time_axes and verification.model.metadata.inputs:  # not a repaired file
-        yield from _chunked_cases(verification)
+def _streamed_cases(subject: Subject) -> Iterator[Expected]:
+    if subject.model.metadata.time_axes and subject.model.metadata.inputs:  # not a repaired file
+        yield from _chunked_cases(subject)
         return
-    for label, cases, states in _sequences(verification):
-        yield from _carried_cases(verification, label, cases, states)
+    for label, cases, states in _sequences(subject):
+        yield from _carried_cases(subject, label, cases, states)
 
 
 @dataclass(frozen=True)
@@ -105,43 +103,43 @@ class TimeAxes:
 
 
 def _draw_feeds(
-    verification: ModuleVerification, time: TimeAxes, sizes: tuple[int, int], rng: np.random.Generator
+    subject: Subject, time: TimeAxes, sizes: tuple[int, int], rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Inputs and states of whole sequences of `sizes` (batch, steps), all of full length."""
-    specs = verification.specs
+    specs = subject.specs
     batch, steps = sizes
-    named = sizes_of(specs, batch, steps, known=axis_roles(verification.model))
+    named = sizes_of(specs, batch, steps, known=axis_roles(subject.model))
     inputs = draw(specs, named, rng)
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
-    states = verification.draw_states(named, rng)
+    states = subject.draw_states(named, rng)
     inputs = {name: array for name, array in inputs.items() if name not in states}
-    return inputs, _possible(verification, inputs, states)
+    return inputs, _possible(subject, inputs, states)
 
 
 def _possible(
-    verification: ModuleVerification, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]
+    subject: Subject, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """States that the module can have."""
-    feeds = verification.models.float64.with_possible_states({**inputs, **states})
+    feeds = subject.models.float64.with_possible_states({**inputs, **states})
     return {name: feeds[name] for name in states}
 
 
-def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
+def _chunked_cases(subject: Subject) -> Iterator[Expected]:
     """Whole sequences, cut in every way, of a file whose metadata names its time axes."""
-    model = verification.model
-    time = TimeAxes.of(model, verification.specs, axes_of_size(model, verification.specs, BATCH))
-    rng = np.random.default_rng(verification.seed + 1)
+    model = subject.model
+    time = TimeAxes.of(model, subject.specs, axes_of_size(model, subject.specs, BATCH))
+    rng = np.random.default_rng(subject.seed + 1)
     streaming = model.metadata.streaming
-    least, most = _least_and_most(verification, time)
+    least, most = _least_and_most(subject, time)
     steps = min(_STEPS, most // least)
     if steps < 2:
         return
     for batch in _BATCHES[:1] if time.folded else _BATCHES:
         for explicit in (True, False):
-            inputs, states = _draw_feeds(verification, time, (batch, steps * least), rng)
+            inputs, states = _draw_feeds(subject, time, (batch, steps * least), rng)
             label = f"batch {batch}, {steps * least} steps, {'states' if explicit else 'no states'}"
-            whole = _expect_stream(verification, label, inputs, states if explicit else {})
+            whole = _expect_stream(subject, label, inputs, states if explicit else {})
             if whole is None:
                 continue
             if time.lengths:
@@ -160,24 +158,24 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
             if pooled and batch > 1 and not explicit and names <= time.batch_axes.keys():
                 yield replace(whole, label=f"{label}, in a pool", kind="pool", time_axes=time.axes)
     if streaming is not None and not time.lengths:
-        yield from _long_stream(verification, time, least, most)
-        yield from _other_sizes(verification, time, least, most)
+        yield from _long_stream(subject, time, least, most)
+        yield from _other_sizes(subject, time, least, most)
 
 
-def _long_stream(verification: ModuleVerification, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
+def _long_stream(subject: Subject, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
     """A stream of many steps, in long chunks and single ones: what a cache holds may be wrong past some step.
 
     Nothing else shows that: whole sequences start without one, and the module does not give it.
     """
-    work = verification.models.float64.weights * least
+    work = subject.models.float64.weights * least
     count = min(_LONG_STEPS, most // least, _MOST_STEPS // least, int(_MOST_STREAM_WORK / max(work, 1)))
     if count <= 2 * _STEPS:
         return
-    rng = np.random.default_rng([verification.seed, 6])
+    rng = np.random.default_rng([subject.seed, 6])
     batch = _BATCHES[0] if time.folded else 2
-    inputs, _ = _draw_feeds(verification, time, (batch, count * least), rng)
+    inputs, _ = _draw_feeds(subject, time, (batch, count * least), rng)
     label = f"batch {batch}, {count * least} steps, no states, a few chunkings"
-    whole = _expect_stream(verification, label, inputs, {})
+    whole = _expect_stream(subject, label, inputs, {})
     if whole is None or whole.inconclusive:
         return
     half = count // 2
@@ -186,38 +184,38 @@ def _long_stream(verification: ModuleVerification, time: TimeAxes, least: int, m
     yield replace(whole, label=label, kind="chunks", chunkings=chunkings, time_axes=time.axes)
 
 
-def _other_sizes(verification: ModuleVerification, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
+def _other_sizes(subject: Subject, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
     """A stream whose chunks have many sizes, and short streams of batches of many sizes.
 
     What a cache holds after them shows in the chunks that follow, and nowhere else.
     """
-    work = verification.models.float64.weights * least
-    rng = np.random.default_rng([verification.seed, 12])
+    work = subject.models.float64.weights * least
+    rng = np.random.default_rng([subject.seed, 12])
     sizes = _sizes_of_chunks(min(most // least, _MOST_STEPS // least, int(_MOST_STREAM_WORK / max(work, 1))))
     streams = [(_BATCHES[0], sizes, f"chunks of 1 to {max(sizes)}")] if len(sizes) > 1 else []
-    roles = sizes_of(verification.specs, BATCH, TIME)
+    roles = sizes_of(subject.specs, BATCH, TIME)
     axis = next((name for name, size in roles.items() if size == BATCH), None)
     if axis is not None and not time.folded and most >= sum(_SHORT_CHUNKS) * least:
-        batches = [size for size in _OTHER_BATCHES if verification.axes.within(axis, size) == size]
+        batches = [size for size in _OTHER_BATCHES if subject.axes.within(axis, size) == size]
         streams += [(size, _SHORT_CHUNKS, "single chunks") for size in batches if work * size <= _MOST_STREAM_WORK]
     for batch, chunks, what in streams:
         chunking = tuple(size * least for size in chunks)
-        inputs, _ = _draw_feeds(verification, time, (batch, sum(chunking)), rng)
+        inputs, _ = _draw_feeds(subject, time, (batch, sum(chunking)), rng)
         label = f"batch {batch}, {sum(chunking)} steps, no states, {what}"
-        whole = _expect_stream(verification, label, inputs, {})
+        whole = _expect_stream(subject, label, inputs, {})
         if whole is not None and not whole.inconclusive:
             yield replace(whole, label=label, kind="chunks", chunkings=(chunking,), time_axes=time.axes)
 
 
-def streams_of_huge_inputs(verification: ModuleVerification) -> Iterator[Expected]:
+def streams_of_huge_inputs(subject: Subject) -> Iterator[Expected]:
     """A short stream of huge inputs: a cache may hold them otherwise, which no whole sequence shows."""
-    model = verification.model
+    model = subject.model
     streaming = model.metadata.streaming
-    inputs = verification.unbounded_inputs
+    inputs = unbounded_inputs(subject.specs)
     if streaming is None or not (model.metadata.states and model.metadata.time_axes and inputs):
         return
-    time = TimeAxes.of(model, verification.specs, axes_of_size(model, verification.specs, BATCH))
-    least, most = _least_and_most(verification, time)
+    time = TimeAxes.of(model, subject.specs, axes_of_size(model, subject.specs, BATCH))
+    least, most = _least_and_most(subject, time)
     chunking = tuple(size * least for size in _SHORT_CHUNKS)
     if time.lengths or sum(chunking) > most:
         return
@@ -226,21 +224,21 @@ def streams_of_huge_inputs(verification: ModuleVerification) -> Iterator[Expecte
     except InputError:
         return
     batch = _BATCHES[0] if time.folded else _BATCHES[1]
-    rng = np.random.default_rng([verification.seed, 23])
-    feeds, _ = _draw_feeds(verification, time, (batch, sum(chunking)), rng)
-    factor = HUGE_HALF if verification.dtype == "float16" else HUGE
+    rng = np.random.default_rng([subject.seed, 23])
+    feeds, _ = _draw_feeds(subject, time, (batch, sum(chunking)), rng)
+    factor = HUGE_HALF if subject.dtype == "float16" else HUGE
     huge = {name: np.asarray(feeds[name] * factor, feeds[name].dtype) for name in inputs if name in feeds}
     label = f"batch {batch}, {sum(chunking)} steps, no states, huge input, single chunks"
-    whole = _expect_stream(verification, label, {**feeds, **huge}, {}, kind="values")
+    whole = _expect_stream(subject, label, {**feeds, **huge}, {}, kind="values")
     if whole is not None and not whole.inconclusive:
         yield replace(whole, kind="chunks", chunkings=(chunking,), time_axes=time.axes)
 
 
-def _least_and_most(verification: ModuleVerification, time: TimeAxes) -> tuple[int, int]:
+def _least_and_most(subject: Subject, time: TimeAxes) -> tuple[int, int]:
     """The least number of steps of a chunk, and the most of a sequence."""
-    streaming = verification.model.metadata.streaming
-    limits = [verification.model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
-    least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
+    streaming = subject.model.metadata.streaming
+    limits = [subject.model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
+    least = max([1 + subject.extra_steps, *(low for low, _ in limits)])
     if streaming is not None:
         least = lcm(max(least, streaming.least), streaming.multiple)
     return least, min((high for _, high in limits if high is not None), default=_LONG_STEPS * least)
@@ -256,7 +254,7 @@ def _sizes_of_chunks(most: int) -> tuple[int, ...]:
 
 
 def _expect_stream(
-    verification: ModuleVerification,
+    subject: Subject,
     label: str,
     inputs: dict[str, np.ndarray],
     states: dict[str, np.ndarray],
@@ -264,10 +262,10 @@ def _expect_stream(
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
     try:
-        started = _argument_states(verification, inputs)
+        started = _argument_states(subject, inputs)
     except ExportError:
         return None
-    return verification.expect(Case(label, {**inputs, **started, **states}, kind))
+    return subject.expect(Case(label, {**inputs, **started, **states}, kind))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
@@ -288,57 +286,57 @@ def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -
     return tuple(calls)
 
 
-def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _argument_states(subject: Subject, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The initial values of states that are arguments of forward, which PyTorch does not start.
 
     Raises:
         ExportError: the file has none at these sizes.
     """
-    names = [name for name in verification.metadata.states if name in verification.models.native.arguments]
-    start = verification.model.completed(dict(inputs)) if names else {}
+    names = [name for name in subject.metadata.states if name in subject.models.native.arguments]
+    start = subject.model.completed(dict(inputs)) if names else {}
     if missing := [name for name in names if name not in start]:  # a file of one batch has none for others
         raise ExportError(f"{', '.join(missing)} has no value to start from")
     return {name: start[name] for name in names}
 
 
-def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
+def _sequences(subject: Subject) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
     """Calls to make one after another, each from the states of the one before; equal calls also as streams of a pool.
 
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
     """
-    rng = np.random.default_rng(verification.seed + 1)
+    rng = np.random.default_rng(subject.seed + 1)
     every = [(1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True)]
-    if any(verification.model.inputs[name].is_whole for name in verification.metadata.states):
+    if any(subject.model.inputs[name].is_whole for name in subject.metadata.states):
         every.append((1, (1,) * _COUNTED, False))
     for batch, sizes, explicit in every:
         cases = []
         for size in sizes:
-            case = verification.case(rng, batch, size, states=False)
-            inputs = {name: array for name, array in case.feeds.items() if name not in verification.model.states}
+            case = subject.case(rng, batch, size, states=False)
+            inputs = {name: array for name, array in case.feeds.items() if name not in subject.model.states}
             cases.append(replace(case, feeds=inputs, kind="chunks"))
-        label = f"batch {batch}, chunks of {'+'.join(str(size + verification.extra_steps) for size in sizes)}"
+        label = f"batch {batch}, chunks of {'+'.join(str(size + subject.extra_steps) for size in sizes)}"
         if not explicit:
             yield label, cases, {}
-        elif verification.metadata.states:
-            states = verification.draw_states(verification.sizes(batch, sizes[0]), rng)
-            yield f"{label}, states", cases, _possible(verification, cases[0].feeds, states)
+        elif subject.metadata.states:
+            states = subject.draw_states(subject.sizes(batch, sizes[0]), rng)
+            yield f"{label}, states", cases, _possible(subject, cases[0].feeds, states)
 
 
 def _carried_cases(
-    verification: ModuleVerification, label: str, cases: Sequence[Case], states: Mapping[str, np.ndarray]
+    subject: Subject, label: str, cases: Sequence[Case], states: Mapping[str, np.ndarray]
 ) -> Iterator[Expected]:
     """Several calls one after another, from `states`, or else from those that the file starts from.
 
     Where PyTorch's own error grows too large during the sequence, each call is also compared separately, from the
     float64 states.
     """
-    model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
+    model, (native_run, float64_run) = subject.model, (subject.models.native, subject.models.float64)
     pairs = float64_run.state_pairs
     calls: list[Call] = []
     steps: list[Call] = []
     cell = 0.0
     try:
-        float64_states = _argument_states(verification, cases[0].feeds) | dict(states)
+        float64_states = _argument_states(subject, cases[0].feeds) | dict(states)
         native_states = dict(float64_states)
         for case in cases:
             cast = {
@@ -365,8 +363,8 @@ def _carried_cases(
             native_states = {name: native_ends[after] for name, after in pairs.items()}
     except ExportError:
         return
-    time, batch = (axes_of_size(model, verification.specs, size) for size in (TIME, BATCH))
-    chunks = Expected(label, tuple(calls), verification.dtype, cell, "chunks", (), time, batch)
+    time, batch = (axes_of_size(model, subject.specs, size) for size in (TIME, BATCH))
+    chunks = Expected(label, tuple(calls), subject.dtype, cell, "chunks", (), time, batch)
     yield chunks
     if chunks.inconclusive:
         yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")

@@ -10,23 +10,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import ExportError
-from ...input_spec import axes, most_entries
-from ..amplify import input_gains
+from ...input_spec import axes, most_entries, unbounded_inputs
 from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, mask_cases, value_cases
 from ..expected import Expected, constant_outputs
 from ..sizes import MOST_NUMBERS, MOST_WORK
 from ..tolerances import NATIVE_EPSILON
 from .inputs import BATCH, TIME, axes_of_size
 from .sizes import is_conclusive, of_some_features
-
-if TYPE_CHECKING:
-    from .run import ModuleRun
-    from .verification import ModuleVerification
+from .subject import Subject
 
 _MOST_ENTRIES = 2**16
 """Entries of an input, such as of pictures, up to which a case has many rows and steps."""
@@ -42,35 +37,26 @@ _UNITS, _RUNS = 16, 3
 """How many roundings operators are off by in so many runs, in all of which integers must be the same to be compared."""
 
 
-def input_gain(run: ModuleRun) -> float:
-    """The factor that inputs need where the weights of a module's LSTMs are small."""
-    sites = run.sites.values()
-    lstms = [site for site in sites if site.spec.op_type == "LSTM" and not site.cell]
-    return max((input_gains(site.spec, site.weights).input for site in lstms), default=1.0)  # type: ignore[arg-type]
-
-
-def cases_with_values(
-    verification: ModuleVerification, rng: np.random.Generator, batch: int, time: int
-) -> Iterator[Case]:
+def cases_with_values(subject: Subject, rng: np.random.Generator, batch: int, time: int) -> Iterator[Case]:
     """The cases of every kind of values at one size; see `cases.value_cases` and `cases.mask_cases`."""
-    specs, states = verification.specs, verification.metadata.states
-    case = verification.case(rng, batch, time)
+    specs, states = subject.specs, subject.metadata.states
+    case = subject.case(rng, batch, time)
     carried = [*(case.feeds.keys() - {spec.name for spec in specs}), *states]
-    axes_of = (axes_of_size(verification.model, specs, size) for size in (BATCH, TIME))
-    yield from value_cases(case, specs, carried, verification.input_gain, verification.dtype, None, *axes_of)
-    yield from (each for each in mask_cases(case) if verification.accepts(each.feeds))
+    axes_of = (axes_of_size(subject.model, specs, size) for size in (BATCH, TIME))
+    yield from value_cases(case, specs, carried, subject.input_gain, subject.dtype, None, *axes_of)
+    yield from (each for each in mask_cases(case) if subject.accepts(each.feeds))
 
 
-def values_at_other_sizes(verification: ModuleVerification) -> Iterator[Expected]:
-    """Every kind of values at few and at many rows and steps, as far as the budget allows."""
-    if not axes(verification.specs):
+def values_at_other_sizes(subject: Subject, cases: Sequence[Case]) -> Iterator[Expected]:
+    """Every kind of values at few and at many rows and steps, but for `cases`, as far as the budget allows."""
+    if not axes(subject.specs):
         return
-    rng = np.random.default_rng([verification.seed, 13])
-    seen = {case.label for case in verification.cases}
-    for batch, time in _sizes(verification):
+    rng = np.random.default_rng([subject.seed, 13])
+    seen = {case.label for case in cases}
+    for batch, time in _sizes(subject):
         numbers = 0
-        for case in cases_with_values(verification, rng, batch, time):
-            expected = None if case.label in seen else verification.expect(case)
+        for case in cases_with_values(subject, rng, batch, time):
+            expected = None if case.label in seen else subject.expect(case)
             if expected is not None and is_conclusive(expected) and _integers_are_certain(expected):
                 some = of_some_features(expected)
                 numbers += sum(array.size for array in some.calls[0].reference.values())
@@ -89,21 +75,21 @@ def _integers_are_certain(expected: Expected) -> bool:
     )
 
 
-def _sizes(verification: ModuleVerification) -> Sequence[tuple[int, int]]:
+def _sizes(subject: Subject) -> Sequence[tuple[int, int]]:
     """Few rows and steps, and as many as the work allows."""
     batch, time = FEW_AND_MANY[-1]
     cells = batch * time * _KINDS
-    large = most_entries(verification.specs, verification.sizes(batch, time)) > _MOST_ENTRIES
-    return FEW_AND_SOME if large or verification.models.float64.weights * cells > MOST_WORK else FEW_AND_MANY
+    large = most_entries(subject.specs, subject.sizes(batch, time)) > _MOST_ENTRIES
+    return FEW_AND_SOME if large or subject.models.float64.weights * cells > MOST_WORK else FEW_AND_MANY
 
 
-def with_other_integers(verification: ModuleVerification, found: Sequence[Expected]) -> list[Expected]:
+def with_other_integers(subject: Subject, found: Sequence[Expected]) -> list[Expected]:
     """Cases in which integers differ that are one number in all that were `found`, as far as some are found."""
     constant = {name: value for name, value in constant_outputs(found).items() if value.dtype.kind in "iub"}
     missing = dict.fromkeys(constant, _OTHER_CASES)
     added: list[Expected] = []
-    for case in _candidates(verification) if constant else ():
-        expected = _with_integers(verification, case, {name: constant[name] for name in missing})
+    for case in _candidates(subject) if constant else ():
+        expected = _with_integers(subject, case, {name: constant[name] for name in missing})
         if expected is None:
             continue
         added.append(expected)
@@ -115,30 +101,30 @@ def with_other_integers(verification: ModuleVerification, found: Sequence[Expect
     return added
 
 
-def _candidates(verification: ModuleVerification) -> Iterator[Case]:
-    rng = np.random.default_rng([verification.seed, 17])
-    names = verification.unbounded_inputs
-    for batch, time in _sizes(verification)[::-1]:
+def _candidates(subject: Subject) -> Iterator[Case]:
+    rng = np.random.default_rng([subject.seed, 17])
+    names = unbounded_inputs(subject.specs)
+    for batch, time in _sizes(subject)[::-1]:
         for factor in _FACTORS:
-            yield verification.case(rng, batch, time).multiplied(f"times {factor:g}", dict.fromkeys(names, factor))
+            yield subject.case(rng, batch, time).multiplied(f"times {factor:g}", dict.fromkeys(names, factor))
         for offset in _OFFSETS if names else ():
-            case = verification.case(rng, batch, time)
+            case = subject.case(rng, batch, time)
             moved = {name: np.asarray(case.feeds[name] + offset, case.feeds[name].dtype) for name in names}
             yield case.changed(f"near {offset:g}", moved)
-        yield from cases_with_values(verification, rng, batch, time)
+        yield from cases_with_values(subject, rng, batch, time)
 
 
-def _with_integers(verification: ModuleVerification, case: Case, constant: dict[str, np.ndarray]) -> Expected | None:
+def _with_integers(subject: Subject, case: Case, constant: dict[str, np.ndarray]) -> Expected | None:
     """What PyTorch gives if one of the integers differs, and roundings do not change it; else None."""
     with contextlib.suppress(ExportError):
-        run = verification.models.float64
+        run = subject.models.float64
         reference = run(case.feeds)
         others = [name for name, value in constant.items() if (reference[name] != value).any()]
         if not others:
             return None
-        unit = _UNITS * NATIVE_EPSILON[verification.dtype]
+        unit = _UNITS * NATIVE_EPSILON[subject.dtype]
         runs = [run.with_rounded_operators(case.feeds, unit, seed) for seed in range(_RUNS)]
-        native = verification.models.native(case.feeds)
+        native = subject.models.native(case.feeds)
         certain = {
             name: reference[name]
             for name in others
@@ -147,7 +133,7 @@ def _with_integers(verification: ModuleVerification, case: Case, constant: dict[
         if not certain:
             return None
         label = f"{case.label}, where {' and '.join(certain)} differs"
-        expected = verification.expect(replace(case, label=label, kind="values"))
+        expected = subject.expect(replace(case, label=label, kind="values"))
         if expected is not None and is_conclusive(expected):
             some = of_some_features(expected)
             (call,) = some.calls

@@ -23,7 +23,7 @@ from ...onnxgraph.nodes import END_OF_AXIS, Walk, constant_of, producers_of, sor
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ...streaming.operators.elementwise import COMPARISONS
-from ..report import Range
+from ..results import Range
 from .effect import Shapes, live_values
 
 _STATE_OUTPUTS = {"h": 1, "c": 2}

@@ -16,7 +16,7 @@ from ...runtime import Model
 from ...runtime.providers import open_session
 from ..expected import Expected, steady_outputs
 from ..replay import replay
-from ..report import MutantResult, Range
+from ..results import MutantResult, Range
 from ..runtimes import engine_of, session_like
 from .catalogue import MUTATORS, Mutator
 from .effect import Shapes, changed_outputs, same_by_graph

@@ -18,7 +18,7 @@ from ..tolerances import K
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, Drift, MutantResult, ParityReport, Range
+    from ..results import CaseResult, Drift, MutantResult, Range, Results
 
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_SPANS = 40
@@ -86,12 +86,12 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-def columns(report: ParityReport) -> tuple[str, ...]:
+def columns(report: Results) -> tuple[str, ...]:
     """The names of a row's cells."""
     return COLUMNS if report.reference == "PyTorch" else _OF_A_FILE
 
 
-def verdict(report: ParityReport) -> str:
+def verdict(report: Results) -> str:
     """The answer."""
     if report.reference == "PyTorch":
         answer = f"in parity with PyTorch{_PRECISIONS.get(report.precision, '')}"
@@ -103,12 +103,12 @@ def verdict(report: ParityReport) -> str:
     return f"{answer} (NOT PROVEN)" if report.survivors else answer
 
 
-def headline(report: ParityReport) -> str:
+def headline(report: Results) -> str:
     """The file, the answer and the source."""
     return f"{clean(report.file)}: {verdict(report)}, {clean(report.source)}"
 
 
-def summary(report: ParityReport) -> str:
+def summary(report: Results) -> str:
     """The number of cases, the provider, and the criterion."""
     judged = len(report.judged)
     failed = sum(not case.passed for case in report.judged)
@@ -120,7 +120,7 @@ def summary(report: ParityReport) -> str:
     return f"{done} on {place(report)}; {measure}"
 
 
-def place(report: ParityReport) -> str:
+def place(report: Results) -> str:
     """Where the file ran: the provider, and the engine where it is not ONNX Runtime."""
     return f"{clean(report.runtime)} ({clean(report.provider)})" if report.runtime else clean(report.provider)
 
@@ -137,12 +137,12 @@ def row(case: CaseResult, tensor: TensorResult) -> Row:
     return Row(clean(tensor.output), number(tensor.error), allowed, own, number(tensor.ratio), where, tensor.passed)
 
 
-def rows(report: ParityReport) -> list[Row]:
+def rows(report: Results) -> list[Row]:
     """For each output, the case with the largest ratio."""
     return [row(case, tensor) for case, tensor in report.worst.values()]
 
 
-def charted(report: ParityReport) -> list[tuple[CaseResult, TensorResult, Growth]]:
+def charted(report: Results) -> list[tuple[CaseResult, TensorResult, Growth]]:
     """The curves to draw: for each output with a time axis its longest case, failing ones before all others.
 
     The case and output of the first difference come first, then those with the largest ratios.
@@ -162,7 +162,7 @@ def charted(report: ParityReport) -> list[tuple[CaseResult, TensorResult, Growth
     return sorted(best.values(), key=importance, reverse=True)
 
 
-def remarks(report: ParityReport) -> list[Remark]:
+def remarks(report: Results) -> list[Remark]:
     """The lines below the table: causes, first difference, errors, ranges, the self-test, notes."""
     lines = [
         Remark("likely cause:", clean(cause.name), (("evidence:", clean(cause.evidence)), ("fix:", clean(cause.fix))))
@@ -194,7 +194,7 @@ def remarks(report: ParityReport) -> list[Remark]:
     return lines + [Remark("note:", clean(note)) for note in report.notes]
 
 
-def amplified(report: ParityReport) -> str | None:
+def amplified(report: Results) -> str | None:
     """What the large errors in the table are, where right outputs have their largest ratio with amplified weights."""
     shown = [case for case, tensor in report.worst.values() if _AMPLIFIED in case.label and tensor.passed]
     if not shown:
@@ -208,7 +208,7 @@ def amplified(report: ParityReport) -> str | None:
     return f"{text}; with the weights as they are the largest error is {number(max(errors))}" if errors else text
 
 
-def facts(report: ParityReport) -> dict[str, str]:
+def facts(report: Results) -> dict[str, str]:
     """The circumstances of a report by name, without those that are unknown."""
     known = {
         "provider": report.provider,
@@ -228,7 +228,7 @@ def failures(case: CaseResult) -> str:
     return ", ".join(f"{one.error} of {one.output} (allowed {one.allowed}, ratio {one.ratio})" for one in wrong)
 
 
-def ranges(report: ParityReport) -> str:
+def ranges(report: Results) -> str:
     """The sizes and values that were tried, such as ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
     return "; ".join(map(_range, report.ranges))
 
@@ -249,7 +249,7 @@ def _over_time(drift: Drift) -> str:
     return ", ".join(f"{number(value)} at {step}" for step, value in zip(steps, shown.values(), strict=True))
 
 
-def drift_rows(report: ParityReport) -> list[tuple[str, None, tuple[str, str, str, str]]]:
+def drift_rows(report: Results) -> list[tuple[str, None, tuple[str, str, str, str]]]:
     """The rows of the table of what smaller weights cost."""
     shown = []
     for drift in report.drift:
@@ -269,7 +269,7 @@ def _range(one: Range) -> str:
     return f"{name} {len(one.values)} between {one.least:.0f} and {one.largest:.0f}"
 
 
-def tried(report: ParityReport) -> str:
+def tried(report: Results) -> str:
     """Such as ``14 mutants: 13 rejected, 1 proven equivalent``."""
     counts = Counter(mutant.outcome for mutant in report.mutants)
     parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
@@ -287,7 +287,7 @@ def outcome(mutant: MutantResult) -> str:
     return f"{result}: {clean(mutant.reason)}" if mutant.reason else result
 
 
-def errors(report: ParityReport) -> list[tuple[str, str]]:
+def errors(report: Results) -> list[tuple[str, str]]:
     """The errors of cases, each message once, with the first case: what happened, and where and why."""
     found: dict[str, list[CaseResult]] = {}  # by message
     for case in report.judged:

@@ -18,7 +18,7 @@ from .content import clean, columns, headline, remarks, rows, summary, verdict
 from .table import NUMBERS, plain
 
 if TYPE_CHECKING:
-    from ..report import ParityReport
+    from ..results import Results
 
 _MOST_SUMMARY = 2**19
 """Bytes, to leave room for other summaries of the step."""
@@ -29,7 +29,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
 
 
 def tell(
-    reports: Sequence[ParityReport],
+    reports: Sequence[Results],
     say: Callable[[str], None],
     environ: Mapping[str, str] = os.environ,
     remark: Callable[[str], None] | None = None,
@@ -66,7 +66,7 @@ def _append(path: str, content: bytes) -> None:
         os.close(descriptor)
 
 
-def commands(reports: Sequence[ParityReport], workspace: str | os.PathLike[str]) -> Iterator[str]:
+def commands(reports: Sequence[Results], workspace: str | os.PathLike[str]) -> Iterator[str]:
     """A command for each report that does not pass, at its source or its file if that is in `workspace`."""
     for report in reports:
         if report:
@@ -80,7 +80,7 @@ def commands(reports: Sequence[ParityReport], workspace: str | os.PathLike[str])
         yield f"::error {where}title={_property(title)}::{_data(message)}"
 
 
-def _place(report: ParityReport, workspace: Path) -> str | None:
+def _place(report: Results, workspace: Path) -> str | None:
     """The file that an annotation is attached to, relative to the workspace."""
     root = workspace.resolve()
     for name in (report.source, report.file):
@@ -99,7 +99,7 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def step_summary(reports: Sequence[ParityReport]) -> str:
+def step_summary(reports: Sequence[Results]) -> str:
     """The reports in GitHub's Markdown."""
     text = "".join(map(_markdown, reports))
     if len(text.encode()) > _MOST_SUMMARY:
@@ -107,11 +107,11 @@ def step_summary(reports: Sequence[ParityReport]) -> str:
     return text
 
 
-def _heading(report: ParityReport) -> str:
+def _heading(report: Results) -> str:
     return f"### {'✅' if report else '❌'} {_escaped(headline(report))}\n\n"
 
 
-def _markdown(report: ParityReport) -> str:
+def _markdown(report: Results) -> str:
     lines = [_escaped(summary(report)), ""]
     if report.worst:
         aligned = ("--:" if column in NUMBERS else ":--" for column in range(len(columns(report))))

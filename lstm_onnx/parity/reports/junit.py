@@ -17,7 +17,7 @@ from .content import INCONCLUSIVE, clean, failures, outcome, ranges, row, surviv
 from .table import plain, table
 
 if TYPE_CHECKING:
-    from ..report import CaseResult, MutantResult, ParityReport
+    from ..results import CaseResult, MutantResult, Results
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Test:
     text: str = ""
 
 
-def document(reports: Sequence[ParityReport]) -> bytes:
+def document(reports: Sequence[Results]) -> bytes:
     """The XML, in UTF-8; the same for the same reports."""
     suites = [_suite(report) for report in reports]
     root = Element("testsuites", name="lstm-onnx verify")
@@ -44,7 +44,7 @@ def document(reports: Sequence[ParityReport]) -> bytes:
     return written + b"\n"
 
 
-def _suite(report: ParityReport) -> Element:
+def _suite(report: Results) -> Element:
     tests = list(_with_unique_names(_tests(report)))
     name = f"{clean(report.source)}: {clean(report.file)} on {clean(report.provider)}"
     suite = Element("testsuite", name=name, tests=str(len(tests)))
@@ -70,7 +70,7 @@ def _suite(report: ParityReport) -> Element:
     return suite
 
 
-def _tests(report: ParityReport) -> Iterator[_Test]:
+def _tests(report: Results) -> Iterator[_Test]:
     yield from map(_case, report.cases)
     yield from map(_mutant, report.mutants)
     if not report.judged:

@@ -22,7 +22,7 @@ from .charts import curve, has_unbounded, heat_map
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, MutantResult, ParityReport
+    from ..results import CaseResult, MutantResult, Results
 
 _KINDS = {
     "whole": "in one call",
@@ -37,13 +37,13 @@ _KINDS = {
     "rows": "bit by bit",
     "drift": "against your limit",
 }
-"""How a case was run, by `report.KINDS`."""
+"""How a case was run, by `results.KINDS`."""
 _MOST_CHARTS, _MOST_FAILING = 6, 20
 """The largest numbers of charts and of unfolded cases of a report, so that the page stays small."""
 _BETWEEN_TAGS = re.compile(r">\n\s*<")
 
 
-def page(reports: Sequence[ParityReport]) -> str:
+def page(reports: Sequence[Results]) -> str:
     """The page, the same for the same reports.
 
     Its security policy admits the page's style by its digest and nothing else, so that no name in a file could run or
@@ -63,7 +63,7 @@ def page(reports: Sequence[ParityReport]) -> str:
     ).replace("<html ", "<!DOCTYPE html>\n<html ", 1)
 
 
-def summary_html(report: ParityReport) -> str:
+def summary_html(report: Results) -> str:
     """The verdict, the causes and the outputs of a report, for notebooks."""
     return _render("summary.html", view=_view(report, "r0"))
 
@@ -87,14 +87,14 @@ def _render(template: str, **values: object) -> str:
     return f"{_BETWEEN_TAGS.sub('><', _environment().get_template(template).render(**values).strip())}\n"
 
 
-def _title(reports: Sequence[ParityReport]) -> str:
+def _title(reports: Sequence[Results]) -> str:
     if len(reports) == 1:
         return content.headline(reports[0])
     names = dict.fromkeys(content.clean(report.source) for report in reports)
     return f"{sum(map(bool, reports))} of {len(reports)} pass: {', '.join(names)}"
 
 
-def _view(report: ParityReport, ident: str) -> SimpleNamespace:
+def _view(report: Results, ident: str) -> SimpleNamespace:
     """What the templates show of a report."""
     verdict = content.verdict(report)
     failing = [case for case in report.judged if not case.passed and not case.error]

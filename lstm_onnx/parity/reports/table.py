@@ -12,7 +12,7 @@ from .content import COLUMNS, Remark, Row, columns, headline, remarks, rows, sum
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..report import ParityReport
+    from ..results import Results
 
 _INDENT = "    "
 _FAILS = "FAILS"
@@ -24,7 +24,7 @@ NUMBERS = range(1, 5)
 """The indices of `COLUMNS` that are aligned to the right."""
 
 
-def plain(report: ParityReport) -> str:
+def plain(report: Results) -> str:
     """The report as text, the same for the same numbers, one fact a line, of any width."""
     lines = [headline(report), summary(report)]
     if report.worst:
@@ -43,7 +43,7 @@ def table(shown: Sequence[Row], names: Sequence[str] = COLUMNS) -> list[str]:
     return table_lines([(*names[:-1], "", names[-1]), *marked], right=NUMBERS)
 
 
-def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:
+def show(reports: Iterable[Results], stream: IO[str]) -> None:
     """Print reports, one after the other.
 
     A terminal gets colours (unless NO_COLOR is set) and lines that fit it, if rich is installed; anything else gets
@@ -62,7 +62,7 @@ def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:
         _draw(report, console)
 
 
-def _draw(report: ParityReport, console: Console) -> None:
+def _draw(report: Results, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(headline(report), style="bold green" if report else "bold red"))

@@ -17,7 +17,7 @@ from lstm_onnx.parity.converted.exact import GRAPH, STORED, Stored, different_in
 from lstm_onnx.parity.converted.results import converted_results
 from lstm_onnx.parity.golden_file import Golden
 from lstm_onnx.parity.golden_file import read as read_golden
-from lstm_onnx.parity.report import OTHER_WEIGHTS
+from lstm_onnx.parity.results import OTHER_WEIGHTS
 from lstm_onnx.testing import ParityError, assert_parity
 from tests.parity.converted.files import (
     OPTIONS,

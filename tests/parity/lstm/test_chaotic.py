@@ -19,7 +19,7 @@ from lstm_onnx.parity.lstm import reference
 from lstm_onnx.parity.lstm.cases import lstm_cases
 from lstm_onnx.parity.lstm.verification import LSTMVerification, expectations
 from lstm_onnx.parity.replay import replay
-from lstm_onnx.parity.report import CaseResult
+from lstm_onnx.parity.results import CaseResult
 from lstm_onnx.parity.tolerances import K
 from lstm_onnx.parity.verification import make_report
 

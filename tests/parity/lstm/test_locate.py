@@ -13,7 +13,7 @@ from lstm_onnx.parity.criterion import compare
 from lstm_onnx.parity.expected import Call, Expected, first_difference
 from lstm_onnx.parity.lstm.locate import locate
 from lstm_onnx.parity.lstm.verification import LSTMVerification
-from lstm_onnx.parity.report import CaseResult, Location
+from lstm_onnx.parity.results import CaseResult, Location
 
 from ..files import edit_file, lstm, mutate_file
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.metadata import Metadata
-from lstm_onnx.parity.modules.harder import harder_targets, widened_graph, widened_inputs, widened_module
+from lstm_onnx.parity.modules.harder import widened_graph, widened_inputs, widened_module
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
-from lstm_onnx.parity.report import CaseResult
+from lstm_onnx.parity.results import CaseResult
 
 pytestmark = pytest.mark.sweep(6)
 
@@ -182,11 +182,11 @@ def test_small_outputs_are_compared_relative_to_themselves_where_the_file_passes
     right, wrong = (ModuleVerification(lstm_onnx.load(path, "cpu", threads=1), Small(seed)) for seed in (0, 1))
     assert all(result.passed for result in right.results())
     assert not any(result.passed for result in wrong.results() if result.kind == "whole")
-    target = next(harder_targets(right))
+    target = next(right.harder())
     assert all(case.label.startswith("relative to small outputs, ") for case in target.expected)
     assert all(replay(target.model, case).passed for case in target.expected)
     scales = target.expected[0].scales
     assert not any(replay(right.model, replace(case, scales=scales)).passed for case in wrong.expected)
-    labels = [case.label for case in next(harder_targets(wrong)).expected]
+    labels = [case.label for case in next(wrong.harder()).expected]
     assert labels
     assert not any("relative to small outputs" in label for label in labels)

@@ -45,7 +45,7 @@ def test_a_right_file_at_an_edge_passes_and_wrong_ones_do_not(files: dict[torch.
     module = Rounded(torch.bfloat16)
     right = ModuleVerification(load(files[torch.bfloat16], "cpu", threads=1), module)
     rng = np.random.default_rng(0)
-    drawn = (right.expect(right.case(rng, 64, 16)) for _ in range(100))
+    drawn = (right.subject.expect(right.subject.case(rng, 64, 16)) for _ in range(100))
     case = next(one for one in drawn if one is not None and not replay(right.model, one).passed)
     found = right.explained(right.models, case)
     assert found is not None
@@ -65,8 +65,8 @@ def test_a_right_file_at_an_edge_passes_and_wrong_ones_do_not(files: dict[torch.
 def test_a_jump_of_pytorch_itself_does_not_excuse_a_file_without_the_rounding(files: dict[torch.dtype, Path]) -> None:
     module = Rounded(torch.float16)
     wrong = ModuleVerification(load(files[torch.float32], "cpu", threads=1), module)
-    case = wrong.case(np.random.default_rng(0), 256, 32)
-    expected, native = wrong.expect(case), wrong.models.native(case.feeds)["output"]
+    case = wrong.subject.case(np.random.default_rng(0), 256, 32)
+    expected, native = wrong.subject.expect(case), wrong.models.native(case.feeds)["output"]
     assert expected is not None
     (call,) = expected.calls
     assert np.abs(native - call.reference["output"]).max() > 1e-5  # so that 32 times that would allow any file
@@ -103,8 +103,8 @@ def test_a_jump_in_an_earlier_call_is_explained(rounds: bool, tmp_path: Path) ->
     path = tmp_path / "m.onnx"
     export(Carried(rounds=rounds), path, example_inputs=torch.randn(64, 3), dynamic_shapes={}, check=False)
     verification = ModuleVerification(load(path, "cpu", threads=1), Carried())
-    cases = [verification.case(np.random.default_rng(seed), 64, 1, states=False) for seed in range(3)]
-    (expected, *_) = _carried_cases(verification, "64 rows, 3 calls", cases, {})
+    cases = [verification.subject.case(np.random.default_rng(seed), 64, 1, states=False) for seed in range(3)]
+    (expected, *_) = _carried_cases(verification.subject, "64 rows, 3 calls", cases, {})
     result = replay(verification.model, expected)
     assert not result.passed
     assert not result.error
@@ -119,7 +119,7 @@ def test_a_jump_in_an_earlier_call_is_explained(rounds: bool, tmp_path: Path) ->
 def test_what_jumps_is_not_in_a_golden_file(files: dict[torch.dtype, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     verification = ModuleVerification(load(files[torch.bfloat16], "cpu", threads=1), Rounded(torch.bfloat16))
     rng = np.random.default_rng(0)
-    cases = [verification.expect(verification.case(rng, 64, 16)) for _ in range(40)]
+    cases = [verification.subject.expect(verification.subject.case(rng, 64, 16)) for _ in range(40)]
     monkeypatch.setattr(verification, "_expectations", cases)
     results = list(verification.results())
     assert all(result.passed for result in results)

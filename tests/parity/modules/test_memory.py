@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.parity.expected import Expected
-from lstm_onnx.parity.modules.harder import harder_targets
 from lstm_onnx.parity.modules.verification import ModuleVerification
 
 pytestmark = pytest.mark.sweep(3)
@@ -48,7 +47,7 @@ def test_sweeps_and_further_cases_keep_few_features(verification: ModuleVerifica
     results = list(verification.results())
     assert all(result.passed for result in results)
     by_kind = {kind: [case for case in verification.expected if case.kind == kind] for kind in ("whole", "sweep")}
-    further = [case for target in harder_targets(verification) for case in target.expected]
+    further = [case for target in verification.harder() for case in target.expected]
     assert by_kind["sweep"]
     assert further
     for case in (*by_kind["sweep"], *(case for case in further if "small outputs" not in case.label)):
@@ -60,7 +59,7 @@ def test_sweeps_and_further_cases_keep_few_features(verification: ModuleVerifica
 def test_of_further_files_one_is_open_at_a_time(verification: ModuleVerification) -> None:
     assert all(result.passed for result in verification.results())
     files: list[lstm_onnx.Model] = []
-    for target in harder_targets(verification):
+    for target in verification.harder():
         if all(target.model is not one for one in (verification.model, *files)):
             files.append(target.model)
         assert sum(not one.closed for one in files) <= 1
@@ -87,5 +86,5 @@ def test_pictures_of_many_steps_are_small(tmp_path: Path) -> None:
     module, axes = Video().eval(), ({0: "batch", 1: "time", 3: "height", 4: "width"},)
     lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=(torch.randn(2, 5, 1, 6, 7),), dynamic_shapes=axes)
     verification = ModuleVerification(lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", threads=1), module)
-    assert verification.sizes(5, 24) == {"batch": 5, "time": 24, "height": 26, "width": 27}
-    assert verification.sizes(2, 384) == {"batch": 2, "time": 384, "height": 5, "width": 6}
+    assert verification.subject.sizes(5, 24) == {"batch": 5, "time": 24, "height": 26, "width": 27}
+    assert verification.subject.sizes(2, 384) == {"batch": 2, "time": 384, "height": 5, "width": 6}

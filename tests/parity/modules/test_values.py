@@ -44,7 +44,7 @@ class _Wrong(_Scores):
 @pytest.fixture(autouse=True)
 def _without_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested here is compared before all sizes are."""
-    monkeypatch.setattr("lstm_onnx.parity.modules.verification.sweeps", lambda _: [])
+    monkeypatch.setattr("lstm_onnx.parity.modules.verification.sweeps", lambda *_: [])
 
 
 def _verified(module: nn.Module, exported: nn.Module, path: Path) -> ParityReport:

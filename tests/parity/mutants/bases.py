@@ -15,7 +15,7 @@ from lstm_onnx import ExportOptions, LSTMSpec, Model
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
 from lstm_onnx.parity.build import ranges_of
 from lstm_onnx.parity.lstm.verification import LSTMVerification
-from lstm_onnx.parity.report import Range
+from lstm_onnx.parity.results import Range
 
 BASES = {
     "plain": (LSTMSpec(5, 8), ExportOptions()),

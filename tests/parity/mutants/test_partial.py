@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from lstm_onnx.parity.mutants.graph_edit import Edit
 from lstm_onnx.parity.mutants.partial import for_large_numbers
-from lstm_onnx.parity.report import Range
+from lstm_onnx.parity.results import Range
 
 
 @pytest.mark.parametrize(

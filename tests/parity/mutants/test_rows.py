@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx.parity.mutants.graph_edit import Edit
 from lstm_onnx.parity.mutants.partial import after_layers_of_rows, in_one_row
-from lstm_onnx.parity.report import Range
+from lstm_onnx.parity.results import Range
 
 TABLE = np.array([[0.5, 2.0], [0.25, -1.0], [-0.5, 1.0]], np.float32)
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 
 from lstm_onnx.parity.criterion import Growth, TensorResult
-from lstm_onnx.parity.report import CaseResult, Cause, Location, MutantResult, ParityReport, Range
+from lstm_onnx.parity.report import ParityReport
+from lstm_onnx.parity.results import CaseResult, Cause, Location, MutantResult, Range
 from lstm_onnx.parity.tolerances import K
 
 BOUND = 4e-6

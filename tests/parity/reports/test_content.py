@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lstm_onnx.parity.report import Location, Range
 from lstm_onnx.parity.reports import content
+from lstm_onnx.parity.results import Location, Range
 
 from . import samples
 

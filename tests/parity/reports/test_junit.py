@@ -6,9 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lstm_onnx.parity.report import CaseResult, ParityReport
+from lstm_onnx.parity.report import ParityReport
 from lstm_onnx.parity.reports import junit
 from lstm_onnx.parity.reports.table import plain
+from lstm_onnx.parity.results import CaseResult
 
 from . import samples
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from lstm_onnx.parity.report import CaseResult
 from lstm_onnx.parity.reports import content
 from lstm_onnx.parity.reports.page import page
+from lstm_onnx.parity.results import CaseResult
 
 from . import samples
 from .pages import Element, read

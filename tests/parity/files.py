@@ -40,6 +40,7 @@ VALUES = (
     "input near 20",
     "input near -20",
     "some input -0 or subnormal",
+    "input whole numbers and halves",
     "zeros at the end",
     "states of a row zeros",
 )

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import ExportError
 from ...input_spec import axes, most_entries
 from ..amplify import input_gains
-from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, mask_cases, value_cases
+from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, integer_cases, mask_cases, value_cases
 from ..expected import Expected, constant_outputs
 from ..sizes import MOST_NUMBERS, MOST_WORK
 from ..tolerances import NATIVE_EPSILON
@@ -58,7 +58,18 @@ def cases_with_values(
     carried = [*(case.feeds.keys() - {spec.name for spec in specs}), *states]
     axes_of = (axes_of_size(verification.model, specs, size) for size in (BATCH, TIME))
     yield from value_cases(case, specs, carried, verification.input_gain, verification.dtype, None, *axes_of)
-    yield from (each for each in mask_cases(case) if verification.accepts(each.feeds))
+    more = (*mask_cases(case), *integer_cases(case, _open_integers(verification), time, rng))
+    yield from (each for each in more if verification.accepts(each.feeds))
+
+
+def _open_integers(verification: ModuleVerification) -> list[str]:
+    """The integers of which nothing but an example says what they can be."""
+    known = {spec.name for spec in verification.declared if spec.low is not None}
+    return [
+        spec.name
+        for spec in verification.specs
+        if np.dtype(spec.dtype).kind in "iu" and axes([spec]) and not (isinstance(spec.high, str) or spec.name in known)
+    ]
 
 
 def values_at_other_sizes(verification: ModuleVerification) -> Iterator[Expected]:

@@ -121,8 +121,9 @@ def value_cases(
         # What rounds or compares decides about these, which are never drawn.
         ("input whole numbers and halves", {name: halves(feeds[name]) for name in inputs}),
         # What a module may take for padding, and what a stream that starts beside others has.
-        ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {})),
-        ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {})),
+        ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {}, -1)),
+        ("zeros after the first step", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {}, 1)),
+        ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {}, -1)),
     )
     for label, arrays in moved:
         if arrays:
@@ -196,7 +197,7 @@ def integer_cases(case: Case, names: Sequence[str], time: int, rng: np.random.Ge
         ends = np.iinfo(dtype)
         least, most = (ends.min, ends.max) if dtype.itemsize <= _SAMPLE else (max(ends.min, -_FAR), _FAR)
         for low, high in ((0, time), (least, most)):
-            drawn = rng.integers(low, high, case.feeds[name].shape, dtype, endpoint=True)
+            drawn = np.asarray(rng.integers(low, high, case.feeds[name].shape, dtype, endpoint=True), dtype)
             yield case.changed(f"{name} of {low} to {high}", {name: drawn}, "values")
 
 
@@ -209,13 +210,13 @@ def _with_least(array: np.ndarray) -> np.ndarray:
     return found
 
 
-def _with_zeros(arrays: Arrays, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The arrays that have more than one entry along their axis, the last of which are zeros."""
+def _with_zeros(arrays: Arrays, axes: Mapping[str, int], at: int) -> dict[str, np.ndarray]:
+    """The arrays that have more than one entry along their axis, of which one is zeros."""
     found = {}
     for name, axis in axes.items():
         if name in arrays and arrays[name].shape[axis] > 1:
             found[name] = arrays[name].copy()
-            np.moveaxis(found[name], axis, 0)[-1] = 0
+            np.moveaxis(found[name], axis, 0)[at] = 0
     return found
 
 

@@ -163,10 +163,11 @@ def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) 
 def is_conclusive(expected: Expected) -> bool:
     """Whether PyTorch's numbers are close enough to float64 for a file to be judged by them.
 
-    None is NaN, and infinities, such as those of logits that are masked, are the same in both precisions.
+    Infinities, such as those of logits that are masked, must be the same in both precisions, and so must NaN; among
+    special values there may be no NaN, since a kernel may not pass it on.
     """
     settled = all(
-        _are_settled(call.native[name], array)
+        _are_settled(call.native[name], array, nan=expected.kind != "values")
         for call in expected.calls
         for name, array in call.reference.items()
         if array.dtype.kind == "f"
@@ -174,9 +175,11 @@ def is_conclusive(expected: Expected) -> bool:
     return settled and all(call.conclusive(expected.dtype) for call in expected.calls)
 
 
-def _are_settled(native: np.ndarray, reference: np.ndarray) -> bool:
-    finite = np.isfinite(native) & np.isfinite(reference) if native.shape == reference.shape else np.False_
-    return bool((finite | (native == reference)).all())
+def _are_settled(native: np.ndarray, reference: np.ndarray, *, nan: bool) -> bool:
+    if native.shape != reference.shape:
+        return False
+    same = (native == reference) | (nan & np.isnan(native) & np.isnan(reference))
+    return bool((same | (np.isfinite(native) & np.isfinite(reference))).all())
 
 
 def axis_sizes(

@@ -68,7 +68,7 @@ def _open_integers(verification: ModuleVerification) -> list[str]:
     return [
         spec.name
         for spec in verification.specs
-        if np.dtype(spec.dtype).kind in "iu" and axes([spec]) and not (isinstance(spec.high, str) or spec.name in known)
+        if np.dtype(spec.dtype).kind in "iu" and not (isinstance(spec.high, str) or spec.name in known)
     ]
 
 

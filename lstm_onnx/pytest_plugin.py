@@ -126,7 +126,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition
     checks: list[tuple[str, ParityCheck]] = []
     if _NAME not in metafunc.fixturenames:
-        return  # see `pytest_pyfunc_call`
+        return  # see `pytest_runtest_call`
     for marker in test.iter_markers(_NAME):
         try:
             checks += list(_checks(marker, metafunc.config.rootpath))
@@ -190,13 +190,17 @@ def _relative(path: str | os.PathLike[str] | None) -> str | os.PathLike[str] | N
     return Path(path).relative_to(here) if path is not None and Path(path).is_relative_to(here) else path
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a test, also a method of a unittest.TestCase, that is marked and does not take the fixture."""
+    if isinstance(item, pytest.Function) and item.get_closest_marker(_NAME) and _NAME not in item.fixturenames:
+        advice = "add it to its arguments (a unittest.TestCase takes no fixtures: use a function)"
+        pytest.fail(f"it is marked {_NAME}, and does not take the fixture {_NAME}; {advice}", pytrace=False)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Fail a test whose marker is wrong, or that is marked and checks nothing."""
-    if pyfuncitem.get_closest_marker(_NAME) is not None and _NAME not in pyfuncitem.fixturenames:
-        pytest.fail(
-            f"it is marked {_NAME}, and does not take the fixture {_NAME}; add it to its arguments", pytrace=False
-        )
+    """Fail a test whose marker is wrong, or that never calls the fixture."""
     check = pyfuncitem.funcargs.get(_NAME)
     if isinstance(check, ParityCheck) and check.problem:
         pytest.fail(check.problem, pytrace=False)

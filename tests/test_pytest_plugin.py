@@ -190,6 +190,25 @@ def test_a_marked_test_without_the_fixture_fails_and_no_other(run_here: Run):
     result.stdout.no_fnmatch_line("E  *")
 
 
+def test_a_marked_method_of_a_test_case_fails(run_here: Run):
+    text = """
+import unittest
+
+import pytest
+
+@pytest.mark.lstm_onnx_parity("*.toml")
+class TestMarked(unittest.TestCase):
+    def test_marked(self): pass
+
+class TestPlain(unittest.TestCase):
+    def test_plain(self): pass
+"""
+    result = run_here(test_case=text)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["it is marked lstm_onnx_parity, and does not take the fixture*TestCase*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
 def test_a_check_that_never_was_is_no_pass(run_here: Run):
     text = """
 import pytest

@@ -19,12 +19,14 @@ DONE, NEXT_DONE = "generate/stop/done", "generate/stop/next_done"
 """Which sequences had ended before a step, and which have after it."""
 COUNT, NEXT_COUNT = "generate/stop/count", "generate/stop/next_count"
 """The steps of each sequence, the one that ended it included."""
+STOPS_AT = "generate/stop/token/"
+"""The prefix of the initializers of tokens that end a sequence."""
 GO_ON = "generate/step/go_on"
 
 
 def stop_constant(token: int) -> str:
     """The initializer of a token that ends a sequence."""
-    return f"generate/stop/token/{token}"
+    return f"{STOPS_AT}{token}"
 
 
 def done(nodes: Nodes, rank: int, batch: int) -> str:

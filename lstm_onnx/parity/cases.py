@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..input_spec import InputSpec, axes
-from .expected import Arrays
+from .expected import Arrays, halves
 
 SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
 """(batch, time): both 1; one of them 1; the shortest with an order in time; and larger ones.
@@ -23,6 +23,8 @@ _LARGE, HUGE, HUGE_HALF = 10.0, 1000.0, 100.0
 """The factors that make drawn values large and huge, and the largest one in float16, whose numbers end at 65504."""
 _SMALL, _TINY = 1e-2, 1e-7
 """The factors that make drawn values small and tiny; half precision has no numbers for those that are tiny."""
+_SAMPLE, _FAR = 2, 100
+"""The bytes of integers that are samples, such as of sound, which can be all; and how far from 0 others are tried."""
 _OFFSET = 20.0
 """The mean of values that nobody has normalized, such as degrees."""
 
@@ -116,9 +118,12 @@ def value_cases(
         (f"input near {_OFFSET:g}", {name: feeds[name] + _OFFSET for name in inputs}),
         (f"input near -{_OFFSET:g}", {name: feeds[name] - _OFFSET for name in inputs}),
         ("some input -0 or subnormal", {name: _with_least(feeds[name]) for name in inputs}),
+        # What rounds or compares decides about these, which are never drawn.
+        ("input whole numbers and halves", {name: halves(feeds[name]) for name in inputs}),
         # What a module may take for padding, and what a stream that starts beside others has.
-        ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {})),
-        ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {})),
+        ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {}, -1)),
+        ("zeros after the first step", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {}, 1)),
+        ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {}, -1)),
     )
     for label, arrays in moved:
         if arrays:
@@ -182,6 +187,20 @@ def mask_cases(case: Case) -> Iterator[Case]:
         yield case.changed(f"{', '.join(masks)} {label}", changed, "values")
 
 
+def integer_cases(case: Case, names: Sequence[str], time: int, rng: np.random.Generator) -> Iterator[Case]:
+    """A drawn case with some integers as numbers of steps are, and as samples or numbers of either sign are.
+
+    A module need not run on these.
+    """
+    for name in names:
+        dtype = case.feeds[name].dtype
+        ends = np.iinfo(dtype)
+        least, most = (ends.min, ends.max) if dtype.itemsize <= _SAMPLE else (max(ends.min, -_FAR), _FAR)
+        for low, high in ((0, time), (least, most)):
+            drawn = np.asarray(rng.integers(low, high, case.feeds[name].shape, dtype, endpoint=True), dtype)
+            yield case.changed(f"{name} of {low} to {high}", {name: drawn}, "values")
+
+
 def _with_least(array: np.ndarray) -> np.ndarray:
     """An array with -0, whose sign some functions read, and numbers so near to 0 that a kernel may take them for it."""
     found = array.copy()
@@ -191,13 +210,13 @@ def _with_least(array: np.ndarray) -> np.ndarray:
     return found
 
 
-def _with_zeros(arrays: Arrays, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The arrays that have more than one entry along their axis, the last of which are zeros."""
+def _with_zeros(arrays: Arrays, axes: Mapping[str, int], at: int) -> dict[str, np.ndarray]:
+    """The arrays that have more than one entry along their axis, of which one is zeros."""
     found = {}
     for name, axis in axes.items():
         if name in arrays and arrays[name].shape[axis] > 1:
             found[name] = arrays[name].copy()
-            np.moveaxis(found[name], axis, 0)[-1] = 0
+            np.moveaxis(found[name], axis, 0)[at] = 0
     return found
 
 

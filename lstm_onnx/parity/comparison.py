@@ -82,7 +82,7 @@ class Verification(ABC):
     @property
     @abstractmethod
     def amplified(self) -> Target | None:
-        """The file with amplified weights and its cases; None where the weights are large enough or not found."""
+        """The file with amplified weights, or with another stop token, and its cases; None where it is not needed."""
 
     def harder(self) -> Iterator[Target]:
         """Further cases for mutants that no other case rejects, each with the file that they belong to."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source
+from ..generation_spec import Generation
 from ..input_spec import InputSpec
 from ..runtime import Model
 from ..spec import ExportOptions
@@ -65,18 +66,33 @@ def _with_axes(spec: InputSpec, names: Mapping[str, str]) -> InputSpec:
 
 
 def interface_problems(source: Source, model: Model) -> list[str]:
-    """The inputs and outputs that a source asks for, and that a file from lstm-onnx does not have."""
+    """The inputs, outputs and options of generation that a source asks for, and a file from lstm-onnx does not have."""
     if not model.metadata.versions:
         return []
     if isinstance(source, LSTMSource):
         missing = source.options.lengths and "lengths" not in model.inputs
         return [f"{source.name} asks for the input lengths, and the file has none"] if missing else []
+    if model.metadata.generation is not None:  # its outputs are not those of the step
+        return _other_generation(source, model.metadata.generation.generation)
     asked, names = source.options.output_names, forward_outputs(model)
-    if (
-        asked is None or set(asked) == set(names) or model.metadata.generation is not None
-    ):  # in which they are those of a step
+    if asked is None or set(asked) == set(names):
         return []
     return [f"{source.name} calls the outputs {', '.join(asked)}, and the file {', '.join(names)}"]
+
+
+def _other_generation(source: ModuleSource, theirs: Generation) -> list[str]:
+    own = source.options.generation
+    if own is None:
+        return []
+    names = ["input", "output", "top_k", "stop_token", "stop_output", "padding"]
+    names += ["choose"] if own.choose is not None else []
+    names += ["stop_above"] if own.stop_output is not None else []
+    different = ((name, getattr(own, name), getattr(theirs, name)) for name in names)
+    return [
+        f"{source.name} generates with {name} {asked}, and the file with {found}"
+        for name, asked, found in different
+        if asked != found
+    ]
 
 
 def renamed_outputs(source: Any, own: Sequence[str], model: Model) -> list[str]:

@@ -40,10 +40,14 @@ VALUES = (
     "input near 20",
     "input near -20",
     "some input -0 or subnormal",
+    "input whole numbers and halves",
     "zeros at the end",
+    "zeros after the first step",
     "states of a row zeros",
 )
 """The values that a bare LSTM with states is compared at, in order; see `lstm_onnx.parity.cases.value_cases`."""
+BESIDE_OTHERS = ("zeros at the end", "zeros after the first step", "states of a row zeros")
+"""Those of one row or one step, which must have others beside it."""
 
 
 def lstm(seed: int = 3, scale: float = 1.0, hidden_size: int = 8, **arguments: Any) -> nn.LSTM:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ConfigError, FileError
@@ -161,6 +162,32 @@ def test_a_wrong_file_fails(made: tuple[Path, Path], tmp_path: Path) -> None:
     assert report.location is not None
     assert (report.location.case, report.location.output) == ("batch 1, time 1, states", "output")
     assert (report.location.step, report.location.layer) == (0, None)
+
+
+class _Tags(nn.Module):
+    def __init__(self, wrong: int = 0) -> None:
+        super().__init__()
+        self.embedding, self.lstm, self.wrong = nn.Embedding(12, 3), nn.LSTM(3, 6, batch_first=True), wrong
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tags = self.lstm(self.embedding(tokens))[0].argmax(-1)
+        return torch.where(torch.arange(tokens.shape[1]) == 70, (tags + self.wrong) % 6, tags)
+
+
+@pytest.mark.sweep(5)
+def test_an_integer_that_differs_in_each_long_call_fails(tmp_path: Path) -> None:
+    right, axes = _Tags(), {"tokens": {0: "batch", 1: "time"}}
+    files = {wrong: tmp_path / f"{wrong}.onnx" for wrong in (0, 1)}
+    for wrong, path in files.items():
+        module = _Tags(wrong)
+        module.load_state_dict(right.state_dict())
+        example = torch.arange(12).reshape(2, 6)
+        lstm_onnx.export(module, path, example_inputs=(example,), dynamic_shapes=axes, check=False)
+    stored_golden(right, files[0], tmp_path / "m.npz")
+    assert replayed_golden(files[0], tmp_path / "m.npz")
+    report = replayed_golden(files[1], tmp_path / "m.npz")
+    assert "differs in integers, as in " in str(report)
+    assert not report
 
 
 def test_other_weights_fail_and_are_said(made: tuple[Path, Path], tmp_path: Path) -> None:

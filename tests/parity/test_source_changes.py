@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,9 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.exporter.sources.source import ModuleSource, load_source
+from lstm_onnx.generation_spec import Generation
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.parity.source_changes import inputs_with_axes_of
+from lstm_onnx.parity.source_changes import inputs_with_axes_of, interface_problems
 
 pytestmark = pytest.mark.sweep(5)
 
@@ -119,6 +123,26 @@ def test_outputs_that_a_source_names_otherwise_fail(configured: Path) -> None:
     report = _verified(configured, CONFIG.replace('["y"]', '["z"]'))
     assert not report
     assert "calls the outputs z, and the file y" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, []),
+        ({"choose": None}, []),
+        ({"stop_token": 3}, ["stop_token (3,), and the file with (2,)"]),
+        ({"stop_token": ()}, ["stop_token (), and the file with (2,)"]),
+        ({"pad": 9}, ["padding 9, and the file with 0"]),
+        ({"choose": "sample"}, ["choose sample, and the file with greedy"]),
+    ],
+)
+def test_a_source_that_generates_otherwise_fails(changed: dict[str, Any], said: list[str]) -> None:
+    written = Generation("x", "y", "greedy", stop_token=(2,), pad=0)
+    asked = replace(written, **changed)
+    source = SimpleNamespace(name="net.toml", options=SimpleNamespace(generation=asked))
+    metadata = SimpleNamespace(versions={"lstm_onnx": "0"}, generation=SimpleNamespace(generation=written))
+    problems = interface_problems(source, SimpleNamespace(metadata=metadata))  # type: ignore[arg-type]
+    assert problems == [f"net.toml generates with {each}" for each in said]
 
 
 def test_outputs_are_compared_by_the_names_of_a_dict(gauss: Path) -> None:

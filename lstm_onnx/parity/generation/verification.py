@@ -6,6 +6,7 @@ can be compared; a case ends before the first such step.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -19,7 +20,7 @@ from ...exporter.module_metadata import parameter_digest
 from ...generation.layout import state_axes_of
 from ...generation.proof import draw_prompt, with_steps
 from ...generation.python_loop import Arrays, Looped, repeat
-from ...generation.stop import stop_constant
+from ...generation.stop import STOPS_AT, stop_constant
 from ...generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, GeneratingStep
 from ...input_spec import InputSpec
 from ...metadata import Metadata
@@ -168,14 +169,32 @@ class GenerationVerification(Verification):
         """The number of cases."""
         return len(prompts(self.described, anew=self.anew)) + self.described.generation.stops + len(self.data)
 
-    @property
+    @functools.cached_property
     def amplified(self) -> Target | None:
-        """None: the loop itself makes errors grow."""
-        return None
+        """Where no sequence ended: the file with another stop token, one that does occur."""
+        stops = self.described.generation.stop_token
+        if self.ended or not stops:
+            return None
+        feeds = draw_prompt(self.model, _ENDING, np.random.default_rng(self.seed + 2), states=not self.anew)
+        token = self._occurring(feeds)
+        proto = read_graph(self.model)
+        named = [tensor for tensor in proto.graph.initializer if tensor.name == stop_constant(stops[0])]
+        found = None
+        if token is not None and len(named) == 1:
+            named[0].CopyFrom(numpy_helper.from_array(np.array([[token]], np.int64), named[0].name))
+            generation = self.described.generation
+            other = replace(generation, stop_token=(token, *stops[1:]), pad=generation.padding)
+            described = replace(self.described, generation=other)
+            found = self._expected(
+                f"with the stop token {token}, as no drawn sequence ended", feeds, described=described
+            )
+        note = f"with the stop token {token} some do" if found is not None else "pass data with prompts that do"
+        self.notes.append(f"no drawn sequence ended before others of its batch; {note}")
+        return Target(opened(self.model, proto), proto, [found]) if found is not None else None
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """The first output that differs; the step's own file, which is verified like any other, tells more."""
-        return first_difference([pair for pair in self.pairs if not pair[1].passed]), ()
+        return first_difference([(one.expected, one.result) for one in self.compared if not one.result.passed]), ()
 
     def _comparisons(self) -> Iterator[Planned | CaseResult]:
         yield from self._wrong_constants()
@@ -192,16 +211,23 @@ class GenerationVerification(Verification):
         least = {name: error for name, error in largest_relative_errors(usual).items() if name not in exact}
         for one in expected:
             yield self.models, replace(one, least=least)
+        if self.amplified is not None:
+            models = replace(self.models, file=self.amplified.model)
+            yield from ((models, one) for one in self.amplified.expected)
 
     def _wrong_constants(self) -> Iterator[CaseResult]:
         """A failing case for stop tokens that are not those that the file says, which few sequences would show."""
         wanted = {stop_constant(token): token for token in self.described.generation.stop_token}
-        found = {item.name: item for item in read_graph(self.model).graph.initializer if item.name in wanted}
+        initializers = read_graph(self.model).graph.initializer
+        found = {item.name: item for item in initializers if item.name.startswith(STOPS_AT)}
         for name, token in wanted.items():
             if name not in found or not bool((numpy_helper.to_array(found[name]) == token).all()):
                 yield CaseResult(
                     "stop tokens", error=f"the file says that {token} ends a sequence, and its graph differs"
                 )
+        for name in found.keys() - wanted:
+            token = name.removeprefix(STOPS_AT)
+            yield CaseResult("stop tokens", error=f"{token} ends a sequence, and the file does not say so")
 
     def _drawn(self) -> Iterator[Expected | None]:
         rng = np.random.default_rng(self.seed)
@@ -252,28 +278,6 @@ class GenerationVerification(Verification):
             for name, after in others.items()
         }
         return replace(expected, calls=(Call(call.feeds, {**call.native, **alone}, {**call.reference, **alone}),))
-
-    def harder(self) -> Iterator[Target]:
-        """Where no sequence ended: the file with another stop token, one that does occur."""
-        stops = self.described.generation.stop_token
-        if self.ended or not stops:
-            return
-        feeds = draw_prompt(self.model, _ENDING, np.random.default_rng(self.seed + 2), states=not self.anew)
-        token = self._occurring(feeds)
-        proto = read_graph(self.model)
-        named = [tensor for tensor in proto.graph.initializer if tensor.name == stop_constant(stops[0])]
-        if token is None or len(named) != 1:
-            return
-        named[0].CopyFrom(numpy_helper.from_array(np.array([[token]], np.int64), named[0].name))
-        generation = self.described.generation
-        other = replace(generation, stop_token=(token, *stops[1:]), pad=generation.padding)
-        described = replace(self.described, generation=other)
-        found = self._expected(f"with the stop token {token}, as no drawn sequence ended", feeds, described=described)
-        if found is not None:
-            self.notes.append(
-                f"no drawn sequence ended before others of its batch; with the stop token {token} some do"
-            )
-            yield Target(opened(self.model, proto), proto, [found])
 
     def _occurring(self, feeds: Arrays) -> int | None:
         """A token that ends some sequences of a batch before others."""

@@ -2,9 +2,9 @@
 
 If such a number lies at the edge between two roundings, the last bit of what comes before decides between them, and a
 right file may land on the other side than PyTorch.  For a call that fails, the module runs in float64 with its inputs
-and its recurrent layers' results off by a few roundings: an output may then be anywhere between what these runs give,
-but only where they are farther from the reference than rounding without a jump can be.  A module without jumps has no
-such places; and a file that does not round, or rounds differently, differs at many others.
+and its recurrent layers' results, or those of every operator, off by a few roundings: an output may then be anywhere
+between what these runs give, but only where they are farther from the reference than rounding without a jump can be.
+A module without jumps has no such places; and a file that does not round, or rounds otherwise, differs at many others.
 
 Integers jump as well, such as an argmax of two nearly equal numbers.  Where a file has another one than PyTorch, the
 module runs in float64 with the results of every operator off by a few roundings, and each integer must be what one of
@@ -53,7 +53,8 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
     for part in [(call,) for call in expected.calls] if alone else [expected.calls]:
         found: tuple[Call, ...] | None = part
         if not passes(model, expected, part):
-            tried = (_with_jumps(run, expected, part, units) for units in _UNITS)
+            ways = itertools.product((run.with_rounded_layers, run.with_rounded_operators), _UNITS)
+            tried = (_with_jumps(run, way, expected, part, units) for way, units in ways)
             found = next((one for one in tried if one is not None and passes(model, expected, one)), None)
         if found is None:
             return None
@@ -61,13 +62,15 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
     return replace(expected, calls=tuple(calls))
 
 
-def _with_jumps(run: ModuleRun, expected: Expected, calls: tuple[Call, ...], units: int) -> tuple[Call, ...] | None:
+def _with_jumps(
+    run: ModuleRun, rounded: Callable[..., Arrays], expected: Expected, calls: tuple[Call, ...], units: int
+) -> tuple[Call, ...] | None:
     """Successive calls with the jumps of their outputs at so many roundings; None where they have none."""
     moved: list[list[dict[str, np.ndarray]]] = []
     unit = units * NATIVE_EPSILON[expected.dtype]
     for seed in range(_RUNS):
         feeds = [perturbed(call.feeds, expected.dtype, seed) for call in calls]
-        results = _in_turn(run, expected, partial(run.with_rounded_layers, unit=unit, seed=seed), feeds)
+        results = _in_turn(run, expected, partial(rounded, unit=unit, seed=seed), feeds)
         moves = [_moves(call, found) for call, found in zip(calls, results, strict=False)]
         known = [each for each in moves if each is not None]
         if len(known) < len(calls):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import ExportError
 from ...input_spec import axes, most_entries, unbounded_inputs
-from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, mask_cases, value_cases
+from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, integer_cases, mask_cases, value_cases
 from ..expected import Expected, constant_outputs
 from ..sizes import MOST_NUMBERS, MOST_WORK
 from ..tolerances import NATIVE_EPSILON
@@ -44,7 +44,18 @@ def cases_with_values(subject: Subject, rng: np.random.Generator, batch: int, ti
     carried = [*(case.feeds.keys() - {spec.name for spec in specs}), *states]
     axes_of = (axes_of_size(subject.model, specs, size) for size in (BATCH, TIME))
     yield from value_cases(case, specs, carried, subject.input_gain, subject.dtype, None, *axes_of)
-    yield from (each for each in mask_cases(case) if subject.accepts(each.feeds))
+    more = (*mask_cases(case), *integer_cases(case, _open_integers(subject), time, rng))
+    yield from (each for each in more if subject.accepts(each.feeds))
+
+
+def _open_integers(subject: Subject) -> list[str]:
+    """The integers of which nothing but an example says what they can be."""
+    known = {spec.name for spec in subject.declared if spec.low is not None}
+    return [
+        spec.name
+        for spec in subject.specs
+        if np.dtype(spec.dtype).kind in "iu" and not (isinstance(spec.high, str) or spec.name in known)
+    ]
 
 
 def values_at_other_sizes(subject: Subject, cases: Sequence[Case]) -> Iterator[Expected]:

@@ -78,6 +78,11 @@ def test_a_token_that_no_sequence_ends_with(tmp_path: Path) -> None:
         report = lstm_onnx.verify(module, path, mutants="none")
         assert not report
         assert "the file says that 0 ends a sequence, and its graph differs" in str(report)
+        token.CopyFrom(numpy_helper.from_array(np.array([[0]], np.int64), token.name))
+        (pad,) = (item for item in model.graph.initializer if item.name == "generate/stop/padding")
+        pad.CopyFrom(numpy_helper.from_array(np.array(7, np.int64), pad.name))
+        _saved(model, path)
+        assert not lstm_onnx.verify(module, path, mutants="none")
     finally:
         with torch.no_grad():
             module.head.bias.copy_(bias)

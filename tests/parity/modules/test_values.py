@@ -77,6 +77,48 @@ def test_files_that_are_wrong_for_some_values_at_some_sizes_fail(
     assert not _verified(_Scores(), _Wrong(condition), tmp_path / "m.onnx")
 
 
+class _Rounded(nn.Module):
+    def __init__(self, rounding: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.scores, self.rounding = _Scores(), rounding
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.scores(self.rounding(x))[0]
+        return scores
+
+
+@pytest.mark.sweep(2)
+def test_ways_of_rounding_differ_at_halves(tmp_path: Path) -> None:
+    right, wrong = _Rounded(torch.round), _Rounded(lambda x: torch.floor(x + 0.5))
+    assert not _verified(right, wrong, tmp_path / "m.onnx")
+
+
+class _Mean(nn.Module):
+    """Of the first steps of each sequence, or of none, which is 0."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.scores, self.least = _Scores(), least
+
+    def forward(self, x: Tensor, count: Tensor) -> Tensor:
+        scores: Tensor = self.scores(x)[0]
+        mask = torch.arange(x.shape[1]) < count.clamp(min=self.least)[:, None]
+        return (scores * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@pytest.mark.sweep(2)
+def test_integers_are_not_those_of_the_example_alone(tmp_path: Path) -> None:
+    axes = {"x": {0: "batch", 1: "time"}, "count": {0: "batch"}}
+    example = (torch.randn(2, 5, 4), torch.tensor([5, 3]))
+    for least in (0, 1):
+        lstm_onnx.export(_Mean(least), tmp_path / "m.onnx", example_inputs=example, dynamic_shapes=axes, check=False)
+        report = verified(_Mean(0), tmp_path / "m.onnx")
+        assert bool(report) is (least == 0)
+        (tried,) = (one for one in report.ranges if one.name == "count")
+        assert tried.least < 0
+        assert tried.largest > 5
+
+
 def test_integers_are_compared_where_they_differ(tmp_path: Path) -> None:
     right = _verified(_Scores(0.7), _Scores(0.7), tmp_path / "right.onnx")
     assert right

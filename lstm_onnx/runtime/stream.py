@@ -110,7 +110,9 @@ class Stream:
     def state(self, values: Mapping[str, Any]) -> None:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
-        self._restart(validated_states(infos, values, shapes, "this stream's"), restored=True)
+        validated = validated_states(infos, values, shapes, "this stream's")
+        warn_of_non_finite(self.model, validated)
+        self._restart(validated, restored=True)
 
     @property
     def delay(self) -> int:

@@ -28,7 +28,7 @@ class ClientStream:
     """
 
     def __init__(self, connection: ClientConnection, layout: Mapping[str, Any]) -> None:
-        self._frames = ClientFrames(layout["inputs"], layout["outputs"], layout["elements"])
+        self._frames = ClientFrames.of(layout)
         self.inputs, self.outputs = self._frames.inputs, self._frames.outputs
         self._connection = connection
         self._waiting: deque[asyncio.Future[bytes | str]] = deque()

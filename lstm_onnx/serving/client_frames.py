@@ -27,6 +27,13 @@ class ClientFrames:
     outputs: list[dict[str, Any]]
     elements: Mapping[str, tuple[int, int]]
 
+    @classmethod
+    def of(cls, first: Mapping[str, Any]) -> ClientFrames:
+        """As a server's first message describes them (ConnectionError where that lacks something)."""
+        if "elements" not in first:
+            raise ConnectionError("the server does not say how many numbers a step has; its lstm-onnx is too old")
+        return cls(first["inputs"], first["outputs"], first["elements"])
+
     def frame(self, inputs: Any) -> bytes:
         """The bytes of an array, or of arrays by name (InputError where they do not fit)."""
         if not isinstance(inputs, Mapping):

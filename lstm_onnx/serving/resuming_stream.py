@@ -121,11 +121,11 @@ class ResumingStream:
         connection = await self._target.connect(f"?snapshots={self._every}")
         try:
             first = await self._first_message(connection)
+            self._frames = ClientFrames.of(first)
         except BaseException:
             await connection.close()
             raise
         self._digest = first["digest"]
-        self._frames = ClientFrames(first["inputs"], first["outputs"], first["elements"])
         self._keeping = asyncio.create_task(self._keep(connection))
         return self
 

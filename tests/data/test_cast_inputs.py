@@ -33,6 +33,7 @@ INPUTS = {
         ("input", np.ones((2, 1, 2), np.float32), np.float32, None),
         ("input", np.ones((2, 1, 2), np.int64), np.float32, None),
         ("lengths", np.array([2.0]), np.int32, "lengths is cast from float64 to int32"),
+        ("input", np.full((2, 1, 2), 2**24), np.float32, None),
         ("half", np.array([np.inf]), np.float16, "half contains NaN or infinity"),
         ("sequence", np.ones(3), np.float64, None),
         ("unknown", np.ones(3), np.float64, None),
@@ -43,6 +44,14 @@ def test_numbers_become_the_models(name: str, array: np.ndarray, dtype: Any, rem
     assert feeds[name].dtype == dtype
     np.testing.assert_array_equal(feeds[name], array)
     assert (remark is None and not remarks) or any(str(remark) in said for said in remarks)
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_integers_that_a_float_rounds_are_told(typed: bool) -> None:
+    feeds, remarks = cast_inputs(INPUTS, {"input": np.full((2, 1, 2), 1_700_000_001)}, typed=typed)
+    assert feeds["input"][0, 0, 0] == 1_700_000_000
+    assert remarks == {"input has integers that float32 rounds, such as times in seconds"}
+    cast_inputs(INPUTS, {"input": np.full((2, 1, 2), 2**64 - 1, np.uint64)}, typed=typed)  # without numpy's own warning
 
 
 def test_text_has_no_dtype_of_its_own_to_be_said() -> None:

@@ -137,6 +137,21 @@ def test_a_nan_in_a_state_counts(model: Model) -> None:
         model(sequence(), (state, state - np.inf))
 
 
+def test_a_nan_in_a_state_that_is_set_counts(model: Model) -> None:
+    """Steps of a shape that is bound look at their inputs alone."""
+    stream, pool = model.stream(), model.pool(1)
+    slot, x = pool.open(), sequence()
+    for _ in range(3):
+        stream(x)
+        pool.step([slot], x)
+    state = stream.state
+    state["h0"] += np.nan
+    with pytest.warns(RuntimeWarning, match="h0 has a NaN"):
+        stream.state = state
+    with pytest.warns(RuntimeWarning, match="h0 has a NaN"):
+        pool.set_state(slot, state)
+
+
 def test_padding_does_not_count(model: Model) -> None:
     x = sequence(np.nan, rows=2)
     with warnings.catch_warnings():

@@ -28,7 +28,7 @@ def _arrays(x: int, y: int, z: int) -> dict[str, np.ndarray]:
 def test_a_frame_is_read_as_it_was_meant() -> None:
     described = LAYOUT.to_dict()
     assert described["elements"] == {"x": [3, 3], "y": [5, 5], "z": [2, 2], "w": [2, 0]}
-    frames = ClientFrames(**described)
+    frames = ClientFrames.of(described)
     for steps in (1, 2, 7):
         arrays = _arrays(steps, steps, 2 * steps)
         found = LAYOUT.arrays(frames.frame(arrays))
@@ -38,4 +38,9 @@ def test_a_frame_is_read_as_it_was_meant() -> None:
 @pytest.mark.parametrize("sizes", [(9, 1, 8), (4, 4, 7), (5, 4, 5)])
 def test_steps_that_differ_are_refused_though_the_bytes_may_be_right(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match="the inputs are of several numbers of steps: x has"):
-        ClientFrames(**LAYOUT.to_dict()).frame(_arrays(*sizes))
+        ClientFrames.of(LAYOUT.to_dict()).frame(_arrays(*sizes))
+
+
+def test_a_server_that_says_too_little_is_told_from_one_that_fails() -> None:
+    with pytest.raises(ConnectionError, match="its lstm-onnx is too old"):
+        ClientFrames.of({"inputs": [], "outputs": []})

@@ -164,6 +164,7 @@ class Pool:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self.initial_state.items()}
         validated = validated_states(infos, values, shapes, "a slot's")
+        warn_of_non_finite(self.model, validated)
         with self._lock:
             row = self._row(slot)
             self._states.write(row, validated)

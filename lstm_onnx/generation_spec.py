@@ -25,7 +25,7 @@ _LARGEST = 2**31 - 1
 
 @dataclass(frozen=True)
 class Generation:
-    """How a step is repeated, each time on what the step before gave.
+    """How a step is run in a loop, each time on the output of the step before.
 
     Attributes:
         input: the input of the step that is fed back, such as ``tokens``.  The generating file's input of this name
@@ -34,16 +34,15 @@ class Generation:
         choose: "greedy" takes the token with the largest number; "sample" draws a token with the softmax of the
             numbers divided by the input ``temperature``, by the input ``noise``; "value" feeds the output back as it
             is.  None is "greedy" where the input is of integers, and "value" where it is of floats.
-        top_k: of "sample": draw from the tokens with the `top_k` largest numbers alone; of tokens that are equal to
-            the last of them, from all.
+        top_k: for "sample": draw only from the tokens with the `top_k` largest numbers, and from all that are equal to
+            the smallest of these.
         stop_token: tokens that end a sequence.
         stop_output: an output of the step, one number or bool for each sequence, that ends it where it is more than
             `stop_above`, or True.
         stop_above: see `stop_output`.
-        pad: what a sequence that has ended gives while others of its batch have not; by default the first stop token,
-            or 0.
-        states: each state input of the step and the output that is its next value, where the step's file does not say
-            so itself: of a module that takes and returns states other than those of nn.LSTM, nn.GRU, nn.RNN and cells.
+        pad: the output of a sequence that has ended, until its whole batch has; by default the first stop token, or 0.
+        states: each state input of the step and the output that is its next value, if the step's file does not say so
+            itself: for a module that takes and returns states other than those of nn.LSTM, nn.GRU, nn.RNN and cells.
 
     Raises:
         ConfigError: a value is of the wrong type, or two contradict each other.

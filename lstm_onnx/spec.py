@@ -233,12 +233,12 @@ class RNNSpec(RecurrentSpec):
 class ExportOptions:
     """How a model is written to ONNX.
 
-    `lengths` adds the int32 input ``lengths`` (batch,).  `projection` chooses the lowering of ``proj_size > 0`` and
-    of layers of float64: "scan" is exact for every weight, "fold" keeps the standard operators.
-    `opset` is that of the default ONNX domain.  `precision` is one of `PRECISIONS`, None for the
-    module's own; `layers` says which layers ``precision="int8"`` is for, "all" or the "recurrent" ones, and `kernel`
-    what computes their products.  `target` is one of `TARGETS`: layers get a form that runs right there, and a
-    model without one is refused; None is for ONNX Runtime.
+    `lengths` adds the int32 input ``lengths`` (batch,).  `projection` chooses the lowering of ``proj_size > 0`` and of
+    layers of float64: "scan" is exact for every weight, "fold" keeps the standard operators. `opset` is that of the
+    default ONNX domain.  `precision` is one of `PRECISIONS`, None for the module's own; `layers` says which layers
+    ``precision="int8"`` applies to, "all" or the "recurrent" ones, and `kernel` which operator computes their
+    products.  `target` is one of `TARGETS`: layers get a form that gives right results there, and a model without one
+    is refused; None is for ONNX Runtime.
 
     Raises:
         ConfigError: a value is of the wrong type or impossible.

@@ -86,8 +86,8 @@ def deploy_triton(
         file: the .onnx file.
         repository: the folder of Triton's models; it is created if it does not exist.
         name: the model's name; None for the file's stem.
-        max_batch: the most rows in a batch.
-        idle_seconds: a sequence without a request for so long is ended.
+        max_batch: the largest batch size.
+        idle_seconds: a sequence that has had no request for this long is ended.
         delay_seconds: how long a batch waits for more requests.
 
     Raises:

@@ -66,18 +66,20 @@ def export(
         example_inputs: for a module: a tensor, a tuple of arguments or a dict of them by name, with
             tensors in the containers that the forward takes.
         dynamic_shapes: the dynamic axes, as torch.export takes them, with names:
-            ``{"tokens": {0: "batch", 1: "time"}}``.  ``torch.export.Dim("time", min=7, max=512)`` instead of
-            a name limits the axis to these sizes, and an expression (``"4*time - 16"``) ties it to another
-            one.  By default the module is run with each axis longer, and what reaches its recurrent modules
-            tells batch from time; a note has the `dynamic_shapes` that were found.  ``{}`` makes all axes static.
-        states: for a module: "zero" (the default) keeps the forward's own signature; "explicit" makes
-            the states of every LSTM inputs and outputs (``encoder.lstm.h0`` and ``encoder.lstm.hn``),
-            so that it can be streamed.  Where steps meet elsewhere as well (convolutions, differences, sums),
-            what later steps need becomes states too (``conv1.cache``), and the file takes chunks of any length.
-        max_delay: with explicit states, the most steps of look-ahead that a stream may have: those of an output
-            that come only with `Stream.flush`.  "same" convolutions have (kernel - 1) / 2.
-        chunk: with explicit states, every chunk will have a multiple of so many steps: a file with convolutions then
-            has fewer nodes and is faster, and takes no others.  Without look-ahead; a multiple of all strides' product.
+            ``{"tokens": {0: "batch", 1: "time"}}``.  ``torch.export.Dim("time", min=7, max=512)`` instead of a name
+            limits the axis to these sizes, and an expression (``"4*time - 16"``) ties it to another one.  By default
+            they are found by running the module with each axis made longer: the shapes that reach its recurrent
+            modules tell batch from time; a note has the `dynamic_shapes` that were found.  ``{}`` makes all axes
+            static.
+        states: for a module: "zero" (the default) keeps the forward's own signature; "explicit" makes the states of
+            every LSTM inputs and outputs (``encoder.lstm.h0`` and ``encoder.lstm.hn``), so that it can be streamed.
+            If other layers need earlier steps as well (convolutions, differences, sums), these become states too
+            (``conv1.cache``), and the file takes chunks of any length.
+        max_delay: with explicit states, the largest look-ahead that a stream may have: the number of output steps that
+            come only with `Stream.flush`.  "same" convolutions have (kernel - 1) / 2.
+        chunk: with explicit states, the file takes only chunks whose number of steps is a multiple of this; a file
+            with convolutions then has fewer nodes and is faster.  The model must have no look-ahead, and `chunk` must
+            be a multiple of the product of all strides.
         output_names: for a module: names of its outputs, in order.
         lengths: for a bare nn.LSTM: add the int32 input ``lengths`` (batch,), with the effect of packed
             sequences in PyTorch: each sequence's final states at its own end, and zeros in the output after
@@ -89,16 +91,16 @@ def export(
         precision: "float64" and "float32" compute in this dtype, and inputs, outputs and states are of it.  "float16"
             and "int8" store the weights in half and a quarter of float32's bytes; inputs, outputs and states are
             float32.  "float16" computes in float32; "int8" is what `lstm_onnx.quantize` does, with its proof.  By
-            default all is of the module's own dtype.
-        layers: of "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or the "recurrent" ones alone.
-        kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits" or
-            "MatMulNBits-256", as in `lstm_onnx.quantize`.
+            default everything has the module's own dtype.
+        layers: for "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or only the "recurrent" ones.
+        kernel: for "int8": the operator that computes the products, "MatMulInteger", "DynamicQuantizeLSTM",
+            "MatMulNBits" or "MatMulNBits-256", as in `lstm_onnx.quantize`.
         target: the engine or server that the file is for, "openvino", "tract", "web", "webgpu", "coreml", "qnn",
-            "tensorrt" or "triton": layers get a form that runs right there, and a model that has none is refused, by
-            the rules of ``lstm-onnx check --target``.  By default the file is for ONNX Runtime.
-        generate: for a module that computes a step: write a file that repeats it, each time on what the step before
-            gave, such as ``{"input": "tokens", "output": "logits"}``; see `Generation` and `make_generating`.  The
-            states are explicit.
+            "tensorrt" or "triton": layers get a form that gives right results there, and a model that has none is
+            refused, by the rules of ``lstm-onnx check --target``.  By default the file is for ONNX Runtime.
+        generate: for a module that computes a step: write a file that runs it in a loop, each time on the output of
+            the step before, such as ``{"input": "tokens", "output": "logits"}``; see `Generation` and
+            `make_generating`.  The states are explicit.
         check: for a module: run the file at other shapes and compare it with the module before it is kept.
         dynamic_axes: torch.onnx.export's older form of `dynamic_shapes`; it is refused, with a translation.
 
@@ -108,7 +110,7 @@ def export(
 
     Raises:
         ExportError: the module has no form in ONNX; the message names the module or the line and what
-            to write instead.  Or no form of it runs right on the `target`.
+            to write instead.  Or no form of it gives right results on the `target`.
         ConfigError: an option is not possible.
         ModelError: ``precision="int8"``, and the module has no layer for it, or none that is large enough.
         WeightsError: "fold" with a projection that is too badly conditioned for it.

@@ -12,8 +12,8 @@ from .dependencies import import_torch
 def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, *, dim: int = 0) -> tuple[Any, Any]:
     """Call a cell step by step, each time with the states of the step before.
 
-    In PyTorch it is a loop, through which gradients flow; in an exported file it is one Scan, or one LSTM, GRU or RNN
-    where the cell is that.  A loop of your own does as well; this one says what it is.
+    In PyTorch it is an ordinary loop, through which gradients flow; in an exported file it is one Scan, or one LSTM,
+    GRU or RNN if the cell is one.  A Python loop of your own is exported as well; this makes the loop explicit.
 
     Args:
         cell: called as ``cell(x, states)`` with one step of the inputs; returns ``(y, states)``, in which the states
@@ -27,7 +27,7 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
 
     Raises:
         InputError: the inputs hold no tensor, have no step, or have different numbers of steps; or the cell's results
-            hold something else than tensors, or differ in structure.
+            hold anything but tensors, or differ in structure.
         MissingDependencyError: PyTorch is not installed.
     """
     torch = import_torch("lstm_onnx.scan loops over its tensors")  # here: `help(lstm_onnx)` works without it

@@ -96,14 +96,14 @@ def make_generating(
     seed: int = 0,
     trial: bool | None = None,
 ) -> GeneratingResult:
-    """Write a file that repeats a step, each time on what the step before gave, in one call.
+    """Write a file that runs a step in a loop in one call, each time on the output of the step before.
 
     The step is a file with states: what `export` writes with ``states="explicit"``, or of a module that takes its
     states as arguments and returns them.  The new file gives what this loop gives, token for token::
 
         x = prompt
         for _ in range(max_steps):
-            outputs = step(x, states)             # the prompt at once, then one time step each
+            outputs = step(x, states)             # first the whole prompt, then one time step each
             x = chosen(outputs[output][:, -1])
             generated.append(x)
 
@@ -116,12 +116,12 @@ def make_generating(
     A sequence that has ended keeps its states and gives padding, until all of the batch have.  Nodes that are the same
     in every step, such as an encoder's, run once.
 
-    Before the file is kept, it is run beside the step in a loop, on drawn prompts.
+    Before the file is kept, it is compared with the step in a Python loop, on random prompts.
 
     Args:
         source: the step's file, of this package or of any other.
         path: the file to write.
-        input: see `Generation`, as all further ones.
+        input: see `Generation`; so are the arguments that follow.
         output: the output that gives the next input.
         choose: "greedy", "sample" or "value".
         top_k: of "sample", from how many tokens to draw.
@@ -137,8 +137,8 @@ def make_generating(
     Raises:
         ConfigError: an argument is not possible, or names no input or output.
         FileError: a file cannot be read or written, or `path` is `source`.
-        ModelError: the file is not an ONNX model, or its step cannot be repeated so; or the new file does not give
-            what the step in a loop gives, and is not kept.
+        ModelError: the file is not an ONNX model, or its step cannot be run in a loop; or the new file does not give
+            what the step in a Python loop gives, and is not kept.
         InputError: `seed` is not possible.
     """
     pairs = {} if states is None else states

@@ -42,9 +42,9 @@ def verify(
 
     For a file in int8 or float16, the float32 export of `module` is compared in this way.  The file must then have
     exactly the numbers and the graph that its precision makes of that export, its int8 layers must compute what their
-    arithmetic gives, and each row must have the same bits alone, step by step and in a batch.  The report's `drift` is
-    what the smaller weights cost.  Without a PyTorch model, such a file is compared with the float32 file, from any
-    tool, that it was made from; the drift is then that from float32.
+    arithmetic gives, and each row must have the same bits alone, step by step and in a batch.  The report's `drift`
+    says how far the smaller weights move the outputs.  Without a PyTorch model, such a file is compared with the
+    float32 file, from any tool, that it was made from; the drift is then that from float32.
 
     Args:
         module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of a
@@ -61,8 +61,8 @@ def verify(
         seed: for the inputs and states that are drawn.
         mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
         data: inputs to compare in addition to the drawn ones, each by the file's input names.
-        max_drift: the largest difference of an output from the float64 module that passes, relative to the output, by
-            root mean square over all drawn inputs, and over `data`; by default it is reported and not limited.
+        max_drift: the largest accepted difference of an output from the float64 module, relative to the output, as
+            root mean square over all random inputs, and over `data`; by default it is only reported.
         golden: where to store the cases for `verify_golden`, if the file passes; must end in .npz.
 
     Returns:

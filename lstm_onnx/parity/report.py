@@ -20,8 +20,8 @@ SCHEMA = 1
 class ParityReport(Results):
     """The result of `verify`; truthy if the file is in parity with PyTorch and no mutant survived.
 
-    A surviving mutant shows a mistake that this comparison would not have detected, so the file's parity is not
-    proven either.  For a bare nn.LSTM an inconclusive case is followed by the same steps, fewer at a time.
+    A surviving mutant is a mistake that this comparison did not detect, so the file's parity is not proven either.
+    For a bare nn.LSTM, an inconclusive case is followed by cases with the same steps, fewer at a time.
 
     Attributes:
         file: the file, or a description of it.
@@ -41,7 +41,7 @@ class ParityReport(Results):
         commit: the commit of the working directory's git repository.
         precision: "int8" or "float16" of a file with smaller weights, whose float32 export is compared with PyTorch,
             and which is compared with what that precision makes of the export; else "".
-        drift: what the smaller weights cost.
+        drift: how far the smaller weights move the outputs.
         reference: "PyTorch"; or "float32", where `source` is the float32 file that `file` was made of.
         runtime: the engine that ran the file and its version, such as "OpenVINO 2026.4.1"; "" for ONNX Runtime.
     """

@@ -107,29 +107,29 @@ def quantize(
     seed: int = 0,
     trial: bool | None = None,
 ) -> QuantizeResult:
-    """Write an int8 file of a float32 file, of this package or of any other, and prove it.
+    """Write an int8 version of a float32 file, from lstm-onnx or any other tool, and verify each of its layers.
 
     Its inputs, outputs, states and metadata are those of the float32 file.  A NaN or an infinity makes the results
-    that depend on it NaN.  By the default kernel, weights have 7 bits and a scale for each output feature, what they
-    are multiplied by 8 bits and a scale for each row and step, computed as the file runs.  So no sequence's result
-    depends on the others in its batch, on padding, or on how it is cut into chunks; and no CPU's instructions saturate.
+    that depend on it NaN.  With the default kernel, weights have 7 bits and a scale for each output feature; their
+    inputs have 8 bits and a scale for each row and step, computed when the file runs.  So no sequence's result depends
+    on the others in its batch, on padding, or on how it is cut into chunks; and no CPU's instructions saturate.
 
-    Before the file is kept, every int8 layer is compared, on inputs that the file had, with what that arithmetic
-    gives in float64; see `proof`.  A layer that cannot be compared stays float32.
+    Before the file is kept, the file is run, and every int8 layer is compared with what that arithmetic gives in
+    float64 for the layer's inputs; see `proof`.  A layer that cannot be compared stays float32.
 
     Args:
         source: the float32 file.
         path: the file to write.
         layers: "all" are LSTM, GRU, RNN, Linear (MatMul, Gemm) and Embedding (Gather) layers; "recurrent" leaves
             the last two as they are.
-        kernel: "MatMulInteger" is described above, and has ONNX's operators alone.  "DynamicQuantizeLSTM" is the
+        kernel: "MatMulInteger" is described above, and has only ONNX's own operators.  "DynamicQuantizeLSTM" is the
             fastest for large batches and whole sequences of LSTMs, on CPUs; but one scale is shared by a batch, so
             that a result depends on the other sequences, on padding, on chunks and on the number of threads.
             "MatMulNBits" is the fastest for single streams on CPUs with VNNI, and has 8-bit weights and scales for
-            blocks of 64 features; in browsers it is slow.  "MatMulNBits-256" has blocks of up to 256 and is faster, but
-            a row alone and in a batch differ as they do in float32.  All three are ONNX Runtime's own operators.
-        inputs: numpy arrays by input name for the proof; by default they are drawn.
-        seed: of the inputs and states that are drawn.
+            blocks of 64 features; in browsers it is slow.  "MatMulNBits-256" has blocks of up to 256 and is faster,
+            but a row alone and in a batch differ as they do in float32.  All three are ONNX Runtime's own operators.
+        inputs: numpy arrays by input name for this comparison; by default they are random.
+        seed: of the random inputs and states.
         trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
             lstm-onnx.
 

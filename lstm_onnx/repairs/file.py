@@ -38,7 +38,7 @@ class RepairResult:
 
     Attributes:
         path: the repaired file.
-        source: the file that it was made of.
+        source: the file that it was made from.
         operators: by the name of a Loop or Scan, or of the first step of an unrolled loop, the operator that it became.
         states: each new state input, and the output that is its next value.
         batch_opened: whether the batch had a fixed size, and has any now.
@@ -91,12 +91,11 @@ def repair(
 ) -> RepairResult:
     """Write a copy of another tool's file that is faster, streams, and takes batches of any size.
 
-    A loop that computes an LSTM, GRU or RNN becomes that operator, be it a Loop, a Scan, or unrolled; the initial
-    states of forward recurrent operators become inputs, and their final states outputs, which the metadata pairs, so
-    that `load` and `Model.stream` know them; and a batch of a fixed size is opened.  A missing state starts as it does
-    in the source.
+    A loop that computes an LSTM, GRU or RNN (a Loop, a Scan, or unrolled steps) becomes that operator.  The initial
+    states of forward recurrent operators become inputs, and their final states outputs; the metadata pairs them, so
+    that `load` and `Model.stream` know them.  A fixed batch becomes dynamic.  A missing state starts as in the source.
 
-    Before the file is kept, it is run beside the source at several sizes.
+    Before the file is kept, it is compared with the source at several sizes.
 
     Args:
         source: a file of any exporter.

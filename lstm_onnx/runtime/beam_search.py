@@ -115,15 +115,14 @@ def beam_search(
     context: Mapping[str, Any] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> list[Hypothesis]:
-    """The most probable sequences after a prompt, as far as a beam search finds them.
+    """Search the most probable sequences after a prompt with a beam search.
 
     In each step every beam is continued with every token, and the `beams` best of all continue.  The search ends when
     no beam can become better than the `beams` best sequences that have ended, or after `max_steps`.
 
     Args:
         pool: of the step's model, with `beams` free slots.
-        prompt: the tokens of one sequence, integers ``(time,)``; for a step without a time axis its last one is
-            taken.
+        prompt: the tokens of one sequence, integers ``(time,)``; a step without a time axis takes only the last one.
         input: the input that takes tokens.
         output: the output with a number (a logit) for each token.
         max_steps: the largest number of tokens that are added.
@@ -132,7 +131,7 @@ def beam_search(
         length_penalty: scores are divided by the number of tokens to this power: 0 prefers short sequences, 1 takes
             the mean.
         context: the model's other inputs, with a batch of 1.
-        state: the states to start from, as `Pool.state` gives them; by default as every stream starts.
+        state: the states to start from, as `Pool.state` gives them; by default those of a new stream.
 
     Returns:
         The `beams` best sequences, the best one first.  Of equal scores, the smaller tokens come first.

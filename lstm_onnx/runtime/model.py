@@ -51,7 +51,8 @@ class Model(LoadedModel):
     def __call__(self, input: Any, states: tuple[Any, Any] | None = None, *, lengths: Any = None) -> tuple[Any, Any]:
         """nn.LSTM's calling convention, for a bare LSTM.
 
-        NaN or infinity in `input` gives a RuntimeWarning: ONNX Runtime's LSTM on the CPU goes on with ordinary numbers.
+        NaN or infinity in `input` gives a RuntimeWarning: ONNX Runtime's LSTM on the CPU turns them into ordinary
+        numbers.
 
         Args:
             input: ``(time, batch, input_size)``, ``(batch, time, input_size)`` with batch_first, or one sequence
@@ -138,13 +139,13 @@ class Model(LoadedModel):
         """Run the model on many sequences of varying length, and yield the results in their order.
 
         Sequences are read ahead, sorted by length and run in small batches by one thread per core.  A model with
-        lengths runs sequences of different lengths together; without (export with ``lengths=True``) only equal
-        ones, which is slower where lengths vary.  A module with lengths is tried first: where padding would change
-        its results, it runs equal lengths together as well.  The results are those of the model called on each
-        sequence alone, up to float rounding, which depends on the batch.
+        lengths runs sequences of different lengths together; one without lengths runs only sequences of equal length
+        together, which is slower if they vary (export with ``lengths=True``).  A module with lengths is tried first:
+        if padding would change its results, only equal lengths run together as well.  The results are those of the
+        model called on each sequence alone, up to float rounding, which depends on the batch.
 
         Args:
-            sequences: an iterable, larger than memory if need be, of single sequences without the batch axis.  For
+            sequences: an iterable, which may be larger than memory, of single sequences without the batch axis.  For
                 a bare LSTM an array ``(time, input_size)``, or a pair with its states, ``(array, (h0, c0))`` of
                 shapes ``(L*D, proj_size or hidden_size)`` and ``(L*D, hidden_size)``; for any model a dict of
                 input names to arrays, without lengths for a complete sequence.  For a model whose inputs have no

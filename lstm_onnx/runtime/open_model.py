@@ -33,7 +33,7 @@ def load(
     Args:
         path: the .onnx file.
         provider: "cpu"; "cuda" or "cuda:1" for the second GPU, which means CUDA or an error that names the cause;
-            or "auto", CUDA where a GPU can be used and else the CPU.  ONNX Runtime's names
+            or "auto": CUDA if a GPU can be used, otherwise the CPU.  ONNX Runtime's names
             "CPUExecutionProvider" and "CUDAExecutionProvider" (also with ":1") mean "cpu" and "cuda".
         threads: the largest number of threads; None for one per core.  Small steps of a bare LSTM always use one,
             which is faster.
@@ -47,17 +47,17 @@ def load(
         session_options: an ``onnxruntime.SessionOptions`` to open the session with, for instance with custom
             operators or profiling.  `threads` and `spin` are set on it where they are passed; its other settings
             stay, except that nodes' providers are recorded.  Such a model cannot be pickled.
-        trial: open the file in a child process first, and run it there once at the smallest sizes, within
-            limits of time (20 s for each of the two steps, more for a large file) and memory.  A file from an
-            untrusted source can end or hang the process that opens it, and no exception is raised then.  A trial
-            takes as long as a program that does the same, including the start of Python.  None runs a trial only
-            if the file is not, byte for byte, one that lstm-onnx wrote.  A trial proves nothing about later inputs.
+        trial: open the file in a child process first, and run it there once at the smallest sizes, within limits of
+            time (20 s for each of the two steps, more for a large file) and memory.  A file from an untrusted source
+            can crash or hang the process that opens it, and no exception is raised then.  A trial takes as long as a
+            separate program that opens and runs the file, including the start of Python.  None runs a trial only if
+            the file is not, byte for byte, one that lstm-onnx wrote.  A trial proves nothing about later inputs.
 
     Raises:
         FileError: `path` is not a path, or the file is missing, empty, a folder, a pipe or a device.
-        ModelError: it is not a model, ONNX Runtime cannot run it, `states` maps no input to an output of it (for a
-            bare LSTM: to another than its own), or the child process of a trial ended; the message says how, and
-            at which step.
+        ModelError: it is not a model, ONNX Runtime cannot run it, `states` does not map inputs of it to outputs of it
+            (for a bare LSTM: to its own), or the child process of a trial failed; the message says how, and at which
+            step.
         ProviderError: the provider is unknown, is not available, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads`, `spin`, `cuda_graph`, `trial` or `session_options` is not possible.

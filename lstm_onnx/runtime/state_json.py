@@ -23,7 +23,7 @@ def state_to_json(state: Mapping[str, Any]) -> str:
         state: names to arrays.
 
     Raises:
-        InputError: it is not that.
+        InputError: `state` is anything else.
     """
     if not isinstance(state, Mapping):
         raise InputError(f"state is a {type(state).__name__}", hint="it must map names to arrays, as stream.state does")
@@ -41,7 +41,7 @@ def state_from_json(text: str | bytes) -> dict[str, NDArray[Any]]:
         text: what `state_to_json` gave, or JSON.stringify of a stream's state in JavaScript.
 
     Raises:
-        InputError: it is something else.
+        InputError: `text` is anything else.
     """
     try:
         return {name: np.array(unpacked(item)) for name, item in json.loads(text).items()}

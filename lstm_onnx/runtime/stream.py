@@ -116,12 +116,12 @@ class Stream:
 
     @property
     def delay(self) -> int:
-        """The most steps of an output that come only with `flush`: the model's look-ahead, in steps of the output."""
+        """The largest number of output steps that come only with `flush`: the model's look-ahead, in output steps."""
         return self._chunks.delay
 
     @property
     def hop(self) -> int:
-        """So many steps of the input always give the same number of steps: the product of the model's strides."""
+        """The product of the model's strides: this many input steps always give the same number of output steps."""
         return self._chunks.hop
 
     def reset(self) -> None:
@@ -136,17 +136,17 @@ class Stream:
             self._ended, self._last, self._last_of_ended = False, self._last_of_ended, None
 
     def flush(self) -> Any:
-        """End the sequence: the outputs that were still to come, of at most `delay` steps, possibly none.
+        """End the sequence, and return the outputs that were still to come: at most `delay` steps, possibly none.
 
-        What the calls and this returned, concatenated along time, are the outputs of the whole sequence.  Outputs
-        without a time axis (a score of the whole sequence) are final.  `reset` starts another sequence; so does
-        setting `state`.
+        The results of all calls and of `flush`, concatenated along time, are the outputs of the whole sequence.
+        Outputs without a time axis (a score of the whole sequence) are final.  `reset` starts another sequence; so
+        does setting `state`.
 
         Returns:
             As the last call did: an array after ``stream(chunk)``, a dict after ``stream.run(feeds)``.
 
         Raises:
-            InputError: the sequence has ended already, or the model takes no sequences of so many steps.
+            InputError: the sequence has already ended, or the model cannot take a sequence with this number of steps.
             RunError: ONNX Runtime failed; the states are as they were.
         """
         self._require_open()

@@ -81,26 +81,27 @@ def make_streaming(
     seed: int = 0,
     trial: bool | None = None,
 ) -> StreamingResult:
-    """Write a file that takes a sequence in chunks, of any length, of one that takes whole sequences.
+    """Convert a file that takes whole sequences to one that takes chunks of any length.
 
-    What later steps need of earlier ones is carried in states: the inputs of convolutions (``conv1.cache``), running
-    sums, the states of LSTM, GRU, RNN and Scan.  Each chunk costs what its own steps cost.  `Model.stream` runs the
-    file; concatenating what its calls and `Stream.flush` return gives the whole sequence's outputs, for any chunks.
+    Whatever later steps need from earlier ones is carried in states: the last inputs of convolutions
+    (``conv1.cache``), running sums, the states of LSTM, GRU, RNN and Scan.  Nothing is computed twice.  `Model.stream`
+    runs the file; concatenating what its calls and `Stream.flush` return gives the whole sequence's outputs, for any
+    chunks.
 
-    Before the file is kept, it is run in chunks on drawn sequences, beside the source on the whole ones.
+    Before the file is kept, it is run in chunks on random sequences, and compared with the source on the whole ones.
 
     Args:
         source: a file of this package or of any other.
         path: the file to write.
         time: the time axis of each input that has one, such as ``{"x": 1}``.  By default that of the metadata.
-        max_delay: the most steps of look-ahead to accept: an output's steps that come only when the sequence has
+        max_delay: the largest look-ahead to accept: the number of output steps that come only when the sequence has
             ended.  "same" convolutions have (kernel - 1) / 2.
-        chunk: every chunk will have a multiple of so many steps: the file then has fewer nodes and is faster, and takes
-            no others.  For models without look-ahead; a multiple of the product of their strides.
+        chunk: the file takes only chunks whose number of steps is a multiple of this, and then has fewer nodes and is
+            faster.  The model must have no look-ahead, and `chunk` must be a multiple of the product of its strides.
         states: the state inputs that the file has, and the outputs that feed them, such as ``{"h": "hn"}``.  By
             default those of the metadata, or inputs that a recurrent operator starts from and whose next value, as
             that operator gives it, is an output.
-        seed: of the sequences that are drawn.
+        seed: of the random sequences.
         trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
             lstm-onnx.
 

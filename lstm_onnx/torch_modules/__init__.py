@@ -22,19 +22,21 @@ def to_torch(path: str | os.PathLike[str]) -> nn.Module:
 
     Any other file becomes a module with an nn.LSTM, nn.GRU or nn.RNN for each recurrent layer or stack of layers, and
     nn.Linear, nn.Embedding, nn.LayerNorm and nn.Conv* where the graph has these, at the paths that they had in the
-    exported module.  It is called as that was, with lengths and states where it had them; a file of another tool is
-    called with its inputs in order.  Results have the exported module's structure: a tensor, a tuple, or a dict by
-    name.  States that ``export(states="explicit")`` made inputs of the file are an optional argument, ``states``: a
-    dict by the names of the inputs; then the result is a pair of the outputs and the states after them.
+    exported module.  It is called like the exported module, with lengths and states if that had them; the module of
+    another tool's file is called with the file's inputs, in order.  Results have the exported module's structure: a
+    tensor, a tuple, or a dict by name.  States that ``export(states="explicit")`` made inputs of the file are an
+    optional argument, ``states``: a dict by the names of the inputs; then the result is a pair of the outputs and the
+    states after them.
 
-    Dropout is not in a file, nor what training alone uses: set ``module.lstm.dropout`` to train with it.
+    A file does not contain dropout, or anything else that is used only in training: set ``module.lstm.dropout`` to
+    train with it.
 
     Args:
         path: a file of any exporter, of operator set 7 or later.
 
     Raises:
         FileError: it cannot be read.
-        ModelError: it is not an ONNX model, or holds what has no form in PyTorch; each is named.
+        ModelError: it is not an ONNX model, or holds something that has no form in PyTorch; the error names it.
         MissingDependencyError: torch is not installed.
     """
     import_torch("to_torch makes a module of it")

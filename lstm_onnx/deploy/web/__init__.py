@@ -90,7 +90,7 @@ def deploy_web(
     states: Mapping[str, str] | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> WebResult:
-    """Write a folder that any web server can serve: the model, ``lstm-onnx.mjs``, and a page that proves the model.
+    """Write a folder that any web server can serve: the model, ``lstm-onnx.mjs``, and a page that verifies the model.
 
     Args:
         file: the .onnx file.

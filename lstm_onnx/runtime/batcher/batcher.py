@@ -72,14 +72,14 @@ class BatchedStream(QueuedStream):
         return request.answer()
 
     def astep(self, x: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
-        """The same for an asyncio task, on any event loop.
+        """`step` for an asyncio task, on any event loop.
 
-        `x` is read by the call itself, and not when its task begins: its memory may be written again at once.
-        A cancelled task takes its request back.  A step that is running already finishes, and the stream advances.
+        `x` is read by the call itself, not when its task begins: its memory may be reused at once.  A cancelled task
+        withdraws its request.  A step that is already running is finished, and the stream advances.
 
         Args:
             x: as for `step`.
-            timeout: seconds, in place of the batcher's; None for that.
+            timeout: in seconds; None for the batcher's own.
 
         Raises:
             InputError, RunError, TimeoutError: as `step` does.
@@ -120,8 +120,8 @@ class BatchedStream(QueuedStream):
         While the queue is full it waits for room, for as long as the batcher's `timeout`.
 
         Returns:
-            A ``concurrent.futures.Future`` whose result is that of `step`.  Its callbacks run in the batcher's
-            thread: what would wait for a step there raises an InputError.
+            A ``concurrent.futures.Future`` whose result is that of `step`.  Its callbacks run in the batcher's thread:
+            waiting for a step in one of them raises an InputError.
 
         Raises:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
@@ -201,17 +201,17 @@ class BatchedStream(QueuedStream):
 class Batcher:
     """Steps the streams of many callers together; a context manager that closes it.
 
-    A batch runs as soon as it has `max_batch` requests, or one of each stream that is likely to ask soon, and at the
-    latest `window` seconds after these streams were opened or answered.  Likely are a new stream, and one that last
-    time asked within `window` seconds of an answer; so idle streams, and streams whose frames come at longer
-    intervals, make nobody wait.  Requests run together if they have the same number of time steps, and the same values
-    in inputs without a batch axis.  An error is raised only for the caller whose input caused it.
+    A batch runs as soon as it has `max_batch` requests, or one from each stream that is likely to send one soon, and
+    at the latest `window` seconds after these streams were opened or answered.  Likely are new streams, and those that
+    last time sent a request within `window` seconds of an answer; so nobody waits for idle streams, or for streams
+    whose frames come at longer intervals.  Requests run together if they have the same number of time steps, and the
+    same values in inputs without a batch axis.  An error is raised only for the caller whose input caused it.
 
     Attributes:
         pool: the pool that is stepped.
         timeout: seconds until a caller gets a TimeoutError, or None.
         on_batch: called in the batcher's thread after each batch, with the number of its requests and the seconds
-            that it took; None for nothing.  What it raises goes to `threading.excepthook`.
+            that it took; None for nothing.  Its exceptions go to `threading.excepthook`.
     """
 
     def __init__(

@@ -172,9 +172,9 @@ class Pool:
                 self._steps[row] = int(validated[self._streaming.steps].reshape(-1)[0])
 
     def phase(self, slot: Slot) -> int:
-        """Slots of equal phases can be stepped together; 0 where all can.
+        """Slots of equal phases can be stepped together; 0 if all can.
 
-        A model with strides or look-ahead gives another number of steps in each phase.
+        A model with strides or look-ahead gives a different number of steps in each phase.
 
         Raises:
             InputError: it is not an open slot of this pool.

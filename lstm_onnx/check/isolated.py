@@ -138,7 +138,7 @@ def _results_until(ended: EndedError, provider: str) -> CheckResults:
     for part in parts:
         results = results.joined(part)
     with_findings = {finding.rule for finding in results.findings}
-    reason = f"not tried: opening the file does not end well ({CRASHING_NODE.name})"
+    reason = f"not tried: opening the file crashes or hangs ({CRASHING_NODE.name})"
     # A report always says of these whether they passed, failed or were not tried.
     always = [rule for rule in (VALID_ONNX, DYNAMIC_AXES, PLACEMENT, RUNNABLE) if rule.name not in with_findings]
     findings = (CRASHING_NODE.violated("", f"opening the file {ended}"), *(rule.skipped(reason) for rule in always))

@@ -54,10 +54,9 @@ def bench(
     SOURCE is a model's .toml or package.module:callable.  The candidates take turns on the same
     inputs, cores and threads; results are ratios with the quartiles over all rounds.
 
-    Cases: step (one time step), chunk (16 steps of a stream), stream (a sequence of 100 steps in chunks),
-    batch (8 sequences of 50 steps), pool (64 streams, one step each), map (128 sequences of 2 to 400
-    steps); of a file with a Scan sequence (one sequence of 100 steps); of a model with [generate] only generate
-    (200 steps).
+    Cases: step (one time step), chunk (16 steps of a stream), stream (a sequence of 100 steps in chunks), batch (8
+    sequences of 50 steps), pool (64 streams, one step each), map (128 sequences of 2 to 400 steps); for a file with a
+    Scan also sequence (one sequence of 100 steps); for a model with [generate] only generate (200 steps).
     """
     from ..atomic_io import require_apart
     from ..bench.plot import check_plot

@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     "seconds",
     type=NumberRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Limit per FILE, which fails beyond it.  [default: 20 a stage and 60 in all, more for large files]",
+    help="Time limit per FILE; beyond it, the check fails.  [default: 20 per stage and 60 in all, more for large "
+    "files]",
 )
 @option("--rules", is_flag=True, help="List all rules.")
 @json_option
 def check(files: tuple[str, ...], explain: str | None, rules: bool, as_json: bool, **options: Any) -> int:
     """Find errors in any ONNX FILE.
 
-    FILE must be valid, its dynamic axes truly dynamic, each node runnable on the provider, and its
-    states paired.  Checks every file, even if one cannot be read.  --json prints an object with the key
-    "files".
+    Checks that FILE is valid, its dynamic axes are really dynamic, its nodes can run on the provider, and its states
+    are paired.  All files are checked, even if one cannot be read.  --json prints an object with the key "files".
     """
     if sum((bool(files), explain is not None, rules)) != 1:
         raise click.UsageError("pass a FILE, --explain RULE or --rules, exactly one of them")

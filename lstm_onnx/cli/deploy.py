@@ -75,8 +75,8 @@ def web(
 ) -> None:
     """Package FILE for browsers and Node.
 
-    FOLDER gets the model, lstm-onnx.mjs, which loads, runs and streams it, and index.html, which
-    proves it in the browser that opens it, times it, and streams the microphone to an audio model.
+    FOLDER gets the model, lstm-onnx.mjs, which loads, runs and streams it, and index.html, which verifies it in the
+    browser that opens it, times it, and streams the microphone to an audio model.
     """
     from ..deploy.web import deploy_web
 

@@ -38,7 +38,8 @@ from .streams import say
 @option(
     "--target",
     type=click.Choice(TARGETS),
-    help="The engine or server that FILE is for; refused if no form runs right there.  [default: as SOURCE says]",
+    help="The engine or server that FILE is for; refused if no form gives right results there.  [default: as SOURCE "
+    "says]",
 )
 @option(
     "--states",
@@ -54,7 +55,7 @@ from .streams import say
 @option(
     "--chunk",
     type=click.IntRange(min=1),
-    help="For modules with explicit states: chunks will have a multiple of N steps, which makes the file faster.",
+    help="For modules with explicit states: make a faster file for chunks of multiples of this many steps only.",
 )
 @option(
     "--check/--no-check", default=True, help="For modules: compare FILE with PyTorch at other sizes.  [default: check]"

@@ -19,7 +19,7 @@ from .params import FILE, by_name, name_pair, onnx_output, option
     metavar="INPUT=OUTPUT",
     callback=name_pair,
     required=True,
-    help="The input that is fed back, and the output of the step before that it comes from: tokens=logits.",
+    help="The input that is fed back, and the output of the previous step that it comes from: tokens=logits.",
 )
 @option(
     "--choose",
@@ -50,8 +50,8 @@ def generate(
 ) -> None:
     """Turn a single-step ONNX FILE into one that generates whole sequences.
 
-    FILE has states, such as one that was exported with explicit states.  One call of the new file gives as many steps
-    as its input max_steps says.  It is compared with FILE in a loop before it is kept.
+    FILE must have states, such as a file that was exported with explicit states.  One call of the new file gives as
+    many steps as its input max_steps says.  Before it is kept, it is compared with FILE in a Python loop.
     """
     from ..generation import make_generating
 

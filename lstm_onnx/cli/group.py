@@ -24,7 +24,7 @@ _SUMMARIES = {
     "generate": "Turn a single-step ONNX FILE into one that generates whole sequences.",
     "help": "Show the help of a command, or a topic of the documentation.",
     "inspect": "Show the recurrent layers of any ONNX FILE.",
-    "quantize": "Write an int8 file of a float32 ONNX FILE.",
+    "quantize": "Quantize a float32 ONNX FILE to int8.",
     "repair": "Rewrite another tool's ONNX FILE with recurrent operators and states.",
     "run": "Run FILE on DATA, or on random input.",
     "serve": "Serve models over HTTP, gRPC and websockets, until SIGTERM or Ctrl-C.",

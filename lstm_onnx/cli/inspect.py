@@ -20,9 +20,9 @@ _LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
     "--code",
     "language",
     type=click.Choice(_LANGUAGES),
-    help="Print a program that streams FILE with ONNX Runtime alone, and checks its first numbers.",
+    help="Print a program that streams FILE with only ONNX Runtime, and checks the first outputs.",
 )
-@data_option("With --code, inputs whose sizes and integers the program has")
+@data_option("With --code, inputs whose sizes and integers the program uses")
 @state_option(by_name)
 @json_option
 def inspect(file: str, language: str | None, data: str | None, states: dict[str, str], as_json: bool) -> None:

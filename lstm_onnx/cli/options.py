@@ -19,7 +19,7 @@ T = TypeVar("T")
 _QUIET, _VERBOSE = "lstm_onnx.quiet", "lstm_onnx.verbose"
 """Keys of click's `Context.meta`, which a command shares with the group."""
 
-_STATES = "A state, and the output that feeds it, for files of other tools; may be repeated."
+_STATES = "A state input, and the output that is its next value, for files of other tools; may be repeated."
 
 
 def provider_options(function: F) -> F:
@@ -54,7 +54,7 @@ def seed_option(function: F) -> F:
 
 def data_option(what: str) -> Callable[[F], F]:
     """--data: `what` they are, for `first_record`."""
-    text = f"{what}, in any format that run reads: its first record.  [default: they are drawn]"
+    text = f"{what}, in any format that run reads: its first record.  [default: random]"
     return option("--data", metavar="DATA", type=FILE, help=text)
 
 

@@ -31,13 +31,13 @@ from .params import FILE, onnx_output, option
     "fastest for large batches, and results depend on the batch; MatMulNBits and, for large layers, MatMulNBits-256: "
     "fastest for single streams on CPUs with VNNI.",
 )
-@data_option("Inputs for the proof")
+@data_option("Inputs for this comparison")
 @seed_option
 @json_option
 def quantize(file: str, output: str, data: str | None, as_json: bool, **options: Any) -> None:
-    """Write an int8 file of a float32 ONNX FILE.
+    """Quantize a float32 ONNX FILE to int8.
 
-    Every int8 layer is compared with what its arithmetic gives before the file is kept.
+    Before the file is kept, every int8 layer is compared with the exact result of its arithmetic.
     """
     from ..quantization import quantize as write_quantized
 

@@ -17,8 +17,8 @@ from .params import FILE, onnx_output, option
 def repair(file: str, output: str, seed: int, as_json: bool) -> None:
     """Rewrite another tool's ONNX FILE with recurrent operators and states.
 
-    Loops that compute an LSTM, GRU or RNN become that operator, its states become inputs and outputs, and a batch of
-    a fixed size is opened.  The new file is run beside FILE before it is kept.
+    Loops that compute an LSTM, GRU or RNN become that operator, its states become inputs and outputs, and a fixed
+    batch becomes dynamic.  Before the new file is kept, it is compared with FILE.
     """
     from ..repairs import repair as write_repaired
 

@@ -54,7 +54,11 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
     show_default=True,
     help="ray: run a folder of Parquet files on a Ray cluster, and write a folder.",
 )
-@option("--address", metavar="ADDRESS", help="Of the Ray cluster.  [default: RAY_ADDRESS, or this machine alone]")
+@option(
+    "--address",
+    metavar="ADDRESS",
+    help="Address of the Ray cluster.  [default: RAY_ADDRESS, or a cluster on this machine only]",
+)
 @option(
     "--isolate/--no-isolate",
     default=None,
@@ -92,9 +96,9 @@ def run(
     lstm-onnx wrote it, FILE is run in a child process, with a time limit for opening it and for
     a first run at the smallest sizes.
 
-    With --engine ray DATA is a .parquet file or a folder of them, and -o a folder: one Parquet file
-    for some thousand rows.  Both may be URIs such as s3://bucket/folder.  The same command again
-    goes on with the files that are missing.  --threads is that of each worker, 1 by default.
+    With --engine ray DATA is a .parquet file or a folder of them, and -o a folder: one Parquet file per few thousand
+    rows.  Both may be URIs such as s3://bucket/folder.  Running the same command again continues with the missing
+    files.  --threads applies to each worker; the default is 1.
     """
     steps = chunk or (1 if stream else None)
     if engine == "ray":

@@ -30,7 +30,9 @@ from .params import FILE, by_name, integer_by_name, onnx_output, option
     help="Maximum look-ahead to accept, in steps.",
 )
 @option(
-    "--chunk", type=click.IntRange(min=1), help="Chunks will have a multiple of N steps, which makes the file faster."
+    "--chunk",
+    type=click.IntRange(min=1),
+    help="Make a faster file, which takes only chunks of multiples of this many steps.",
 )
 @state_option(
     by_name,
@@ -44,8 +46,8 @@ def stream(
 ) -> None:
     """Convert a whole-sequence ONNX FILE to one that takes chunks.
 
-    What later steps need of earlier ones becomes states.  The new file is compared with FILE, on drawn sequences in
-    chunks of many lengths, before it is kept.
+    Whatever later steps need from earlier ones becomes states.  Before the new file is kept, it is compared with FILE
+    on random sequences in chunks of many lengths.
     """
     from ..streaming import make_streaming
 

@@ -42,7 +42,7 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     multiple=True,
     default=("onnxruntime",),
     show_default="onnxruntime",
-    help="Engine that runs the file, on the CPU but for onnxruntime; may be repeated.",
+    help="Engine that runs the file; all but onnxruntime run on the CPU only; may be repeated.",
 )
 @threads_option
 @option(
@@ -63,7 +63,7 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     "--max-drift",
     metavar="SHARE",
     type=NumberRange(min=0),
-    help="Fail if an output is farther than this from float64, relative to it (0.01 is 1 %), as int8 makes it.",
+    help="For int8 and float16: fail if an output differs from float64 by more than this share of it (0.01 is 1 %).",
 )
 @option("--data", metavar="DATA", type=FILE, help="Also compare on these inputs, in any format that run reads.")
 @option(
@@ -76,7 +76,7 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     "--golden",
     metavar="OUT.npz",
     type=FILE,
-    help="Write a golden file, or replace it, if the comparison passes; with a FILE alone, compare FILE with it, "
+    help="Write a golden file, or replace it, if the comparison passes; with only a FILE, compare FILE with it, "
     "without PyTorch.",
 )
 @seed_option
@@ -104,8 +104,8 @@ def verify(
 
     With only a FILE and --golden, FILE is compared with a golden file of an earlier run.
 
-    SOURCE may be the float32 .onnx file that FILE, in int8 or float16, was made of; PyTorch is not
-    needed then.
+    For a FILE in int8 or float16, SOURCE may be the float32 .onnx file that it was made from; then PyTorch is not
+    needed.
     """
     from dataclasses import replace
 

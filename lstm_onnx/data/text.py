@@ -47,7 +47,7 @@ def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, 
         return {name: _table(place, rows, columns)}
     except csv.Error as error:
         if "\r" in first_line.rstrip("\r\n"):
-            raise FileError(f"{place}: its lines end with a carriage return alone; save it with LF or CRLF") from error
+            raise FileError(f"{place}: its lines end with only a carriage return; save it with LF or CRLF") from error
         raise FileError(f"{place}: line {reader.line_num}: {reason(error)}; fix the quotes in that row") from error
 
 
@@ -203,7 +203,7 @@ def _require_names(place: str, line: int, header: list[str]) -> None:
     text = next(index for index, cell in enumerate(header) if cell and not is_number(cell))
     raise FileError(
         f"{place}: line {line} has a number in column {number + 1} ({header[number]}) and text in column {text + 1} "
-        f"({enumerated(header[text : text + 1])}); a row has numbers alone, a header names alone: correct the cell, "
+        f"({enumerated(header[text : text + 1])}); a row has only numbers, a header only names: correct the cell, "
         "rename the column, or name those to read with --columns"
     )
 

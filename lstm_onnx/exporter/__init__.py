@@ -162,7 +162,10 @@ def export(
             "arguments of its forward"
         )
     if lengths:
-        raise ConfigError("lengths=True is for a bare nn.LSTM; a module that packs sequences has lengths of its own")
+        raise ConfigError(
+            "lengths=True is for a bare nn.LSTM; a module that packs sequences takes its lengths as an "
+            "argument of forward"
+        )
     from .dependencies import require_tracer
 
     require_tracer()
@@ -188,7 +191,7 @@ def _generation(generate: Any, module: nn.Module) -> Generation | None:
 
     if generate is not None and is_bare_lstm(module):
         raise ConfigError(
-            "a bare nn.LSTM's output cannot be its next input; generate goes with a module that computes one"
+            "a bare nn.LSTM's output cannot be its next input; generate needs a module that computes its own next input"
         )
     return None if generate is None else Generation.of(generate)
 

@@ -133,7 +133,9 @@ def written_for(
         written = write(trial)
         found = target_findings(trial, target)
         if found and found[0].failed:
-            raise ExportError(f"no form of this model runs right on {target}: {_told(found[0])}", hint=found[0].fix)
+            raise ExportError(
+                f"no form of this model gives right results on {target}: {_told(found[0])}", hint=found[0].fix
+            )
         by_rule = {finding.rule: finding for finding in reversed(found)}  # the first of each
         notes = [f"{target}: {_told(finding)}; {finding.fix}" for finding in reversed(by_rule.values())]
         if written.external_data is None:

@@ -29,7 +29,7 @@ _NAMES = {
     "export_params": "leave it out: the file holds the weights",
     "training": "leave it out: the module is exported in eval mode",
     "external_data": "leave it out: weights over 2 GB go to a file of their own",
-    "verify": "leave it out: the file is tried out before it is kept; check=False leaves that out",
+    "verify": "leave it out: the file is tested before it is kept; check=False skips that",
 }
 
 

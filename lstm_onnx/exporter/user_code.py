@@ -17,7 +17,7 @@ import torch
 
 NUMBERS = (
     "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), which a "
-    "graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor"
+    "graph cannot follow; write it with tensor operations such as torch.where, and keep lengths a tensor"
 )
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _NOT_USERS = (_OURS, *(str(Path(str(library.__file__)).parent) + os.sep for library in (torch, np)))

@@ -32,7 +32,7 @@ def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndar
     if not operators:
         return ()
     names = " or ".join(sorted(operators))
-    note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
+    note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs only on CUDA"
     return (f'{note}; export it with projection="scan" or precision="float32" for the CPU',)
 
 

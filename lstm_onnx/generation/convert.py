@@ -226,7 +226,7 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
         metadata,
         states=dict(layout.states),
         inputs=(fed, *added, *context),
-        not_streamable="it makes its own inputs; pass its last states to another call to go on",
+        not_streamable="it makes its own inputs; to continue, pass its last states to another call",
         time_axes=(),
         streaming=None,
         loop_states=(*metadata.loop_states, *metadata.streaming_or_default.caches),

@@ -91,7 +91,7 @@ def _require_step(model: Model, metadata: Metadata) -> None:
         )
     if not model.states:
         hint = 'export it with states="explicit", or name its states in states='
-        raise _unfit(model, "it has no states, so that each step would know nothing of those before", hint)
+        raise _unfit(model, "it has no states, so no step would depend on those before it", hint)
     for after in model.states.values():
         fed = [name for name, output in model.states.items() if output == after]
         if len(fed) > 1:  # after no steps its value would have to be that of each
@@ -161,7 +161,9 @@ def _require_fit(
         raise _unfit(model, f"its output {output} is not of floats of the dtype that {fed} needs")
     if tokens:
         if len(last) != 2:
-            raise _unfit(model, f"a step of its output {output} has not one number for each token, (batch, tokens)")
+            raise _unfit(
+                model, f"a step of its output {output} does not have one number for each token, (batch, tokens)"
+            )
         return
     differ = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(last, wanted, strict=False))
     if len(last) != len(wanted) or differ:

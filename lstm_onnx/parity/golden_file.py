@@ -137,7 +137,7 @@ def require_golden_or_none(path: str | os.PathLike[str]) -> None:
     except (OSError, zipfile.BadZipFile):
         found = False
     if not found:
-        raise FileError("is there and is no golden file, so it is not replaced", hint="name another file", path=path)
+        raise FileError("exists and is not a golden file, so it is not replaced", hint="name another file", path=path)
 
 
 def _described(case: Expected, prefix: str, store: Store) -> dict[str, Any]:

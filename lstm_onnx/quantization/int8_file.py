@@ -66,11 +66,11 @@ class QuantizeResult:
         """What stays float32 and why, how far the outputs are from float32's, and what int8 does not gain."""
         kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
         drift = [
-            f"{name} differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"
+            f"{name} differs from float32's by {difference:.2%} (root mean square, on random inputs)"
             for name, difference in self.proof.differences.items()
         ]
         resized = [
-            f"{name} has another shape than float32's on drawn inputs: its size depends on numbers"
+            f"{name} has another shape than float32's on random inputs: its size depends on the numbers"
             for name in self.proof.other_shapes
         ]
         size = []

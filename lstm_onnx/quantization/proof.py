@@ -74,7 +74,7 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
         if inputs is not None:
             raise
         raise ModelError(
-            f"{model.path}: does not run on the inputs that were drawn for its proof: {error.message}",
+            f"{model.path}: does not run on the random inputs of its verification: {error.message}",
             hint="give some that it takes: --data, or inputs= in Python",
         ) from error
     where = f"{model.path}: its int8 form"
@@ -100,7 +100,7 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
         compared += 1
         if not layer.ratio <= ROUNDINGS:
             raise ModelError(
-                f"{model.path}: {layer.name} does not compute in int8 what it must: its error is {layer.ratio:.3g} "
+                f"{model.path}: {layer.name} is wrong in int8: its error is {layer.ratio:.3g} "
                 f"roundings, and {ROUNDINGS} are allowed; the file is not kept"
             )
         worst = max(worst, layer.ratio)

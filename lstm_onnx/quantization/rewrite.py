@@ -95,7 +95,7 @@ def quantize_model(
     if metadata.quantization is not None:
         raise ModelError(f"{path}: is int8 already; quantize the float32 file that it came from")
     if metadata.generation is not None:
-        raise ModelError(f"{path}: repeats a step; quantize the step's file, and repeat that with make_generating")
+        raise ModelError(f"{path}: is a generating file; quantize its step's file, and pass that to make_generating")
     weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     if kernel == DYNAMIC_QUANTIZE_LSTM:
@@ -182,8 +182,8 @@ def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
             kind = "" if layer is None else "a projected LSTM" if layer.W_hr else _WITH_ARTICLE[layer.op_type]
             if kind and kind != _WITH_ARTICLE["LSTM"]:
                 raise ModelError(
-                    f"{path}: {node_name(node)} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes LSTMs without "
-                    f"projection alone; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
+                    f"{path}: {node_name(node)} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes only LSTMs without "
+                    f"projection; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
                 )
 
 

@@ -139,6 +139,6 @@ def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray])
         if steps % streaming.chunk:
             raise InputError(
                 f"{name} has {steps} steps, and the file takes multiples of {streaming.chunk}",
-                hint="collect so many, or make the file for chunks of any length (without chunk)",
+                hint="collect that many, or make the file without chunk, for chunks of any length",
                 name=name,
             )

@@ -123,9 +123,7 @@ def reopened(path: str, provider: str, threads: int | None, digest: str, **optio
     model = load(path, provider, threads, **options)
     if file_digest(path) != digest:
         model.close()
-        raise ModelError(
-            "is another file than when the model was pickled", path=path, hint="load it again, and pickle that"
-        )
+        raise ModelError("has changed since the model was pickled", path=path, hint="load it again, and pickle that")
     return model
 
 

@@ -56,8 +56,8 @@ def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
     if not model.states:
         raise InputError(
             "has no states to carry from chunk to chunk",
-            hint='export it with states="explicit" (--states explicit); load(..., states=...) (--state INPUT=OUTPUT) '
-            "names those that the file does not say",
+            hint='export it with states="explicit" (--states explicit), or name the states that the file does not: '
+            "load(..., states=...) (--state INPUT=OUTPUT)",
             path=model.path,
         )
     if model.spec is not None and model.spec.bidirectional:

@@ -88,7 +88,7 @@ def validated_feeds(
     required = [name for name in absent if name not in optional]
     missing = required or absent
     if missing:
-        hint = "pass a value: no axis name of another input says its size" if feeds and not required else None
+        hint = "pass a value: its size does not follow from another input" if feeds and not required else None
         text = "; ".join(str(infos[name]) for name in missing)
         raise InputError(f"missing input: {text}", hint=hint, name=missing[0])
     sizes = {dim: size for dim, (size, _) in axes.items() if dim.isidentifier()}

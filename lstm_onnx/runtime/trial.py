@@ -44,7 +44,7 @@ def require_trial(
             raise ModelError(
                 f"a child process that opened it {ended}",
                 path=path,
-                hint="lstm-onnx check shows more; do not open the file in a process that must not end",
+                hint="lstm-onnx check shows more; do not open the file in a process that must not crash",
             ) from ended
 
 

@@ -78,7 +78,7 @@ class SingleStream:
                 raise
             what = "the step was running already, and the stream advances"
             if not started.is_set():
-                what = "the request was taken back, and the stream is unchanged"
+                what = "the request was withdrawn, and the stream is unchanged"
             raise TimeoutError(f"no output within {timeout:g} s; {what}") from None
 
     async def _run(self, function: Callable[[], Arrays], started: asyncio.Event) -> Arrays:

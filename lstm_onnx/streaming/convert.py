@@ -141,7 +141,7 @@ def make_streaming(
     require_delay(done, max_delay, source)
     if not done.caches and not pairs:
         raise ModelError(
-            "needs no states: its outputs of a chunk depend on no other chunk",
+            "needs no states: the outputs of a chunk do not depend on other chunks",
             path=source,
             hint="lstm_onnx.load(...).run runs it on each chunk",
         )
@@ -299,4 +299,4 @@ def require_states(model: ModelProto, states: object, path: str | os.PathLike[st
                     f"{shown(value)} is not an {kind}", path=path, hint=f"its {kind}s are {', '.join(known)}"
                 )
     if len(set(states.values())) < len(states):
-        raise ConfigError("states has an output twice, and each state has its own", path=path)
+        raise ConfigError("states names an output twice, and each state needs its own", path=path)

@@ -124,7 +124,7 @@ class Findings:
         recurrent: the open axes that recurrent nodes go along, and whether one of these starts from state inputs.
         per_call: a recurrent node whose states go on by one step at each call, however many steps the call has.
         from_the_end: a recurrent node with carried states that goes backwards through a fixed number of steps.
-        by_hand: the first node that uses a state otherwise than as a recurrent node's start.
+        by_hand: the first node that uses a state other than as a recurrent node's initial state.
     """
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class Findings:
     def handled(self, node: Node[Fact]) -> None:
         """Record that a state input is processed by this node."""
         self.by_hand = self.by_hand or Meeting(
-            str(node.node.name), node.op, "uses a state otherwise than as a recurrent node's start", by_hand=True
+            str(node.node.name), node.op, "uses a state other than as a recurrent node's initial state", by_hand=True
         )
 
     @staticmethod

@@ -46,7 +46,10 @@ def test_a_file_is_written_and_reported(invoke: Invoke, tmp_path: Path) -> None:
         (("--time", "x=2"), "max_delay=1 (--max-delay 1) accepts that"),
         (("--time", "x=2", "--state", "h"), "'h' is not INPUT=OUTPUT"),
         (("--time", "x=2", "--state", "h=a", "--state", "h=b"), "h was given twice"),
-        (("--time", "x=2", "--max-delay", "1", "--chunk", "2"), "other numbers of steps for its first or last chunk"),
+        (
+            ("--time", "x=2", "--max-delay", "1", "--chunk", "2"),
+            "its first or last chunk gives another number of steps than the others",
+        ),
         (("-o", "-"), "is not written to stdout"),
     ],
 )

@@ -107,7 +107,7 @@ def test_only_a_golden_file_is_replaced_and_that_is_said(run_cli: Run, stored: s
         before = Path(name).read_bytes()
         done = run_cli(*arguments, name)
         assert done.code == 2
-        assert done.err.startswith(f"lstm-onnx: {name}: is there and is no golden file, so it is not replaced; name")
+        assert done.err.startswith(f"lstm-onnx: {name}: exists and is not a golden file, so it is not replaced; name")
         assert Path(name).read_bytes() == before
 
 

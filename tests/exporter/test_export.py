@@ -94,7 +94,7 @@ def test_operators_of_float64_are_noted_where_the_cpu_cannot_run_them(core: type
     options: dict[str, Any] = {"dynamic_shapes": {"x": {0: "batch", 1: "time"}}, "projection": "fold"}
     (note,) = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X.double(), **options).notes
     assert note.startswith(
-        f"the file was not tried out: ONNX Runtime's CPU provider has no float64 {core.__name__}, so the file runs"
+        f"the file was not tested: ONNX Runtime's CPU provider has no float64 {core.__name__}, so the file runs"
     )
     with pytest.raises(lstm_onnx.LSTMOnnxError, match="float32"):
         lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")

@@ -101,7 +101,7 @@ def test_what_no_form_mends_is_refused_with_the_rules_sentence(
 ) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"kept")
-    with pytest.raises(ExportError, match=f"no form of this model runs right on {target}: {sentence}"):
+    with pytest.raises(ExportError, match=f"no form of this model gives right results on {target}: {sentence}"):
         exported(path, options=ExportOptions(target=target, **options), **sizes)
     assert path.read_bytes() == b"kept"
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]

@@ -64,7 +64,7 @@ def test_the_last_states_go_on(generating: Opened) -> None:
     carried = {name: first[after] for name, after in model.states.items()}
     rest = model.run({"tokens": first["generated"][:, -1:], "max_steps": np.array(7), **carried})
     np.testing.assert_array_equal(np.concatenate([first["generated"], rest["generated"]], 1), whole["generated"])
-    with pytest.raises(InputError, match="it makes its own inputs; pass its last states"):
+    with pytest.raises(InputError, match="it makes its own inputs; to continue, pass its last states"):
         model.stream()
 
 
@@ -242,7 +242,7 @@ def test_files_that_are_no_step(generating: Opened, step: Path, tmp_path: Path) 
             lstm_onnx.make_generating(source, target, **{"input": "tokens", "output": "output", **changes})  # type: ignore[arg-type]
 
     refused(generating("language").path, "it generates already")
-    with pytest.raises(ModelError, match="quantize the step's file, and repeat that"):
+    with pytest.raises(ModelError, match="quantize its step's file, and pass that"):
         lstm_onnx.quantize(generating("language").path, target)
     lstm_onnx.export(torch.nn.LSTM(3, 3), tmp_path / "bare.onnx")
     refused(tmp_path / "bare.onnx", "it is a bare nn.LSTM", input="input")

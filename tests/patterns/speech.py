@@ -334,6 +334,6 @@ PATTERNS = (
         signal(MELS),
         min_time=2,
         # A branch on a remainder of the size, of which a graph has one way.
-        refused="goes by the size",
+        refused="depends on the size",
     ),
 )

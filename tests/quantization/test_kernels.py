@@ -55,7 +55,7 @@ def test_a_wrong_file_is_rejected(kernel: str, suffix: str, tmp_path: Path):
     (name,) = (name for name in done.initializers if name.endswith(suffix))
     array = done.initializers[name]
     done.initializers[name] = np.ascontiguousarray(np.roll(array, 1, axis=0 if kernel == BLOCKS else -1))
-    with pytest.raises(ModelError, match="layer does not compute in int8 what it must"):
+    with pytest.raises(ModelError, match="layer is wrong in int8"):
         prove(done, lstm_onnx.load(path, "cpu", threads=1))
 
 

@@ -18,7 +18,7 @@ class Late:
     closed = False
 
     async def step(self, *_: object, **_options: object) -> dict[str, Any]:
-        raise TimeoutError("no output within 1 s; the request was taken back, and the stream is unchanged")
+        raise TimeoutError("no output within 1 s; the request was withdrawn, and the stream is unchanged")
 
     def close(self) -> None:
         self.closed = True

@@ -165,7 +165,7 @@ def test_states_that_a_file_of_another_tool_has(tmp_path: Path) -> None:
     for wrong, message in (
         ({"g": "hn"}, "'g' is not an input; its inputs are x, h, c"),
         ({"h": "y2"}, "'y2' is not an output; its outputs are y, hn, cn"),
-        ({"h": "hn", "c": "hn"}, "has an output twice"),
+        ({"h": "hn", "c": "hn"}, "names an output twice"),
         ("h", "it must map inputs to outputs"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -186,14 +186,16 @@ def test_chunks_of_multiples_of_a_length(tmp_path: Path) -> None:
         stream, pool = model.stream(batch=2), model.pool(slots=2)
         state, slot = stream.state, pool.open()
         for step in (lambda: stream(x[:, :, :7]), lambda: pool.step([slot], x[:1, :, :7])):
-            with pytest.raises(InputError, match="x has 7 steps, and the file takes multiples of 6; collect so many"):
+            with pytest.raises(InputError, match="x has 7 steps, and the file takes multiples of 6; collect that many"):
                 step()
         assert all((stream.state[name] == array).all() for name, array in state.items())
     for chunk, message in ((4, "chunks of 4 steps do not all give"), (0, "chunk = 0 is not possible")):
         with pytest.raises((ModelError, ConfigError), match=message):
             lstm_onnx.make_streaming(source, tmp_path / "t.onnx", time={"x": 2}, chunk=chunk)
     late = saved(conv_lstm((1, 1)), tmp_path / "l.onnx")
-    with pytest.raises(ModelError, match=r"other numbers of steps for its first or last.*chunks of any length"):
+    with pytest.raises(
+        ModelError, match=r"its first or last chunk gives another number of steps.*chunks of any length"
+    ):
         lstm_onnx.make_streaming(late, tmp_path / "t.onnx", time={"x": 2}, max_delay=1, chunk=6)
     assert not (tmp_path / "t.onnx").exists()
 

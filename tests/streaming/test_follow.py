@@ -119,7 +119,7 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
         "joins the last step, or a summary of all, to every step",
     ),
     "the last state, joined to all": ((node("Add", "x", "hn", to="z"),), "joins the last step"),
-    "steps put in front": ((node("Concat", "zeros", "x", to="z", axis=0),), "puts further steps beside the call's"),
+    "steps put in front": ((node("Concat", "zeros", "x", to="z", axis=0),), "adds further steps to those of the call"),
     "padding": ((node("Pad", "x", "pads", to="z"),), "pads the steps of each call"),
     "a loop whose state changes": ((loop(op="Neg"),), "starts again at each call"),
     "a loop that reads the last state": ((loop("hn"),), "joins the last step, or a summary of all, to every step"),
@@ -179,7 +179,7 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
     ),
     "a second LSTM that starts from the end of the first": (
         (node("LSTM", "x", "W", "R", "", "", "hn", "cn", to=("z", "", ""), hidden_size=H),),
-        "starts from what is computed at the end of the sequence",
+        "starts from a value that is computed at the end of the sequence",
     ),
     "a scale from all numbers": (
         (node("DynamicQuantizeLinear", "x", to=("q", "s", "p")), node("DequantizeLinear", "q", "s", "p", to="z")),
@@ -294,7 +294,7 @@ def test_states_in_the_hands_of_other_operators_leave_it_open() -> None:
 
 def test_a_loop_that_reads_a_state_in_each_step() -> None:
     found = after(loop("h0"), **CONSTANTS)
-    assert "(Scan) uses a state otherwise than as a recurrent node's start" in str(found.by_hand)
+    assert "(Scan) uses a state other than as a recurrent node's initial state" in str(found.by_hand)
 
 
 def test_axes_that_have_to_be_equal_are_one() -> None:

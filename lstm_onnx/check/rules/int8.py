@@ -22,9 +22,9 @@ INT8_BATCH = rule(
     "int8-batch",
     "warning",
     summary="int8 whose scale is shared by a batch: results depend on the other sequences",
-    why="One scale is taken of all numbers of a call, or of a step. So a result depends on the other sequences of the "
+    why="All numbers of a call, or of a step, share one scale. So a result depends on the other sequences of the "
     "batch (a row that is 100 times as large moves its neighbour by 0.6), on padding (by 0.03), on chunks (by 3e-3 "
-    "to 7e-2) and, of DynamicQuantizeLSTM, on the number of threads (by 2e-3).",
+    "to 7e-2) and, with DynamicQuantizeLSTM, on the number of threads (by 2e-3).",
     fix=_QUANTIZE,
 )
 INT8_IN_BROWSERS = rule(
@@ -41,7 +41,7 @@ INT8_ON_CUDA = rule(
     "int8-on-cuda",
     "warning",
     summary="products of bytes that CUDA lacks",
-    why="ONNX Runtime's CUDA provider multiplies int8 by int8 alone: MatMulInteger of uint8 rows stays on the CPU, "
+    why="ONNX Runtime's CUDA provider multiplies only int8 by int8: MatMulInteger of uint8 rows stays on the CPU, "
     "and the rows are copied back and forth at each run.",
     fix="run it on the CPU (--provider cpu); use float16 or float32 for CUDA",
 )

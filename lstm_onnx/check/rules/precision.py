@@ -59,8 +59,9 @@ FATAL_OPTIMIZER = rule(
     "fatal-optimizer",
     "warning",
     summary="ONNX Runtime's own optimizers end the process that opens the file",
-    why="Of a float16 Transpose before a MatMul its MatmulTransposeFusion makes a node on which a later optimizer "
-    "fails (1.31): a CPU session with the default options ends the process, without an exception. lstm-onnx's runtime "
+    why="Its MatmulTransposeFusion turns a float16 Transpose before a MatMul into a node on which a later optimizer "
+    "fails (1.31): a CPU session with the default options crashes the process, without an exception. lstm-onnx's "
+    "runtime "
     "and commands leave that optimizer out. So a file with both operators is also opened as other programs open it.",
     fix='in other programs, pass disabled_optimizers=["MatmulTransposeFusion"] to InferenceSession, or use float32 '
     "or CUDA",

@@ -173,7 +173,7 @@ def _require_arguments(module: nn.Module, names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in signature.parameters]
     if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
         takes = f"{type(module).__name__}.forward{signature}"
-        raise ExportError(f"the input {unknown[0]} is no argument of {takes}; name each input as forward does")
+        raise ExportError(f"the input {unknown[0]} is not an argument of {takes}; name each input as forward does")
 
 
 def _nested(values: Mapping[str, Any]) -> Any:

@@ -99,8 +99,8 @@ class AttributeState:
         tensors = self.tensors(copy)
         if tensors is None:
             raise ExportError(
-                f"{self.where} holds other things from call to call; keep a tensor or a tuple of tensors in it, "
-                "or pass the state as an argument of forward and return it"
+                f"{self.where} does not hold tensors in the same structure in every call; keep a "
+                "tensor or a tuple of tensors in it, or pass the state as an argument of forward and return it"
             )
         return tensors
 
@@ -269,8 +269,8 @@ def require_kept_shapes(
             old, new = tuple(before[name].shape), tuple(after[result].shape)
             if state.is_read and old != new:
                 raise OtherShapeError(
-                    f"{state.where} has shape {old} before a call and {new} after it, and what is carried from "
-                    "call to call keeps its shape; begin with a full window (of zeros), and cut it to as many steps as "
+                    f"{state.where} has shape {old} before a call and {new} after it, but a state must keep its "
+                    f"shape from call to call; begin with a full window (of zeros), and cut it to as many steps as "
                     "it had"
                 )
 

@@ -67,15 +67,15 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
         most = max(by_size, key=len)
         name, axis = most[0]
         raise ExportError(
-            f"which axes of the inputs are dynamic was not found: {len(most)} axes are of one size, "
+            f"the dynamic axes of the inputs could not be found: {len(most)} axes have the same size, "
             f"{search.shapes[name][axis]}; pass dynamic_shapes, or example inputs whose batch, time and other axes "
             "have different sizes"
         )
     if not groups:
         raise ExportError(
-            "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
-            "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
-            "sizes alone"
+            "no axis of the inputs can have another size: the module fails whichever axis is made longer; "
+            "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of only "
+            "these sizes"
         )
     search.most = search.runs + _RESERVED
     groups = [group for group in groups if search.role(group) or search.may_be_smaller(group)]

@@ -203,8 +203,9 @@ def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
     if not empty:
         return ExportError(
-            f"the module gives another {name} at its second call: it remembers something, though not in attributes of "
-            "its objects, but in a parameter, a class, or a tensor that two attributes hold, say; keep a tensor or a "
+            f"the module gives another {name} at its second call: it keeps something between calls that is not in "
+            f"attributes of its objects, but perhaps in a parameter, a class, or a tensor that two attributes hold; "
+            f"keep a tensor or a "
             "tuple of tensors in one attribute of the module, or pass the state as an argument of forward and return it"
         )
     return ExportError(
@@ -223,8 +224,8 @@ def _random_problem(functional: FunctionalModule) -> ExportError | None:
         return None
     at = f"at {drawn.line}: " if drawn.line is not None else "the forward "
     return ExportError(
-        f"{at}draws random numbers in eval mode, and a file cannot draw those that PyTorch does; "
-        "pass them as an argument of forward (F.dropout needs training=self.training)"
+        f"{at}draws random numbers in eval mode, and a file cannot draw the same numbers as PyTorch; pass them as an "
+        f"argument of forward (F.dropout needs training=self.training)"
     )
 
 

@@ -64,7 +64,7 @@ def resize_example(
         calls = f"leave {', '.join(sizes)} out of dynamic_shapes for calls of the example's sizes"
         raise OtherSizesFailError(f"at {at} {problem}, or {calls}") from problem
     raise OtherSizesFailError(
-        f"the module fails at {at}, so nothing shows that these axes are open: {problem}"
+        f"the module fails at {at}, so nothing shows that these axes can be dynamic: {problem}"
     ) from problem
 
 

@@ -371,7 +371,7 @@ def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> 
     share = argument(args, 4, dict(kwargs).get("dropout_p", 0.0))
     if target is aten.scaled_dot_product_attention.default and share == 0:
         return
-    raise NotRolled("it draws random numbers, and a file cannot draw those that PyTorch does", line)
+    raise NotRolled("it draws random numbers, and a file cannot draw the same numbers as PyTorch", line)
 
 
 def _module_of(item: torch.fx.Node) -> str:

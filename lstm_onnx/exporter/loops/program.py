@@ -388,7 +388,7 @@ def deepest(refusals: Iterable[NotRolled]) -> NotRolled:
 
 
 _ADVICE = (
-    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
+    "write the step so that it is the same in all steps (torch.where in place of an if, an index that grows by 1), "
     "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
 )
 
@@ -396,5 +396,5 @@ _ADVICE = (
 def refused(refusal: NotRolled) -> ExportError:
     """The refusal as the user reads it."""
     at = f"at {refusal.line}: " if refusal.line else ""
-    problem = f"a Python loop over a dynamic axis cannot become one of the file: {refusal.reason}"
+    problem = f"a Python loop over a dynamic axis cannot be exported as a loop: {refusal.reason}"
     return ExportError(f"{at}{problem}; {_ADVICE}")

@@ -201,8 +201,8 @@ def _one_row(state: Array, name: str) -> Array:
     """``(L*D, batch, features)`` as ``(L*D, 1, features)``, where all rows are equal."""
     if not np.array_equal(state, np.broadcast_to(state[:, :1], state.shape)):
         raise ExportError(
-            f"{name} starts from other numbers in each row of the batch; an explicit state starts every sequence "
-            'alike. Export with states="zero", or pass the state as an argument of forward'
+            f"{name} starts from different numbers in each row of the batch, but an explicit state has one initial "
+            'value for all sequences. Export with states="zero", or pass the state as an argument of forward'
         )
     return np.ascontiguousarray(state[:, :1])
 

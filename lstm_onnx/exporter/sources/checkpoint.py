@@ -183,8 +183,8 @@ def _torch_tensors(path: Path, prefix: str = "") -> dict[str, Any]:
             raise WeightsError(f"{path}: is {other}") from None
         if isinstance(error, pickle.UnpicklingError):
             raise WeightsError(
-                f"{path}: holds more than tensors{_held(error)}, and reading it could run code; save "
-                "model.state_dict() alone, or convert it to .safetensors where you trust it"
+                f"{path}: holds more than tensors{_held(error)}, and reading it could run code; save only "
+                f"model.state_dict(), or convert it to .safetensors where you trust it"
             ) from None
         raise WeightsError(f"{path}: is truncated, or not a PyTorch checkpoint: {_reason(error)}") from error
     found = _tensors(torch, content, path)

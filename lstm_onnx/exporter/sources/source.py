@@ -243,8 +243,8 @@ def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
     other = next((name for name, value in own.items() if not isinstance(value, torch.Tensor)), None)
     if other is not None:  # get_extra_state
         raise WeightsError(
-            f"{path}: {other} of the module's state dict is no tensor, and a file of weights is read for its tensors "
-            "alone; load it in the factory, and leave [weights] out"
+            f"{path}: {other} of the module's state dict is not a tensor, and only tensors are read from a file of "
+            f"weights; load it in the factory, and leave [weights] out"
         )
     expected = {name: (tuple(tensor.shape), _numpy_dtype(tensor.dtype)) for name, tensor in own.items()}
     arrays = load_state_dict(weights.file, weights.prefix, module_names=expected)

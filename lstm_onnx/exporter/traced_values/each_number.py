@@ -33,7 +33,7 @@ def _refusal() -> ExportError:
     return ExportError(
         f"at {user_line()}: the code depends on the numbers in a tensor, which it takes one by one (a loop, tolist(), "
         "numpy()), and does more with them than arithmetic; write it with tensor operations such as torch.where, "
-        "and leave lengths a tensor"
+        "and keep lengths a tensor"
     )
 
 

@@ -183,8 +183,8 @@ def _item(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
     line = find_identity(sys._getframe(2)) if args[0].dtype is torch.bool else None
     if line is not None:
         raise ExportError(
-            f"at {line}: what item() gives in a trace is neither True nor False itself, so that `is` and match would "
-            "never take it for one; ask for its truth with if, or use torch.where"
+            f"at {line}: in a trace, item() gives neither True nor False itself, so `is` and match never succeed; "
+            f"test it with if, or use torch.where"
         )
 
 
@@ -230,8 +230,8 @@ def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple
     """Ignore what is assigned to a recurrent module's parameter, as eager runs record its weights."""
     if not any(args[0] is parameter for part in mode.recurrent for parameter in part.parameters()):
         raise ExportError(
-            f"at {user_line()}: what is assigned to the data of a tensor has no place in a graph; compute a new "
-            "tensor and use that, or do it before the export"
+            f"at {user_line()}: an assignment to the data of a tensor has no form in a graph; compute a new tensor "
+            f"and use that, or assign before the export"
         )
     return (None,)
 

@@ -54,7 +54,7 @@ from .widened_kernels import widen_kernels
 
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
-CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
+CHECK_NOTE = "the file does not check this; where PyTorch raises an error because of the numbers, it gives numbers"
 _THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, repeated_lists)]
 
 
@@ -362,8 +362,8 @@ def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:
         label = functional.arguments.axes.get(found[0], {}).get(found[1]) if found is not None else None
         if label is not None and functional.arguments.limits.get(label, (1, None))[0] == 1:
             raise ExportError(
-                f"at {line}: squeeze removes the axis {label} where it is 1, and keeps it elsewhere, so the result has "
-                "another number of axes there, and a graph has one alone; squeeze an axis that is always 1, or bound "
+                f"at {line}: squeeze removes the axis {label} where it is 1, and keeps it elsewhere, so the result "
+                f"has a varying number of axes, which a graph cannot have; squeeze an axis that is always 1, or bound "
                 f"this one: torch.export.Dim({label!r}, min=2)"
             )
 
@@ -380,7 +380,8 @@ def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
         if least < parts.least or largest is None or largest > (parts.largest or 0):
             raise PartsError(
                 f"at {line}: split gives {len(parts.tensors)} parts where {label} is {parts.least} to {parts.largest}, "
-                "and another number elsewhere, and a graph has one number of them; cut the whole tensor with unfold or "
+                "and another number elsewhere, but in a graph their number is fixed; cut the whole tensor with "
+                "unfold or "
                 "reshape, split it into as many parts at all sizes with chunk or tensor_split, or bound the axis: "
                 f"torch.export.Dim({label!r}, min={parts.least}, max={parts.largest})",
                 [found],

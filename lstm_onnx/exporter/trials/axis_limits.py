@@ -25,7 +25,7 @@ _SORT_NOTE = (
     "states that come in and go out may be in the order of this sort, in which the file keeps equal numbers in their "
     "own order; PyTorch leaves that open"
 )
-_TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
+_TEXT_NOTE = "the module's code turns a size into text; a file cannot do that, so no result may depend on the text"
 
 
 def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
@@ -56,9 +56,9 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
     require_row_order(trial, limits.all_within)
     _try_long(trial, limits)
     if not trial.ran and trial.functional.arguments.sizes:
-        return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
+        return ("the file was not tested at other shapes: the module itself runs at none of those tried",)
     if any(limits.least[name] > size for name, size in trial.own.items()):
-        raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")
+        raise FixedSizeError(f"the file is only right at sizes above the example's: {'; '.join(limits.notes)}")
     sorts = trial.facts.sorts[:1] if trial.metadata.origins else ()
     return (
         *limits.notes,
@@ -117,7 +117,8 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
         )
     else:
         cause = (
-            f"at {line}: the module's code goes by the size, and the file has one way alone; write it with "
+            f"at {line}: the module's code depends on the size, but the file has only one of its branches; write it "
+            f"with "
             f"torch.where or torch.cond{_advice(trial, sizes, decision)}"
         )
     return f"{problem}; {cause}{f' ({outcome.cause})' if outcome.cause else ''}"
@@ -219,7 +220,7 @@ def _reason(trial: ShapeTrial, sizes: Sizes, outcome: Outcome) -> str:
     if outcome.kind == UNRUN:
         return f"at {at} {outcome.message}"
     line = _line(trial, sizes, None)
-    where = f", since the module's code goes by the size at {line}" if line else ""
+    where = f", since the module's code depends on the size at {line}" if line else ""
     return f"at {at} {outcome.message}{f': {outcome.cause}' if outcome.cause else ''}{where}"
 
 
@@ -274,7 +275,7 @@ def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: De
         if against and alone and _is_last(trial, name, decision, size):
             line = f" at {decision.line}" if decision.line else ""
             limits.lower_largest(
-                name, size - 1, f"the module's code goes by the size{line}, and more takes too long to try"
+                name, size - 1, f"the module's code depends on the size{line}, and trying larger sizes takes too long"
             )
         return Outcome(RIGHT)
     outcome = trial.at(sizes)

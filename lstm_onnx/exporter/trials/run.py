@@ -69,7 +69,7 @@ def run_trials(
         if (note := trial.short_lengths_note()) is not None:
             notes += (note,)
     else:
-        notes += tuple(f"the file was not tried out: {note}" if check else note for note in unrunnable)
+        notes += tuple(f"the file was not tested: {note}" if check else note for note in unrunnable)
     metadata = replace(built.metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
     result = StreamTrialResult()
     if opened is not None:

@@ -34,7 +34,7 @@ from .code_paths import diverging_line, new_branch_line, numbers_in_code
 Sizes = dict[str, int]
 """A size for each dynamic axis of the file, by its name."""
 RIGHT, WRONG, UNRUN = "right", "wrong", "unrun"
-NAN_ALONE = "has numbers where the module gives NaN alone"
+NAN_ALONE = "has numbers where the module gives only NaN"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def open_for_trial(path: Path) -> Model:
         return load(path, provider="cpu", threads=1)
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
+            f"{error} (an exported file is tested before it is kept; check=False skips that)"
         ) from None
 
 

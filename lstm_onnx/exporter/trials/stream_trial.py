@@ -101,7 +101,7 @@ def with_stream_facts(
 
 def without_states(graph: TracedGraph, built: BuiltModel) -> BuiltModel:
     """A file to which explicit states added none, with its time axis, along which caches may carry what is needed."""
-    why = 'states="explicit" added no states: what recurrent parts start from is computed from inputs'
+    why = 'states="explicit" added no states: the initial states of its recurrent layers are computed from inputs'
     names = tuple(sorted(_time_axes(built.metadata, find_time_axis(built, graph)) - {BATCH}))
     return replace(built, metadata=replace(built.metadata, not_streamable=why, time_axes=names))
 

@@ -64,7 +64,7 @@ def _reason(why: RefusedError, lines: Mapping[str, str]) -> str:
     """The node, the line of the module, and what could be written instead."""
     line = lines.get(why.node) if isinstance(why, NodeRefusedError) else None
     at = f", at {line}" if line else ""
-    return f"{why}{at}{f'; what could stream: {why.instead}' if why.instead else ''}"
+    return f"{why}{at}{f'; what can be streamed: {why.instead}' if why.instead else ''}"
 
 
 def _delay(done: Rewritten, lines: Mapping[str, str]) -> str:

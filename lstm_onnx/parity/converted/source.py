@@ -46,7 +46,7 @@ def export_float32(
     options = model.metadata.options
     if options is None:
         raise ModelError(
-            "was made of a file that lstm-onnx did not export, so its float32 form cannot be exported again",
+            "was made from a file that lstm-onnx did not export, so its float32 form cannot be exported again",
             path=model.path,
             hint='compare it with that file: lstm-onnx verify FLOAT32.onnx FILE, or verify("FLOAT32.onnx", FILE); '
             "and that file with PyTorch",

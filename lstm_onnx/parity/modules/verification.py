@@ -67,7 +67,7 @@ class ModuleVerification(Verification):
         self.subject = Subject.of(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs)
         self.specs, self.models = self.subject.specs, self.subject.models
         self.notes += [
-            f"the module takes {name} in multiples of {number} alone" for name, number in self.subject.multiples.items()
+            f"the module takes {name} only in multiples of {number}" for name, number in self.subject.multiples.items()
         ]
         self._unexplained = False
         self._grown = 0  # the cases that growing roundings explain

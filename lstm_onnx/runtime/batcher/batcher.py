@@ -320,4 +320,4 @@ class Batcher:
 def _late(request: Request, timeout: float | None) -> str:
     if request.admitted:
         return f"no output within {timeout} s; the step was running already, and the stream advances"
-    return f"no output within {timeout} s; the request was taken back, and the stream is unchanged"
+    return f"no output within {timeout} s; the request was withdrawn, and the stream is unchanged"

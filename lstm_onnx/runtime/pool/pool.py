@@ -336,7 +336,7 @@ class Pool:
         if len(phases) > 1:
             steps = ", ".join(str(count) for count in sorted({self._steps[row] for row in rows})[:5])
             raise InputError(
-                f"the slots have had {steps} steps, and the model gives other numbers of steps for each",
+                f"the slots have had {steps} steps, and the model gives different numbers of steps for them",
                 hint="step slots of equal pool.phase(slot) together; a Batcher does so by itself",
                 path=self.model.path,
             )

@@ -171,7 +171,9 @@ def concat(call: Call) -> list[Fact]:
         if at == place:
             total = own[0] if len(own) == 1 else axis_of(sum(map(length, own), Size.of(0)))
             if len(own) > 1 and (joined.varies or joined.positions):
-                call.meet({name for item in own for name in length(item).names}, "puts further steps beside the call's")
+                call.meet(
+                    {name for item in own for name in length(item).names}, "adds further steps to those of the call"
+                )
             axes.append(total)
             continue
         axes.append(one_axis(call, own))

@@ -74,7 +74,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
             call.meet(x.last, how)
         return names
     if length(time).symbol is None:
-        call.meet(names, "goes along an axis that is not the sequence alone")
+        call.meet(names, "goes along an axis that is not only the sequence")
     if not starts:
         return names
     for name in names:
@@ -84,7 +84,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
         late = NONE.union(*(start.last for start in given))
         computed = call.findings.first_names(late) & call.findings.first_names(names)
         if computed:
-            call.meet(names, "starts from what is computed at the end of the sequence")
+            call.meet(names, "starts from a value that is computed at the end of the sequence")
         else:
             call.meet(names, "starts again at each call: not all of its states are inputs and outputs of the file")
     return names

@@ -33,7 +33,7 @@ _MOVES = frozenset(
 )
 """What may lie between a state input and the recurrent node that starts from it."""
 _NOT_STEADY = (
-    "it gives other numbers of steps for its first or last chunk than for others, and with chunk all are equal",
+    "its first or last chunk gives another number of steps than the others, and with chunk all must be equal",
     "chunks of any length (without chunk)",
 )
 _RECURRENT = (*GATES, "Scan")

@@ -115,7 +115,7 @@ def test_csv_columns_that_are_wrong(text: str, columns: list[str], says: str) ->
         ("1\n\n\n2\n", "line 2 is empty within the table"),
         ("a,b\n", "has a header and no rows"),
         ("\n\n", "has no rows"),
-        ("a,b\r1,2\r3,4", "its lines end with a carriage return alone; save it with LF or CRLF"),
+        ("a,b\r1,2\r3,4", "its lines end with only a carriage return; save it with LF or CRLF"),
         ('1,"2\n', "line 1: unexpected end of data; fix the quotes"),
         ('a,b\n"1"2,3\n', "line 2: ',' expected after '\"'; fix the quotes"),
         ("1\n" + "2" * 200_000, "field larger than"),

@@ -104,7 +104,7 @@ def test_the_states_of_a_batch_of_one_grow_with_the_example() -> None:
     ("count", "message"),
     [
         (1, "no axis of the inputs can have another size"),
-        (4, "was not found: 12 axes are of one size, 4; pass dynamic_shapes, or example inputs whose"),
+        (4, "could not be found: 12 axes have the same size, 4; pass dynamic_shapes, or example inputs whose"),
     ],
 )
 def test_a_module_whose_inputs_have_one_size_is_refused(count: int, message: str) -> None:

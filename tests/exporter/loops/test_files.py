@@ -110,7 +110,7 @@ REFUSED = {
     "DecaysByStep": r"forms\.py:\d+: h = h \+ .*: a Python loop .*: a number is [\d.]+ in one step or at one length",
     "LooksAtAllBefore": r"forms\.py:\d+: steps\.append.*: the size of a tensor grows from step to step",
     "StopsByValue": r"forms\.py:\d+: if h\.abs\(\)\.max\(\) > 0\.99: the code depends on the numbers in a tensor",
-    "TruncatesTheSequence": r"so it was not kept; at forms\.py:\d+: if t >= self\.most: the module's code goes by",
+    "TruncatesTheSequence": r"so it was not kept; at forms\.py:\d+: if t >= self\.most: the module's code depends on",
 }
 
 

@@ -109,7 +109,9 @@ def test_a_file_without_any_lstm_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch.save(_lstm(), tmp_path / "net.pt")
-    with pytest.raises(WeightsError, match=r"an object of torch\.nn\.modules\.rnn\.LSTM\), and .* code; save model"):
+    with pytest.raises(
+        WeightsError, match=r"an object of torch\.nn\.modules\.rnn\.LSTM\), and .* code; save only model"
+    ):
         load_state_dict(tmp_path / "net.pt")
 
 

@@ -289,7 +289,7 @@ def test_lengths_of_a_config_without_a_range_are_from_1_to_the_number_of_steps(f
 def test_inputs_of_a_config_that_forward_does_not_take_are_named(folder: Path) -> None:
     config = (folder / "net.toml").read_text().replace("[inputs.tokens]", "[inputs.Tokens]")
     (folder / "net.toml").write_text(config)
-    with pytest.raises(ExportError, match=r"^the input Tokens is no argument of Tagger\.forward\(tokens\); name"):
+    with pytest.raises(ExportError, match=r"^the input Tokens is not an argument of Tagger\.forward\(tokens\); name"):
         load_source(str(folder / "net.toml")).export(folder / "net.onnx")
 
 

@@ -67,7 +67,7 @@ def refused(problem: str, base: type[nn.Module] = Base) -> Callable[[Forward], F
 
 NUMBERS = "the code depends on the numbers in a tensor (an if on a value"
 SHORTER = (
-    "a Python loop over a dynamic axis cannot become one of the file: it makes a step for several entries of time; "
+    "a Python loop over a dynamic axis cannot be exported as a loop: it makes a step for several entries of time; "
 )
 FIXED_TIME = "time of x (always 4) would be fixed: the module's code turns the size into a constant"
 

@@ -166,7 +166,7 @@ def test_without_onnx_runtime_the_way_out_is_named(good: Path, monkeypatch: pyte
         raise MissingDependencyError("no ONNX Runtime")
 
     monkeypatch.setattr("lstm_onnx.exporter.trials.shape_trial.load", absent)
-    with pytest.raises(MissingDependencyError, match=r"check=False leaves that out"):
+    with pytest.raises(MissingDependencyError, match=r"check=False skips that"):
         open_for_trial(good)
 
 
@@ -185,7 +185,7 @@ def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> Non
     Picky.trying = True
     trial = ShapeTrial(open_for_trial(good), functional)
     assert run_shape_trial(trial, requested_limits(functional, trial.metadata, trial.facts)) == (
-        "the file was not tried out at other shapes: the module itself runs at none of those tried",
+        "the file was not tested at other shapes: the module itself runs at none of those tried",
     )
 
 

@@ -259,7 +259,9 @@ def test_a_golden_file_of_a_float32_file_is_refused(bare: Files, tmp_path: Path)
 def test_an_int8_file_of_anothers_is_refused_with_what_to_verify(bare: Files, tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", Case("LSTM").model())
     lstm_onnx.quantize(path, tmp_path / "q.onnx")
-    with pytest.raises(ModelError, match=r"q\.onnx: was made of a file that lstm-onnx did not export.*verify FLOAT32"):
+    with pytest.raises(
+        ModelError, match=r"q\.onnx: was made from a file that lstm-onnx did not export.*verify FLOAT32"
+    ):
         bare.verified(tmp_path / "q.onnx")
 
 

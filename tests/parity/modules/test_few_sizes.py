@@ -93,7 +93,7 @@ def test_sizes_are_drawn_in_the_multiples_that_a_module_takes(given: bool, tmp_p
     options = {"example_inputs": example} if given else {}
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none", **options)
     assert report
-    assert report.notes == ("the module takes time in multiples of 6 alone",)
+    assert report.notes == ("the module takes time only in multiples of 6",)
     assert {"whole", "sweep"} <= {case.kind for case in report.judged}
 
 

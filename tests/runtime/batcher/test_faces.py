@@ -246,7 +246,7 @@ def test_a_task_may_wait_for_less_than_the_others(gated: tuple[Batcher, Gate], m
     stream = server.open()
 
     async def late() -> None:
-        with pytest.raises(TimeoutError, match=r"no output within 0\.02 s; the request was taken back"):
+        with pytest.raises(TimeoutError, match=r"no output within 0\.02 s; the request was withdrawn"):
             await stream.astep(randoms(1, 1, 4), timeout=0.02)
         with pytest.raises(InputError, match="timeout = -1 is not possible"):
             await stream.astep(randoms(1, 1, 4), timeout=-1)

@@ -58,10 +58,10 @@ def test_callers_that_come_too_late(model: Model) -> None:
     callers = [Asking(stream, randoms(1, 1, 4)) for stream in streams]  # one is queued, one waits for room
     for caller in callers:
         assert isinstance(caller.done().error, TimeoutError)
-        assert "taken back, and the stream is unchanged" in str(caller.error)
+        assert "withdrawn, and the stream is unchanged" in str(caller.error)
     assert isinstance(running.done().error, TimeoutError)
     assert "running already, and the stream advances" in str(running.error)
-    with pytest.raises(TimeoutError, match="taken back"):
+    with pytest.raises(TimeoutError, match="withdrawn"):
         asyncio.run(streams[0].astep(randoms(1, 1, 4)))
     assert server.waiting == 0
     assert not server._scheduler.queue.overflow

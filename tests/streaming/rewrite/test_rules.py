@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a norm": (lambda b: b.add("InstanceNormalization", "x", b.weight(4), b.weight(4)), "normalises over all steps"),
     "a pool over everything": (lambda b: b.add("GlobalAveragePool", "x"), "pools over all steps"),
     "a flip": (lambda b: b.cut("x", -1, -(2**40), 2, -1), "reverses the steps"),
-    "the first steps alone": (lambda b: b.cut("x", 0, 3, 2), "takes steps 0 to 3 of a sequence alone"),
+    "the first steps alone": (lambda b: b.cut("x", 0, 3, 2), "takes steps 0 to 3 of a sequence only"),
     "a step in the middle": (lambda b: b.add("Gather", "x", b.const(3), axis=2), "by their place in the sequence"),
     "a place from the end": (lambda b: b.cut("x", -3, 2**40, 2), "a short sequence has fewer"),
     "the last step for all": (lambda b: b.add("Sub", "x", b.cut("x", -1, 2**40, 2)), "only known at the last one"),

@@ -64,7 +64,7 @@ def test_chunks_that_are_not_whole_hops_are_refused(chunk: int) -> None:
 @pytest.mark.parametrize("pads", [[1, 1], [0, 0], [3, 0]])
 def test_look_ahead_and_first_steps_of_their_own_are_refused(pads: list[int]) -> None:
     model = graph_of(lambda b: b.add("Conv", "x", b.weight(2, 4, 3), kernel_shape=[3], pads=pads))
-    with pytest.raises(RefusedError, match="gives other numbers of steps for its first or last chunk"):
+    with pytest.raises(RefusedError, match="its first or last chunk gives another number of steps than the others"):
         rewritten(model, {"x": 2}, chunk=6)
 
 

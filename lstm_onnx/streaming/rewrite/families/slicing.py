@@ -182,7 +182,7 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
         return Static(with_size(f.shape, f.axis, ONE), f.dtype)
     if not bounds.stop_from_end:
         raise RefusedError(
-            f"takes steps {bounds.start} to {bounds.stop} of a sequence alone", "give them an input of their own"
+            f"takes steps {bounds.start} to {bounds.stop} of a sequence only", "give them an input of their own"
         )
     if bounds.start_from_end:
         if bounds.stop == 0 and bounds.step == 1:

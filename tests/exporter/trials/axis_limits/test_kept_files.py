@@ -128,7 +128,7 @@ def test_a_size_that_is_only_printed_is_noted(tmp_path: Path) -> None:
 
     result = made(module(forward), signal(2, 4), X, tmp_path)
     (note,) = result.exported.notes
-    assert "makes text of a size; a file cannot go by such text" in note
+    assert "turns a size into text; a file cannot do that" in note
     agree(result.run(signal(3, 9)), eager(module(forward), signal(3, 9)))
 
 

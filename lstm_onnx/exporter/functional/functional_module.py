@@ -107,11 +107,14 @@ class FunctionalModule:
             The outputs by name, and the states after the call by their outputs' names.
 
         Raises:
-            ExportError: the forward fails; the message has its own, and the line.
+            ExportError: the forward fails, and the message has its own, and the line; or it returns another number of
+                tensors than for the example, such as where Python's sum() of no tensors is the number 0.
         """
         tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
         with inference_context(self.dtype, self.native):
             results, after = call_forward(lambda: self.stateful(tensors, values))
+        if len(results) != len(self.outputs):
+            raise ExportError(f"forward returns {len(results)} tensors, and for the example {len(self.outputs)}")
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
     @property

@@ -41,8 +41,7 @@ def run_in_step(module: Any, item: Operator, value: Any) -> Any:
         return _window(item, args)
     if item.target is aten.select_scatter.default and not takes_step(item.args[:3]):
         base, row, dim, at = args
-        rows = torch.arange(base.shape[dim]).reshape([-1] + [1] * (base.dim() - 1 - dim))
-        return torch.where(rows == at, row.unsqueeze(dim), base)
+        return torch.index_copy(base, dim, at.reshape(1), row.unsqueeze(dim))
     place = _FILLED.get(item.target)
     if place is not None and not takes_step(item.args[:place]):
         return _filled(item, args, args[place])

@@ -79,6 +79,8 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
         of_several = loop.body[i].target is operator.getitem
         if of_several or (is_result(loop, loop.body[i]) and place[source.position] % 2 and i not in carried):
             place[i] = place[source.position]
+    if any(place[carry.position] != place[item.index] for item in loop.body for carry in all_of(Carry, item.arguments)):
+        return [loop], {}  # a result is read by later steps of another part
     moved: _Moved = {}
     for number in range(last + 1):
         for at, i in enumerate([i for i in size if place[i] == number]):

@@ -48,6 +48,8 @@ def run_in_step(module: Any, item: Operator, value: Any) -> Any:
     name = str(getattr(item.target, "__name__", item.target)).split(".")[0]
     if name not in _WITH_TENSORS or takes_step(item.kwargs):
         raise NotRolled(f"{name} takes the number of the step", item.line)
+    if name == "pow" and item.dtype.is_floating_point:  # ONNX's Pow has the type of its base
+        args = args[0].to(item.dtype), args[1]
     return _WITH_TENSORS[name](*args, **kwargs).to(item.dtype)
 
 

@@ -53,6 +53,11 @@ class PowersAndBounds(Step):
         return (h * (h.abs() % (t + 1)) ** t).clamp(max=t).masked_fill(before > 0.5, t) / (t + 1)
 
 
+class PowersOfTheNumber(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return h / (t + 1) ** (0.5 * self.periods) + 0.1 * before
+
+
 class FilledWithTheNumber(Step):
     def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
         return sum([h, 0.1 * torch.full_like(before, t)]) - before.new_full((HIDDEN,), t)
@@ -274,9 +279,24 @@ class AddsTheStateBefore(Step):
         return torch.stack(steps, 1)
 
 
+class SubtractsTheOutputBefore(Step):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(FEATURES, HIDDEN, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, before, steps = None, self.start(x)[:, None], []
+        for step in x.split(1, 1):
+            out, state = self.gru(step, state)
+            steps.append(out - before)
+            before = out
+        return torch.cat(steps, 1)
+
+
 KINDS = {
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
+    PowersOfTheNumber: ["Scan", "Scan"],
     FilledWithTheNumber: ["Scan"],
     Window: ["GRU", "Scan"],
     StartsFromTheFirst: ["Scan"],
@@ -296,6 +316,7 @@ KINDS = {
     JoinedInTurns: ["GRU"],
     TimeLast: ["GRU"],
     AddsTheStateBefore: ["GRU", "Scan"],
+    SubtractsTheOutputBefore: ["GRU", "Scan"],
 }
 
 

@@ -191,4 +191,6 @@ def _sequence(module: Any, call: RecurrentCall, count: Any) -> tuple[Any, bool]:
     whole = whole.range(module.number(source.start.at_first()), source.start.step, count)
     if not source.squeezed:  # an entry has an axis of one step
         whole = Steps(whole.along(0).squeeze(_single_axis(call.kwargs) + 1), 0)
+    elif whole.axis > 1:  # behind that of the features
+        whole = Steps(whole.along(0), 0)
     return whole.tensor, whole.axis == 1

@@ -332,7 +332,9 @@ def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule,
         _check_packed(module, x, hx)
     with _without_projection_warning(recurrent.spec):
         result = base.forward(module, x, hx)
-    given, returned = _as_states(hx, recurrent), _as_states(result if recurrent.cell else result[1], recurrent)
+    states = _as_states(hx, recurrent), _as_states(result if recurrent.cell else result[1], recurrent)
+    # Copies: the module's code may write into its states afterwards.
+    given, returned = (None if own is None else tuple(state.clone() for state in own) for own in states)
     _record_weights(module, recurrent)
     recurrent.calls.append(RecordedCall(given, returned or (), _left_out_axes(recurrent, unbatched), stack_place()))
     return result

@@ -125,7 +125,7 @@ def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) ->
         raise InputError(
             f"{streaming.steps} is that of sequences after {', '.join(map(str, counts[:5]))} steps, which cannot be "
             "stepped together",
-            hint="open a stream for each, or a pool",
+            hint="open a stream for each",
             name=streaming.steps,
         )
 

@@ -17,7 +17,7 @@ from .bindings import BindingCache, Key, key_of
 from .call import call
 from .cancellation import options_of
 from .conversion import to_arrays
-from .counts import require_counts, require_one_place, require_table_rows, require_whole_chunks, require_whole_sequence
+from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
 from .initial_states import known_initial_states
 from .loaded_model import ClosedSession, one_thread_session, read_interface
@@ -83,8 +83,8 @@ class Model:
         self.metadata: Metadata = found.metadata
         self.inputs, self.outputs, self.states, self.counts = found.inputs, found.outputs, found.states, found.counts
         streaming = self.metadata.streaming_or_default
-        ends = () if streaming.least == streaming.multiple == 1 else (streaming.last,)
-        self._valued = {"lengths", streaming.steps, *ends}
+        ends = () if streaming.least == streaming.multiple == 1 else (streaming.last, streaming.steps)
+        self._valued = {"lengths", *ends}
         self._filled_in = {*self.states, streaming.last, "lengths" if self.spec else None}
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         self.hides_nan = provider == "cpu" and hides_nan(session)
@@ -205,7 +205,6 @@ class Model:
         """Refuse chunks, and sequences that end, of too few steps (InputError); inputs not `passed` were filled in."""
         streaming = self.metadata.streaming_or_default
         require_whole_chunks(streaming, arrays)
-        require_one_place(streaming, arrays)
         steps = {name: arrays[name].shape[axis] for name, axis in streaming.time.items()}
         require_whole_sequence(streaming, arrays, steps, self.states.keys() & set(passed))
 

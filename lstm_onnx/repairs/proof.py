@@ -205,7 +205,7 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
 def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], dict[str, tuple[int, ...]]]]:
     """At each size at which a file runs: the sizes of its inputs' open axes by name, and the shapes of its outputs."""
     found = []
-    for sizes in (*_SIZES, _LONG_SIZES[0]):
+    for sizes in (*_SIZES, *_LONG_SIZES):
         feeds = drawn(model, sizes, seed)
         with contextlib.suppress(InputError, RunError):
             results = model.run(feeds)

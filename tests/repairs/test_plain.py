@@ -152,6 +152,8 @@ def two_sequences(path: Path, most: int, *, batches: str) -> Path:
 def test_sizes_that_are_equal_by_chance_stay_apart(tmp_path: Path, batches: str):
     source, target = two_sequences(tmp_path / "a.onnx", most=500, batches=batches), tmp_path / "b.onnx"
     assert len(lstm_onnx.repair(source, target).states) == 2
+    outputs = lstm_onnx.load(target, provider="cpu", threads=1).outputs
+    assert not {"a_t", "b_t"} & {*outputs["a_y"].shape, *outputs["b_y"].shape}
     rng = np.random.default_rng(0)
     for times in ((3, 7), (7, 3), (600, 4), (4, 600)):
         feeds = {

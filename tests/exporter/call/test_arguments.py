@@ -272,6 +272,17 @@ def test_arguments_can_be_drawn_from_a_description() -> None:
     assert isinstance(args[0]["parts"], tuple)
 
 
+@pytest.mark.parametrize(("order", "kind"), [((1, 0), tuple), ((0, 2), dict), ((1,), dict)])
+def test_entries_that_are_described_in_another_order_keep_their_names(order: tuple[int, ...], kind: type) -> None:
+    specs = [InputSpec(f"x.{place}", (f"axis_{place}", place + 1)) for place in order]
+    found = draw_arguments(Takes(), specs, {f"axis_{place}": 4 for place in order})
+    assert {name: (tuple(tensor.shape), found.axes[name]) for name, tensor in found.tensors.items()} == {
+        f"x.{place}": ((4, place + 1), {0: f"axis_{place}"}) for place in order
+    }
+    args, _ = found.args_and_kwargs(found.tensors)
+    assert isinstance(args[0], kind)
+
+
 def test_axes_that_follow_from_others() -> None:
     time = torch.export.Dim("time", max=90)
     wave, spec = torch.zeros(2, 4), torch.zeros(2, 3, 5)

@@ -187,6 +187,7 @@ def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
         ((TOKENS,), {"z": {0: "batch"}}, ConfigError, "dynamic_shapes names z, but the arguments are x"),
         ((TOKENS,), {"x": {2: "batch"}}, ConfigError, "dynamic_shapes of x has axis 2, and the tensor has 2 axes"),
         ((TOKENS,), {"x": {True: "batch"}}, ConfigError, "has axis True"),
+        ((TOKENS,), {"x": {0: "n", -2: "m"}}, ConfigError, "dynamic_shapes of x names axis 0 twice, n and m"),
         ((TOKENS,), {"x": ("batch",)}, ConfigError, "has 1 entries for x, which has 2 axes"),
         ((TOKENS,), {"x": "batch"}, ConfigError, "it must be a dict of axes to names, such as {0: 'batch'}"),
         ((TOKENS,), {"x": {0: "a b"}}, ConfigError, "axis 0: 'a b' names no axis; use a word such as 'batch'"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...errors import ExportError, LSTMOnnxError
 from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from ..user_code import error_line, first_line
 from ..wrappers import without_compiler
 from .attribute_states import (

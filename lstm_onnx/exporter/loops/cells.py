@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..aten import aten, aten_operators
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .canonical import RECURRENT
 from .pieces import CONVERSIONS
 from .program import Affine, Carry, Element, Here, Loop, NoState, Operator, Program, Result, by_step, positions_in

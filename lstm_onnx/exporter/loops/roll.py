@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators

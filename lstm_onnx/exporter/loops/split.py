@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..aten import aten
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, all_of

@@ -74,7 +74,7 @@ assert pytest.main(["-q", "-p", "lstm_onnx.pytest_plugin", *sys.argv[2:]]) == 0
     modules = imported_by(script, str(tmp_path))
     assert_without(modules, "numpy", "onnx", "onnxruntime", "torch", "click", "rich")
     own = {name for name in modules if name.partition(".")[0] == "lstm_onnx"}
-    needed = ("errors", "pytest_plugin", "terminal_text", "testing")
+    needed = ("errors", "pytest_plugin", "terminal_text", "testing", "version")
     assert own == {"lstm_onnx", *(f"lstm_onnx.{name}" for name in needed)}
     with pytest.raises(AssertionError, match="imported: numpy"):  # so it can fail
         assert_without(imported_by(script, str(tmp_path), "-p", "numpy"), "numpy")

@@ -8,12 +8,13 @@ from functools import cached_property
 from math import prod
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ConfigError
 from ..metadata import Metadata
-from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, stored_tensors, typed
+from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, typed
 from ..onnxgraph.load import entries_of
+from ..onnxgraph.nodes import constant_of
 from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator, is_operator
 from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_weights
 from .graph import Graph
@@ -77,9 +78,9 @@ class CheckContext:
         return self.graph.batches if named is None or self.shapes_problem else Graph(with_shapes(named)).batches
 
     @cached_property
-    def constants(self) -> Mapping[str, np.ndarray]:
-        """The small stored tensors by name: shapes, axes, counts and flags."""
-        return dict(_small_constants(self.shaped))
+    def constants(self) -> Mapping[Scope, Mapping[str, np.ndarray]]:
+        """The small stored tensors of each graph by name: shapes, axes, counts and flags; bodies may share names."""
+        return {scope: dict(_small_constants(scope.graph)) for scope in self.graph.scopes}
 
     @property
     def ours(self) -> bool:
@@ -128,7 +129,7 @@ class CheckContext:
         for _ in range(_MOST_FOLLOWED):
             home = scope.home(name)
             if home is not None and name in home.tensors:
-                return self.constants.get(name)
+                return self.constants.get(home, {}).get(name)
             node = scope.producer(name)
             if node is None or node.op_type not in _FOLLOWED or not node.input:
                 return None
@@ -179,17 +180,12 @@ def listed(names: Sequence[object], most: int = 5) -> str:
     return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
-def _small_constants(model: ModelProto) -> Iterator[tuple[str, np.ndarray]]:
-    for name, tensor in stored_tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL and 0 <= prod(tensor.dims) <= _SMALL:
-            try:
-                yield name, numpy_helper.to_array(tensor)
-            except ONNX_ERRORS:
-                continue  # damaged: the rule valid-onnx reports it
-    for graph in graphs_of(model.graph):
-        for node in graph.node:
-            if node.op_type == "Constant" and node.output:
-                for item in node.attribute:
-                    if item.name in ("value_int", "value_ints"):
-                        values = item.ints if item.name == "value_ints" else item.i
-                        yield str(node.output[0]), np.array(values, np.int64)
+def _small_constants(graph: GraphProto) -> Iterator[tuple[str, np.ndarray]]:
+    made = [(str(node.output[0]), constant_of(node)) for node in graph.node if node.output]
+    for name, tensor in (*((item.name, item) for item in graph.initializer), *made):
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL or not 0 <= prod(tensor.dims) <= _SMALL:
+            continue
+        try:
+            yield name, numpy_helper.to_array(tensor)
+        except ONNX_ERRORS:
+            continue  # damaged: the rule valid-onnx reports it

@@ -37,16 +37,16 @@ def with_float16_weights(
     biases = {name for node in recurrent for name in node.input[3:4]}
     stored: dict[str, np.ndarray] = {}
     casts: list[NodeProto] = []
-    out_of_range: list[str] = []
+    kept: dict[str, list[str]] = {}
     for name, array in initializers.items():
         if name in biases or not _is_matrix(array):
             stored[name] = array
             continue
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float16)
-        if not np.array_equal(np.isinf(rounded), np.isinf(array)) or 0 < np.abs(array).max() < _LEAST:
+        if why := _unfit(array, rounded):
             stored[name] = array
-            out_of_range.append(name)
+            kept.setdefault(why, []).append(name)
             continue
         stored[name + SUFFIX] = rounded
         casts.append(
@@ -56,10 +56,20 @@ def with_float16_weights(
     changed.CopyFrom(model)
     del changed.graph.node[:]
     changed.graph.node.extend([*casts, *model.graph.node])
-    if not out_of_range:
-        return changed, stored, ()
-    note = f"{', '.join(out_of_range)}: stays float32, since float16 holds numbers up to 65504 and from 6e-5 on"
-    return changed, stored, (note,)
+    return (
+        changed,
+        stored,
+        tuple(f"{', '.join(names)}: stays float32, since float16 {why}" for why, names in kept.items()),
+    )
+
+
+def _unfit(array: np.ndarray, rounded: np.ndarray) -> str:
+    """What float16 holds, where that is not these numbers; "" where they are only rounded."""
+    if not np.array_equal(np.isinf(rounded), np.isinf(array)) or 0 < np.abs(array).max() < _LEAST:
+        return "holds numbers up to 65504 and from 6e-5 on"
+    if np.array_equal(array, np.trunc(array)) and not np.array_equal(array, rounded):
+        return "holds whole numbers up to 2048"  # those of steps or of rows, say, and no weights
+    return ""
 
 
 def _is_matrix(array: np.ndarray) -> bool:

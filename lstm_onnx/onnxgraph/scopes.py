@@ -35,6 +35,7 @@ class Weight(NamedTuple):
 class Scope:
     """A graph and where its values come from; `caller` is the node whose body it is, in `parent`."""
 
+    graph: GraphProto
     nodes: Sequence[NodeProto]
     inputs: list[str]
     tensors: dict[str, Tensor]
@@ -57,7 +58,9 @@ class Scope:
         inputs = [item.name for item in graph.input]
         types = {item.name: item.type for item in (*graph.value_info, *graph.input, *graph.output)}
         known = frozenset((*tensors, *producers, *inputs))
-        return cls(graph.node, inputs, tensors, [*tensors.values(), *sparse], producers, types, known, parent, caller)
+        return cls(
+            graph, graph.node, inputs, tensors, [*tensors.values(), *sparse], producers, types, known, parent, caller
+        )
 
     def bodies(self, node: NodeProto) -> Iterator[Scope]:
         """The graphs within a node of this one."""

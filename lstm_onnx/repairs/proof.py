@@ -18,7 +18,7 @@ from ..runtime.providers import open_session, ort_errors
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
 """Of the first open axis and of the others, in each comparison."""
-_LONG_SIZES = ((5, 61, 17, 31), (1, 1031, 521, 257), (1031, 2, 3, 5))
+_LONG_SIZES = ((5, 61, 17, 31), (1, 1031, 7, 11), (1, 7, 1031, 11), (1031, 2, 3, 5))
 """Of the first open axis, of those after it, and the last number of all others, in further comparisons.
 
 Sizes that are equal by chance differ in these, and reach numbers that they are compared with, such as the most steps
@@ -172,7 +172,8 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
     """Random inputs: the first open axis has the first size, each further one the next, and all others the last.
 
     An axis is known by its name.  Where the inputs share none, as of tf2onnx, which names each axis of each input
-    separately, or where axes have no names, it is known by its place: the batch of all inputs has one size.
+    separately, or where axes have no names, it is known by its place: the batch of all inputs has one size.  So have
+    two sequences then, but where there are more than two sizes.
 
     Args:
         model: it takes them.
@@ -189,7 +190,8 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
     for name, info in infos.items():
         shape = []
         for axis, dim in enumerate(info.shape):
-            label = axis if by_place else dim if isinstance(dim, str) else f"{name}.{axis}"
+            placed = by_place and (axis == 0 or len(sizes) == len(_SIZES[0]))
+            label = axis if placed else dim if isinstance(dim, str) else f"{name}.{axis}"
             size = dim if isinstance(dim, int) else known.setdefault(label, sizes[min(len(known), len(sizes) - 1)])
             shape.append(size)
         dtype = np.dtype(np.float32 if info.dtype is None else info.dtype)
@@ -203,7 +205,7 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
 def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], dict[str, tuple[int, ...]]]]:
     """At each size at which a file runs: the sizes of its inputs' open axes by name, and the shapes of its outputs."""
     found = []
-    for sizes in (*_SIZES, _LONG_SIZES[0]):
+    for sizes in (*_SIZES, *_LONG_SIZES):
         feeds = drawn(model, sizes, seed)
         with contextlib.suppress(InputError, RunError):
             results = model.run(feeds)

@@ -120,12 +120,15 @@ def require_whole_sequence(
 
 def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError)."""
-    counts = np.unique(arrays.get(streaming.steps or "", ())).tolist()
+    counted = arrays.get(streaming.steps or "")
+    if counted is None or counted.dtype.kind != "i":  # where metadata call something else a count, `verify` says so
+        return
+    counts = np.unique(counted).tolist()
     if len({streaming.place(steps) for steps in counts}) > 1:
         raise InputError(
             f"{streaming.steps} is that of sequences after {', '.join(map(str, counts[:5]))} steps, which cannot be "
             "stepped together",
-            hint="open a stream for each, or a pool",
+            hint="open a stream for each",
             name=streaming.steps,
         )
 

@@ -13,7 +13,7 @@ from ..errors import FileError, InputError, ModelError, RunError
 from ..metadata import Metadata
 from ..spec import LSTMSpec
 from .bindings import BindingCache
-from .counts import require_counts, require_one_place, require_table_rows, require_whole_chunks, require_whole_sequence
+from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
 from .flops import is_small
 from .initial_states import known_initial_states
 from .interface import read_interface
@@ -124,8 +124,8 @@ class LoadedModel:
         self.metadata: Metadata = found.metadata
         self.inputs, self.outputs, self.states, self.counts = found.inputs, found.outputs, found.states, found.counts
         streaming = self.metadata.streaming_or_default
-        ends = () if streaming.least == streaming.multiple == 1 else (streaming.last,)
-        self.valued = {"lengths", streaming.steps, *ends}
+        ends = () if streaming.least == streaming.multiple == 1 else (streaming.last, streaming.steps)
+        self.valued = {"lengths", *ends}
         # ONNX Runtime leaves a buffer as it is that is bound to an output which is an input itself.
         self.can_be_bound = self.inputs.keys().isdisjoint(self.outputs)
         self._filled_in = {*self.states, streaming.last, "lengths" if self.spec else None}
@@ -145,7 +145,6 @@ class LoadedModel:
         """Refuse chunks, and sequences that end, of too few steps (InputError); inputs not `passed` were filled in."""
         streaming = self.metadata.streaming_or_default
         require_whole_chunks(streaming, arrays)
-        require_one_place(streaming, arrays)
         steps = {name: arrays[name].shape[axis] for name, axis in streaming.time.items()}
         require_whole_sequence(streaming, arrays, steps, self.states.keys() & set(passed))
 

@@ -101,7 +101,7 @@ class Model(LoadedModel):
 
         Args:
             batch: how many sequences run side by side.
-            check: for a file whose metadata does not say whether it can be streamed, compare chunks of six random
+            check: for a file whose metadata does not say whether it can be streamed, compare chunks of random
                 steps, or frames, with the whole sequence, once, when the first stream is opened.
 
         Raises:

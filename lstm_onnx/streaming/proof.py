@@ -81,7 +81,8 @@ def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
 
 def _lengths(streaming: Streaming) -> list[int]:
     """One that is long enough for every stage to be busy, and one more that leaves other rests, or as few."""
-    base = -(-(streaming.settled + 2 * streaming.period + 5) // streaming.multiple) * streaming.multiple
+    fewest = max(streaming.settled, streaming.least - 1)
+    base = -(-(fewest + 2 * streaming.period + 5) // streaming.multiple) * streaming.multiple
     other = base + streaming.multiple * max(1, streaming.period // 2 + 1)
     return [steps for steps in dict.fromkeys((base, other)) if steps <= _MOST_STEPS] or [
         -(-_MOST_STEPS // streaming.multiple) * streaming.multiple

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
 from torch import nn
 
 from ..errors import ModelError
@@ -116,12 +117,15 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
     if opset < _LEAST_OPSET:
         return [f"its operator set is {opset or 'unknown'}, and {_LEAST_OPSET} is the oldest that is converted"]
     counts: dict[str, list[str]] = {}
+    inside = [(name, tensor) for name, tensor in stored_tensors(model) if not uses_external_data(tensor)]
+    flags = {name: tensor for name, tensor in inside if tensor.data_type == TensorProto.BOOL}
+    off = {name for name, tensor in flags.items() if not numpy_helper.to_array(tensor).any()} | {""}
     for node in nodes_of(model.graph.node):
         known = node.op_type in OPERATORS or node.op_type in (*_BODIES, *GATES, "Constant")
         if not (known and is_default(node.domain)):
             operator = node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"
             counts.setdefault(operator, []).append(node_name(node))
-        elif form := _unsupported_form(node, opset):
+        elif form := _unsupported_form(node, opset, off):
             counts.setdefault(f"{node.op_type} with {form}", []).append(node_name(node))
     stored = [
         f"the stored value {name} is {dtype_name(tensor.data_type)}, which is not converted"
@@ -134,8 +138,8 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
     ]
 
 
-def _unsupported_form(node: NodeProto, opset: int) -> str:
-    """What about a known operator has no translation; "" where all of it has."""
+def _unsupported_form(node: NodeProto, opset: int, off: Set[str]) -> str:
+    """What about a known operator has no translation; "" where all of it has.  `off` are the flags that are false."""
     op_type, values = str(node.op_type), attribute_values(node)
     auto_pad, reduction = values.get("auto_pad", "NOTSET"), values.get("reduction", "none")
     pads = values.get("pads", [])
@@ -144,7 +148,9 @@ def _unsupported_form(node: NodeProto, opset: int) -> str:
         f"auto_pad = {auto_pad}": auto_pad not in ("NOTSET", "VALID"),
         "output_shape": "output_shape" in values,
         "a batch, as in opset 8": op_type == "Scan" and opset < _LEAST_OPSET_OF_SCAN,
-        "training_mode = 1": bool(values.get("training_mode")) or (op_type == "BatchNormalization" and node.output[1:]),
+        "training_mode = 1": bool(values.get("training_mode"))
+        or (op_type == "BatchNormalization" and node.output[1:])
+        or (op_type == "Dropout" and input_of(node, 2) not in off),
         f"reduction = {reduction}": op_type == "ScatterND" and reduction not in ("none", "add"),
         "the output Indices": op_type == "MaxPool" and any(node.output[1:]),
         "the output Mean or InvStdDev": op_type == "LayerNormalization" and any(node.output[1:]),

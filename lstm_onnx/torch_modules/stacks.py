@@ -111,7 +111,7 @@ class _Reader:
             h0,
             c0,
             lengths=lengths,
-            form=LayerForm(fold=fold),
+            form=LayerForm(fold=fold, scan=first.scan),
             names=outputs,
             prefix=prefix,
             weights_prefix=weights_prefix,
@@ -155,7 +155,7 @@ class _Reader:
         count = layer.directions
         W = np.stack([part.T for part in np.split(arrays[layer.W[0].value], count, axis=1)])  # noqa: N806
         R = np.stack([arrays[port.value].T for port in layer.R])  # noqa: N806
-        W_hr = np.stack([arrays[port.value].T for port in layer.W_hr])  # noqa: N806
+        W_hr = np.stack([arrays[port.value].T for port in layer.W_hr]) if layer.W_hr else None  # noqa: N806
         if not layer.B:
             return LayerWeights(W, R, None, W_hr)
         # The file has the sum of both biases.

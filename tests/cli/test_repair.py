@@ -21,10 +21,10 @@ def test_a_file_is_written_and_reported(invoke: Invoke, tmp_path: Path):
     assert code == 0
     result = json.loads(output)
     assert list(result["operators"].values()) == ["RNN"]
-    assert result["proof"] == {"runs": 4, "problem": ""}
+    assert result["proof"] == {"runs": 8, "problem": ""}
     code, output = invoke("repair", source, "-o", target)
     assert "now the operator RNN" in output
-    assert "compared with the source in 4 runs" in output
+    assert "compared with the source in 8 runs" in output
 
 
 def test_the_other_commands_take_the_file(invoke: Invoke, tmp_path: Path):

@@ -136,6 +136,20 @@ class RowStart(nn.Module):
         return self.lstm(x, (h, torch.zeros_like(h)))[0]
 
 
+class WrittenAfterwards(nn.Module):
+    """Writes its last state into the tensor that it started from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(1, x.size(0), 4)
+        out, last = self.gru(x, h)
+        h.copy_(last)
+        return out + h[0, :, None]
+
+
 def exported(make: Callable[[], nn.Module], folder: Path, **options: Any) -> tuple[nn.Module, Made]:
     torch.manual_seed(0)
     module = make().eval()
@@ -262,6 +276,12 @@ def test_rows_that_start_from_other_numbers_are_refused(tmp_path: Path) -> None:
         ExportError, match=r'lstm.h0 starts from other numbers in each row .* Export with states="zero"'
     ):
         exported(RowStart, tmp_path)
+
+
+def test_a_state_that_is_written_into_afterwards_starts_as_the_module_does(tmp_path: Path) -> None:
+    module, result = exported(WrittenAfterwards, tmp_path)
+    assert not result.model.metadata.initial
+    agree(result.run(signal(3, 6))[:1], eager(module, signal(3, 6)))
 
 
 def test_states_that_the_forward_takes_and_returns_are_paired(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 import lstm_onnx
 from lstm_onnx.errors import ConfigError, ModelError
@@ -263,3 +265,27 @@ def test_weights_in_constant_nodes_are_not_kept_beside_their_integers(tmp_path: 
     done = quantize(path, tmp_path / "q.onnx")
     assert done.num_bytes < 0.4 * done.source_bytes
     assert not any(node.op_type == "Constant" for node in onnx.load(tmp_path / "q.onnx").graph.node)
+
+
+class _Stepped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(8, 16, batch_first=True)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(x)[0])  # type: ignore[no-any-return]
+
+
+def test_what_a_file_says_of_chunks_is_not_carried_over_where_another_tool_has_changed_it(tmp_path: Path):
+    lstm_onnx.export(_Stepped().eval(), tmp_path / "m.onnx", example_inputs=torch.zeros(2, 5, 8), states="explicit")
+    own = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx")
+    assert lstm_onnx.load(own.path).metadata.not_streamable == ""
+    model = onnx.load(tmp_path / "m.onnx")
+    model.doc_string = "changed"
+    onnx.save(model, tmp_path / "changed.onnx")
+    changed = lstm_onnx.load(quantize(tmp_path / "changed.onnx", tmp_path / "c.onnx").path)
+    assert changed.metadata.not_streamable is None
+    assert changed.metadata.batch_mixes is None
+    changed.stream()  # which compares chunks

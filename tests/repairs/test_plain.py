@@ -115,7 +115,7 @@ def test_a_condition_that_never_holds_is_not_taken_for_one_that_does(tmp_path: P
         lstm_onnx.repair(source, tmp_path / "b.onnx")
 
 
-def two_sequences(path: Path, most: int) -> Path:
+def two_sequences(path: Path, most: int, *, batches: str) -> Path:
     """Write two RNNs, each on the first `most` steps of its own input, and the number of steps that the first takes."""
     nodes = []
     for name in "ab":
@@ -133,7 +133,10 @@ def two_sequences(path: Path, most: int) -> Path:
     graph = helper.make_graph(
         nodes,
         "two",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", f"{name}_t", FEATURES)) for name in "ab"],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, (batch, f"{name}_t", FEATURES))
+            for name, batch in zip("ab", batches, strict=True)
+        ],
         [
             helper.make_tensor_value_info("a_y", TensorProto.FLOAT, None),
             helper.make_tensor_value_info("b_y", TensorProto.FLOAT, None),
@@ -145,9 +148,12 @@ def two_sequences(path: Path, most: int) -> Path:
     return path
 
 
-def test_sizes_that_are_equal_by_chance_stay_apart(tmp_path: Path):
-    source, target = two_sequences(tmp_path / "a.onnx", most=500), tmp_path / "b.onnx"
+@pytest.mark.parametrize("batches", ["nn", "nm"])  # the latter as tf2onnx names axes
+def test_sizes_that_are_equal_by_chance_stay_apart(tmp_path: Path, batches: str):
+    source, target = two_sequences(tmp_path / "a.onnx", most=500, batches=batches), tmp_path / "b.onnx"
     assert len(lstm_onnx.repair(source, target).states) == 2
+    outputs = lstm_onnx.load(target, provider="cpu", threads=1).outputs
+    assert not {"a_t", "b_t"} & {*outputs["a_y"].shape, *outputs["b_y"].shape}
     rng = np.random.default_rng(0)
     for times in ((3, 7), (7, 3), (600, 4), (4, 600)):
         feeds = {

@@ -269,3 +269,16 @@ def test_a_squeeze_that_takes_the_only_step_of_a_chunk_is_refused(tmp_path: Path
     source = saved(model, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"in chunks of 1\+1.*: y has shape .* cannot be concatenated along axis 1"):
         lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, trial=False)
+
+
+def test_a_file_that_takes_no_short_sequences_is_compared_on_longer_ones(tmp_path: Path) -> None:
+    """Reflect padding needs more steps than it mirrors."""
+    model = conv_lstm((0, 0))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 40]), "pads"))
+    model.graph.node.insert(0, helper.make_node("Pad", ["x", "pads"], ["padded"], mode="reflect"))
+    model.graph.node[1].input[0] = "padded"
+    source = saved(model, tmp_path / "m.onnx")
+    result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, max_delay=40, trial=False)
+    assert result.streaming.least == 41
+    assert not result.proof.not_run
+    assert min(result.proof.steps) >= 41

@@ -20,6 +20,7 @@ SIZES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ({"proj_size": 2, "bidirectional": True}, {}),
     ({"proj_size": 3, "num_layers": 2, "batch_first": True}, {"lengths": True}),
     ({"dtype": torch.float64, "proj_size": 2, "bias": False}, {}),
+    ({"dtype": torch.float64, "bias": False}, {"lengths": True}),
     ({"proj_size": 3, "num_layers": 2, "bidirectional": True}, {"projection": "fold"}),
     ({"dtype": torch.float16}, {}),
     ({"hidden_size": 20, "input_size": 30}, {"precision": "float16"}),

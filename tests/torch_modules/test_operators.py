@@ -99,6 +99,7 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     ("Where", 18, [X > 0], [np.float64(0.1), np.float64(0.3)], {}),
     ("Range", 18, [], [np.float64(0.1), np.float64(1), np.float64(0.3)], {}),
     ("Shape", 18, [X], [], {"start": 1}),
+    ("Dropout", 18, [X], [np.float32(0.5), np.False_], {}),
     *((f"Reduce{name}", 18, [X], [ints()], {"noop_with_empty_axes": 1}) for name in ("L1", "Sum", "SumSquare")),
 )
 UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], str], ...] = (
@@ -110,6 +111,7 @@ UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], s
     ("MaxPool", 18, [X], [], {"kernel_shape": [2], "pads": [0, 1], "ceil_mode": 1}, "other padding at the end"),
     ("Conv", 18, [X], [weights(2, 3, 2)], {"auto_pad": "SAME_UPPER"}, "auto_pad = SAME_UPPER"),
     ("LayerNormalization", 18, [X], [weights(4)], {}, "the output Mean or InvStdDev"),
+    ("Dropout", 18, [X], [np.float32(0.5), np.True_], {}, "training_mode = 1"),
 )
 
 

@@ -177,13 +177,14 @@ def _require_arguments(module: nn.Module, names: Sequence[str]) -> None:
 
 
 def _nested(values: Mapping[str, Any]) -> Any:
-    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``, and ``{"xs.0": x}`` as ``{"xs": (x,)}``."""
+    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``, and ``{"xs.1": y, "xs.0": x}`` as ``{"xs": (x, y)}``."""
     parts: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         first, _, rest = name.partition(".")
         parts.setdefault(first, {})[rest] = value
     tree = {name: inner[""] if inner.keys() == {""} else _nested(inner) for name, inner in parts.items()}
-    return tuple(tree.values()) if all(map(str.isdecimal, tree)) else tree
+    places = [str(place) for place in range(len(tree))]
+    return tuple(tree[place] for place in places) if tree.keys() == set(places) else tree
 
 
 def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:

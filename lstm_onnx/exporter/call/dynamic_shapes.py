@@ -83,9 +83,10 @@ def axes_of(name: str, tensor: Tensor, shape: Any) -> tuple[Axes, Limits]:
     for axis, value in shape.items():
         if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
             raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
-        label = _axis_name(name, axis % tensor.dim(), value)
-        if label is not None:
-            axes[axis % tensor.dim()] = label
+        place = axis % tensor.dim()
+        label = _axis_name(name, place, value)
+        if label is not None and axes.setdefault(place, label) != label:
+            raise ConfigError(f"dynamic_shapes of {name} names axis {place} twice, {axes[place]} and {label}")
         if label is not None and label.isidentifier() and not isinstance(value, str):
             least, largest = getattr(value, "min", None), getattr(value, "max", None)
             # torch's infinity is not an int; older ones have a large one.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...errors import ExportError, LSTMOnnxError
 from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from ..user_code import error_line, first_line
 from ..wrappers import without_compiler
 from .attribute_states import (
@@ -98,16 +98,16 @@ class FunctionalModule:
             The outputs by name, and the states after the call by their outputs' names.
 
         Raises:
-            ExportError: the forward fails; the message has its own, and the line.  Or it returns another number of
-                tensors than for the example.
+            ExportError: the forward fails, and the message has its own, and the line; or it returns another number of
+                tensors than for the example, such as where Python's sum() of no tensors is the number 0.
         """
         tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
         with inference_context(self.dtype, self.native):
             results, after = call_forward(lambda: self.stateful(tensors, values))
         if len(results) != len(self.outputs):
             raise ExportError(
-                f"forward returns {len(self.outputs)} tensors for the example and {len(results)} for other sizes or "
-                "numbers, and a file has a fixed number of outputs; return one tensor, such as torch.stack of a list"
+                f"forward returns {len(results)} tensors, and {len(self.outputs)} for the example; a file has a fixed "
+                "number of outputs: return one tensor, such as torch.stack of a list"
             )
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 

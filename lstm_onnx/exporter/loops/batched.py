@@ -80,6 +80,9 @@ def _pointwise(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | Non
     others = [arg for arg in args if isinstance(arg, Tensor)]
     if not steps or any(isinstance(arg, tuple) for arg in args) or any(isinstance(v, Steps) for v in kwargs.values()):
         return None
+    dtypes = {*(s.tensor.dtype for s in steps), *(other.dtype for other in others)}
+    if len(dtypes) > 1 and any(s.tensor.dim() == 1 for s in steps):
+        return None  # beside tensors with axes, one number decides no dtype, and a tensor of all of them does
     axis = steps[0].axis if len({s.axis for s in steps}) == 1 and _fit(steps, others, rank, steps[0].axis) else 0
     if any(s.tensor.dim() - 1 > rank for s in steps):
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..aten import aten, aten_operators
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .canonical import RECURRENT
 from .pieces import CONVERSIONS
 from .program import Affine, Carry, Element, Here, Loop, NoState, Operator, Program, Result, by_step, positions_in
@@ -191,4 +191,6 @@ def _sequence(module: Any, call: RecurrentCall, count: Any) -> tuple[Any, bool]:
     whole = whole.range(module.number(source.start.at_first()), source.start.step, count)
     if not source.squeezed:  # an entry has an axis of one step
         whole = Steps(whole.along(0).squeeze(_single_axis(call.kwargs) + 1), 0)
+    elif whole.axis > 1:  # behind that of the features
+        whole = Steps(whole.along(0), 0)
     return whole.tensor, whole.axis == 1

@@ -157,12 +157,12 @@ class RolledModule(nn.Module):
         for piece in item.args[0].pieces:
             if isinstance(piece, Run):
                 start, count = self.number(piece.start), self.number(piece.count)
-                steps = interleaved([self.steps[pair].range(start, piece.by, count) for pair in piece.block])
-                rank = steps.tensor.dim() - 1
+                columns = [self.steps[pair].range(start, piece.by, count) for pair in piece.block]
+                rank = columns[0].tensor.dim() - 1
                 if stack:
-                    parts.append(steps.along(dim % (rank + 1)))
+                    parts.append(interleaved(columns).along(dim % (rank + 1)))
                 else:
-                    parts.append(_flattened(steps, dim % rank))
+                    parts.append(_flattened(columns, dim % rank))
             else:
                 tensor = value(piece)
                 parts.append(tensor.unsqueeze(dim % (tensor.dim() + 1)) if stack else tensor)
@@ -201,18 +201,20 @@ class RolledModule(nn.Module):
 
     def copied(self, loop: Loop, buffers: set[int], count: Any) -> bool:
         """Do without a loop that only copies values of an earlier loop; returns whether it is one."""
-        if not all(isinstance(loop.body[p].args[1], Element) and loop.body[p].args[1].step.step == 1 for p in buffers):
+        sources = {position: loop.body[position].args[1] for position in buffers}
+        steps = (source.step if isinstance(source, Element) else None for source in sources.values())
+        if not all(isinstance(step, Affine) and step.step == 1 for step in steps):
             return False
-        for position in buffers:
-            source = loop.body[position].args[1]
+        for position, source in sources.items():
             rows = self.steps[source.loop, source.position].range(self.number(source.step.at_first()), 1, count)
             self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
         return True
 
 
-def _flattened(steps: Steps, axis: int) -> Tensor:
-    """The steps' values concatenated along one of their axes."""
-    moved = steps.along(axis)
+def _flattened(columns: Sequence[Steps], axis: int) -> Tensor:
+    """The steps' values concatenated along one of their axes: of the first step those of all columns, and so on."""
+    parts = [column.along(axis) for column in columns]
+    moved = parts[0] if len(parts) == 1 else torch.cat(parts, axis + 1)
     size = moved.shape[axis + 1]
     if isinstance(size, int) and size == 1:
         return moved.squeeze(axis + 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...onnxgraph.builder import unique_name
 from ..aten import aten
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .canonical import RECURRENT
 from .gate_match import gates_in
 from .program import Carry, Here, Loop, Operator, Program, Result, positions_in

@@ -9,10 +9,11 @@ from torch import nn
 from ..copies.whole_numbers import attribute_numbers, code_numbers, sizes_of_tensors
 
 LARGEST = 1000
-"""Larger numbers are not tried as lengths, but for some in the code itself."""
-_LARGEST_IN_CODE = 20_000
+"""Larger numbers are tried as lengths only while they are cheap, and not where they are sizes of weights."""
+_LARGEST_OF_ALL = 20_000
 _MOST_STEPS = 8000
-"""The most steps, over all lengths, that are tried for numbers that are not in the code itself."""
+"""The most steps, over all lengths, that are tried for numbers that are not in the code itself; as many for larger
+ones."""
 _MOST_STEPS_IN_CODE = 40_000
 """The same for larger numbers that are."""
 _REGULAR = range(8, 257, 8)
@@ -24,16 +25,23 @@ def lengths_to_try(module: nn.Module) -> list[int]:
     numbers = code_numbers(module)
     code = _around(numbers)
     found = list(code)
+    held = attribute_numbers(module)
     steps = 0
-    for length in _around(attribute_numbers(module) | sizes_of_tensors(module)):
+    for length in _around(held | sizes_of_tensors(module)):
         if length not in code:
             steps += length
             found += [length] if steps <= _MOST_STEPS else []
-    steps = 0
-    for number in sorted(number for number in numbers if LARGEST < number <= _LARGEST_IN_CODE):
-        steps += 2 * number + 3
-        found += [number + 1, number + 2] if steps <= _MOST_STEPS_IN_CODE else []
-    return list(dict.fromkeys((*found, *_REGULAR)))
+    sizes = {size for weight in module.parameters() for size in weight.shape}
+    large = _above(numbers, _MOST_STEPS_IN_CODE), _above(held - numbers - sizes, _MOST_STEPS)
+    return list(dict.fromkeys((*found, *large[0], *large[1], *_REGULAR)))
+
+
+def _above(numbers: Iterable[int], most: int) -> list[int]:
+    """Each larger number plus 1 and plus 2, while these are at most so many steps."""
+    found: list[int] = []
+    for number in sorted(number for number in numbers if LARGEST < number <= _LARGEST_OF_ALL):
+        found += [number + 1, number + 2] if sum(found) + 2 * number + 3 <= most else []
+    return found
 
 
 def _around(numbers: Iterable[int]) -> list[int]:

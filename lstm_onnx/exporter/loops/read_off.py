@@ -89,10 +89,12 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
         return None
     if not _has_product(inner, {gates.h, *gates.inner.values()} - {Here(gates.states[-1].position)}):
         return None  # each unit has its own number: a matrix would be far larger
-    at = loop.body[gates.h.position]
+    at, given = loop.body[gates.h.position], _operator(program, loop, source.value)
     dtype = str(at.dtype).removeprefix("torch.")
     if len(at.shape) != 2 or dtype not in _DTYPES:
         return None
+    if given.dtype != at.dtype or given.shape[:-1] != at.shape[:-1]:
+        return None  # PyTorch converts the input, or all rows share one; the file's operator does neither
     parts = _read_off(loop, inner, needed, gates, source, at.shape[-1], known)
     weights = None if parts is None else WEIGHTS[gates.op_type](parts, gates)
     if weights is None:
@@ -128,7 +130,8 @@ def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, 
         return _Source(Here(given[0].index), given[0].shape[-1]) if len(given) == 1 and not elements else None
     if elements:
         (first, *more) = elements
-        return None if more or reads else _Source(first, _features(program, first))
+        shape = _operator(program, loop, first).shape
+        return None if more or reads else _Source(first, shape[-1] if shape else None)
     if not reads:
         return None
     if all(item.args == reads[0].args and item.target is reads[0].target for item in reads):
@@ -138,10 +141,11 @@ def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, 
     return _rooted(reads, [_way(program, item.args[0], known) for item in reads], known)
 
 
-def _features(program: Program, element: Element) -> int | None:
-    loop = next(item for item in program.loops if item.index == element.loop)
-    shape = loop.body[element.position].shape
-    return shape[-1] if shape else None
+def _operator(program: Program, loop: Loop, value: Here | Element) -> Operator:
+    """The one that makes a value of this loop or of an earlier one."""
+    if isinstance(value, Element):
+        loop = next(item for item in program.loops if item.index == value.loop)
+    return loop.body[value.position]
 
 
 def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Operator]:

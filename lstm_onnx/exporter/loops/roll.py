@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .detect import busiest_line, nested_loops, shortened_axis
 from .emit import RolledModule
 from .handwritten import with_recurrent_operators
@@ -113,9 +113,9 @@ def _rolled(
 
 
 def _of_several_steps(program: Program, candidates: Sequence[Sizes]) -> Sequence[Sizes]:
-    """The sizes at which no loop has a single step: what that picks of its axis is all of it, and traced otherwise."""
+    """The sizes at which each loop has several steps: what a single one picks of its axis is traced as all of it."""
     counts = [loop.count for loop in program.loops if isinstance(loop.count, Affine)]
-    return [own for own in candidates if all(count.at(own) != 1 for count in counts)] or candidates
+    return [own for own in candidates if all(count.at(own) > 1 for count in counts)] or candidates
 
 
 def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..aten import aten
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, all_of
@@ -69,13 +69,18 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
         place[i] = order[group[i]] if group[i] in order else min((place[j] for j in after[i]), default=last)
         if before and group[i] not in order and not _brings(loop, i, after):
             place[i] -= place[i] % 2
-    for i in size:  # the results of an operator stay with it, of a call also those without their axis of one step
+    carried = {carry.position for carry in loop.carries}
+    # The results of an operator stay with it; of a call, also those without their axis of one step, but for such a one
+    # that a later step reads, which stays with its readers.
+    for i in size:
         source = loop.body[i].args[0] if loop.body[i].args else None
         if not isinstance(source, Here) or place[i] <= place[source.position]:
             continue
         of_several = loop.body[i].target is operator.getitem
-        if of_several or (is_result(loop, loop.body[i]) and place[source.position] % 2):
+        if of_several or (is_result(loop, loop.body[i]) and place[source.position] % 2 and i not in carried):
             place[i] = place[source.position]
+    if any(place[carry.position] != place[item.index] for item in loop.body for carry in all_of(Carry, item.arguments)):
+        return [loop], {}  # a result is read by later steps of another part
     moved: _Moved = {}
     for number in range(last + 1):
         for at, i in enumerate([i for i in size if place[i] == number]):

@@ -41,14 +41,15 @@ def run_in_step(module: Any, item: Operator, value: Any) -> Any:
         return _window(item, args)
     if item.target is aten.select_scatter.default and not takes_step(item.args[:3]):
         base, row, dim, at = args
-        rows = torch.arange(base.shape[dim]).reshape([-1] + [1] * (base.dim() - 1 - dim))
-        return torch.where(rows == at, row.unsqueeze(dim), base)
+        return torch.index_copy(base, dim, at.reshape(1), row.unsqueeze(dim))
     place = _FILLED.get(item.target)
     if place is not None and not takes_step(item.args[:place]):
         return _filled(item, args, args[place])
     name = str(getattr(item.target, "__name__", item.target)).split(".")[0]
     if name not in _WITH_TENSORS or takes_step(item.kwargs):
         raise NotRolled(f"{name} takes the number of the step", item.line)
+    if name == "pow" and item.dtype.is_floating_point:  # ONNX's Pow has the type of its base
+        args = args[0].to(item.dtype), args[1]
     return _WITH_TENSORS[name](*args, **kwargs).to(item.dtype)
 
 

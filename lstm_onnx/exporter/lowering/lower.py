@@ -16,7 +16,7 @@ from ...runtime.batch_axes import BATCH, TIME
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from ..targets import form_of
 from ..tracing.opaque_node import DOMAIN
 from ..weights import layer_weights, validate_state_dict

@@ -58,6 +58,9 @@ def _check(node: NodeProto, opset: int) -> None:
     unknown = [item.name for item in node.attribute if item.name not in schema.attributes]
     if unknown or len(node.input) > schema.max_input:
         raise ExportError(f"{node.name}: {node.op_type} has no such form in opset {opset}; {later}")
+    reduction = attributes_of(node).get("reduction", b"")
+    if reduction in (b"max", b"min"):  # which no schema lists: an engine may take it for none
+        raise ExportError(f"{node.name}: {node.op_type} has no {reduction.decode()} in opset {opset}; {later}")
 
 
 def _keep(graph: TracedGraph, node: NodeProto) -> None:

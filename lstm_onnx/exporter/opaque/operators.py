@@ -15,8 +15,6 @@ import operator
 import types
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,12 +26,10 @@ from torch.nn.utils.rnn import PackedSequence
 from ...errors import ExportError
 from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
 from ..kept_digest import kept_folds
-from ..user_code import format_place, stack_place, user_line
+from ..user_code import stack_place, user_line
 from ..weights import Array, ChangingWeightsError
 from .packed_sequences import as_padded
-
-States = tuple[Tensor, ...]
-"""(h, c) of an LSTM, (h,) of a GRU or RNN, each ``(L*D, batch, features)``."""
+from .recurrent_module import RecordedCall, RecurrentModule, States, with_axes
 
 OPERATOR = "lstm_onnx::recurrent"
 
@@ -58,88 +54,6 @@ def _(
     batch = x.shape[0 if batch_first else 1]
     output = x.new_empty((x.shape[0], x.shape[1], output_size))
     return output, x.new_empty((rows, batch, h_size)), x.new_empty((rows, batch, c_size))
-
-
-@dataclass(frozen=True)
-class RecordedCall:
-    """One call of a recurrent module in an eager run; a loop makes thousands, of which few are looked at.
-
-    Attributes:
-        given: the states that it was called with, None where the caller passed none.
-        returned: the states that it returned.
-        axes: those of ``(L*D, batch, features)`` that these states lack, in the order in which they are added.
-        place: the file and the line of the user's code that called it.
-    """
-
-    given: States | None
-    returned: States
-    axes: Sequence[int]
-    place: tuple[str, int] | None
-
-    @property
-    def initial(self) -> States | None:
-        """`given`, each ``(L*D, batch, features)`` of the module's dtype."""
-        return _with_axes(self.given, self.axes)
-
-    @property
-    def final(self) -> States:
-        """`returned`, likewise."""
-        return _with_axes(self.returned, self.axes) or ()
-
-    @property
-    def line(self) -> str:
-        """The line of the user's code that called it."""
-        return format_place(self.place)
-
-
-@dataclass
-class RecurrentModule:
-    """One recurrent module of the copy.
-
-    Attributes:
-        path: of the submodule, as ``named_modules`` gives it.
-        spec: its sizes.
-        cell: whether it is an nn.LSTMCell, nn.GRUCell or nn.RNNCell.
-        weights: its parameters by torch's names, as its last call used them.
-        computed: whether one of them is no parameter, but computed before the call.
-        folds: the known products of its projections (see `kept_digest.kept_folds`).
-        calls: the calls of the last eager run.
-        override: initial states by call number, which replace those that the module's code passes.
-        tracing: whether the module is being traced.
-        num_traced: calls in this pass of the tracer, which may run the forward more than once.
-        peepholes: ``(1, 3*H)`` of the input, output and forget gate, of an LSTM in the user's own code.
-        reset_before: of a GRU in the user's own code, whether r multiplies h before the product with the weights.
-        own_forward: whether it is of a subclass with a forward of its own.
-        branched: whether a branch of an ``if`` on a value calls it; then not every run of the forward makes all calls.
-        compared: `weights`, parameters that are known to be equal to these, and where these are in memory.
-    """
-
-    path: str
-    spec: RecurrentSpec
-    cell: bool
-    weights: dict[str, Array] = field(default_factory=dict)
-    computed: bool = False
-    folds: Sequence[Array] = ()
-    calls: list[RecordedCall] = field(default_factory=list)
-    override: dict[int, States] = field(default_factory=dict)
-    tracing: bool = False
-    num_traced: int = 0
-    peepholes: Array | None = None
-    reset_before: bool = False
-    own_forward: bool = False
-    branched: bool = False
-    compared: tuple[dict[str, Array], list[Tensor], list[int]] | None = None
-
-    @cached_property
-    def weight_names(self) -> tuple[str, ...]:
-        """The names of `weights`."""
-        return tuple(self.spec.parameter_shapes())
-
-    def reset_calls(self) -> None:
-        """Start counting calls anew; while the module is traced, those of the last eager run are kept."""
-        self.num_traced = 0
-        if not self.tracing:
-            self.calls.clear()
 
 
 def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
@@ -309,7 +223,7 @@ def _traced_sequence(module: nn.Module, recurrent: RecurrentModule, x: Any, hx: 
     unbatched = x.dim() == 2
     row = 0 if batch_first else 1
     value = x.unsqueeze(row) if unbatched else x
-    initial = _with_axes(_as_states(hx, recurrent), _left_out_axes(recurrent, unbatched))
+    initial = with_axes(_as_states(hx, recurrent), _left_out_axes(recurrent, unbatched))
     output, *final = _operator(recurrent, value, initial, None, batch_first)
     output = output.squeeze(row) if unbatched else output
     return output, _returned(_as_given(final, recurrent, unbatched), recurrent)
@@ -319,7 +233,7 @@ def _traced_step(_module: nn.Module, recurrent: RecurrentModule, x: Any, hx: Any
     """nn.LSTMCell, nn.GRUCell and nn.RNNCell: a single step, as a sequence of length 1."""
     unbatched = x.dim() == 1
     value = (x.unsqueeze(0) if unbatched else x).unsqueeze(0)
-    initial = _with_axes(_as_states(hx, recurrent), _left_out_axes(recurrent, unbatched))
+    initial = with_axes(_as_states(hx, recurrent), _left_out_axes(recurrent, unbatched))
     final = _operator(recurrent, value, initial, None, batch_first=False)[1:]
     return _returned(_as_given(final, recurrent, unbatched), recurrent)
 
@@ -332,7 +246,9 @@ def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule,
         _check_packed(module, x, hx)
     with _without_projection_warning(recurrent.spec):
         result = base.forward(module, x, hx)
-    given, returned = _as_states(hx, recurrent), _as_states(result if recurrent.cell else result[1], recurrent)
+    states = _as_states(hx, recurrent), _as_states(result if recurrent.cell else result[1], recurrent)
+    # Copies: the module's code may write into its states afterwards.
+    given, returned = (None if own is None else tuple(state.clone() for state in own) for own in states)
     _record_weights(module, recurrent)
     recurrent.calls.append(RecordedCall(given, returned or (), _left_out_axes(recurrent, unbatched), stack_place()))
     return result
@@ -377,12 +293,8 @@ def _left_out_axes(recurrent: RecurrentModule, unbatched: bool) -> list[int]:
     return [*batch, 0] if recurrent.cell else batch
 
 
-def _with_axes(states: States | None, axes: Sequence[int]) -> States | None:
-    return None if states is None else tuple(functools.reduce(torch.unsqueeze, axes, state) for state in states)
-
-
 def _as_given(states: Sequence[Tensor], recurrent: RecurrentModule, unbatched: bool) -> States:
-    """The reverse of `_with_axes`."""
+    """The reverse of `with_axes`."""
     axes = _left_out_axes(recurrent, unbatched)[::-1]
     return tuple(functools.reduce(torch.squeeze, axes, state) for state in states)
 

@@ -12,7 +12,7 @@ import torch
 from ...errors import ExportError, LSTMOnnxError, MissingDependencyError
 from ..functional.attribute_states import forward_error
 from ..functional.functional_module import FixedSizeError, FunctionalModule, within_operator
-from ..opaque.operators import RecurrentModule
+from ..opaque.recurrent_module import RecurrentModule
 from ..user_code import NUMBERS, causes, error_line, first_line, stack_trace_line
 
 

@@ -51,7 +51,7 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
         numbers = list(dict.fromkeys((*trial.numbers_in_code(), *seen)))
         _try_numbers(trial, limits, numbers)
         _try_other_branches(trial, limits, others, numbers)
-    _try_lengths(trial, limits)
+    untried = tuple(_try_lengths(trial, limits))
     _try_roundings(trial, limits)
     require_row_order(trial, limits.all_within)
     _try_long(trial, limits)
@@ -62,6 +62,7 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
     sorts = trial.facts.sorts[:1] if trial.metadata.origins else ()
     return (
         *limits.notes,
+        *untried,
         *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts),
         *(f"{line}: {_SORT_NOTE}" for line in sorts),
     )
@@ -332,15 +333,31 @@ def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int], give
                     _require_cheap(trial, limits.all_within({**own, name: near}))
 
 
-def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
-    """Try lengths at which the code of a Python loop may do something else.
+def _try_lengths(trial: ShapeTrial, limits: Limits) -> Iterator[str]:
+    """Try lengths at which the code of a Python loop may do something else; yield a note of those that take too long.
 
     The steps differ: those of a resized example repeat, and hide which one of its neighbours a step takes.
     """
     for name in dict.fromkeys(trial.axes[axis] for axis in trial.facts.looped if axis in trial.axes):
+        spent = longest = 0
+        untried: list[int] = []
         for size in trial.facts.lengths:
-            if size == limits.within(name, size):
-                _require_cheap(trial, {**trial.own, name: size}, varied=True)
+            sizes = {**trial.own, name: size}
+            if size != limits.within(name, size):
+                continue
+            if not _is_cheap(trial, sizes):
+                spent += trial.cost(sizes)
+            if spent > _MOST_COST:
+                untried.append(size)
+                continue
+            longest = max(longest, size)
+            outcome = trial.with_other_rows(sizes)
+            _require(trial, sizes, outcome=None if outcome.kind == UNRUN else outcome)
+        if further := sorted(size for size in untried if size > longest):
+            yield (
+                f"{name} was tried up to {longest}, since more takes too long, and the module's loop may do something "
+                f"else near {further[0]}, a number that it can see; if it does, bound the axis with torch.export.Dim"
+            )
 
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
@@ -355,10 +372,13 @@ def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
                     limits.add_boundary(name, size)
 
 
-def _require_cheap(trial: ShapeTrial, sizes: Sizes, *, varied: bool = False) -> None:
-    if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
-        outcome = trial.with_other_rows(sizes) if varied else None
-        _require(trial, sizes, outcome=None if outcome is None or outcome.kind == UNRUN else outcome)
+def _is_cheap(trial: ShapeTrial, sizes: Sizes) -> bool:
+    return trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own))
+
+
+def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:
+    if _is_cheap(trial, sizes):
+        _require(trial, sizes)
 
 
 def _try_long(trial: ShapeTrial, limits: Limits) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnx import ModelProto
 
 from ...streaming.convert import delay_reason, limit_of_time, streaming_metadata
-from ...streaming.proof import prove_stream
+from ...streaming.proof import StreamProof, prove_stream
 from ...streaming.rewrite import NodeRefusedError, OwnStateError, RefusedError, Rewritten, rewrite
 from ..lowering.rename import TracedGraph
 from ..module_options import ModuleOptions
@@ -53,10 +53,12 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
     )
     found = BuiltModel(done.model, done.initializers, streaming_metadata(metadata, done), whole.notes).noted(note)
     if options.check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
-        problem = _compared(whole, found)
-        if problem:  # what the module does with its states, such as a tanh of them after each call
-            reason = f"the file in chunks differs from the whole sequence: {problem}"
+        proof = _compared(whole, found)
+        if proof.problem:  # what the module does with its states, such as a tanh of them after each call
+            reason = f"the file in chunks differs from the whole sequence: {proof.problem}"
             return replace(whole, metadata=replace(metadata, not_streamable=reason))
+        if proof.not_run:
+            return found.noted(f"chunks were not compared with whole sequences: {proof.not_run}")
     return found
 
 
@@ -72,10 +74,10 @@ def _delay(done: Rewritten, lines: Mapping[str, str]) -> str:
     return f"{delay_reason(done)}{f', at {line}' if line else ''}"
 
 
-def _compared(whole: BuiltModel, streaming: BuiltModel) -> str:
+def _compared(whole: BuiltModel, streaming: BuiltModel) -> StreamProof:
     opened = []
     for built in (whole, streaming):
         complete = ModelProto()
         complete.CopyFrom(built.model)
         opened.append(written_for_trial(replace(built, model=complete)))
-    return prove_stream(*opened).problem
+    return prove_stream(*opened)

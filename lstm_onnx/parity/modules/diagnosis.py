@@ -17,7 +17,7 @@ from onnx import helper
 from torch import nn
 
 from ...errors import ExportError, InputError, LSTMOnnxError, RunError
-from ...exporter.opaque.operators import RecurrentModule
+from ...exporter.opaque.recurrent_module import RecurrentModule
 from ...exporter.weights import StateDict
 from ...input_spec import named_sizes
 from ...runtime import Model

@@ -27,7 +27,7 @@ from ...exporter.functional.call_with_states import call_with_states
 from ...exporter.functional.functional_module import FunctionalModule
 from ...exporter.functional.make_functional import make_functional
 from ...exporter.functional.operator_roundings import OperatorRoundings
-from ...exporter.opaque.operators import RecurrentModule
+from ...exporter.opaque.recurrent_module import RecurrentModule
 from ...runtime import Model
 from ..criterion import magnitude
 from ..expected import Arrays

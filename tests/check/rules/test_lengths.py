@@ -43,7 +43,7 @@ def checked(folder: Path, *tail: NodeProto, rank: int = 3, kind: int = TensorPro
         {**ENDS, **inputs},
         {"z": (None,) * rank, "Y_h": (1, "batch", H)},
         {name: array for name, array in stored.items() if name in used or name == "one"},
-        {"lengths": TensorProto.INT32, "z": kind},
+        {"lengths": TensorProto.INT32, "which": TensorProto.BOOL, "z": kind},
     )
     return check(save(graph, folder / "m.onnx"), provider="cpu")
 
@@ -256,3 +256,23 @@ def test_any_layer_of_ours_that_lost_its_lengths_fails(layer: int, quantized: bo
     layers[layer].input[4] = ""
     onnx.save(model, path)
     assert f"{layers[layer].name}: " in failing(check(path, provider="cpu"), "lengths-ignored")
+
+
+@pytest.mark.parametrize("steps", [(-1, 0), (0, -1)])
+def test_a_constant_is_that_of_its_own_branch(steps: tuple[int, int], tmp_path: Path):
+    """Two branches may use one name for two constants."""
+    then, other = (
+        helper.make_graph(
+            [n("Gather", "y", "step", to="taken", axis=0)],
+            "branch",
+            [],
+            [helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)],
+            [onnx.numpy_helper.from_array(np.array(step), "step")],
+        )
+        for step in steps
+    )
+    choice = n("If", "which", then_branch=then, else_branch=other)
+    found = checked(tmp_path, choice, rank=2, which=()).findings
+    assert [item.message for item in found if item.rule == "lengths-ignored"] == [
+        "Gather takes the last padded step; first before it has lengths"
+    ]

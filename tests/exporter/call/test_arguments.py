@@ -187,6 +187,7 @@ def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
         ((TOKENS,), {"z": {0: "batch"}}, ConfigError, "dynamic_shapes names z, but the arguments are x"),
         ((TOKENS,), {"x": {2: "batch"}}, ConfigError, "dynamic_shapes of x has axis 2, and the tensor has 2 axes"),
         ((TOKENS,), {"x": {True: "batch"}}, ConfigError, "has axis True"),
+        ((TOKENS,), {"x": {0: "n", -2: "m"}}, ConfigError, "dynamic_shapes of x names axis 0 twice, n and m"),
         ((TOKENS,), {"x": ("batch",)}, ConfigError, "has 1 entries for x, which has 2 axes"),
         ((TOKENS,), {"x": "batch"}, ConfigError, "it must be a dict of axes to names, such as {0: 'batch'}"),
         ((TOKENS,), {"x": {0: "a b"}}, ConfigError, "axis 0: 'a b' names no axis; use a word such as 'batch'"),
@@ -270,6 +271,17 @@ def test_arguments_can_be_drawn_from_a_description() -> None:
     assert found.axes["x.ids"] == {0: "batch", 1: "time"}
     args, _ = found.args_and_kwargs(found.tensors)
     assert isinstance(args[0]["parts"], tuple)
+
+
+@pytest.mark.parametrize(("order", "kind"), [((1, 0), tuple), ((0, 2), dict), ((1,), dict)])
+def test_entries_that_are_described_in_another_order_keep_their_names(order: tuple[int, ...], kind: type) -> None:
+    specs = [InputSpec(f"x.{place}", (f"axis_{place}", place + 1)) for place in order]
+    found = draw_arguments(Takes(), specs, {f"axis_{place}": 4 for place in order})
+    assert {name: (tuple(tensor.shape), found.axes[name]) for name, tensor in found.tensors.items()} == {
+        f"x.{place}": ((4, place + 1), {0: f"axis_{place}"}) for place in order
+    }
+    args, _ = found.args_and_kwargs(found.tensors)
+    assert isinstance(args[0], kind)
 
 
 def test_axes_that_follow_from_others() -> None:

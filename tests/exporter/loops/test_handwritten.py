@@ -192,7 +192,29 @@ class Stacked(Gated):
         return torch.stack(steps, 1)
 
 
-ORDINARY = (OtherGate, ResetBefore, Stacked)
+class OfIntegers(Gated):
+    """PyTorch converts what h is added to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers, h, steps = (3 * x).long(), x.new_zeros(x.shape[0], HIDDEN), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(numbers[:, t, :1] * self.h1.bias + self.h1(h))
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+class OneRowForAll(Gated):
+    """The input has one row, and h one for each sequence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, h, steps = x[:1], x.mean(1)[:, :1].expand(-1, HIDDEN), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.x1(first[:, t]) + self.h1(h))
+            steps.append(h)
+        return torch.stack(steps, 1)
+
+
+ORDINARY = (OtherGate, ResetBefore, Stacked, OfIntegers, OneRowForAll)
 KINDS: dict[type[Gated], tuple[str, ...]] = {
     Mixed: ("GRU",),
     Opposite: ("GRU",),
@@ -206,6 +228,7 @@ KINDS: dict[type[Gated], tuple[str, ...]] = {
     **dict.fromkeys(
         (ResetTwice, OtherGate, StateOutside, OtherMixture, ScaledAfter, OldPeepholes, MixedPeepholes), ("Scan",)
     ),
+    **dict.fromkeys((OfIntegers, OneRowForAll), ("Scan",)),
 }
 
 

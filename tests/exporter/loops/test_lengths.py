@@ -59,6 +59,18 @@ def test_larger_numbers_of_the_code_are_tried_while_they_are_cheap():
     assert max(found) == 4002
 
 
+def test_larger_numbers_that_a_module_holds_are_tried_unless_they_are_sizes_of_weights():
+    class Late(nn.Module):
+        def __init__(self, width: int, **settings: int) -> None:
+            super().__init__()
+            self.linear, self.width, self.settings = nn.Linear(2, width), width, settings
+
+    found = lengths_to_try(Late(1100, reset=1500, longest=9000))
+    assert {1501, 1502} <= set(found)
+    assert max(found) == 1502
+    assert 1101 not in found
+
+
 def test_some_lengths_are_tried_whatever_the_code_holds():
     class Computed(nn.Module):
         def __init__(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx import ExportError
+from lstm_onnx import ExportError, RunError
 from lstm_onnx.onnxgraph import nodes_of
 
 pytestmark = pytest.mark.sweep(27)
@@ -51,6 +51,11 @@ class Clockwork(Step):
 class PowersAndBounds(Step):
     def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
         return (h * (h.abs() % (t + 1)) ** t).clamp(max=t).masked_fill(before > 0.5, t) / (t + 1)
+
+
+class PowersOfTheNumber(Step):
+    def after(self, h: Tensor, before: Tensor, t: int) -> Tensor:
+        return h / (t + 1) ** (0.5 * self.periods) + 0.1 * before
 
 
 class FilledWithTheNumber(Step):
@@ -224,9 +229,74 @@ class ClampsItsWeights(Step):
         return torch.tanh(h + before * self.u)
 
 
+class FillsWithTheFirst(Step):
+    """A loop that only fills a tensor, with the same value in each step."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, steps, first = self.start(x), [], x.new_empty(x.shape[0], x.shape[1], HIDDEN)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            steps.append(h)
+        for t in range(x.shape[1]):
+            first[:, t] = steps[0]
+        return torch.stack(steps, 1), first
+
+
+class ScaledByDoubles(Step):
+    """One number of float64 in each step leaves float32 what it is; a tensor of all of them would not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        times = x[0, :, 0].double()
+        return torch.stack([torch.relu(x[:, t] * times[t]) for t in range(x.shape[1])], 1)
+
+
+class JoinedInTurns(Step):
+    """Of each step two values of different sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for step in x.unbind(1):
+            h = self.cell(step, h)
+            steps += [h, step]
+        return torch.cat(steps, 1)
+
+
+class TimeLast(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps, channels = self.start(x), [], x.transpose(1, 2)
+        for t in range(channels.shape[-1]):
+            h = self.cell(channels[..., t], h)
+            steps.append(h)
+        return torch.stack(steps, -1)
+
+
+class AddsTheStateBefore(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        h, steps = self.start(x), []
+        for step in x.unbind(1):
+            before, h = h, self.cell(step, h)
+            steps.append(h + before)
+        return torch.stack(steps, 1)
+
+
+class SubtractsTheOutputBefore(Step):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(FEATURES, HIDDEN, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, before, steps = None, self.start(x)[:, None], []
+        for step in x.split(1, 1):
+            out, state = self.gru(step, state)
+            steps.append(out - before)
+            before = out
+        return torch.cat(steps, 1)
+
+
 KINDS = {
     Clockwork: ["Scan", "Scan"],
     PowersAndBounds: ["Scan"],
+    PowersOfTheNumber: ["Scan", "Scan"],
     FilledWithTheNumber: ["Scan"],
     Window: ["GRU", "Scan"],
     StartsFromTheFirst: ["Scan"],
@@ -241,6 +311,12 @@ KINDS = {
     CountsFromTheEnd: ["Scan", "Scan"],
     SplitAsNumpyDoes: ["GRU"],
     ClampsItsWeights: ["Scan"],
+    FillsWithTheFirst: ["GRU", "Scan"],
+    ScaledByDoubles: ["Scan"],
+    JoinedInTurns: ["GRU"],
+    TimeLast: ["GRU"],
+    AddsTheStateBefore: ["GRU", "Scan"],
+    SubtractsTheOutputBefore: ["GRU", "Scan"],
 }
 
 
@@ -280,6 +356,46 @@ def test_the_file_streams(kind: type[Step], tmp_path: Path) -> None:
     for name, wanted in zip(chunks[0], outputs_of(module, x), strict=True):
         joined = np.concatenate([chunk[name] for chunk in chunks], 1)
         np.testing.assert_allclose(joined, wanted, rtol=1e-4, atol=1e-5)
+
+
+class ReadsItsTable(Step):
+    """A table of 12 rows, of which each step reads all and fills one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = x.new_zeros(x.shape[0], 12, HIDDEN)
+        for t in range(x.shape[1]):
+            table[:, t] = torch.tanh(self.x(x[:, t]) + table.mean(1))
+        return table.mean(1)
+
+
+def test_a_row_that_a_tensor_does_not_have_is_an_error_of_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = ReadsItsTable().eval(), tmp_path / "loop.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
+    model, x = lstm_onnx.load(path, provider="cpu", threads=1), torch.randn(2, 13, FEATURES)
+    whole = x[:, :12]
+    np.testing.assert_allclose(model.run({"x": whole.numpy()})["output"], outputs_of(module, whole)[0], rtol=1e-4)
+    with pytest.raises(RunError):
+        model.run({"x": x.numpy()})
+
+
+class StartsAtTheFourth(Step):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.start(x)
+        for t in range(3, x.shape[1]):
+            h = torch.tanh(self.x(x[:, t]) + self.h(h)).clamp(max=0.9)
+        return h
+
+
+def test_a_loop_that_has_no_step_at_small_sizes_is_proven_at_larger_ones(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = StartsAtTheFourth().eval(), tmp_path / "loop.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    for length in (3, 4, 30):
+        x = torch.randn(2, length, FEATURES)
+        found, (wanted,) = model.run({"x": x.numpy()})["output"], outputs_of(module, x)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 class Rolled(Step):

@@ -13,7 +13,7 @@ from lstm_onnx.exporter.lowering.carried_states import carried_states
 from lstm_onnx.exporter.lowering.explicit_states import expose_states
 from lstm_onnx.exporter.lowering.lower import lower_calls, opaque_calls
 from lstm_onnx.exporter.lowering.rename import TracedGraph
-from lstm_onnx.exporter.opaque.operators import RecurrentModule
+from lstm_onnx.exporter.opaque.recurrent_module import RecurrentModule
 from lstm_onnx.exporter.tracing.opaque_node import DOMAIN, OP_TYPE
 from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import ExportOptions, LSTMSpec

@@ -122,6 +122,11 @@ REFUSED = {
         15,
         "with a reduction has no form",
     ),
+    "maximum": (
+        helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], name="here", reduction="max"),
+        17,
+        "ScatterElements has no max in opset 17; use opset 18",
+    ),
     "cast": (helper.make_node("CastLike", ["x", "other"], ["y"], name="here"), 14, "to a type that is not known"),
     "mean": (
         helper.make_node("LayerNormalization", ["x", "s"], ["y", "mean"], name="here"),

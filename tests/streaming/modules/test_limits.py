@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import lstm_onnx
 from lstm_onnx import InputError
+from lstm_onnx.streaming.proof import StreamProof
 
 pytestmark = pytest.mark.sweep(3)
 
@@ -99,3 +100,10 @@ def test_other_commands_take_as_many_steps_as_the_file(kind: type[Branch], tmp_p
         assert model.metadata.nearest_size("time", 1) == model.metadata.streaming.least > 1
         model.warm_up()
     assert lstm_onnx.check(path)
+
+
+def test_what_was_not_compared_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    not_run = StreamProof(not_run="no sequence fits it")
+    monkeypatch.setattr("lstm_onnx.exporter.trials.streaming.prove_stream", lambda *_: not_run)
+    result = exported(Branch().eval(), tmp_path / "m.onnx")
+    assert "chunks were not compared with whole sequences: no sequence fits it" in result.notes

@@ -764,8 +764,21 @@ export class Stream {
       }
       tensors[name] = this.#copy(tensor);
     }
+    this.#requireOnePlace(tensors);
     this.#restart(tensors);
     this.#restored = true;
+  }
+
+  /** Refuses states of sequences that cannot be stepped together: a file counts the steps of the first. */
+  #requireOnePlace(tensors) {
+    const { steps, settled, period, positions } = this.streaming ?? {};
+    if (!steps) return;
+    const counts = [...new Set(Array.from(tensors[steps].data, Number))].sort((one, other) => one - other);
+    const place = (count) => (positions || count < settled ? count : settled + (count - settled) % period);
+    if (new Set(counts.map(place)).size < 2) return;
+    const after = counts.slice(0, 5).join(", ");
+    const message = `${steps} is that of sequences after ${after} steps, which cannot be stepped together`;
+    throw new InputError(message, { name: steps, hint: "open a stream for each" });
   }
 
   /** Starts a new sequence. */

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,11 @@ def divided_by_their_spread(self: Any, x: Tensor) -> Tensor:
     return self.lstm(x / spread.sqrt())[0]
 
 
+def summed_differences(self: Any, x: Tensor) -> list[Any]:
+    steps = self.lstm(x)[0].unbind(1)
+    return [steps[-1], sum(after - before for before, after in itertools.pairwise(steps))]  # the number 0
+
+
 LEAST = [
     (under_a_size, 3),
     (reflected, 7),
@@ -94,6 +100,12 @@ def test_a_file_that_is_right_from_some_size_on_says_so(forward: Forward, least:
         agree(result.run(signal(batch, time)), eager(found, signal(batch, time)))
     # In a process of its own: without a step, ONNX Runtime's GRU ends it.
     subprocess.run([sys.executable, "-c", RUN, str(result.path), str(least)], check=True, timeout=120)
+
+
+def test_a_tensor_that_is_a_number_at_small_sizes_raises_the_least_one(tmp_path: Path) -> None:
+    result = made(module(summed_differences), signal(2, 9), X, tmp_path)
+    assert result.model.metadata.axis_limits == {"time": (2, None)}
+    assert "forward returns 1 tensors, and 2 for the example" in result.exported.notes[0]
 
 
 def test_a_module_that_takes_each_fourth_size_keeps_the_small_ones(tmp_path: Path) -> None:

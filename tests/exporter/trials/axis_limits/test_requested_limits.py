@@ -120,6 +120,28 @@ def test_what_takes_too_long_to_try_is_left_out(tmp_path: Path, monkeypatch: pyt
     assert "trying larger sizes takes too long" in result.exported.notes[0]
 
 
+def fades(self: Any, x: Tensor) -> Tensor:
+    h = x.new_zeros(x.shape[0], 3)
+    for t in range(x.shape[1]):
+        h = torch.tanh(x[:, t] - h)
+        if t >= 40:
+            h = h * 0.5
+    return self.lstm(h[:, None])[0]
+
+
+def test_lengths_of_loops_that_take_seconds_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_onnx.exporter.trials.axis_limits._LONG_COST", 0)
+    with pytest.raises(ExportError, match=r"time 41, so it was not kept; at .*if t >= 40"):
+        made(module(fades), signal(2, 4), X, tmp_path)
+
+
+def test_lengths_of_loops_that_take_too_long_to_try_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_onnx.exporter.trials.axis_limits._LONG_COST", 0)
+    monkeypatch.setattr("lstm_onnx.exporter.trials.axis_limits._MOST_COST", 0)
+    notes = made(module(fades), signal(2, 4), X, tmp_path).exported.notes
+    assert any(note.startswith("time was tried up to 16, since more takes too long") for note in notes)
+
+
 def root_of_what_is_left(self: Any, x: Tensor) -> Tensor:
     return self.lstm(x * torch.sqrt(x.new_full((), 100.0) - x.shape[1]))[0]  # ONNX Runtime's LSTM makes numbers of NaN
 

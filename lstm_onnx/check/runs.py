@@ -1,4 +1,4 @@
-"""Whether a model runs at any batch and time: it runs at several sizes, which no baked-in size equals all."""
+"""Whether a model runs at any batch and time: it is run at several sizes, so that no single baked-in size fits all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipe that gets no valid end after an error: a reader must not take the records until then for all of them."""
+"""Output to a pipe, which gets no valid end after an error: a reader must not mistake part of the records for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs into buffers that are bound once, so that a step costs the operator and not the call.
+"""Runs with buffers that are bound once, so that a small step does not spend most of its time on the call.
 
 Otherwise ONNX Runtime wraps each input, allocates each output and copies both at every run, about half of the time of
 a small step.

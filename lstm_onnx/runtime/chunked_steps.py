@@ -1,4 +1,4 @@
-"""What a stream needs of a file that was made for chunks of any length: see `metadata.Streaming`."""
+"""How a stream runs a file that was made for chunks of any length: see `metadata.Streaming`."""
 
 from __future__ import annotations
 

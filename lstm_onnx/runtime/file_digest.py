@@ -1,4 +1,4 @@
-"""What tells the file of one model from that of another: a digest of its bytes and those of its external data."""
+"""What identifies a model's file: a digest of its bytes and of those of its external data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model can be streamed: from its metadata or, where that does not say, by trying it."""
+"""Whether a model can be streamed: according to its metadata or, if that does not say, found by trying."""
 
 from __future__ import annotations
 

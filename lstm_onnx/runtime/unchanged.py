@@ -1,4 +1,4 @@
-"""What is made or said of a file is of one file: where another program writes it meanwhile, it is refused.
+"""A file that another program writes while it is read, checked or converted is refused, so results are of one version.
 
 Most of what works on a file opens it more than once: to read its graph and its weights, to run it, for a child process.
 If it is replaced in between, or written in place, one part of the result would be of the old file and another one of

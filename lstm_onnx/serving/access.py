@@ -1,4 +1,4 @@
-"""Who may ask: tokens, and which web pages."""
+"""Who may send requests: tokens, and origins of web pages."""
 
 from __future__ import annotations
 

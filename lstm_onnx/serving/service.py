@@ -1,4 +1,4 @@
-"""What a server does, apart from the protocol by which it is asked."""
+"""What a server does, independent of the protocol of a request."""
 
 from __future__ import annotations
 

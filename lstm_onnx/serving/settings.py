@@ -1,4 +1,4 @@
-"""What a server is told on its command line."""
+"""The settings of a server, as given on its command line."""
 
 from __future__ import annotations
 

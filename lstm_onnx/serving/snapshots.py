@@ -1,4 +1,4 @@
-"""Snapshots of a stream, which its client keeps and gives to any server of the same model to go on from there.
+"""Snapshots of a stream: its client keeps them, and any server of the same model continues the stream from them.
 
 A snapshot is opaque to clients: the number of frames, the digest of the model's file and the states, signed with a key
 that the servers share.  So one of another model, or a changed one, is refused, and no stream continues from it.

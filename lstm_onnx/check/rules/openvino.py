@@ -1,4 +1,4 @@
-"""LO601-605: what OpenVINO's CPU plugin refuses, or computes wrongly without a word."""
+"""LO601-605: what OpenVINO's CPU plugin refuses, or computes wrongly without an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LO104, LO105, LO110, LO111: operators that ONNX Runtime lacks, or that do not belong into inference."""
+"""LO104, LO105, LO110, LO111: operators that ONNX Runtime lacks, or that do not belong in inference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LO611-620: what tract refuses, or computes wrongly without a word."""
+"""LO611-620: what tract refuses, or computes wrongly without an error."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def longest_first(specs: Sequence[InputSpec], arrays: Mapping[str, np.ndarray]) 
 
 
 def _may_be_mask(spec: InputSpec) -> bool:
-    """Whether it may say which steps of each sequence are padding: bools, zeros or ones of two open axes."""
+    """Whether it may say which steps of each sequence are padding: bools, zeros or ones of two dynamic axes."""
     kind, open_axes = np.dtype(spec.dtype).kind, [isinstance(dim, str) for dim in spec.shape]
     return open_axes == [True, True] and (kind == "b" or (kind in "iu" and (spec.low, spec.high) == (0, 1)))
 

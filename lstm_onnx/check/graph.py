@@ -22,7 +22,7 @@ class Graph:
 
     @property
     def axes(self) -> set[str]:
-        """The names of the inputs' open axes."""
+        """The names of the inputs' dynamic axes."""
         return {dim for kind in self.inputs.values() for dim in shape_of(kind) or () if isinstance(dim, str)}
 
     @property

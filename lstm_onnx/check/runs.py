@@ -82,7 +82,7 @@ def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
 
 
 def _all_trials(model: Model, batches: Mapping[str, str]) -> Iterator[_Trials]:
-    """The model with a name for each open axis, and then with one name for several."""
+    """The model with a name for each dynamic axis, and then with one name for several."""
     named = _named_shapes(model, batches)
     yield from (_Trials(model, shapes, batches) for shapes in named)
     if model.metadata.versions:
@@ -117,7 +117,7 @@ def _renamed(shapes: Shapes, names: Mapping[str, str]) -> Shapes:
 
 
 def _named_shapes(model: Model, batches: Mapping[str, str]) -> list[Shapes]:
-    """The inputs' shapes with a name for each open axis.
+    """The inputs' shapes with a name for each dynamic axis.
 
     Which of the axes without a name have one size is not in the file.  In the order in which they are tried: none but
     those that are the batch of a recurrent operator; the first of each input, as the batch; those at the same place in
@@ -212,7 +212,7 @@ def _label(sizes: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True)
 class _Trials:
-    """Runs of a model whose open axes all have a name.
+    """Runs of a model whose dynamic axes all have a name.
 
     Attributes:
         model: the model.

@@ -54,7 +54,7 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
 def arrange_table(inputs: Inputs, record: Record) -> Record:
     """A table, ``{name: (time, features)}``, with the axes of one sequence of its input.
 
-    An input with a batch axis and one other open axis takes one number per time step; one whose last axis is "time"
+    An input with a batch axis and one other dynamic axis takes one number per time step; one whose last axis is "time"
     has its features before it.
 
     Raises:

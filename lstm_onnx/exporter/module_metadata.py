@@ -178,7 +178,7 @@ def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
 def _length_input(graph: TracedGraph, lengths: str) -> str | None:
     """The only input from which lengths are computed, entry by entry; None where there is none.
 
-    It is a row or a column, or all its axes are open, as of the words' lengths in each sentence; of a table with a
+    It is a row or a column, or all its axes are dynamic, as of the words' lengths in each sentence; of a table with a
     fixed number of columns others may be no lengths.
     """
     producers = graph.producers

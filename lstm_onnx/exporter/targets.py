@@ -63,7 +63,7 @@ def form_of(
     """The form of a stack of layers for the target of `options`.
 
     OpenVINO ignores the operators' lengths and an LSTM's peepholes; a Scan is right.  tract ignores or refuses
-    lengths, other activations and zero states of an open batch, and its Sigmoid is approximate; a Scan has none of
+    lengths, other activations and zero states of a dynamic batch, and its Sigmoid is approximate; a Scan has none of
     these, and takes named axes where their sizes stay int64.  ONNX Runtime has the operators in float64 on CUDA alone,
     and Scans everywhere.  QNN has the operator LSTM, and no Scan.
 

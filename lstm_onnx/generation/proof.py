@@ -59,7 +59,7 @@ def draw_prompt(model: Model, sizes: tuple[int, int, int], rng: np.random.Genera
         states: whether states are drawn; otherwise they are left out.
 
     Raises:
-        ConfigError: an input has another open axis whose size no value fits.
+        ConfigError: an input has another dynamic axis whose size no value fits.
     """
     described = model.metadata.generation
     assert described is not None  # noqa: S101 - the caller's condition

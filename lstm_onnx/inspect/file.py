@@ -28,7 +28,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
     Raises:
         FileError: the file is missing, empty, a folder or not readable.
-        ModelError: it is not an ONNX model, is cut short, or its lstm_onnx metadata is damaged.
+        ModelError: it is not an ONNX model, is truncated, or its lstm_onnx metadata is damaged.
     """
     model = load_inlined(path)
     file = Path(path)

@@ -42,7 +42,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
 
     Raises:
         FileError: the file is missing, empty, a folder or not readable.
-        ModelError: it is not an ONNX model, or is cut short.
+        ModelError: it is not an ONNX model, or is truncated.
     """
     file = readable_file(path, "an .onnx file")
     model = ModelProto()
@@ -53,12 +53,12 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}; expected an .onnx file") from error
     except (DecodeError, RuntimeError, ValueError) as error:
-        problem = f"is not an ONNX model, or is cut short ({error_line(error)}); export or copy it again"
+        problem = f"is not an ONNX model, or is truncated ({error_line(error)}); export or copy it again"
         raise ModelError(f"{path}: {problem}") from error
     # protobuf parses many random bytes as fields that it does not know.
     if not model.opset_import or not model.HasField("graph"):
         lacking = "graph" if model.opset_import else "operator set (opset_import)"
-        raise ModelError(f"{path}: is not an ONNX model, or is cut short: it has no {lacking}; export or copy it again")
+        raise ModelError(f"{path}: is not an ONNX model, or is truncated: it has no {lacking}; export or copy it again")
     return model
 
 

@@ -22,7 +22,7 @@ _MOST_CARRIED = 2**22
 
 
 def without_weights(model: ModelProto) -> ModelProto:
-    """A copy without metadata and without the contents of large initializers; negative sizes become open axes."""
+    """A copy without metadata and without the contents of large initializers; negative sizes become dynamic axes."""
     copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     copy.graph.name = model.graph.name
     for field in ("node", "input", "output", "value_info", "sparse_initializer"):
@@ -104,7 +104,7 @@ def with_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
 
 
 def has_negative_dims(model: ModelProto) -> bool:
-    """Whether a size is negative: some exporters write open axes so, and onnx's shape inference may crash on it."""
+    """Whether a size is negative: some exporters write dynamic axes so, and onnx's shape inference may crash on it."""
     values = (value for graph in graphs_of(model.graph) for value in (*graph.input, *graph.output, *graph.value_info))
     return any(True for value in values for _ in _negative_dims(value.type))
 

@@ -181,7 +181,7 @@ class _Found:
 
 
 def ranges_of(model: Model, compared: Iterable[tuple[Expected, CaseResult]]) -> tuple[Range, ...]:
-    """The sizes of each open axis and the values of each input in the conclusive cases."""
+    """The sizes of each dynamic axis and the values of each input in the conclusive cases."""
     found = _Found({}, {}, {})
     for expected, result in compared:
         if result.inconclusive:
@@ -195,7 +195,7 @@ def ranges_of(model: Model, compared: Iterable[tuple[Expected, CaseResult]]) -> 
 
 
 def _sizes(model: Model, expected: Expected, feeds: Arrays) -> Iterator[tuple[str, int]]:
-    """The sizes of the open axes, by the file's names, or by their roles where the file names none."""
+    """The sizes of the dynamic axes, by the file's names, or by their roles where the file names none."""
     for name, array in feeds.items():
         info = model.inputs.get(name)
         for axis, dim in enumerate(() if info is None else info.shape[: array.ndim]):

@@ -190,7 +190,7 @@ def _compared(model: Model) -> Compared | None:
 
 
 def _name_output_axes(graph: Graph, runs: Sequence[tuple[Mapping[str, int], Mapping[str, Sequence[int]]]]) -> None:
-    """Give the outputs' open axes the names of the inputs' axes whose size they had in every run.
+    """Give the outputs' dynamic axes the names of the inputs' axes whose size they had in every run.
 
     Args:
         graph: its outputs are changed.
@@ -261,7 +261,7 @@ def _with_open_batch(
 
 
 def _batch_name(inputs: Sequence[ValueInfoProto], fixed: tuple[int, int] | None) -> str:
-    """The name of the batch axis: of the first input that has one, the name of its first open axis."""
+    """The name of the batch axis: of the first input that has one, the name of its first dynamic axis."""
     if fixed is not None:
         return BATCH
     names = [dim for value in inputs for dim in shape_of(value.type) or () if isinstance(dim, str)]

@@ -17,9 +17,9 @@ from ..runtime.providers import open_session, ort_errors
 
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
-"""Of the first open axis and of the others, in each comparison."""
+"""Of the first dynamic axis and of the others, in each comparison."""
 _LONG_SIZES = ((5, 61, 17, 31), (1, 1031, 7, 11), (1, 7, 1031, 11), (1031, 2, 3, 5))
-"""Of the first open axis, of those after it, and the last number of all others, in further comparisons.
+"""Of the first dynamic axis, of those after it, and the last number of all others, in further comparisons.
 
 Sizes that are equal by chance differ in these, and reach numbers that they are compared with, such as the most steps
 that a file looks at.  Axes of different names may always have one size: then the source does not run.
@@ -169,7 +169,7 @@ def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[f
 
 
 def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
-    """Random inputs: the first open axis has the first size, each further one the next, and all others the last.
+    """Random inputs: the first dynamic axis has the first size, each further one the next, and all others the last.
 
     An axis is known by its name.  Where the inputs share none, as of tf2onnx, which names each axis of each input
     separately, or where axes have no names, it is known by its place: the batch of all inputs has one size.  So have
@@ -203,7 +203,7 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
 
 
 def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], dict[str, tuple[int, ...]]]]:
-    """At each size at which a file runs: the sizes of its inputs' open axes by name, and the shapes of its outputs."""
+    """Where a file runs: the sizes of its inputs' dynamic axes by name, and the shapes of its outputs."""
     found = []
     for sizes in (*_SIZES, *_LONG_SIZES):
         feeds = drawn(model, sizes, seed)

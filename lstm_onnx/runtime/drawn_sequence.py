@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray]
 
 _BATCH = 2
 _OTHER = 5
-"""The size of open axes that are neither batch nor time."""
+"""The size of dynamic axes that are neither batch nor time."""
 
 
 def batch_of(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> int:

@@ -34,7 +34,7 @@ def open_error(error: BaseException, path: str, *, on_cpu: bool) -> ModelError |
             path=path,
         )
     if reason.startswith("Protobuf parsing failed"):
-        reason = "it is not an ONNX model, or is cut short"
+        reason = "it is not an ONNX model, or is truncated"
     if on_cpu and "Could not find an implementation for" in reason:
         # Most such operators have one in float32 and since opset 7, which the message does not say.
         reason += (

@@ -55,7 +55,7 @@ def require_drawable(model: Model) -> None:
         raise ModelError(
             f"its inputs hold {count} numbers or more, and at most {MAX_DRAWN_ELEMENTS} are drawn to compare files",
             path=model.path,
-            hint="export it with smaller or open sizes",
+            hint="export it with smaller or dynamic sizes",
         )
 
 

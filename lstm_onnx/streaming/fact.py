@@ -19,12 +19,12 @@ class Fact:
 
     Attributes:
         axes: its axes; None where not even their number is known.
-        spans: the open axes along which it may vary although `axes` does not tell; only where that is None.
+        spans: the dynamic axes along which it may vary although `axes` does not tell; only where that is None.
         varies: whether it depends on numbers that a caller gives.
-        last: open axes of which it is computed from the last step alone, or from all steps so far.
+        last: dynamic axes of which it is computed from the last step alone, or from all steps so far.
         states: state inputs that it is computed from, other than through a recurrent node.
-        sized: open axes on whose sizes its numbers depend, where they are not in `numbers`.
-        positions: open axes along which its numbers count from the first step of a call.
+        sized: dynamic axes on whose sizes its numbers depend, where they are not in `numbers`.
+        positions: dynamic axes along which its numbers count from the first step of a call.
         numbers: the integers that it holds, where these are known; a scalar has one.
         lengths: whether it is made of lengths of sequences alone.
     """
@@ -46,7 +46,7 @@ class Fact:
 
     @property
     def open(self) -> Names:
-        """All open axes along which the value may vary."""
+        """All dynamic axes along which the value may vary."""
         if self.axes is None:
             return self.spans
         return names_of(size for axis in self.axes for size in axis)
@@ -62,17 +62,17 @@ class Fact:
 
     @property
     def depends_on_sizes(self) -> Names:
-        """The open axes on whose sizes its values depend."""
+        """The dynamic axes on whose sizes its values depend."""
         return self.sized | (names_of(self.numbers) if self.numbers is not None else NONE)
 
 
 def names_of(sizes: Iterable[Size]) -> Names:
-    """All open axes on which one of the sizes depends."""
+    """All dynamic axes on which one of the sizes depends."""
     return NONE.union(*(size.names for size in sizes))
 
 
 def open_names(facts: Iterable[Fact]) -> Names:
-    """All open axes along which one of the values may vary."""
+    """All dynamic axes along which one of the values may vary."""
     return NONE.union(*(fact.open for fact in facts))
 
 
@@ -87,7 +87,7 @@ def length(axis: Axis) -> Size:
 
 
 def symbols(axis: Axis) -> Names:
-    """The open axes that are factors of this axis."""
+    """The dynamic axes that are factors of this axis."""
     return frozenset(name for size in axis if (name := size.symbol) is not None)
 
 

@@ -1,9 +1,9 @@
 """The time axis followed through an ONNX graph: do steps meet anywhere but in states?
 
 Every value's axes are followed from the model's inputs on, by the names of their sizes.  An operator that
-passes handles each entry of an open axis by itself (an activation, a product with a weight); one that
+passes handles each entry of a dynamic axis by itself (an activation, a product with a weight); one that
 does not (a convolution, a mean over time, a flip) is noted for that axis, the first of each with its
-reason.  Recurrent nodes that start from state inputs tell which open axes are time.  An operator that is
+reason.  Recurrent nodes that start from state inputs tell which dynamic axes are time.  An operator that is
 not known is taken for one that does not pass.
 """
 
@@ -32,7 +32,7 @@ class TimeAxis:
     """The result of following the time axis.
 
     Attributes:
-        names: the open axes that are time; none where a call is a step, whatever its size.
+        names: the dynamic axes that are time; none where a call is a step, whatever its size.
         meeting: where steps of one of them first meet outside of the states; None where none do.
         by_hand: where state inputs go through other operators than recurrent ones, so that the graph
             does not tell whether chunks give what the whole gives; None where none do.
@@ -87,7 +87,7 @@ class Follower(Findings):
         return Meeting(str(node.name), str(node.op_type), "goes along an axis that no input has")
 
     def _everywhere(self) -> Names:
-        """The open axes that every input has beside the batch, which is the states' own: cut along them a call changes.
+        """The dynamic axes that every input has beside the batch, which is the states' own: cut there, a call changes.
 
         One that some inputs have, such as the steps of an encoder that each step of a decoder looks at, is not time.
         """
@@ -157,6 +157,6 @@ def follow_time(model: ModelProto, states: Mapping[str, str], lengths: Collectio
         lengths: the inputs that are lengths of sequences.
 
     Returns:
-        Which open axes are time, and where their steps meet outside of the states.
+        Which dynamic axes are time, and where their steps meet outside of the states.
     """
     return Follower(model, states, lengths).result()

@@ -102,7 +102,7 @@ _SMALL = 64
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where steps of an open axis meet, and how; `by_hand` where a state input takes part in it."""
+    """Where steps of a dynamic axis meet, and how; `by_hand` where a state input takes part in it."""
 
     node: str
     op_type: str
@@ -120,8 +120,8 @@ class Findings:
 
     Attributes:
         facts: of the values, by their names.
-        meetings: where steps of an open axis meet, by its name.
-        recurrent: the open axes that recurrent nodes go along, and whether one of these starts from state inputs.
+        meetings: where steps of a dynamic axis meet, by its name.
+        recurrent: the dynamic axes that recurrent nodes go along, and whether one of these starts from state inputs.
         per_call: a recurrent node whose states go on by one step at each call, however many steps the call has.
         from_the_end: a recurrent node with carried states that goes backwards through a fixed number of steps.
         by_hand: the first node that uses a state other than as a recurrent node's initial state.
@@ -137,13 +137,13 @@ class Findings:
         self._same: dict[str, str] = {}
 
     def same(self, one: str, other: str) -> None:
-        """Record that two open axes must have the same size."""
+        """Record that two dynamic axes must have the same size."""
         a, b = self.first_name(one), self.first_name(other)
         if a != b:
             self._same[max(a, b)] = min(a, b)
 
     def first_name(self, name: str) -> str:
-        """The common name of all open axes that must have the same size."""
+        """The common name of all dynamic axes that must have the same size."""
         while name in self._same:
             name = self._same[name]
         return name
@@ -153,7 +153,7 @@ class Findings:
         return frozenset(map(self.first_name, names))
 
     def meet(self, node: Node[Fact], names: Collection[str], how: str) -> None:
-        """Record that a node computes across steps of these open axes; the first node of each axis is kept."""
+        """Record that a node computes across steps of these dynamic axes; the first node of each axis is kept."""
         by_hand = any(fact.states for fact in node.given)
         found = Meeting(str(node.node.name), node.op, how, by_hand)
         if by_hand and names:
@@ -190,7 +190,7 @@ class Call(Node[Fact]):
         return found or Fact()
 
     def meet(self, names: Collection[str], how: str) -> None:
-        """Record that this node computes across steps of these open axes."""
+        """Record that this node computes across steps of these dynamic axes."""
         self.findings.meet(self, names, how)
 
 

@@ -1,4 +1,4 @@
-"""Axis sizes as polynomials in the names of open axes: ``time``, ``2*batch``, ``time - 2``.
+"""Axis sizes as polynomials in the names of dynamic axes: ``time``, ``2*batch``, ``time - 2``.
 
 What is not a polynomial (``time//2``, ``max(time, 4)``) is a symbol of its own, with the names in its text.
 """
@@ -22,14 +22,14 @@ class Size:
 
     @classmethod
     def of(cls, value: int | str) -> Size:
-        """From an integer or the name of an open axis."""
+        """From an integer or the name of a dynamic axis."""
         if isinstance(value, int):
             return cls(frozenset({((), value)} if value else ()))
         return cls(frozenset({((value,), 1)}))
 
     @classmethod
     def of_product(cls, text: str) -> Size | None:
-        """From integers and names of open axes, as in ``9*batch``; None of anything else."""
+        """From integers and names of dynamic axes, as in ``9*batch``; None of anything else."""
         parts = [part.strip() for part in text.split("*")]
         if not all(part.isidentifier() or part.isdecimal() for part in parts):
             return None
@@ -61,14 +61,14 @@ class Size:
 
     @property
     def is_product(self) -> bool:
-        """Whether the size is a product of open axes and integers."""
+        """Whether the size is a product of dynamic axes and integers."""
         return len(self.terms) == 1 and all(
             factor >= 1 and symbols and not any("<" in symbol for symbol in symbols) for symbols, factor in self.terms
         )
 
     @property
     def names(self) -> frozenset[str]:
-        """All open axes on which the size depends."""
+        """All dynamic axes on which the size depends."""
         found: set[str] = set()
         for symbols, _ in self.terms:
             for symbol in symbols:

@@ -18,7 +18,7 @@ class Architecture:
 
     `build` makes it seeded and in eval mode.  `inputs(batch, time)` are example inputs of those sizes, seeded by them:
     a tuple of positional arguments or a dict of keyword arguments, each a tensor or a nested container of tensors.
-    `dynamic_shapes` names the open axes by argument, nested as the argument is; None stands for an argument without.
+    `dynamic_shapes` names the dynamic axes by argument, nested as the argument is; None stands for an argument without.
 
     The counts are those of an ideal export: `lstm_nodes` sums num_layers over the calls of nn.LSTM (a bidirectional
     layer is one node), `scan_nodes` does so for projected LSTMs, `other_nodes` for GRU and RNN.  `cell_calls` counts

@@ -73,7 +73,7 @@ def leaves(value: Any) -> Iterator[Tensor]:
 
 
 def axes(value: Any, shapes: Any) -> Iterator[tuple[Tensor, dict[int, str]]]:
-    """Each tensor with its open axes, as the nesting of both has it."""
+    """Each tensor with its dynamic axes, as the nesting of both has it."""
     if isinstance(value, Tensor):
         yield value, shapes or {}
     elif isinstance(value, dict):

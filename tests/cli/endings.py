@@ -120,7 +120,7 @@ def _problems(folder: Path, command: Command, before: set[str], told: str, *, wh
     for name in command.files:
         path = folder / name
         if path.exists():
-            found += [] if _is_complete(path) else [f"{name} is cut short"]
+            found += [] if _is_complete(path) else [f"{name} is truncated"]
             path.unlink()
         elif whole:
             found.append(f"{name} is missing")

@@ -103,7 +103,7 @@ def test_whenever_a_signal_comes(place: Place) -> None:
         (("check", "fixed.onnx"), 0, (), ["exit code 1 in the place of 0"]),
         (("run", "m.onnx", "x.npz", "-o", "out.npz"), 0, (), ["left out.npz"]),
         (("run", "m.onnx", "x.npz"), 0, ("out.npz",), ["out.npz is missing"]),
-        (("run", "m.onnx", "x.npz", "-o", "cut.npz", "--debug"), 0, ("cut.npz",), ["cut.npz is cut short"]),
+        (("run", "m.onnx", "x.npz", "-o", "cut.npz", "--debug"), 0, ("cut.npz",), ["cut.npz is truncated"]),
         (("check", "none.onnx", "--debug"), 2, (), ["said Traceback"]),
     ],
 )

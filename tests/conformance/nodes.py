@@ -47,7 +47,7 @@ class Node:
     def save(
         self, path: Path, *, opset: int = 17, stored: Collection[str] = WEIGHTS, dtype: int = TensorProto.FLOAT
     ) -> Path:
-        """Write it as a model with open axes; what is not `stored` is an input."""
+        """Write it as a model with dynamic axes; what is not `stored` is an input."""
         directions = self.inputs["R"].shape[0]
         first = self.attributes.get("layout", 0) == 1
         state = ("batch", directions, self.hidden_size) if first else (directions, "batch", self.hidden_size)

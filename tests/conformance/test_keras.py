@@ -122,7 +122,7 @@ def test_their_states_stream():
 
 
 def test_absent_states_that_have_no_known_size_are_asked_for():
-    """tf2onnx names each open axis apart, so that the states' batch does not follow from the sequence's."""
+    """tf2onnx names each dynamic axis apart, so that the states' batch does not follow from the sequence's."""
     feeds, _ = numbers("stateful")
     model = lstm_onnx.load(path_of("stateful"), provider="cpu", states=STATES)
     with pytest.raises(InputError, match=r"missing input: x1 .*x2 "):

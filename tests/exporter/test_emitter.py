@@ -1,4 +1,4 @@
-"""Bare LSTMs as ONNX nodes: which, how they are named, and which axes are open."""
+"""Bare LSTMs as ONNX nodes: which, how they are named, and which axes are dynamic."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def lstm(*inputs: str, outputs: tuple[str, ...] = ("Y",), **attributes: Any) -> 
 
 
 def graph(nodes: list[NodeProto], names: str = "WRB", inputs: tuple[str, ...] = ("X",)) -> GraphProto:
-    """A graph with the weights that `names` asks for; inputs of three open axes."""
+    """A graph with the weights that `names` asks for; inputs of three dynamic axes."""
     return helper.make_graph(
         nodes,
         "g",

@@ -31,7 +31,7 @@ def test_a_model_is_loaded_as_it_is_stored(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"\xff" * 64, b"plain text\n", b"\x00", b"\x08\x08", b"PK\x03\x04"])
 def test_what_is_no_model_is_an_error(content: bytes, tmp_path: Path):
     (tmp_path / "m.onnx").write_bytes(content)
-    with pytest.raises(ModelError, match=r"m\.onnx: is not an ONNX model, or is cut short.*; export or copy it again"):
+    with pytest.raises(ModelError, match=r"m\.onnx: is not an ONNX model, or is truncated.*; export or copy it again"):
         load_model(tmp_path / "m.onnx")
 
 

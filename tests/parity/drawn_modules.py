@@ -298,7 +298,7 @@ def made(drawn: DrawnModule) -> nn.Module:
 
 
 def example_of(drawn: DrawnModule, batch: int = 2, steps: int = 4) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs by name, and their open axes."""
+    """Inputs by name, and their dynamic axes."""
     generator = torch.Generator().manual_seed(drawn.number)
     sizes = (batch,) if drawn.cell else (batch, steps) if drawn.batch_first else (steps, batch)
     names = ("batch",) if drawn.cell else ("batch", "time") if drawn.batch_first else ("time", "batch")

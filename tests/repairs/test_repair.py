@@ -175,7 +175,7 @@ class Model(nn.Module):
 
 
 def torch_file(path: Path, rnn: nn.Module, *, batch: int | None, batch_first: bool = True) -> Path:
-    """By torch's older exporter, with an open time axis."""
+    """By torch's older exporter, with a dynamic time axis."""
     axes = {1 if batch_first else 0: "time", **({} if batch else {0 if batch_first else 1: "batch"})}
     shape = (batch or 2, 5) if batch_first else (5, batch or 2)
     torch.onnx.export(

@@ -141,7 +141,7 @@ def test_what_is_not_possible(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="takes chunks of any length already"):
         lstm_onnx.make_streaming(tmp_path / "s.onnx", tmp_path / "t.onnx")
     fixed = saved(conv_lstm(time=30), tmp_path / "f.onnx")
-    with pytest.raises(ModelError, match="always has 30 steps; export it with an open time axis"):
+    with pytest.raises(ModelError, match="always has 30 steps; export it with a dynamic time axis"):
         lstm_onnx.make_streaming(fixed, tmp_path / "t.onnx", time={"x": 2})
 
 

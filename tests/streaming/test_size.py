@@ -1,4 +1,4 @@
-"""Sizes as polynomials of the open axes' names."""
+"""Sizes as polynomials of the dynamic axes' names."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A fixed size is not wrong in itself: a decoder runs step by step, and a model may need a batch of 1.  In a module's file
 it is wrong if the values come from an input whose batch is open, and their shape, fully known, has no room for that
-batch; if a Reshape, which keeps every element, loses an open axis; and if an initial state has another batch than the
+batch; if a Reshape, which keeps every element, loses a dynamic axis; and if an initial state has another batch than the
 sequence.  What shapes do not prove either way is left to the rule that runs the file at several sizes.
 """
 
@@ -40,7 +40,7 @@ FROZEN_LITERAL = rule(
     "LO202",
     "frozen-literal",
     "error",
-    summary="a Reshape or Expand to constants loses an open axis",
+    summary="a Reshape or Expand to constants loses a dynamic axis",
     why="x.view(32, -1) or h.expand(2, 8, n), traced with Python numbers, leave these in the graph as literals: "
     "other sizes fail, or worse, mix one sequence with the next.",
     fix="use x.size(0) or -1 in the module's code, and export again with dynamic batch and time",
@@ -49,7 +49,7 @@ FROZEN_SLICE = rule(
     "LO203",
     "frozen-slice",
     "warning",
-    summary="a Slice or a Gather by constants cuts an open axis where the example ended",
+    summary="a Slice or a Gather by constants cuts a dynamic axis where the example ended",
     why="x[:, :100] and x[:, 99] may be intended, and may be the length of the example: then the rest of a longer "
     "sequence is dropped silently, and a shorter one fails.",
     fix="take the size from a tensor (x.size(1), or -1 for the last step); --ignore LO203 if the cut is intended",
@@ -67,7 +67,7 @@ UNNAMED_AXES = rule(
     "LO205",
     "unnamed-axes",
     "warning",
-    summary="an open axis of an input has no name, or the batch has another name in each input",
+    summary="a dynamic axis of an input has no name, or the batch has another name in each input",
     why="Names tell a runtime which axes have the same size. Without them it cannot make initial states for the "
     "batch of the input, and a size that does not fit is only noticed in the graph. tf2onnx names each axis "
     "separately.",
@@ -111,7 +111,7 @@ def _open_axes(graph: Graph, metadata: Metadata) -> str:
     return f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}"
 
 
-# A bare LSTM of ours, or a file of another tool: every recurrent node must have an open batch and time.
+# A bare LSTM of ours, or a file of another tool: every recurrent node must have a dynamic batch and time.
 
 
 def _lstm_axes(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
@@ -203,7 +203,7 @@ def _takes_one_step(scope: Scope, node: NodeProto, state_inputs: Set[str]) -> bo
 def _runs_along_another_axis(graph: Graph, scope: Scope, node: NodeProto) -> bool:
     """Whether its steps may be an axis such as frequency, with the inputs' batch and time folded into its batch.
 
-    The shapes do not prove it: of an input with two open axes and two others, no open one is the node's batch alone.
+    The shapes do not prove it: of an input with two dynamic axes and two others, either may be the node's batch.
     """
     x, batch = input_of(node, 0), batch_axis(node)
     shapes = [shape_of(graph.inputs[name]) or () for name in scope.data_sources(x)]
@@ -266,7 +266,7 @@ def _module_axes(graph: Graph, inputs: Sequence[InputSpec]) -> Iterator[Finding]
 def _lost_batch(
     scope: Scope, node: NodeProto, value: str, inputs: Sequence[InputSpec], axes: Set[str], batches: Set[str]
 ) -> Iterator[Finding]:
-    """A value that comes from an input with an open batch, and whose shape has none."""
+    """A value that comes from an input with a dynamic batch, and whose shape has none."""
     shape = scope.shape(value)
     if shape is None or not _consists_of(shape, axes) or _names(shape) & _names(tuple(batches)):
         return
@@ -349,7 +349,7 @@ def unnamed_axes(context: CheckContext) -> Iterator[Finding]:
     for name, kind in context.graph.inputs.items():
         shape = shape_of(kind)
         if kind.HasField("tensor_type") and (shape is None or None in shape):
-            yield UNNAMED_AXES.violated(name, f"the input {name} {shown(shape)} has open axes without a name")
+            yield UNNAMED_AXES.violated(name, f"the input {name} {shown(shape)} has dynamic axes without a name")
     groups: dict[str, list[str]] = {}
     for name, first in context.graph.batches.items():
         if name in context.graph.axes:

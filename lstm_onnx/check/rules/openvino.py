@@ -31,7 +31,7 @@ OPENVINO_LENGTHS = rule(
     "openvino-lengths",
     "error",
     target="openvino",
-    summary="lengths of sequences, which OpenVINO ignores where an axis is open",
+    summary="lengths of sequences, which OpenVINO ignores where an axis is dynamic",
     why="OpenVINO computes every sequence to the end of its padding, without an error: outputs after the end are not "
     "zero, final states are those of the padding, and a reverse direction starts in it. With fixed sizes of the "
     "batch and of time the results are right.",
@@ -96,7 +96,7 @@ def has_open_axis(context: CheckContext, scope: Scope, node: NodeProto) -> bool:
 
 @applies(OPENVINO_LENGTHS)
 def openvino_lengths(context: CheckContext) -> Iterator[Finding]:
-    """Lengths that are not constants, at open axes."""
+    """Lengths that are not constants, at dynamic axes."""
     for scope, node in context.operators:
         lengths = input_of(node, SEQUENCE_LENS)
         if lengths and has_open_axis(context, scope, node) and not _only_past_end(context, scope, node, lengths):

@@ -123,7 +123,7 @@ def _item_bytes(elem_type: int) -> int:
 
 
 def _smallest(model: ModelProto) -> ModelProto:
-    """The model with open axes set to 1, so that sizes computed from them are known."""
+    """The model with dynamic axes set to 1, so that sizes computed from them are known."""
     small = without_weights(model)
     for value in small.graph.input:
         for dim in value.type.tensor_type.shape.dim:

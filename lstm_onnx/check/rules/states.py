@@ -169,7 +169,7 @@ def _returns(source: str, fed: Mapping[str, _End | None]) -> bool:
 
 
 def _initial_problems(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
-    """Stored initial states must fit; one entry along an open axis serves every size."""
+    """Stored initial states must fit; one entry along a dynamic axis serves every size."""
     for source, array in metadata.initial.items():
         kind = graph.inputs.get(source)
         if kind is None:

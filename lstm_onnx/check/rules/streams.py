@@ -53,7 +53,7 @@ def not_streamable(context: CheckContext) -> Iterator[Finding]:
         message = f"{found.meeting}; its states do not carry that from chunk to chunk"
         yield NOT_STREAMABLE.violated(found.meeting.node, message)
     elif not found.names:
-        yield NOT_STREAMABLE.passed("each call is one step of a stream: no open axis of its inputs is time")
+        yield NOT_STREAMABLE.passed("each call is one step of a stream: no dynamic axis of its inputs is time")
     elif found.by_hand is None:
         yield NOT_STREAMABLE.passed(
             f"it streams along {', '.join(sorted(found.names))}: steps depend on each other through its states alone"

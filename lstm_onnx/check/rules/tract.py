@@ -186,12 +186,12 @@ def _ignored(node: NodeProto) -> Iterator[str]:
 
 @applies(TRACT_STATES)
 def tract_states(context: CheckContext) -> Iterator[Finding]:
-    """Operators without initial states, at an open batch."""
+    """Operators without initial states, at a dynamic batch."""
     for scope, node in context.onnx_operators:
         wanted = [INITIAL_H, INITIAL_C] if node.op_type == "LSTM" else [INITIAL_H]
         is_open = not isinstance(scope.dim(input_of(node, 0), batch_axis(node)), int)
         if is_open and not all(input_of(node, index) for index in wanted):
-            yield TRACT_STATES.violated(node, f"this {node.op_type} starts from zeros of an open batch")
+            yield TRACT_STATES.violated(node, f"this {node.op_type} starts from zeros of a dynamic batch")
 
 
 @applies(TRACT_CELL_STATE)

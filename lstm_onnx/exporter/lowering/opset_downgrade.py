@@ -100,7 +100,7 @@ def _split(graph: TracedGraph, node: NodeProto) -> None:
         dims = graph.dims.get(node.input[0])
         size = "" if dims is None else dims[attributes.get("axis", 0)]
         if not isinstance(size, int) or size % len(node.output):
-            raise _NoOlderForm("into parts of unequal or open size has no form")
+            raise _NoOlderForm("into parts of unequal or dynamic size has no form")
     _keep(graph, _without(node, "num_outputs"))
 
 

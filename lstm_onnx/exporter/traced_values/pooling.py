@@ -65,7 +65,7 @@ def pooled_over_all(
 
 
 def pooled_to_parts(name: str, x: Tensor, output_size: Any) -> Tensor | None:
-    """An adaptive pooling to fixed numbers of parts of axes whose sizes are open, or no multiple; None for others.
+    """An adaptive pooling to fixed numbers of parts of axes whose sizes are dynamic, or no multiple; None for others.
 
     torch.export fixes the parts of the example, and torch.onnx has no maximum of parts of unequal sizes, and none of
     three axes.  Here they are computed: part i of n begins at the step floor(i * size / n) and ends before

@@ -247,7 +247,7 @@ def axis_of(size: torch.SymInt, axes: Mapping[str, Axis]) -> Axis | None:
 
 
 def axis_names(metadata: Metadata) -> dict[Axis, str]:
-    """The name in the file of each open axis of the forward's inputs; those that follow from others have none."""
+    """The name in the file of each dynamic axis of the forward's inputs; those that follow from others have none."""
     return {
         (spec.name, axis): dim
         for spec in metadata.inputs

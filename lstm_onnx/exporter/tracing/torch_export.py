@@ -82,7 +82,7 @@ def trace(
 
     Args:
         functional: the module.
-        inputs: with more than one entry along every open axis.
+        inputs: with more than one entry along every dynamic axis.
         states: the attribute states, likewise.
         opset: the file's; the trace is made at 18 at least (see `downgrade_opset`).
         rolled: a module that computes the same with its Python loops rolled up, which is traced instead.

@@ -24,7 +24,7 @@ from ..result import BuiltModel
 from .shape_trial import random_states
 
 _STEPS, _BATCH, _OTHER = 8, 2, 5
-"""Sizes at which chunks are compared with the whole; other open axes get sizes from _OTHER on."""
+"""Sizes at which chunks are compared with the whole; other dynamic axes get sizes from _OTHER on."""
 _ROWS = (_BATCH, 1)
 """The rows of each comparison: one alone shows that an output has its steps in order, and not in parts of each."""
 

@@ -52,7 +52,7 @@ def _numeric(a: Size, b: Size, compute: Callable[[int, int], int]) -> Size | Non
 
 
 def _no_less(a: Size, b: Size) -> Size | None:
-    """`a` where it is a product of open axes, each of which has one entry at least, and `b` asks for no more."""
+    """`a` where it is a product of dynamic axes, each of which has one entry at least, and `b` asks for no more."""
     return a if a == b or (a.is_product and b.number is not None and b.number <= 1) else None
 
 

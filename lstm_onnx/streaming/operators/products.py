@@ -1,4 +1,4 @@
-"""Matrix products: steps stay independent unless the summed axis is open."""
+"""Matrix products: steps stay independent unless the summed axis is dynamic."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def multiplied(call: Call, left: Fact, right: Fact) -> Fact:
 
 
 def _require_one_axis(call: Call, result: Fact) -> None:
-    """Record an open axis that occurs twice in a product: it pairs each step with each."""
+    """Record a dynamic axis that occurs twice in a product: it pairs each step with each."""
     seen: set[str] = set()
     for axis in result.axes or ():
         names = call.findings.first_names(length(axis).names)

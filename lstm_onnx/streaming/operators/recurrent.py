@@ -60,7 +60,7 @@ def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
 
 
 def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) -> Names:
-    """The open axes of the recurrence; records states that are not carried from call to call.
+    """The dynamic axes of the recurrence; records states that are not carried from call to call.
 
     A Scan may be without `starts`: each of its steps is for itself.
     """

@@ -18,7 +18,7 @@ _OVER = "goes over all steps of a call"
 
 
 def _meet(call: Call, fact: Fact, axes: Iterable[int]) -> None:
-    """Record the open axes among `axes`, also for constant values: their sum depends on their number."""
+    """Record the dynamic axes among `axes`, also for constant values: their sum depends on their number."""
     if fact.axes is None:
         call.meet(fact.open, _OVER)
         return

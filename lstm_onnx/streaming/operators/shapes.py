@@ -51,7 +51,7 @@ def constant_of_shape(call: Call) -> list[Fact]:
 
 @operator("Range")
 def counted(call: Call) -> list[Fact]:
-    """Range: positions, if it goes along an open axis."""
+    """Range: positions, if it goes along a dynamic axis."""
     joined = join(call.given)
     bounds = [fact.numbers for fact in call.given]
     if len(bounds) != 3 or any(bound is None or len(bound) != 1 for bound in bounds):
@@ -114,7 +114,7 @@ def resolved(
 
 
 def regrouped(call: Call, fact: Fact, sizes: Sequence[Size]) -> Fact:
-    """The factors of all axes, regrouped to axes of these sizes; an open axis must not be split."""
+    """The factors of all axes, regrouped to axes of these sizes; a dynamic axis must not be split."""
     todo = [factor for axis in fact.axes or () for factor in axis]
     axes: list[Axis] = []
     for size_ in sizes:

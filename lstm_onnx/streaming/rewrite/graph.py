@@ -43,7 +43,7 @@ class Graph:
     Attributes:
         opset: of the model.
         ending: whether the graph has the input `last`, and calls may have no steps.
-        sizes: for each name of an open axis that is not time, an input and its axis.
+        sizes: for each name of a dynamic axis that is not time, an input and its axis.
         taken: all names of values so far.
         prefix: the name of the node that is being rewritten.
         last_name: of the input that is 1 in the call that ends the sequence.
@@ -174,7 +174,7 @@ class Graph:
         for size in shape:
             if size.number is None and (self.batch is None or not size.names <= self.batch.names):
                 raise RefusedError(
-                    f"it would keep steps of the shape ({', '.join(map(str, shape))}), and a state has no open axis "
+                    f"it would keep steps of the shape ({', '.join(map(str, shape))}), and a state has no dynamic axis "
                     "but the batch"
                 )
         found = self.fresh(name)

@@ -31,7 +31,7 @@ class Source:
     Attributes:
         inputs: by name.
         axis_name: the name of the time axis.
-        open_axes: for each name of an open axis that is not time, an input and its axis.
+        open_axes: for each name of a dynamic axis that is not time, an input and its axis.
         outputs: their names.
         inferred: the dtypes and shapes of values that shape inference knows.
         ranks: the number of axes of values, of more of them.
@@ -83,7 +83,7 @@ class Source:
             dim = shape[axis] if axis < len(shape) else None
             if isinstance(dim, int) and dim > 0:
                 raise RefusedError(
-                    f"the axis {axis} of {name} always has {dim} steps; export it with an open time axis"
+                    f"the axis {axis} of {name} always has {dim} steps; export it with a dynamic time axis"
                 )
             names.append(dim if isinstance(dim, str) and dim.isidentifier() else "time")
         for name, value in self.inputs.items():
@@ -110,7 +110,7 @@ class Source:
         return found
 
     def batch(self) -> Size | None:
-        """The size of the batch axis; None where it is not open, or not known."""
+        """The size of the batch axis; None where it is not dynamic, or not known."""
         sizes = self.open_axes
         own = [name for name, (source, _) in sizes.items() if source in self.time]
         if "batch" in sizes:

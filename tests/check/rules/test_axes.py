@@ -120,7 +120,7 @@ def test_sizes_of_what_has_no_open_axis_are_free(tmp_path: Path):
 
 def test_axes_without_a_name(tmp_path: Path):
     messages = said(checked(tmp_path, axis("X", 0, None), axis("X", 1, None)), "unnamed-axes")
-    assert messages == ["the input X (?, ?, 4) has open axes without a name"]
+    assert messages == ["the input X (?, ?, 4) has dynamic axes without a name"]
 
 
 def test_a_batch_with_a_name_in_each_input(tmp_path: Path):
@@ -186,7 +186,7 @@ def test_a_size_that_only_shapes_know_is_no_name(tmp_path: Path):
     model.graph.input[0].type.tensor_type.ClearField("shape")
     path.write_bytes(model.SerializeToString())
     report = check(path, provider="cpu")
-    assert "the input X of unknown shape has open axes without a name" in said(report, "unnamed-axes")
+    assert "the input X of unknown shape has dynamic axes without a name" in said(report, "unnamed-axes")
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 

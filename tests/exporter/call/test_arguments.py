@@ -1,4 +1,4 @@
-"""What a forward is called with: names, constants, open axes, and what does not fit."""
+"""What a forward is called with: names, constants, dynamic axes, and what does not fit."""
 
 from __future__ import annotations
 

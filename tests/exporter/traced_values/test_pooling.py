@@ -56,7 +56,7 @@ def test_pooling_over_one_row_is_max_pool1d(options: dict[str, Any]) -> None:
 
 
 class Adaptive(nn.Module):
-    """A fixed number of parts of a sequence of any length, and of a picture with an open axis."""
+    """A fixed number of parts of a sequence of any length, and of a picture with a dynamic axis."""
 
     def __init__(self) -> None:
         super().__init__()

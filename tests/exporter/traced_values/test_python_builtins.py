@@ -214,7 +214,7 @@ def test_a_loop_over_rows_is_still_a_loop(tmp_path: Path) -> None:
 
 
 class OfSizes(nn.Module):
-    """Numbers of Python and arrays of numpy, of open sizes."""
+    """Numbers of Python and arrays of numpy, of dynamic sizes."""
 
     def __init__(self, compute: Callable[[Tensor, int], Tensor]) -> None:
         super().__init__()

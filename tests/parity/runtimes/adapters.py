@@ -63,7 +63,7 @@ class Ending(OnnxRuntime):
 
 
 class Fixed(OnnxRuntime):
-    """Opens no file with open axes."""
+    """Opens no file with dynamic axes."""
 
     def open(self, path: str, outputs: Sequence[str], *, fixed: bool) -> Run:
         if not fixed:
@@ -72,7 +72,7 @@ class Fixed(OnnxRuntime):
 
 
 class FixedRun(OnnxRuntime):
-    """Runs no file with open axes."""
+    """Runs no file with dynamic axes."""
 
     def open(self, path: str, outputs: Sequence[str], *, fixed: bool) -> Run:
         run = super().open(path, outputs, fixed=fixed)

@@ -173,7 +173,7 @@ def averaged(p: Rewriter, call: Call, fact: Stream, shape: Window, total: str, f
     g, dtype = p.graph, p.dtype(fact)
     d = fact.axis - FIRST_SPATIAL
     if any(size.number is None for a, size in enumerate(fact.shape) if a >= FIRST_SPATIAL and a != fact.axis):
-        raise RefusedError("averages fewer entries at the ends of an open axis")
+        raise RefusedError("averages fewer entries at the ends of a dynamic axis")
     sizes = (fact.shape[0], ONE, *fact.shape[FIRST_SPATIAL:])
     one = g.constant(np.ones([1] * fact.rank, dtype), "one")
     ones = g.add("Expand", one, p.target(sizes, fact.axis, g.at_least_one(fact.count)), hint="ones")

@@ -48,7 +48,7 @@ def _still(p: Rewriter, call: Call, fact: Fact | None, asked: Sequence[Size] | N
 
 def _resolved(p: Rewriter, shape: Sequence[Size], asked: Sequence[Size], call: Call) -> list[Size]:
     def quotient(whole: Size, by: Size) -> Size:
-        """By a product of open axes and a number, of which only the number may leave a rest."""
+        """By a product of dynamic axes and a number, of which only the number may leave a rest."""
         symbols, number = by.term or ((), 0)
         rest = whole.divided(Size(frozenset({(symbols, 1)})))
         if rest is None or number <= 0:

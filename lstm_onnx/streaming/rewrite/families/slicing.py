@@ -125,7 +125,7 @@ def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, 
         raise RefusedError("has bounds that are not constant")
     if size is None:
         if (first, step) != (0, 1) or end < END_OF_AXIS:
-            raise RefusedError("cuts an open axis")
+            raise RefusedError("cuts a dynamic axis")
         return x, f
     end = max(min(end, END_OF_AXIS), -END_OF_AXIS)
     kept = len(range(*slice(first, end if end > -END_OF_AXIS else None, step).indices(size)))

@@ -61,7 +61,7 @@ def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Reco
 
 
 def run_on_drawn(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs for drawn inputs, whose sizes the file may not take without saying so.
+    """The outputs for random inputs, whose sizes the file may not take without saying so.
 
     Raises:
         InputError: see `Model.run`.

@@ -233,7 +233,7 @@ def _differences(expected: Mapping[str, Any], actual: Mapping[str, np.ndarray]) 
 
 
 _BATCH, _TIME = 3, 12
-"""Sizes of drawn inputs, where the file's limits allow them."""
+"""Sizes of random inputs, where the file's limits allow them."""
 
 
 def proof_inputs(

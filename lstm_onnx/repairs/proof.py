@@ -90,7 +90,7 @@ def prove(
         if problem := _batched(source, repaired, sizes, seed, fixed, marks, together):
             return Proof(runs, problem)
     if not runs:
-        raise ModelError(f"cannot be compared: it does not run on drawn inputs ({failed})", path=source.path)
+        raise ModelError(f"cannot be compared: it does not run on random inputs ({failed})", path=source.path)
     if problem := next(filter(None, (alone.difference() for alone in compared)), ""):
         return Proof(runs, problem)
     problem = together.difference()
@@ -225,7 +225,7 @@ def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: i
         return {}
     found = next(values_at_sizes(model, source, names, seed=seed), None)
     if found is None:
-        raise ModelError("cannot be compared: it does not run on drawn inputs", path=source.path)
+        raise ModelError("cannot be compared: it does not run on random inputs", path=source.path)
     return found
 
 

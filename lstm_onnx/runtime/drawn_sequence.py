@@ -23,7 +23,7 @@ _OTHER = 5
 
 
 def batch_of(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> int:
-    """How many sequences are in drawn inputs; by the states where the batch has another name in each input."""
+    """How many sequences are in random inputs; by the states where the batch has another name in each input."""
     batch = batch_name(model)
     for name, array in feeds.items():
         shape = model.inputs[name].shape

@@ -165,7 +165,7 @@ def _drawn(model: Model) -> list[tuple[str, Arrays]]:
             if found:
                 break
             raise
-        found.append((f"batch {rows}" if batch else "drawn inputs", feeds))
+        found.append((f"batch {rows}" if batch else "random inputs", feeds))
         if rows > 1 and model.states and model.metadata.streaming is None:
             rng = np.random.default_rng(rows)
             floats = {name: complete[name] for name in model.states if complete[name].dtype.kind == "f"}
@@ -190,7 +190,7 @@ def _whole(steps: int, unit: int) -> int:
 
 
 def _streamed(model: Model, given: Arrays | None, *, coarse: bool) -> list[WebCase]:
-    """Streams of drawn inputs, or of the given ones where the model takes no drawn ones."""
+    """Streams of random inputs, or of the given ones where the model takes no drawn ones."""
     try:
         return _drawn_streams(model, coarse=coarse)
     except RunError:

@@ -43,7 +43,7 @@ def require_drift(limit: Any) -> None:
 
 
 def drifts(model: Model, expected: Iterable[Expected]) -> tuple[Drift, ...]:
-    """The difference of each output from the float64 model, on drawn inputs and on the user's, also step by step."""
+    """The difference of each output from the float64 model, on random inputs and on the user's, also step by step."""
     found: dict[tuple[str, str], _Sum] = {}
     for case in expected:
         if case.kind not in _KINDS or case.inconclusive:

@@ -43,7 +43,7 @@ LIMIT = "the drift from float32"
 _SMALL, _OTHER = 3, 4
 """Two sizes of a named axis, by which its role is found."""
 _TIME = 12
-"""Steps of drawn inputs."""
+"""Steps of random inputs."""
 
 
 def verify_source_file(
@@ -69,7 +69,7 @@ def verify_source_file(
 
     Raises:
         ConfigError: an argument is not possible, or `file` is in neither precision.
-        ModelError: `source` is not a float32 model, or does not run on drawn inputs.
+        ModelError: `source` is not a float32 model, or does not run on random inputs.
         FileError, InputError, ProviderError: see `verify`.
     """
     started = time.perf_counter()
@@ -178,18 +178,22 @@ class _Drawn:
 
 
 def _cases(drawn: _Drawn, records: Sequence[Mapping[str, Any]]) -> tuple[list[Expected], list[str]]:
-    """What the float32 file gives for drawn inputs and for the user's, and notes."""
+    """What the float32 file gives for random inputs and for the user's, and notes."""
     batch, steps = drawn.axes()
     usual = {str(drawn.model.inputs[name].shape[axis]): _TIME for name, axis in steps.items()}
     ones = dict.fromkeys((axis for axis in default_sizes(drawn.model) if axis.isidentifier()), 1)
     cases, notes = [], []
-    for label, number, sizes in (("drawn inputs", 0, usual), ("other drawn inputs", 1, usual), ("sizes of 1", 2, ones)):
+    for label, number, sizes in (
+        ("random inputs", 0, usual),
+        ("other random inputs", 1, usual),
+        ("sizes of 1", 2, ones),
+    ):
         try:
             cases.append(_case(drawn.model, label, drawn.feeds(number, sizes), batch, steps))
         except RunError as error:
             if not records and not cases and sizes is ones:
                 raise ModelError(
-                    f"{drawn.model.path}: does not run on drawn inputs: {error.message}",
+                    f"{drawn.model.path}: does not run on random inputs: {error.message}",
                     hint="give some that it takes: --data, or data= in Python",
                 ) from error
             notes.append(f"the float32 file does not run on {label}: {error.message}")

@@ -68,7 +68,7 @@ class LSTMVerification(Verification):
     Args:
         model: the file, open.
         module: the nn.LSTM.
-        seed: of the drawn inputs and states.
+        seed: of the random inputs and states.
         data: inputs to compare in addition to the drawn ones, by the file's input names.
         shapes: the (batch, time) pairs that are drawn.
     """

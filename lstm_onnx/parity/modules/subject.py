@@ -61,7 +61,7 @@ class Subject:
         module: the module.
         declared: the inputs as a source describes them, instead of the file's metadata.
         example_inputs: as in `export`.
-        seed: of the drawn inputs and states.
+        seed: of the random inputs and states.
         unsaved: the graph of a file that is open and on no disk.
         own: the module as a function, with its own names of its outputs.
         models: the file, and the module's runs in both precisions.
@@ -102,7 +102,7 @@ class Subject:
         Args:
             model: the file, open.
             module: the module.
-            seed: of the drawn inputs and states.
+            seed: of the random inputs and states.
             inputs: the inputs as a source describes them, instead of the file's metadata.
             example_inputs: as in `export`.
             unsaved: the graph of a file that is open and on no disk.

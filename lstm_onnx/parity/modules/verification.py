@@ -44,7 +44,7 @@ class ModuleVerification(Verification):
     Args:
         model: the file, open.
         module: the module.
-        seed: of the drawn inputs and states.
+        seed: of the random inputs and states.
         inputs: the inputs as a source describes them, instead of the file's metadata.
         example_inputs: as in `export`; they are compared, too.
         data: inputs to compare in addition to the drawn ones, by the file's input names.

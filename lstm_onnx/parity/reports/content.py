@@ -234,8 +234,8 @@ def ranges(report: Results) -> str:
 
 
 def drifted(drift: Drift) -> str:
-    """Such as ``output is off by 0.64% (root mean square), at most 0.012, on drawn inputs; by step: 0.003 at 1``."""
-    inputs = "your data" if drift.inputs == "data" else "drawn inputs"
+    """Such as ``output is off by 0.64% (root mean square), at most 0.012, on random inputs; by step: 0.003 at 1``."""
+    inputs = "your data" if drift.inputs == "data" else "random inputs"
     over_time = f"; by step: {_over_time(drift)}" if drift.over_time else ""
     size = f"{drift.relative:.2%} (root mean square), at most {number(drift.largest)}"
     return f"{clean(drift.output)} is off by {size}, on {inputs}{over_time}"

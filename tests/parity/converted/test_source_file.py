@@ -97,7 +97,7 @@ WRONG: dict[str, tuple[Callable[[Stored], None], str]] = {
     "a zero point": (a_zero_point, STORED),
     "weights exchanged": (
         all_numbers("R/0/int8", lambda array: np.roll(array, 1, axis=1)),
-        "int8 layers, drawn inputs",
+        "int8 layers, random inputs",
     ),
     "states crossed": (crossed_states, GRAPH),
     "a direction flipped": (reversed_direction, GRAPH),
@@ -176,9 +176,9 @@ def test_inputs_that_are_drawn_in_vain(folder: Path, tmp_path: Path) -> None:
     lstm_onnx.quantize(path, tmp_path / "q.onnx", inputs=feeds)
     report = lstm_onnx.verify(path, tmp_path / "q.onnx", data=[feeds], **OPTIONS)
     assert report, str(report)
-    assert any(note.startswith("the float32 file does not run on drawn inputs") for note in report.notes)
+    assert any(note.startswith("the float32 file does not run on random inputs") for note in report.notes)
     assert "int8 layers, data 0" in {case.label for case in report.cases}
-    with pytest.raises(ModelError, match="does not run on drawn inputs"):
+    with pytest.raises(ModelError, match="does not run on random inputs"):
         lstm_onnx.verify(path, tmp_path / "q.onnx", **OPTIONS)
 
 

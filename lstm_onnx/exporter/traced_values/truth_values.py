@@ -1,0 +1,56 @@
+"""Truth values of traced numbers, torch's SymBool: asked for their truth, and compared with Python's numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from ..copies.caller_state import replaced
+from ..user_code import is_user_code
+
+_negated: Any = torch.sym_not
+
+
+@contextlib.contextmanager
+def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) -> Iterator[None]:
+    """Within it, checks of what ``item()`` gives pass, and a truth value equals 1 where it is true, and 0 where not.
+
+    torch's own never equals a number, and raises an error beside True and False.
+
+    Args:
+        passes: gives the truth value with which a check in a frame passes; None where it is not a check.
+        raised: errors of the trace's own, which the user's code may catch.
+    """
+    kind: Any = torch.SymBool
+    own, own_equal = kind.__bool__, kind.__eq__
+    thread = threading.get_ident()
+
+    def truth(symbol: Any) -> Any:
+        try:
+            return own(symbol)
+        except GuardOnDataDependentSymNode as error:
+            frame = sys._getframe(1)
+            passed = passes(frame) if threading.get_ident() == thread else None
+            if passed is None:
+                if is_user_code(frame.f_code.co_filename):
+                    raised.append(error)
+                raise
+            return passed
+
+    def equal(symbol: Any, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return own_equal(symbol, other)
+        return symbol if other == 1 else _negated(symbol) if other == 0 else False
+
+    def unequal(symbol: Any, other: Any) -> Any:
+        found = equal(symbol, other)
+        return found if found is NotImplemented else _negated(found)
+
+    with replaced(kind, "__bool__", truth), replaced(kind, "__eq__", equal), replaced(kind, "__ne__", unequal):
+        yield

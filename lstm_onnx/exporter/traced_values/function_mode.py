@@ -242,6 +242,9 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     found = list(map(_as_index, args))
+    if type(found[1]) is tuple:
+        parts = tuple(_in_int64(mode, item) for item in found[1])
+        found[1] = found[1] if all(map(operator.is_, parts, found[1])) else parts
     placed = at_number(mode.is_open, tuple(found))
     if placed is not None:
         result = mode.constants.call(func, placed[0], kwargs)
@@ -261,6 +264,13 @@ def _as_index(item: Any) -> Any:
     if type(item) in (tuple, list):
         parts = [_as_index(part) for part in item]
         return item if all(map(operator.is_, parts, item)) else type(item)(parts)
+    return item
+
+
+def _in_int64(mode: TracingMode, item: Any) -> Any:
+    """A part of an index, of the one type that the operators of ONNX take beside others."""
+    if isinstance(item, Tensor) and item.dtype is torch.int32:
+        return mode.constants.call(Tensor.long, (item,), {})
     return item
 
 

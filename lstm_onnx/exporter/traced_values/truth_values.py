@@ -1,4 +1,8 @@
-"""Truth values of traced numbers, torch's SymBool: asked for their truth, and compared with Python's numbers."""
+"""Truth values of traced numbers, torch's SymBool: asked for their truth, and compared with Python's numbers.
+
+Sympy, which torch asks, takes a number to be equal to itself and less than infinity, which NaN is not; tensors compare
+such numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,35 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.fx.experimental.symbolic_shapes import (
+    GuardOnDataDependentSymNode,
+    free_unbacked_symbols,
+    statically_known_true,
+)
 
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 
 _negated: Any = torch.sym_not
+_COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
+
+
+def _as_tensor(number: Any) -> torch.Tensor:
+    return torch.scalar_tensor(number, dtype=torch.float64)
+
+
+def _compared(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymFloat, name)
+
+    def compare(number: Any, other: Any) -> Any:
+        found = own(number, other)
+        asked = is_user_code(sys._getframe(1).f_code.co_filename)  # torch compares again, within its own comparison
+        if not asked or found is NotImplemented or not free_unbacked_symbols(number):
+            return found
+        known = not free_unbacked_symbols(found) or any(map(statically_known_true, (found, _negated(found))))
+        return getattr(_as_tensor(number), name)(_as_tensor(other)) if known else found
+
+    return compare
 
 
 @contextlib.contextmanager
@@ -52,5 +79,9 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
         found = equal(symbol, other)
         return found if found is NotImplemented else _negated(found)
 
-    with replaced(kind, "__bool__", truth), replaced(kind, "__eq__", equal), replaced(kind, "__ne__", unequal):
+    with contextlib.ExitStack() as stack:
+        for name, value in (("__bool__", truth), ("__eq__", equal), ("__ne__", unequal)):
+            stack.enter_context(replaced(kind, name, value))
+        for name in _COMPARISONS:
+            stack.enter_context(replaced(torch.SymFloat, name, _compared(name)))
         yield

@@ -23,6 +23,7 @@ from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 
 _negated: Any = torch.sym_not
+_chosen: Any = torch.sym_ite
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 
 
@@ -73,10 +74,13 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
     def equal(symbol: Any, other: Any) -> Any:
         if not isinstance(other, (int, float)):
             return own_equal(symbol, other)
-        return symbol if other == 1 else _negated(symbol) if other == 0 else False
+        # Not by sympy's negation: that of k > 0 is k <= 0, which does not hold for NaN either.
+        return symbol if other == 1 else _as_tensor(_chosen(symbol, 1, 0)) == 0 if other == 0 else False
 
     def unequal(symbol: Any, other: Any) -> Any:
-        found = equal(symbol, other)
+        if isinstance(other, (int, float)):
+            return equal(symbol, 1 - other) if other in (0, 1) else True
+        found = own_equal(symbol, other)
         return found if found is NotImplemented else _negated(found)
 
     with contextlib.ExitStack() as stack:

@@ -46,6 +46,12 @@ def not_equal_to_zero(y: Tensor, mean: Tensor) -> Tensor:
     return y
 
 
+def equal_to_zero(y: Tensor, mean: Tensor) -> Tensor:
+    if (mean.item() > 0) == 0:
+        y = y * 2
+    return y
+
+
 def nan_by_itself(y: Tensor, mean: Tensor) -> Tensor:
     number = mean.item()
     if number != number:
@@ -73,7 +79,7 @@ def at_least_itself(y: Tensor, mean: Tensor) -> Tensor:
 
 
 ASKS = [
-    *(equal_to_true, equal_to_one, not_equal_to_zero),
+    *(equal_to_true, equal_to_one, not_equal_to_zero, equal_to_zero),
     *(nan_by_itself, factor_by_itself, below_infinity, at_least_itself),
 ]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -19,7 +17,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
-from ..copies.caller_state import replaced
 from ..user_code import is_user_code, user_line
 from .branch_effects import require_valid_anywhere
 from .constants import READS, Constants
@@ -33,7 +30,7 @@ from .repeated_lists import expand_lists, joined
 from .sparse import call_sparse, concerns_sparse
 from .torch_functions import INTEGERS, TORCH_FUNCTIONS
 from .value_branches import Helper
-from .value_checks import find_check, find_identity, is_assert_caught
+from .value_checks import find_check, is_assert_caught, require_no_identity
 
 _SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
@@ -50,6 +47,7 @@ class TracingMode(TorchFunctionMode):
     Attributes:
         branches: what computes both branches of an ``if`` on a value.
         passed_checks: the user's lines of checks that are not in the graph.
+        texts: the user's lines that make text of numbers that the graph computes.
         squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
         split: the parts of axes that are not fixed, where their number depends on the size, each with the user's line.
         sorts: the user's lines that sort and leave the order of equal numbers open.
@@ -62,6 +60,7 @@ class TracingMode(TorchFunctionMode):
         self.constants, self.builtins = constants, builtins
         self.branches = Helper(lambda number: constants.read(Tensor.item, (number,), {}) is not None, module)
         self.passed_checks: dict[str, None] = {}
+        self.texts: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
         self.split: list[tuple[Parts, str]] = []
         self.sorts: dict[str, None] = {}
@@ -134,28 +133,6 @@ class TracingMode(TorchFunctionMode):
         """Remember a check that is passed."""
         self.passed_checks[line] = None
 
-    @contextlib.contextmanager
-    def checking_symbols(self) -> Iterator[None]:
-        """Also pass checks of ``item()``, whose truth value is asked of a symbol."""
-        kind: Any = torch.SymBool
-        own: Callable[[Any], bool] = kind.__bool__
-        thread = threading.get_ident()
-
-        def truth(symbol: Any) -> bool:
-            try:
-                return own(symbol)
-            except GuardOnDataDependentSymNode as error:
-                frame = sys._getframe(1)
-                passed = self.passes(frame) if threading.get_ident() == thread else None
-                if passed is None:
-                    if is_user_code(frame.f_code.co_filename):
-                        self.builtins.raised.append(error)
-                    raise
-                return passed
-
-        with replaced(kind, "__bool__", truth):
-            yield
-
 
 def _require_no_autocast() -> None:
     """Refuse what the CPU computes in bfloat16 or float16; on a machine without CUDA, CUDA's autocast is off."""
@@ -179,13 +156,12 @@ def _assert(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Non
     return (None,)
 
 
-def _item(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
-    line = find_identity(sys._getframe(2)) if args[0].dtype is torch.bool else None
-    if line is not None:
-        raise ExportError(
-            f"at {line}: in a trace, item() gives neither True nor False itself, so `is` and match never succeed; "
-            f"test it with if, or use torch.where"
-        )
+def _item(_mode: TracingMode, _func: Any, _args: Any, _kwargs: Any) -> None:
+    require_no_identity(sys._getframe(2))
+
+
+def _text(mode: TracingMode, _func: Any, _args: Any, _kwargs: Any) -> None:
+    mode.texts[user_line()] = None
 
 
 def _length(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[int] | None:
@@ -266,6 +242,9 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     found = list(map(_as_index, args))
+    if type(found[1]) is tuple:
+        parts = tuple(_in_int64(mode, item) for item in found[1])
+        found[1] = found[1] if all(map(operator.is_, parts, found[1])) else parts
     placed = at_number(mode.is_open, tuple(found))
     if placed is not None:
         result = mode.constants.call(func, placed[0], kwargs)
@@ -285,6 +264,13 @@ def _as_index(item: Any) -> Any:
     if type(item) in (tuple, list):
         parts = [_as_index(part) for part in item]
         return item if all(map(operator.is_, parts, item)) else type(item)(parts)
+    return item
+
+
+def _in_int64(mode: TracingMode, item: Any) -> Any:
+    """A part of an index, of the one type that the operators of ONNX take beside others."""
+    if isinstance(item, Tensor) and item.dtype is torch.int32:
+        return mode.constants.call(Tensor.long, (item,), {})
     return item
 
 
@@ -356,7 +342,8 @@ _READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: igno
 _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Any] | None]] = {
     **dict.fromkeys(("__bool__", "is_nonzero", "allclose", "equal"), _truth),
     **dict.fromkeys(("_assert", "_assert_async"), _assert),
-    "item": _item,
+    **dict.fromkeys(("item", "tolist"), _item),
+    **dict.fromkeys(("__repr__", "__format__"), _text),
     "__len__": _length,
     "unbind": _iterate,
     "numpy": _array,

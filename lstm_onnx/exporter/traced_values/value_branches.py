@@ -32,6 +32,7 @@ from .branch_choice import Choice
 from .branch_code import rewritten_branches, with_helper
 from .branch_effects import branch_error, callable_in_branch
 from .branch_values import BranchValues
+from .value_checks import require_no_identity
 
 _sym_ite: Any = torch.sym_ite
 
@@ -121,6 +122,7 @@ class Helper(BranchValues):
         """``value.item()``, as a tensor where it is unknown, computed with as Python computes."""
         if not self.unknown(value):
             return value.item()
+        require_no_identity(sys._getframe(1))
         if value.dtype is torch.bool:
             return value
         return value.to(torch.float64 if value.is_floating_point() else torch.int64)

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import torch
 
+from ...errors import ExportError
 from ..user_code import format_line, is_user_code
 
 _TORCH = torch.__file__.removesuffix("__init__.py")
@@ -89,31 +90,51 @@ def find_check(frame: FrameType | None) -> Check | None:
 
 def is_assert_caught(frame: FrameType | None) -> bool:
     """Whether an AssertionError of a function that is called in a frame may be caught in the user's code."""
+    return any(map(_caught_at, _users_frames(frame)))
+
+
+def _users_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames of the user's forward, the innermost first."""
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith(_OURS) and not name.startswith(_FORWARDS):
-            return False
-        if is_user_code(name) and _caught_at(frame):
-            return True
+            return
+        if is_user_code(name):
+            yield frame
         frame = frame.f_back
-    return False
 
 
-def find_identity(frame: FrameType | None) -> str | None:
-    """The line of the user's code that asks whether a value is True or False itself, by ``is`` or a match.
+def require_no_identity(frame: FrameType | None) -> None:
+    """Refuse code that asks whether a number, or what it computes from that, is True or False itself.
 
-    None where the function that makes the value, in the innermost frame of the user's, does not ask that of it.
+    Args:
+        frame: of the function that made the number.
+
+    Raises:
+        ExportError: it asks, by ``is`` or a match.
     """
-    while frame is not None and not is_user_code(frame.f_code.co_filename):
-        frame = frame.f_back
-    place = None if frame is None else _place(frame)
-    tree = None if frame is None else _statements(frame.f_code.co_filename)
-    if frame is None or place is None or tree is None:
+    line = next(filter(None, map(_identity_at, _users_frames(frame))), None)
+    if line is not None:
+        raise ExportError(
+            f"at {line}: in a trace, item() gives neither True nor False itself, and nor does a comparison with it, so "
+            "`is` and match never succeed; test it with if, or use torch.where"
+        )
+
+
+def _identity_at(frame: FrameType) -> str | None:
+    """The line of a function that asks this of what it computes from the value of its current instruction."""
+    place, tree = _place(frame), _statements(frame.f_code.co_filename)
+    if place is None or tree is None:
         return None
     path = list(_path(tree, place))
-    names = {name for node in path for name in _assigned(node)}
     function = next((node for node in reversed(path) if isinstance(node, _FUNCTIONS)), tree)
-    for node in ast.walk(function):
+    nodes = list(ast.walk(function))
+    names = {name for node in path for name in _assigned(node)}
+    while more := {
+        name for node in nodes if not names.isdisjoint(_names(node)) for name in _assigned(node) if name not in names
+    }:
+        names |= more
+    for node in nodes:
         for asked in _asked_for_identity(node):
             if _contains(_place_of(asked), place) or (isinstance(asked, ast.Name) and asked.id in names):
                 return format_line(frame.f_code.co_filename, asked.lineno)

@@ -28,6 +28,7 @@ from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
 from ..traced_values.ranges import is_symbolic
+from ..traced_values.truth_values import truth_values
 from ..translations.cumulative import CUMULATIVE
 from ..translations.diagonals import DIAGONALS
 from ..translations.doubles import exact_constants, with_doubles
@@ -49,12 +50,13 @@ from .scripted_functions import scripted_functions_in_python
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .table_rows import table_rows
 from .torch_changes import assigned_parameters, exact_rewrites, keep_initializers, tables_kept
-from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
+from .torch_logs import GuardLog, record_guards, record_strings, suppress_torch_output
 from .widened_kernels import widen_kernels
 
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 CHECK_NOTE = "the file does not check this; where PyTorch raises an error because of the numbers, it gives numbers"
+_TEXT_NOTE = "the code turns a number of a tensor into text; a file cannot do that, so no result may depend on the text"
 _THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, repeated_lists)]
 
 
@@ -143,7 +145,8 @@ def trace(
         widen_kernels(translated.model)
         # Here, as the translation may compare sizes, too.
         facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
-        notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)
+        noted = (mode.passed_checks, CHECK_NOTE), (mode.texts, _TEXT_NOTE)
+        notes = tuple(f"{line}: {note}" for lines, note in noted for line in lines)
         facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
         return Traced(translated.model, facts, notes, rows, state_axes)
 
@@ -308,11 +311,11 @@ def _traced_by(
         _errors_explained(functional, guards),
         _traced(functional),
         mode,
-        mode.checking_symbols(),
+        truth_values(mode.passes, builtins.raised),
         builtins.replaced(),
         builtins.branches.replaced(mode.branches),
         eager_branches(),
-        record_size_strings(guards.texts),
+        record_strings(guards.texts, mode.texts),
         exact_floor_division(),
     ):
         builtins.raised.clear()

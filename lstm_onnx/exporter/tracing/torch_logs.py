@@ -75,21 +75,25 @@ def suppress_torch_output() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def record_size_strings(lines: list[str]) -> Iterator[None]:
-    """Record the user's lines that convert a size to text: comparing the text is not seen by the tracer."""
-    kind: Any = torch.SymInt
+def record_strings(sizes: list[str], numbers: dict[str, None]) -> Iterator[None]:
+    """Record the user's lines that make text of a size or a number: comparing the text is not seen by the tracer."""
     thread = threading.get_ident()
 
     def recording(own: Callable[[Any], str]) -> Callable[[Any], str]:
-        def convert(size: Any) -> str:
+        def convert(number: Any) -> str:
             line = calling_line() if threading.get_ident() == thread else None
-            if line is not None:
-                lines.append(line)
-            return own(size)
+            if line is not None and isinstance(number, torch.SymInt):
+                sizes.append(line)
+            elif line is not None:
+                numbers[line] = None
+            return own(number)
 
         return convert
 
-    with replaced(kind, "__str__", recording(kind.__str__)), replaced(kind, "__repr__", recording(kind.__repr__)):
+    with contextlib.ExitStack() as stack:
+        for kind in (torch.SymInt, torch.SymFloat, torch.SymBool):
+            for name in ("__str__", "__repr__"):
+                stack.enter_context(replaced(kind, name, recording(getattr(kind, name))))
         yield
 
 

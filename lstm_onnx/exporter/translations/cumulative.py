@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from onnxscript import evaluator
 
-from .size_arithmetic import INT64, along_axis, cast, constant, is_fraction, op, requested, typed
+from .size_arithmetic import DOUBLE, INT64, along_axis, cast, constant, is_fraction, op, requested, typed
 from .wide_range import in_single, log_add_exp
 
 _Step = Callable[..., Sequence[Any]]
@@ -77,12 +77,14 @@ def _log_cum_sum_exp(x: Any, dim: int) -> Any:
 
 
 def _cum_prod(x: Any, dim: int, dtype: int | None = None) -> Any:
+    """Of fractions in double, as PyTorch's kernel: a product beyond float32 may come back."""
     kind = requested(dtype) or (x.dtype if is_fraction(x) else INT64)
     x = cast(x, kind)
     if len(x.shape) == 0:
         return op.Identity(x)
-    start = _filled(1, kind, x, dim)
-    return _over_entries(lambda product, entry: [op.Mul(product, entry)], [start], x, dim)[0]
+    wide = DOUBLE if is_fraction(x) else kind
+    start = _filled(1, wide, x, dim)
+    return cast(_over_entries(lambda product, entry: [op.Mul(product, entry)], [start], cast(x, wide), dim)[0], kind)
 
 
 def _extreme(is_beyond: Callable[[Any, Any], Any]) -> Callable[..., Any]:

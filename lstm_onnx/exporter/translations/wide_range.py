@@ -2,7 +2,8 @@
 
 Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its atan2(0, -1) -pi, its
 1.0 // 0.1 is 10 where PyTorch's is 9, its clamp(min=0) of inf is 3.4e38, its logit(NaN, eps) and heaviside(NaN) are
-numbers, its (-inf) ** 0.5 is inf, whole numbers above 2^24 are divided as float32, and their powers above 2^53 rounded.
+numbers, its sign(NaN) is NaN and not 0, its (-inf) ** 0.5 is inf, whole numbers above 2^24 are divided as float32, and
+their powers above 2^53 rounded.
 Here each has PyTorch's accuracy in its whole range.
 """
 
@@ -159,6 +160,10 @@ def _atan2(y: Any, x: Any) -> Any:
     return op.Where(_negative(x, zero, one), turned, angle)
 
 
+def _sign(x: Any) -> Any:
+    return op.Where(op.IsNaN(x), constant(0.0, x.dtype), op.Sign(x)) if is_fraction(x) else op.Sign(x)
+
+
 def _sign_bit(x: Any) -> Any:
     """Whether a number has a minus sign, as -0 has; torch.onnx's does not see that one."""
     return _negative(x, *(constant(number, x.dtype) for number in (0.0, 1.0))) if is_fraction(x) else op.Less(x, 0)
@@ -239,6 +244,7 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.div.Tensor_mode: _divide,
     _aten.div.Scalar_mode: _divide,
     _aten.atan2.default: _atan2,
+    _aten.sign.default: _sign,
     _aten.signbit.default: _sign_bit,
     _aten.pow.Tensor_Scalar: _power,
     torch.ops.prims.signbit.default: _sign_bit,

@@ -50,6 +50,12 @@ def test_pytorchs_numbers(size: tuple[int, int], scale: float, file: Made) -> No
         np.testing.assert_allclose(actual, wanted, rtol=2e-3 if wanted.dtype == np.float16 else 1e-5, atol=1e-6)
 
 
+def test_products_come_back_from_beyond_float32(file: Made) -> None:
+    rows = [[1e30, 1e-30, 2.0], [1e30, 1e-30, 2.0], [1e-30, 1e30, 0.5], [1e-30, 1e30, 0.5]]
+    x = torch.tensor([rows])
+    np.testing.assert_allclose(file.run((x,))[3], x.cumprod(1), rtol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:.*has a NaN or an infinity")  # its LSTM reads them, too
 def test_nan_and_infinities(file: Made) -> None:
     """A largest number is NaN once there is one, and its place that of the last one."""

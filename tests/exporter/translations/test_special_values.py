@@ -48,6 +48,7 @@ FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     ),
     "logit": lambda x: torch.logit(x, 1e-6),
     "heaviside": lambda x: torch.heaviside(x, x.new_tensor(0.5)),
+    "sign": lambda x: x.sign(),
     "root": lambda x: x**0.5,
     "inverse root": lambda x: x**-0.5,
     "relu": lambda x: functional.relu(x),

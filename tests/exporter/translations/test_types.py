@@ -41,3 +41,23 @@ class Operands(nn.Module):
 
 def test_operands_of_several_types(tmp_path: Path) -> None:
     right(Operands(), signal, X, tmp_path)
+
+
+class LastSteps(nn.Module):
+    """The last step of each sequence, looked up by integers of two types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.lstm(x)[0]
+        rows, last = torch.arange(len(x)), (x[..., 0] > -9).int().sum(1, dtype=torch.int32) - 1
+        written = y.clone()
+        written[rows, last] = 7.0
+        return y[rows, last], written
+
+
+def test_indices_of_two_types(tmp_path: Path) -> None:
+    right(LastSteps(), signal, X, tmp_path)

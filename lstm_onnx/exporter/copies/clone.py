@@ -70,10 +70,12 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
             raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
     hooks = global_hooks()
     names = code_names(module, [hook for items in hooks.values() for _, hook in items])
-    copier = Copier(dtype, _packages(module), names)
+    addressed = (*module.modules(), *module.parameters(), *module.buffers())
+    copier = Copier(dtype, _packages(module), names, addressed)
     with torch.inference_mode(False):
         copy: nn.Module = copier.of(module)
         hooks = {name: [(key, copier.of(hook)) for key, hook in items] for name, items in hooks.items()}
+        copier.finish()
     for part in copy.modules():
         add_hooks(part, hooks)
         parameters: dict[str, Any] = part._parameters

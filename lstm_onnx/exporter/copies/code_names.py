@@ -50,13 +50,13 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
             todo += _functions(value)
             if name in HOOKS:
                 todo += [function for hook in value.values() for function in _functions(hook)]
-    seen: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     while todo:
         function = todo.pop()
-        if id(function.__code__) in seen:
-            continue
-        seen.add(id(function.__code__))
         table = function.__globals__
+        if (key := (id(function.__code__), id(table))) in seen:  # in a copy of a copy, code has two tables
+            continue
+        seen.add(key)
         names = set(_names(function.__code__))
         names.update(item for name in names & table.keys() for item in _strings(table[name]))
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())

@@ -238,6 +238,8 @@ def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:
     sizes = {axis: model.metadata.nearest_size(axis, number) for axis, number in default_sizes(model).items()}
     for item in size:
         axis, _, number = item.partition("=")
+        if sum(other.partition("=")[0] == axis for other in size) > 1:
+            raise click.UsageError(f"--size was given twice for {axis}; give it once")
         if axis not in sizes:
             raise click.UsageError(f"--size {item}: the model's named axes are {', '.join(sorted(sizes)) or 'none'}")
         if not number.isascii() or not number.isdecimal() or not 1 <= int(number) < 2**31:

@@ -203,6 +203,7 @@ def test_table_with_other_columns_says_how_to_choose(run_cli, model, tmp_path):
         ["--size", "batch=nan"],
         ["--size", "width=3"],
         ["--size", "batch"],
+        ["--size", "batch=2", "--size", "time=3", "--size", "batch=4"],
         ["x.npy", "--size", "batch=1"],
     ],
 )

@@ -236,6 +236,24 @@ def test_a_copy_finds_itself_where_the_module_was_registered(module: Any) -> Non
     assert torch.equal(clone_module(clone_module(module))(torch.ones(1)), module(torch.ones(1)))
 
 
+class Store:
+    scales: dict[Any, float] = {}  # noqa: RUF012
+
+
+class Stored(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * Store.scales.get(self, 1.0)
+
+
+@pytest.mark.parametrize("key", [lambda module: module, id])
+def test_a_class_that_knows_the_module_is_refused(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Stored()
+    clone_module(module)
+    monkeypatch.setitem(Store.scales, key(module), 2.0)
+    with pytest.raises(ExportError, match=r"^Store.scales has the module or a part of it as a key"):
+        clone_module(module)
+
+
 T = TypeVar("T")
 MASKS: dict[int, Tensor] = {}
 

@@ -96,7 +96,7 @@ def run(
     for some thousand rows.  Both may be URIs such as s3://bucket/folder.  The same command again
     goes on with the files that are missing.  --threads is that of each worker, 1 by default.
     """
-    steps = chunk or (1 if stream else None)
+    steps = _steps(stream, chunk)
     if engine == "ray":
         from .run_on_ray import run_on_ray
 
@@ -152,6 +152,12 @@ def run(
                 note(f"wrote {target}: {last}{written}")
     if left_out:
         note(f"not written: {', '.join(left_out)} (this format stores a single array; use .npz or .safetensors)")
+
+
+def _steps(stream: bool, chunk: int | None) -> int | None:
+    if stream and chunk is not None:
+        raise click.UsageError("--stream and --chunk were both given; keep one of them")
+    return 1 if stream else chunk
 
 
 def _require_absent(engine: str, options: dict[str, Any]) -> None:

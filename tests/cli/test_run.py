@@ -213,6 +213,12 @@ def test_sizes_that_are_none(run_cli, model, arguments):
     assert "--size" in done.err
 
 
+def test_steps_of_one_and_of_several_exclude_each_other(run_cli, model):
+    done = run_cli("run", model, "--stream", "--chunk", "4")
+    assert done.code == 2
+    assert "--stream and --chunk" in done.err
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [

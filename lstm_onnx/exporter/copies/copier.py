@@ -78,7 +78,8 @@ class Copier:
     def finish(self) -> None:
         """Give the copied modules their classes: what these hold, such as a registry, may lead back to the modules."""
         for module in self._unfinished:  # which grows
-            if (kind := self._class(type(module))) is not type(module):
+            if (kind := self._class(own := type(module))) is not own:
+                self.names.require_uncompared(own)
                 object.__setattr__(module, "__class__", kind)
 
     def of(self, value: Any) -> Any:

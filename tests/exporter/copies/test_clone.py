@@ -283,6 +283,16 @@ def test_methods_that_super_calls_write_into_copies_as_well() -> None:
     assert MASKS == {}
 
 
+class Compared(Masked):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (2 if type(self) is Compared else 1)
+
+
+def test_a_class_that_is_compared_is_refused_where_the_copy_has_another() -> None:
+    with pytest.raises(ExportError, match=r"write isinstance\(\.\.\., Compared\)"):
+        clone_module(Compared())
+
+
 class Viewing(nn.Module):
     def __init__(self) -> None:
         super().__init__()

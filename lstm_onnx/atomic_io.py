@@ -291,9 +291,9 @@ def _texts(paths: Iterable[Name | None]) -> Iterator[str]:
 
 
 def _identity(path: Name) -> object:
-    """Equal for two paths of one file; None for devices and pipes, which are not overwritten."""
+    """Equal for two paths of one file, also by x/../y without a folder x; None for devices and pipes, which stay."""
     try:
-        found = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116
+        found = os.fstat(0) if path == "-" else os.stat(path if os.path.exists(path) else os.path.realpath(path))  # noqa: PTH110, PTH116
     except (OSError, ValueError):
         return None if path == "-" else os.path.realpath(path)
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None

@@ -294,7 +294,7 @@ def test_outputs_apart_from_inputs_and_from_each_other(tmp_path: Path, monkeypat
     Path("new link").symlink_to("new")
     require_apart(["y", "new", None, "-"], ["x", None, "-"])
     require_apart([os.devnull, os.devnull, "-", "-"], [os.devnull])  # where nothing is written over
-    for output in ("x", "soft", "hard", f"{tmp_path}/../{tmp_path.name}/x"):
+    for output in ("x", "soft", "hard", f"{tmp_path}/../{tmp_path.name}/x", "gone/../x"):
         with pytest.raises(FileError, match="read"):
             require_apart([output], ["y", "x"])
     for outputs in (("new", "new"), ("new", "new link"), ("y", "./y")):

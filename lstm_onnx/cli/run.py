@@ -100,7 +100,7 @@ def run(
     rows.  Both may be URIs such as s3://bucket/folder.  Running the same command again continues with the missing
     files.  --threads applies to each worker; the default is 1.
     """
-    steps = chunk or (1 if stream else None)
+    steps = _steps(stream, chunk)
     if engine == "ray":
         from .run_on_ray import run_on_ray
 
@@ -156,6 +156,12 @@ def run(
                 note(f"wrote {target}: {last}{written}")
     if left_out:
         note(f"not written: {', '.join(left_out)} (this format stores a single array; use .npz or .safetensors)")
+
+
+def _steps(stream: bool, chunk: int | None) -> int | None:
+    if stream and chunk is not None:
+        raise click.UsageError("--stream and --chunk were both given; keep one of them")
+    return 1 if stream else chunk
 
 
 def _require_absent(engine: str, options: dict[str, Any]) -> None:
@@ -242,6 +248,8 @@ def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:
     sizes = {axis: model.metadata.nearest_size(axis, number) for axis, number in default_sizes(model).items()}
     for item in size:
         axis, _, number = item.partition("=")
+        if sum(other.partition("=")[0] == axis for other in size) > 1:
+            raise click.UsageError(f"--size was given twice for {axis}; give it once")
         if axis not in sizes:
             raise click.UsageError(f"--size {item}: the model's named axes are {', '.join(sorted(sizes)) or 'none'}")
         if not number.isascii() or not number.isdecimal() or not 1 <= int(number) < 2**31:

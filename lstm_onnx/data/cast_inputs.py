@@ -39,14 +39,16 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
             raise InputError(f"the model takes strings as {name}, and a data file has numbers; run it from Python")
         with np.errstate(all="ignore"):
             feeds[name] = array.astype(info.dtype)
-            rounds = array.dtype.kind in "iu" and (feeds[name].astype(array.dtype) != array).any()
+            rounded = feeds[name].astype(array.dtype) != array
+            if array.dtype.kind == "f":  # as of a .csv, whose integers are floats
+                rounded &= (np.floor(array) == array) & (np.abs(array) <= 2**53)
         if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
             raise InputError(f"{name} has values that the model's {info.dtype} cannot represent")
         if np.isinf(feeds[name]).any() and not np.isinf(array).any():
             raise InputError(f"{name} has values that are too large for the model's {info.dtype}")
         if typed and np.issubdtype(array.dtype, np.floating):
             notes.add(f"{name} is cast from {array.dtype} to {info.dtype}")
-        if rounds:
+        if rounded.any():
             notes.add(f"{name} has integers that {info.dtype} rounds, such as times in seconds")
     return feeds, notes
 

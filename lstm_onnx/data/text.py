@@ -98,7 +98,7 @@ def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record
         line_name = f"line {number}"
         where = f"{place}: {line_name}"
         try:
-            value = json.loads(line, object_pairs_hook=_object)
+            value = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             # The line number in the error is always 1.
             what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else reason(error)
@@ -250,7 +250,8 @@ def repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
     return None if len(counts) == len(pairs) else next(key for key, count in counts.items() if count > 1)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of a JSON object; ValueError where a key occurs twice."""
     if (twice := repeated_key(pairs)) is not None:
         raise ValueError(f"the key {twice!r} occurs twice")
     return dict(pairs)

@@ -203,6 +203,7 @@ def test_table_with_other_columns_says_how_to_choose(run_cli, model, tmp_path):
         ["--size", "batch=nan"],
         ["--size", "width=3"],
         ["--size", "batch"],
+        ["--size", "batch=2", "--size", "time=3", "--size", "batch=4"],
         ["x.npy", "--size", "batch=1"],
     ],
 )
@@ -210,6 +211,12 @@ def test_sizes_that_are_none(run_cli, model, arguments):
     done = run_cli("run", model, *arguments)
     assert done.code == 2
     assert "--size" in done.err
+
+
+def test_steps_of_one_and_of_several_exclude_each_other(run_cli, model):
+    done = run_cli("run", model, "--stream", "--chunk", "4")
+    assert done.code == 2
+    assert "--stream and --chunk" in done.err
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_integers_that_a_float_rounds_are_told(typed: bool) -> None:
     cast_inputs(INPUTS, {"input": np.full((2, 1, 2), 2**64 - 1, np.uint64)}, typed=typed)  # without numpy's own warning
 
 
+@pytest.mark.parametrize(("number", "told"), [(1_700_000_001.0, True), (0.1, False), (1e30, False), (np.inf, False)])
+def test_so_are_those_of_a_table(number: float, told: bool) -> None:
+    _, remarks = cast_inputs(INPUTS, {"input": np.full((2, 1, 2), number)}, typed=False)
+    assert any("integers" in remark for remark in remarks) == told
+
+
 def test_text_has_no_dtype_of_its_own_to_be_said() -> None:
     assert cast_inputs(INPUTS, {"input": np.ones((2, 1, 2))}, typed=False)[1] == set()
 

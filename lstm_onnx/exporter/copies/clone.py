@@ -8,6 +8,7 @@ runs it.
 from __future__ import annotations
 
 import itertools
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from ...errors import ExportError
 from ..user_code import is_library
 from .caller_state import add_hooks, global_hooks
-from .code_names import HOOKS, code_names
+from .code_names import HOOKS, CodeNames, code_names
 from .copier import Copier
 
 _UNUSED_HOOKS = (
@@ -70,10 +71,13 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
             raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
     hooks = global_hooks()
     names = code_names(module, [hook for items in hooks.values() for _, hook in items])
-    copier = Copier(dtype, _packages(module), names)
+    addressed = (*module.modules(), *module.parameters(), *module.buffers())
+    _refuse_keys(names, set(map(id, addressed)))
+    copier = Copier(dtype, _packages(module), names, addressed)
     with torch.inference_mode(False):
         copy: nn.Module = copier.of(module)
         hooks = {name: [(key, copier.of(hook)) for key, hook in items] for name, items in hooks.items()}
+        copier.finish()
     for part in copy.modules():
         add_hooks(part, hooks)
         parameters: dict[str, Any] = part._parameters
@@ -91,6 +95,23 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
                 part.__dict__[name] = type(part.__dict__[name])()
     copy.eval()  # a user's own eval() may return nothing
     return Clone(copy, tuple(copier.mutable), copier.memory.copies())
+
+
+def _refuse_keys(names: CodeNames, ids: set[int]) -> None:
+    """Refuse code that looks up a part of a module in a dict or set of a class, which is not copied with the module."""
+    kinds = {id(table[name]): table[name] for table, used in names.tables.values() for name in used}
+    for kind in kinds.values():
+        if not isinstance(kind, type) or is_library(kind.__module__) or issubclass(kind, nn.Module):
+            continue
+        for name in sorted(names.attributes & vars(kind).keys()):
+            held = vars(kind)[name]
+            if isinstance(held, (dict, set, weakref.WeakKeyDictionary)) and any(
+                id(key) in ids or (type(key) is int and key in ids) for key in list(held)
+            ):
+                raise ExportError(
+                    f"{kind.__name__}.{name} has the module or a part of it as a key, and the copy that is exported is "
+                    "none; keep what belongs to a module in its attributes"
+                )
 
 
 def _packages(module: nn.Module) -> frozenset[str]:

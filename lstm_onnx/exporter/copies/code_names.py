@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from ...errors import ExportError
 from ..user_code import is_library
 from .rebuilt_code import closure_values, constants, nested_codes
 
@@ -32,11 +33,21 @@ class CodeNames:
         attributes: all attribute names in it.
         tables: the globals of each file, by their id, and the names that the code reads from them.
         assigned: the ids of globals to which the code assigns.
+        compared: classes that functions name which ask for the class of an object.
     """
 
     attributes: set[str] = field(default_factory=set)
     tables: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
     assigned: set[int] = field(default_factory=set)
+    compared: list[type] = field(default_factory=list)
+
+    def require_uncompared(self, kind: type) -> None:
+        """Refuse code that may compare a class with that of a copy, which is derived from it (ExportError)."""
+        if any(kind is named for named in self.compared):
+            raise ExportError(
+                f"code asks for type(...) or __class__ and names {kind.__name__}, and the copy to be exported is "
+                f"of a class derived from it; write isinstance(..., {kind.__name__})"
+            )
 
 
 def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
@@ -50,15 +61,17 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
             todo += _functions(value)
             if name in HOOKS:
                 todo += [function for hook in value.values() for function in _functions(hook)]
-    seen: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     while todo:
         function = todo.pop()
-        if id(function.__code__) in seen:
-            continue
-        seen.add(id(function.__code__))
         table = function.__globals__
+        if (key := (id(function.__code__), id(table))) in seen:  # in a copy of a copy, code has two tables
+            continue
+        seen.add(key)
         names = set(_names(function.__code__))
         names.update(item for name in names & table.keys() for item in _strings(table[name]))
+        if not names.isdisjoint(("type", "__class__")):
+            found.compared += [table[name] for name in names & table.keys() if isinstance(table[name], type)]
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
         if any(
             item.opname == "STORE_GLOBAL"

@@ -15,10 +15,9 @@ import enum
 import functools
 import operator
 import random
-import sys
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -28,8 +27,8 @@ from torch import nn
 
 from ..user_code import is_library
 from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
-from .code_names import ENTRIES, CodeNames, user_classes
-from .object_parts import attributes_of, base_of, slots_of
+from .code_names import ENTRIES, CodeNames
+from .object_parts import VIEWS, attributes_of, base_of, is_copied, slots_of, viewed
 from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_function
 from .shared_memory import SharedMemory
 from .stand_ins import in_order, instead_of, keep, kept_results
@@ -38,13 +37,6 @@ _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 """Of random numbers."""
-_NEW = (object, types.SimpleNamespace)
-"""Base classes whose instances hold nothing but attributes."""
-_PLAIN_MODULES = frozenset(
-    {"argparse", "types", "collections", "torch.utils.hooks"}
-    | {f"torch.nn.utils.{name}" for name in ("weight_norm", "spectral_norm", "prune")}
-)
-"""Library modules whose classes are copied like the user's own."""
 _LARGE = 2**24
 """Bytes from which on a numpy array counts as data: the copy shares its memory, and cannot write to it."""
 
@@ -56,6 +48,7 @@ class Copier:
         dtype: floating-point tensors are converted to it; None keeps their dtypes.
         packages: objects of classes of these top-level packages are copied; others only if they hold tensors.
         names: the global variables and class attributes that are copied, namely those that the code can reach.
+        addressed: what code may look up by its ``id()``, which is another one in the copy.
 
     Attributes:
         mutable: the modules, containers, objects, generators and cells of closures that were copied, and that code may
@@ -64,22 +57,36 @@ class Copier:
     """
 
     def __init__(
-        self, dtype: torch.dtype | None, packages: frozenset[str] = frozenset(), names: CodeNames | None = None
+        self,
+        dtype: torch.dtype | None,
+        packages: frozenset[str] = frozenset(),
+        names: CodeNames | None = None,
+        addressed: Iterable[Any] = (),
     ) -> None:
         self.dtype = dtype
         self.packages = packages
         self.names = names or CodeNames()
         self.mutable: list[Any] = []
         self.memory = SharedMemory()
+        self._addresses = {id(item): item for item in addressed}
         self._memo: dict[int, Any] = {}
         self._alive: list[Any] = []  # keeps the objects alive whose ids are in the memo
         self._tables: dict[int, dict[str, Any]] = {}
-        self._classes: dict[type, type] = {}
+        self._classes: dict[type, type] = {HookedWrapper: HookedWrapper}
+        self._unfinished: list[nn.Module] = []
+
+    def finish(self) -> None:
+        """Give the copied modules their classes: what these hold, such as a registry, may lead back to the modules."""
+        for module in self._unfinished:  # which grows
+            if (kind := self._class(own := type(module))) is not own:
+                self.names.require_uncompared(own)
+                object.__setattr__(module, "__class__", kind)
 
     def of(self, value: Any) -> Any:
         """The copy of a value, or the value itself where it is shared."""
         if type(value) in ATOMIC:
-            return value
+            owner = self._addresses.get(value) if type(value) is int else None
+            return value if owner is None else id(self.of(owner))
         if id(value) in self._memo:
             return self._memo[id(value)]
         return self._enter(value, self._copy(value))
@@ -98,7 +105,7 @@ class Copier:
         for base, copy in _COPIES:
             if issubclass(kind, base):
                 return copy(self, value)
-        return self._object(value) if self._is_copied(value) else value
+        return self._object(value) if is_copied(value, self.packages) else value
 
     def _module(self, value: nn.Module) -> Any:
         inner = wrapped_module(value)
@@ -110,8 +117,9 @@ class Copier:
                 copy.__dict__[name] = copy
             return copy
         # Not by its own __new__, which may take arguments, and in a torch.fx.GraphModule makes a class without forward.
-        kind = HookedWrapper if is_wrapper(value) else self._class(type(value))
+        kind = HookedWrapper if is_wrapper(value) else type(value)
         new = self._enter(value, object.__new__(kind), mutable=True)
+        self._unfinished.append(new)
         # Not by Module.__setattr__, which would sort values into tables; those are copied themselves.
         attributes_of(new).update({name: self.of(item) for name, item in plain_attributes(value).items()})
         self._copy_slots(value, new)
@@ -148,8 +156,9 @@ class Copier:
         new = self._enter(value, base.__new__(kind), mutable=True)
         if base is collections.deque:
             base.__init__(new, (), value.maxlen)
-        items = base.__iter__(value)
-        base.extend(new, items if set(map(type, base.__iter__(value))) <= ATOMIC else map(self.of, items))
+        items = list(base.__iter__(value))
+        same = set(map(type, items)) <= ATOMIC and self._addresses.keys().isdisjoint(items)
+        base.extend(new, items if same else map(self.of, items))
         self._attributes(value, new)
         return new
 
@@ -176,9 +185,6 @@ class Copier:
             new = type(value)(items)  # torch.return_types
         self._attributes(value, new)
         return new
-
-    def _numbers(self, value: Any) -> Any:
-        return self._enter(value, type(value).__copy__(value), mutable=True)
 
     def _array(self, value: Any) -> Any:
         if type(value) is not np.ndarray or value.dtype.hasobject:
@@ -212,6 +218,11 @@ class Copier:
         new: Any = self._enter(value, type(value)())
         new.update([(self.of(key), self.of(item)) for key, item in value.items()])
         return new
+
+    def _view(self, value: Any) -> Any:
+        own, view = viewed(value)
+        copy = self.of(own)
+        return value if copy is own else view(copy)
 
     def _partial(self, value: functools.partial[Any]) -> Any:
         function, args, keywords = map(self.of, (value.func, value.args, dict(value.keywords)))
@@ -287,15 +298,12 @@ class Copier:
         if kind in self._classes:
             return self._classes[kind]
         self._classes[kind] = kind
-        changed: dict[str, Any] = {}
-        for owner in user_classes(kind):
-            for name, item in vars(owner).items():
-                changed.pop(name, None)
-                copy = self._class_attribute(name, item)
-                if copy is not item:
-                    changed[name] = copy
-        if changed:
-            self._classes[kind] = derived_class(kind, changed)
+        if not is_library(kind.__module__):
+            bases = [copy for base in kind.__mro__[1:] if (copy := self._class(base)) is not base]  # for super()
+            copies = {name: self._class_attribute(name, item) for name, item in vars(kind).items()}
+            changed = {name: copy for name, copy in copies.items() if copy is not vars(kind)[name]}
+            if bases or changed:
+                self._classes[kind] = derived_class(kind, changed, bases)
         return self._classes[kind]
 
     def _class_attribute(self, name: str, item: Any) -> Any:
@@ -338,18 +346,6 @@ class Copier:
             return other
         return self._enter(value, deepcopy(value), mutable=True)  # one of numpy's
 
-    def _is_copied(self, value: Any) -> bool:
-        kind = type(value)
-        if hasattr(kind, "__del__") or base_of(kind) not in _NEW:
-            return False  # a copy that is finalized could close what it shares with the original
-        module = kind.__module__
-        package = module.partition(".")[0]
-        if module in _PLAIN_MODULES or package in self.packages:
-            return True
-        if package in sys.stdlib_module_names:
-            return False
-        return any(isinstance(item, torch.Tensor) for item in attributes_of(value).values())
-
     def _object(self, value: Any) -> Any:
         kind = type(value)
         base: Any = base_of(kind)
@@ -389,12 +385,13 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (types.BuiltinMethodType, Copier._builtin_method),
     (functools.partial, Copier._partial),
     (functools._lru_cache_wrapper, Copier._cached),
-    (array.array, Copier._numbers),
+    (array.array, lambda self, value: self._enter(value, type(value).__copy__(value), mutable=True)),
     (np.ndarray, Copier._array),
     (weakref.ReferenceType, Copier._reference),
     ((weakref.ProxyType, weakref.CallableProxyType), Copier._proxy),
     (GENERATORS, Copier._generator),
     ((weakref.WeakKeyDictionary, weakref.WeakValueDictionary), Copier._weak),
+    (VIEWS, Copier._view),
     (collections.abc.Iterator, lambda _, value: instead_of(value)),
 )
 """How instances of a class are copied: the first match counts; all others are plain objects, or shared."""

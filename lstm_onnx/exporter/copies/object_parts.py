@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import collections
+import gc
+import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import torch
+
+from ..user_code import is_library
+
+_NEW = (object, types.SimpleNamespace)
+"""Base classes whose instances hold nothing but attributes."""
+_PLAIN_MODULES = frozenset(
+    {"argparse", "types", "collections", "torch.utils.hooks"}
+    | {f"torch.nn.utils.{name}" for name in ("weight_norm", "spectral_norm", "prune")}
+)
+"""Library modules whose classes are copied like the user's own."""
+_VIEWS: dict[type, Callable[[Any], Any]] = {
+    types.MappingProxyType: types.MappingProxyType,
+    **{
+        type(view(kind())): view
+        for kind in (dict, collections.OrderedDict)
+        for view in (kind.keys, kind.values, kind.items)
+    },
+}
+VIEWS = tuple(_VIEWS)
+"""Classes of what shows a dict, as ``self.layers.values()`` does."""
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
@@ -26,3 +51,32 @@ def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
 def base_of(kind: type) -> type:
     """The base class that determines what instances hold beside attributes: the first not written in Python."""
     return next(base for base in kind.__mro__ if not base.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
+
+
+def viewed(view: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The dict that one of `VIEWS` shows, and how to make such a view of another."""
+    (shown,) = gc.get_referents(view)  # its attribute `mapping` is a view again
+    return shown, _VIEWS[type(view)]
+
+
+def is_copied(value: Any, packages: frozenset[str]) -> bool:
+    """Whether an object is copied, as the user's are, and not shared with the original, as those of libraries are.
+
+    Args:
+        value: the object.
+        packages: top-level packages whose classes are the user's, even if they are installed.
+    """
+    kind = type(value)
+    if hasattr(kind, "__del__") or base_of(kind) not in _NEW:
+        return False  # a copy that is finalized could close what it shares with the original
+    module = kind.__module__
+    package = module.partition(".")[0]
+    if module in _PLAIN_MODULES or package in packages:
+        return True
+    if package in sys.stdlib_module_names:
+        return False
+    # The user's own code has many top-level modules where its folder is no package.
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    if "-packages" not in file and not is_library(module):
+        return True
+    return any(isinstance(item, torch.Tensor) for item in attributes_of(value).values())

@@ -69,15 +69,18 @@ def closure_values(function: types.FunctionType) -> list[Any]:
     return found
 
 
-def derived_class(kind: type, namespace: dict[str, Any]) -> type:
-    """A class derived from a user's, of the same name, of which the user's code is not told.
+def derived_class(kind: type, namespace: dict[str, Any], bases: Iterable[type] = ()) -> type:
+    """A class derived from a user's and then from `bases`, of its name, of which the user's code is not told.
 
     ``__init_subclass__`` and metaclasses often enter each class in a registry, which is the caller's.
     """
     make: Any = type.__new__
-    new: type = make(type(kind), kind.__name__, (nn.Module,), {"__module__": kind.__module__, **namespace})
-    new.__qualname__ = kind.__qualname__
-    new.__bases__ = (kind,)
+    namespace = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, **namespace}
+    if all(is_library(base.__module__) for base in kind.__mro__ if "__init_subclass__" in vars(base)):
+        plain: type = make(type(kind), kind.__name__, (kind, *bases), namespace)
+        return plain
+    new: type = make(type(kind), kind.__name__, (nn.Module,), namespace)
+    new.__bases__ = (kind, *bases)
     return new
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...atomic_io import readable_file
+from ...data.text import unique_keys
 from ...errors import WeightsError
 from ..dependencies import import_torch
 from ..weights import Array
@@ -131,7 +132,7 @@ def _shards(path: Path) -> dict[str, str]:
     """The file of each tensor, from an index."""
     try:
         content = path.read_bytes() if path.stat().st_size <= _MOST_INDEX else b""
-        index = json.loads(content)
+        index = json.loads(content, object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is not the index of a sharded checkpoint: {_reason(error)}") from None
     files = index.get("weight_map") if isinstance(index, dict) else None
@@ -258,8 +259,9 @@ def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
     seen: set[int] = set()
     while isinstance(content, Mapping) and id(content) not in seen:
         seen.add(id(content))
-        if content and all(isinstance(value, torch.Tensor) for value in content.values()):
-            break
+        own = [key for key, value in content.items() if isinstance(value, torch.Tensor)]
+        if content and (len(own) == len(content) or any(map(has_mark, own))):
+            break  # dicts beside a model's own tensors are others, such as their averages
         nest = next((key for key in _NESTS if _has_tensors(torch, content.get(key))), None)
         if nest is None:
             inner = {key: value for key, value in content.items() if isinstance(value, Mapping)}
@@ -298,6 +300,8 @@ def _has_tensors(torch: Any, content: object) -> bool:
 def _numpy(tensor: Any, where: str) -> Array:
     import torch
 
+    if tensor.is_meta:
+        raise WeightsError(f"{where} is on the meta device, where weights have no values; save the module with values")
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sys
+import types
 import warnings
+import weakref
 from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import pytest
 import torch
@@ -165,3 +168,155 @@ class ReadsGlobal(nn.Module):
 
 def test_global_variables_are_not_asked_for_attributes() -> None:
     assert clone_module(ReadsGlobal())(3) == 3
+
+
+class PerModule:
+    """A descriptor with a value for each module."""
+
+    def __init__(self) -> None:
+        self.values: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+
+    def __get__(self, owner: Any, kind: Any = None) -> float:
+        return self.values.get(owner, 1.0)
+
+    def __set__(self, owner: Any, value: float) -> None:
+        self.values[owner] = value
+
+
+SCALES: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+
+
+class Described(nn.Module):
+    scale = PerModule()
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Registered(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        SCALES[self] = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * SCALES.get(self, 1.0)
+
+
+class Outer(Registered):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__(5.0)
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.part(x))
+
+
+class Addressed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Identity()
+        self.scales, self.doubled, self.main = {id(self.part): 3.0}, [id(self.part)], id(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = 2 if id(self.part) in self.doubled else 1
+        return x * self.scales.get(id(self.part), 1.0) * factor * (5 if self.main == id(self) else 1)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Described(3.0), Outer(Registered(7.0)), Outer(Described(7.0)), Addressed()],
+    ids=["descriptor", "global", "both", "id"],
+)
+def test_a_copy_finds_itself_where_the_module_was_registered(module: Any) -> None:
+    assert torch.equal(clone_module(module)(torch.ones(1)), module(torch.ones(1)))
+    assert torch.equal(clone_module(clone_module(module))(torch.ones(1)), module(torch.ones(1)))
+
+
+class Store:
+    scales: dict[Any, float] = {}  # noqa: RUF012
+
+
+class Stored(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * Store.scales.get(self, 1.0)
+
+
+@pytest.mark.parametrize("key", [lambda module: module, id])
+def test_a_class_that_knows_the_module_is_refused(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Stored()
+    clone_module(module)
+    monkeypatch.setitem(Store.scales, key(module), 2.0)
+    with pytest.raises(ExportError, match=r"^Store.scales has the module or a part of it as a key"):
+        clone_module(module)
+
+
+T = TypeVar("T")
+MASKS: dict[int, Tensor] = {}
+
+
+class Masks(Generic[T]):
+    def mask(self, size: int) -> Tensor:
+        return MASKS.setdefault(size, torch.ones(size))
+
+
+class Masked(Masks[int], nn.Module):
+    __slots__ = ("size",)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.size = len(x)
+        return x * self.mask(self.size)
+
+
+class Doubled(Masked):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+def test_methods_that_super_calls_write_into_copies_as_well() -> None:
+    copy = clone_module(Doubled())
+    assert copy(torch.ones(3)).tolist() == [2, 2, 2]
+    assert isinstance(copy, Doubled)
+    assert MASKS == {}
+
+
+class Compared(Masked):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (2 if type(self) is Compared else 1)
+
+
+def test_a_class_that_is_compared_is_refused_where_the_copy_has_another() -> None:
+    with pytest.raises(ExportError, match=r"write isinstance\(\.\.\., Compared\)"):
+        clone_module(Compared())
+
+
+class Viewing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"drop": nn.Dropout()})
+        self.views = self.parts.values(), types.MappingProxyType(self.parts._modules)
+        self.counts = {"calls": 0}
+        self.seen = self.counts.items()
+
+
+def test_views_of_a_dict_show_its_copy() -> None:
+    copy: Any = clone_module(Viewing())
+    assert list(copy.views[0]) == [copy.views[1]["drop"]] == [copy.parts["drop"]]
+    copy.counts["calls"] = 1
+    assert list(copy.seen) == [("calls", 1)]
+
+
+def test_objects_of_the_users_other_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = nn.Linear(2, 2)
+    for folder, copied in (("src", True), ("site-packages", False)):
+        name = f"helper_in_{folder.replace('-', '_')}"
+        other: Any = types.ModuleType(name)
+        other.__file__ = str(tmp_path / folder / f"{name}.py")
+        exec("class Counter:\n    calls = 0", vars(other))  # noqa: S102
+        monkeypatch.setitem(sys.modules, name, other)
+        module.counter = other.Counter()
+        copy: Any = clone_module(module)
+        assert (copy.counter is not module.counter) == copied

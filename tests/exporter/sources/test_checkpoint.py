@@ -216,6 +216,12 @@ def test_a_tensor_without_an_array_form(tmp_path: Path) -> None:
         load_state_dict(tmp_path / "net.pt")
 
 
+def test_a_tensor_without_values(tmp_path: Path) -> None:
+    torch.save({name: value.to("meta") for name, value in _state().items()}, tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match=r"weight_ih_l0 is on the meta device"):
+        load_state_dict(tmp_path / "net.pt")
+
+
 def test_a_sparse_tensor_elsewhere_does_no_harm(tmp_path: Path) -> None:
     state = {f"lstm.{name}": value for name, value in _state().items()}
     torch.save({**state, "table": torch.zeros(12, 4).to_sparse()}, tmp_path / "net.pt")
@@ -312,6 +318,14 @@ def test_the_prefix_chooses_among_state_dicts(inner: str, tmp_path: Path) -> Non
     _same(load_state_dict(tmp_path / "net.pt"))
     found = load_state_dict(tmp_path / "net.pt", f"ema.{inner}")
     _same({name: array / 2 for name, array in found.items()})
+
+
+@pytest.mark.parametrize("key", ["ema", "model"])
+def test_a_dict_beside_the_tensors_is_another_one(key: str, tmp_path: Path) -> None:
+    averaged = {name: tensor * 2 for name, tensor in _state().items()}
+    torch.save({**_state(), "epoch": 3, key: averaged}, tmp_path / "net.pt")
+    _same(load_state_dict(tmp_path / "net.pt"))
+    _same({name: array / 2 for name, array in load_state_dict(tmp_path / "net.pt", f"{key}.").items()})
 
 
 def test_a_prefix_within_the_state_dict_goes_before_its_key(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_sharded_checkpoints(suffix: str, tmp_path: Path) -> None:
         ('{"weight_map": {}}', "has no file for each tensor"),
         ('{"weight_map": {"weight_ih_l0": 3}}', "has no file for each tensor"),
         ('{"weight_map": {"weight_ih_l0": "a.bin"', "is not the index of a sharded checkpoint"),
+        ('{"weight_map": {"weight_ih_l0": "a.bin", "weight_ih_l0": "b.bin"}}', "the key 'weight_ih_l0' occurs twice"),
         ('{"weight_map": {"weight_ih_l0": "../a.bin"}}', "only files in its own folder are read"),
         ('{"weight_map": {"weight_ih_l0": "/a.bin"}}', "only files in its own folder are read"),
         ('{"weight_map": {"weight_ih_l0": ".."}}', "only files in its own folder are read"),

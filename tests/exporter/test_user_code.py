@@ -149,3 +149,11 @@ def test_an_error_that_was_being_handled_before_is_no_cause() -> None:
     assert error.__context__ is before
     assert found == [error]
     assert said == [error, before]
+
+
+def test_what_a_converted_module_refuses_is_a_forward_that_fails() -> None:
+    def forward() -> None:
+        raise InputError("x has another shape")
+
+    with pytest.raises(ExportError, match="the module's forward fails.*x has another shape"):
+        call_forward(forward)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto, helper
 
 from ..atomic_io import require_apart, require_path, temporary_folder
 from ..errors import InputError, ModelError, RunError, shown
@@ -239,10 +240,23 @@ def _write(
 ) -> None:
     """Write the model, once it is known to be equal, and then the other files, the configuration last."""
     with temporary_folder() as trial:
-        write_batch_first(load_inlined(file), file, axes, trial / "model.onnx", ranges_of(model))
+        write_batch_first(_with_shapes(model, file), file, axes, trial / "model.onnx", ranges_of(model))
         _require_equal(model, trial / "model.onnx", axes)
     with files_together(folder, dict(reversed(list(files.items()))), also=["1/model.onnx"]):
-        write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx", ranges_of(model))
+        write_batch_first(_with_shapes(model, file), file, axes, folder / "1" / "model.onnx", ranges_of(model))
+
+
+def _with_shapes(model: Model, file: str | os.PathLike[str]) -> ModelProto:
+    """The file's model, whose outputs have the shape that ONNX Runtime infers where the file has none."""
+    proto = load_inlined(file)
+    before = {end: name for name, end in model.states.items()}
+    for value in proto.graph.output:
+        info = model.outputs[value.name]
+        shape = info.shape or (model.inputs[before[value.name]].shape if value.name in before else ())
+        if not value.type.tensor_type.shape.dim:
+            dtype = helper.np_dtype_to_tensor_dtype(np.dtype(info.dtype))
+            value.CopyFrom(helper.make_tensor_value_info(value.name, dtype, shape))
+    return proto
 
 
 def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, name_open_axes, open_batch, reshapes_opened
 from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
-from .plain import computed_sizes, read_as, simplify
+from .plain import computed_sizes, limited, read_as, simplify
 from .proof import Proof, marks_of, prove, sizes_in_runs, values_of
 from .states import Exposed, closed_states, expose, fixed_sizes
 
@@ -198,9 +198,10 @@ def _name_output_axes(graph: Graph, runs: Sequence[tuple[Mapping[str, int], Mapp
     """
     names = list(dict.fromkeys(name for axes, _ in runs for name in axes))
     varied = [name for name in names if len({axes.get(name) for axes, _ in runs}) > 1]
+    limits = limited(graph.nodes, graph.arrays)
     for value in graph.outputs:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.HasField("dim_value") or dim.dim_param in names:
+            if dim.HasField("dim_value") or dim.dim_param in names or value.name in limits:
                 continue
             same = [name for name in varied if all(axes.get(name) == shapes[value.name][axis] for axes, shapes in runs)]
             if len(same) == 1:

@@ -15,7 +15,7 @@ from ..onnxgraph.recurrent import read_layer
 from .cells import Cell, cell_of, constant_values
 from .graph import Graph
 from .masks import LEAST_OPSET, unmasked
-from .plain import shapes_of, simplify, with_products_per_step, without_choices
+from .plain import is_far, limited, shapes_of, simplify, with_products_per_step, without_choices
 from .steps import Step, step_of
 from .unrolled import Chain, chains
 
@@ -34,12 +34,16 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
     scope = Scope.of(graph.as_model().graph)
     producers = producers_of(graph.nodes)
     read = graph.read()
+    shapes, limits = shapes_of(graph.complete()), limited(graph.nodes, arrays)
     replaced: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
         step = step_of(node, arrays, read, zeros) if read_layer(node, producers) is None else None
-        if node.op_type == "Loop" and any(name and scope.data_sources(name) for name in node.input[:2]):
+        if step is not None and any(scope.data_sources(name) for name in step.bounds):
             step = None  # how often it runs depends on numbers, such as lengths
+        if step is not None and not isinstance((shapes.get(step.sequence) or (None,))[0], int):
+            far = any(name in limits or is_far(arrays.get(name)) for name in step.bounds)
+            step = None if far or step.is_limited else step
         if step is not None and step.mask and graph.opset < LEAST_OPSET:
             step = None
         cell = cell_of(step, graph.opset) if step is not None else None

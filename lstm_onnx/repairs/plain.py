@@ -14,11 +14,14 @@ from ..onnxgraph.nodes import RANDOM, constant_of, needed_nodes, producers_of, s
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from ..runtime import Model
 from .graph import Graph
-from .proof import values_at_sizes
+from .proof import LARGEST_SIZE, values_at_sizes
 
 _MOST_ENTRIES = 8
 """Of a size, a shape or a bound of a slice."""
 _SEQUENCE_RANK = 3
+_COMPARING = ("Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Slice")
+_UNLIMITED = 2**31 - 1
+"""From this number on, a limit means that there is none."""
 
 
 def constants_of(nodes: list[NodeProto]) -> dict[str, np.ndarray]:
@@ -51,7 +54,7 @@ def simplify(graph: Graph) -> None:
             continue
         same = known.setdefault(form(node, {}), node)
         unique = same is node or own or node.op_type in RANDOM or any(bodies_of(node))
-        if not unique and len(same.output) == len(node.output):
+        if not unique and [bool(name) for name in same.output] == [bool(name) for name in node.output]:
             names.update(zip(node.output, same.output, strict=True))
             continue
         nodes.append(node)
@@ -125,7 +128,7 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
         source: its file.
         seed: of the inputs that it is run with.
     """
-    numbers = _of_numbers(graph)
+    numbers = _of_numbers(graph) | limited(graph.nodes, graph.arrays)
     wanted: list[str] = []
     products: set[str] = set()  # those of states that are zeros are equal, but each belongs to its own layer
     for node in graph.nodes:
@@ -164,6 +167,24 @@ def _of_numbers(graph: Graph) -> set[str]:
         if node.op_type not in ("Shape", "Size") and found & {*node.input, *outer_values(node)}:
             found |= set(node.output)
     return found
+
+
+def limited(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray]) -> set[str]:
+    """The values that depend on a limit that no size reaches at which files are compared."""
+    found: set[str] = set()
+    for node in sorted_nodes(nodes):
+        limits = node.op_type in _COMPARING and any(is_far(arrays.get(name)) for name in node.input)
+        if limits or found & {*node.input, *outer_values(node)}:
+            found |= set(node.output)
+    return found
+
+
+def is_far(array: np.ndarray | None) -> bool:
+    """Whether stored numbers are limits that no size reaches at which files are compared."""
+    if array is None or array.size > _MOST_ENTRIES or array.dtype.kind not in "iuf":
+        return False
+    sizes = np.abs(array.astype(np.float64))
+    return bool(((sizes >= LARGEST_SIZE) & (sizes < _UNLIMITED)).any())
 
 
 def read_as(graph: Graph, names: Mapping[str, str]) -> None:

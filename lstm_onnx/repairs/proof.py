@@ -14,16 +14,20 @@ from ..errors import InputError, ModelError, RunError
 from ..runtime import Model
 from ..runtime.chunk_check import mismatch, rounded
 from ..runtime.providers import open_session, ort_errors
+from ..runtime.tensor_info import ValueInfo
 
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
 """Of the first dynamic axis and of the others, in each comparison."""
-_LONG_SIZES = ((5, 61, 17, 31), (1, 1031, 7, 11), (1, 7, 1031, 11), (1031, 2, 3, 5))
+LARGEST_SIZE = 1031
+_LONG_SIZES = ((5, 61, 17, 31), (1, LARGEST_SIZE, 7, 11), (1, 7, LARGEST_SIZE, 11), (LARGEST_SIZE, 2, 3, 5))
 """Of the first dynamic axis, of those after it, and the last number of all others, in further comparisons.
 
 Sizes that are equal by chance differ in these, and reach numbers that they are compared with, such as the most steps
 that a file looks at.  Axes of different names may always have one size: then the source does not run.
 """
+_SHARED_SIZES = ((2, LARGEST_SIZE), (LARGEST_SIZE, 3))
+"""Large sizes that several inputs share by place (see `drawn`)."""
 _MARKED = 1 / 3
 _ROWS = 3
 """Batches of the source's fixed size that the repaired file takes at once."""
@@ -64,7 +68,7 @@ def prove(
     runs, failed = 0, ""
     short, together = _Outputs(), _Outputs()
     compared = [short]
-    for sizes in (*_SIZES, *_LONG_SIZES):
+    for sizes in _sizes(source):
         feeds = drawn(source, sizes, seed + runs, marks)
         try:
             whole = source.run(feeds)
@@ -73,7 +77,7 @@ def prove(
             failed = failed or error.reason
             continue
         alone = short
-        if sizes in _LONG_SIZES:
+        if sizes not in _SIZES:
             if not all(np.isfinite(array).all() for array in whole.values() if array.dtype.kind == "f"):
                 continue  # states that grow with each step
             alone = _Outputs()  # rounding may have grown, too
@@ -185,8 +189,7 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
     known: dict[str | int, int] = {}
     feeds: dict[str, Array] = {}
     infos = {name: info for name, info in model.inputs.items() if name not in model.states}
-    named = [dim for info in infos.values() for dim in {*info.shape} if isinstance(dim, str)]
-    by_place = len(set(named)) == len(named)
+    by_place = _by_place(infos.values())
     for name, info in infos.items():
         shape = []
         for axis, dim in enumerate(info.shape):
@@ -202,10 +205,22 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
     return feeds
 
 
+def _by_place(infos: Iterable[ValueInfo]) -> bool:
+    """Whether no axis of an input has the name of another input's."""
+    named = [dim for info in infos for dim in {*info.shape} if isinstance(dim, str)]
+    return len(set(named)) == len(named)
+
+
+def _sizes(model: Model) -> tuple[tuple[int, ...], ...]:
+    infos = [info for name, info in model.inputs.items() if name not in model.states]
+    shared = len(infos) > 1 and _by_place(infos)
+    return (*_SIZES, *_LONG_SIZES, *(_SHARED_SIZES if shared else ()))
+
+
 def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], dict[str, tuple[int, ...]]]]:
     """Where a file runs: the sizes of its inputs' dynamic axes by name, and the shapes of its outputs."""
     found = []
-    for sizes in (*_SIZES, *_LONG_SIZES):
+    for sizes in _sizes(model):
         feeds = drawn(model, sizes, seed)
         with contextlib.suppress(InputError, RunError):
             results = model.run(feeds)
@@ -245,6 +260,6 @@ def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, s
         session, _ = open_session(model.SerializeToString(), "cpu", 1)
     except ModelError:
         return
-    for sizes in (*_SIZES, *_LONG_SIZES) if wanted else ():
+    for sizes in _sizes(source) if wanted else ():
         with contextlib.suppress(*ort_errors()):
             yield dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True))

@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto, numpy_helper
 
 from ..onnxgraph import attributes_of, bodies_of, is_default, typed
 from ..onnxgraph.nodes import Walk, constant_of, producers_of
+from .plain import limited
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Step:
         zeroed: the value in the body that is the state h, or zeros where the step is masked; "" where there is none.
             In `stacked` its number is that after the last state's.
         zeros: the values in the body that are zeros of a state's shape.
+        bounds: the values of the graph on which it depends how often a Loop runs.
+        is_limited: whether it also depends on a limit that no size reaches at which files are compared.
     """
 
     node: NodeProto
@@ -52,6 +55,8 @@ class Step:
     masks: str = ""
     zeroed: str = ""
     zeros: tuple[str, ...] = ()
+    bounds: tuple[str, ...] = ()
+    is_limited: bool = False
 
 
 def step_of(
@@ -145,7 +150,9 @@ def _of_loop(
         next((results[one + 1] for two, one in twins.items() if results[two + 1] == item), item) for item in results
     ]
     depending = {gathers[0].output[0], *(item.output[0] for item in masks), *(given[index + 2] for index in states)}
-    if depending & {name for item in _needed(inner, [results[0]]) for name in item.input}:
+    ending = _needed(inner, [results[0]])
+    ends = {results[0], *(name for item in ending for name in item.input)}
+    if depending & ends:
         return None  # it ends by what it computes
     inner.nodes = [item for item in inner.nodes if not any(item is other for other in (*gathers, *masks))]
     given_out = [*(results[index + 1] for index in states), *zeroed]
@@ -173,6 +180,8 @@ def _of_loop(
         inner.resolved(masks[0].input[0]) if masks else "",
         next(iter(zeroed), ""),
         tuple({name for item in nodes for name in item.input if inner.resolved(name) in zeros}),
+        tuple(name for name in (*node.input[:2], *sorted(map(inner.resolved, ends - inner.producers.keys()))) if name),
+        results[0] in limited(ending, inner.constants),
     )
 
 

@@ -110,6 +110,7 @@ def _interface(file: ConvertedFile, program: Program, module: nn.Module) -> Inte
         states,
         argument,
         _outputs(wanted, file),
+        {value.name: shape_of(value.type) for value in file.model.graph.input},
     )
 
 

@@ -49,15 +49,20 @@ _UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 def _binary(function: Callable[[Any, Any], Any], inputs: list[Value], _: Attributes, *, sizes: bool) -> Any:
     a, b = inputs
-    if is_number(a) and is_number(b) and sizes:
+    if _are_sizes(inputs) and sizes:
         return function(a, b)
     if isinstance(a, list) and isinstance(b, list) and sizes and 1 in (len(a), len(b)):
         longer = max(len(a), len(b))
         wide = [item * longer if len(item) == 1 else item for item in (a, b)]
         return [function(x, y) for x, y in zip(*wide, strict=True)]
-    if isinstance(a, list) or isinstance(b, list) or (is_host(a) and is_host(b)):
-        a, b = tensors([a, b])
+    if any(isinstance(item, (list, bool)) for item in inputs) or all(map(is_host, inputs)):
+        a, b = tensors(inputs)
     return function(a, b)
+
+
+def _are_sizes(values: list[Value]) -> bool:
+    """Whether all are integers of Python's; floats are of a dtype, to which each operator rounds."""
+    return all(is_number(value) and not isinstance(value, (bool, float)) for value in values)
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
@@ -67,8 +72,6 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
 def _divide(a: Any, b: Any) -> Any:
     """ONNX's Div: of integers it is rounded towards zero."""
     if is_number(a) and is_number(b):
-        if isinstance(a, float):
-            return a / b
         opposite = type(a) is type(b) is int and (a < 0) != (b < 0)  # the sizes of a trace are positive
         return -(-a // b) if opposite else a // b
     floating = any(
@@ -94,7 +97,7 @@ def _power(inputs: list[Value], _: Attributes) -> Any:
 
 
 def _extreme(function: Callable[[Tensor, Tensor], Tensor], of_sizes: Callable[..., Any]) -> Operator:
-    return lambda inputs, _: of_sizes(*inputs) if all(map(is_number, inputs)) else reduce(function, tensors(inputs))
+    return lambda inputs, _: of_sizes(*inputs) if _are_sizes(inputs) else reduce(function, tensors(inputs))
 
 
 def _sum(inputs: list[Value], _: Attributes) -> Any:

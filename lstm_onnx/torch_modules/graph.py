@@ -75,7 +75,9 @@ class FileGraph:
 
     def body(self, graph: GraphProto) -> FileGraph:
         """The body of one of its nodes."""
-        return _read_graph(graph, self.arrays, self.anonymous, self.opset, own=self.own)
+        # Values around it may have the names of its own.
+        stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        return _read_graph(graph, {**self.arrays, **stored}, self.anonymous, self.opset, own=self.own)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def _unsupported_form(node: NodeProto, opset: int, off: Set[str]) -> str:
     forms = {
         f"auto_pad = {auto_pad}": auto_pad not in ("NOTSET", "VALID"),
         "output_shape": "output_shape" in values,
+        "to = string": op_type == "Cast" and values.get("to") == TensorProto.STRING,
         "a batch, as in opset 8": op_type == "Scan" and opset < _LEAST_OPSET_OF_SCAN,
         "training_mode = 1": bool(values.get("training_mode"))
         or (op_type == "BatchNormalization" and node.output[1:])
@@ -165,15 +168,12 @@ def _unsupported_form(node: NodeProto, opset: int, off: Set[str]) -> str:
 
 
 def _read_graph(
-    graph: GraphProto, outer: Mapping[str, np.ndarray], anonymous: frozenset[str], opset: int, *, own: bool
+    graph: GraphProto, stored: Mapping[str, np.ndarray], anonymous: frozenset[str], opset: int, *, own: bool
 ) -> FileGraph:
-    arrays = dict(outer)
+    arrays = dict(stored)
     unnamed = set(anonymous)
-    for item in graph.initializer:
-        if item.name not in arrays:
-            arrays[item.name] = numpy_helper.to_array(item)
-        if own and ("/" in item.name):
-            unnamed.add(item.name)
+    if own:
+        unnamed |= {item.name for item in graph.initializer if "/" in item.name}
     nodes = []
     for node in graph.node:
         if node.op_type == "Constant" and is_default(node.domain):

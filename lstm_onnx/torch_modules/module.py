@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..exporter.call.structure import POSITIONAL, Argument, arguments_of, constants, take_apart
+from ..onnxgraph import Shape
 from .program import Program, Scope
 from .values import tensor
 
@@ -61,6 +62,7 @@ class Interface:
         states: by the graph's input.
         states_argument: the argument that takes them; "" where there are none.
         outputs: the arrangement of what it returns.
+        shapes: of the graph's inputs, as the file says.
     """
 
     signature: inspect.Signature
@@ -69,6 +71,7 @@ class Interface:
     states: Mapping[str, StateInput]
     states_argument: str
     outputs: Outputs
+    shapes: Mapping[str, Shape | None] = field(default_factory=dict)
 
 
 class ONNXModule(Scope):
@@ -97,6 +100,8 @@ class ONNXModule(Scope):
         if carried:
             known = ", ".join(interface.states)
             raise InputError(f"{', '.join(map(str, carried))} is not a state of the module; its states are {known}")
+        for name, value in values.items():
+            _require_shape(name, value, interface.shapes.get(name))
         results = program.run(self, [values[name] for name in program.inputs], {})
         named = {name: tensor(value) for name, value in zip(program.outputs, results, strict=True)}
         result = interface.outputs.of(named)
@@ -131,6 +136,16 @@ def _empty(name: str, signature: inspect.Signature) -> ONNXModule:
     forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     kind: type[ONNXModule] = type(name, (ONNXModule,), {"forward": forward, "__module__": __name__})
     return kind()
+
+
+def _require_shape(name: str, value: Tensor | None, wanted: Shape | None) -> None:
+    """Refuse other sizes than those of the file, which its constants may hold."""
+    if value is None or wanted is None:
+        return
+    fixed = [(size, dim) for size, dim in zip(value.shape, wanted, strict=False) if isinstance(dim, int)]
+    if value.dim() != len(wanted) or any(type(size) is int and size != dim for size, dim in fixed):
+        shape = ", ".join("any" if dim is None else str(dim) for dim in wanted)
+        raise InputError(f"{name} has the shape {tuple(value.shape)}, and the file takes ({shape})")
 
 
 def _tensors(interface: Interface, bound: inspect.BoundArguments) -> dict[str, Tensor]:

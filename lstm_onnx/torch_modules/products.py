@@ -196,8 +196,9 @@ def _best(function: Callable[..., Tensor], inputs: list[Value], attributes: Attr
 
 def _top_k(inputs: list[Value], attributes: Attributes) -> Any:
     x, count = tensor(inputs[0]), integer(inputs[1]) if len(inputs) > 1 else attributes["k"]
-    largest, in_order = bool(attributes.get("largest", 1)), bool(attributes.get("sorted", 1))
-    return tuple(torch.topk(x, count, attributes.get("axis", -1), largest, in_order))
+    axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
+    # Of equal numbers ONNX takes the first ones, and torch.topk any.
+    return tuple(item.narrow(axis, 0, count) for item in torch.sort(x, dim=axis, descending=largest, stable=True))
 
 
 def _cumulative_sum(inputs: list[Value], attributes: Attributes) -> Any:

@@ -152,6 +152,9 @@ def call_recurrent(
     if lengths is None:
         y, final = rnn(x, states)
     else:
+        batch = x.shape[0 if first else 1]
+        if lengths.shape[0] < batch:  # torch drops the other rows
+            raise InputError(f"lengths have the shape {tuple(lengths.shape)}, and there are {batch} sequences")
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=first, enforce_sorted=False)
         y, final = rnn(packed, states)
         y, _ = pad_packed_sequence(y, batch_first=first, total_length=x.shape[1 if first else 0])
@@ -220,6 +223,8 @@ class ScanStep:
         given = [values[name] for name in self.inputs]
         carried, scanned = given[: self.states], [tensor(item) for item in given[self.states :]]
         count = scanned[0].shape[self.axes[0]]
+        if any(item.shape[axis] != count for item, axis in zip(scanned, self.axes, strict=True)):
+            raise InputError(f"{', '.join(self.inputs[self.states :])} have different numbers of steps for one Scan")
         if not count:
             raise InputError(f"{self.inputs[self.states]} has no steps, and the Scan that reads it needs one")
         stacked: list[list[Value]] = [[] for _ in self.output_axes]

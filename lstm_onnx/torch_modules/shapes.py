@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..errors import InputError
 from ..onnxgraph.nodes import END_OF_AXIS
 from .elementwise import Attributes, Operator, torch_dtype
 from .values import Scalar, Value, axes_of, integer, integers, is_host, is_number, optional_integers, tensor, tensors
@@ -44,6 +45,8 @@ def _squeeze(inputs: list[Value], attributes: Attributes) -> Any:
     x = tensor(x)
     if axes is None:
         return x.squeeze()
+    if any(type(x.shape[axis]) is int and x.shape[axis] != 1 for axis in axes):
+        raise InputError(f"a Squeeze takes away the axes {axes} of size 1, and its input has the shape {list(x.shape)}")
     return x.squeeze(axes[0]) if len(axes) == 1 else x.squeeze(tuple(axes))
 
 
@@ -91,7 +94,10 @@ def _split(inputs: list[Value], attributes: Attributes) -> Any:
         return tuple(x[end - size : end] for size, end in zip(sizes, ends, strict=True))
     x = tensor(x)
     if sizes is None:
-        return torch.chunk(x, attributes["outputs"], dim=axis)
+        size, parts = x.shape[axis], attributes["outputs"]
+        if type(size) is int and size % parts and "num_outputs" not in attributes:
+            raise InputError(f"a Split makes {parts} equal parts of an axis, and its size is {size}")
+        return torch.chunk(x, parts, dim=axis)
     return torch.split(x, list(sizes), dim=axis)
 
 
@@ -138,7 +144,9 @@ def _gather(inputs: list[Value], attributes: Attributes) -> Any:
     if is_number(index):
         return x.select(axis, index)  # type: ignore[arg-type]
     if isinstance(index, list):
-        return x.index_select(axis, tensor([item % x.shape[axis] for item in index], x))
+        size = x.shape[axis]
+        places = [place + size if type(place) is int and place < 0 else place for place in index]
+        return x.index_select(axis, tensor(places, x))
     return x[(slice(None),) * (axis % x.dim()) + (tensor(index),)]
 
 
@@ -220,6 +228,8 @@ def _pad(inputs: list[Value], attributes: Attributes) -> Any:
 def _padded_entries(x: Tensor, axis: int, ends: tuple[Any, Any], kind: str) -> Tensor:
     """The entries along an axis that a padded one has, in order."""
     size = x.shape[axis]
+    if kind == "reflect" and type(size) is int and max(ends) >= size:
+        raise InputError(f"a Pad adds {max(ends)} reflected entries to an axis, and its size is {size}")
     entries = torch.arange(-ends[0], size + ends[1], device=x.device)
     if kind == "replicate":
         return entries.clamp(0, size - 1)

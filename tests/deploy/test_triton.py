@@ -338,3 +338,26 @@ def test_what_the_configuration_cannot_say_replaces_nothing(tmp_path: Path) -> N
     with pytest.raises(ModelError, match="cannot be written to Triton's configuration"):
         deploy_triton(tmp_path / "x.onnx", tmp_path / "repository", name="net")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_outputs_whose_shapes_the_file_does_not_say(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("RNN", ["x", "W", "R", "", "", "h0"], ["all", "hn"], hidden_size=2),
+        helper.make_node("Squeeze", ["all", "axis"], ["y"]),
+    ]
+    stored = {"W": randoms(1, 2, 3), "R": randoms(1, 2, 2), "axis": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "open",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ("time", "batch", 3)),
+            helper.make_tensor_value_info("h0", TensorProto.FLOAT, (1, "batch", 2)),
+        ],
+        [helper.make_empty_tensor_value_info(name) for name in ("y", "hn")],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    file = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
+    deploy_triton(file, tmp_path / "models")
+    outputs = load(tmp_path / "models" / "m" / "1" / "model.onnx").outputs
+    assert [info.shape for info in outputs.values()] == [("batch", "time", 2), ("batch", 1, 2)]

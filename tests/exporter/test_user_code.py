@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lstm_onnx
-from lstm_onnx import ExportError
+from lstm_onnx import ExportError, InputError
 from lstm_onnx.exporter import module, user_code
 from lstm_onnx.exporter.functional.functional_module import call_forward
 from lstm_onnx.exporter.user_code import causes, error_line, first_line, stack_line, user_line
@@ -149,3 +149,11 @@ def test_an_error_that_was_being_handled_before_is_no_cause() -> None:
     assert error.__context__ is before
     assert found == [error]
     assert said == [error, before]
+
+
+def test_what_a_converted_module_refuses_is_a_forward_that_fails() -> None:
+    def forward() -> None:
+        raise InputError("x has another shape")
+
+    with pytest.raises(ExportError, match=r"the module's forward fails.*InputError: x has another shape"):
+        call_forward(forward)

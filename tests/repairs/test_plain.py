@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 import lstm_onnx
 
-from .loops import FEATURES, UNITS, drawn, node
+from .loops import FEATURES, UNITS, drawn, loop_file, node
 
 STEPS = 4
 
@@ -149,16 +149,49 @@ def two_sequences(path: Path, most: int, *, batches: str) -> Path:
 
 
 @pytest.mark.parametrize("batches", ["nn", "nm"])  # the latter as tf2onnx names axes
-def test_sizes_that_are_equal_by_chance_stay_apart(tmp_path: Path, batches: str):
-    source, target = two_sequences(tmp_path / "a.onnx", most=500, batches=batches), tmp_path / "b.onnx"
+@pytest.mark.parametrize("most", [500, 1500])
+def test_sizes_that_are_equal_by_chance_stay_apart(tmp_path: Path, batches: str, most: int):
+    source, target = two_sequences(tmp_path / "a.onnx", most=most, batches=batches), tmp_path / "b.onnx"
     assert len(lstm_onnx.repair(source, target).states) == 2
     outputs = lstm_onnx.load(target, provider="cpu", threads=1).outputs
     assert not {"a_t", "b_t"} & {*outputs["a_y"].shape, *outputs["b_y"].shape}
     rng = np.random.default_rng(0)
-    for times in ((3, 7), (7, 3), (600, 4), (4, 600)):
+    for times in ((3, 7), (7, 3), (most + 100, 4), (4, most + 100)):
         feeds = {
             name: rng.standard_normal((2, time, FEATURES)).astype(np.float32)
             for name, time in zip("ab", times, strict=True)
         }
         wanted, found = (lstm_onnx.load(path, provider="cpu", threads=1).run(feeds) for path in (source, target))
         assert all(np.array_equal(array, found[name]) for name, array in wanted.items())
+
+
+def test_sequences_that_must_have_one_length_are_compared_at_large_ones(tmp_path: Path):
+    source = loop_file(tmp_path / "a.onnx", "rnn", outer=(node("Min", "n_steps most", "steps"),))
+    model = onnx.load(source)
+    next(item for item in model.graph.node if item.op_type == "Loop").input[0] = "steps"
+    model.graph.node.append(node("Mul", "x mask", "masked"))
+    model.graph.initializer.append(numpy_helper.from_array(np.int64(500), "most"))
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ("mask_n", "mask_t", FEATURES)))
+    model.graph.output.append(helper.make_tensor_value_info("masked", TensorProto.FLOAT, None))
+    onnx.save(model, source)
+    with pytest.raises(lstm_onnx.ModelError, match="y has shape"):
+        lstm_onnx.repair(source, tmp_path / "b.onnx")
+
+
+def test_of_two_equal_nodes_each_output_is_read_that_one_of_them_names(tmp_path: Path):
+    nodes = [
+        node("Transpose", "x", "steps_first", perm=[1, 0, 2]),
+        helper.make_node("RNN", ["steps_first", "W", "R"], ["y", ""], hidden_size=UNITS, name="one"),
+        helper.make_node("RNN", ["steps_first", "W", "R"], ["", "last"], hidden_size=UNITS, name="two"),
+        node("Tanh", "last", "end"),
+    ]
+    stored = {"W": drawn(1, UNITS, FEATURES), "R": drawn(1, UNITS, UNITS)}
+    graph = helper.make_graph(
+        nodes,
+        "equal",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", "t", FEATURES))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "end")],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+    assert len(lstm_onnx.repair(tmp_path / "a.onnx", tmp_path / "b.onnx").states) == 2

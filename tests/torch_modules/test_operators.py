@@ -74,6 +74,9 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     ("CumSum", 18, [X], [np.int64(1)], {"reverse": 1, "exclusive": 1}),
     ("TopK", 18, [X], [ints(2)], {"axis": 2}),
     ("TopK", 9, [X], [], {"axis": 2, "k": 2}),
+    *(("TopK", 18, [np.arange(600).reshape(3, 200) % 3], [ints(150)], {"largest": most}) for most in (0, 1)),
+    *((name, 18, [X > 0], [np.True_], {}) for name in ("And", "Or", "Xor")),
+    *((name, 18, [], [np.float64(1 / 3), np.float64(0.1)], {}) for name in ("Add", "Div", "Max")),
     ("CumSum", 18, [PLACES.astype(np.int32)], [np.int64(1)], {}),
     *((f"Reduce{name}", 18, [PLACES.astype(np.int32)], [ints(1)], {}) for name in ("Sum", "Prod")),
     ("ReverseSequence", 18, [X.transpose(1, 0, 2), ints(2, 3)], [], {}),
@@ -112,6 +115,7 @@ UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], s
     ("Conv", 18, [X], [weights(2, 3, 2)], {"auto_pad": "SAME_UPPER"}, "auto_pad = SAME_UPPER"),
     ("LayerNormalization", 18, [X], [weights(4)], {}, "the output Mean or InvStdDev"),
     ("Dropout", 18, [X], [np.float32(0.5), np.True_], {}, "training_mode = 1"),
+    ("Cast", 18, [X], [], {"to": TensorProto.STRING}, "to = string"),
 )
 
 
@@ -163,6 +167,35 @@ def test_a_form_of_an_operator_without_a_translation_is_named(
     path = file_of(tmp_path / "m.onnx", op_type, opset, inputs, constants, attributes)
     with pytest.raises(lstm_onnx.ModelError, match=f"the operator {op_type} with {form}.* has no translation"):
         lstm_onnx.to_torch(path)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "opset", "size", "constants", "attributes"),
+    [
+        ("Squeeze", 18, 2, [ints(0)], {}),
+        ("Gather", 18, 2, [ints(-3, 0)], {}),
+        ("Gather", 18, 2, [ints(2, 0)], {}),
+        ("Split", 13, 3, [], {}),
+        ("Pad", 18, 3, [ints(3, 0, 0, 0)], {"mode": "reflect"}),
+    ],
+)
+def test_sizes_that_onnx_runtime_refuses_are_refused(
+    tmp_path: Path, op_type: str, opset: int, size: int, constants: list[Any], attributes: dict[str, Any]
+):
+    x = np.zeros((size, 4), np.float32)
+    fits = np.zeros((4 if size > 2 else 1, 4), np.float32) if op_type != "Gather" else np.zeros((3, 4), np.float32)
+    path = file_of(tmp_path / "m.onnx", op_type, opset, [fits], constants, attributes)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session.run(None, {"x0": fits})
+    lstm_onnx.to_torch(path)(torch.from_numpy(fits))
+    with pytest.raises(Exception, match="Non-zero status code"):
+        session.run(None, {"x0": x})
+    with pytest.raises((lstm_onnx.InputError, IndexError)):
+        lstm_onnx.to_torch(path)(torch.from_numpy(x))
 
 
 def test_sizes_below_zero_are_divided_towards_zero(tmp_path: Path):

@@ -67,3 +67,42 @@ def test_a_stored_value_of_a_dtype_that_numpy_lacks_is_named(tmp_path: Path):
     graph = "(float[2] x) => (float[2] y) <bfloat16[2] w = {1, 2}> {v = Cast <to = 1> (w) y = Mul(x, v)}"
     with pytest.raises(lstm_onnx.ModelError, match="the stored value w is bfloat16, which is not converted"):
         lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
+
+
+def test_a_body_reads_its_own_value_where_one_around_it_has_its_name(tmp_path: Path):
+    inner = "inner (int64 i, bool c, float[2] s) => (bool d, float[2] t) <float[1] w = {3}>"
+    loop = f"y = Loop <body = {inner} {{d = Identity(c) t = Mul(s, w)}}> (n, , v)"
+    path = parsed_file(
+        tmp_path / "m.onnx", f"(int64 n, float[2] x) => (float[2] y) <float[1] w = {{5}}> {{v = Mul(x, w) {loop}}}"
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"n": np.array(2), "x": X[:2]})
+    assert lstm_onnx.to_torch(path)(torch.tensor(2), torch.from_numpy(X[:2])).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 3), (1, 3, 5)])
+def test_other_sizes_than_those_of_the_file_are_refused(tmp_path: Path, shape: tuple[int, ...]):
+    graph = "(float[1, n, 4] x) => (float[n, 4] y) <int64[2] s = {-1, 4}> {y = Reshape(x, s)}"
+    module = lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
+    assert module(torch.zeros(1, 3, 4)).shape == (3, 4)
+    with pytest.raises(lstm_onnx.InputError, match=r"x has the shape .*, and the file takes \(1, n, 4\)"):
+        module(torch.zeros(shape))
+
+
+def test_lengths_of_fewer_sequences_than_there_are_are_refused(tmp_path: Path):
+    stored = "float[1, 2, 2] w = {1, 2, 3, 4}, int32[1] lengths = {3}"
+    graph = f"(float[t, n, 2] x) => (float[t, 1, n, 2] y) <{stored}> {{y = RNN <hidden_size = 2> (x, w, w, , lengths)}}"
+    module = lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
+    assert module(torch.zeros(4, 1, 2)).shape == (4, 1, 1, 2)
+    with pytest.raises(lstm_onnx.InputError, match=r"lengths have the shape \(1,\), and there are 2 sequences"):
+        module(torch.zeros(4, 2, 2))
+
+
+def test_sequences_of_a_scan_have_one_length(tmp_path: Path):
+    body = "step (float[2] s, float[2] a, float[2] b) => (float[2] t) {p = Mul(a, b) t = Add(s, p)}"
+    graph = f"""(float[2] h, float[n, 2] x, float[m, 2] z) => (float[2] y)
+        {{y = Scan <num_scan_inputs = 2, body = {body}> (h, x, z)}}"""
+    module = lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
+    assert module(torch.zeros(2), torch.ones(3, 2), torch.ones(3, 2)).tolist() == [3, 3]
+    with pytest.raises(lstm_onnx.InputError, match="x, z have different numbers of steps"):
+        module(torch.zeros(2), torch.ones(3, 2), torch.ones(4, 2))

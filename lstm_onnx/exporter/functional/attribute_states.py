@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...errors import ExportError, LSTMOnnxError
+from ...errors import ExportError, InputError, LSTMOnnxError
 from ..copies.kept_values import KeptValues
 from ..copies.object_parts import attributes_of
 from ..node_names import state_names
@@ -329,9 +329,9 @@ class StatefulModule(nn.Module):
                 rest = rest[count:]
             try:
                 result = self.inner(*args, **kwargs)
-            except LSTMOnnxError:
-                raise
             except Exception as error:
+                if isinstance(error, LSTMOnnxError) and not isinstance(error, InputError):
+                    raise
                 raise ForwardFailed(str(error)) from error
             after = [tensor for state in self.attribute_states for tensor in state.read(self.inner)]
         # Clones, since a state that is returned unchanged must not be an output that is an input.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import ExportError, LSTMOnnxError
+from ...errors import ExportError, InputError, LSTMOnnxError
 from ..call.arguments import Arguments
 from ..copies.caller_state import without_global_hooks
 from ..opaque.recurrent_module import RecurrentModule
@@ -143,9 +143,10 @@ def call_forward(forward: Any) -> Any:
     try:
         with without_compiler():
             return forward()
-    except LSTMOnnxError:
-        raise
     except Exception as error:
+        # What a module of `to_torch` refuses is not the export's own error.
+        if isinstance(error, LSTMOnnxError) and not isinstance(error, InputError):
+            raise
         raise _forward_problem(forward_error(error)) from error
 
 

@@ -104,4 +104,6 @@ def as_formatted_text(self: Asking, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("ask", [as_text, as_formatted_text])
 def test_text_of_a_number_is_noted(ask: Callable[[Any, Tensor], Tensor], tmp_path: Path) -> None:
     notes = made(Asking(ask), signal(2, 4), {"x": BATCH_TIME}, tmp_path).exported.notes
-    assert any(re.search(r"test_identity.py:\d+: .*: the code turns a number of a tensor into text", note) for note in notes)
+    assert any(
+        re.search(r"test_identity.py:\d+: .*: the code turns a number of a tensor into text", note) for note in notes
+    )

@@ -73,5 +73,5 @@ def test_float64_has_its_own_digits_or_is_refused(tmp_path: Path) -> None:
     x = torch.tensor([[[0.3, 1.4616, -2.7]]])
     file = made(Of(torch.lgamma), (x,), {"x": BATCH_TIME}, tmp_path)
     np.testing.assert_allclose(file.run((x,))[0], torch.lgamma(x.double()).numpy(), rtol=0, atol=1e-14)
-    with pytest.raises(ExportError, match=r'this function has no translation to ONNX that is exact in float64; .* precision="float32"'):
+    with pytest.raises(ExportError, match=r"no translation to ONNX that is exact in float64; .* precision=.float32"):
         made(Of(torch.erfinv), (x / 3,), {"x": BATCH_TIME}, tmp_path)

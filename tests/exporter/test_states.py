@@ -273,7 +273,7 @@ def test_a_cell_has_states_of_one_step(tmp_path: Path) -> None:
 
 def test_rows_that_start_from_other_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match=r'lstm.h0 starts from other numbers in each row .* Export with states="zero"'
+        ExportError, match=r'lstm.h0 starts from different numbers in each row .* Export with states="zero"'
     ):
         exported(RowStart, tmp_path)
 

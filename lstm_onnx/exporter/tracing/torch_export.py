@@ -22,7 +22,7 @@ from ..functional.functional_module import FunctionalModule, PartsError, Tensors
 from ..functional.resized_example import open_state_axes
 from ..opaque.operators import record_uncalled
 from ..opaque.packed_sequences import replace_packing_functions
-from ..traced_values import constants, each_number, function_mode, python_builtins, repeated_lists
+from ..traced_values import FILES
 from ..traced_values.constants import Constants
 from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
@@ -57,7 +57,6 @@ TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 CHECK_NOTE = "the file does not check this; where PyTorch raises an error because of the numbers, it gives numbers"
 _TEXT_NOTE = "the code turns a number of a tensor into text; a file cannot do that, so no result may depend on the text"
-_THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins, repeated_lists)]
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def trace(
                 _require_parts(functional, mode)
             else:
                 # None of the user's code runs.
-                with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
+                with record_guards(FILES) as guards, _errors_explained(functional, guards), _traced(functional):
                     program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
                 mode = TracingMode(functional.stateful, Constants(functional.stateful), builtins)
             rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
@@ -307,7 +306,7 @@ def _traced_by(
     mode = TracingMode(functional.stateful, Constants(functional.stateful, kept=fixed), builtins)
     with (
         _branches_noted(functional, mode),
-        record_guards(_THROUGH) as guards,
+        record_guards(FILES) as guards,
         _errors_explained(functional, guards),
         _traced(functional),
         mode,

@@ -658,7 +658,7 @@ export class Model {
   requireStreamable(check) {
     const { path, metadata } = this;
     if (!Object.keys(this.states).length) {
-      const hint = `export it with states="explicit"; load(ort, source, { states }) names those that the file does not say`;
+      const hint = `export it with states="explicit", or name the states that the file does not: load(ort, source, { states })`;
       throw new InputError("has no states to carry from chunk to chunk", { path, hint });
     }
     const hint = "run whole sequences instead";

@@ -139,7 +139,10 @@ def reachable(values: Iterable[Any]) -> Iterator[Any]:
                 todo += vars(value).values()
                 continue
             yield value
-            todo += value.values() if isinstance(value, dict) else value
+            if isinstance(value, tuple):  # not by its own iteration: a packed sequence would compute its fields
+                todo += (*tuple.__iter__(value), *getattr(value, "__dict__", {}).values())
+            else:
+                todo += value.values() if isinstance(value, dict) else value
 
 
 def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:

@@ -271,7 +271,7 @@ def test_a_module_that_knows_one_token_is_left_with_it(tmp_path: Path) -> None:
 
 
 class Flag(nn.Module):
-    """A number without axes is one of the few that the module knows."""
+    """A number without axes is one of the few that the module knows; others make its results NaN."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ class Flag(nn.Module):
         return self.lstm(x)[0] * torch.where(rate == 1, 1.0, float("nan"))
 
 
-def test_a_number_without_axes_stays_what_it_was(tmp_path: Path) -> None:
+def test_a_number_without_axes_is_tried_beside_the_examples(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, path = Flag(), tmp_path / "m.onnx"
     example = {"x": torch.randn(3, 2, 4), "rate": torch.tensor(1)}
@@ -289,7 +289,7 @@ def test_a_number_without_axes_stays_what_it_was(tmp_path: Path) -> None:
     lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes)
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     done = ModuleVerification(model, module)
-    assert {int(case.feeds["rate"]) for case in done.cases} == {1}
+    assert {1} < {int(case.feeds["rate"]) for case in done.cases}
     assert all(result.passed for result in done.results())
 
 

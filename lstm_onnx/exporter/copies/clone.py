@@ -109,8 +109,8 @@ def _refuse_keys(names: CodeNames, ids: set[int]) -> None:
                 id(key) in ids or (type(key) is int and key in ids) for key in list(held)
             ):
                 raise ExportError(
-                    f"{kind.__name__}.{name} has the module or a part of it as a key, and the copy that is exported is "
-                    "none; keep what belongs to a module in its attributes"
+                    f"{kind.__name__}.{name} has the module or a part of it as a key, and the exported copy has no "
+                    "entry there; keep what belongs to a module in its attributes"
                 )
 
 

@@ -119,8 +119,7 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
     else:
         cause = (
             f"at {line}: the module's code depends on the size, but the file has only one of its branches; write it "
-            f"with "
-            f"torch.where or torch.cond{_advice(trial, sizes, decision)}"
+            f"with torch.where or torch.cond{_advice(trial, sizes, decision)}"
         )
     return f"{problem}; {cause}{f' ({outcome.cause})' if outcome.cause else ''}"
 

@@ -131,14 +131,14 @@ def parameter_of_that_size(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x)[0] + self.position  # here
 
 
-@refused("lstm is called past the module's own submodules; hold the nn.LSTM (GRU, RNN, cell) as an attribute")
+@refused("lstm is called, but not by a submodule of the module; assign the nn.LSTM (GRU, RNN, cell) to an attribute")
 def torch_lstm(self: Base, x: Tensor) -> Tensor:
     h = torch.zeros(1, x.size(0), 4)
     weights = [parameter.detach() for parameter in self.lstm.parameters()]
     return self.lstm(x)[0] + torch.lstm(x, (h, h), weights, True, 1, 0.0, False, False, True)[0]  # here
 
 
-@refused("lstm is called past the module's own submodules")
+@refused("lstm is called, but not by a submodule")
 def lstm_in_a_plain_object(self: Base, x: Tensor) -> Tensor:
     return self.held.lstm(self.lstm(x)[0])[0]  # here
 

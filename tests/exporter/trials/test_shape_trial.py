@@ -1,4 +1,4 @@
-"""Nothing that freezes a size or drops a step is kept."""
+"""A file that fixes a size or drops a step is not kept."""
 # nn.Module's call is typed as Any
 # mypy: disable-error-code="no-any-return"
 
@@ -185,7 +185,7 @@ def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> Non
     Picky.trying = True
     trial = ShapeTrial(open_for_trial(good), functional)
     assert run_shape_trial(trial, requested_limits(functional, trial.metadata, trial.facts)) == (
-        "the file was not tested at other shapes: the module itself runs at none of those tried",
+        "the file was not tested at other shapes: the module itself fails at all of those tried",
     )
 
 

@@ -15,9 +15,7 @@ class SharedMemory:
 
     def add(self, value: Tensor, copy: Tensor) -> None:
         """Remember a tensor and its copy; the tensor has to stay alive."""
-        with contextlib.suppress(
-            NotImplementedError, RuntimeError
-        ):  # some kinds of tensors have no memory of their own
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # some tensors have no memory of their own
             entries = int(sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))) + 1
             start = int(value.storage_offset()) * value.itemsize
             place = (start, start + entries * value.itemsize, copy)

@@ -103,9 +103,7 @@ def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     if each_traced is None:
         return None
     count = -(-traced // each_traced)
-    if not (
-        (count - 1) * each < size <= count * each
-    ):  # always true here; asking makes torch record at which sizes it is
+    if not ((count - 1) * each < size <= count * each):  # never; but torch records at which sizes the test holds
         return None
     parts = _between(tensor, dim, [part * each for part in range(count)])
     if isinstance(each, int):

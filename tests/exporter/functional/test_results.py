@@ -93,8 +93,8 @@ def test_tensors_in_views_of_dicts_arrays_and_slots() -> None:
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (map(torch.exp, [torch.zeros(())]), "an iterator, which is read only later"),
-        ((torch.zeros(()), (item for item in [torch.zeros(())])), "an iterator, which is read only later"),
+        (map(torch.exp, [torch.zeros(())]), "an iterator, which computes its items later"),
+        ((torch.zeros(()), (item for item in [torch.zeros(())])), "an iterator, which computes its items later"),
         ({"a": {torch.zeros(()), torch.ones(())}}, "a set of tensors, which has no order"),
     ],
 )

@@ -163,7 +163,7 @@ def wrong_features(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x[..., :2])[0]  # here
 
 
-@refused("aten._linalg_svd has no translation to ONNX in this torch; write it with other operations")
+@refused("aten._linalg_svd has no translation to ONNX in this version of torch; use other operations")
 def no_translation(self: Base, x: Tensor) -> Tensor:
     return torch.linalg.svd(self.lstm(x)[0])[1]
 
@@ -174,7 +174,7 @@ def numbers_compared(self: Base, x: Tensor) -> Tensor:
     return out if torch.allclose(out, x[..., :1]) else -out  # here
 
 
-@refused("a tensor is computed where tracing does not see it, such as in another thread")
+@refused("a tensor is computed where the tracer cannot see it, such as in another thread")
 def another_thread(self: Base, x: Tensor) -> Tensor:
     found: list[Tensor] = []
     out = self.lstm(x)[0]

@@ -202,7 +202,7 @@ class ShapeTrial:
             outcome = self._outcome({**inputs, **shorter}, states)
             if outcome.kind == WRONG:  # not if PyTorch refuses it, too
                 return (
-                    f"the file is only right where the longest of {', '.join(self.lengths)} equals {axis}: at "
+                    f"the file is right only where the longest of {', '.join(self.lengths)} equals {axis}: at "
                     f"{axis} {longest} with lengths of at most {length} {outcome.message}; cut the padded input to "
                     "the longest sequence"
                 )

@@ -147,5 +147,5 @@ class _Each(nn.Module):
 def test_another_number_of_results_at_other_sizes_is_refused() -> None:
     module = _Each().eval()
     functional = make_functional(module, bind_arguments(module, signal(2, 5), X))
-    with pytest.raises(ExportError, match="forward returns 7 tensors, and 5 for the example"):
+    with pytest.raises(ExportError, match="forward returns 7 tensors, but 5 for the example"):
         functional.run({"x": signal(2, 7)[0]}, {})

@@ -274,7 +274,7 @@ def test_a_note_says_where_the_longest_sequence_must_fill_the_padding(tmp_path: 
     shapes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
     notes = made(Gated().eval(), inputs, shapes, tmp_path).exported.notes
     assert [note.partition(": ")[0] for note in notes] == (
-        [] if cut else ["the file is only right where the longest of lengths is time itself"]
+        [] if cut else ["the file is right only where the longest of lengths equals time"]
     )
 
 

@@ -99,7 +99,7 @@ MEETS: dict[str, tuple[Step, str]] = {
         lambda m, x: m.lstm(x + x.size(1) // 1000)[0],
         "uses the number of time steps as a number",
     ),
-    "self-attention": (lambda m, x: (x @ x.transpose(1, 2)).softmax(-1) @ m.lstm(x)[0], "every step meet every other"),
+    "self-attention": (lambda m, x: (x @ x.transpose(1, 2)).softmax(-1) @ m.lstm(x)[0], "every step with every other"),
     "decoder from encoder": (
         lambda m, x: m.second(m.lstm(x)[0], _one_layer(m.lstm(x)[1]))[0],
         "only known at the last step of another sequence",

@@ -171,7 +171,7 @@ def shorter_cases(case: Case, lengths: Sequence[str]) -> Iterator[Case]:
 
 
 def mask_cases(case: Case) -> Iterator[Case]:
-    """A random case with its bools all true, all false, and in each row with the true ones first or last, like padding.
+    """A random case with its bools all true, all false, and with the true ones of a row first or last, like padding.
 
     `input_spec.draw` gives no row of equal bools.  A module need not run on these.
     """
@@ -202,7 +202,7 @@ def integer_cases(case: Case, names: Sequence[str], time: int, rng: np.random.Ge
 
 
 def _with_least(array: np.ndarray) -> np.ndarray:
-    """An array with -0, whose sign some functions read, and numbers so close to 0 that a kernel may flush them to it."""
+    """An array with -0, whose sign some functions read, and numbers so small that a kernel may flush them to 0."""
     found = array.copy()
     least = np.finfo(array.dtype).tiny / 16
     for start, number in enumerate((-0.0, least, -least)):

@@ -69,7 +69,7 @@ def test_activations_without_their_numbers(name, tmp_path):
         compare(node.reference(), expected)
         assert np.abs(results["Y"] - expected["Y"]).max() > 1e-2
     missing = [attribute for attribute in ("activation_alpha", "activation_beta") if attribute in TAKEN[name]]
-    assert told(path, "activation-numbers") == [f"{name} has no {item}, and ONNX Runtime takes 0" for item in missing]
+    assert told(path, "activation-numbers") == [f"{name} has no {item}, and ONNX Runtime uses 0" for item in missing]
 
 
 def test_a_row_of_length_0_forgets_its_state(tmp_path):

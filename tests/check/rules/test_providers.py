@@ -108,7 +108,7 @@ def test_steps_that_the_host_starts_are_told_and_a_fold_has_none(tmp_path: Path)
 
 def test_double_is_refused_on_the_cpu_in_an_lstm_and_not_in_a_scan(tmp_path: Path):
     lstm = check(export(tmp_path, {**PLAIN, "dtype": "float64"}, projection="fold"), provider="cpu")
-    assert "opens on the CPU and cannot run" in failing(lstm, "float64-on-cpu")
+    assert "opens on the CPU but cannot run" in failing(lstm, "float64-on-cpu")
     assert [finding.rule for finding in lstm.failures] == ["float64-on-cpu"]
     assert check(export(tmp_path, {**PLAIN, "dtype": "float64"}), provider="cpu")
     assert check(export(tmp_path, {**PROJECTED, "dtype": "float64"}), provider="cpu")
@@ -150,7 +150,7 @@ def test_int8_saturates_where_there_is_no_vnni(
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
     report = check(quantized(tmp_path), provider="cpu")
     assert report, str(report)
-    expected = ["DynamicQuantizeLSTM has int8 weights, and this CPU (no VNNI) saturates their products"]
+    expected = ["DynamicQuantizeLSTM has int8 weights, whose products saturate on this CPU (no VNNI)"]
     assert said(report, "int8-saturation") == expected * told
 
 

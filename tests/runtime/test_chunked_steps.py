@@ -89,7 +89,7 @@ def test_states_of_sequences_in_several_phases_are_refused(files: dict[str, Path
         other(x[:, :, :8])
         apart = {name: np.concatenate([one.state[name], other.state[name]], axis) for name, axis in BATCH.items()}
         before = both.state
-        with pytest.raises(InputError, match="after 4, 8 steps, which cannot be stepped together"):
+        with pytest.raises(InputError, match="after 4, 8 steps; such sequences cannot be stepped together"):
             both.state = apart
         assert all(np.array_equal(array, before[name]) for name, array in both.state.items())
         one(x[:, :, 4:5])  # after 5 and 8 steps each chunk gives both equally many

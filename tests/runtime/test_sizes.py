@@ -165,9 +165,7 @@ def test_batches_that_we_choose_keep_to_the_limits(tmp_path: Path, monkeypatch: 
 
 def test_a_model_that_no_single_sequence_fits(tmp_path: Path) -> None:
     model = load(_file(tmp_path / "m.onnx", {"batch": (2, None)}), "cpu")
-    with pytest.raises(
-        InputError, match="is only right where batch is 2 or more, and a sequence may have to run alone"
-    ):
+    with pytest.raises(InputError, match="is right only if batch is 2 or more, but a sequence may have to run alone"):
         list(model.map([{"x": np.ones((4, 2), np.float32)}]))
     with pytest.raises(InputError, match="is only right for 2 rows or more, and a stream may have to be stepped alone"):
         Batcher(model)

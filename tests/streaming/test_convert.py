@@ -186,7 +186,7 @@ def test_chunks_of_multiples_of_a_length(tmp_path: Path) -> None:
         stream, pool = model.stream(batch=2), model.pool(slots=2)
         state, slot = stream.state, pool.open()
         for step in (lambda: stream(x[:, :, :7]), lambda: pool.step([slot], x[:1, :, :7])):
-            with pytest.raises(InputError, match="x has 7 steps, and the file takes multiples of 6; collect that many"):
+            with pytest.raises(InputError, match="x has 7 steps, but the file takes multiples of 6; collect that many"):
                 step()
         assert all((stream.state[name] == array).all() for name, array in state.items())
     for chunk, message in ((4, "chunks of 4 steps do not all give"), (0, "chunk = 0 is not possible")):

@@ -121,7 +121,7 @@ def test_a_state_of_several_rows_for_each_stream_is_refused(tmp_path: Path) -> N
     metadata = {"lstm_onnx.states": '{"state": "stateN"}'}
     model = load(accumulator(tmp_path / "m.onnx", axis="2*batch", metadata=metadata), "cpu", threads=1)
     assert model.stream().state["state"].shape == (2, 3)
-    with pytest.raises(InputError, match=r"the state .* has 2 rows per stream, and a pool stores one"):
+    with pytest.raises(InputError, match=r"the state .* has 2 rows per stream, but a pool stores one"):
         model.pool()
 
 

@@ -270,7 +270,7 @@ def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
     for axis, (least, most) in model.metadata.axis_limits.items():
         if axis != batch_name(model) and (least > 1 or most is not None):
             allowed = allowed_sizes(least, most)
-            notes.append(f"the model is only right where {axis} is {allowed}, and Triton does not check that")
+            notes.append(f"the model is right only if {axis} is {allowed}, and Triton does not check that")
     if model.states and not stateful:
         names = ", ".join(model.states)
         own = ", ".join(model.metadata.initial)

@@ -126,7 +126,7 @@ def test_an_int8_file_has_a_float_one(tmp_path: Path) -> None:
 
     quantize_dynamic(by_hand(tmp_path), tmp_path / "q.onnx")
     fix = _told(check(tmp_path / "q.onnx", provider="auto"), "variant-on-cuda").fix
-    assert fix == "run it on the CPU (--provider cpu), or take the float file for a GPU"
+    assert fix == "run it on the CPU (--provider cpu), or use the float file for a GPU"
 
 
 # --- converted since their export ---

@@ -44,7 +44,7 @@ def test_clip_does_not_reach_the_cell(clip, tmp_path):
     results = lstm_onnx.load(path, provider="cpu").run(node.feeds())
     compare(results, node.reference(clip_cell=False))
     assert np.abs(results["Y"] - node.reference()["Y"]).max() > 1e-3
-    assert told(path, "clip") == [f"clip is {clip:g}, and ONNX Runtime does not clip the cell state on its way to h"]
+    assert told(path, "clip") == [f"clip is {clip:g}, but ONNX Runtime does not clip the cell state on its way to h"]
 
 
 def test_a_clip_that_nothing_reaches_changes_nothing(tmp_path):

@@ -232,7 +232,7 @@ def test_chunks_that_are_too_short_to_run_are_no_proof_of_a_stream(tmp_path: Pat
     source = torch_file(tmp_path / "a.onnx", Strided(), batch=None)
     result = repair(source, tmp_path / "b.onnx")
     assert result.states
-    assert "48 steps in chunks of 8+8+8+8+8+8 give another y" in result.not_streamable
+    assert "48 steps in chunks of 8+8+8+8+8+8 give a different y" in result.not_streamable
     with pytest.raises(lstm_onnx.InputError, match="cannot be streamed"):
         lstm_onnx.load(tmp_path / "b.onnx", provider="cpu").stream()
 

@@ -43,7 +43,7 @@ def said(report: CheckReport, rule: str) -> list[str]:
     [
         ({"direction": "sideways"}, 'direction is "sideways"; it must be forward, reverse, bidirectional'),
         ({"hidden_size": 0}, "hidden_size is missing, or less than 1"),
-        ({"activations": ["Tanh"] * 5}, "it has 5 activations, and needs"),
+        ({"activations": ["Tanh"] * 5}, "it has 5 activations, but needs"),
         ({"activations": ["Gelu"] * 3}, "the activation Gelu, Gelu, Gelu is unknown"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_clip_that_the_cell_state_may_reach(kind: str, values: dict[str, Any],
     report = checked(tmp_path, kind, **values)
     assert report, str(report)
     assert said(report, "clip") == (
-        [f"clip is {values['clip']:g}, and ONNX Runtime does not clip the cell state on its way to h"] * told
+        [f"clip is {values['clip']:g}, but ONNX Runtime does not clip the cell state on its way to h"] * told
     )
 
 

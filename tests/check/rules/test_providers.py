@@ -82,7 +82,7 @@ def test_peepholes_and_int8_are_variants_too(tmp_path: Path):
     peepholes = Node({**inputs_of(), "P": np.ones((1, 3 * H), np.float32)}).save(tmp_path / "m.onnx")
     assert said(check(peepholes, provider="auto"), "variant-on-cuda") == ["LSTM with peepholes does not run on CUDA"]
     (message,) = said(check(quantized(tmp_path), provider="auto"), "variant-on-cuda")
-    assert message == "DynamicQuantizeLSTM has a kernel for the CPU only"
+    assert message == "DynamicQuantizeLSTM has a kernel only for the CPU"
 
 
 @pytest.mark.parametrize(("opset", "told"), [(21, False), (22, True), (23, True)])

@@ -216,7 +216,9 @@ def framed(m: nn.Module, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
 def test_files_that_take_no_single_steps_are_compared_in_longer_chunks(stride: int, cut: str, tmp_path: Path) -> None:
     """A convolution without padding: a chunk of one step fails, and longer ones would give other numbers silently."""
     by_torch(strided(stride), tmp_path / "m.onnx", {}, NAMED)
-    with pytest.raises(InputError, match=rf"cannot be streamed: 48 steps in chunks of {re.escape(cut)} give a different y"):
+    with pytest.raises(
+        InputError, match=rf"cannot be streamed: 48 steps in chunks of {re.escape(cut)} give a different y"
+    ):
         lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", states=BOTH).stream()
 
 

@@ -80,7 +80,7 @@ def test_a_start_for_another_batch_says_to_pass_the_state(tmp_path: Path) -> Non
     exported(tmp_path / "m.onnx")
     model = load(with_initial(tmp_path / "i.onnx", tmp_path / "m.onnx", {"c0": randoms(1, 2, 5)}), "cpu")
     assert model.run({"input": randoms(4, 2, 4)})["output"].shape == (4, 2, 5)
-    said = r"initial state for c0 has batch = 2, and batch is 3 here; pass the state c0 float32"
+    said = r"initial state for c0 has batch = 2, but batch is 3 here; pass the state c0 float32"
     with pytest.raises(InputError, match=said):
         model.run({"input": randoms(4, 3, 4)})
     with pytest.raises(InputError, match=said):

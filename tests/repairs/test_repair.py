@@ -112,7 +112,7 @@ def test_unrolled_steps_that_differ_are_left_as_they_are(tmp_path: Path):
 def test_other_commands_point_to_repair_for_loops(tmp_path: Path, command: str, reason: str):
     options = {"time": {"x": 1}} if command == "make_streaming" else {}
     source = loop_file(tmp_path / "a.onnx", "gru")
-    with pytest.raises(lstm_onnx.ModelError, match=rf"{reason}.*lstm-onnx repair makes operators of loops"):
+    with pytest.raises(lstm_onnx.ModelError, match=rf"{reason}.*lstm-onnx repair replaces loops"):
         getattr(lstm_onnx, command)(source, tmp_path / "b.onnx", **options)
 
 

@@ -357,6 +357,6 @@ def test_map_runs_whole_sequences(files: dict[str, Path], kind: str) -> None:
 
 def test_triton_takes_no_file_with_phases(files: dict[str, Path], tmp_path: Path) -> None:
     deploy_triton(files["causal"], tmp_path / "causal")
-    with pytest.raises(lstm_onnx.ModelError, match="gives another number of steps for equal chunks"):
+    with pytest.raises(lstm_onnx.ModelError, match="returns different numbers of steps for equal chunks"):
         deploy_triton(files["strided"], tmp_path / "strided")
     assert not (tmp_path / "strided").exists()

@@ -219,7 +219,7 @@ FIRST = {
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("miscounts", "has run 3 frames, and answered 2"),
+        ("miscounts", "has run 3 frames, but answered 2"),
         ("answers too much", "a frame that it was not sent"),
         ("says nothing", "no answer for 0.5 s"),
         ("goes on elsewhere", "continues at a frame other than 2"),

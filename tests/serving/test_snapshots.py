@@ -148,7 +148,7 @@ def test_what_cannot_continue_ends_and_never_starts_from_zeros(server: Server) -
         for messages, reason in (
             ([json.dumps({"resume": own[:-8] + "AAAAAAA="}), x], "was not signed"),
             ([json.dumps({"resume": None}), x], "was not signed"),
-            ([json.dumps({"resume": other}), x], "is of another model"),
+            ([json.dumps({"resume": other}), x], "is of a different model"),
             ([x, json.dumps({"resume": own}), x], "before its first frame"),
             ([json.dumps({"resume": own}), json.dumps({"resume": own}), x], "before its first frame"),
         ):

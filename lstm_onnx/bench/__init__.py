@@ -1,6 +1,6 @@
-"""Benchmarks of a model: PyTorch, plain ONNX Runtime and this runtime side by side, as ratios.
+"""Compares the speed of PyTorch, plain ONNX Runtime and this runtime on a model, as ratios.
 
-All candidates take turns on the same inputs, cores and threads.  `sizes` has what is timed, `measure` how.
+All candidates take turns on the same inputs, cores and threads.  `sizes` defines what is timed, `measure` how.
 """
 
 from __future__ import annotations

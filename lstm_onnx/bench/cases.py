@@ -1,4 +1,4 @@
-"""The candidates of each case, on the same inputs."""
+"""Makes the candidates of each case, on the same inputs."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from .stream_calls import ChunkCalls, end_input, inside
 
 PLAIN, RUNTIME = "InferenceSession.run", "lstm-onnx"
 PADDED_BATCH = 32
-"""Sequences in a padded or packed batch."""
+"""The number of sequences in a padded or packed batch."""
 
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """One point, ready to be timed.
+    """A case at one size, ready to be timed.
 
     Attributes:
-        candidates: what is timed.
+        candidates: the candidates to time.
         baseline: the name of the candidate that the ratios refer to.
         unit: "step" (of one sequence) or "sequence".
         units: how many units one call of a candidate's `run` computes.
         left_out: candidates that cannot take part, and why.
-        chunks: of one sequence in many chunks and in few; none for other cases.
+        chunks: one sequence in many chunks and in few; empty for other cases.
     """
 
     candidates: list[Candidate]
@@ -48,7 +48,7 @@ class BenchmarkCase:
 
 
 def make_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
-    """The candidates of a point.
+    """Make the candidates of a point.
 
     Raises:
         LSTMOnnxError: the case does not apply to this model; the message says why.
@@ -59,7 +59,7 @@ def make_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
 
 
 def _streaming_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
-    """One step, or a chunk of steps; each call continues from the states of the one before."""
+    """One step, or a chunk of steps; each call continues from the states of the previous one."""
     feeds = subject.feeds(point.batch, point.time)
     inputs = _without_states(subject.model, feeds)
     plain = _carried_plain(subject, feeds, subject.model.stream(point.batch).state)
@@ -145,7 +145,7 @@ def _batch_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
 
 
 def _runtime_candidates(subject: BenchmarkSubject, call: Callable[[Model], Callable[[], Any]]) -> list[Candidate]:
-    """This runtime with its defaults; and with threads that spin, as those of a plain session do."""
+    """This runtime with its defaults, and with threads that spin, as those of a plain session do."""
     models = {RUNTIME: subject.model, f"{RUNTIME}, spinning": subject.spinning}
     return [_own(name, call(model), _first(subject)) for name, model in models.items() if model is not None]
 
@@ -165,7 +165,7 @@ def _without_states(model: Model, feeds: Arrays) -> Arrays:
 
 
 def _stream_call(stream: Stream, inputs: Arrays) -> Callable[[], Any]:
-    """A stream's step: called with the array itself where there is one input alone."""
+    """A stream's step, called with the array itself if there is only one input."""
     if len(inputs) == 1:
         return functools.partial(stream, *inputs.values())
     return functools.partial(stream.run, inputs)
@@ -180,13 +180,13 @@ def _whole_run(subject: BenchmarkSubject, feeds: Arrays) -> Callable[[], Any]:
 
 
 def _pool_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
-    """Streams that take one step each: one at a time, or together through the pool."""
+    """Streams that run one step each, one at a time or together in a pool."""
     streams = point.batch
     model = subject.model
     feeds = subject.feeds(streams, 1)
     inputs = _without_states(model, feeds)
     if len(inputs) != 1:
-        raise ConfigError(f"a pool is timed with one input besides the states, and the model has {', '.join(inputs)}")
+        raise ConfigError(f"a pool is timed with one input besides the states, but the model has {', '.join(inputs)}")
     (name, x), *_ = inputs.items()
     axis = next(subject.batch_axis(spec) for spec in subject.specs if spec.name == name)
     if axis is None:
@@ -241,7 +241,7 @@ def _map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
 
 
 def _module_map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
-    """The same for a module: a sequence is a dict of arrays, and the baseline runs them one by one."""
+    """As `_map_case`, for a module: a sequence is a dict of arrays, and the baseline runs them one by one."""
     model, lengths = subject.model, draw_lengths(point.batch, subject.seed)
     records = [subject.feeds(1, length) for length in lengths]
     runs = [_whole_run(subject, feeds) for feeds in records]
@@ -292,7 +292,7 @@ def _with_torch(
 def _torch(
     subject: BenchmarkSubject, make: Callable[[TorchSide], list[Candidate]]
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """The candidates of PyTorch, or why there are none."""
+    """PyTorch's candidates, or the reason why there are none."""
     if subject.torch is None:
         return [], {EAGER: subject.no_torch}
     try:
@@ -304,7 +304,7 @@ def _torch(
 def _carried_plain(
     subject: BenchmarkSubject, feeds: Arrays, start: Mapping[str, np.ndarray]
 ) -> Callable[[], list[Any]]:
-    """A plain session that gets the same input each time, with its states passed on by hand."""
+    """A plain session that gets the same input each time, and its own states of the previous call."""
     opened = subject.opened
     current = {**subject.session_feeds(opened, feeds, start), **start}
     names = [output.name for output in opened.session.get_outputs()]

@@ -1,4 +1,4 @@
-"""One benchmark run: open the model in every form, and time the candidates of each case."""
+"""Runs a benchmark: opens the model in every form, and times the candidates of each case."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BUSY_LOAD = 0.5
 """The load average per core from which a note says that the machine is busy."""
 _CPU_INFO = Path("/proc/cpuinfo")
 Say = Callable[[str], object]
-"""Called with a sentence on what is done next."""
+"""A function that is called with a sentence about what is done next."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Settings:
     Attributes:
         cases: a selection of `sizes.CASES` and `sizes.FURTHER_CASES`; empty for all that apply to the model.
         provider: "auto", "cpu" or "cuda", for ONNX Runtime and this runtime; PyTorch uses the same device if it can.
-        threads: of every candidate; None for one per core that this process may use.
+        threads: the number of threads of every candidate; None for one per core that this process may use.
         rounds: the maximum number of samples of each candidate; None for the default.
-        seconds: roughly how long the timing takes altogether; None for the default.  Each case gets its share,
-            and at least three rounds.
+        seconds: roughly how long the timing takes in total; None for the default.  Each case gets its share, and at
+            least three rounds.
         seed: for the random inputs.
 
     Raises:
@@ -83,10 +83,10 @@ def compare(
         source: the model (see `exporter.sources.source.load_source`); it is exported to a temporary file.
         settings: what to time; by default everything that applies to the model.
         at: the cases with their sizes, in place of those that `settings` selects.
-        say: called with a sentence on what is done next.
+        say: called with a sentence about what is done next.
 
     Raises:
-        LSTMOnnxError: the model cannot be exported or opened.  A case that does not apply to the model is no
+        LSTMOnnxError: the model cannot be exported or opened.  A case that does not apply to the model is not an
             error; the report lists it with the reason.
     """
     settings = settings or Settings()
@@ -108,7 +108,7 @@ def compare(
                 usual = (*CASES, *(["sequence"] if _has_loop(subject.model) else []))
             todo = points(settings.cases or usual) if at is None else list(at)
             if subject.hop > 1:
-                notes += [f"a step stands for {subject.hop} steps of the input, which give one of the output"]
+                notes += [f"a step stands for {subject.hop} steps of the input, which make one step of the output"]
             end = time.perf_counter() + (settings.seconds or DEFAULT_SECONDS)
             for index, point in enumerate(todo):
                 share = max(0.0, end - time.perf_counter()) / (len(todo) - index)
@@ -141,7 +141,7 @@ def _case(subject: BenchmarkSubject | GeneratingSubject, point: Point) -> Benchm
 
 
 def _has_loop(model: Model) -> bool:
-    """Whether a file goes step by step through a graph of its own, as a module's Python loop does."""
+    """Whether a file has a Loop or Scan, such as that of a module's Python loop."""
     return any(node.op_type in ("Scan", "Loop") for node in onnx.load(model.path, load_external_data=False).graph.node)
 
 
@@ -152,10 +152,10 @@ def time_case(
 
     Args:
         case: the candidates.
-        point: names the comparison.
+        point: the case and its sizes, for the report.
         subject: the model that they run.
         rounds: the maximum number of samples of each candidate.
-        seconds: roughly how long that takes.
+        seconds: roughly how long the timing takes.
 
     Returns:
         The times, and a sentence for each candidate whose output differs from the baseline's.
@@ -193,7 +193,7 @@ def time_case(
 
 
 def _device(subject: BenchmarkSubject | GeneratingSubject) -> str:
-    """The processor's name; the GPU's where it was used and torch knows it."""
+    """The processor's name; the GPU's if one was used and torch knows its name."""
     torch = subject.torch
     if subject.model.provider == "cuda" and torch is not None and torch.device == "cuda":
         return str(torch.torch.cuda.get_device_name())

@@ -1,4 +1,4 @@
-"""The speed of a generating file, in one call, beside its step in a Python loop: a plain session's, and a stream."""
+"""Times a generating file, in one call, against its step in a Python loop, in a plain session and in a stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .pytorch import EAGER
 from .sizes import Point
 
 _PROMPT = 4
-"""Time steps of the prompt, where it has a time axis."""
+"""Time steps of the prompt, if it has a time axis."""
 _NO_TORCH = "a module's forward does not say how its states are carried from step to step"
 
 
@@ -35,11 +35,11 @@ class GeneratingSubject:
 
     Attributes:
         model: the generating file.
-        session: the same in a plain session.
+        session: the generating file in a plain session.
         step: the step's file.
-        step_session: the same in a plain session.
-        seed: for the random prompt.
-        threads: of every candidate.
+        step_session: the step's file in a plain session.
+        seed: the seed of the random prompt.
+        threads: the number of threads of every candidate.
     """
 
     model: Model
@@ -51,12 +51,12 @@ class GeneratingSubject:
 
     @property
     def dtype(self) -> str:
-        """That of what tells whether two candidates agree."""
+        """The dtype of the outputs by which two candidates are compared."""
         return "float32"
 
     @property
     def hop(self) -> int:
-        """A step of the file is one of the input."""
+        """1: a step of the file is one step of the input."""
         return 1
 
     @property
@@ -68,7 +68,7 @@ def open_generating(source: ModuleSource, provider: str, threads: int, seed: int
     """Export a source that generates, and its step, into a folder, and open both.
 
     Raises:
-        LSTMOnnxError: it cannot be exported or opened.
+        LSTMOnnxError: the model cannot be exported or opened.
     """
     paths = [str(folder / name) for name in ("generating.onnx", "step.onnx")]
     source.export(paths[0], check=False)
@@ -82,13 +82,13 @@ def open_generating(source: ModuleSource, provider: str, threads: int, seed: int
 
 
 def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
-    """The candidates: the loop in Python around a plain session or a stream, and the file that has it.
+    """Make the candidates: a Python loop around a plain session or a stream, and the file that contains the loop.
 
     Raises:
-        ConfigError: the point is of another case.
+        ConfigError: the point's case is another one.
     """
     if point.case != "generate":
-        raise ConfigError("it repeats a step, and this case times single ones; leave out [generate] for it")
+        raise ConfigError("it repeats a step, but this case times single steps; leave out [generate] for it")
     model, step = subject.model, subject.step
     described = model.metadata.generation
     assert described is not None  # noqa: S101 - of a source that generates
@@ -134,7 +134,7 @@ def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
         Candidate(f"{PLAIN}, one call", whole, output=lambda outputs: np.asarray(outputs[at]), errors=ort_errors()),
         Candidate(f"{RUNTIME} stream, the step in a Python loop", stream_loop, output=np.asarray, is_lstm_onnx=True),
     ]
-    # A sequence may end before.
+    # A sequence may end before the most steps.
     steps = max(1, plain_loop().size // max(1, point.batch))
     features = model.outputs[GENERATED].shape[-1] if described.generation.choose == "value" else 1
     steps = max(1, steps // features) if isinstance(features, int) else steps

@@ -1,7 +1,7 @@
-"""Time per step of LSTMs against their hidden size: float32, int8 by each kernel, PyTorch's own dynamic int8.
+"""Times a step of LSTMs by their hidden size: in float32, in int8 by each kernel, and in PyTorch's own dynamic int8.
 
-A step of a large layer takes as long as its weights take to come from memory; so the bytes of the weights divided by
-the measured bandwidth are the limit that the times are compared with.
+A step of a large layer takes as long as reading its weights from memory, so the times are compared with a limit: the
+bytes of the weights divided by the measured bandwidth.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class HiddenSizes:
     """Times of one step of one sequence, on one thread; input_size is hidden_size.
 
     Attributes:
-        num_layers: of each.
-        seconds: by candidate and hidden size, the median of the rounds.
-        weights: by hidden size, the number of weights.
+        num_layers: the number of layers of each LSTM.
+        seconds: the median of the rounds, by candidate and hidden size.
+        weights: the number of weights, by hidden size.
         bandwidth: bytes per second that one thread reads from memory.
-        machine: where it ran.
+        machine: the machine on which it ran.
     """
 
     num_layers: int
@@ -61,11 +61,11 @@ class HiddenSizes:
 
     @property
     def layers(self) -> str:
-        """Such as ``1 layer``."""
+        """The number of layers as text, such as ``1 layer``."""
         return "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
 
     def limit(self, size: int, bytes_per_weight: int) -> float:
-        """The seconds that the weights take to come from memory."""
+        """The seconds that reading the weights from memory takes."""
         return self.weights[size] * bytes_per_weight / self.bandwidth
 
     def to_dict(self) -> dict[str, object]:
@@ -95,13 +95,13 @@ class HiddenSizes:
 def compare_hidden_sizes(
     num_layers: int = 1, *, sizes: Sequence[int] = HIDDEN_SIZES, rounds: int = ROUNDS, say: Say = lambda _: None
 ) -> HiddenSizes:
-    """Time one step of LSTMs of random weights; it takes a minute or two.
+    """Time one step of LSTMs with random weights, which takes a minute or two.
 
     Args:
-        num_layers: of each LSTM.
-        sizes: input_size and hidden_size.
-        rounds: samples of each candidate.
-        say: called with a sentence on what is done next.
+        num_layers: the number of layers of each LSTM.
+        sizes: the values of hidden_size, which input_size equals.
+        rounds: the number of samples of each candidate.
+        say: called with a sentence about what is done next.
     """
     seconds: dict[str, dict[int, float]] = {}
     weights = {}
@@ -121,7 +121,7 @@ def compare_hidden_sizes(
 
 
 def _onnx(spec: LSTMSpec, state: dict[str, np.ndarray], folder: Path) -> list[Candidate]:
-    """A stream of the float32 file, and of each int8 file."""
+    """The candidates that stream the float32 file and each int8 file."""
     source = folder / "float32.onnx"
     export_lstm(spec, ExportOptions(), state, source)
     files = {FLOAT32: source}
@@ -137,13 +137,13 @@ def _onnx(spec: LSTMSpec, state: dict[str, np.ndarray], folder: Path) -> list[Ca
 
 
 def _torch(spec: LSTMSpec, state: dict[str, np.ndarray]) -> list[Candidate]:
-    """PyTorch's own dynamic quantization of the same LSTM; none where PyTorch or its quantization is not there."""
+    """PyTorch's own dynamic quantization of the same LSTM; none if PyTorch or its quantization is not available."""
     try:
         from ..exporter.sources.torch_lstm import module_of
 
         torch = import_torch("bench times it")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is deprecated, and is what people use
+            warnings.simplefilter("ignore")  # it is deprecated, but widely used
             quantized: Any = torch.ao.quantization
             module = quantized.quantize_dynamic(module_of(spec, state), {torch.nn.LSTM}, dtype=torch.qint8)
     except (ImportError, AttributeError, RuntimeError, MissingDependencyError):
@@ -179,7 +179,7 @@ _INT8_COLORS = ("#0969da", "#1a7f37", "#8250df", "#bf3989")
 
 
 def write_hidden_sizes_plot(report: HiddenSizes, path: str | os.PathLike[str]) -> None:
-    """Draw the times; for the errors see `drawn_figure`."""
+    """Plot the times; for the errors see `drawn_figure`."""
     with drawn_figure(path, 8, 5.5) as figure:
         axes = figure.subplots()
         sizes = list(report.weights)

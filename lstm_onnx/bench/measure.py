@@ -1,7 +1,7 @@
-"""Side-by-side timing: candidates take turns, and results are ratios within a round.
+"""Times candidates in turns, so that results are ratios within a round.
 
-Clock speed, caches and other processes change from second to second.  Candidates of one round meet the
-same conditions, so the ratio of two times of one round says more than the ratio of two medians.
+Clock speed, caches and other processes change from second to second.  Candidates in one round have the same
+conditions, so the ratio of two times in one round says more than the ratio of two medians.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..errors import LSTMOnnxError
 LEAST_SAMPLE = 0.002
 """The minimum of a sample, in seconds: far above the clock's resolution and the cost of a call."""
 LEAST_ROUNDS = 3
-"""Rounds that are run however long they take."""
+"""The number of rounds that are run however long they take."""
 WARM_UP = 0.01
-"""Seconds for which a short call is repeated before each sample of it: a core that was idle takes some milliseconds
+"""Seconds for which a short call is repeated before each sample of it: a core that was idle needs some milliseconds
 to reach full speed again."""
 _WARM_CALLS, _WARM_SECONDS = 4, 0.2
-"""Warm-up ends at whichever comes first: runtimes cache input shapes in the first few calls."""
+"""The most calls and the most seconds of a warm-up: runtimes cache input shapes in the first few calls."""
 _MOST_RESTS = 40
-"""The maximum before a sample, however long threads spin."""
+"""The most seconds of rest before a sample, however long threads spin."""
 _TASKS = Path("/proc/self/task")
 
 
@@ -41,11 +41,11 @@ class Candidate:
 
     Attributes:
         name: its name in the report.
-        run: what is timed; takes no arguments.
-        around: a context for each of its samples, untimed: settings that apply to it alone.
-        output: turns what `run` returned into one array, which is compared with the others' before timing.
+        run: the function that is timed; takes no arguments.
+        around: a context for each of its samples, which is not timed, for settings that apply only to this candidate.
+        output: converts what `run` returned to one array, which is compared with the other candidates' before timing.
         is_lstm_onnx: whether it is this runtime.
-        errors: what `run` raises if this candidate does not support the case.
+        errors: the exceptions that `run` raises if this candidate does not support the case.
     """
 
     name: str
@@ -77,7 +77,7 @@ def ratios(samples: Sequence[float], baseline: Sequence[float]) -> Spread:
 
 
 def turns(count: int, round_index: int) -> list[int]:
-    """The order of `count` candidates in a round: each round starts with another one, so none is always first."""
+    """The order of `count` candidates in a round, which changes so that none is always first."""
     start = round_index % count
     return [*range(start, count), *range(start)]
 
@@ -97,9 +97,9 @@ def interleaved(
     """Time candidates in turns.
 
     Args:
-        candidates: of different names.
+        candidates: the candidates, whose names must differ.
         rounds: the maximum number of samples of each.
-        seconds: no further round is started after this time, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
+        seconds: no new round starts after this time, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
         settle: seconds of rest before each sample, repeated while threads of the previous candidate spin.
         known: seconds of each candidate's first call; a long one counts as the warm-up.
         least: the minimum of a sample, in seconds; a shorter call is repeated.
@@ -128,7 +128,7 @@ def interleaved(
 
 
 def _rest(settle: float, sleep: Callable[[float], object], used: Callable[[], float]) -> None:
-    """Wait until no thread of this process computes: those of ONNX Runtime spin for 15 to 500 ms."""
+    """Wait until no thread of this process uses the CPU: those of ONNX Runtime spin for 15 to 500 ms after a run."""
     for _ in range(_MOST_RESTS):
         before = used()
         sleep(settle)
@@ -154,7 +154,7 @@ def _sample(candidate: Candidate, repeats: int, clock: Callable[[], int]) -> flo
     run = candidate.run
     with candidate.around():
         began = clock()
-        while repeats > 1:  # until the weights are in the caches again, as in a program that runs nothing else
+        while repeats > 1:  # until the weights are in the caches again, as they are in a program that runs nothing else
             run()
             if clock() - began >= WARM_UP * 1e9:
                 break
@@ -166,7 +166,7 @@ def _sample(candidate: Candidate, repeats: int, clock: Callable[[], int]) -> flo
 
 @contextlib.contextmanager
 def no_gc() -> Iterator[None]:
-    """Collect garbage now, and not during the timing."""
+    """A context without garbage collection, which is done before it."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -216,13 +216,13 @@ def _pin(task: int, cores: Sequence[int] | set[int]) -> None:
 
 @dataclass(frozen=True)
 class FirstCalls:
-    """The result of calling each candidate once.
+    """The results of calling each candidate once.
 
     Attributes:
         working: candidates whose call succeeded.
         failed: why the others' calls failed, by name.
         disagreements: a sentence for each candidate whose output differs from the baseline's.
-        seconds: of each call, by name.
+        seconds: the seconds of each call, by name.
     """
 
     working: list[Candidate]
@@ -232,7 +232,7 @@ class FirstCalls:
 
 
 def call_once(candidates: Sequence[Candidate], baseline: str, tolerance: float) -> FirstCalls:
-    """Call each candidate once, untimed, and compare their outputs: the speed of wrong numbers means nothing.
+    """Call each candidate once and compare their outputs, since the speed of wrong numbers means nothing.
 
     Outputs agree within `tolerance` times the largest value of the baseline's (or times 1).
     """

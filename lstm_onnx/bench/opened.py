@@ -1,4 +1,4 @@
-"""The model that is timed: its file in this runtime and in a plain session, and its PyTorch module."""
+"""Opens the model to be timed: its file in this runtime and in a plain session, and its PyTorch module."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .pytorch import TorchSide
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 _LOG_ERRORS = 3
-"""ONNX Runtime's log_severity_level."""
+"""ONNX Runtime's log_severity_level for errors."""
 _SPIN_SECONDS = 0.001
-"""How long this runtime's threads spin in the candidate that spins; those of a plain session do so by default."""
+"""How long this runtime's threads spin in the candidate that spins, as those of a plain session do by default."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class BenchmarkSubject:
         padded: a file with the input `lengths`, for padded batches; None for a module.
         torch: the PyTorch side; None without torch.
         no_torch: why `torch` is None.
-        seed: for the random inputs.
-        threads: of every candidate.
+        seed: the seed of the random inputs.
+        threads: the number of threads of every candidate.
     """
 
     source: Source
@@ -90,7 +90,7 @@ class BenchmarkSubject:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the first floating-point input; float32 where all inputs are integers."""
+        """The dtype of the first floating-point input; float32 if all inputs are integers."""
         return next((item.dtype for item in self.specs if item.dtype.startswith("float")), "float32")
 
     @property
@@ -103,13 +103,13 @@ class BenchmarkSubject:
 
     @property
     def call(self) -> list[Any] | None:
-        """`Metadata.call`, where the file describes these inputs."""
+        """`Metadata.call`, if the file describes these inputs."""
         same = {spec.name for spec in self.specs} == {spec.name for spec in self.model.metadata.inputs}
         return self.model.metadata.call if same else None
 
     @property
     def hop(self) -> int:
-        """The steps of the input that are timed as one: as many as give one step of a model with strides."""
+        """The steps of the input that are timed as one: those for one step of the output, in a model with strides."""
         streaming = self.model.metadata.streaming_or_default
         return lcm(streaming.hop, streaming.chunk)
 
@@ -128,16 +128,16 @@ class BenchmarkSubject:
 
     @property
     def axis_names(self) -> dict[str, str]:
-        """What the axes "batch" and "time" of the inputs are called, where there are such axes."""
+        """The names of the inputs' "batch" and "time" axes, if there are such axes."""
         return axis_names(list(axes(self.specs)), axis_roles(self.model))
 
     def batch_axis(self, spec: InputSpec) -> int | None:
-        """The index of the batch axis of an input; None where it has none."""
+        """The index of the batch axis of an input; None if it has none."""
         name = self.axis_names.get("batch")
         return spec.shape.index(name) if name is not None and name in spec.shape else None
 
     def without_batch(self, feeds: Arrays) -> Arrays:
-        """The one sequence of a batch of 1, as `Model.map` takes it: without batch axis, states and lengths."""
+        """The one sequence in a batch of 1, as `Model.map` takes it: without batch axis, states and lengths."""
         sequence = {}
         for spec in self.specs:
             axis = self.batch_axis(spec)
@@ -146,7 +146,7 @@ class BenchmarkSubject:
         return sequence
 
     def session_feeds(self, opened: OpenedModel, feeds: Arrays, start: Mapping[str, np.ndarray]) -> Arrays:
-        """The feeds of a plain session: `feeds`, the states `start`, and the full lengths of a bare LSTM."""
+        """The feeds for a plain session: `feeds`, the states `start`, and a bare LSTM's full lengths."""
         complete = {**feeds, **{name: array for name, array in start.items() if name not in feeds}}
         spec = self.spec
         if spec is not None and "lengths" in opened.model.inputs:
@@ -157,14 +157,14 @@ class BenchmarkSubject:
 
 
 def axis_names(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
-    """The name of the axis "batch", and of "time": by name or role or, where no axis has these, by their order."""
+    """The names of the axes "batch" and "time": by name or role or, if no axis has these, by their order."""
     roles = {"batch": "batch", "time": "time", **roles}
     known = {roles[name]: name for name in names if name in roles}
     return known or dict(zip(("batch", "time"), names, strict=False))
 
 
 def require_axes(names: Mapping[str, str], batch: int, time: int) -> None:
-    """Require the axes of which another size than 1 is asked (ConfigError)."""
+    """Raise ConfigError if there is no axis for a size other than 1."""
     for role, size in (("batch", batch), ("time", time)):
         if size != 1 and role not in names:
             raise ConfigError(f"the model's inputs have no dynamic axis {role}")
@@ -175,7 +175,7 @@ def open_subject(source: Source, provider: str, threads: int, seed: int, folder:
     """Export a model into `folder` and open it in every form.
 
     Raises:
-        LSTMOnnxError: it cannot be exported or opened.
+        LSTMOnnxError: the model cannot be exported or opened.
     """
     path = str(folder / "model.onnx")
     source.export(path, check=False)

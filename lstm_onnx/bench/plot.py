@@ -1,4 +1,4 @@
-"""A plot of the ratios: the speed of each candidate relative to the baseline of its case."""
+"""Plots the ratios: the speed of each candidate relative to the baseline of its case."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _STYLE = {
     "svg.hashsalt": "lstm-onnx",  # the same ids from run to run
     "axes.edgecolor": MUTED,
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a name is not a formula
+    "text.parse_math": False,  # a dollar sign in a name does not start a formula
     "xtick.color": MUTED,
     "ytick.color": INK,
 }
 _WIDTH, _BAR, _HEAD = 9.0, 0.26, 0.55
-"""Inches: the width of the plot, the height of a bar, and of the heading of a case."""
+"""The width of the plot, the height of a bar, and the height of a case's heading, in inches."""
 
 
 def check_plot(path: str | os.PathLike[str]) -> None:
@@ -49,7 +49,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
 
 def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
-    """Draw the comparisons of a report; for the errors see `drawn_figure`."""
+    """Plot the comparisons of a report; for the errors see `drawn_figure`."""
     shown = report.comparisons
     heights = [_HEAD + _BAR * len(item.timings) for item in shown] or [1.0]
     with drawn_figure(path, _WIDTH, sum(heights) + 1.0) as figure:
@@ -66,7 +66,7 @@ def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def drawn_figure(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Figure]:
-    """A figure of this size in inches, which is written to `path` at the end; equal ones give equal bytes.
+    """A context with a figure of this size in inches, which is written to `path` at the end, reproducibly.
 
     Raises:
         FileError: see `check_plot`; or the disk is full.
@@ -80,7 +80,7 @@ def drawn_figure(path: str | os.PathLike[str], width: float, height: float) -> I
     with matplotlib.rc_context(_STYLE), atomic_write(path) as stream:
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        # Without the date and the version of matplotlib.
+        # The date and matplotlib's version would make files of equal figures differ.
         undated = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(stream, format=kind, dpi=150, metadata=undated)
 

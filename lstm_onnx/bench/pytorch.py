@@ -1,4 +1,4 @@
-"""The candidates of PyTorch: the module, called as in PyTorch code, in several settings.
+"""Makes PyTorch's candidates: the module, called as in PyTorch code, in several settings.
 
 torch is imported when a `TorchSide` is created, so the rest can be timed without it.
 """
@@ -24,14 +24,14 @@ class TorchSide:
     """A source's module on a device.
 
     Args:
-        source: where the module comes from.
-        device: "cpu" or "cuda" (if this torch can use it); the copies of inputs to it and of outputs from it
-            are part of what is timed.
-        threads: of torch, while a candidate runs.
+        source: the module's source.
+        device: "cpu" or "cuda" (if this torch can use it); copying inputs to it and outputs from it is part of what is
+            timed.
+        threads: the number of torch's threads while a candidate runs.
 
     Raises:
         MissingDependencyError: torch is not installed.
-        ExportError: the module has no values.
+        ExportError: the module's parameters have no values.
     """
 
     def __init__(self, source: Source, device: str, threads: int) -> None:
@@ -43,8 +43,8 @@ class TorchSide:
     def settings(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:
         """The settings worth timing, by candidate name.
 
-        oneDNN repacks the weights at each call, so short calls are faster without it; and they can be faster on
-        one thread than on several.
+        oneDNN repacks the weights at each call, so short calls are faster without it; they can also be faster on one
+        thread than on several.
         """
         settings = {EAGER: self._setting(mkldnn=True)}
         if self.device == "cpu":
@@ -58,7 +58,7 @@ class TorchSide:
 
         @contextlib.contextmanager
         def around() -> Iterator[None]:
-            # Not `mkldnn.flags`: it also sets TF32, and warns about it on processors without.
+            # `mkldnn.flags` would also set TF32, and warns about that on processors without it.
             was_enabled = torch.backends.mkldnn.enabled
             before, wanted = torch.get_num_threads(), threads or self.threads
             try:
@@ -73,7 +73,7 @@ class TorchSide:
         return around
 
     def candidates(self, make: Callable[[], Callable[[], Any]], *, compared: bool = True) -> list[Candidate]:
-        """One candidate per setting, each with a `run` from `make`; `compared` if that returns the output alone."""
+        """One candidate per setting, each with a `run` from `make`; `compared` if `run` returns only the output."""
         output = _as_array if compared else None
         # A module's forward may raise anything.
         return [
@@ -115,9 +115,9 @@ class TorchSide:
     def called(
         self, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray], call: list[Any] | None = None
     ) -> Callable[[], Any]:
-        """A module's forward on `feeds`; states that it keeps in attributes are carried over.
+        """A module's forward on `feeds`; states in attributes are carried from call to call.
 
-        `call` is `Metadata.call`, how the inputs are arranged; None goes by their names.
+        `call` is `Metadata.call`, the arrangement of the inputs; with None they are passed by their names.
         """
         run = self.called_each(specs, [feeds], call)
         return lambda: run()[0]
@@ -142,7 +142,7 @@ class TorchSide:
         sizes = {
             dim: size for dims, shape in shapes for dim, size in zip(dims, shape, strict=True) if isinstance(dim, str)
         }
-        # Only the arrangement of the arguments is taken from `drawn`, so any size of the other axes will do.
+        # Only the arrangement of the arguments is taken from `drawn`, so the sizes of the other axes do not matter.
         arranged = None if call is None else call_from_json(call, module)[0]
         arguments = draw_arguments(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)}, call=arranged)
         tensors = {name: torch.from_numpy(feeds[name]) for name in arguments.tensors}
@@ -176,7 +176,7 @@ class TorchSide:
         return Candidate(name, self.packed(sequences, batch), self.settings()[EAGER], _as_array, errors=(Exception,))
 
     def _module(self) -> Any:
-        """The module in eval mode; a copy of it where it may keep states in attributes."""
+        """The module in eval mode; a copy of it if it may keep states in attributes."""
         from ..exporter.copies.clone import clone_module
 
         module = self.source.module()

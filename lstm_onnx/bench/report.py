@@ -13,15 +13,15 @@ from .stream_calls import CallCost
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it ran.
+    """The machine on which a benchmark ran.
 
     Attributes:
         device: the name of the processor or GPU.
         provider: "cpu" or "cuda", where ONNX Runtime and this runtime ran.
-        threads: of each candidate.
+        threads: the number of threads of each candidate.
         cores: the CPUs that the process was pinned to; empty if it was not.
         system: the platform.
-        versions: of Python and of the installed packages.
+        versions: the versions of Python and of the installed packages.
     """
 
     device: str
@@ -39,10 +39,10 @@ class Timing:
     Attributes:
         candidate: its name.
         is_lstm_onnx: whether it is this runtime.
-        seconds: for one unit (a step, a sequence): the median and quartiles of the rounds.
+        seconds: the time for one unit (a step or a sequence): the median and quartiles of the rounds.
         ratio: its time divided by the baseline's, round by round.
-        speedup: its time divided by this runtime's: above 1 this runtime is faster; None where this runtime
-            was not timed.
+        speedup: its time divided by this runtime's, above 1 if this runtime is faster; None if this runtime was not
+            timed.
         samples: seconds for one unit, round by round.
     """
 
@@ -65,10 +65,10 @@ class Comparison:
         time: steps in a call; 0 where lengths vary.
         unit: of `seconds`: "step" (of one sequence) or "sequence".
         baseline: the candidate that ratios refer to.
-        rounds: how many there were.
+        rounds: the number of rounds.
         timings: one per candidate.
         left_out: candidates that were not timed, and why.
-        per_call: of a sequence in chunks: what the calls cost; None for other cases, and where that is not known.
+        per_call: for a sequence in chunks, the cost of the calls; None for other cases, or if it is not known.
     """
 
     case: str
@@ -100,7 +100,7 @@ class BenchmarkReport:
         machine: where it ran.
         comparisons: one per case and size.
         left_out: cases that do not apply.
-        notes: what a reader of the figures has to know, such as that the machine was busy.
+        notes: what a reader of the numbers needs to know, such as that the machine was busy.
     """
 
     source: str
@@ -172,7 +172,7 @@ def _comparison_lines(comparison: Comparison) -> list[str]:
         cost = comparison.per_call
         lines.append(
             f"  a call takes {duration(cost.python.median)} in Python and {duration(cost.onnxruntime.median)} in ONNX "
-            f"Runtime whatever its length; the steps alone {_spread(cost.compute)} of the whole"
+            f"Runtime whatever its length; the steps alone take {_spread(cost.compute)} of the time of the whole"
         )
     return [*lines, *(f"  {name}: left out: {reason}" for name, reason in comparison.left_out.items())]
 

@@ -1,4 +1,4 @@
-"""What is timed: the cases, their sizes, and sequences of varying length."""
+"""Defines what is timed: the cases, their sizes, and sequences of varying length."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 DEFAULT_SECONDS = 60.0
 DEFAULT_ROUNDS = 15
 SHORTEST, LONGEST = 2, 400
-"""Time steps of the sequences of map."""
+"""The least and the most time steps of the sequences for map."""
 _MEDIAN, _SIGMA = 50, 0.9
-"""Of the log-normal lengths: their median, and the standard deviation of their logarithm."""
+"""The median of the log-normal lengths, and the standard deviation of their logarithm."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One comparison: a case and its sizes.
 
-    `batch` is the rows of a batch, the streams of a pool, or the sequences of a map; `time` the steps in a
-    call or, of a stream, in a sequence; 0 where lengths vary.
+    `batch` is the number of rows of a batch, streams of a pool, or sequences of a map; `time` is the number of steps in
+    a call or, for a stream, in a sequence, and 0 if lengths vary.
     """
 
     case: str
@@ -51,23 +51,23 @@ POINTS = (
     Point("pool", 64),
     Point("map", 128, 0),
 )
-"""One for each case, in the order in which they are run."""
+"""One point for each case, in the order in which they are run."""
 FURTHER_POINTS = (Point("sequence", 1, 100), Point("generate", 1, 200))
-"""Of files with loops: whole sequences one at a time, and of a file that generates the loop around its step."""
+"""Points for files with loops: a whole sequence at a time, and for a generating file the loop around its step."""
 CASES, FURTHER_CASES = (tuple(point.case for point in kind) for kind in (POINTS, FURTHER_POINTS))
 
 
 def points(cases: Sequence[str] = ()) -> list[Point]:
-    """Those of `POINTS` and `FURTHER_POINTS` whose case is in `cases`; all of `POINTS` where that is empty."""
+    """The points of `POINTS` and `FURTHER_POINTS` whose case is in `cases`; all of `POINTS` if that is empty."""
     return [point for point in (*POINTS, *FURTHER_POINTS) if point.case in (cases or CASES)]
 
 
 def draw_lengths(count: int, seed: int) -> list[int]:
-    """The time steps of `count` sequences: log-normal, from `SHORTEST` to `LONGEST`."""
+    """Random time steps for `count` sequences: log-normal, from `SHORTEST` to `LONGEST`."""
     lengths = np.random.default_rng(seed).lognormal(np.log(_MEDIAN), _SIGMA, count)
     return [int(length) for length in np.clip(np.rint(lengths), SHORTEST, LONGEST)]
 
 
 def draw_sequence(length: int, features: int, dtype: str, seed: int) -> np.ndarray:
-    """One sequence, ``(length, features)``, standard normal."""
+    """A random sequence, ``(length, features)``, standard normal."""
     return np.random.default_rng((seed, length)).standard_normal((length, features)).astype(dtype)

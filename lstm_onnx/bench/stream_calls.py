@@ -1,4 +1,4 @@
-"""What the calls of a stream cost beside what their steps compute, from one sequence in many chunks and in few."""
+"""Computes the cost of a stream's calls apart from their steps, from one sequence in many chunks and in few."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .measure import Candidate, Spread
 
 @dataclass(frozen=True)
 class ChunkCalls:
-    """A sequence in chunks.
+    """A sequence that is run in chunks.
 
     Attributes:
         stream: the candidate that streams it.
-        inside: the one that makes ONNX Runtime's runs of it alone.
-        count: how many calls that takes.
+        inside: the candidate that makes only its runs of ONNX Runtime.
+        count: the number of calls.
     """
 
     stream: str
@@ -29,10 +29,10 @@ class ChunkCalls:
 
 @dataclass(frozen=True)
 class CallCost:
-    """A line through two numbers of calls.
+    """The cost of calls, from a line through the times for two numbers of calls.
 
     Attributes:
-        compute: the time of the steps without the calls, divided by that of the whole at once.
+        compute: the time of the steps without the calls, divided by the time for the whole sequence at once.
         python: seconds of a call in this runtime's Python code, whatever its length.
         onnxruntime: seconds of a call in ONNX Runtime, whatever its length.
     """
@@ -43,7 +43,7 @@ class CallCost:
 
 
 def inside(stream: Stream, feeds: Mapping[str, Any], name: str, count: int) -> list[Candidate]:
-    """ONNX Runtime's runs alone, of so many equal chunks; none where the stream has none that are bound."""
+    """A candidate with only ONNX Runtime's runs, of `count` equal chunks; none if the stream's runs are not bound."""
     given = [array for key, array in feeds.items() if key not in stream.model.states]
     if len(given) != 1:
         return []
@@ -62,13 +62,13 @@ def inside(stream: Stream, feeds: Mapping[str, Any], name: str, count: int) -> l
 
 
 def call_cost(samples: Mapping[str, list[float]], whole: str, many: ChunkCalls, few: ChunkCalls) -> CallCost | None:
-    """What calls cost; None where a candidate was not timed.
+    """The cost of calls; None if a candidate was not timed.
 
     Args:
         samples: seconds of each candidate, round by round.
         whole: the candidate that computes the sequence at once.
-        many: in many chunks.
-        few: in few.
+        many: the sequence in many chunks.
+        few: the sequence in few chunks.
     """
     names = (whole, many.stream, many.inside, few.stream, few.inside)
     calls = many.count - few.count
@@ -86,6 +86,6 @@ def call_cost(samples: Mapping[str, list[float]], whole: str, many: ChunkCalls, 
 
 
 def end_input(model: Model) -> list[str]:
-    """The input that is 1 where a sequence ends."""
+    """The input that is 1 at the end of a sequence, in a list; empty if there is none."""
     last = model.metadata.streaming_or_default.last
     return [] if last is None else [last]

@@ -1,7 +1,7 @@
-"""Whether an ONNX file is fit for production: valid, dynamic, runnable on the provider, its states paired.
+"""Checks whether an ONNX file is fit for production: valid, dynamic, runnable on the provider, its states paired.
 
-A file that cannot be read as ONNX at all, or a provider that is not there, is an error.  Everything that is wrong with
-a readable file is a `Finding`, and so are errors of onnx and ONNX Runtime: what could not be checked does not pass.
+A file that cannot be read as ONNX at all, or a provider that is not available, is an error.  Everything that is wrong
+with a readable file is a `Finding`, and so are errors of onnx and ONNX Runtime: what cannot be checked does not pass.
 """
 
 from __future__ import annotations

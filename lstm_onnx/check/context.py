@@ -1,4 +1,4 @@
-"""What rules look at: the model as stored and with its shapes, its constants, and who reads which value."""
+"""What rules read: the model as stored and with inferred shapes, its constants, and the readers of each value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_we
 from .graph import Graph
 
 OVER_STEPS = frozenset({*GATES, "Loop", "Scan"})
-"""Operators that go from step to step, which engines for parallel work do not have."""
+"""Operators that compute step by step, which engines for parallel work do not have."""
 _SMALL = 1024
 _FOLLOWED = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})
 _MOST_FOLLOWED = 8
@@ -33,10 +33,10 @@ class CheckContext:
     Attributes:
         file: its path.
         model: as stored, without external data.
-        shaped: with every shape that follows from the inputs, functions inlined, and large weights left out.
-        metadata: None if it is damaged.
+        shaped: with every shape that follows from the inputs, functions inlined, and without large weights.
+        metadata: the metadata; None if it is damaged.
         metadata_problem: how it is damaged, or "".
-        provider: as asked for; once the model was opened, where it runs.
+        provider: as requested; once the model was opened, where it runs.
         shapes_problem: why no shapes could be inferred, or "".
     """
 
@@ -69,7 +69,7 @@ class CheckContext:
 
     @cached_property
     def batches(self) -> Mapping[str, str]:
-        """As `Graph.batches`; an axis of an input that has no name goes by its `axis_name`.
+        """As `Graph.batches`; an input's axis without a name is called by its `axis_name`.
 
         Raises:
             ONNX_ERRORS (see `load`): the graph is damaged.
@@ -89,13 +89,13 @@ class CheckContext:
 
     @property
     def nodes(self) -> Iterator[tuple[Scope, NodeProto]]:
-        """Every node, those of bodies included."""
+        """Every node, including those in bodies."""
         for scope in self.graph.scopes:
             for node in scope.nodes:
                 yield scope, node
 
     def onnx_nodes(self, *op_types: str) -> Iterator[tuple[Scope, NodeProto]]:
-        """Every node of these operators of ONNX."""
+        """Every node of these ONNX operators."""
         return ((scope, node) for scope, node in self.nodes if node.op_type in op_types and is_default(node.domain))
 
     @property
@@ -116,7 +116,7 @@ class CheckContext:
                 yield node
 
     def opset(self, domain: str = "") -> int:
-        """The version of a domain that the file asks for, 0 if it asks for none."""
+        """The version of a domain that the file requires; 0 if it requires none."""
         same = (
             item.version
             for item in self.model.opset_import
@@ -125,7 +125,7 @@ class CheckContext:
         return next(same, 0)
 
     def constant(self, scope: Scope, name: str) -> np.ndarray | None:
-        """The value `name` if it is a small constant, also behind a Cast or the like."""
+        """The value `name` if it is a small constant, also after a Cast or the like."""
         for _ in range(_MOST_FOLLOWED):
             home = scope.home(name)
             if home is not None and name in home.tensors:
@@ -142,7 +142,7 @@ class CheckContext:
         return [int(item) for item in value.ravel()] if value is not None and value.dtype.kind in "iu" else None
 
     def slices(self, scope: Scope, node: NodeProto) -> list[tuple[int, int, int, int]]:
-        """(axis, start, end, step) of a Slice by constants, which are inputs or attributes; empty for another."""
+        """(axis, start, end, step) of a Slice with constant bounds, which are inputs or attributes; otherwise empty."""
         attributes = attributes_of(node)
         starts = typed(attributes, "starts", list) or self.integers(scope, input_of(node, 1))
         ends = typed(attributes, "ends", list) or self.integers(scope, input_of(node, 2))
@@ -154,7 +154,7 @@ class CheckContext:
 
     @cached_property
     def readers(self) -> dict[str, list[tuple[Scope, NodeProto, int]]]:
-        """The nodes that read a value, and as which input; a body reads values of the graphs around it."""
+        """The nodes that read a value, with the input's index; a body may read values of outer graphs."""
         readers: dict[str, list[tuple[Scope, NodeProto, int]]] = {}
         for scope, node in self.nodes:
             for index, name in enumerate(node.input):

@@ -1,4 +1,4 @@
-"""All rules applied to one file, in this process: `isolated` runs it in a child process."""
+"""Applies all rules to one file, in this process; `isolated` runs it in a child process."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from .rules.resources import CRASHING_NODE, RESOURCE_BOMB, resource_bomb
 def examine(
     path: str, provider: str, require: bool, ignore: Sequence[str], targets: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Apply all rules to a file; what is known on the way is shared with a parent process.
+    """Apply all rules to a file; findings so far are shared with a parent process.
 
     Args:
         path, provider, require, targets: as in `check`.
-        ignore: names of rules; a file that only an ignored resource-bomb would stop is opened.
+        ignore: names of rules; if resource-bomb is among them, it does not stop a file from being opened.
 
     Returns:
         The fields of a `CheckResults`, and "open_plainly": whether `execution.open_plainly` is to try the file.
@@ -63,7 +63,7 @@ def examine(
         needs = _provider_needs(provider, execution)
         results = _applied(results, applications(*needs), replace(context, provider=execution.provider))
         open_plainly = execution.provider == "cpu" and bool(execution.placements) and may_have_fatal_optimizer(context)
-    # The session fails as a whole for each node that was found before.
+    # The session fails as a whole because of nodes that were found before.
     double = any(finding.rule == FLOAT64_ON_CPU.name for finding in results.findings)
     kept = tuple(item for item in execution.findings if not (double and item.rule == FLOAT64_ON_CPU.name))
     last = CheckResults(execution.provider, kept, (CRASHING_NODE.name, FATAL_OPTIMIZER.name), execution.placements)
@@ -82,7 +82,7 @@ def _applied(results: CheckResults, todo: Iterable[Application], context: CheckC
 
 
 def _shared(results: CheckResults, findings: Sequence[Finding], *tried: Rule) -> CheckResults:
-    """`results` with more findings, which a parent process is sent."""
+    """`results` with more findings, which are sent to a parent process."""
     more = CheckResults(results.provider, tuple(findings), tuple(rule.name for rule in tried))
     share(more.to_dict())
     return results.joined(more)
@@ -108,7 +108,7 @@ def _batches(context: CheckContext) -> Mapping[str, str]:
     try:
         return context.batches
     except (*ONNX_ERRORS, RecursionError):
-        return {}  # a damaged graph, which the rules that walk it report
+        return {}  # the graph is damaged: the rules that walk it report that
 
 
 def _require_provider(provider: str) -> None:

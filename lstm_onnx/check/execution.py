@@ -1,4 +1,4 @@
-"""The file in ONNX Runtime: whether it opens, where its nodes run, and whether it runs at several sizes."""
+"""Opens the file in ONNX Runtime: does it open, where do its nodes run, and does it run at several sizes?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 
 @dataclass(frozen=True)
 class Execution:
-    """The provider that a file was opened on, the findings there, and where each node runs."""
+    """The provider on which a file was opened, the findings there, and where each node runs."""
 
     provider: str
     findings: tuple[Finding, ...]
@@ -42,7 +42,7 @@ class Execution:
 
 
 def not_opened(provider: str, reason: str) -> Execution:
-    """For a file that is not opened."""
+    """The result for a file that is not opened."""
     return Execution(expected_provider(provider), (PLACEMENT.skipped(reason), RUNNABLE.skipped(reason)))
 
 
@@ -62,7 +62,7 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
     try:
         session, where = open_session(file, provider, every_node=False)
     except ModelError as error:
-        unknown = PLACEMENT.skipped("not known, since it cannot be opened")
+        unknown = PLACEMENT.skipped("not known, since the file cannot be opened")
         refused = RUNNABLE.violated("", run_error(error), "fix what it names, or export the model again")
         return Execution(expected_provider(provider), (unknown, refused))
     try:
@@ -76,7 +76,7 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
     stage("the first run")
     runs: tuple[Finding, ...]
     try:
-        # States have a rule of their own: here every input is passed.
+        # States have their own rule: here every input is passed.
         model = Model(file, session, where, states={})
     except ProviderError as error:
         runs = (FLOAT64_ON_CPU.violated("", run_error(error)), RUNNABLE.skipped("not tried, since it cannot run"))
@@ -105,7 +105,7 @@ def expected_provider(provider: str) -> str:
 
 
 def _placement(placed: Sequence[Placement], provider: str, used: str, *, require: bool) -> Finding:
-    """Whether the nodes are on the provider; with `require` also those that are on the CPU by design."""
+    """Whether the nodes are on the provider; with `require`, also those that are on the CPU by design."""
     if require or used == "cpu":
         elsewhere = [item for item in placed if item.provider != _PROVIDERS[used]]
     else:

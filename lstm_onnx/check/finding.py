@@ -1,4 +1,4 @@
-"""One result of a rule."""
+"""`Finding`: one result of a rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's graph for the rules: inputs, outputs, scopes, the recurrent nodes in them, and which axes are the batch."""
+"""A model's graph for the rules: inputs, outputs, scopes, their recurrent nodes, and the axes that are the batch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _batch_dims(scope: Scope, node: NodeProto) -> Iterator[str]:
 
 
 def end_of(scope: Scope, output: str) -> str:
-    """The value that an output is taken from; of layers that are concatenated, the first."""
+    """The value from which an output is taken; if layers are concatenated, the first."""
     name, _ = scope.source(output)
     node = scope.producer(name)
     return scope.source(node.input[0])[0] if node is not None and node.op_type == "Concat" and node.input else name

@@ -1,4 +1,4 @@
-"""`check` itself: the rules run in a child process, and its death is a finding like any other."""
+"""`check`: runs the rules in a child process, whose crash is a finding like any other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..spec import TARGETS
 from .report import CheckReport, CheckResults
 
 _LONGEST = 10**9
-"""Seconds of a time limit."""
+"""The largest time limit in seconds."""
 
 
 @of_one_file("checked")
@@ -33,29 +33,30 @@ def check(
     seconds: float | None = None,
     child: Child | None = None,
 ) -> CheckReport:
-    """Check an ONNX file: ours by what its metadata promises, others by what their graph shows.
+    """Check an ONNX file: one of lstm-onnx against its metadata, others by what their graph shows.
 
-    The file is read and opened in a child process, since onnx and ONNX Runtime can crash on it: if the process ends,
-    takes too long or too much memory, the rule ``crashing-node`` fails.
+    The file is read and opened in a child process, since onnx and ONNX Runtime can crash on it: if the process crashes,
+    or takes too long or too much memory, the rule ``crashing-node`` fails.
 
     Args:
         path: the .onnx file.
-        provider: "cpu"; "cuda", strictly; or "auto", CUDA if a GPU can be used and else CPU.
-        require: every node must be on the provider, also those on shapes that ONNX Runtime keeps on the CPU by
+        provider: "cpu"; "cuda", strictly; or "auto", CUDA if a GPU can be used and otherwise CPU.
+        require: every node must be on the provider, including those on shapes that ONNX Runtime keeps on the CPU by
             design; the report lists where each one is.
-        strict: warnings fail the check, too.
-        ignore: ids or names of rules to leave out; ``crashing-node`` cannot be.
-        targets: engines and servers that the file is meant for, of "openvino", "tract", "web", "webgpu", "coreml",
-            "qnn", "tensorrt" and "triton": what they refuse or compute wrongly is found as well.
-        seconds: the time limit.  None is 20 for each stage and 60 in all, and more for a large file: 1 and 3 for
-            each 20 MiB.
-        child: a process to be used for several files, which saves a start for each.
+        strict: whether warnings fail the check, too.
+        ignore: ids or names of rules to leave out; ``crashing-node`` cannot be left out.
+        targets: engines and servers that the file is meant for, out of "openvino", "tract", "web", "webgpu",
+            "coreml", "qnn", "tensorrt" and "triton": what they refuse or compute wrongly is reported, too.
+        seconds: the time limit.  None means 20 for each stage and 60 in total, plus 1 and 3 for each 20 MiB of a
+            large file.
+        child: a child process to use for several files, which saves starting one for each.
 
     Raises:
         FileError: the file is missing, empty, a folder or otherwise unreadable.
         ModelError: it is not an ONNX model at all.
         ProviderError: the provider is unknown, or cannot be used on this machine.
-        ConfigError: `ignore` names no rule, `targets` no engine, or `seconds`, `require` or `strict` is not possible.
+        ConfigError: `ignore` names an unknown rule, `targets` an unknown engine, or `seconds`, `require` or `strict`
+            is not possible.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -105,7 +106,7 @@ def _require_targets(targets: Sequence[str]) -> list[str]:
 def _rule_names(ids_or_names: Sequence[str]) -> frozenset[str]:
     """The names of rules that may be ignored."""
     if not ids_or_names:
-        return frozenset()  # this process then needs no onnx
+        return frozenset()  # so that this process need not import onnx
     from .rules import find_rule
     from .rules.resources import CRASHING_NODE
 
@@ -113,7 +114,7 @@ def _rule_names(ids_or_names: Sequence[str]) -> frozenset[str]:
 
 
 def _opened_plainly(running: Child, file: str, limits: Limits, provider: str) -> CheckResults:
-    """Whether opening the file as other programs do ends the process; nothing else is asked."""
+    """Test only whether opening the file as other programs do crashes the process."""
     from .rules.precision import FATAL_OPTIMIZER
 
     try:
@@ -126,7 +127,7 @@ def _opened_plainly(running: Child, file: str, limits: Limits, provider: str) ->
 
 
 def _results_until(ended: EndedError, provider: str) -> CheckResults:
-    """What the rules found before the process ended, and that it did."""
+    """What the rules found before the process ended, and the finding that it ended."""
     from .rules import sorted_names
     from .rules.axes import DYNAMIC_AXES
     from .rules.files import VALID_ONNX

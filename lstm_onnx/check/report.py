@@ -1,4 +1,4 @@
-"""The results of the rules, and the report of `check`."""
+"""The results of rules, and the report of `check`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .finding import MARKS, Finding
 
 _ORDER = (*MARKS.values(), "skip", "ok")
 _MOST_LINES = 12
-"""Findings of one rule that are printed; JSON has them all."""
+"""The most findings of one rule that are printed; JSON has them all."""
 
 
 @dataclass(frozen=True)
 class CheckResults:
-    """Results of all rules for a file, or of some: where it runs, the findings, the names of the rules applied."""
+    """Results of rules for a file: where it runs, the findings, the names of the rules applied."""
 
     provider: str
     findings: tuple[Finding, ...] = ()
@@ -39,7 +39,7 @@ class CheckResults:
         )
 
     def joined(self, other: CheckResults) -> CheckResults:
-        """Both, with this one's provider."""
+        """The results of both, with this one's provider."""
         return CheckResults(
             self.provider,
             (*self.findings, *other.findings),
@@ -59,7 +59,7 @@ class CheckReport:
         silent: names of further rules that were applied and found nothing.
         ignored: names of rules that were ignored and violated.
         placements: where each node runs, after ONNX Runtime's optimizations.
-        required: whether each node had to be on the provider.
+        required: whether every node had to be on the provider.
         targets: the engines and servers that the file is meant for.
     """
 
@@ -83,7 +83,7 @@ class CheckReport:
         ignore: Collection[str] = (),
         targets: tuple[str, ...] = (),
     ) -> CheckReport:
-        """The report on results; `ignore` are names of rules, and `strict` makes warnings errors."""
+        """The report on results; `ignore` has names of rules, and `strict` turns warnings into errors."""
         findings = sorted(results.findings, key=lambda finding: finding.id)
         with_findings = {finding.rule for finding in findings}
         return cls(
@@ -125,7 +125,7 @@ class CheckReport:
         }
 
     def __str__(self) -> str:
-        """A table for people: failures first, each with its place and its fix, and the verdict last."""
+        """A table as text: failures first, each with its place and its fix, and the verdict last."""
         return safe_copy(self)._table()
 
     def __repr__(self) -> str:
@@ -142,7 +142,7 @@ class CheckReport:
             if counts[kind] <= _MOST_LINES:
                 lines += _lines(finding, width)
         more = sum(max(0, count - _MOST_LINES) for count in counts.values())
-        lines += [f"      {more} more like these; --json has them all"] if more else []
+        lines += [f"      {more} more like these; --json lists them all"] if more else []
         if self.silent:
             lines.append(f"ok    {len(self.silent)} further rules found nothing")
         if self.ignored:
@@ -171,7 +171,7 @@ class CheckReports:
     errors: Mapping[str, str]
 
     SCHEMA = 1
-    """Version of the JSON: raised when a key changes its meaning or goes."""
+    """Version of the JSON, raised when a key changes its meaning or is removed."""
 
     def __bool__(self) -> bool:
         """Whether every file was read and passed."""

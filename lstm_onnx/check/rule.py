@@ -10,7 +10,7 @@ A module in `rules/` holds a family of rules::
         for _, node in context.onnx_operators:
             yield LAYOUT.violated(node, "...")
 
-Nothing else lists rules: every module in `rules/` is imported, its rules are run, listed and explained.
+Rules are listed nowhere else: every module in `rules/` is imported, and its rules are run, listed and explained.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Rule:
     Attributes:
         id: "LO" and three digits; as stable as `name` from version to version.
         name: lower case, with hyphens.
-        severity: "error" fails the check, "warning" does with --strict, "info" never does.
-        summary: what a file that violates it does.
-        why: what follows from that.
+        severity: "error" fails the check, "warning" does so with --strict, "info" never does.
+        summary: what is wrong with a file that violates it.
+        why: the consequences.
         fix: how to fix it.
-        target: the engine that it is about, of `spec.TARGETS`: it is applied where that is asked for; "" is always.
-        source: of a rule on an engine: what was run, with its version, or the document and the place in it.
+        target: the engine that it is about, of `spec.TARGETS`: it is applied only if that is requested; "" is always.
+        source: for a rule about an engine, what was run, with its version, or the document and the place in it.
     """
 
     id: str
@@ -78,7 +78,7 @@ class Rule:
         return asdict(self)
 
     def __str__(self) -> str:
-        """The whole rule, for people."""
+        """The whole rule as text."""
         heading = f"{self.id} {self.name} ({self.severity}{f', --target {self.target}' if self.target else ''})"
         parts = [heading, self.summary, self.why, f"Fix: {self.fix}"]
         parts += [f"Source: {self.source}"] if self.source else []
@@ -95,13 +95,13 @@ class Application:
 
 
 FILE = "the file"
-"""Needs the file only: applied before ONNX Runtime opens it."""
+"""Needs only the file: applied before ONNX Runtime opens it."""
 PROVIDER = "a provider"
-"""Needs the provider that the model runs on: applied after it was opened."""
+"""Needs the provider on which the model runs: applied after it was opened."""
 CUDA = "CUDA"
-"""As PROVIDER, and CUDA must have been asked for, if only by "auto"."""
+"""As PROVIDER, if CUDA was requested, even if only by "auto"."""
 FORECAST = "a forecast for CUDA"
-"""As CUDA, and no session has shown where each node runs."""
+"""As CUDA, if no session has shown where each node runs."""
 RULES: list[Rule] = []
 APPLICATIONS: list[Application] = []
 
@@ -120,8 +120,8 @@ def rule(
     """Define and register a rule; for the arguments see `Rule`.
 
     Raises:
-        ValueError: the id or the name is taken, the severity or the target is unknown, or a rule on a target has no
-            source.
+        ValueError: the id or the name is taken, the severity or the target is unknown, or a rule about a target has
+            no source.
     """
     if severity not in SEVERITIES or any(id == other.id or name == other.name for other in RULES):
         raise ValueError(f"{id} {name}: the id or the name is taken, or the severity {severity} is unknown")

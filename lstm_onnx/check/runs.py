@@ -1,4 +1,4 @@
-"""Whether a model runs at any batch and time: it is run at several sizes, so that no single baked-in size fits all."""
+"""Tests whether a model runs at any batch and time: it is run at several sizes, so that no baked-in size fits all."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from .finding import Finding
 from .rules.providers import RUNNABLE
 
 _SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7, 5, 3, 11, 13)))
-"""The batch, and what the other axes are set to in turn: a baked-in size can equal one of these rows but not all.
+"""The batch, and the sizes of the other axes in turn: a baked-in size can equal one of these rows but not all.
 
 A batch of 1 fails on its own, and so does a single step.
 """
 _NEXT = ((1, (2,)), (1, (3,)))
-"""Right above a least size: where only every second or third size runs, it is none."""
+"""Sizes just above a least size: if only every second or third size runs, it is not a least size."""
 _ORDER = {"batch": 0, "time": 1}
 _GUESSES = ("own", "first is batch", "by place", "one size")
 _BATCH_NAMES = ("batch", "batch_size")
 _LARGEST_LEAST = 1024
-"""Up to here the least size of the other axes is searched for: kernels, windows and paddings of signals need some."""
+"""The largest size up to which the least size of the other axes is searched, for kernels, windows and paddings."""
 _MULTIPLES = (*range(2, 17), *(2**power for power in range(5, 10)), 100, 160)
-"""Where a model takes multiples of a size alone, such as whole frames of a signal, these are tried."""
+"""Numbers to try if a model takes only multiples of a size, such as whole frames of a signal."""
 _MOST_ELEMENTS = 2**26
 _MOST_SEARCHED = 2**22
 _CORRECT_SHAPE = "correct the shape that the file declares for it; if the size should follow an input's, export again"
@@ -46,7 +46,7 @@ _NO_SIZE = f"fix what it names: none of the sizes that were tried runs, from 1 t
 
 @dataclass(frozen=True)
 class _Problem:
-    """What went wrong in a run; `of_output` if it ran, and an output has another shape than the file declares."""
+    """What went wrong in a run; `of_output` if it ran but an output's shape is not the declared one."""
 
     text: str
     of_output: bool = False
@@ -61,7 +61,7 @@ def model_errors() -> tuple[type[Exception], ...]:
 
 
 def run_error(error: BaseException) -> str:
-    """The message of an error, without its mention of the file and of running, which the report has already."""
+    """The message of an error, without the file's name and "cannot run", which the report already has."""
     if not isinstance(error, LSTMOnnxError):
         return error_line(first_line(error))
     return error_line((error.ort_message if isinstance(error, RunError) else None) or error.reason)
@@ -86,8 +86,8 @@ def _all_trials(model: Model, batches: Mapping[str, str]) -> Iterator[_Trials]:
     named = _named_shapes(model, batches)
     yield from (_Trials(model, shapes, batches) for shapes in named)
     if model.metadata.versions:
-        return  # the names in files of ours are chosen
-    # Other tools make up a name for each axis of each input, also where several have one size.
+        return  # names in files from lstm-onnx are meaningful
+    # Other tools make up a name for each axis of each input, even if several have the same size.
     open_dims = [[dim for dim in shape if isinstance(dim, str)] for shape in named[0].values()]
     counts = Counter(dim for dims in open_dims for dim in dims)
     made_up = {name for name, count in counts.items() if count == 1 and name.isidentifier()}
@@ -104,7 +104,7 @@ def _all_trials(model: Model, batches: Mapping[str, str]) -> Iterator[_Trials]:
 
 
 def _together(names: Sequence[str], batches: Mapping[str, str]) -> dict[str, str]:
-    """The other names of axes that may have one size, each with the one that stays: a batch's, or else the first."""
+    """The other names of axes that may be equal, each with the name that stays: a batch's, or else the first."""
     stays = next((name for name in names if name in batches), names[0] if names else "")
     return {name: stays for name in names if name != stays}
 
@@ -119,9 +119,8 @@ def _renamed(shapes: Shapes, names: Mapping[str, str]) -> Shapes:
 def _named_shapes(model: Model, batches: Mapping[str, str]) -> list[Shapes]:
     """The inputs' shapes with a name for each dynamic axis.
 
-    Which of the axes without a name have one size is not in the file.  In the order in which they are tried: none but
-    those that are the batch of a recurrent operator; the first of each input, as the batch; those at the same place in
-    their inputs; all.
+    The file does not say which axes without a name are equal.  Tried, in this order: only those that are the batch of a
+    recurrent operator; the first of each input, as the batch; those at the same place in their inputs; all.
     """
     named: list[Shapes] = []
     for guess in _GUESSES:
@@ -140,7 +139,7 @@ def _named_shapes(model: Model, batches: Mapping[str, str]) -> list[Shapes]:
 
 
 def _guessed(guess: str, name: str, axis: int, sized: Sequence[bool], batches: Mapping[str, str]) -> str:
-    """What an axis without a name is called, so that axes of one size have one name."""
+    """The name given to an axis without a name, so that equal axes have the same name."""
     if guess == "by place":
         return name if name in batches else f"axis {axis}"
     if guess == "first is batch" and all(sized[:axis]):
@@ -149,7 +148,7 @@ def _guessed(guess: str, name: str, axis: int, sized: Sequence[bool], batches: M
 
 
 def _tried_at(trials: _Trials) -> list[Finding]:
-    """What running at several sizes gives."""
+    """The findings of runs at several sizes."""
     tried: dict[str, _Problem | None] = {}
     at: dict[str, Mapping[str, int]] = {}
     one_step: list[str] = []
@@ -177,7 +176,7 @@ def _tried_at(trials: _Trials) -> list[Finding]:
             tried |= dict.fromkeys(labels)
             failures = {}
     if failures and open_axes and not too_large and not any(problem.of_output for problem in failures.values()):
-        # Its steps may be taken in pairs, or in larger groups.
+        # It may process steps in pairs, or in larger groups.
         multiple, labels = trials.multiple([sizes for label, sizes in at.items() if label not in failures])
         if labels:
             note = f"; it needs a multiple of {multiple} as {open_axes}"
@@ -194,7 +193,7 @@ def _tried_at(trials: _Trials) -> list[Finding]:
 
 
 def _violations(failures: Mapping[str, _Problem], *, some_run: bool) -> list[Finding]:
-    """One for each size; of several with the same wrong output, the first."""
+    """A finding for each size; for several with the same wrong output, only the first."""
     findings: dict[str, Finding] = {}
     for label, problem in failures.items():
         if problem.of_output:
@@ -256,7 +255,7 @@ class _Trials:
         return limits
 
     def sizes(self, batch: int, others: tuple[int, ...]) -> dict[str, int]:
-        """A size for each axis, as near to what is wanted as its limits allow."""
+        """A size for each axis, as close to the wanted one as its limits allow."""
         sizes = {
             name: batch if self.axes[name] else others[index % len(others)] for index, name in enumerate(self.axes)
         }
@@ -293,7 +292,7 @@ class _Trials:
         try:
             drawn = draw(self.specs, sizes, rng)
         except ConfigError as error:
-            return _Problem(f"the metadata promises no such inputs: {run_error(error)}")
+            return _Problem(f"inputs like these contradict the metadata: {run_error(error)}")
         feeds = {name: _converted(array, self.model.inputs[name]) for name, array in drawn.items()}
         for name, info in self.model.inputs.items():
             if name not in feeds:
@@ -301,7 +300,7 @@ class _Trials:
         problem = _run_problem(self.model, feeds, sizes)
         lengths = {spec.name: spec.high for spec in self.specs if isinstance(spec.high, str)}
         if problem is not None and lengths:
-            # Of a short sequence no step may be left behind kernels and strides, where the module itself fails, too.
+            # After kernels and strides a short sequence may have no step left, for which the module itself fails, too.
             whole = {name: np.full_like(feeds[name], size_of(axis, sizes) or 1) for name, axis in lengths.items()}
             return _run_problem(self.model, {**feeds, **whole}, sizes)
         return problem
@@ -309,7 +308,7 @@ class _Trials:
     def least_size(self) -> int:
         """The least size of all axes but the batch at which the model runs; 0 where none is found.
 
-        By doubling and then by halves: a layer that needs some steps runs with more, too.
+        Found by doubling and bisection: a layer that needs some steps also runs with more.
         """
 
         def runs(size: int) -> bool:
@@ -326,7 +325,7 @@ class _Trials:
     def multiple(self, ran: Sequence[Mapping[str, int]]) -> tuple[int, list[str]]:
         """The number of which all axes but the batch must be a multiple, and the sizes that were tried.
 
-        The model must run at many multiples of it, and `ran`, at which it runs as well, must be some.
+        The model must run at many multiples of it, and the sizes in `ran`, at which it ran, must be multiples of it.
         """
         running = gcd(*(size for sizes in ran for name, size in sizes.items() if not self.axes[name]))
         for step in (step for step in _MULTIPLES if running % step == 0):
@@ -349,7 +348,7 @@ class _Trials:
 
 
 def _converted(array: np.ndarray, info: ValueInfo) -> np.ndarray:
-    """In the graph's dtype: the file may have been converted since its metadata was written."""
+    """An array in the graph's dtype: the file may have been converted since its metadata was written."""
     kinds = array.dtype.kind + (info.dtype.kind if info.dtype is not None else "")
     return array.astype(info.dtype) if kinds in ("ff", "ii", "iu", "ui", "uu") else array
 

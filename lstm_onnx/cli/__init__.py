@@ -1,8 +1,7 @@
-"""The command line: one thin file a command.
+"""The command line, with one small file for each command.
 
-Importing it imports next to nothing, so that `main` is there at once to see that an interrupt ends the command
-and leaves no traceback.  click is imported by `main`; what a command needs is imported in its body, so that
-``lstm-onnx --help`` answers at once.
+Importing this imports almost nothing, so that `main` soon runs and an interrupt ends the command without a traceback.
+`main` imports click, and a command's body imports what it needs, so that ``lstm-onnx --help`` answers at once.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _WITHOUT_HIDDEN_SIZES = {
     "seconds": "--seconds",
     "seed": "--seed",
 }
-"""Parameters that --hidden-sizes has no use for, and their options."""
+"""Parameters that --hidden-sizes does not use, and their options."""
 _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "generate")
 
 
@@ -65,7 +65,7 @@ def bench(
     if hidden_sizes:
         for parameter, name in _WITHOUT_HIDDEN_SIZES.items():
             if is_given(parameter):
-                raise click.UsageError(f"--hidden-sizes times one thread of the CPU, and takes no {name}")
+                raise click.UsageError(f"--hidden-sizes times one thread of the CPU, without {name}; leave it out")
     if plot is not None:
         check_plot(plot)
         require_apart([plot], source_files(source))
@@ -78,7 +78,7 @@ def bench(
 
         spec = getattr(model, "spec", None)
         if spec is None:
-            raise click.UsageError(f"--hidden-sizes is for a bare LSTM, and {source} is a module")
+            raise click.UsageError(f"--hidden-sizes is for a bare LSTM, but {source} is a module")
         result = compare_hidden_sizes(spec.num_layers, rounds=rounds or ROUNDS, say=progress_note)
     else:
         from ..bench import Settings, compare

@@ -1,4 +1,4 @@
-"""Streams of bytes below and above those of text: none loses a part of what is written without an error."""
+"""Byte streams below and above text streams, none of which loses part of what is written without an error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TextIO
 
 
 class _WholeWrites(io.FileIO):
-    """A descriptor that waits until it can be written to, also if it was made not to block."""
+    """A file descriptor that waits until it can be written to, even if it is in non-blocking mode."""
 
     def write(self, content: Any) -> int:
-        """Write some or all of it; None never."""
+        """Write some or all of the content; never return None, as io.FileIO does if writing would block."""
         while (count := super().write(content)) is None:
             import select
 
@@ -21,10 +21,10 @@ class _WholeWrites(io.FileIO):
 
 
 def opened(stream: TextIO | None, descriptor: int) -> TextIO:
-    """`stream`, or a new stream for `descriptor` if Python found it closed, or `stream` may lose what is written.
+    """`stream`, or a new stream for `descriptor` if Python found it closed, or if `stream` may lose what is written.
 
-    With PYTHONUNBUFFERED, Python writes once and drops what the system did not take, as the rest of what still fits
-    onto a disk; and a pipe that does not block, as other programs make their own, takes no more than is free in it.
+    With PYTHONUNBUFFERED, Python writes once and drops what the system did not accept, such as what no longer fits
+    onto a disk; and a non-blocking pipe, which another program may have made, accepts only as much as has room in it.
     """
     if stream is None:
         return open(descriptor, "w", encoding="utf-8", closefd=False)
@@ -44,9 +44,9 @@ def _never_blocks(descriptor: int) -> bool:
 
 
 class BorrowedStream:
-    """A stream above one that others own: where it is forgotten, nothing is written.
+    """A stream above one that others own: when it is garbage-collected, nothing is written.
 
-    `io` would flush it: late, at a moment that nobody chose, and with an error that no caller gets.
+    `io` would flush it then, at an arbitrary time, and with an error that no caller receives.
     """
 
     def __del__(self) -> None:
@@ -94,7 +94,7 @@ class ByteStream(BorrowedStream, io.BufferedIOBase):
         return memoryview(content).nbytes
 
     def flush(self) -> None:
-        """Hand them on.
+        """Flush the underlying stream.
 
         Raises:
             OSError: see `write`.
@@ -114,14 +114,14 @@ class ByteStream(BorrowedStream, io.BufferedIOBase):
 
 
 class FileBytes(ByteStream):
-    """The same for a file, in which zip can write sizes in place."""
+    """As `ByteStream`, for a file, which zip can seek in to write sizes."""
 
     def seekable(self) -> bool:
         """Always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to another place."""
+        """Move to another position."""
         return int(self._out.raw.seek(offset, whence))
 
     def tell(self) -> int:
@@ -129,5 +129,5 @@ class FileBytes(ByteStream):
         return int(self._out.raw.tell())
 
     def fileno(self) -> int:
-        """That of the underlying stream."""
+        """The file descriptor of the underlying stream."""
         return int(self._out.fileno())

@@ -1,4 +1,4 @@
-"""A command in a child process, for a file that lstm-onnx did not write: what ends the child harms nothing."""
+"""Runs a command in a child process, so that a file that lstm-onnx did not write cannot crash this one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .streams import stdout
 
 
 def needs_child(file: str, isolate: bool | None = None) -> bool:
-    """Whether this command must run in a child process, and is not in one.
+    """Whether this command must run in a child process, and is not yet in one.
 
     Args:
         file: the model, which must exist.
-        isolate: True for any file, False for none; None for those that lstm-onnx did not write, or that were changed.
+        isolate: True for any file, False for none, None for files that lstm-onnx did not write or that were changed.
     """
     from ..checksum import is_intact
     from ..isolation.stages import inside
@@ -43,11 +43,11 @@ def run_in_child(file: str) -> int:
 
 
 def exit_after_child(file: str) -> None:
-    """Run a command that runs the whole file by itself in a child process if it `needs_child`, and exit."""
+    """If the command `needs_child`, run it in a child process and exit; for commands that run the whole file."""
     from ..atomic_io import require_readable
     from ..isolation.stages import unlimited
 
     require_readable(file, "an .onnx file")
-    if needs_child(file) and os.name == "posix":  # on Windows a child process inherits no further pipe
+    if needs_child(file) and os.name == "posix":  # on Windows a child process does not inherit another pipe
         click.get_current_context().exit(run_in_child(file))
-    unlimited()  # in the child: what it does may take its time
+    unlimited()  # in the child, whose further work has no time limit

@@ -1,4 +1,4 @@
-"""Errors on stderr: one line of text each, or with --json one JSON object."""
+"""Prints errors to stderr: one line of text each or, with --json, one JSON object."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..terminal_text import MOST_MESSAGE, json_text, one_line
 from .interrupts import INTERRUPTED
 
 _NO_MEMORY = ("failed to map segment from shared object", "cannot allocate memory")
-"""What the system's loader says."""
+"""The messages of the system's loader for too little memory."""
 
 
 @dataclass(frozen=True)
 class ErrorText:
-    """What is printed for an error.
+    """The text of an error.
 
     Attributes:
         type: the name of its class.
         message: what is wrong and how to fix it; "" prints nothing.
         code: the exit code.
         path: the file that it is about, if known.
-        hint: how to fix it, if the error has that apart from the message.
+        hint: how to fix it, if the error has this separately from the message.
     """
 
     type: str
@@ -36,7 +36,7 @@ class ErrorText:
     hint: str | None = None
 
     def line(self, *, as_json: bool) -> str:
-        """One line, or the lines of a help text that takes the place of a result."""
+        """One line, or the lines of a help text that is printed instead of a result."""
         if as_json:
             fields = {"type": self.type, "message": self.message, "exit_code": self.code}
             return json_text({"schema": 1, "error": {**fields, "path": self.path, "hint": self.hint}}, indent=None)
@@ -78,13 +78,13 @@ def describe(error: BaseException) -> ErrorText:
 
 
 def _lacking(error: BaseException) -> str | None:
-    """What to do where the system has too little memory, or too few processes; None for other errors."""
+    """The message if the system has too little memory, or too few processes; None for other errors."""
     if isinstance(error, MemoryError):
         return "out of memory; use a smaller batch, or smaller sizes"
     if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
         return f"out of memory while loading a library: {error}"
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
-        return "the system starts no more threads; raise its limit of processes, such as a container's"
+        return "the system starts no more threads; raise its limit on processes, such as a container's"
     return None
 
 
@@ -96,7 +96,7 @@ def _folder_exists() -> bool:
 
 
 def wants_json() -> bool:
-    """Whether the command that runs has --json."""
+    """Whether the running command has --json."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.params.get("as_json"))
 
@@ -108,9 +108,9 @@ def print_error(
 
     Args:
         error: any exception.
-        as_json: whether as JSON; None for as the command's --json says.
-        stream: to print to; stderr by default.
-        code: the exit code, where another than the error's own is known.
+        as_json: whether to print JSON; None to follow the command's --json.
+        stream: the stream to print to; stderr by default.
+        code: the exit code, if it differs from the error's own.
     """
     text = describe(error)
     if code is not None:

@@ -1,4 +1,4 @@
-"""The group of commands."""
+"""Defines the group of commands, `cli`, which imports a command when it is used."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _SUMMARIES = {
     "stream": "Convert a whole-sequence ONNX FILE to one that takes chunks.",
     "verify": "Compare FILE with the PyTorch model SOURCE.",
 }
-"""The commands, in a module of this package each, and the first line of their help; --help imports none of them."""
+"""The commands, each in a module of this package, and the first line of their help; --help imports none of them."""
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch")
 
 
 class _Commands(UserDict[str, click.Command]):
-    """The commands by name; each is imported when it is asked for."""
+    """The commands by name; each is imported when it is looked up."""
 
     def __init__(self) -> None:
         super().__init__(dict.fromkeys(_SUMMARIES, _NOT_IMPORTED))
@@ -93,7 +93,7 @@ def cli(debug: bool) -> None:
 
 
 def _wrapped(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """A command whose stdout has its results alone: what a model's code prints goes to stderr."""
+    """A command whose stdout has only its results: what a model's code prints goes to stderr."""
 
     @functools.wraps(callback)
     def call(*arguments: Any, **keywords: Any) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 _MOST_SUMMARY = 90
-"""Characters of a topic's summary in the list."""
+"""The most characters of a topic's summary in the list."""
 
 
 class _Topic(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
@@ -47,7 +47,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
     if not names:
         show("\n".join([parent.get_help(), "", "Topics:", *_summaries(pages)]))
         return
-    name = " ".join(names)  # also of two words, such as deploy web
+    name = " ".join(names)  # it may have two parts, such as deploy web
     command = parent.command.get_command(parent, names[0])
     for word in names[1:]:
         command = command.get_command(ctx, word) if isinstance(command, click.Group) else None
@@ -79,7 +79,7 @@ def topics() -> dict[str, Traversable]:
 
 
 def did_you_mean(name: str, names: list[str]) -> str:
-    """As in ``; did you mean 'export'?``; "" where none of `names` is similar."""
+    """A suggestion such as ``; did you mean 'export'?``; "" if none of `names` is similar."""
     import difflib
 
     known = name.lower()
@@ -103,21 +103,21 @@ def _summary(page: Traversable) -> str:
 
 
 def show(text: str) -> None:
-    """Print `text`; through a pager where stdin and stdout are a terminal."""
+    """Print `text`, through a pager if stdin and stdout are a terminal."""
     if stdout().isatty() and sys.stdin is not None and sys.stdin.isatty() and _paged(text):
         return
     say(text)
 
 
 def _paged(text: str) -> bool:
-    """Whether a pager showed it."""
+    """Show `text` in a pager; return whether that worked."""
     import shlex
     import subprocess
 
-    environment = {"LESS": "FRX", **os.environ}  # ends at once where the text fits the screen
+    environment = {"LESS": "FRX", **os.environ}  # less then exits at once if the text fits the screen
     try:
         command = shlex.split(os.environ.get("PAGER", "")) or (["more"] if os.name == "nt" else ["less"])
         subprocess.run(command, input=text, encoding="utf-8", env=environment, check=False)  # noqa: S603 - the user's
-    except (OSError, ValueError):  # there is no such program, or a quote in PAGER is not closed
+    except (OSError, ValueError):  # the program does not exist, or PAGER has an unclosed quote
         return False
     return True

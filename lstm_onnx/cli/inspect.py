@@ -11,7 +11,7 @@ from .params import FILE, by_name, option
 from .streams import say
 
 _LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
-"""Those of `inspect.code`, which is imported late."""
+"""The languages of `inspect.code`, which is imported only when it is used."""
 
 
 @click.command()
@@ -37,7 +37,7 @@ def inspect(file: str, language: str | None, data: str | None, states: dict[str,
         _show({"language": language, "program": text}, text.rstrip("\n"), as_json=as_json)
         return
     if data is not None or states:
-        raise click.UsageError(f"--{'state' if states else 'data'} is for --code, which was not given")
+        raise click.UsageError(f"--{'state' if states else 'data'} is for --code, but that was not given")
     from ..atomic_io import require_readable
     from ..errors import ModelError
     from ..isolation.limits import Limits

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command at any point, each with its own exit code and without a traceback.
+"""Lets Ctrl-C, SIGTERM and SIGHUP end a command at any point, each with its own exit code and without a traceback.
 
-Python calls signal handlers between bytecode instructions, and a run of a long sequence, or of a file whose loop
-never ends, is one instruction.  So a thread watches for signals too.
+Python calls signal handlers between bytecode instructions, but a run of a long sequence, or of a file whose loop
+never ends, is one instruction.  So a thread watches for signals, too.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ CODES = {
 }
 """Exit codes by signal number, as in shells."""
 GRACE = 2.0
-"""Seconds for a command to end by itself, before the watching thread ends the process."""
+"""Seconds for a command to end by itself before the watching thread ends the process."""
 
 
 class Interrupts:
     """The signal handling of a command.
 
     While the command runs, the first signal raises KeyboardInterrupt, so that files and folders are cleaned up.  If
-    the process does nothing else, a second signal ends it at once, and so does a signal before or after the
-    command, or during an import, where an exception can reach C++ code that aborts the process.  Within another
-    program this is a context manager, and the program's handlers are restored at the end.
+    the process does nothing else, a second signal ends it at once, as does a signal before or after the command, or
+    during an import, where an exception could reach C++ code that aborts the process.  Within another program this is a
+    context manager, which restores the program's handlers at its end.
 
     Attributes:
         owns_process: whether the process does nothing but run the command.
-        raising: whether a signal raises KeyboardInterrupt, which it does while the command runs.
+        raising: whether a signal raises KeyboardInterrupt, as it does while the command runs.
         code: the exit code of the first signal; None if there was none.
         reported: whether the interruption was printed to stderr.
     """
@@ -51,9 +51,9 @@ class Interrupts:
         self._watching: tuple[int, int, threading.Event] | None = None
 
     def install(self) -> None:
-        """Handle the signals that have the default handlers, and are not ignored.
+        """Handle the signals that have their default handlers and are not ignored.
 
-        Outside the main thread nothing changes: only the main thread may set handlers.
+        Outside the main thread this does nothing, since only the main thread may set handlers.
         """
         try:
             for number in CODES:
@@ -91,7 +91,7 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _silence(self) -> None:
-        """Print no traceback from a destructor that a signal interrupted, nor during the interpreter's shutdown."""
+        """Print no traceback from a destructor that a signal interrupted, or during the interpreter's shutdown."""
         import atexit
 
         unraisable = sys.unraisablehook
@@ -130,7 +130,7 @@ class Interrupts:
         self._watching = writing, before, ended
 
     def unwatch(self) -> None:
-        """End what `watch` began."""
+        """Stop the thread that `watch` started."""
         if self._watching is not None:
             writing, before, ended = self._watching
             self._watching = None
@@ -148,11 +148,11 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def leave(code: int, *, reported: bool = False) -> NoReturn:
-    """End the process at once, and remove unfinished files.
+    """Remove unfinished files, and end the process at once.
 
     Args:
         code: its exit code.
-        reported: whether the interruption was printed already.
+        reported: whether the interruption was already printed.
     """
     atomic_io = sys.modules.get(f"{__package__.rpartition('.')[0]}.atomic_io")  # if not imported, nothing was written
     try:
@@ -165,7 +165,7 @@ def leave(code: int, *, reported: bool = False) -> NoReturn:
 
 
 def _watch(reading: int, numbers: frozenset[int], ended: threading.Event) -> None:
-    """End the process if a signal did not."""
+    """End the process if a signal has not ended it in time."""
     while signaled := os.read(reading, 1):  # empty once the other end is closed
         if signaled[0] in numbers and not ended.wait(GRACE):
             leave(CODES[signaled[0]])

@@ -1,8 +1,8 @@
 """The entry point: runs a command, and turns errors into one line on stderr and an exit code.
 
-The exit code is that of the command's result, whoever reads stdout and stderr; and 2 where a result that stdout could
-not take would otherwise be a success.  Only small modules of the standard library are imported at the top, so that
-signals are handled from the first line of `main` on.
+The exit code is that of the command's result, whether or not somebody reads stdout and stderr; but it is 2 if the
+result of a successful command could not be written to stdout.  Only small modules of the standard library are imported
+at the top, so that signals are handled from the first line of `main` on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         with Interrupts() as interrupts:
             try:
                 code = _run(list(arguments), interrupts)
-            except KeyboardInterrupt:  # at the very end of it
+            except KeyboardInterrupt:  # at the very end of the command
                 code = interrupts.code or INTERRUPTED
         sys.exit(code)
     interrupts = Interrupts(owns_process=True)
@@ -55,14 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _open_closed_descriptors() -> None:
     """Open /dev/null in place of a stdin, stdout or stderr that is closed.
 
-    The next file to be opened would otherwise get its number, and what a library writes to stderr would go into
-    that file.
+    Otherwise the next file to be opened would get its number, and what a library writes to stderr would go into that
+    file.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # open() returns the lowest free number
 
 
 def _run(arguments: list[str], interrupts: Interrupts) -> int:
@@ -96,7 +96,7 @@ def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts) -> 
 
 
 def _report(error: BaseException, streams: Streams, *, debug: bool, as_json: bool, code: int | None = None) -> int:
-    """Print an error to stderr, and return its exit code, which `code` sets."""
+    """Print an error to stderr, and return its exit code, or `code` if given."""
     from typing import TextIO, cast
 
     from .error_text import print_error

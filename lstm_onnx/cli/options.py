@@ -1,4 +1,4 @@
-"""Options that several commands share, and how commands print."""
+"""Defines options that several commands share, and functions with which commands print."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def seed_option(function: F) -> F:
 
 
 def data_option(what: str) -> Callable[[F], F]:
-    """--data: `what` they are, for `first_record`."""
+    """--data, for `first_record`; `what` describes it in the help."""
     text = f"{what}, in any format that run reads: its first record.  [default: random]"
     return option("--data", metavar="DATA", type=FILE, help=text)
 
 
 def first_record(file: str, data: str | None, states: Mapping[str, str] | None = None) -> dict[str, Any] | None:
-    """The first record of a data file as inputs of the model in `file`; None where --data was not given."""
+    """The first record of a data file as inputs of the model in `file`; None if --data was not given."""
     if data is None:
         return None
     from ..parity.user_data import read
@@ -72,7 +72,7 @@ def first_record(file: str, data: str | None, states: Mapping[str, str] | None =
 
 
 def state_option(callback: Callable[..., Any], text: str = _STATES) -> Callable[[F], F]:
-    """--state; by default for files that do not pair their states."""
+    """--state; the default `text` is for files that do not pair their states."""
     return option("--state", "states", multiple=True, metavar="INPUT=OUTPUT", callback=callback, help=text)
 
 
@@ -88,7 +88,7 @@ def verbosity_options() -> list[click.Parameter]:
         if value:
             ctx.meta[_QUIET if param.name == "quiet" else _VERBOSE] = True
             if ctx.meta.get(_QUIET) and ctx.meta.get(_VERBOSE):
-                raise click.UsageError("--quiet and --verbose were both given; keep one of them")
+                raise click.UsageError("--quiet and --verbose were both given; pass one of them")
 
     def flag(*names: str, text: str) -> click.Parameter:
         return click.Option(names, is_flag=True, expose_value=False, callback=keep, help=text)
@@ -123,7 +123,7 @@ def report(result: Any, *, as_json: bool) -> None:
 
 
 def json_result(value: dict[str, Any], *, indent: int | None = 2) -> str:
-    """A result as JSON, with the key ``schema``, the version of its layout, where it has none; None is one line."""
+    """A result as JSON, on one line if `indent` is None; ``schema``, the version of its layout, is added if missing."""
     from ..terminal_text import json_text
 
     return json_text({"schema": 1, **value}, indent=indent)
@@ -135,33 +135,33 @@ def say_json(value: dict[str, Any]) -> None:
 
 
 def warn(message: str) -> None:
-    """A line on stderr, which a path or a name in it cannot break."""
+    """Print a line to stderr; line breaks in its paths and names are escaped."""
     from ..terminal_text import MOST_MESSAGE, one_line
 
     sys.stderr.write(f"{one_line(message, MOST_MESSAGE)}\n")
 
 
 def note(message: str) -> None:
-    """The same, unless --quiet."""
+    """Print a line to stderr, unless --quiet."""
     if not _is_set(_QUIET):
         warn(message)
 
 
 def progress_note(message: str) -> None:
-    """A note on what is done next, where stderr is a terminal."""
+    """Print a note about what is done next, if stderr is a terminal."""
     if sys.stderr.isatty():
         note(message)
 
 
 def detail(message: Callable[[], str]) -> None:
-    """A line on stderr with --verbose, for which `message` is called."""
+    """Print a line to stderr if --verbose; only then is `message` called."""
     if _is_set(_VERBOSE):
         warn(message())
 
 
 @contextmanager
 def progress(items: Iterable[T], label: str, length: int | None = None) -> Iterator[Iterator[T]]:
-    """`items` with a progress bar on stderr, where that is a terminal."""
+    """`items` with a progress bar on stderr, if that is a terminal."""
     stream = terminal(sys.stderr)
     hidden = _is_set(_QUIET) or not stream.isatty()
     with click.progressbar(items, length=length, label=label, file=stream, hidden=hidden) as shown:
@@ -170,7 +170,7 @@ def progress(items: Iterable[T], label: str, length: int | None = None) -> Itera
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """A function that shows how many of how many are done, on stderr where that is a terminal."""
+    """A context with a function that shows how many items of the total are done, on stderr if that is a terminal."""
     stream = terminal(sys.stderr)
     if _is_set(_QUIET) or not stream.isatty():
         yield lambda _done, _of: None
@@ -185,11 +185,11 @@ def progress_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def write_then_show(writes: Iterable[Callable[[], None]], show: Callable[[], None]) -> None:
-    """Write the files of a result, and then print it: whether somebody reads stdout has no effect on the files.
+    """Write the files of a result, and then print it, so that the files do not depend on a reader of stdout.
 
     Raises:
-        LSTMOnnxError: the error of the first file that could not be written; the others are written and the
-            result is printed nevertheless.
+        LSTMOnnxError: the error for the first file that could not be written; the others are still written, and the
+            result is still printed.
     """
     from ..errors import LSTMOnnxError
     from .error_text import print_error

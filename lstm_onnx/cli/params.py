@@ -1,4 +1,4 @@
-"""Types and values of options and arguments: files, execution providers, pairs of names."""
+"""Defines types of options and arguments: files, execution providers, pairs of names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from click.shell_completion import CompletionItem
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _ORT_PROVIDERS = {"cpuexecutionprovider": "cpu", "cudaexecutionprovider": "cuda"}
-"""ONNX Runtime's names of them, in lower case."""
+"""ONNX Runtime's names of the providers, in lower case."""
 _SOURCE_SUFFIXES = (".toml", ".safetensors", ".pt", ".pth", ".py")
 
 
 class Option(click.Option):
-    """An option that is an error if it is given twice, where only one of the values could be used."""
+    """An option that is an error if it is given twice but has only one value."""
 
     @property
     def _is_pair(self) -> bool:
@@ -58,7 +58,7 @@ class Option(click.Option):
         if self._is_pair:
             if len(set(values)) > 1:
                 opposite = max(self.secondary_opts, key=len)
-                raise click.UsageError(f"{name} and {opposite} were both given; keep one of them", ctx)
+                raise click.UsageError(f"{name} and {opposite} were both given; pass one of them", ctx)
         elif len(values) > 1:
             listing = " and ".join(str(value) for value in values)
             raise click.UsageError(f"{name} was given {len(values)} times, with {listing}; give it once", ctx)
@@ -74,7 +74,7 @@ class FileName(click.ParamType):  # type: ignore[type-arg]  # not generic before
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`value`: whoever opens the file checks it, with a better message."""
+        """`value`, unchecked, since opening the file gives a better message."""
         del param, ctx
         return value
 
@@ -85,10 +85,10 @@ class FileName(click.ParamType):  # type: ignore[type-arg]  # not generic before
 
 
 class NumberRange(click.FloatRange):
-    """A range of numbers: NaN, which is neither below nor above any bound, is none."""
+    """A range of numbers that excludes NaN, which is neither below nor above any bound."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number that `value` stands for."""
+        """The number that `value` represents."""
         number: float = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
@@ -96,7 +96,7 @@ class NumberRange(click.FloatRange):
 
 
 class ProviderName(click.Choice[str]):
-    """auto, cpu or cuda, or ONNX Runtime's name of the latter two."""
+    """auto, cpu or cuda, or ONNX Runtime's name for cpu or cuda."""
 
     def __init__(self) -> None:
         super().__init__(PROVIDERS, case_sensitive=False)
@@ -110,7 +110,7 @@ FILE = FileName()
 
 
 def name_pair(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, str]:
-    """The callback of an option such as INPUT=OUTPUT: both names."""
+    """The callback for an option such as INPUT=OUTPUT: both names."""
     name, _, other = text.rpartition("=")
     if not name or not other:
         raise click.BadParameter(f"{text!r} is not {param.metavar}", ctx, param)
@@ -118,12 +118,12 @@ def name_pair(ctx: click.Context, param: click.Parameter, text: str) -> tuple[st
 
 
 def name_pairs(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The same for one that may be repeated."""
+    """The callback for such an option that may be repeated."""
     return tuple(name_pair(ctx, param, text) for text in texts)
 
 
 def by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
-    """The same, where each first name may be given once."""
+    """As `name_pairs`, but each first name may be given only once."""
     pairs = name_pairs(ctx, param, texts)
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -133,12 +133,12 @@ def by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) ->
 
 
 def column_names(ctx: click.Context, param: click.Parameter, text: str | None) -> list[str] | None:
-    """The callback of A,B,...: the names, written as in the first line of a .csv: one with a comma in quotes."""
+    """The callback for A,B,...: the names, written as in the first line of a .csv, where a comma needs quotes."""
     if text is None:
         return None
     try:
         (names,) = csv.reader([text], skipinitialspace=True, strict=True)
-    except (csv.Error, ValueError) as error:  # a line break outside of quotes, too
+    except (csv.Error, ValueError) as error:  # such as for a line break outside quotes
         raise click.BadParameter(f"{text!r} is not a list of names: {error}", ctx, param) from None
     names = [name.strip() for name in names]
     if "" in names or not names:
@@ -150,7 +150,7 @@ def column_names(ctx: click.Context, param: click.Parameter, text: str | None) -
 
 
 def integer_by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> dict[str, int]:
-    """The same for INPUT=AXIS."""
+    """As `by_name`, for INPUT=AXIS."""
     axes: dict[str, int] = {}
     for name, number in by_name(ctx, param, texts).items():
         try:
@@ -161,11 +161,11 @@ def integer_by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[
 
 
 def require_onnx_output(path: str) -> None:
-    """Refuse a path to which an ONNX file cannot be written.
+    """Refuse a path to which no ONNX file should be written.
 
     Raises:
-        click.UsageError: it is stdout, or has the suffix of a source.
-        FileError: it is not UTF-8.
+        click.UsageError: the path is stdout, or has the suffix of a source.
+        FileError: the path is not UTF-8.
     """
     from pathlib import Path
 

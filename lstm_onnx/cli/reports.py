@@ -1,4 +1,4 @@
-"""The outputs of ``verify``: text or JSON on stdout, report files, and annotations on GitHub."""
+"""Writes the outputs of ``verify``: text or JSON on stdout, report files, and annotations on GitHub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_files(junit: str | None, html: str | None) -> None:
     """Check that the report files can be written, before anything is compared.
 
     Raises:
-        FileError: the folder does not exist, it is a directory, or the suffix is another format's.
+        FileError: the folder does not exist, the path is a directory, or the suffix is another format's.
     """
     from ..atomic_io import require_writable
     from ..errors import FileError
@@ -45,14 +45,14 @@ def show(
     html: str | None,
     more: Callable[[], None] | None = None,
 ) -> None:
-    """Write the files, and print the reports: as tables, or as JSON, several as one object with the key ``reports``.
+    """Write the files, and print the reports as tables or JSON; several are one object with the key ``reports``.
 
     Args:
-        reports: of one command.
+        reports: the reports of one command.
         as_json: whether to print JSON.
         junit: the path for JUnit XML.
         html: the path for the HTML page.
-        more: writes another file.
+        more: a function that writes another file.
 
     Raises:
         FileError: a file cannot be written.

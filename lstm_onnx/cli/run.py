@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 _SHOWN_NUMBERS = 60
-"""Larger arrays are abbreviated."""
+"""The most elements of an array that is printed in full; larger ones are abbreviated."""
 _SHOWN_CHARACTERS = 10_000
-"""Of values that are not arrays."""
+"""The most characters of a value that is not an array."""
 _COLUMNS_HINT = "; select the feature columns of a table with --columns"
 
 
@@ -116,11 +116,11 @@ def run(
     from ..data.run import run_records
 
     if data is not None and size:
-        raise click.UsageError("--size is for random input, and DATA was given")
+        raise click.UsageError("--size is for random input, but DATA was given")
     if data is None and columns:
-        raise click.UsageError("--columns is for a table, and no DATA was given")
+        raise click.UsageError("--columns is for a table, but no DATA was given")
     if format_ and "-" not in (data, output) and not as_json:
-        raise click.UsageError("--format is for stdin and stdout, and neither DATA nor -o is -")
+        raise click.UsageError("--format is for stdin and stdout, but neither DATA nor -o is -")
     if as_json and output not in (None, "-"):
         raise click.UsageError("--json prints the outputs to stdout; leave out --json or -o")
     target = "-" if as_json and output is None else output
@@ -132,7 +132,7 @@ def run(
     else:
         source_format = format_ if data == "-" else None
         records = data_files.read(data, format=source_format, columns=columns, name=next(iter(model.inputs), "input"))
-    warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # a note says so, also of infinities
+    warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # a note says this, and for infinities too
     with records, progress(records.rows, "running", records.count) as rows:
         outputs = run_records(
             model, replace(records, rows=rows), chunk=steps, on_note=lambda text: note(f"note: {text}")
@@ -160,7 +160,7 @@ def run(
 
 def _steps(stream: bool, chunk: int | None) -> int | None:
     if stream and chunk is not None:
-        raise click.UsageError("--stream and --chunk were both given; keep one of them")
+        raise click.UsageError("--stream and --chunk were both given; pass one of them")
     return 1 if stream else chunk
 
 
@@ -190,7 +190,7 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
 
 @contextlib.contextmanager
 def _columns_hint(records: Records, inputs: list[str], *, selected: bool) -> Iterator[None]:
-    """Mention --columns in an error of a table, which is the first of `inputs`, or of a column that is none."""
+    """A context that adds a hint at --columns to an error about a table, the first of `inputs`, or a wrong column."""
     from ..errors import InputError
 
     try:
@@ -204,7 +204,7 @@ def _columns_hint(records: Records, inputs: list[str], *, selected: bool) -> Ite
 
 
 def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stops: bool) -> tuple[str, ...]:
-    """Write the outputs, and return what was left out; with `stops`, end where the reader closes stdout."""
+    """Write the outputs, and return the names left out; with `stops`, end when the reader closes stdout."""
     from ..data import write
 
     try:
@@ -216,7 +216,7 @@ def _write_to_stdout(outputs: Iterator[Arrays], *, many: bool, format: str, stop
 def _load(
     file: str, provider: str, threads: int | None, states: dict[str, str] | None, *, isolate: bool | None, limited: bool
 ) -> Model:
-    """Load the model; or run this command in a child process, and exit with its exit code.
+    """Load the model, or run this command in a child process and exit with its exit code.
 
     `limited` is whether the time limit is for the complete run.
     """
@@ -225,7 +225,7 @@ def _load(
 
     require_readable(file, "an .onnx file")
     isolated = needs_child(file, isolate)
-    if isolated and os.name == "posix":  # on Windows a child process inherits no further pipe to report its stages
+    if isolated and os.name == "posix":  # on Windows a child process does not inherit another pipe for its stages
         click.get_current_context().exit(run_in_child(file))
     from ..runtime import load
 
@@ -242,7 +242,7 @@ def _load(
 
 
 def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:
-    """One record of random input of the sizes that --size asks for."""
+    """One record of random input with the sizes given by --size."""
     from ..data.random_input import default_sizes, random_record
 
     sizes = {axis: model.metadata.nearest_size(axis, number) for axis, number in default_sizes(model).items()}
@@ -261,7 +261,7 @@ def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:
 def _recording_shapes(
     outputs: Iterator[Arrays], shapes: dict[str, tuple[int, ...]], numbered: Iterator[int]
 ) -> Iterator[Arrays]:
-    """The outputs; `shapes` has those of the last record, and `numbered` goes on by one with each."""
+    """Yield the outputs; put the shapes of the last record into `shapes`, and advance `numbered` with each record."""
     for arrays, _ in zip(outputs, numbered, strict=False):
         # An output that is an ONNX sequence or map has no shape, and the writer refuses it.
         shapes.update({name: getattr(array, "shape", ()) for name, array in arrays.items()})

@@ -49,6 +49,6 @@ def run_on_ray(
 
 
 def _ask_for_a_token() -> None:
-    """Make the cluster of this command ask for a token: it listens on every interface, whatever one tells it."""
+    """Make this command's cluster require a token, since Ray listens on every interface whatever its options."""
     if not any(name.startswith("RAY_AUTH_") for name in os.environ):
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

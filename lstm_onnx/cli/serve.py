@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..serving.run import Addresses
 
 ENDED = 143
-"""Exit code where requests were still running when the time for them was over: as of SIGTERM."""
+"""The exit code if requests were still running at the end of their time: that of SIGTERM."""
 _PORT = click.IntRange(0, 65535)
 _SECONDS = NumberRange(0, 10**6, min_open=True)
 
@@ -146,11 +146,11 @@ def serve(
         else:
             grpc = "" if addresses.grpc is None else f", gRPC at {addresses.grpc}"
             say(f"serving {', '.join(names)} at {addresses.http}{grpc}")
-            if not json_logs:  # whose reader reads JSON alone
+            if not json_logs:  # their reader expects only JSON
                 note("press Ctrl-C to stop")
         require_said()  # nobody else would know the ports
 
     if serve_models(names, settings, log, started):
         from .interrupts import leave
 
-        leave(ENDED, reported=True)  # an operator of a model cannot be ended, and Python would wait for it
+        leave(ENDED, reported=True)  # a running operator cannot be cancelled, and Python would wait for it at exit

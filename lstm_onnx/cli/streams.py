@@ -1,8 +1,9 @@
-"""The stdout and stderr of a command: what is printed is safe for terminals, and printing never raises an error.
+"""Wraps a command's stdout and stderr so that its text is safe for terminals, and printing never raises an error.
 
 The reader of a pipe may stop (``| head``), and stdout and stderr may be closed.  That is not an error of the command,
-whose exit code is that of its result.  A result that somebody would have read and that cannot be printed, as on a full
-disk, is an error like that of a file, once the command has done all else.  So is JSON for a stdout that is closed.
+whose exit code is that of its result.  But a result that cannot be printed although somebody would read it, as on a
+full disk, is an error like that for a file, raised after the command has done everything else.  So is a JSON result for
+a closed stdout.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class SafeStream(BorrowedStream, io.TextIOBase):
     """A text stream that makes text `printable` and never raises OSError.
 
     Attributes:
-        lost: the error after which nothing is printed; None while the stream works.
+        lost: the error after which nothing more is printed; None while the stream works.
         raised: whether that error was raised, so that the command ends with it.
     """
 
@@ -35,7 +36,7 @@ class SafeStream(BorrowedStream, io.TextIOBase):
         self._stream = stream
         self._descriptor = descriptor
         self._starts_line = True
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # the stream of an embedding program
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # an embedding program's stream may lack this
             stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
@@ -56,7 +57,7 @@ class SafeStream(BorrowedStream, io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """The underlying byte stream, which never raises either."""
+        """The underlying byte stream, which never raises an OSError either."""
         return cast("BinaryIO", ByteStream(self, tolerated=(OSError, ValueError)))
 
     @property
@@ -99,11 +100,11 @@ class SafeStream(BorrowedStream, io.TextIOBase):
         return len(text)
 
     def write_verbatim(self, text: str) -> None:
-        """Print `text` unchanged: colours, or a command for a CI service, whose variable parts are safe."""
+        """Print `text` unchanged: colours, or a command for a CI service, whose variable parts are already safe."""
         if self.lost is None:
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError:  # the stream of an embedding program
+            except UnicodeEncodeError:  # an embedding program's stream may have any encoding
                 self._stream.write(text.encode("ascii", "backslashreplace").decode())
             except (OSError, ValueError) as error:
                 self.lose(error)
@@ -117,7 +118,7 @@ class SafeStream(BorrowedStream, io.TextIOBase):
                 self.lose(error)
 
     def hand_over(self) -> None:
-        """Let the file system say whether it keeps what was flushed: one on a network tells so only now."""
+        """Let the file system report whether it has stored what was flushed, which a network file system does late."""
         if self.lost is None:
             try:
                 os.close(os.dup(self._stream.fileno()))
@@ -126,9 +127,9 @@ class SafeStream(BorrowedStream, io.TextIOBase):
                     self.lose(error)
 
     def lose(self, error: BaseException) -> None:
-        """Print nothing from now on."""
+        """Print nothing more."""
         self.lost = error
-        # At exit Python would try to write its buffer again, and print an error.
+        # Otherwise Python would try to write its buffer again at exit, and print an error.
         with contextlib.suppress(OSError, ValueError):
             if self._stream.fileno() == self._descriptor:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -137,13 +138,13 @@ class SafeStream(BorrowedStream, io.TextIOBase):
 
 
 class _Verbatim:
-    """A `SafeStream` for colours and progress bars, in which names are safe already."""
+    """A `SafeStream` for colours and progress bars, in which names are already safe."""
 
     def __init__(self, stream: SafeStream) -> None:
         self._safe = stream
 
     def __getattr__(self, name: str) -> Any:
-        """All else is that of the stream."""
+        """Other attributes are the stream's."""
         return getattr(self._safe, name)
 
     def write(self, text: str) -> int:
@@ -161,14 +162,14 @@ class Streams:
     closed: bool = False
 
     def finish(self, code: int, *, as_json: bool) -> int:
-        """Flush; print an error if the result has not arrived though somebody would have read it.
+        """Flush, and print an error if the result could not be printed although somebody would read it.
 
         Args:
             code: the exit code of the command.
-            as_json: whether its result is JSON, which is not for people, and the error is to be as well.
+            as_json: whether its result is JSON, for a program, so that the error is printed as JSON, too.
 
         Returns:
-            `code`; `EXIT_ERROR` where that is 0 and the result has not arrived.
+            `code`; `EXIT_ERROR` if that is 0 but the result could not be printed.
         """
         self.out.flush()
         self.out.hand_over()
@@ -192,10 +193,10 @@ _current: list[Streams] = []
 
 @contextlib.contextmanager
 def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
-    """Make `sys.stdout` and `sys.stderr` safe within the block; with `keep`, until the process ends."""
+    """A context in which `sys.stdout` and `sys.stderr` are safe; with `keep`, they stay so until the process ends."""
     before = sys.stdout, sys.stderr
     closed = sys.stdout is None
-    # In a child process of ours stderr has another descriptor.
+    # In a child process of lstm-onnx, stderr has another descriptor.
     err = sys.stderr.fileno() if inside() and sys.stderr is not None else 2
     streams = Streams(SafeStream(opened(sys.stdout, 1), 1), SafeStream(opened(sys.stderr, err), err), closed)
     sys.stdout, sys.stderr = cast("TextIO", streams.out), cast("TextIO", streams.err)
@@ -210,7 +211,7 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
 
 @contextlib.contextmanager
 def off_stdout() -> Iterator[None]:
-    """Redirect `sys.stdout` to stderr within the block; `say` still prints to stdout."""
+    """A context in which `sys.stdout` goes to stderr; `say` still prints to stdout."""
     before = sys.stdout
     sys.stdout = sys.stderr
     try:
@@ -220,7 +221,7 @@ def off_stdout() -> Iterator[None]:
 
 
 def stdout() -> TextIO:
-    """The stream of results."""
+    """The stream for results."""
     return cast("TextIO", _current[-1].out) if _current else sys.stdout
 
 
@@ -230,16 +231,16 @@ def terminal(stream: TextIO) -> TextIO:
 
 
 def say(text: str) -> None:
-    """Print lines of a result to stdout, for the reader of a pipe at once: the command may go on for long."""
+    """Print lines of a result to stdout and flush it, since the command may run on for a long time."""
     stdout().write(f"{text}\n")
     stdout().flush()
 
 
 def require_said() -> None:
-    """Refuse to go on where stdout cannot take what was printed, unless its reader has left.
+    """Raise an error if what was printed could not be written to stdout, unless its reader has closed it.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: stdout cannot be written.
     """
     out = _current[-1].out if _current else None
     if out is not None and out.lost is not None and not out.reader_left:

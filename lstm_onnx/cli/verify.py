@@ -121,7 +121,7 @@ def verify(
         if set(runtimes) != {"onnxruntime"}:
             raise ConfigError(f"{file}: is compared with {source} in ONNX Runtime; leave --runtime out")
         if precisions:
-            raise click.UsageError(f"--precision is for fresh exports of a PyTorch model, and {source} is a file")
+            raise click.UsageError(f"--precision is for fresh exports of a PyTorch model, but {source} is a file")
         _check_golden(golden)
         reports, to_store = _with_float32(source, file, providers, _data(data, columns), settings)
     elif source.lower().endswith(".onnx"):
@@ -133,7 +133,7 @@ def verify(
         _check_golden(golden, [*source_files(source), file, data], precisions)
         require_apart([junit, html], source_files(source))
         if file is not None and precisions:
-            raise ConfigError(f"--precision is for fresh exports, and {file} was given; leave one of them out")
+            raise ConfigError(f"--precision is for fresh exports, but {file} was given; leave one of them out")
         reports, to_store = _with_pytorch(source, file, providers, runtimes, precisions, user_data, settings)
     reports = [replace(report, command=_command_line()) for report in reports]
 
@@ -148,7 +148,7 @@ def verify(
 def _data(path: str | None, columns: list[str] | None) -> UserData | None:
     if path is None:
         if columns:
-            raise click.UsageError("--columns is for a --data table, and no --data was given")
+            raise click.UsageError("--columns is for a --data table, but no --data was given")
         return None
     import warnings
 
@@ -161,7 +161,7 @@ def _data(path: str | None, columns: list[str] | None) -> UserData | None:
 def _check_golden(
     path: str | None, read: Sequence[str | os.PathLike[str] | None] = (), precisions: tuple[str, ...] = ()
 ) -> None:
-    """Check that the golden file, if there is to be one, can be written, and is none of the files that are read."""
+    """Check that the golden file, if one was asked for, can be written, and is not one of the files that are read."""
     from ..atomic_io import require_apart, require_writable
     from ..parity.golden_file import require_golden_or_none, require_name
 
@@ -236,10 +236,10 @@ def _against_golden(
         raise click.UsageError(f"{path} is a FILE; put the SOURCE to compare it with before it, or pass --golden")
     for parameter, name in _WITH_SOURCE.items():
         if is_given(parameter):
-            raise click.UsageError(f"{name} needs a SOURCE, and {path} is compared with {golden}")
+            raise click.UsageError(f"{name} needs a SOURCE, but {path} is compared with {golden}")
     from ..parity.golden import verify_golden
 
-    # Mutants need onnx, and running a model does not.
+    # By default there are no mutants here, since they need onnx, which running a model does not.
     chosen = {**settings, "mutants": settings["mutants"] if is_given("mutants") else "none"}
     del chosen["seed"]
     return [
@@ -250,7 +250,7 @@ def _against_golden(
 
 
 def _command_line() -> str:
-    """The command line, as a shell would take it."""
+    """The command line, quoted for a shell."""
     import shlex
 
     return shlex.join(["lstm-onnx", *(click.get_current_context().obj or [])])

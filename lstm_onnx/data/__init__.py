@@ -1,7 +1,7 @@
-"""Data files: arrays by name, read and written in six formats, and run through a model.
+"""Reads and writes data files, arrays by name in six formats, and runs models on them.
 
-Importing this imports numpy alone; pyarrow, safetensors and the standard library's readers are imported by the
-call that needs them.
+Importing this imports only NumPy; pyarrow, safetensors and the standard library's readers are imported by the call that
+needs them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The binary formats of arrays: npy, npz, safetensors.
+"""Reads the binary formats of arrays: npy, npz and safetensors.
 
-npy is parsed here and not by ``numpy.load``, which allocates what a header declares before it compares that with
+npy is parsed here instead of by ``numpy.load``, which allocates what a header declares before it compares that with
 the size of the file, raises five kinds of exceptions for damaged headers, accepts trailing bytes and has an option
-for pickles; with ``mmap_mode`` it reads neither stdin nor the members of a npz.  Arrays of safetensors are made here
-and not by ``safetensors.numpy``, which raises KeyError for bfloat16.
+for pickles; with ``mmap_mode`` it reads neither stdin nor the members of an npz.  Arrays of safetensors are made here
+instead of by ``safetensors.numpy``, which raises KeyError for bfloat16.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LARGEST_RATIO = 1000
 """Maximum ratio of unpacked bytes to the size of the file, for more than `RATIO_COUNTS_FROM` bytes."""
 RATIO_COUNTS_FROM = 256 * 2**20
 
-_LARGEST_NPY_HEADER = 10_000  # numpy's limit, for the same reason: the header is parsed as Python
+_LARGEST_NPY_HEADER = 10_000  # numpy's own limit, since the header is parsed as Python
 _PLAIN_TYPE = re.compile(r"[<>|=]?[?biuf]\d*")
 _SAFETENSORS_TYPES = {"BOOL": "?"} | {
     f"{kind}{8 * int(width)}": f"<{kind.lower()}{width}" for kind in "IUF" for width in "1248" if kind + width != "F1"
@@ -37,14 +37,14 @@ _DAMAGED = "the file is truncated or damaged; write it again"
 
 
 def read_npy(stream: BinaryIO, place: str) -> np.ndarray:
-    """The array of a npy file.
+    """Read the array in an npy file.
 
     Args:
         stream: seekable, at its start.
         place: its name in errors.
 
     Raises:
-        FileError: it is not npy, is truncated, or has a dtype that is not numeric.
+        FileError: the file is not npy, is truncated, or has a dtype that is not numeric.
     """
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -52,11 +52,11 @@ def read_npy(stream: BinaryIO, place: str) -> np.ndarray:
 
 
 def read_npz(stream: BinaryIO, place: str) -> Record:
-    """The arrays of a npz file, stored or compressed.
+    """Read the arrays in an npz file, stored or compressed.
 
     Raises:
-        FileError: it is not a zip of npy files, is damaged, expands to more than is allowed, or has a dtype that is
-            not numeric.
+        FileError: the file is not a zip of npy files, is damaged, expands to more than is allowed, or has a dtype that
+            is not numeric.
     """
     import lzma
     import struct
@@ -79,7 +79,7 @@ def read_npz(stream: BinaryIO, place: str) -> Record:
     try:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
-            # Compared with the size of the file, since members may share their bytes.
+            # The total is compared with the size of the file, since members may share their bytes.
             check_expansion(place, sum(member.file_size for member in members), stream.seek(0, os.SEEK_END))
             for member in members:
                 name = member.filename.removesuffix(".npy")
@@ -97,10 +97,10 @@ def read_npz(stream: BinaryIO, place: str) -> Record:
 
 
 def read_safetensors(stream: BinaryIO, place: str) -> Record:
-    """The arrays of a safetensors file; bfloat16 becomes float32.
+    """Read the arrays in a safetensors file; bfloat16 becomes float32.
 
     Raises:
-        FileError: it is not safetensors, is truncated, or has dtypes that numpy lacks.
+        FileError: the file is not safetensors, is truncated, or has dtypes that NumPy lacks.
     """
     import safetensors
 
@@ -110,7 +110,7 @@ def read_safetensors(stream: BinaryIO, place: str) -> Record:
     except safetensors.SafetensorError as error:
         raise FileError(f"{place}: is not a valid safetensors file: {reason(error)}; {_DAMAGED}") from error
     record: Record = {}
-    for name, tensor in sorted(tensors, key=itemgetter(0)):  # their order varies
+    for name, tensor in sorted(tensors, key=itemgetter(0)):  # the library's order varies from run to run
         code, shape, data = str(tensor["dtype"]), tensor["shape"], tensor["data"]
         if code == "BF16":  # the upper half of a float32
             array = (np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -139,7 +139,7 @@ def check_expansion(
 
 
 def _npy(stream: BinaryIO, size: int, place: str) -> np.ndarray:
-    """The array of a npy file of `size` bytes, at whose start `stream` is."""
+    """The array in an npy file of `size` bytes, which starts at the position of `stream`."""
     start = _exactly(stream, 10, place)
     if start[:6] != b"\x93NUMPY":
         raise FileError(f"{place}: is not npy: it lacks the signature; save it with numpy.save")
@@ -156,7 +156,7 @@ def _npy(stream: BinaryIO, size: int, place: str) -> np.ndarray:
     declared = math.prod(shape) * dtype.itemsize
     available = size - (8 + len(length_bytes) + header_size)
     if declared > available:
-        raise FileError(f"{place}: declares {declared} bytes of numbers and has {available}; {_DAMAGED}")
+        raise FileError(f"{place}: declares {declared} bytes of numbers, but has {available}; {_DAMAGED}")
     if declared < available:
         extra = available - declared
         raise FileError(f"{place}: has {extra} bytes after its array; save one array, or several as .npz")
@@ -165,13 +165,13 @@ def _npy(stream: BinaryIO, size: int, place: str) -> np.ndarray:
     while position < declared:
         count = cast("Any", stream).readinto(view[position:])
         if not count:
-            raise FileError(f"{place}: declares {declared} bytes of numbers and has {position}; {_DAMAGED}")
+            raise FileError(f"{place}: declares {declared} bytes of numbers, but has {position}; {_DAMAGED}")
         position += count
     return native(reshaped(raw.view(dtype), shape, place, order="F" if order else "C"))
 
 
 def reshaped(array: np.ndarray, shape: Sequence[int], place: str, order: Literal["C", "F"] = "C") -> np.ndarray:
-    """`array` in the shape that a file declares; FileError if numpy does not support it, as of ``(0, 10**26)``."""
+    """`array` in the shape that a file declares; FileError if NumPy does not support it, such as ``(0, 10**26)``."""
     try:
         return array.reshape(tuple(shape), order=order)
     except (ValueError, OverflowError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Records of a data file as inputs of a model: cast to its dtypes, with a batch axis."""
+"""Converts records of a data file to inputs of a model: casts them to its dtypes and adds a batch axis."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Inputs = Mapping[str, ValueInfo]
 
 
 def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record, set[str]]:
-    """`record` in the dtypes of `inputs`, and notes for the user.
+    """Cast `record` to the dtypes of `inputs`; return it and notes for the user.
 
     Args:
-        inputs: of a model, by name.
+        inputs: a model's inputs, by name.
         record: arrays by input name; names that are not in `inputs` are kept for a later check.
         typed: whether the file has dtypes, so that a narrowing cast is reported.
 
@@ -36,11 +36,11 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
             feeds[name] = array
             continue
         if info.dtype == object:
-            raise InputError(f"the model takes strings as {name}, and a data file has numbers; run it from Python")
+            raise InputError(f"the model takes strings as {name}, but a data file has numbers; run it from Python")
         with np.errstate(all="ignore"):
             feeds[name] = array.astype(info.dtype)
             rounded = feeds[name].astype(array.dtype) != array
-            if array.dtype.kind == "f":  # as of a .csv, whose integers are floats
+            if array.dtype.kind == "f":  # such as from a .csv, whose integers are read as floats
                 rounded &= (np.floor(array) == array) & (np.abs(array) <= 2**53)
         if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
             raise InputError(f"{name} has values that the model's {info.dtype} cannot represent")
@@ -54,14 +54,14 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
 
 
 def arrange_table(inputs: Inputs, record: Record) -> Record:
-    """A table, ``{name: (time, features)}``, with the axes of one sequence of its input.
+    """Rearrange a table, ``{name: (time, features)}``, to the axes of one sequence of its input.
 
-    An input with a batch axis and one other dynamic axis takes one number per time step; one whose last axis is "time"
-    has its features before it.
+    An input with a batch axis and one other dynamic axis takes one number per time step; an input whose last axis is
+    "time" has its features before it.
 
     Raises:
-        InputError: the input takes one number per time step, and the table has several columns; or its two axes are
-            open, and their names do not say which is time.
+        InputError: the input takes one number per time step, but the table has several columns; or both axes of the
+            input are dynamic, and their names do not say which is time.
     """
     (name, array), *others = record.items()
     info = inputs.get(name)
@@ -72,22 +72,22 @@ def arrange_table(inputs: Inputs, record: Record) -> Record:
     if batch is None:
         if len(axes) == 2 and axes[0] != "time" and not any(isinstance(dim, int) for dim in axes):
             raise InputError(
-                f"a table's rows are time steps, and which axis of {info} is time is not known",
-                hint="pass an array of its axes, such as .npy",
+                f"a table's rows are time steps, but it is not known which axis of {info} is time",
+                hint="pass an array with its axes, such as .npy",
                 name=name,
             )
         return record
     if len(axes) == 1 and not isinstance(axes[0], int):
         if array.shape[1] != 1:
             raise InputError(
-                f"the table has {array.shape[1]} columns, and the model takes one number per time step: {info}"
+                f"the table has {array.shape[1]} columns, but the model takes one number per time step: {info}"
             )
         return {name: array[:, 0]}
     return {name: array.T} if len(axes) == 2 and axes[1] == "time" else record
 
 
 def _batch_axis(info: ValueInfo) -> int | None:
-    """The batch, which other tools' files may call "batch_size"."""
+    """The batch axis, which files from other tools may name "batch_size"."""
     names = [dim.lower() if isinstance(dim, str) and dim.isidentifier() else "" for dim in info.shape]
     axes = [axis for axis, name in enumerate(names) if name.startswith("batch")]
     return axes[0] if len(axes) == 1 else None
@@ -103,7 +103,7 @@ def is_single_sequence(inputs: Inputs, feeds: Record) -> bool:
 
 
 def add_batch_axis(inputs: Inputs, feeds: Record) -> Record:
-    """`feeds` with a batch axis of 1 if they are a single sequence; unchanged if not."""
+    """`feeds` with a batch axis of size 1 if they are a single sequence; unchanged otherwise."""
     if not is_single_sequence(inputs, feeds):
         return feeds
     axes = {name: _batch_axis(inputs[name]) for name in feeds}
@@ -111,7 +111,7 @@ def add_batch_axis(inputs: Inputs, feeds: Record) -> Record:
 
 
 def fill_in_lengths(inputs: Inputs, counts: Mapping[str, Count], feeds: Record) -> Record:
-    """`feeds` of one sequence, as a batch of 1, with the lengths that it lacks: without padding it is complete."""
+    """`feeds` of one sequence, as a batch of 1, with missing lengths added: without padding, a sequence is complete."""
     sizes = axis_sizes(inputs, feeds)
     absent = {name: sizes[count.axis] for name, count in counts.items() if name not in feeds and count.axis in sizes}
     filled = {
@@ -123,7 +123,7 @@ def fill_in_lengths(inputs: Inputs, counts: Mapping[str, Count], feeds: Record) 
 
 
 def remove_batch_axis(outputs: Mapping[str, ValueInfo], record: Record) -> Record:
-    """`record`, the outputs of a batch of one, without the batch axis of those that have it."""
+    """`record`, the outputs for a batch of one, with the batch axis removed from those that have it."""
     axes = {name: _batch_axis(outputs[name]) for name in record}
     return {
         name: array if (axis := axes[name]) is None or array.shape[axis] != 1 else array.squeeze(axis)

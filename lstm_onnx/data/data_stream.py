@@ -1,4 +1,4 @@
-"""Data files and pipes opened for reading, with limits on the memory that one read may take."""
+"""Opens data files and pipes for reading, with limits on the memory that one read may take."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST_LINE = 2**27
 LARGEST_PIPE = 2**32
 """Maximum bytes read from a pipe or stdin by formats that need all of it in memory: 4 GiB."""
 WRITER_SECONDS = 10.0
-"""How long to wait for a pipe to be opened for writing."""
+"""Seconds to wait for a pipe to be opened for writing."""
 _POLL_SECONDS = 0.02
 _CHUNK = 2**20
 
@@ -36,7 +36,7 @@ class DataStream:
     place: str
 
     def lines(self, *, keeps_all: bool) -> Iterator[bytes]:
-        """Each line, as soon as it is available.
+        """Yield each line as soon as it is available.
 
         Args:
             keeps_all: whether the caller keeps all of them in memory, so that the total of a pipe is limited.
@@ -62,7 +62,7 @@ class DataStream:
                 yield line
 
     def seekable(self) -> BinaryIO:
-        """The complete content as a seekable stream, at its start; a pipe is read into memory.
+        """The complete content as a seekable stream, positioned at its start; a pipe is read into memory.
 
         Raises:
             FileError: a pipe has more than is allowed.
@@ -89,9 +89,8 @@ class DataStream:
 
 
 def peek(place: str, stream: BinaryIO, first: bytes = b"") -> DataStream:
-    """Read the first bytes of `stream`; `first` were read already."""
-    # A line of jsonl may be shorter than HEAD, and the next one may come much later, so at first no more than a
-    # line is read.
+    """Read the first bytes of `stream`, of which `first` were read already."""
+    # At most one line is read: a line of jsonl may be shorter than HEAD, and the next one may come much later.
     head = first if first.endswith(b"\n") else first + stream.readline(HEAD - len(first))
     if not (head.startswith((b"{", b"[")) and len(head.strip()) > 1):
         while len(head) < HEAD and (more := stream.read(HEAD - len(head))):
@@ -121,7 +120,7 @@ def open_to_read(path: Path) -> tuple[BinaryIO, bytes]:
 
 
 def _wait_for_writer(descriptor: int, path: Path) -> bytes:
-    """Return as soon as a pipe has a writer: its first byte, or nothing if none was written yet."""
+    """Wait until a pipe has a writer; return its first byte, or nothing if none has been written yet."""
     end = monotonic() + WRITER_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The formats, records and element types, for readers and writers."""
+"""Defines the formats, records and element types that the readers and writers share."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def listing(formats: tuple[str, ...] = FORMATS) -> str:
 
 
 def format_of(path: str) -> str:
-    """The format of `path` by its suffix, in upper or lower case.
+    """The format of `path` by its suffix, whose case does not matter.
 
     Raises:
-        FileError: it has no suffix or an unknown one; the message lists the known ones.
+        FileError: `path` has no suffix or an unknown one; the message lists the known ones.
     """
     suffix = os.path.splitext(path)[1].lower()[1:]  # noqa: PTH122  (no need for a Path)
     if suffix not in FORMATS:

@@ -1,6 +1,6 @@
-"""Parquet, read and written with pyarrow, an optional dependency.
+"""Reads and writes Parquet with pyarrow, an optional dependency.
 
-A file with list columns has one record per row.  A file without is a table, as in csv.
+A file with list columns has one record per row.  A file without them is a table, as in csv.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _BATCH_BYTES = 8 * 2**20
-"""Approximate bytes that are read or written at a time."""
+"""Approximate number of bytes that are read or written at a time."""
 _BATCH_ROWS = 4096
 _NUMBER_BYTES = 8
-"""Of the widest dtype that a model takes."""
+"""Bytes of the widest dtype that a model takes."""
 
 
 def read_parquet(
     stream: BinaryIO, place: str, columns: Sequence[str] | None, name: str
 ) -> tuple[bool, int, Iterator[Record]]:
-    """The records of a parquet file.
+    """Read the records of a parquet file.
 
     Args:
         stream: seekable, at its start, and open while records are read.
         place: its name in errors.
         columns: the columns to read; None reads all.
-        name: of the array of a table.
+        name: the name of a table's array.
 
     Returns:
-        Whether there is one record per row; their number; the records.  A table is one record ``{name: (time,
-        features)}`` of the common dtype of its columns.
+        Whether there is one record per row, the number of records, and the records.  A table is one record
+        ``{name: (time, features)}`` in the common dtype of its columns.
 
     Raises:
-        FileError: it is not parquet, is truncated, or has columns that are not numeric.
+        FileError: the file is not parquet, is truncated, or has columns that are not numeric.
         MissingDependencyError: pyarrow is not installed.
     """
     pa, pq = require_pyarrow()
@@ -54,7 +54,7 @@ def read_parquet(
             raise FileError(f"{place}: has no rows; write at least one")
         many = has_sequences(pa, schema)
         picked = picked_columns(pa, place, schema, columns)
-    # Runs of equal numbers take almost no space in a file, and their full size in memory.
+    # Runs of equal numbers take almost no space in a file, but their full size in memory.
     declared = declared_bytes(file.metadata)
     check_expansion(place, declared, stream.seek(0, os.SEEK_END), "write it again without dictionaries and compression")
     if many:
@@ -68,10 +68,10 @@ def write_parquet(
     """Write one row per record, in row groups as records arrive; an axis is a level of lists.
 
     Args:
-        stream: need not be seekable.
+        stream: the stream, which need not be seekable.
         records: all with the names, dtypes and numbers of axes of the first one.
         place: its name in errors.
-        metadata: to be stored in the file.
+        metadata: metadata to store in the file.
 
     Raises:
         FileError: a record differs from the first one.
@@ -120,7 +120,7 @@ def declared_bytes(meta: Any) -> int:
 
 @contextlib.contextmanager
 def damage(pa: Any, place: str) -> Iterator[None]:
-    """Map what pyarrow raises for a damaged file to FileError."""
+    """A context in which what pyarrow raises for a damaged file becomes a FileError."""
     # Besides its own errors, Arrow raises OSError for damaged pages and ValueError for text that is not UTF-8.
     try:
         yield
@@ -131,7 +131,7 @@ def damage(pa: Any, place: str) -> Iterator[None]:
 
 
 def has_sequences(pa: Any, schema: Any) -> bool:
-    """Whether there is one record per row, and not a table, which is one record."""
+    """Whether there is one record per row, rather than a table, which is one record."""
     return any(_is_list(pa, kind) for kind in schema.types)
 
 
@@ -186,7 +186,7 @@ def batch_rows(meta: Any) -> int:
     """How many rows are read at a time."""
     stored: int = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
     size, rows = max(stored, declared_bytes(meta)), int(meta.num_rows)
-    # A row can be a long sequence, so batches are limited by bytes, and not to Arrow's 65,536 rows.
+    # A row can be a long sequence, so batches are limited by bytes instead of Arrow's 65,536 rows.
     return min(_BATCH_ROWS, max(1, _BATCH_BYTES * rows // max(size, 1)))
 
 
@@ -220,7 +220,7 @@ def _levels(pa: Any, place: str, name: str, column: Any, before: int) -> tuple[l
         else:
             bounds = column.offsets.to_numpy()
         offsets.append(bounds - bounds[0])
-        column = column.flatten()  # unlike .values, only the part of this batch
+        column = column.flatten()  # unlike .values, this has only the batch's part
     return offsets, _numbers(pa, column)
 
 
@@ -233,7 +233,7 @@ def _cell(place: str, name: str, levels: list[np.ndarray], numbers: np.ndarray, 
             raise FileError(f"{place}: row {row}, column {name!r}: is ragged; its inner lists must have equal lengths")
         shape.append(int(sizes[0]) if sizes.size else 0)
         start, stop = int(offsets[start]), int(offsets[stop])
-    return numbers[start:stop].reshape(shape).copy()  # Arrow's memory is read-only, and that of a batch
+    return numbers[start:stop].reshape(shape).copy()  # Arrow's memory is read-only, and is shared by the whole batch
 
 
 def _numbers(pa: Any, column: Any) -> np.ndarray:
@@ -272,6 +272,6 @@ def _layout_error(place: str, index: int, differing: Mapping[str, Any], layout: 
         return ", ".join(f"{name} ({dtype}, {ndim} axes)" for name, (dtype, ndim) in names.items())
 
     return FileError(
-        f"{place}: record {index + 1} has {text(differing)} and the first {text(layout)}; they must be alike, or write "
-        ".jsonl"
+        f"{place}: record {index + 1} has {text(differing)}, but the first {text(layout)}; they must be alike, or "
+        "write .jsonl"
     )

@@ -1,4 +1,4 @@
-"""Ranges of rows of a Parquet file, for workers that share its rows among them."""
+"""Reads ranges of rows of a Parquet file, for workers that share its rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .formats import Record
 from .parquet import batch_rows, damage, has_sequences, picked_columns, require_pyarrow, rows_of
 
 _BUFFER = 2**20
-"""Bytes of a column that are read at a time: a row group can be larger than memory."""
+"""Bytes of a column that are read at a time, since a row group can be larger than memory."""
 
 
 class RowReader:
-    """Reads ranges of rows.  Cheap where each range follows the one before, if with a gap.
+    """Reads ranges of rows; this is cheap if each range starts after the previous one.
 
     Attributes:
-        rows: how many there are.
-        row_bytes: about how many bytes a row takes in memory.
+        rows: the number of rows.
+        row_bytes: the approximate size of a row in memory, in bytes.
         columns: names and Arrow types of the columns that are read.
     """
 
@@ -27,7 +27,7 @@ class RowReader:
         """Open a file.
 
         Args:
-            stream: seekable, and open for as long as rows are read; a ``pyarrow.NativeFile`` as well.
+            stream: seekable, and open for as long as rows are read; may be a ``pyarrow.NativeFile``.
             place: its name in errors.
             columns: the columns to read; None reads all.
 
@@ -53,11 +53,11 @@ class RowReader:
         self._batch_rows = batch_rows(meta)
         self.row_bytes = sum(group.total_byte_size for group in groups) // max(self.rows, 1)
         self._batches: Iterator[Any] = iter(())
-        self._at = 0  # the first row of what `_batches` gives next
-        self._rest: Any = None  # of the batch before that
+        self._at = 0  # the first row of the next batch of `_batches`
+        self._rest: Any = None  # the rest of the batch before it
 
     def read(self, start: int, stop: int) -> Iterator[Record]:
-        """The records of the rows from `start`, from 0, to `stop`; one range after another.
+        """The records of the rows `start` to `stop - 1`, counted from 0.
 
         Raises:
             FileError: the file is damaged, or a row is ragged.
@@ -81,7 +81,7 @@ class RowReader:
                     start += batch.num_rows
 
     def _seek(self, start: int) -> None:
-        """Start at the row group of a row that is behind, or in a later row group."""
+        """Start again at the row group of a row that is before the current one, or in a later row group."""
         position = self._at - (0 if self._rest is None else self._rest.num_rows)
         group = next(index for index, end in enumerate(self._starts[1:]) if start < end)
         if start < position or self._starts[group] > position or position == 0:

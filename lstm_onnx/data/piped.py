@@ -1,4 +1,4 @@
-"""Output to a pipe, which gets no valid end after an error: a reader must not mistake part of the records for all."""
+"""Cuts off output to a pipe after an error, so that its reader does not mistake part of the records for all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 
 class Piped:
-    """A stream that can be cut: what is written afterwards is dropped."""
+    """A stream that can be cut off: what is written afterwards is dropped."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -25,9 +25,9 @@ class Piped:
 
 @contextlib.contextmanager
 def cut_on_error(stream: object) -> Iterator[None]:
-    """Within the context of an archive's writer: of an error it writes no end to a pipe.
+    """A context, within that of an archive's writer, that keeps it from writing an end to a pipe after an error.
 
-    A file is replaced only once it is complete, and needs none of this.
+    A file does not need this: it is replaced only once it is complete.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Random inputs of a model."""
+"""Makes random inputs for a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIME_STEPS = 10
 
 
 def default_sizes(model: Model) -> dict[str, int]:
-    """A size for each named axis of the model's inputs: 10 for those of time, 1 for others.
+    """A size for each named axis of the model's inputs: 10 for time axes, 1 for others.
 
     Axes whose size follows from others, such as ``4*batch``, are left out.
     """
@@ -33,15 +33,15 @@ def default_sizes(model: Model) -> dict[str, int]:
 
 
 def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Records:
-    """One record of random inputs, without what `Model.run` fills in: states, lengths of a bare LSTM, the end.
+    """One record of random inputs, without those that `Model.run` fills in: states, a bare LSTM's lengths, and `end`.
 
     Args:
-        model: its metadata, if it has any, has the range of each input; others are standard normal.
-        sizes: of each named axis; see `default_sizes`.
-        seed: of the random numbers.
+        model: the model.  Its metadata may have an input's range; inputs without one are standard normal.
+        sizes: the size of each named axis; see `default_sizes`.
+        seed: the seed of the random numbers.
 
     Raises:
-        InputError: an input has no known range and is not floating-point, or is too large.
+        InputError: an input is not floating-point and has no known range, or is too large.
     """
     rng = np.random.default_rng(seed)
     specs = [spec for spec in model.metadata.inputs if spec.name not in model.states]
@@ -51,7 +51,7 @@ def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Reco
         if name in filled_in:
             continue
         if info.dtype is None or not np.issubdtype(info.dtype, np.floating):
-            raise InputError(f"random input is floating-point, and {info} is not; pass DATA")
+            raise InputError(f"random input is floating-point, but {info} is not; pass DATA")
         shape = [size_of(dim, sizes) if isinstance(dim, str) else dim or 1 for dim in info.shape]
         try:
             record[name] = rng.standard_normal([size or 0 for size in shape]).astype(info.dtype)
@@ -61,7 +61,7 @@ def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Reco
 
 
 def run_on_drawn(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs for random inputs, whose sizes the file may not take without saying so.
+    """The outputs for random inputs, whose sizes the file may not accept although its metadata does not say so.
 
     Raises:
         InputError: see `Model.run`.
@@ -72,8 +72,8 @@ def run_on_drawn(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.
     except RunError as error:
         sizes = ", ".join(f"{name} {np.shape(array)}" for name, array in feeds.items())
         raise ModelError(
-            f"cannot be run on the inputs that were drawn for it, {sizes} ({error.ort_message or error.message})",
+            f"cannot be run on random inputs, {sizes} ({error.ort_message or error.message})",
             path=model.path,
-            hint="it may take other sizes without saying so; give inputs that it takes: --data, or inputs= in Python",
+            hint="it may accept only certain sizes without saying so; pass inputs: --data, or inputs= in Python",
         ) from error
     return results

@@ -1,4 +1,4 @@
-"""Reading a data file: opens it, determines its format, and calls the reader of the format."""
+"""Opens a data file, determines its format, and calls the reader for that format."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def read(
         format: one of `FORMATS`; by default from the suffix of the path, or for ``-`` from the content.
         columns: the columns to read from a csv or parquet file, in this order: names of the header, or numbers from
             1 if a csv table has no header.
-        name: the name of an array that has none in the file: of npy, a table, a bare jsonl list.
+        name: the name of an array that has none in the file: in npy, a table or a bare jsonl list.
         stdin: the stream for ``-``; ``sys.stdin.buffer`` by default.
 
     Returns:
         The records.  A table (csv, parquet without list columns) is one record ``{name: (time, features)}``:
-        float64 from csv, the common dtype of the columns from parquet.  jsonl gives int64 for arrays of integers
-        alone, and float64 for others.  Other arrays have the shapes and dtypes of the file, in native byte
-        order; bfloat16 becomes float32.
+        float64 from csv, the common dtype of the columns from parquet.  From jsonl, arrays with only integers are
+        int64, others float64.  Other arrays have the shapes and dtypes of the file, in native byte order; bfloat16
+        becomes float32.
 
     Raises:
         FileError: the file does not exist, is a device, is invalid or larger than allowed; the message has the
@@ -91,20 +91,20 @@ def _closing(records: Iterator[Record], stack: contextlib.ExitStack) -> Generato
 
 def _check_columns(place: str, format: str, columns: Sequence[str]) -> None:
     if format not in TABLES:
-        raise FileError(f"{place}: --columns is for csv and parquet tables only, and this is {format}; leave it out")
+        raise FileError(f"{place}: --columns is only for csv and parquet, but this is {format}; leave it out")
     if not columns:
         raise FileError(f"{place}: --columns names no column; name one, or leave it out to read all")
 
 
 def _check_content(place: str, format: str, head: bytes) -> None:
-    """Refuse a file in another format with the name of that format."""
+    """Refuse a file in another format, and name that format."""
     actual = sniff(head)
     if actual == format or (format in _TEXT and actual in _TEXT):
         return
     if actual not in _TEXT:
-        raise FileError(f"{place}: is not {format}, its content is {actual}; use the format {actual}")
+        raise FileError(f"{place}: is not {format}: its content is {actual}; use the format {actual}")
     content = "text" if head.isascii() and b"\0" not in head else "in no known format, or truncated"
-    raise FileError(f"{place}: is not {format}, its content is {content}; write it again, or use its actual format")
+    raise FileError(f"{place}: is not {format}: its content is {content}; write it again, or use its actual format")
 
 
 def _reader(

@@ -1,4 +1,4 @@
-"""Running a model on the records of a data file."""
+"""Runs a model on the records of a data file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .cast_inputs import (
 from .formats import Record, Records, place_of
 
 _LARGE_BATCH = 64
-"""Rows from which a batch is run row by row through `Model.map`, which uses all cores."""
+"""The number of rows from which a batch is run row by row through `Model.map`, which uses all cores."""
 
 
 class _Placed(NamedTuple):
-    """Inputs, and where in the file they are: "" in a file of one record."""
+    """Inputs, and their place in the file, "" if the file has one record."""
 
     place: str
     feeds: Record
@@ -47,9 +47,9 @@ def run_records(
 
     Args:
         model: any model.
-        records: of `lstm_onnx.data.read`; arrays go by the model's input names.
-        chunk: time steps per call, with the states carried from one to the next; None runs whole sequences.
-        workers: of `Model.map`.
+        records: as `lstm_onnx.data.read` returns them; arrays have the names of the model's inputs.
+        chunk: time steps per call, with the states carried from one call to the next; None runs whole sequences.
+        workers: the number of threads, as in `Model.map`.
         on_note: called once with each note, such as that a file's float64 is cast to float32.
 
     Yields:
@@ -85,13 +85,13 @@ def run_records(
             with _at(item.place):
                 outputs = _run_alone(model, item.feeds, chunk, workers)
             for name in _of_the_last_chunk(model, outputs) if chunk else ():
-                tell_once(f"{name} has no time axis, so it is that of the last chunk")
+                tell_once(f"{name} has no time axis, so its value is that of the last chunk")
             yield outputs
 
 
 @contextlib.contextmanager
 def _at(place: str) -> Iterator[None]:
-    """Put the place of a record before the message of an error."""
+    """A context that puts a record's place before the message of an error."""
     try:
         yield
     except InputError as error:
@@ -99,7 +99,7 @@ def _at(place: str) -> Iterator[None]:
 
 
 def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterator[Record]:
-    """Records that are single sequences, through `Model.map`."""
+    """Run records that are single sequences through `Model.map`."""
     places: list[str] = []
 
     def feeds() -> Iterator[Record]:
@@ -110,14 +110,14 @@ def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterato
     try:
         yield from model.map(feeds(), workers=workers)
     except (InputError, RunError) as error:
-        # map counts sequences from its own first one.
+        # The index in map's error counts from the first sequence of this call.
         if not isinstance(error.index, int) or error.__cause__ is None:
             raise
         raise type(error)(f"{places[error.index]}: {error.__cause__}", name=error.name, index=error.index) from error
 
 
 def _run_alone(model: Model, feeds: Record, chunk: int | None, workers: int | None) -> Record:
-    """Run one record; if it is a single sequence, as a batch of one without that axis in the outputs."""
+    """Run one record; a single sequence runs as a batch of one, and its outputs have no batch axis."""
     single = model.spec is None and is_single_sequence(model.inputs, feeds)
     if single:
         feeds = fill_in_lengths(model.inputs, model.counts, add_batch_axis(model.inputs, feeds))
@@ -126,7 +126,7 @@ def _run_alone(model: Model, feeds: Record, chunk: int | None, workers: int | No
 
 
 def _of_the_last_chunk(model: Model, outputs: Record) -> list[str]:
-    """The outputs of which earlier chunks had their own, in a file that does not say what a chunk of it gives."""
+    """The outputs that each chunk overwrites, in a file that does not say which outputs belong to a chunk."""
     if model.spec is not None or model.metadata.not_streamable is not None:
         return []
     joined = output_time_axes(model, time_axis(model))
@@ -134,7 +134,7 @@ def _of_the_last_chunk(model: Model, outputs: Record) -> list[str]:
 
 
 def _run_record(model: Model, feeds: Record, workers: int | None) -> Record:
-    """Run one record whole; that of a bare LSTM may lack the batch axis, or one of the states."""
+    """Run one record without chunks; for a bare LSTM it may lack the batch axis, or one of the states."""
     spec = model.spec
     if spec is None or "input" not in feeds:
         return model.run(feeds)
@@ -144,7 +144,7 @@ def _run_record(model: Model, feeds: Record, workers: int | None) -> Record:
     states = None
     if "h0" in feeds or "c0" in feeds:
         present = feeds["h0"] if "h0" in feeds else feeds["c0"]
-        axes = present.shape[:-1]  # layers and batch, or layers alone for a single sequence
+        axes = present.shape[:-1]  # layers and batch, or only layers for a single sequence
         h0 = feeds.get("h0", np.zeros((*axes, spec.state_size), present.dtype))
         c0 = feeds.get("c0", np.zeros((*axes, spec.hidden_size), present.dtype))
         states = (h0, c0)
@@ -160,7 +160,7 @@ def _is_large_batch(model: Model, feeds: Record) -> bool:
 
 
 def _run_large_batch(model: Model, feeds: Record, workers: int | None) -> Record:
-    """The rows of a batch through `Model.map`, joined to a batch again."""
+    """Run the rows of a batch through `Model.map`, and join the results to a batch."""
     spec = model.spec
     assert spec is not None  # noqa: S101 - see `_is_large_batch`
     x = validated_feeds({"input": model.inputs["input"]}, {"input": feeds["input"]})["input"]

@@ -1,4 +1,4 @@
-"""The text formats: csv and jsonl."""
+"""Reads the text formats: csv and jsonl."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DEEPEST = 32  # axes; the limit of numpy 1, and far below Python's recursion li
 
 
 def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, name: str) -> Record:
-    """A table of one row per time step, as ``{name: (time, features) float64}``.
+    """Read a table with one row per time step, as ``{name: (time, features) float64}``.
 
-    Cells are separated by commas, or if the first line has none by semicolons or tabs.  The first row is a header
-    if one of its cells is neither empty nor a number.
+    Cells are separated by commas or, if the first line has none, by semicolons or tabs.  The first row is a header if
+    one of its cells is neither empty nor a number.
 
     Args:
         lines: of the file, with line ends.
@@ -32,8 +32,8 @@ def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, 
         name: of the array.
 
     Raises:
-        FileError: no rows, a row of another length, an empty or non-numeric cell, a missing column; the message has
-            the line and the column.
+        FileError: there are no rows, a row has another length, a cell is empty or not numeric, or a column is missing;
+            the message has the line and the column.
     """
     import csv
 
@@ -52,16 +52,16 @@ def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, 
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is a number; ``nan`` and ``inf`` are."""
+    """Whether `text` is a number; ``nan`` and ``inf`` count as numbers."""
     try:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # only Python reads 1_000
+    return "_" not in text  # 1_000 is a number only in Python
 
 
 def overflowing_numeral(text: str | bytes) -> str | None:
-    """The first numeral of a JSON text that is read as an infinity, such as 1e999; ``Infinity`` is none."""
+    """The first numeral in a JSON text that is read as an infinity, such as 1e999, but not ``Infinity`` itself."""
     import json
 
     found: list[str] = []
@@ -77,15 +77,15 @@ def overflowing_numeral(text: str | bytes) -> str | None:
 
 
 def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record]:
-    """The records of a jsonl file, one per line: an object of nested lists by name, or one bare list.
+    """Read the records of a jsonl file, one per line: an object of nested lists by name, or one bare list.
 
     Args:
         lines: of the file, with line ends; read as records are needed.
         place: its name in errors.
-        name: of the array in a line that is a bare list.
+        name: the name of the array in a line that is a bare list.
 
     Yields:
-        One record per line; arrays of integers alone are int64, others float64; null is NaN.
+        One record per line; arrays with only integers are int64, others float64; null becomes NaN.
 
     Raises:
         FileError: a line is not JSON, ragged, or has values that are not numbers; the message has the line and the key.
@@ -164,7 +164,7 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
     values = array.array("d")  # eight bytes a number, where a list of floats takes 32
     for line, row in rows:
         if len(row) != width:
-            counts = f"the number of cells is {len(row)}, and {width} in the first row"
+            counts = f"the number of cells is {len(row)}, but {width} in the first row"
             raise FileError(f"{place}: line {line}: {counts}; they must be equal")
         cells = row if columns is None else [row[i] for i in picked]
         try:
@@ -176,7 +176,7 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
         if not valid:
             raise _bad_cell(place, line, row, picked, header)
     if not values:
-        raise FileError(f"{place}: has a header and no rows; write one per time step below it")
+        raise FileError(f"{place}: has a header but no rows; write one per time step below it")
     table = np.frombuffer(values, np.float64).reshape(-1, len(picked))
     if header is None and [cell.strip() for cell in opening] == list(map(str, range(width))):
         _require_steps(place, first, table, width)
@@ -184,19 +184,19 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
 
 
 def _require_steps(place: str, line: int, table: np.ndarray, width: int) -> None:
-    """Refuse a first row 0, 1, 2 above others: pandas writes that for columns without names, and it is no time step.
+    """Refuse a first row 0, 1, 2 above others, which pandas writes for columns without names: it is not a time step.
 
-    A row 0, 1 of whole numbers may be one, and so may a single 0.
+    A row 0, 1 of integers may be a time step, and so may a single 0.
     """
     if len(table) > 1 and (width > 2 or (width == 2 and (table != np.floor(table)).any())):
         raise FileError(
             f"{place}: line {line} numbers the columns from 0, as pandas does where they have no names, and would be "
-            "read as a time step; remove it (header=False), name the columns, or write 0.0 if it is one"
+            "read as a time step; remove it (header=False), name the columns, or write 0.0 if it is a time step"
         )
 
 
 def _require_names(place: str, line: int, header: list[str]) -> None:
-    """Refuse a first row of names and numbers: as a header, a row with one wrong cell would be lost without a word."""
+    """Refuse a first row of names and numbers: a time step with one wrong cell would be lost silently as a header."""
     number = next((index for index, cell in enumerate(header) if is_number(cell)), None)
     if number is None:
         return
@@ -245,13 +245,13 @@ def _overflows(cell: str) -> bool:
 
 
 def repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
-    """The first key that a JSON object has more than once, of which json keeps the last one without an error."""
+    """The first key that a JSON object has more than once: json keeps only its last value, without an error."""
     counts = Counter(key for key, _ in pairs)
     return None if len(counts) == len(pairs) else next(key for key, count in counts.items() if count > 1)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The dict of a JSON object; ValueError where a key occurs twice."""
+    """The dict for a JSON object; ValueError if a key occurs twice."""
     if (twice := repeated_key(pairs)) is not None:
         raise ValueError(f"the key {twice!r} occurs twice")
     return dict(pairs)
@@ -274,14 +274,14 @@ def _array(value: object, where: str) -> np.ndarray:
 
 
 def _shape(value: object, types: set[type], where: str, depth: int = 0) -> tuple[int, ...]:
-    """The shape of nested lists; adds the types of their items to `types`."""
+    """The shape of nested lists; also adds the types of their items to `types`."""
     if not isinstance(value, list):
         types.add(type(value))
         return ()
     if depth == _DEEPEST:
         raise FileError(f"{where} has more than {_DEEPEST} levels of lists, the maximum number of axes")
     kinds = set(map(type, value))
-    if list not in kinds:  # the innermost level, where all the numbers are, at once
+    if list not in kinds:  # the innermost level, handled at once since it has all the numbers
         types |= kinds
         return (len(value),)
     shapes = {_shape(item, types, where, depth + 1) for item in value}

@@ -1,4 +1,4 @@
-"""Writing data files: record by record, and a file appears complete or not at all."""
+"""Writes data files record by record; a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def write(
     npz and safetensors store the arrays of one record by name, and those of many records as ``output.0``,
     ``output.1``.  jsonl and parquet store one record per line or row.  npy and csv store the first array of one
     record; csv takes ``(time, features)``, ``(time,)``, or three axes with a batch of one, and its header is
-    ``NAME_0,NAME_1,...``, or ``NAME`` for one column.  Numbers as text are the shortest that read back as equal
-    values of the array's dtype; booleans become 0 and 1.  A parquet column stores no sizes after an axis of size 0:
+    ``NAME_0,NAME_1,...``, or ``NAME`` for one column.  Numbers are written as the shortest text that reads back as the
+    same value in the array's dtype; booleans become 0 and 1.  A parquet column stores no sizes after an axis of size 0:
     ``(0, 3)`` reads back as ``(0, 0)``.
 
     Args:
@@ -78,7 +78,7 @@ def write(
     place = "stdout" if to_stdout else place
     if many and format in SINGLE:
         others = listing(tuple(name for name in FORMATS if name not in SINGLE))
-        raise FileError(f"{place}: {format} stores a single array, and there are several records; write {others}")
+        raise FileError(f"{place}: {format} stores a single array, but there are several records; write {others}")
     rows = _checked(records, place, format, many)
     with _standard_output(stdout) if to_stdout else atomic_write(target) as stream:
         return _WRITERS[format](_Job(cast("BinaryIO", stream), rows, place, many, compressed))
@@ -94,13 +94,13 @@ def _standard_output(stdout: BinaryIO | None) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", Piped(stdout))
         stdout.flush()
     except BrokenPipeError:
-        raise  # a reader that has read enough (| head), which the command line handles
+        raise  # the reader has read enough (| head); the command line handles this
     except OSError as error:
         raise FileError(f"stdout: cannot be written: {error.strerror or error}") from error
 
 
 def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: str, many: bool) -> _Stream:
-    """The records, with arrays that every format can store; at least one, and only one unless `many`."""
+    """The records, checked: at least one, only one unless `many`, and with arrays that every format can store."""
     index = -1
     for index, record in enumerate(records):
         if index and not many:
@@ -108,7 +108,7 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
         if not record:
             raise FileError(f"{place}: record {index + 1} has no arrays")
         for name, value in record.items():
-            if isinstance(value, (list, dict, type(None))):  # of a sequence, a map or an optional
+            if isinstance(value, (list, dict, type(None))):  # an ONNX sequence, map or optional
                 raise FileError(
                     f"{place}: {name!r} is a {type(value).__name__}, not a tensor (an ONNX sequence, map or optional), "
                     f"which {format} cannot store; leave that output out of the model"
@@ -116,7 +116,7 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
         arrays = {name: np.asarray(value) for name, value in record.items()}
         for name, array in arrays.items():
             if not isinstance(name, str):
-                raise FileError(f"{place}: record {index + 1} has a name that is no text: {shown(name)}")
+                raise FileError(f"{place}: record {index + 1} has a name that is not a string: {shown(name)}")
             if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
                 raise FileError(f"{place}: the name {name!r} is not valid Unicode; rename it in the model")
             if not is_numeric(array.dtype):
@@ -140,7 +140,7 @@ def _named(rows: _Stream, many: bool) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _npy(stream: IO[bytes], array: np.ndarray) -> None:
-    # Not numpy.lib.format.write_array, which bypasses the stream and writes to the file descriptor.
+    # numpy.lib.format.write_array would bypass the stream and write to the file descriptor.
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(cast("Any", stream), header)
     numbers = np.asarray(array.T if header["fortran_order"] else array, order="C")
@@ -161,7 +161,7 @@ class _Unseekable:
 
 
 def _is_device(stream: BinaryIO) -> bool:
-    """Whether it is a device, which may claim to be seekable: /dev/null is always at 0."""
+    """Whether a stream is a device, which may wrongly claim to be seekable: /dev/null is always at 0."""
     try:
         return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):
@@ -171,8 +171,8 @@ def _is_device(stream: BinaryIO) -> bool:
 def _write_npz(job: _Job) -> tuple[str, ...]:
     import zipfile
 
-    # Not numpy.savez: it needs all arrays at once, cannot store one named "file", and writes the time, where equal
-    # arrays should give equal files.
+    # numpy.savez would need all arrays at once, cannot store one named "file", and writes the time, whereas equal
+    # arrays should make equal files.
     stream = cast("IO[bytes]", _Unseekable(job.stream)) if _is_device(job.stream) else job.stream
     with zipfile.ZipFile(stream, "w") as archive, cut_on_error(job.stream):
         for name, array in _named(job.rows, job.many):
@@ -196,9 +196,9 @@ def _write_safetensors(job: _Job) -> tuple[str, ...]:
     from safetensors import SafetensorError
     from safetensors.numpy import save
 
-    # It writes the memory of an array as it is, so the order must be C's.
+    # safetensors writes an array's memory as it is, so the order must be C's.
     arrays = {name: np.asarray(array, order="C") for name, array in _named(job.rows, job.many)}
-    if "__metadata__" in arrays:  # it would write this, and could not read it
+    if "__metadata__" in arrays:  # safetensors would write this name, but could not read it
         raise FileError(f"{job.place}: safetensors reserves the name '__metadata__'; write .npz instead")
     try:
         job.stream.write(save(arrays))
@@ -211,7 +211,7 @@ def _write_csv(job: _Job) -> tuple[str, ...]:
     (name, array), *others = _only(job.rows).items()
     table = _as_table(name, array, job.place)
     job.stream.write(_csv_header(name, table.shape[1]).encode())
-    for start in range(0, len(table), 1024):  # numbers as text take a multiple of the memory
+    for start in range(0, len(table), 1024):  # in parts, since numbers as text take several times the memory
         lines = (",".join(map(repr, row)) for row in _plain(table[start : start + 1024]))
         job.stream.write("".join(f"{line}\n" for line in lines).encode())
     return tuple(name for name, _ in others)
@@ -223,7 +223,7 @@ def _write_jsonl(job: _Job) -> tuple[str, ...]:
     for record in job.rows:
         line = json_text({name: _plain(array) for name, array in record.items()}, indent=None, finite=False)
         job.stream.write(f"{line}\n".encode())
-        job.stream.flush()  # the reader of a pipe gets each record at once
+        job.stream.flush()  # so that the reader of a pipe gets each record at once
     return ()
 
 
@@ -245,14 +245,14 @@ _WRITERS: dict[str, Callable[[_Job], tuple[str, ...]]] = {
 
 
 def _as_table(name: str, array: np.ndarray, place: str) -> np.ndarray:
-    """`array` as (rows, columns)."""
+    """`array` with the axes (rows, columns)."""
     table = array
     if array.ndim == 1:
         table = array[:, None]
     elif array.ndim == 3 and 1 in array.shape[:2]:
         table = array[0] if array.shape[0] == 1 else array[:, 0]
     if table.ndim != 2 or table.shape[1] == 0:
-        raise FileError(f"{place}: {name!r} has shape {array.shape}, and csv stores a table; write .npz instead")
+        raise FileError(f"{place}: {name!r} has shape {array.shape}, but csv stores a table; write .npz instead")
     return table
 
 
@@ -262,7 +262,7 @@ def _csv_header(name: str, columns: int) -> str:
 
     from .text import is_number
 
-    # torch names values by numbers, and a header of one number would read back as a row.
+    # torch may name values by numbers, and a header that is one number would read back as a row.
     is_plain = columns == 1 and name.strip() != "" and not is_number(name)
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow([name] if is_plain else [f"{name}_{i}" for i in range(columns)])
@@ -272,7 +272,7 @@ def _csv_header(name: str, columns: int) -> str:
 def _plain(array: np.ndarray) -> Any:
     """`array` as nested lists of Python numbers whose repr is the shortest that reads back as the same value.
 
-    The float32 0.1 is 0.10000000149011612 as a float64.  Its shortest text, read as a float64, prints as 0.1.
+    The float32 0.1 is 0.10000000149011612 as a float64, whereas its shortest text, read as a float64, prints as 0.1.
     """
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Folders for other programs: Triton's model repository here, browsers and Node in `web`."""
+"""Writes folders for other programs: a model repository for Triton and, in `web`, a folder for browsers and Node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model whose every input and output has the batch first: a Transpose at each end where it has not."""
+"""Makes the batch the first axis of every input and output of a model, with a Transpose where it is not."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def write_batch_first(
     path: str | os.PathLike[str],
     ranges: Mapping[str, Range] | None = None,
 ) -> int:
-    """Write a model with the batch first.
+    """Write a model with the batch as the first axis of every input and output.
 
-    The metadata of lstm-onnx is left out: it describes the axes as they were.  So the producer is another one, since
-    a file of `PRODUCER` without its metadata is a damaged one.
+    lstm-onnx's metadata is left out, since it describes the original axes.  So the producer is changed too: a file by
+    `PRODUCER` without metadata counts as damaged.
 
     Args:
-        model: with its functions inlined; it is changed.
-        source: its file, for weights beside it and for messages.
+        model: the model, with its functions inlined; it is changed.
+        source: its file, for external weights and for messages.
         axes: the batch axis of every input and output.
         path: where it is written.
-        ranges: of inputs of integers, which the written model checks.
+        ranges: the ranges of integer inputs, which the written model checks.
 
     Returns:
-        The bytes that were written.
+        The number of bytes written.
 
     Raises:
-        ModelError: weights beside it cannot be read, or a value is both an input and an output.
+        ModelError: external weights cannot be read, or a value is both an input and an output.
         FileError: the file cannot be written.
     """
     graph = model.graph
@@ -51,7 +51,7 @@ def write_batch_first(
     outputs = [value for value in graph.output if axes[value.name]]
     both = {value.name for value in inputs} & {value.name for value in outputs}
     if both:
-        raise ModelError(f"{min(both)} is an input and an output at once", path=source)
+        raise ModelError(f"{min(both)} is both an input and an output", path=source)
     taken = set(_names(graph))
     names = {value.name: _free_name(value.name, taken) for value in (*inputs, *outputs)}
     taken.update(names.values())
@@ -99,7 +99,7 @@ def _opened(
     ranges: Mapping[str, Range],
     taken: set[str],
 ) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """The nodes that give the inputs in the order of the file's axes, those with a range once they are in it."""
+    """Nodes that check the inputs with a range, and transpose the inputs to the original order of axes."""
     nodes = [_transpose(value, axes[value.name], names, to_front=False) for value in inputs if axes[value.name]]
     checks: list[NodeProto] = []
     constants: dict[str, np.ndarray] = {}

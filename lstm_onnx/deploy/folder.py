@@ -1,4 +1,4 @@
-"""The files of a folder that other programs read, which appear together or not at all."""
+"""Writes the files of a folder for other programs so that they appear together or not at all."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..errors import FileError
 
 @contextlib.contextmanager
 def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Iterable[str] = ()) -> Iterator[None]:
-    """Write files of a folder, which appear when the block ends without an exception, the last of them last.
+    """A context that writes files to a folder; they appear if the block ends without an exception, in their order.
 
-    If anything fails before that, the folder is as it was, and one that was made is removed.
+    If anything fails before that, the folder is unchanged, or removed if it was new.
 
     Args:
-        folder: is made if it is not there.
-        files: by the name in the folder, their content or a file to copy.
+        folder: the folder, which is created if it does not exist.
+        files: the content of each file, or a file to copy, by its name in the folder.
         also: names of files that the block writes itself.
 
     Raises:
@@ -31,9 +31,9 @@ def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Ite
             place = folder / name
             made += _make_folders(place.parent)
             require_writable(place)
-        # Files of two models never mix: another process waits, until all are replaced.
+        # One writer at a time, so that files of two models never mix.
         with one_writer(folder), contextlib.ExitStack() as stack:
-            for name, content in reversed(list(files.items())):  # a stack ends what was begun last first
+            for name, content in reversed(list(files.items())):  # since an ExitStack exits in reverse order
                 written = content if isinstance(content, bytes) else _content(content)
                 stack.enter_context(atomic_write(folder / name)).write(written)
             yield
@@ -45,7 +45,7 @@ def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Ite
 
 
 def _make_folders(folder: Path) -> list[str]:
-    """Make a folder and those above it; those that were made, the outermost first."""
+    """Create a folder and its parents; return those that did not exist, the outermost first."""
     missing = [os.fspath(path) for path in (folder, *folder.parents) if not path.exists()]
     try:
         make_folder(folder)

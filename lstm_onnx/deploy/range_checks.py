@@ -1,4 +1,4 @@
-"""Nodes that fail where an input's integers are out of range, for servers that do not check them."""
+"""Adds nodes that fail if an input's integers are out of range, for servers that do not check them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..runtime import Model
 
 @dataclass(frozen=True)
 class Range:
-    """The integers that an input may have, both ends included.
+    """The integers that an input may have, from `low` to `high` inclusive.
 
     Attributes:
-        low: the least.
-        high: the largest; or an input and its axis, whose size that is.
-        text: for people, such as ``0 to 49``.
+        low: the least integer.
+        high: the largest integer; or an input and its axis, whose size is the largest integer.
+        text: the range in messages, such as ``0 to 49``.
     """
 
     low: int
@@ -28,7 +28,7 @@ class Range:
 
 
 def ranges_of(model: Model) -> dict[str, Range]:
-    """The inputs whose integers are rows of a table, or lengths, as the file says it."""
+    """The ranges of the inputs that, by the file's metadata, are indices of an embedding or lengths."""
     found = {name: Range(0, rows - 1, f"0 to {rows - 1}") for name, rows in model.metadata.table_rows.items()}
     for name, count in model.counts.items():
         sized = [
@@ -42,18 +42,18 @@ def ranges_of(model: Model) -> dict[str, Range]:
 def range_check(
     source: str, target: str, name: str, allowed: Range, inner: Mapping[str, str], free: Callable[[str], str]
 ) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """Nodes from `source` to `target`, the same integers, and their constants.
+    """Make nodes that check `source` and return it as `target`; return them and their constants.
 
-    A Reshape to a shape of another size is an error on every provider, where Gather and LSTM may take the integers as
-    they are; ONNX Runtime tells its node's name, which says what is wrong.
+    The check is a Reshape to a shape of another size, which is an error on every provider, whereas Gather and LSTM may
+    accept wrong integers.  ONNX Runtime's message has the node's name, which says what is wrong.
 
     Args:
-        source: the value.
-        target: the value that is known to be in range.
-        name: the input, for messages.
+        source: the value to check.
+        target: the name of the same value after the check.
+        name: the input's name, for messages.
         allowed: its range.
-        inner: the names of other inputs in the order of the file's axes.
-        free: a name that is not in use.
+        inner: for each other input, the name of its value with the original order of axes.
+        free: returns an unused name that starts with the given one.
     """
     constants = {free(f"{name}/low"): np.array(allowed.low, np.int64)}
     (low,) = constants

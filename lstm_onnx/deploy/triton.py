@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server: the model with the batch first, and its config.pbtxt."""
+"""Writes a model into a repository for Triton Inference Server: with the batch first, and with its config.pbtxt."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from .range_checks import ranges_of
 from .triton_config import TritonConfig, TritonState, TritonTensor
 
 _STATES_FOLDER = "initial_state"
-"""Where Triton looks for the files of initial states, beside config.pbtxt."""
+"""The folder, beside config.pbtxt, where Triton looks for the files of initial states."""
 _MOST_SEQUENCES = 1024
 _LONGEST_NAME = 200
 _LONGEST_WAIT = 10**9
-"""Seconds, of which Triton's configuration has the microseconds."""
+"""The most seconds that Triton's configuration can have, in microseconds."""
 
 
 @dataclass(frozen=True)
 class TritonResult:
-    """What was written.
+    """The result of `deploy_triton`.
 
     Attributes:
         folder: the model's folder in the repository.
@@ -45,7 +45,7 @@ class TritonResult:
         stateful: whether Triton carries its states.
         states: each state input and the output that is its next value.
         max_batch: the most rows in a batch.
-        notes: what Triton's configuration cannot say.
+        notes: limits of the model that Triton's configuration cannot express.
     """
 
     folder: str
@@ -81,7 +81,7 @@ def deploy_triton(
     """Write a model into a repository, as ``REPOSITORY/NAME/1/model.onnx`` and ``REPOSITORY/NAME/config.pbtxt``.
 
     A model that can be streamed gets Triton's sequence batcher with implicit state, any other its dynamic batcher.
-    The model with the batch first is run beside the original before anything is written.
+    The model with the batch first is run and compared with the original before anything is written.
 
     Args:
         file: the .onnx file.
@@ -92,10 +92,10 @@ def deploy_triton(
         delay_seconds: how long a batch waits for more requests.
 
     Raises:
-        ModelError: an input, output or state has no batch axis, or Triton's configuration cannot say what it is.
+        ModelError: an input, output or state has no batch axis, or cannot be expressed in Triton's configuration.
         FileError: a file cannot be read or written, or `file` would be replaced.
-        InputError: an argument is not possible.
-        RunError: the model with the batch first gives other results; nothing is written.
+        InputError: an argument is not valid.
+        RunError: the results of the model with the batch first differ; nothing is written.
     """
     require_path(file, "an .onnx file")
     require_path(repository, "a folder")
@@ -103,7 +103,7 @@ def deploy_triton(
     valid = isinstance(name, str) and len(name) <= _LONGEST_NAME and all(c.isalnum() or c in "._-" for c in name)
     if not valid or name in ("", ".", ".."):
         raise InputError(
-            f"{shown(name)} cannot be the name of a model, which is letters, digits, dots, underscores and hyphens",
+            f"{shown(name)} is not a model's name, which has only letters, digits, dots, underscores and hyphens",
             hint="pass another name",
         )
     max_batch = integer("max_batch", max_batch, 1, 2**31 - 1)
@@ -119,7 +119,7 @@ def deploy_triton(
         states = _states(model, axes, initial) if stateful else ()
         mixes = why_lengths_mix(model) if model.spec is None and model.counts else ""
         if stateful and mixes:
-            raise ModelError(f"its rows cannot be batched where their lengths differ: {mixes}", path=model.path)
+            raise ModelError(f"its rows cannot be batched if their lengths differ: {mixes}", path=model.path)
         carried = {state.input.name for state in states} | {state.output for state in states}
         config = TritonConfig(
             name,
@@ -151,8 +151,8 @@ def _is_stateful(model: Model) -> bool:
         return False
     if model.metadata.streaming_or_default.steps is not None:
         raise ModelError(
-            "gives another number of steps for equal chunks, by the steps that came before, and Triton would step "
-            "sequences together that differ in that",
+            "returns different numbers of steps for equal chunks, depending on the steps before, but Triton would put "
+            "sequences that differ in this into one batch",
             path=model.path,
             hint="lstm-onnx serve runs it; causal convolutions without strides have no such phases",
         )
@@ -160,7 +160,7 @@ def _is_stateful(model: Model) -> bool:
 
 
 def _batch_axes(model: Model) -> dict[str, int]:
-    """The batch axis of every input and output (ModelError where one has none)."""
+    """The batch axis of every input and output (ModelError if one has none)."""
     batches: set[Any] = {batch_name(model)} - {None}
     for name in model.states:
         axis = state_batch_axis(model.inputs[name])
@@ -170,7 +170,7 @@ def _batch_axes(model: Model) -> dict[str, int]:
     for name, info in {**model.inputs, **model.outputs}.items():
         axis = state_batch_axis(info) if name in model.states else axis_of(info, batches)
         if axis is None and name in model.states.values():
-            # Tools often leave the shape of a state's output open.
+            # Tools often leave a state's output without a shape.
             source = next(key for key, end in model.states.items() if end == name)
             axis = state_batch_axis(model.inputs[source])
         if axis is None:
@@ -182,12 +182,15 @@ def _batch_axes(model: Model) -> dict[str, int]:
 
 
 def _without_batch(model: Model, info: ValueInfo) -> ModelError:
-    reason, hint = "has no dynamic batch axis", "export it with one; lstm-onnx repair opens a fixed batch where it can"
+    reason, hint = (
+        "has no dynamic batch axis",
+        "export it with one; lstm-onnx repair makes a fixed batch dynamic if it can",
+    )
     if dynamic_axes(info):
         reason = "has no axis that is known to be the batch"
         hint = 'call that axis "batch" in each input and output, in the file or at the export'
     return ModelError(
-        f"{info} {reason}, and Triton needs one for every tensor of a model that it batches",
+        f"{info} {reason}, but Triton needs one for every tensor of a model that it batches",
         path=model.path,
         hint=hint,
         name=info.name,
@@ -200,7 +203,7 @@ def _largest_batch(model: Model, axes: Mapping[str, int]) -> int:
         least, most = model.metadata.axis_limits.get(str(info.shape[axes[name]]), (1, None))
         if least > 1:
             raise ModelError(
-                f"is only right for {least} rows or more, and Triton may run one alone", path=model.path, name=name
+                f"is right only for {least} rows or more, but Triton may run one alone", path=model.path, name=name
             )
         largest = min(largest, most or largest)
     return largest
@@ -218,7 +221,7 @@ def _states(model: Model, axes: Mapping[str, int], initial: Mapping[str, tuple[s
         tensor = _tensor(model.inputs[name], axes)
         if len(dynamic_axes(model.inputs[name])) > 1:
             raise ModelError(
-                f"the state {model.inputs[name]} has a size that is not fixed, and Triton needs it",
+                f"the state {model.inputs[name]} has a size that is not fixed, but Triton needs it",
                 path=model.path,
                 name=name,
             )
@@ -238,7 +241,7 @@ def _initial_states(model: Model, axes: Mapping[str, int]) -> dict[str, tuple[st
 def _write(
     model: Model, file: str | os.PathLike[str], axes: Mapping[str, int], folder: Path, files: Mapping[str, bytes]
 ) -> None:
-    """Write the model, once it is known to be equal, and then the other files, the configuration last."""
+    """Write the model, compare it with the original, and then write the other files, the configuration last."""
     with temporary_folder() as trial:
         write_batch_first(_with_shapes(model, file), file, axes, trial / "model.onnx", ranges_of(model))
         _require_equal(model, trial / "model.onnx", axes)
@@ -247,7 +250,7 @@ def _write(
 
 
 def _with_shapes(model: Model, file: str | os.PathLike[str]) -> ModelProto:
-    """The file's model, whose outputs have the shape that ONNX Runtime infers where the file has none."""
+    """The file's model; outputs without a shape get the one that ONNX Runtime infers."""
     proto = load_inlined(file)
     before = {end: name for name, end in model.states.items()}
     for value in proto.graph.output:
@@ -265,16 +268,16 @@ def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
         notes.append(f"requests do not share a batch, since their lengths may differ: {mixes}")
     elif model.spec is None and model.counts and why_lengths_mix(model, longer=False):
         notes.append(
-            "an answer has as many steps as the longest sequence of all requests in its batch; cut each to its length"
+            "an answer has as many steps as the longest sequence of all requests in its batch; cut it to its own length"
         )
     for axis, (least, most) in model.metadata.axis_limits.items():
         if axis != batch_name(model) and (least > 1 or most is not None):
             allowed = allowed_sizes(least, most)
-            notes.append(f"the model is only right where {axis} is {allowed}, and Triton does not check that")
+            notes.append(f"the model is right only if {axis} is {allowed}, but Triton does not check that")
     if model.states and not stateful:
         names = ", ".join(model.states)
         own = ", ".join(model.metadata.initial)
-        start = f", but what metadata.initial of the loaded file has for {own}" if own else ""
+        start = f", except for {own}, whose values are in metadata.initial of the loaded file" if own else ""
         notes.append(f"it cannot be streamed, so clients pass the states {names}; zeros for a new sequence{start}")
     return tuple(notes)
 
@@ -294,7 +297,7 @@ def _require_equal(model: Model, batch_first: Path, axes: Mapping[str, int]) -> 
         sizes[batch] = rows
     try:
         (record,) = random_record(model, sizes).rows
-    except InputError:  # such as indices, whose range is not known
+    except InputError:  # such as for indices without a known range
         record = _smallest(model, rows, axes)
     with load(batch_first, "cpu") as other:
         feeds = model.completed(dict(record))
@@ -304,7 +307,7 @@ def _require_equal(model: Model, batch_first: Path, axes: Mapping[str, int]) -> 
             for name, array in expected.items():
                 if not np.allclose(np.moveaxis(array, axes[name], 0), found[name], 1e-5, 1e-6, equal_nan=True):
                     raise RunError(
-                        f"its output {name} differs where the batch is first; nothing was written",
+                        f"its output {name} differs when the batch is first; nothing was written",
                         path=model.path,
                         name=name,
                     )

@@ -1,4 +1,4 @@
-"""A Triton model's config.pbtxt."""
+"""Writes a Triton model's config.pbtxt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DATA_TYPES = {
     **{f"float{bits}": f"TYPE_FP{bits}" for bits in (16, 32, 64)},
     "bool": "TYPE_BOOL",
 }
-"""Triton's names of dtypes, by numpy's."""
+"""Triton's names of dtypes, by NumPy's."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class TritonTensor:
 
     Attributes:
         name: its name.
-        dtype: the name of its dtype, as numpy's.
-        dims: its sizes without the batch, -1 where one is not fixed.
+        dtype: NumPy's name of its dtype.
+        dims: its sizes without the batch axis; a size that is not fixed is -1.
     """
 
     name: str
@@ -31,7 +31,7 @@ class TritonTensor:
 
     @property
     def data_type(self) -> str:
-        """Triton's name of the dtype (ModelError where it has none)."""
+        """Triton's name of the dtype (ModelError if it has none)."""
         if self.dtype not in _DATA_TYPES:
             raise ModelError(f"{self.name} is {self.dtype}, for which Triton's configuration has no name here")
         return _DATA_TYPES[self.dtype]
@@ -42,7 +42,7 @@ class TritonState:
     """A state of a sequence.
 
     Attributes:
-        input: the state's input.
+        input: the tensor of the state's input.
         output: the name of the output that is its next value.
         initial: the file of its initial value; None for zeros.
     """
@@ -54,14 +54,14 @@ class TritonState:
 
 @dataclass(frozen=True)
 class TritonConfig:
-    """What config.pbtxt says.
+    """The content of config.pbtxt.
 
     Attributes:
         name: the model's name.
         max_batch: the most rows in a batch.
-        inputs, outputs: without states.
-        states: of a sequence; none for a model without.
-        idle_seconds: a sequence without a request for so long is ended.
+        inputs, outputs: the inputs and outputs that are not states.
+        states: the states of a sequence; empty for a model without states.
+        idle_seconds: a sequence without a request for this long is ended.
         delay_seconds: how long a batch waits for more requests.
         sequences: the most sequences at once.
         batched: whether requests without states may share a batch.
@@ -114,7 +114,7 @@ def _list(name: str, items: Iterable[Mapping[str, str]]) -> list[str]:
 
 def _tensor(tensor: TritonTensor) -> dict[str, str]:
     fields = {"name:": _quoted(tensor.name), "data_type:": tensor.data_type, "dims:": _dims(tensor.dims)}
-    if not tensor.dims:  # Triton needs one, and takes it away again
+    if not tensor.dims:  # Triton needs at least one dimension, which its reshape removes again
         fields["reshape"] = "{ shape: [ ] }"
     return fields
 

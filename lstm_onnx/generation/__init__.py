@@ -1,4 +1,4 @@
-"""Files that generate: a step in an ONNX Loop, each time on what the step before gave."""
+"""Makes files that generate: an ONNX Loop around a model's step, which feeds each step's output to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop carries for a state: the state itself or, where the step takes it apart, its parts.
+"""Finds what the loop carries for a state: the state itself or, if the step splits it, its parts.
 
 A stack of layers has one state for all of them, which a step splits and joins again.  A loop that carries the parts
 does so once instead of in every step, and a small step takes a fifth less time.
@@ -22,9 +22,9 @@ class Carried:
     """One value that the loop carries.
 
     Attributes:
-        name: in the body, before a step.
-        after: in the body, after it.
-        state: the state that it is, or is a part of.
+        name: its name in the body, before a step.
+        after: its name in the body, after the step.
+        state: the state that it is, or that it is a part of.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Parts:
 def parts_of(
     nodes: Sequence[NodeProto], state: str, after: str, outputs: Sequence[str], constants: Mapping[str, np.ndarray]
 ) -> Parts | None:
-    """How a step splits a state and joins the next one, where the parts are those of recurrent layers; or None.
+    """How a step splits a state and joins the next one, if the parts are states of recurrent layers; None otherwise.
 
     Args:
-        nodes: the step's.
-        state: the state's input.
-        after: its output.
+        nodes: the step's nodes.
+        state: the name of the state's input.
+        after: the name of its output.
         outputs: all outputs of the step.
         constants: the step's initializers.
     """
@@ -72,7 +72,7 @@ def parts_of(
 
 
 def _is_final_state(node: NodeProto | None, value: str) -> bool:
-    """Whether a value is the last h or c of a recurrent operator of one direction: one row, as each part before."""
+    """Whether a value is the last h or c of a recurrent operator with one direction, which is one row, as each part."""
     if node is None or not is_onnx_operator(node):
         return False
     return value in list(node.output)[1:] and direction_of(node) != "bidirectional"

@@ -1,4 +1,4 @@
-"""The nodes that choose a token: the one with the largest number, or one that is drawn by a number in [0, 1)."""
+"""Adds the nodes that choose a token: the one with the largest logit, or one sampled with a number in [0, 1)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from onnx import TensorProto
 from ..onnxgraph.builder import Nodes, integers_name
 
 OWN = "generate/"
-"""The prefix of the names of all that is added to a step."""
+"""The prefix of the names of everything that is added to a step."""
 LOOP = f"{OWN}loop"
 """The name of the Loop."""
 BELOW_ONE = 1 - 2.0**-22
-"""The largest number that noise counts as: its product with a sum is less than the sum in float32, too."""
+"""The limit to which noise is clipped: its product with a sum is less than the sum, in float32 too."""
 
 
 class OwnNodes(Nodes):
-    """Nodes whose shared constants have names of their own, whatever the step's are called."""
+    """Nodes whose shared constants have names that cannot clash with the step's."""
 
     def integers(self, *values: int) -> str:
         """A 1-D int64 initializer; equal ones are shared."""
@@ -24,31 +24,31 @@ class OwnNodes(Nodes):
 
 
 def last_step(nodes: Nodes, value: str, axis: int, name: str) -> str:
-    """The last entry of a value along an axis, which goes."""
+    """The last entry of a value along an axis, which is removed."""
     index = nodes.constant("generate/int/-1", np.array(-1, np.int64))
     return nodes.one("Gather", value, index, name=name, axis=axis)
 
 
 def greedy(nodes: Nodes, numbers: str) -> str:
-    """The token with the largest number, int64 ``(batch, 1)``, of numbers ``(batch, tokens)``."""
+    """The token with the largest number, int64 ``(batch, 1)``, from numbers ``(batch, tokens)``."""
     return nodes.one("ArgMax", numbers, name="generate/choose/token", axis=1, keepdims=1)
 
 
 def sampled(
     nodes: Nodes, numbers: str, temperature: str, noise: str, top_k: int | None, dtype: np.dtype[np.generic]
 ) -> str:
-    """A token drawn with the softmax of ``numbers / temperature``, int64 ``(batch, 1)``.
+    """A token sampled from the softmax of ``numbers / temperature``, int64 ``(batch, 1)``.
 
-    It is the first token at which the sum of the probabilities is more than the noise, as in
-    ``numpy.random.Generator.choice`` and in every other inversion of a distribution.
+    It is the first token at which the cumulative probability exceeds the noise: inverse transform sampling, as in
+    ``numpy.random.Generator.choice``.
 
     Args:
-        nodes: of the loop's body.
-        numbers: ``(batch, tokens)``.
+        nodes: the nodes of the loop's body.
+        numbers: the logits, ``(batch, tokens)``.
         temperature: one number.
         noise: ``(batch, 1)``.
-        top_k: draw from so many tokens alone.
-        dtype: of `numbers`.
+        top_k: sample only from the `top_k` most probable tokens; None for all.
+        dtype: the dtype of `numbers`.
     """
     if top_k is not None:
         count = nodes.integers(top_k)

@@ -1,4 +1,4 @@
-"""`make_generating`: from the file of a step to one that repeats it."""
+"""`make_generating`: writes a file that repeats the step in another file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from .loop import generating_model
 from .proof import GenerationProof, prove_generation
 
 _LEAST_OPSET = 14
-"""Reshape to axes of no elements."""
+"""The least opset: its Reshape can make axes of size 0."""
 _DRAWN_STEPS = 12
-"""The largest number of steps that is drawn where nobody passes one."""
+"""The limit of a random `max_steps`, where the caller passes none."""
 _DRAWN_TEMPERATURES = (0.5, 1.5)
 
 
@@ -41,11 +41,11 @@ class GeneratingResult:
     Attributes:
         path: the file that generates.
         source: the step's file.
-        num_bytes: the size of all files that were written.
-        generation: how it generates.
+        num_bytes: the total size of the files that were written.
+        generation: the settings with which it generates.
         inputs: the names of its inputs.
         outputs: the names of its outputs.
-        states: each state, with the output that is its last value.
+        states: each state's input, with the output for its last value.
         nodes: the number of its nodes, without those of the loop's body.
         proof: how it was compared with its step.
         external_data: the file beside `path` that holds the weights of a model over 2 GB, or None.
@@ -67,7 +67,7 @@ class GeneratingResult:
         return asdict(self)
 
     def __str__(self) -> str:
-        """What was written, for people."""
+        """The result as text."""
         g = self.generation
         return "\n".join(
             [
@@ -96,10 +96,10 @@ def make_generating(
     seed: int = 0,
     trial: bool | None = None,
 ) -> GeneratingResult:
-    """Write a file that runs a step in a loop in one call, each time on the output of the step before.
+    """Write a file that runs a model's step in a loop, in one call, and feeds each step's output to the next.
 
-    The step is a file with states: what `export` writes with ``states="explicit"``, or of a module that takes its
-    states as arguments and returns them.  The new file gives what this loop gives, token for token::
+    The step is a file with states: one that `export` writes with ``states="explicit"``, or of a module that takes its
+    states as arguments and returns them.  The new file's results are those of this loop, token for token::
 
         x = prompt
         for _ in range(max_steps):
@@ -107,39 +107,39 @@ def make_generating(
             x = chosen(outputs[output][:, -1])
             generated.append(x)
 
-    Its inputs are the step's, and ``max_steps`` (int64, one number) or, where tokens are drawn, ``noise``
-    ``(batch, max_steps)`` of numbers from 0 to below 1, and ``temperature``, one number above 0.  The input that is
-    fed back is the prompt.  Its outputs are ``generated`` ``(batch, steps)`` (of values ``(batch, steps, features)``;
-    in the input's own layout), of tokens ``scores``, the logarithms of their probabilities, where sequences can end
-    ``counts`` ``(batch,)``, how many steps each has, and the last states, from which another call goes on.
+    Its inputs are those of the step, where the input that is fed back is the prompt, and ``max_steps`` (int64, one
+    number) or, with "sample", ``noise`` ``(batch, max_steps)``, numbers in [0, 1), and ``temperature``, one number
+    above 0.  Its outputs are ``generated``, in the input's own layout: tokens ``(batch, steps)`` or values
+    ``(batch, steps, features)``; for tokens ``scores``, the logarithms of their probabilities; if sequences can end,
+    ``counts`` ``(batch,)``, the number of steps of each; and the last states, from which another call continues.
 
-    A sequence that has ended keeps its states and gives padding, until all of the batch have.  Nodes that are the same
-    in every step, such as an encoder's, run once.
+    A sequence that has ended keeps its states and yields padding until all sequences of the batch have ended.  Nodes
+    with the same results in every step, such as an encoder's, run once.
 
-    Before the file is kept, it is compared with the step in a Python loop, on random prompts.
+    The file is kept only if its results equal those of the step in a Python loop, on random prompts.
 
     Args:
-        source: the step's file, of this package or of any other.
+        source: the step's file, from this package or any other.
         path: the file to write.
-        input: see `Generation`; so are the arguments that follow.
-        output: the output that gives the next input.
+        input: the input that is fed back; see `Generation` for this and the next arguments.
+        output: the output from which the next input is made.
         choose: "greedy", "sample" or "value".
-        top_k: of "sample", from how many tokens to draw.
+        top_k: for "sample", the number of most probable tokens to sample from.
         stop_token: a token, or several, that ends a sequence.
-        stop_output: an output that ends it.
-        stop_above: where it is more than this.
-        pad: what a sequence that has ended gives.
-        states: for a file of another tool, each state input and the output that feeds it, as in `load`.
-        seed: of what is drawn for the comparison.
+        stop_output: an output that ends a sequence.
+        stop_above: the threshold above which `stop_output` does.
+        pad: the value in `generated` for a sequence that has ended.
+        states: for a file from another tool, each state input and the output that feeds it, as in `load`.
+        seed: the seed of the random prompts.
         trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
             lstm-onnx.
 
     Raises:
         ConfigError: an argument is not possible, or names no input or output.
         FileError: a file cannot be read or written, or `path` is `source`.
-        ModelError: the file is not an ONNX model, or its step cannot be run in a loop; or the new file does not give
-            what the step in a Python loop gives, and is not kept.
-        InputError: `seed` is not possible.
+        ModelError: the file is not an ONNX model, or its step cannot be run in a loop; or the results of the new file
+            differ from those of the step in a Python loop, and it is not kept.
+        InputError: `seed` is not valid.
     """
     pairs = {} if states is None else states
     generation = Generation(input, output, choose, top_k, stop_token, stop_output, stop_above, pad, pairs)  # type: ignore[arg-type]
@@ -197,7 +197,7 @@ def _require_opset(model: ModelProto, source: str | os.PathLike[str]) -> None:
     opset = opset_of(model)
     if opset < _LEAST_OPSET:
         raise ModelError(
-            f"has opset {opset}, and a generating file needs {_LEAST_OPSET}",
+            f"has opset {opset}, but a generating file needs {_LEAST_OPSET}",
             path=source,
             hint="convert it with onnx.version_converter",
         )
@@ -206,7 +206,7 @@ def _require_opset(model: ModelProto, source: str | os.PathLike[str]) -> None:
 def _require_names(model: ModelProto, source: str | os.PathLike[str]) -> None:
     names = {value for node in nodes_of(model.graph.node) for value in (*node.input, *node.output)}
     if any(name.startswith(OWN) for name in names):
-        raise ModelError(f"has values whose names start with {OWN}, as the generating file's own", path=source)
+        raise ModelError(f"has values whose names start with {OWN}, which the generating file uses itself", path=source)
 
 
 def generating_metadata(step: Model, layout: Layout) -> Metadata:
@@ -235,7 +235,7 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
 
 
 def _of_all_tokens(fed: InputSpec, layout: Layout) -> InputSpec:
-    """The prompt's tokens: all that the step can choose, which it must take as well."""
+    """The prompt's tokens: the step must accept every token that it can choose."""
     tokens = layout.output.shape[-1]
     if not layout.step.of_tokens or not isinstance(tokens, int):
         return fed

@@ -1,4 +1,4 @@
-"""The axes of a step: where its input and output have batch and time, and whether one can be fed back as the other."""
+"""Finds the batch and time axes of a step's input and output, and refuses an output that cannot be fed back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .rows import outer_axis
 
 @dataclass(frozen=True)
 class Layout:
-    """A step that can be repeated.
+    """The layout of a step that can be repeated.
 
     Attributes:
-        step: how, with `choose` set, and its axes.
+        step: how to repeat the step, with `choose` set, and the axes.
         fed: the input that is fed back.
-        output: what gives its next value.
+        output: the output from which its next value is made.
         states: each state input and the output that feeds it.
-        state_axes: the batch axis of each state, where sequences can end before others.
+        state_axes: the batch axis of each state, if sequences can end before others.
         context: the other inputs, which have the same value in every step.
     """
 
@@ -38,12 +38,12 @@ class Layout:
 
     @property
     def element_dims(self) -> tuple[int | str | None, ...]:
-        """The axes of the input without time."""
+        """The axes of the input, without the time axis."""
         return tuple(dim for axis, dim in enumerate(self.fed.shape) if axis != self.step.time_axis)
 
 
 def layout_of(model: Model, generation: Generation) -> Layout:
-    """The axes of a step's file, from their names and ranks.
+    """The layout of a step's file, from the names of axes and the ranks of values.
 
     Raises:
         ConfigError: the file has no such input or output.
@@ -53,13 +53,13 @@ def layout_of(model: Model, generation: Generation) -> Layout:
     _require_step(model, metadata)
     fed, output = _known(model, "input", generation.input), _known(model, "output", generation.output)
     if fed.name in model.states:
-        raise ConfigError(f"the input {fed.name} is a state, which is carried anyway", path=model.path)
+        raise ConfigError(f"the input {fed.name} is a state, which is fed back in any case", path=model.path)
     tokens = fed.dtype is not None and fed.dtype.kind in "iu"
     if not tokens and (fed.dtype is None or fed.dtype.kind != "f"):
-        raise _unfit(model, f"its input {fed} is neither tokens nor numbers")
+        raise _unfit(model, f"its input {fed} has neither tokens nor numbers")
     choose = generation.choose or ("greedy" if tokens else "value")
     if tokens == (choose == "value"):
-        what = "takes tokens, which are chosen" if tokens else "takes numbers, which are fed back as they are"
+        what = "takes tokens, which must be chosen" if tokens else "takes numbers, which are fed back as they are"
         raise ConfigError(f'choose = "{choose}" is not possible: {fed.name} {what}', path=model.path)
     generation = replace(generation, choose=choose)
     batch = _batch_axis(model, fed)
@@ -94,15 +94,15 @@ def _require_step(model: Model, metadata: Metadata) -> None:
         raise _unfit(model, "it has no states, so no step would depend on those before it", hint)
     for after in model.states.values():
         fed = [name for name, output in model.states.items() if output == after]
-        if len(fed) > 1:  # after no steps its value would have to be that of each
+        if len(fed) > 1:  # after 0 steps its value would have to equal each of the initial states
             names = " and ".join(fed)
             hint = "export it with an output for each state"
-            raise _unfit(model, f"its output {after} feeds {names}, and a state needs an output of its own", hint)
+            raise _unfit(model, f"its output {after} feeds {names}, but each state needs an output of its own", hint)
     streaming = metadata.streaming
     if streaming is not None and (streaming.delay or streaming.hop > 1 or streaming.multiple > 1 or streaming.last):
-        raise _unfit(model, "its output for a step comes later than the step")
+        raise _unfit(model, "it looks ahead, so its output for a step comes later than the step")
     if metadata.not_streamable and metadata.time_axes:
-        raise _unfit(model, f"step by step it gives other numbers: {metadata.not_streamable}")
+        raise _unfit(model, f"step by step its results differ: {metadata.not_streamable}")
 
 
 def _known(model: Model, kind: str, name: str) -> ValueInfo:
@@ -118,7 +118,7 @@ def _batch_axis(model: Model, fed: ValueInfo) -> int:
     axes = [axis for axis, dim in enumerate(fed.shape) if isinstance(dim, str) and dim == name]
     if len(axes) != 1:
         raise _unfit(
-            model, f"which axis of its input {fed} is the batch is not known", "export it with a dynamic batch"
+            model, f"it is not known which axis of its input {fed} is the batch", "export it with a dynamic batch"
         )
     return axes[0]
 
@@ -126,19 +126,19 @@ def _batch_axis(model: Model, fed: ValueInfo) -> int:
 def _time_axis(model: Model, fed: ValueInfo, batch: int, tokens: bool) -> int | None:
     others = [axis for axis in range(len(fed.shape)) if axis != batch]
     if tokens and len(others) > 1:
-        raise _unfit(model, f"its input {fed} is more than one token for each step")
+        raise _unfit(model, f"its input {fed} has more than one token for each step")
     dynamic = [axis for axis in others if not isinstance(fed.shape[axis], int)]
     named = [axis for axis in dynamic if fed.shape[axis] in model.metadata.time_axes] or dynamic
     if len(named) > 1:
-        raise _unfit(model, f"which axis of its input {fed} is time is not known")
+        raise _unfit(model, f"it is not known which axis of its input {fed} is time")
     if named:
         least, _ = model.metadata.axis_limits.get(str(fed.shape[named[0]]), (1, None))
         if least > 1:
-            raise _unfit(model, f"it takes {least} steps or more at once, and generating takes one at a time")
+            raise _unfit(model, f"it needs {least} steps or more at once, but generating runs one at a time")
         return named[0]
     fixed = [axis for axis in others if fed.shape[axis] == 1]
     if tokens and others and not fixed:
-        raise _unfit(model, f"its input {fed} is of {fed.shape[others[0]]} steps, and generating takes one at a time")
+        raise _unfit(model, f"its input {fed} has {fed.shape[others[0]]} steps, but generating runs one at a time")
     return fixed[0] if tokens and fixed else fixed[0] if fixed and len(others) > 1 else None
 
 
@@ -154,11 +154,11 @@ def _output_time_axis(fed: ValueInfo, output: ValueInfo, time: int | None, token
 def _require_fit(
     model: Model, fed: ValueInfo, output: ValueInfo, time: int | None, output_time: int | None, tokens: bool
 ) -> None:
-    """Refuse an output whose last step is not numbers for each token, or has another shape than the input."""
+    """Refuse an output whose last step has no number for each token, or a shape that differs from the input's."""
     last = [dim for axis, dim in enumerate(output.shape) if axis != output_time]
     wanted = [dim for axis, dim in enumerate(fed.shape) if axis != time]
     if output.dtype is None or output.dtype.kind != "f" or (not tokens and output.dtype != fed.dtype):
-        raise _unfit(model, f"its output {output} is not of floats of the dtype that {fed} needs")
+        raise _unfit(model, f"its output {output} does not have the float dtype that {fed} needs")
     if tokens:
         if len(last) != 2:
             raise _unfit(
@@ -169,14 +169,14 @@ def _require_fit(
     if len(last) != len(wanted) or differ:
         raise _unfit(
             model,
-            f"a step of its output {output} has another shape than one of its input {fed}",
+            f"the shape of a step of its output {output} differs from that of its input {fed}",
             "export a module whose output is the next input",
         )
 
 
 def _require_stop(model: Model, generation: Generation, fed: ValueInfo) -> None:
     if generation.stop_token and generation.choose == "value":
-        raise ConfigError(f"stop_token is for tokens, and {fed.name} takes numbers; use stop_output", path=model.path)
+        raise ConfigError(f"stop_token is for tokens, but {fed.name} takes numbers; use stop_output", path=model.path)
     if generation.pad is not None and generation.choose != "value" and type(generation.pad) is not int:
         raise ConfigError(f"pad = {generation.pad} is not a token", path=model.path)
     tokens = _known(model, "output", generation.output).shape[-1]
@@ -205,7 +205,7 @@ def _known_state_axes(model: Model) -> dict[str, int]:
     axes = state_axes_of(model)
     unknown = next((name for name in model.states if name not in axes), None)
     if unknown is not None:
-        raise _unfit(model, f"which axis of its state {model.inputs[unknown]} is the batch is not known")
+        raise _unfit(model, f"it is not known which axis of its state {model.inputs[unknown]} is the batch")
     return axes
 
 
@@ -217,16 +217,16 @@ def _require_names(model: Model, layout: Layout) -> None:
         if isinstance(time, str) and time in info.shape:
             raise _unfit(
                 model,
-                f"its input {info} has the time axis of {fed.name}, and only one input is fed back",
-                "export a module that takes both as one, or keeps the other",
+                f"its input {info} has the time axis of {fed.name}, but only one input is fed back",
+                "export a module that takes both as one input, or makes the other one constant",
             )
         if info.dtype is None or info.dtype.kind not in "fiub":
-            raise _unfit(model, f"its input {info} is not of numbers")
+            raise _unfit(model, f"its input {info} does not have numbers")
     taken = {*model.inputs, *model.outputs}
     for name in (MAX_STEPS, NOISE, TEMPERATURE, GENERATED, SCORES, COUNTS):
         if name in taken:
             raise _unfit(
-                model, f"{name} is one of its names, and the generating file has one of this name", "rename it"
+                model, f"it has a value named {name}, a name that the generating file uses itself", "rename it"
             )
 
 
@@ -235,6 +235,6 @@ def _unfit(model: Model, reason: str, hint: str | None = None) -> ModelError:
 
 
 def numbers_of(info: ValueInfo) -> np.dtype[np.generic]:
-    """The dtype of a value that was found to be of numbers."""
+    """The dtype of a value that is known to have numbers."""
     assert info.dtype is not None  # noqa: S101 - the layout requires it
     return info.dtype

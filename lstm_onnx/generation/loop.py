@@ -1,7 +1,7 @@
-"""The graph of a generating file: the step's nodes in the body of a Loop, which carries what it generates and states.
+"""Builds the graph of a generating file: a Loop with the step's nodes as its body, which carries the states.
 
-The first step takes the prompt whole and every later one what the step before gave, so the body's input has the
-prompt's length at first and one time step afterwards: a Loop may carry values whose shapes change, and a Scan may not.
+The first step takes the whole prompt, and every later one the previous step's output, so the body's input first has
+the prompt's length and then one time step: a Loop may carry values whose shapes change, a Scan may not.
 Nodes that depend on nothing that changes from step to step, such as an encoder, stay outside.
 """
 
@@ -23,16 +23,16 @@ from .stop import COUNT, DONE, GO_ON, NEXT_COUNT, NEXT_DONE, add_stop, done, pad
 
 Dims = Sequence[int | str | None]
 _FEW_TOKENS = 256
-"""Up to so many tokens the numbers of all steps are kept to the end: 1 kB a step."""
+"""Up to this many tokens, the logits of all steps are kept until the end: 1 kB a step."""
 _DRAWN = RANDOM | {"Dropout"}
-"""What gives other numbers in each step."""
+"""Random operators, which yield different numbers in each step."""
 Built = tuple[ModelProto, dict[str, np.ndarray]]
-"""A model without its initializers, and those."""
+"""A model without its initializers, and the initializers."""
 
 
 @dataclass
 class _Interface:
-    """What the loop carries and gives, in order: the body's and the loop's own names."""
+    """The values that the loop carries and returns, in order, by their names in the body and in the outer graph."""
 
     inputs: list[ValueInfoProto] = field(default_factory=list)
     outputs: list[ValueInfoProto] = field(default_factory=list)
@@ -52,12 +52,12 @@ class _Interface:
 
 
 def generating_model(model: ModelProto, constants: Mapping[str, np.ndarray], layout: Layout) -> Built:
-    """The graph that repeats a step, and its initializers.
+    """Build the graph that repeats a step; return it and its initializers.
 
     Args:
-        model: the step's, with its functions inlined.
+        model: the step's model, with its functions inlined.
         constants: its initializers.
-        layout: its axes.
+        layout: its layout.
     """
     return _Builder(model, constants, layout).build()
 
@@ -101,7 +101,7 @@ class _Builder:
     # --- the body ----------------------------------------------------------------------------------------------
 
     def _zero_or_more(self) -> None:
-        """The sizes of a step's element, by which results of no steps are shaped."""
+        """Compute the sizes of one step's value, for the shape of the results of 0 steps."""
         shape = self.before.one("Shape", self.layout.fed.name, name="generate/prompt/Shape")
         rank = len(self.layout.fed.shape)
         kept = self.before.integers(*(axis for axis in range(rank) if axis != self.layout.step.time_axis))
@@ -111,7 +111,7 @@ class _Builder:
         )
 
     def _choose(self) -> str:
-        """What a step gives: the value of each sequence or, of tokens, ``(batch, 1)``."""
+        """The value that a step generates: for tokens ``(batch, 1)``, otherwise the output's last step."""
         layout, generation, body = self.layout, self.generation, self.body
         last = self._last(layout.output.name, layout.step.output_time_axis)
         if not layout.step.of_tokens:
@@ -134,7 +134,7 @@ class _Builder:
         return self._ended(token, 0, np.dtype(np.int64))
 
     def _scored_at_once(self, last: str) -> bool:
-        """Whether the scores of all steps are computed after the loop: faster, and it keeps the numbers of each."""
+        """Whether to compute the scores of all steps after the loop: it is faster, but each step's logits are kept."""
         tokens = self.layout.output.shape[-1]
         few = isinstance(tokens, int) and tokens <= _FEW_TOKENS
         return few and not self.generation.stops and any(last in node.output for node in self.body.nodes)
@@ -148,7 +148,7 @@ class _Builder:
         return last_step(self.body, value, axis, f"generate/last/{value}")
 
     def _last_rows(self, value: str) -> str:
-        """The same where the rows of an output are the steps of all sequences: so many last rows, or every so many."""
+        """As `_last`, for an output whose rows are the steps of all sequences: its last rows, or every nth row."""
         body, batch = self.body, "generate/prompt/batch"
         first, end = body.integers(0), body.integers(2**31 - 1)
         if self.layout.step.outer_axis == "time":
@@ -161,7 +161,7 @@ class _Builder:
         return body.one("Slice", value, start, end, first, steps, name="generate/rows/last")
 
     def _ended(self, value: str, batch: int, dtype: np.dtype[np.generic]) -> str:
-        """What a step gives, padded for sequences that have ended."""
+        """The value that a step generates, with padding for sequences that have ended."""
         if not self.generation.stops:
             return value
         rank = 2 if self.layout.step.of_tokens else len(self.layout.element_dims)
@@ -172,7 +172,7 @@ class _Builder:
         add_stop(self.body, self.generation.stop_token, value, flag)
         return chosen
 
-    # --- what is carried ---------------------------------------------------------------------------------------
+    # --- carried values ----------------------------------------------------------------------------------------
 
     def _carry_fed(self, element: str) -> None:
         layout, body, value = self.layout, self.body, element
@@ -199,7 +199,7 @@ class _Builder:
             self._carry_row(COUNT, NEXT_COUNT, np.array([0], np.int64), COUNTS, batch)
 
     def _carry_row(self, name: str, after: str, start: np.ndarray, final: str, batch: int | str | None) -> None:
-        """One number for each sequence."""
+        """Carry one number for each sequence."""
         kind = helper.np_dtype_to_tensor_dtype(start.dtype)
         constant = self.before.constant(f"{name}/start", start)
         initial = self.before.one("Expand", constant, "generate/prompt/batch", name=f"{name}/initial")
@@ -232,9 +232,9 @@ class _Builder:
                 self.interface.carry(before_info, _info(next_value, kind.elem_type, dims), initial, final)
 
     def _kept(self, value: Carried, rank: int) -> str:
-        """A state after a step: that of a sequence that has ended stays what it was.
+        """A state after a step, unchanged for sequences that have ended.
 
-        A graph gives no value twice, and none of its inputs as it is.
+        It is always a new value: a graph's outputs must not repeat, or be one of its inputs.
         """
         if self.generation.stops:
             ended = done(self.body, rank, self.layout.state_axes[value.state])
@@ -261,7 +261,7 @@ class _Builder:
             else:
                 self.interface.collect(_info(self.scores, kind, dims), "generate/loop/scores")
 
-    # --- the graph around it -----------------------------------------------------------------------------------
+    # --- the outer graph ---------------------------------------------------------------------------------------
 
     def _assembled(self) -> Built:
         layout, generation, before = self.layout, self.generation, self.before
@@ -354,7 +354,7 @@ def _info(name: str, kind: int, dims: Dims) -> ValueInfoProto:
 
 
 def _divided(nodes: Iterable[NodeProto], changing: set[str]) -> tuple[list[NodeProto], list[NodeProto]]:
-    """Nodes that are the same in every step, and those that depend on `changing`; both in their order."""
+    """The nodes with the same result in every step, and those that depend on `changing`; both in their order."""
     changing, outside, inside = set(changing), [], []
     for node in nodes:
         if changing.isdisjoint(node.input) and changing.isdisjoint(outer_values(node)) and node.op_type not in _DRAWN:
@@ -366,7 +366,7 @@ def _divided(nodes: Iterable[NodeProto], changing: set[str]) -> tuple[list[NodeP
 
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
-    """A copy of a node, in it and its bodies some values by other names."""
+    """A copy of a node, with some values in it and its bodies renamed."""
     copy = NodeProto()
     copy.CopyFrom(node)
     rename_values([copy], names)

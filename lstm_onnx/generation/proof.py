@@ -1,4 +1,4 @@
-"""A generating file, run beside its step in a loop."""
+"""Compares a generating file with its step in a Python loop, on random prompts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .layout import state_axes_of
 from .python_loop import Arrays, Looped, repeat
 
 _CASES = ((1, 1, 6), (3, 4, 9), (2, 3, 1), (2, 2, 0))
-"""Batch, time steps of the prompt, and the largest number of steps."""
+"""For each case the batch size, the time steps of the prompt, and the most steps to generate."""
 _OTHER = 5
 _ROUNDING = 1e-4
-"""A choice that numbers which are off by so much, relative to them, could change is not compared, nor what follows."""
+"""A choice that a relative error of this size could change is not compared, and neither is what follows it."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class GenerationProof:
     """How a generating file was compared with its step.
 
     Attributes:
-        cases: how many prompts.
-        steps: how many steps were compared, of all cases.
-        near_ties: in how many cases two tokens were too close to tell which is right, so that it was cut before.
-        problem: where they differ; "" where they do not.
-        not_run: why nothing was compared; "" where something was.
+        cases: the number of prompts.
+        steps: the number of steps compared, in all cases together.
+        near_ties: the number of cases that were cut before a step in which rounding could change the choice.
+        problem: how the results differ; "" if they do not.
+        not_run: why nothing was compared; "" if something was.
     """
 
     cases: int = 0
@@ -50,16 +50,16 @@ class GenerationProof:
 
 
 def draw_prompt(model: Model, sizes: tuple[int, int, int], rng: np.random.Generator, *, states: bool = True) -> Arrays:
-    """Random inputs of a generating file, and random states.
+    """Random inputs for a generating file, and random states.
 
     Args:
         model: the file.
-        sizes: batch, time steps of the prompt, and the largest number of steps.
-        rng: advances.
-        states: whether states are drawn; otherwise they are left out.
+        sizes: the batch size, the time steps of the prompt, and the most steps to generate.
+        rng: the generator, which advances.
+        states: whether to make random states; otherwise they are left out.
 
     Raises:
-        ConfigError: an input has another dynamic axis whose size no value fits.
+        ConfigError: an input has another dynamic axis, for which no size fits.
     """
     described = model.metadata.generation
     assert described is not None  # noqa: S101 - the caller's condition
@@ -93,7 +93,7 @@ def prove_generation(step: Model, model: Model, *, seed: int = 0) -> GenerationP
     Args:
         step: the step's file, open.
         model: the generating file, open.
-        seed: of the prompts.
+        seed: the seed of the prompts.
     """
     described = model.metadata.generation
     assert described is not None  # noqa: S101 - the caller's condition
@@ -103,7 +103,7 @@ def prove_generation(step: Model, model: Model, *, seed: int = 0) -> GenerationP
     failed = ""
     for sizes in _CASES:
         if described.generation.choose == "sample" and sizes[2] == 0:
-            continue  # a file takes no empty noise
+            continue  # an empty noise is refused
         for states in (True, False):
             try:
                 feeds = draw_prompt(model, sizes, rng, states=states)
@@ -134,7 +134,7 @@ def cut_at_near_tie(loop: Looped, described: GeneratingStep, feeds: Arrays) -> A
     """Inputs with fewer steps, so that they end before the first choice that rounding could change, or None.
 
     Args:
-        loop: of these inputs.
+        loop: the results of the Python loop for these inputs.
         described: the step.
         feeds: the inputs.
     """
@@ -145,7 +145,7 @@ def cut_at_near_tie(loop: Looped, described: GeneratingStep, feeds: Arrays) -> A
 
 
 def with_steps(feeds: Arrays, described: GeneratingStep, steps: int) -> Arrays:
-    """The same inputs with so many steps at most."""
+    """The same inputs with at most `steps` steps."""
     if described.generation.choose == "sample":
         return {**feeds, NOISE: feeds[NOISE][:, :steps]}
     return {**feeds, MAX_STEPS: np.array(steps, np.int64)}
@@ -160,7 +160,7 @@ def _difference(found: Arrays, loop: Looped, near: Looped) -> str:
         if name not in found:
             return f"it has no output {name}"
         if found[name].shape != array.shape:
-            return f"{name} has shape {found[name].shape}, and {array.shape} in a loop"
+            return f"{name} has shape {found[name].shape}, but {array.shape} in a loop"
         if name == COUNTS or array.dtype.kind in "iub":
             if not np.array_equal(found[name], array):
                 return f"{name} differs"

@@ -1,6 +1,6 @@
-"""What a generating file must give: its step in a Python loop, one call after the other, with numpy alone.
+"""Computes the expected results of a generating file, by its step in a Python loop and NumPy.
 
-The step is anything that takes arrays by name: the step's file, or its module in float32 or float64.
+The step is any callable that takes arrays by name: the step's file, or its module in float32 or float64.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Step = Callable[[Arrays], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Decision:
-    """A choice by numbers in one step: a token, or whether a sequence ends; of the sequences that had not ended.
+    """One step's choices, of a token or of whether a sequence ends, for the sequences that had not ended.
 
     Attributes:
-        numbers: what it was made by, a row for each sequence.
-        gaps: by how much each number would have to be another for another choice.
-        chosen: the column of each row that was chosen, where others were compared with it.
+        numbers: the numbers that decided, one row per sequence.
+        gaps: by how much each number would have to change for a different choice.
+        chosen: the column chosen in each row, if it was compared with the others.
     """
 
     numbers: np.ndarray
@@ -34,7 +34,7 @@ class Decision:
     chosen: np.ndarray | None = None
 
     def is_near(self, errors: np.ndarray) -> bool:
-        """Whether numbers that are off by so much, each by its own, could make another choice."""
+        """Whether `errors`, one for each number, could change a choice."""
         if self.chosen is not None:
             errors = np.maximum(errors, np.take_along_axis(errors, self.chosen[:, np.newaxis], axis=1))
         return bool((self.gaps <= errors).any())
@@ -42,11 +42,11 @@ class Decision:
 
 @dataclass
 class Looped:
-    """What a Python loop gave.
+    """The results of a Python loop.
 
     Attributes:
-        results: by the names of the generating file's outputs.
-        decisions: of each step.
+        results: arrays by the names of the generating file's outputs.
+        decisions: the decisions of each step.
     """
 
     results: Arrays = field(default_factory=dict)
@@ -59,10 +59,10 @@ def repeat(
     """Run a step in a loop.
 
     Args:
-        step: takes the step's inputs and states by name; those that are left out start as the step starts them.
+        step: takes the step's inputs and states by name; states that are left out have their initial values.
         described: the step.
         pairs: each state and the output that feeds it.
-        state_axes: the batch axis of each state, where sequences can end before others.
+        state_axes: the batch axis of each state, if sequences can end before others.
         feeds: the generating file's inputs.
     """
     g = described.generation
@@ -169,7 +169,7 @@ def _ended(
     if g.stop_output is not None:
         flag = np.asarray(outputs[g.stop_output])
         time = described.time_axis
-        # One number for each sequence, or for each of its time steps, of which the last counts.
+        # One number for each sequence, or for each of its time steps; then only the last step's decides.
         if time is not None and flag.ndim > 1 and flag.size != len(done):
             flag = np.take(flag, -1, axis=time)
         flag = flag.reshape(-1)
@@ -183,6 +183,6 @@ def _ended(
 
 
 def _of_ended(ended: np.ndarray | float, going: np.ndarray, done: np.ndarray, axis: int) -> np.ndarray:
-    """Other values for the sequences that have ended, whose axis is the batch's."""
+    """`going`, with `ended` in place of the sequences that have ended, which are along `axis`."""
     rows = done.reshape([-1 if each == axis else 1 for each in range(going.ndim)])
     return np.where(rows, np.asarray(ended, going.dtype), going)

@@ -1,4 +1,4 @@
-"""Outputs of which a row is one step of one sequence: batch and time are one axis, as after ``view(-1, tokens)``."""
+"""Reads outputs whose rows are each one step of one sequence: batch and time are one axis: ``view(-1, tokens)``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SIZES = (2, 3)
 
 
 def outer_axis(model: Model, fed: ValueInfo, output: ValueInfo, axes: tuple[int, int]) -> str | None:
-    """Which of batch and time is the outer one in an output's first axis; None where that axis is the batch alone.
+    """Which of batch and time is the outer one in an output's first axis; None if that axis is only the batch.
 
-    Names of axes do not say so, and files of other tools have none.  So two sequences of three steps are run, and the
-    first of them alone.
+    The names of axes do not say, and files from other tools have none.  So two sequences of three steps are run, and
+    then the first of them alone.
 
     Args:
         model: the step.
         fed: the input that is fed back; both of its axes are dynamic.
-        output: what gives its next value; it has no time axis of its own.
+        output: the output from which its next value is made; it has no time axis of its own.
         axes: the batch axis and the time axis of `fed`.
 
     Raises:
-        ModelError: it cannot be run so, or its rows are something else.
+        ModelError: the trial failed, or the rows are neither.
     """
     batch, time = _SIZES
     both = _drawn(fed, axes)
@@ -48,7 +48,7 @@ def outer_axis(model: Model, fed: ValueInfo, output: ValueInfo, axes: tuple[int,
 
 
 def _drawn(fed: ValueInfo, axes: tuple[int, int]) -> np.ndarray:
-    """Values of two sequences that differ in each step; of tokens the first two, which every vocabulary has."""
+    """Two sequences that differ in each step; for tokens the first two, which every vocabulary has."""
     shape = [dim if isinstance(dim, int) else 1 for dim in fed.shape]
     for axis, size in zip(axes, _SIZES, strict=True):
         shape[axis] = size

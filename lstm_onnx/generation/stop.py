@@ -1,6 +1,6 @@
-"""The nodes that end a sequence: by a token, or by an output of the step that says so.
+"""Adds the nodes that end a sequence, by a token or by an output of the step.
 
-What has ended is computed on, as the others of its batch are, and its results are replaced.
+Sequences that have ended are still computed with the rest of their batch, but their results are replaced.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from .choose import last_step
 from .layout import Layout
 
 DONE, NEXT_DONE = "generate/stop/done", "generate/stop/next_done"
-"""Which sequences had ended before a step, and which have after it."""
+"""The values that say which sequences had ended before a step, and which have after it."""
 COUNT, NEXT_COUNT = "generate/stop/count", "generate/stop/next_count"
-"""The steps of each sequence, the one that ended it included."""
+"""The values with the number of steps of each sequence, including the one that ended it."""
 STOPS_AT = "generate/stop/token/"
-"""The prefix of the initializers of tokens that end a sequence."""
+"""The prefix of the initializers that hold tokens that end a sequence."""
 GO_ON = "generate/step/go_on"
 
 
 def stop_constant(token: int) -> str:
-    """The initializer of a token that ends a sequence."""
+    """The name of the initializer for a token that ends a sequence."""
     return f"{STOPS_AT}{token}"
 
 
@@ -43,12 +43,12 @@ def done(nodes: Nodes, rank: int, batch: int) -> str:
 def padded(
     nodes: Nodes, generation: Generation, value: str, place: tuple[int, int], dtype: np.dtype[np.generic]
 ) -> str:
-    """The value of sequences that go on, and padding of those that have ended.
+    """A value for sequences that continue, with padding for those that have ended.
 
     Args:
-        nodes: of the loop's body.
-        generation: how.
-        value: what a step gives.
+        nodes: the nodes of the loop's body.
+        generation: the settings, which have the padding.
+        value: the value that a step generates.
         place: its rank and its batch axis.
         dtype: its dtype.
     """
@@ -57,7 +57,7 @@ def padded(
 
 
 def stop_flag(nodes: Nodes, kind: TypeProto, layout: Layout) -> str:
-    """Whether a step's own output ends each sequence, bool ``(batch,)``; of several time steps the last one's.
+    """Whether the step's stop output ends each sequence, bool ``(batch,)``, by the last time step if it has several.
 
     Args:
         nodes: of the loop's body.
@@ -78,7 +78,7 @@ def stop_flag(nodes: Nodes, kind: TypeProto, layout: Layout) -> str:
 
 
 def add_stop(nodes: Nodes, tokens: Sequence[int], value: str, flag: str) -> None:
-    """Count the step of each sequence that goes on, note which end with it, and whether any is left.
+    """Count the step for each sequence that continues; compute which ones end with it, and whether any is left.
 
     Args:
         nodes: of the loop's body.

@@ -1,4 +1,4 @@
-"""The child's side: it calls the requested functions and answers in lines of JSON."""
+"""The child process's side: it calls the requested functions and answers in lines of JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .limits import limit, prepare
 def serve(parent: int) -> None:
     """Answer the requests on stdin until it is closed.
 
-    What the work prints goes to stderr, which the parent reads as well.
+    Whatever the work prints goes to stderr, which the parent also reads.
     """
     prepare(parent)
     stages.send_to(os.fdopen(os.dup(1), "w", encoding="utf-8"))

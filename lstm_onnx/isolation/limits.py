@@ -1,4 +1,4 @@
-"""Limits of time and memory for work on a file, and how the operating system enforces them."""
+"""Sets limits on time and memory for work on a file, and has the operating system enforce them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 _STAGE_SECONDS, _STAGES = 20.0, 3
 _BYTES_A_SECOND = 20 * 2**20
-"""A large file gets one second more per this many bytes: reading, checking and opening run at 100 MB/s and more."""
+"""A large file gets one more second for this many bytes: reading, checking and opening run at 100 MB/s or more."""
 _MEMORY, _COPIES = 4 * 2**30, 8
-"""Bytes for any file, plus this many times its size: it is parsed, checked, opened and packed."""
+"""The memory for any file in bytes, and how many times its size is added: it is parsed, checked, opened and packed."""
 _MOST_SIBLINGS = 1000
 _LARGE, _MOST_SEARCHED = 2**20, 2**26
 _CPU_SLACK = 10
@@ -24,10 +24,10 @@ class Limits:
     """The limits of one call.
 
     Attributes:
-        stage: seconds of wall time for each stage of the work.
-        total: seconds for all of it.
-        memory: bytes of writable memory in addition to what the process has before.
-        start: seconds until the process has started the work.
+        stage: the most seconds of wall time for each stage of the work.
+        total: the most seconds for all of the work.
+        memory: the most bytes of writable memory in addition to what the process already has.
+        start: the most seconds until the process has started the work.
     """
 
     stage: float = _STAGE_SECONDS
@@ -46,7 +46,7 @@ class Limits:
 
 
 def _size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a file, and of the files in its folder whose names occur in it, such as external data."""
+    """The bytes of a file, and of the files in its folder whose names occur in it, such as external data."""
     total = 0
     with contextlib.suppress(OSError, ValueError):
         total = os.stat(path).st_size  # noqa: PTH116 - without pathlib, which is slow to import
@@ -66,7 +66,7 @@ def _size(path: str | os.PathLike[str]) -> int:
 
 
 def prepare(parent: int) -> None:
-    """Prepare a child process: it ends with its parent, leaves no core file, and ignores Ctrl-C."""
+    """Prepare a child process, so that it ends with its parent, leaves no core file, and ignores Ctrl-C."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -89,7 +89,7 @@ def die_with(parent: int) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
-        if os.getppid() != parent:  # it had ended already
+        if os.getppid() != parent:  # the parent had already ended
             os._exit(1)
 
 
@@ -103,7 +103,7 @@ def limit(memory: int, seconds: float | None) -> None:
             cores = os.cpu_count() or 1
             _set_soft(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds * cores + _CPU_SLACK))
         if sys.platform == "linux":
-            # Not the address space, of which threads and CUDA reserve much more than they use.
+            # RLIMIT_DATA, since threads and CUDA reserve much more address space than they use.
             with open("/proc/self/statm", encoding="ascii") as stream:
                 pages = int(stream.read().split()[5])
             _set_soft(resource.RLIMIT_DATA, pages * resource.getpagesize() + memory)
@@ -126,7 +126,7 @@ def _set_soft(kind: int, value: int) -> None:
 
 
 def how_it_ended(code: int) -> str:
-    """A process's return code as text."""
+    """A process's return code, as text."""
     if code >= 0:
         return f"ended the process (exit code {code})"
     import signal

@@ -1,4 +1,4 @@
-"""The parent's side: a child process that executes requests, is monitored, and ended."""
+"""The parent's side: starts a child process, sends it requests, monitors it, and ends it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _BOOT = (
     "from lstm_onnx.isolation.child import serve; serve(int(sys.argv[2]))"
 )
 _KEPT = 8192
-"""The last bytes of its stderr that are kept."""
+"""How many of the last bytes of its stderr are kept."""
 _PATIENCE = 1.0
-"""Seconds to read the remaining output of an ended process."""
+"""The most seconds to read the remaining output of a process that has ended."""
 _POLL = 0.5
 """Seconds between checks for Ctrl-C on Windows."""
 
@@ -32,8 +32,8 @@ class EndedError(Exception):
     """The child ended, or was ended, before its work was done.
 
     Attributes:
-        how: as text, such as ``ended the process (SIGSEGV)``.
-        stage: what it was doing.
+        how: how it ended, such as ``ended the process (SIGSEGV)``.
+        stage: the stage of the work in which it ended.
         shared: the partial results that it had sent.
     """
 
@@ -45,9 +45,9 @@ class EndedError(Exception):
 
 
 class Child:
-    """A new interpreter that calls functions, one after another, and is replaced after it has ended.
+    """A new interpreter that calls functions, one after another; if it ends, the next call starts another one.
 
-    It is ended when this object is closed, and when this process ends.
+    It ends when this object is closed, and when this process ends.
     """
 
     def __init__(self) -> None:
@@ -78,15 +78,15 @@ class Child:
 
         Args:
             function: ``module:name``.
-            arguments: by name, JSON-ready, as the result is.
-            limits: of time and memory.
+            arguments: the arguments by name; they and the result must be JSON-ready.
+            limits: limits on time and memory.
 
         Returns:
             What the function returns.
 
         Raises:
-            EndedError: the process has ended, or went beyond a limit and was ended.
-            LSTMOnnxError: the function raised one of these.
+            EndedError: the process ended, or exceeded a limit and was ended.
+            LSTMOnnxError: the function raised this error.
             RuntimeError: the function raised something else.
         """
         limits = limits or Limits()
@@ -101,7 +101,7 @@ class Child:
             self._ask(question)
             return self._answered(limits)
         except BaseException:
-            # After an error that it reported itself it is ready for the next call; otherwise it is ended.
+            # After an error that the process reported itself, it is ready for the next call; otherwise it is ended.
             if self._process is not None and not self._ready:
                 self.close()
             raise
@@ -109,12 +109,12 @@ class Child:
     def _ask(self, question: Mapping[str, Any]) -> None:
         self._ready = False
         process = self._running()
-        with contextlib.suppress(OSError):  # it has ended, which is handled with the answer
+        with contextlib.suppress(OSError):  # it has ended, which reading the answer will find
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
 
     def _running(self) -> Any:
-        """The process, which is started where there is none."""
+        """The process, which is started if none is running."""
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
@@ -153,7 +153,7 @@ class Child:
 
 
 class Clock:
-    """When the child exceeds its time, `end`, and the limit that was `allowed`."""
+    """The time `end` at which the child exceeds its limit, and the seconds that are `allowed`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -162,7 +162,7 @@ class Clock:
         self.end = time.monotonic() + limits.start
 
     def enter(self, stage: str) -> None:
-        """A new stage begins now."""
+        """Start the time limit of a new stage."""
         if stage == "starting":
             return
         now = time.monotonic()
@@ -176,7 +176,7 @@ class Clock:
 
 
 def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict[str, Any] | None:
-    """The child's next message, or how it failed: it is late, or its message malformed; None where it has ended."""
+    """The child's next message, or a failure if it is late or its message is malformed; None if it has ended."""
     while True:
         left = clock.end - time.monotonic()
         try:
@@ -185,7 +185,7 @@ def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict
             if left <= _POLL:
                 return {"failed": f"took longer than {clock.allowed:.3g} s"}
             continue
-        if line is None or not line.endswith(b"\n"):  # it ended, maybe in the middle of a line
+        if line is None or not line.endswith(b"\n"):  # it ended, perhaps in the middle of a line
             return None
         try:
             return dict(json.loads(line))
@@ -194,23 +194,23 @@ def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict
 
 
 def in_thread(function: Callable[..., object], *arguments: object) -> threading.Thread:
-    """A daemon thread, started, that calls a function."""
+    """Start a daemon thread that calls a function."""
     thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process at once, and close what it reads from."""
+    """Kill a process, and close its stdin."""
     process.kill()
     process.wait()
     close_stdin(process)
 
 
 def close_stdin(process: subprocess.Popen[bytes]) -> None:
-    """Close what a process reads from, after it has ended."""
+    """Close the stdin of a process that has ended."""
     if process.stdin is not None:
-        with contextlib.suppress(OSError):  # of what it has not read
+        with contextlib.suppress(OSError):  # flushing what it has not read fails
             process.stdin.close()
 
 
@@ -226,7 +226,7 @@ def ended(process: Any, seconds: float) -> int:
 def started(
     stdin: int | None, stdout: int | None, stderr: int | None, boot: str = _BOOT, *more: str, **options: Any
 ) -> Any:
-    """A new interpreter with this one's import path, without the current folder.
+    """Start a new interpreter with this one's import path, without the current folder.
 
     Raises:
         LSTMOnnxError: it cannot be started.
@@ -274,7 +274,7 @@ def lines(stream: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:
 
 
 def drain(stream: IO[bytes], said: bytearray) -> None:
-    """Keep the last bytes of what comes."""
+    """Read the stream to its end, and keep its last bytes in `said`."""
     with stream:
         while chunk := os.read(stream.fileno(), 4096):
             said += chunk
@@ -282,7 +282,7 @@ def drain(stream: IO[bytes], said: bytearray) -> None:
 
 
 def last_words(said: bytes) -> str:
-    """What a C++ library printed when it ended the process, on one line and without the source location."""
+    """What a C++ library printed when it crashed the process, on one line and without the source location."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     if not lines:
         return ""

@@ -1,4 +1,4 @@
-"""Progress messages from work in a child process to its parent; without effect in any other process."""
+"""Sends progress messages from work in a child process to its parent; does nothing in any other process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def send(message: Mapping[str, Any]) -> None:
 
 
 def stage(name: str) -> None:
-    """A new stage begins, with its own time limit; the parent names it if the process ends."""
+    """Start a new stage, which has its own time limit and is named in the error if the process ends."""
     send({"stage": name})
 
 

@@ -1,4 +1,4 @@
-"""Run a whole command in a child process with this process's input and output; on POSIX systems."""
+"""Runs a whole command in a child process with this process's input and output, on POSIX systems."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _BOOT = (
     "from lstm_onnx.isolation.supervision import work; work(*sys.argv[2:])"
 )
 _EXIT = 60.0
-"""Seconds for a child to exit after its work."""
+"""The most seconds for a child to exit after its work."""
 _GRACE = 1.5
-"""Seconds for an interrupted child to remove incomplete files."""
+"""The most seconds for an interrupted child to remove incomplete files."""
 
 
 def supervised(function: str, arguments: Mapping[str, Any], limits: Limits, *, stdout: Any = None) -> int:
     """Call ``module:name`` in a child process, and return its exit code.
 
-    The limits apply until the child calls `unlimited`.  A file that it was writing when it ended is removed.
-    Its output goes to `stdout`, by default `sys.stdout`.
+    The limits apply until the child calls `unlimited`.  A file that it was writing when it ended is removed.  Its
+    output goes to `stdout`, by default `sys.stdout`.
 
     Raises:
-        EndedError: a signal ended it, or it went beyond a limit and was ended.
-        LSTMOnnxError: it cannot be started.
+        EndedError: a signal ended the child, or it exceeded a limit and was ended.
+        LSTMOnnxError: the child cannot be started.
     """
     stdout = sys.stdout if stdout is None else stdout
     for stream in (stdout, sys.stderr):
@@ -75,7 +75,7 @@ def supervised(function: str, arguments: Mapping[str, Any], limits: Limits, *, s
 def _watched(
     process: Any, answers: queue.SimpleQueue[bytes | None], limits: Limits, unfinished: list[str]
 ) -> tuple[str, str]:
-    """Wait until it ends; which limit it exceeded, if any, and its last stage."""
+    """Wait until the process ends; return which limit it exceeded, if any, and its last stage."""
     clock, stage = Clock(limits), "starting"
     while (message := next_message(answers, clock)) is not None:
         if "stage" in message:
@@ -93,7 +93,7 @@ def _watched(
 
 
 def _end(process: Any) -> None:
-    """End it if it still runs because this process was interrupted."""
+    """End the process if it still runs since this one was interrupted."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -103,7 +103,7 @@ def _end(process: Any) -> None:
 
 
 def _remove(unfinished: list[str], answers: queue.SimpleQueue[bytes | None]) -> None:
-    """Remove incomplete files, also those whose message was not read before an interrupt."""
+    """Remove incomplete files, including those whose message was not read before an interrupt."""
     while not answers.empty():
         message = next_message(answers, Clock(Limits())) or {}
         unfinished.append(message.get("shared", {}).get("unfinished", ""))
@@ -113,7 +113,7 @@ def _remove(unfinished: list[str], answers: queue.SimpleQueue[bytes | None]) -> 
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are not 0, 1 or 2, even if one of these was closed."""
+    """A pipe whose file descriptors are not 0, 1 or 2, even if one of these was closed."""
     import fcntl
 
     ends = os.pipe()
@@ -124,7 +124,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _inherited(stream: Any, number: int) -> int | None:
-    """None where the child can inherit the stream; a pipe where Python code receives the output."""
+    """None if the child can inherit the stream; a pipe if Python code receives the output."""
     if stream is None:
         return None
     try:
@@ -160,7 +160,7 @@ def work(parent: str, channel: str, saying: str, question: str) -> None:
 
 
 def _keep_libraries_off_stderr(saying: int) -> None:
-    """Send stderr of C++ libraries to the parent; Python keeps writing to the original stderr."""
+    """Send the stderr of C++ libraries to the parent; Python still writes to the original stderr."""
     if sys.stderr is not None:
         own = sys.stderr
         sys.stderr = os.fdopen(os.dup(2), "w", 1, encoding=own.encoding, errors="backslashreplace")

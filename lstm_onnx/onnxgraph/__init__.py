@@ -1,4 +1,4 @@
-"""Reading ONNX graphs of any origin: files, nested scopes, shapes, recurrent layers, and where values come from."""
+"""Reads and writes ONNX graphs of any origin: files, subgraphs, shapes, recurrent layers, and sources of values."""
 
 from __future__ import annotations
 

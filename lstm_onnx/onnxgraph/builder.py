@@ -1,4 +1,4 @@
-"""Building a graph: nodes and their initializers, by name."""
+"""Builds a graph from nodes and their initializers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 
 @dataclass
 class Nodes:
-    """A list of ONNX nodes and their initializers by name; a value is a name."""
+    """A list of ONNX nodes and their initializers by name; values are given by their names."""
 
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: dict[str, np.ndarray] = field(default_factory=dict)
@@ -21,20 +21,20 @@ class Nodes:
     def add(
         self, op: str, *inputs: str, name: str, outputs: Sequence[str] | None = None, **attributes: Any
     ) -> tuple[str, ...]:
-        """Append a node; `outputs` defaults to one value with the node's name.  Returns the outputs."""
+        """Append a node, and return its outputs; `outputs` defaults to one value with the node's name."""
         names = tuple(outputs or (name,))
         self.nodes.append(helper.make_node(op, inputs, names, name=name, **attributes))
         return names
 
     def one(self, op: str, *inputs: str, name: str, output: str | None = None, **attributes: Any) -> str:
-        """Append a node with a single output, which is returned."""
+        """Append a node with a single output, and return that output."""
         return self.add(op, *inputs, name=name, outputs=(output or name,), **attributes)[0]
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """Add an initializer; an equal array may be added again, another one of that name is a ValueError."""
+        """Add an initializer; adding an equal array again is allowed, a different one of that name is a ValueError."""
         old = self.initializers.setdefault(name, array)
         if old is not array and (old.dtype != array.dtype or not np.array_equal(old, array, equal_nan=True)):
-            raise ValueError(f"the initializer {name} exists already, with other values")
+            raise ValueError(f"the initializer {name} already exists, with different values")
         return name
 
     def integers(self, *values: int) -> str:
@@ -43,25 +43,25 @@ class Nodes:
 
 
 def unique_name(name: str, taken: Container[str]) -> str:
-    """The name, or if it is taken the first of ``name_2``, ``name_3`` that is not."""
+    """The name itself or, if it is taken, the first of ``name_2``, ``name_3``, … that is free."""
     others = (f"{name}_{number}" for number in itertools.count(2))
     return next(found for found in itertools.chain([name], others) if found not in taken)
 
 
 def integers_name(values: Iterable[int]) -> str:
-    """The initializer of a few int64 values: ``ints/1_2``."""
+    """The name of an initializer for a few int64 values: ``ints/1_2``."""
     return "ints/" + "_".join(map(str, values))
 
 
 def valid_steps(nodes: Nodes, x: str, lengths: str, name: str, *, int64: bool = False) -> str:
-    """Add whether each step is within its sequence, as `name`: bool ``(time, batch, 1)``.
+    """Compute whether each step is within its sequence, as the value `name`: bool ``(time, batch, 1)``.
 
     Args:
         nodes: the graph.
         x: ``(time, batch, features)``.
         lengths: int32 or, with `int64`, any integers ``(batch,)``.
-        name: of the value; other names start with it.
-        int64: compare int64 numbers instead of int32, as which tract follows sizes of axes.
+        name: the value's name, with which other added names start.
+        int64: compare int64 numbers instead of int32, since tract represents sizes of axes as int64.
     """
     shape = nodes.one("Shape", x, name=f"{name}/Shape")
     time = nodes.one("Gather", shape, nodes.constant("int/0", np.array(0, np.int64)), name=f"{name}/time")

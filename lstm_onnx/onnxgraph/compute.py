@@ -1,4 +1,4 @@
-"""What nodes compute, by ONNX Runtime."""
+"""Computes the values of a few nodes by running them in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def computed(
     *,
     ir_version: int = 8,
 ) -> dict[str, np.ndarray]:
-    """Values that nodes compute by themselves.
+    """Run nodes as a model of their own, and return the values in `names`.
 
     Args:
         nodes: in order.
-        constants: stored values, of which they may read some.
+        constants: stored values, some of which they may read.
         feeds: the other values that they read.
-        names: of the values that are wanted.
+        names: the names of the values to return.
         opsets: the operator sets of the model that the nodes are from.
-        ir_version: of that model.
+        ir_version: the IR version of that model.
 
     Raises:
         LSTMOnnxError: ONNX Runtime does not run them.
@@ -47,7 +47,7 @@ def model_of(
     *,
     ir_version: int = 8,
 ) -> ModelProto:
-    """The model that nodes are by themselves; for the arguments see `computed`."""
+    """The model that has only these nodes; for the arguments see `computed`."""
     read = {name for node in nodes for name in node.input}
     stored = [numpy_helper.from_array(array, name) for name, array in constants.items() if name in read]
     inputs = [

@@ -1,4 +1,4 @@
-"""Reading an ONNX file, without its external data."""
+"""Reads ONNX files, and their external data on request."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ ONNX_ERRORS = (
     OSError,
     MemoryError,
 )
-"""What the onnx package raises about a model; its C++ errors share no base but Exception."""
+"""What the onnx package raises about a model; its C++ errors have no common base but Exception."""
 _LARGEST_PROTOBUF = 2**31 - 1
 _LONGEST_ERROR = 400
 
 
 def load_model(path: str | os.PathLike[str]) -> ModelProto:
-    """The model in a file.
+    """Read the model in a file, without its external data.
 
     Raises:
         FileError: the file is missing, empty, a folder or not readable.
-        ModelError: it is not an ONNX model, or is truncated.
+        ModelError: the file is not an ONNX model, or is truncated.
     """
     file = readable_file(path, "an .onnx file")
     model = ModelProto()
@@ -55,7 +55,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
     except (DecodeError, RuntimeError, ValueError) as error:
         problem = f"is not an ONNX model, or is truncated ({error_line(error)}); export or copy it again"
         raise ModelError(f"{path}: {problem}") from error
-    # protobuf parses many random bytes as fields that it does not know.
+    # protobuf parses many sequences of random bytes as unknown fields, without an error.
     if not model.opset_import or not model.HasField("graph"):
         lacking = "graph" if model.opset_import else "operator set (opset_import)"
         raise ModelError(f"{path}: is not an ONNX model, or is truncated: it has no {lacking}; export or copy it again")
@@ -63,9 +63,9 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
 
 
 def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
-    """The model in a file, with its functions inlined, its nodes in order and all its names text.
+    """Read the model in a file, inline its functions, sort its nodes, and make sure that its names are valid text.
 
-    ONNX Runtime orders nodes itself, and takes files whose nodes are in none, such as its float16 converter's.
+    ONNX Runtime sorts nodes itself, so it accepts files whose nodes are not sorted, as its float16 converter's.
 
     Raises:
         FileError: see `load_model`.
@@ -78,7 +78,7 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
         return _in_order(model)
     if inlined_size(model) > MOST_NODES:
         raise ModelError(
-            f"{path}: its functions call each other, and are more than {MOST_NODES} nodes when they are inlined; "
+            f"{path}: its functions call each other, and expand to more than {MOST_NODES} nodes when inlined; "
             "lstm-onnx check says how many; do not run such a file from a source that you do not trust"
         )
     try:
@@ -88,7 +88,7 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
 
 
 def _in_order(model: ModelProto) -> ModelProto:
-    """The model, whose nodes come after those that they read from, in each of its graphs."""
+    """The model, with the nodes of each graph sorted so that they follow those whose values they read."""
     for graph in graphs_of(model.graph):
         nodes = list(graph.node)
         ordered = sorted_nodes(nodes)
@@ -100,14 +100,14 @@ def _in_order(model: ModelProto) -> ModelProto:
 
 
 def read_external(model: ModelProto, path: str | os.PathLike[str]) -> bool:
-    """Read the weights in files beside the model's into `model`, and return whether there were any.
+    """Read external weights, in files beside the model's, into `model`; return whether there were any.
 
     Args:
         model: the model.
-        path: its file.
+        path: the model's file.
 
     Raises:
-        ModelError: the file of a weight is missing, is not a plain file in the model's folder, or is too short.
+        ModelError: the file with a weight is missing, is too short, or is not a regular file in the model's folder.
     """
     locations = [location_of(tensor) for _, tensor in stored_tensors(model) if uses_external_data(tensor)]
     for location in dict.fromkeys(locations):
@@ -123,12 +123,12 @@ def read_external(model: ModelProto, path: str | os.PathLike[str]) -> bool:
 
 
 def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The initializers of a model's graph as arrays, also those in files beside it (see `read_external`).
+    """The initializers of a model's graph as arrays, including external ones (see `read_external`).
 
-    Sparse tensors of `model` become ordinary ones.
+    Sparse tensors in `model` are replaced by dense ones.
 
     Raises:
-        ModelError: see `read_external` and `read_sparse`; or a tensor is damaged.
+        ModelError: as `read_external` and `read_sparse`; or a tensor is damaged.
     """
     read_external(model, path)
     read_sparse(model, path)
@@ -139,10 +139,10 @@ def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, n
 
 
 def read_sparse(model: ModelProto, path: str | os.PathLike[str]) -> None:
-    """Make ordinary tensors of a model's sparse ones, in place.
+    """Replace the sparse tensors of a model by dense ones, in place.
 
     Raises:
-        ModelError: one is damaged, or too large.
+        ModelError: a tensor is damaged or too large.
     """
     try:
         make_dense(model)
@@ -151,20 +151,20 @@ def read_sparse(model: ModelProto, path: str | os.PathLike[str]) -> None:
 
 
 def opset_of(model: ModelProto) -> int:
-    """The version of ONNX's own operators; 0 where the model has none of them."""
+    """The version of ONNX's own operator set; 0 if the model does not import it."""
     return next((item.version for item in model.opset_import if is_default(item.domain)), 0)
 
 
 def entries_of(model: ModelProto) -> dict[str, str]:
-    """The metadata entries of a file, of whichever tool."""
+    """The metadata entries of a model, whichever tool wrote them."""
     return {item.key: item.value for item in model.metadata_props}
 
 
 def metadata_of(model: ModelProto, path: str | os.PathLike[str]) -> Metadata:
-    """What a file says about itself.
+    """The metadata that lstm-onnx wrote into a model.
 
     Raises:
-        ModelError: that is damaged.
+        ModelError: the metadata are damaged.
     """
     try:
         return Metadata.from_metadata(entries_of(model))
@@ -178,12 +178,12 @@ def error_line(error: BaseException | str) -> str:
 
 
 def location_of(tensor: TensorProto) -> str:
-    """The file that holds a stored tensor; "" where that is the model's."""
+    """The external file that holds a stored tensor; "" if the model's file does."""
     return next((str(item.value) for item in tensor.external_data if item.key == "location"), "")
 
 
 def external_problem(file: str | os.PathLike[str], location: str) -> str:
-    """Why `location` is not a place for the weights of `file`, or "" if it is a plain file in the model's folder."""
+    """Why `location` cannot hold the weights of `file`; "" if it is a regular file in the model's folder."""
     folder = Path(file).resolve().parent
     beside = Path(location)
     if not location or "\0" in location:

@@ -1,4 +1,4 @@
-"""All nodes of a model, including those of subgraphs and functions."""
+"""Iterates over the nodes of a model, including those in subgraphs and functions, and finds which ones are needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 T = TypeVar("T")
 MOST_NODES = 10**5
-"""Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
+"""The most nodes to which functions are inlined: functions in a file of 2 kB that call each other can reach 2^40."""
 
 _NUMBERS = {
     AttributeProto.INT: np.int64,
@@ -23,22 +23,22 @@ _PASSED = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Split"
 """Operators that change the shape of a value, or take a part of it."""
 _MOST_STEPS = 8
 END_OF_AXIS = 2**31 - 1
-"""Exporters write this or more for the end of any axis."""
+"""Exporters write this end or a larger one in a Slice to the end of an axis."""
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
-"""Operators that draw other numbers at each run."""
+"""Random operators, whose results differ from run to run."""
 
 
 class Walk(Generic[T]):
-    """Items to go through, each once; those that follow from an item are added on the way."""
+    """Iterates over items, each once; more can be added during the iteration."""
 
     def __init__(self, starts: Iterable[T]) -> None:
         self.todo = list(starts)
         self.seen: set[T] = set()
 
     def __iter__(self) -> Iterator[T]:
-        """The items, the last ones that were added first."""
+        """The items, the most recently added first."""
         while self.todo:
             item = self.todo.pop()
             if item not in self.seen:
@@ -46,7 +46,7 @@ class Walk(Generic[T]):
                 yield item
 
     def add(self, items: Iterable[T]) -> None:
-        """Go through these, too."""
+        """Iterate over these items, too."""
         self.todo += items
 
 
@@ -57,8 +57,8 @@ def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
         yield from bodies_of(node)
 
 
-REPAIR_FIRST = "lstm-onnx repair makes operators of loops that compute an LSTM, GRU or RNN"
-"""A hint for another tool's file that has them."""
+REPAIR_FIRST = "lstm-onnx repair replaces loops that compute an LSTM, GRU or RNN by operators"
+"""A hint for a file from another tool that has such loops."""
 
 
 def has_loops(nodes: Iterable[NodeProto]) -> bool:
@@ -82,7 +82,7 @@ def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Every stored tensor by name: initializers and Constant nodes, those of bodies and functions included."""
+    """Every stored tensor by name: initializers and Constant nodes, including those in bodies and functions."""
     for graph in graphs_of(model.graph):
         for tensor in graph.initializer:
             yield str(tensor.name), tensor
@@ -92,7 +92,7 @@ def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
 
 
 def constant_of(node: NodeProto) -> TensorProto | None:
-    """What a Constant holds; None where that is no tensor and no numbers, or the node is another."""
+    """The tensor or numbers of a Constant; None if it holds something else, or the node is not a Constant."""
     item = node.attribute[0] if node.op_type == "Constant" and node.attribute else AttributeProto()
     if item.type == AttributeProto.TENSOR:
         return item.t
@@ -109,28 +109,28 @@ def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorPro
 
 
 def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
-    """The inputs that a caller passes: in old files, initializers are listed as inputs, too."""
+    """The inputs that a caller passes, without initializers, which old files list as inputs, too."""
     stored = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in stored]
 
 
 def producers_of(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
-    """The node that makes each value, without those in bodies."""
+    """The node that computes each value, without those in bodies."""
     return {name: node for node in nodes for name in node.output if name}
 
 
 def node_label(node: NodeProto) -> str:
-    """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
+    """A node's name for messages."""
     return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, filter(None, node.output)))}"
 
 
 def node_name(node: NodeProto) -> str:
-    """A node's name; of a node without one, the first value that it makes: an output that is left out is named ""."""
+    """A node's name or, if it has none, the first of its outputs that is not left out, which has the name ""."""
     return str(node.name or next(filter(None, node.output), ""))
 
 
 def is_handed_on(body: GraphProto, before: str, after: str) -> bool:
-    """Whether a body gives out the value `after` as the value `before` came in, if by copies of it."""
+    """Whether a body's output `after` is its input `before`, unchanged or copied."""
     copies = {node.output[0]: node.input[0] for node in body.node if node.op_type == "Identity"}
     for _ in copies:
         after = copies.get(after, after)
@@ -138,7 +138,7 @@ def is_handed_on(body: GraphProto, before: str, after: str) -> bool:
 
 
 def rename_values(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
-    """Give values other names in nodes and their bodies, in which a name means the same: ONNX forbids to reuse it."""
+    """Rename values in nodes and their bodies, where a name means the same value, since ONNX forbids shadowing."""
     for node in nodes:
         for values in (node.input, node.output):
             values[:] = [names.get(value, value) for value in values]
@@ -159,7 +159,7 @@ def outer_values(node: NodeProto) -> list[str]:
 
 
 def needed_nodes(nodes: Sequence[NodeProto], values: Iterable[str]) -> tuple[list[NodeProto], set[str]]:
-    """The nodes that values depend on, of nodes in order; and these values with all that the nodes read."""
+    """The nodes, in their order, on which values depend; and these values with every value that the nodes read."""
     wanted, kept = set(values), []
     for node in reversed(nodes):
         if wanted & set(node.output):
@@ -171,11 +171,11 @@ def needed_nodes(nodes: Sequence[NodeProto], values: Iterable[str]) -> tuple[lis
 def repeating_node(
     value: str, producer: Callable[[str], NodeProto | None], steps: int = _MOST_STEPS
 ) -> NodeProto | None:
-    """The Expand or Tile that a value, or a part of it, comes from by nothing but changes of shape.
+    """The Expand or Tile from which a value, or a part of it, is made by nothing but changes of shape.
 
     Args:
         value: the value.
-        producer: gives the node that makes a value; None for an input or a stored tensor.
+        producer: returns the node that computes a value; None for an input or a stored tensor.
         steps: how many nodes to follow.
     """
     node = producer(value)
@@ -188,7 +188,7 @@ def repeating_node(
 
 
 def sorted_nodes(nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """The nodes so that each comes after those whose values it reads; of a circle, in any order."""
+    """The nodes sorted so that each follows those whose values it reads; nodes in a cycle have any order."""
     made = producers_of(nodes)
     done: set[int] = set()
     ordered: list[NodeProto] = []
@@ -218,7 +218,7 @@ def _defined(body: GraphProto) -> set[str]:
 
 
 def inlined_size(model: ModelProto) -> int:
-    """How many nodes the model has once its functions are inlined; one that calls itself counts as one node.
+    """How many nodes the model has once its functions are inlined; a recursive call counts as one node.
 
     0 where it has no functions.
     """

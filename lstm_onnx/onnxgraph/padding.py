@@ -1,4 +1,4 @@
-"""Whether what follows a layer reads its output past the end of a sequence, where lengths alone make it zero."""
+"""Finds whether a layer's output is read past the end of a sequence, where only `sequence_lens` makes it zero."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ _POINTWISE = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identit
 
 
 class Values(Protocol):
-    """Where the values of a graph come from, and who reads them."""
+    """Access to a graph: the node that computes a value, and the nodes that read it."""
 
     def maker(self, value: str) -> NodeProto | None:
-        """The node that gives a value."""
+        """The node that computes a value."""
         ...
 
     def readers(self, value: str) -> Iterable[NodeProto]:
-        """The nodes that read it."""
+        """The nodes that read a value."""
         ...
 
     def is_output(self, value: str) -> bool:
-        """Whether it is an output of the graph."""
+        """Whether a value is an output of the graph."""
         ...
 
     def constant(self, value: str) -> np.ndarray | None:
-        """Its content, where the file stores it."""
+        """A value's content, if the file stores it."""
         ...
 
 
 def is_masked(values: Values, value: str, lengths: str) -> bool:
-    """Whether only the part of a sequence within the lengths is read, by a Where or a layer of the same lengths."""
+    """Whether only steps within the lengths are read, since each reader is a Where or a layer with the same lengths."""
     if values.is_output(value):
         return False
     for node in values.readers(value):
@@ -60,7 +60,7 @@ def is_within(values: Values, condition: str, lengths: str) -> bool:
 
 
 def root(values: Values, value: str) -> str:
-    """The value that one is a change of shape or type of."""
+    """The value from which a value is made by nothing but changes of shape or type."""
     node = values.maker(value)
     return root(values, node.input[0]) if node is not None and node.op_type in _POINTWISE else value
 

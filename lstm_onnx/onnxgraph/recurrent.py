@@ -1,7 +1,7 @@
-"""The reader of recurrent layers: ONNX's LSTM, GRU and RNN, ONNX Runtime's int8 LSTM, the Scan of a projected LSTM.
+"""Reads recurrent layers: ONNX's LSTM, GRU and RNN, ONNX Runtime's int8 LSTM, and the Scans that lstm-onnx writes.
 
-ONNX's operators take ``X, W, R, B, sequence_lens, initial_h`` and, an LSTM, ``initial_c, P``; they give ``Y, Y_h`` and
-``Y_c``.  DynamicQuantizeLSTM takes the same first eight, with W and R transposed.
+ONNX's operators have the inputs ``X, W, R, B, sequence_lens, initial_h``, an LSTM also ``initial_c, P``, and the
+outputs ``Y, Y_h``, an LSTM also ``Y_c``.  DynamicQuantizeLSTM has the same first eight inputs, with W and R transposed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from .nodes import bodies_of
 from .tensors import attributes_of, is_default, text, typed
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-"""ONNX's recurrent operators, and how many gates they compute."""
+"""ONNX's recurrent operators, and the number of gates of each."""
 DEFAULT_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
-"""ONNX's, for one direction and in lower case; cuDNN's recurrent layers have these alone."""
+"""ONNX's default activations for one direction, in lower case; cuDNN's recurrent layers have no others."""
 QUANTIZED_LSTM = "DynamicQuantizeLSTM"
 SEQUENCE_LENS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
 """Indices of the operators' inputs."""
 
 
 def input_of(node: NodeProto, index: int) -> str:
-    """The name of an input, "" if it is left out."""
+    """The name of an input; "" if it is left out."""
     return str(node.input[index]) if index < len(node.input) else ""
 
 
@@ -52,7 +52,7 @@ def batch_axis(node: NodeProto) -> int:
 
 
 def scanned_inputs(node: NodeProto) -> list[str]:
-    """The inputs that a Scan iterates over; none for another node."""
+    """The inputs that a Scan iterates over; none for any other node."""
     count = typed(attributes_of(node), "num_scan_inputs", int) if node.op_type == "Scan" else 0
     return list(node.input[len(node.input) - count :]) if count else []
 
@@ -65,17 +65,17 @@ def initial_states(node: NodeProto) -> list[str]:
 
 
 def final_states(node: NodeProto) -> list[str]:
-    """The final states in the order of `initial_states`, of a Scan with its other outputs after them."""
+    """The final states in the order of `initial_states`; for a Scan, its other outputs follow."""
     return list(node.output) if node.op_type == "Scan" else list(node.output[1:3])
 
 
 def direction_of(node: NodeProto) -> str:
-    """An operator's direction, as it is written in the file."""
+    """An operator's direction, as written in the file."""
     return text(attributes_of(node).get("direction", "forward"))
 
 
 def activations_of(node: NodeProto) -> list[str]:
-    """An operator's activations, as they are written in the file; empty where it leaves them to the default."""
+    """An operator's activations, as written in the file; empty if it leaves them to the default."""
     return [text(name) for name in typed(attributes_of(node), "activations", list)]
 
 
@@ -96,7 +96,7 @@ class Port:
 
     @property
     def value(self) -> str:
-        """The value's name, "" if there is none; to set it rewires the node."""
+        """The value's name, "" if there is none; setting it rewires the node."""
         values = self.node.output if self.output else self.node.input
         return str(values[self.index]) if self.index < len(values) else ""
 
@@ -112,13 +112,13 @@ class RecurrentLayer:
 
     Attributes:
         node: its operator or Scan.
-        op_type: "LSTM", "GRU" or "RNN": what it computes.
+        op_type: "LSTM", "GRU" or "RNN", whichever it computes.
         directions: 1 or 2.
-        hidden_size: as the attribute says, 0 if it does not.
-        W, R, B, W_hr: the ports that read the weights, none if absent: for an operator one each and no W_hr;
+        hidden_size: the attribute's value, 0 if it is absent.
+        W, R, B, W_hr: the ports that read the weights, empty if absent: for an operator one each and no W_hr;
             for a Scan one R and, with a projection, one W_hr for each direction, in its body.
-        Rb: of a GRU's Scan the ports that read the recurrent bias of the new gate, one for each direction.
-        lengths: the port that reads sequence_lens, of a Scan the mask; None if all sequences have full length.
+        Rb: for a GRU's Scan, the ports that read the recurrent bias of the new gate, one for each direction.
+        lengths: the port that reads sequence_lens, or a Scan's mask; None if all sequences have full length.
     """
 
     node: NodeProto
@@ -134,7 +134,7 @@ class RecurrentLayer:
 
     @property
     def name(self) -> str:
-        """The node's name; if it has none, its operator and the first value that it makes."""
+        """The node's name or, if it has none, its operator and its first output."""
         return self.node.name or f"{self.node.op_type} of {next(filter(None, self.node.output), 'nothing')}"
 
     @property
@@ -144,7 +144,7 @@ class RecurrentLayer:
 
     @property
     def states(self) -> int:
-        """The number of states: h, and of an LSTM c."""
+        """The number of states: 2 for an LSTM, h and c, otherwise 1."""
         return 2 if self.op_type == "LSTM" else 1
 
     @property
@@ -159,7 +159,7 @@ class RecurrentLayer:
 
     @property
     def direction(self) -> str:
-        """Its direction: for an operator as written in the file."""
+        """Its direction; for an operator as written in the file."""
         if not self.scan:
             return direction_of(self.node)
         if self.directions == 2:
@@ -168,32 +168,32 @@ class RecurrentLayer:
 
     @property
     def x(self) -> str:
-        """The value that it reads step by step, time first; of a Scan the input's part of the gates."""
+        """The value that it reads step by step, time first; for a Scan, the input's part of the gates."""
         return input_of(self.node, self.states * self.directions if self.scan else 0)
 
     @property
     def y(self) -> list[str]:
-        """The outputs of all steps, "" for one that is not wanted; of a Scan one for each direction."""
+        """The outputs of all steps, "" for one that is unused; for a Scan one for each direction."""
         first = self.states * self.directions if self.scan else 0
         count = self.directions if self.scan else 1
         return [str(value) for value in self.node.output[first : first + count]]
 
     def initial(self, state: str) -> list[Port]:
-        """The ports that read the initial "h" or "c"; none for zeros."""
+        """The ports that read the initial "h" or "c"; empty for zeros."""
         if self.scan:
             return [Port(self.node, index) for index in self._of_scan(state)]
         port = Port(self.node, INITIAL_H if state == "h" else INITIAL_C)
         return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
 
     def final(self, state: str) -> list[Port]:
-        """The ports that give the final "h" or "c"; none if it is not wanted."""
+        """The ports of the final "h" or "c"; empty if it is unused."""
         if self.scan:
             return [Port(self.node, index, output=True) for index in self._of_scan(state)]
         port = Port(self.node, 1 if state == "h" else 2, output=True)
         return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
 
     def _of_scan(self, state: str) -> range:
-        """The inputs and outputs of a Scan that are the "h" or "c" of each direction."""
+        """The indices of a Scan's inputs and outputs for the "h" or "c" of each direction."""
         if state == "h":
             return range(self.directions)
         return range(self.directions, self.states * self.directions)
@@ -201,11 +201,11 @@ class RecurrentLayer:
     def folded_projection(
         self, nodes: Iterable[NodeProto], producers: Mapping[str, NodeProto]
     ) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-        """For a projection that lstm-onnx folded into R: the ports that read pinv(W_hr), and those that read W_hr.
+        """The ports that read pinv(W_hr), and those that read W_hr, for a projection that lstm-onnx folded into R.
 
         Args:
-            nodes: the nodes of the graph that the layer is in.
-            producers: the node of each value in it.
+            nodes: the nodes of the layer's graph.
+            producers: the node that computes each value in that graph.
         """
         outputs = {str(value) for value in self.node.output} - {""}
         before = [producers.get(port.value) for port in self.initial("h")]
@@ -217,11 +217,11 @@ class RecurrentLayer:
 
 
 def read_layer(node: NodeProto, producers: Mapping[str, NodeProto]) -> RecurrentLayer | None:
-    """The recurrent layer that a node is; None for another node, and for a Scan that lstm-onnx did not write.
+    """Read a node as a recurrent layer; None for any other node, and for a Scan that lstm-onnx did not write.
 
     Args:
         node: any node.
-        producers: the node of each value in the same graph.
+        producers: the node that computes each value in the same graph.
     """
     if is_operator(node):
         bias, lengths = Port(node, 3), Port(node, SEQUENCE_LENS)
@@ -240,7 +240,7 @@ def read_layer(node: NodeProto, producers: Mapping[str, NodeProto]) -> Recurrent
 
 
 def _read_scan(node: NodeProto, producers: Mapping[str, NodeProto]) -> RecurrentLayer | None:
-    """The Scan that `lstm_onnx.exporter.scan_layers` writes for a layer, known by its body's node names."""
+    """Read the Scan that `lstm_onnx.exporter.scan_layers` writes for a layer, recognized by its body's node names."""
     body = next(bodies_of(node), None)
     if body is None:
         return None
@@ -256,7 +256,7 @@ def _read_scan(node: NodeProto, producers: Mapping[str, NodeProto]) -> Recurrent
     op_type = "LSTM" if states == 2 else "GRU" if reset else "RNN"
     if states not in (1, 2) or len(node.input) != states * count + scanned or len(body.output) < states * count:
         return None
-    # Of c where there is one: h may be projected.
+    # The size of c if there is one, since h may be projected.
     cell = body.output[(states - 1) * count].type.tensor_type.shape.dim
     gates = producers.get(node.input[states * count])
     if gates is not None and gates.op_type == "Split":
@@ -291,16 +291,16 @@ def _ends(node: NodeProto, *suffixes: str) -> bool:
 _CALL = re.compile(r"(?:^|(?<=/))call[0-9]+/(?=l[0-9]+/[A-Za-z]*$)")
 _LAYER = re.compile(r"(?:(?P<path>.+)/)?l[0-9]+/(?:LSTM|GRU|RNN|Scan)")
 PSEUDO_INVERSE = "/W_hr_pinv"
-"""The weight that maps h0 into a layer whose projection is folded into R."""
+"""The suffix of the weight that maps h0 into a layer whose projection is folded into R."""
 MAP_H0, PROJECTIONS = "/unproject_h0", ("/project", "/project_hn")
-"""The MatMuls before and after such a layer."""
+"""The suffixes of the MatMuls before and after such a layer."""
 RECURRENT_MATMUL, NEW_H = "/recurrent_gates", "/new_h"
-"""In the body of a layer's Scan, one each for each direction: R h, and what gives h (a product with W_hr, if any)."""
+"""Suffixes of nodes in the body of a layer's Scan, for each direction: R h, and h itself (the product with W_hr)."""
 RESET, RECURRENT_BIAS = "/reset", "/recurrent_new_biased"
-"""In that of a GRU: the new gate's part of R h times the reset gate, and before it plus its bias."""
+"""Suffixes of nodes in a GRU's body: the new gate's part of R h times the reset gate, and that part plus its bias."""
 
 
 def module_path(node: str) -> str | None:
-    """The path of the nn.Module whose layer the node of that name is; None for another node."""
+    """The path of the nn.Module whose layer has a node of this name; None if the name is not a layer's."""
     match = _LAYER.fullmatch(_CALL.sub("", node))
     return (match["path"] or "").replace("/", ".") if match else None

@@ -1,4 +1,4 @@
-"""Nested graphs, and the origin of a value: a stored tensor, an input of the model, or an operator."""
+"""Traces values through nested graphs to their source: a stored tensor, an input of the model, or an operator."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _MOVES_DATA = frozenset(
     {"Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
     | {"Tile", "Transpose", "Unsqueeze"}
 )
-"""Operators whose result has the elements of their first input, moved."""
+"""Operators that only rearrange the elements of their first input."""
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators that read only the shape of their input."""
 _KEEPS_SHAPE = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity"})
-"""Operators that keep the shape of a stored weight."""
+"""Operators that do not change the shape of a stored weight."""
 
 
 class Weight(NamedTuple):
-    """A weight as an operator reads it: the stored tensor or None, its known dimensions, and its dtype there."""
+    """A weight as an operator reads it: the stored tensor or None, its known dimensions, and the dtype as read."""
 
     tensor: Tensor | None
     dims: tuple[int, ...]
@@ -33,7 +33,7 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """A graph and where its values come from; `caller` is the node whose body it is, in `parent`."""
+    """A graph and the sources of its values; a body belongs to the node `caller` of the graph `parent`."""
 
     graph: GraphProto
     nodes: Sequence[NodeProto]
@@ -48,7 +48,7 @@ class Scope:
 
     @classmethod
     def of(cls, graph: GraphProto, parent: Scope | None = None, caller: NodeProto | None = None) -> Scope:
-        """The model's graph, or a body."""
+        """The scope for the model's graph, or for a body."""
         tensors = {tensor.name: Tensor.of(tensor) for tensor in graph.initializer}
         sparse = [Tensor.of(item.values) for item in graph.sparse_initializer]
         for node in graph.node:
@@ -63,18 +63,18 @@ class Scope:
         )
 
     def bodies(self, node: NodeProto) -> Iterator[Scope]:
-        """The graphs within a node of this one."""
+        """The scopes of the bodies of a node in this graph."""
         return (Scope.of(graph, self, node) for graph in bodies_of(node))
 
     def home(self, name: str) -> Scope | None:
-        """The innermost graph that defines the value `name`, as seen from this one."""
+        """The innermost graph, seen from this one, that defines the value `name`."""
         scope: Scope | None = self
         while scope is not None and name not in scope.known:
             scope = scope.parent
         return scope
 
     def walk(self) -> Iterator[Scope]:
-        """This graph and all bodies within, in the file's order."""
+        """This graph and all nested bodies, in the file's order."""
         yield self
         for node in self.nodes:
             for body in self.bodies(node):
@@ -86,7 +86,7 @@ class Scope:
         return self if self.parent is None else self.parent.top
 
     def producer(self, name: str) -> NodeProto | None:
-        """The node that makes the value `name`; None for inputs and stored tensors."""
+        """The node that computes the value `name`; None for inputs and stored tensors."""
         home = self.home(name)
         return home.producers.get(name) if home is not None else None
 
@@ -100,21 +100,21 @@ class Scope:
         return tensor.dims if tensor is not None else said
 
     def dim(self, name: str, axis: int) -> Dim:
-        """One axis of the value `name`, None if it is unknown."""
+        """The size of one axis of the value `name`; None if it is unknown."""
         shape = self.shape(name) or ()
         return shape[axis] if axis < len(shape) else None
 
     def dtype(self, name: str) -> str:
-        """The dtype of the value `name`, "unknown" if the file does not say."""
+        """The dtype of the value `name`; "unknown" if the file does not say."""
         home = self.home(name)
         kind = home.types.get(name) if home is not None else None
         return dtype_name(kind.tensor_type.elem_type) if kind is not None else "unknown"
 
     def weight(self, name: str) -> Weight:
-        """The weight that the value `name` is taken from."""
+        """The weight from which the value `name` is made."""
         dtype = ""
         home = self.home(name)
-        for _ in range(8):  # a cycle ends here, too
+        for _ in range(8):  # a bound, so that a damaged file's cycle ends, too
             if home is None or name in home.tensors:
                 break
             node = home.producers.get(name)
@@ -130,7 +130,7 @@ class Scope:
         return Weight(tensor, tensor.dims, dtype or dtype_name(tensor.elem_type)) if tensor else Weight(None, (), dtype)
 
     def branch_values(self, node: NodeProto, name: str) -> list[tuple[Scope, str]]:
-        """The values in the branches of an If of this graph that become its output `name`, each with its branch."""
+        """The values in the branches of an If in this graph that become its output `name`, each with its branch."""
         index = list(node.output).index(name)
         return [
             (Scope.of(graph, self, node), str(value.name))
@@ -139,9 +139,9 @@ class Scope:
         ]
 
     def source(self, name: str) -> tuple[str, set[str]]:
-        """Where `name` comes from within this graph and those around it, and the operators on the way.
+        """The source of `name`, in this graph or those around it, and the operators on the way.
 
-        A product with a matrix counts as passing: its first operand's time and batch are the result's.
+        A product with a matrix counts as passing its first operand on, since the result has its time and batch axes.
         """
         seen: set[str] = set()
         passed: set[str] = set()
@@ -155,7 +155,7 @@ class Scope:
         return name, passed
 
     def data_sources(self, name: str) -> set[str]:
-        """The model's inputs whose values, not only shapes, `name` is computed from."""
+        """The model's inputs from whose values, not only shapes, `name` is computed."""
         found: set[str] = set()
         todo, seen = [(self, name)], set()
         while todo:
@@ -166,17 +166,17 @@ class Scope:
             seen.add((home, name))
             node = home.producers.get(name)
             if node is None:
-                # The inputs of a body are among those of its node, in one order or another.
+                # A body's inputs are among its node's, in an order that depends on the operator.
                 outer = home.caller.input if home.caller is not None and name in home.inputs else []
                 todo += [(home.parent, item) for item in outer if home.parent is not None]
                 found |= {name} if home.parent is None and name not in home.tensors else set()
             elif node.op_type not in _SHAPE_ONLY:
-                # A body, and a body within it, sees what is around it without being handed it.
+                # Bodies, including nested ones, also read values of the outer graphs, which are not their inputs.
                 todo += [(home, item) for item in (*node.input, *outer_values(node)) if item]
         return found
 
     def origins(self, name: str) -> tuple[list[str], list[str]]:
-        """The model's inputs that `name` is taken from, and the operators that compute it where it is not."""
+        """The model's inputs from which `name` is taken, and the operators that compute it where it is not taken."""
         inputs: list[str] = []
         computed: list[str] = []
         todo, seen = [(self, name)], set()
@@ -196,7 +196,7 @@ class Scope:
             elif home.parent is None or home.caller is None:
                 inputs.append(name)
             else:
-                # A Loop's and a Scan's body takes its inputs in the order of the node's own.
+                # The inputs of a Loop's or Scan's body are in the order of the node's own inputs.
                 index = home.inputs.index(name)
                 todo += [(home.parent, source) for source in home.caller.input[index : index + 1]]
         return inputs, computed
@@ -208,7 +208,7 @@ def _sources(node: NodeProto) -> list[str] | None:
         return list(node.input[:1])
     if node.op_type == "Concat":
         return list(node.input)
-    if node.op_type == "Less":  # steps < lengths, the mask of our Scan
+    if node.op_type == "Less":  # steps < lengths, the mask of lstm-onnx's Scan
         return list(node.input[1:])
     if node.op_type == "MatMul" and len(node.input) == 2 and str(node.input[1]).endswith(PSEUDO_INVERSE):
         return list(node.input[:1])

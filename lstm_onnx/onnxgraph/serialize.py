@@ -1,7 +1,7 @@
-"""A model's bytes piece by piece, so that no copy of its weights is made on the way to a file.
+"""Serializes a model piece by piece, so that no copy of its weights is made on the way to a file.
 
-protobuf's own serialization needs two: one in the message, one in its bytes.  The pieces are the same bytes.  Their
-form: https://protobuf.dev/programming-guides/encoding/
+protobuf's own serialization makes two copies: one in the message, one in its bytes.  The pieces are the same bytes, in
+protobuf's encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _GRAPH, _INITIALIZER, _RAW_DATA = (
     for message, field in ((ModelProto, "graph"), (GraphProto, "initializer"), (TensorProto, "raw_data"))
 )
 _BYTES = 2
-"""The wire type of what has a length: strings, bytes and messages."""
+"""The wire type of fields with a length: strings, bytes and messages."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a model.
+    """A stored tensor of a model.
 
     Attributes:
-        proto: all of it, or all but its numbers.
-        array: its numbers; None where they are in `proto` or in another file.
+        proto: the whole tensor, or all but its numbers.
+        array: its numbers; None if they are in `proto` or in another file.
     """
 
     proto: TensorProto
@@ -36,14 +36,14 @@ class Tensor:
 
     @classmethod
     def of(cls, name: str, array: np.ndarray) -> Tensor:
-        """An initializer."""
-        if array.dtype.kind not in "biufc":  # strings, or numbers of which two are in one byte
+        """The tensor for an initializer."""
+        if array.dtype.kind not in "biufc":  # strings, or numbers that are packed two to a byte
             return cls(numpy_helper.from_array(array, name))
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         return cls(TensorProto(name=name, dims=array.shape, data_type=kind), array)
 
     def pieces(self) -> list[Piece]:
-        """The bytes of its message: `raw_data` follows all other fields that an initializer has here."""
+        """The bytes of its message: `raw_data` comes last, after every other field that is set here."""
         start = _bytes_of(self.proto)
         if self.array is None:
             return [start]
@@ -52,7 +52,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """The bytes of its message."""
+        """The size of its message in bytes."""
         size: int = self.proto.ByteSize()
         if self.array is not None:
             size += len(_start(_RAW_DATA, self.array.nbytes)) + self.array.nbytes
@@ -60,7 +60,7 @@ class Tensor:
 
 
 def model_pieces(model: ModelProto, tensors: Iterable[Tensor]) -> tuple[Iterator[Piece], bytes]:
-    """The bytes of a model with more initializers than its own: up to its metadata, and from there to the end."""
+    """The bytes of a model with additional initializers: those up to its metadata, and those from there to the end."""
     return _pieces(model, [*map(Tensor, model.graph.initializer), *tensors]), _part(model, lambda field: field > _GRAPH)
 
 
@@ -80,7 +80,7 @@ def _pieces(model: ModelProto, tensors: list[Tensor]) -> Iterator[Piece]:
 
 
 def _part(message: Any, kept: Callable[[int], bool]) -> bytes:
-    """The bytes of the fields whose numbers are kept."""
+    """The bytes of the fields for whose numbers `kept` is true."""
     part = type(message)()
     for field, value in message.ListFields():
         if kept(field.number):
@@ -100,12 +100,12 @@ def _bytes_of(message: Any) -> bytes:
 
 
 def _start(field: int, size: int) -> bytes:
-    """What comes before a field with a length: its number and wire type, and the length, both as varints."""
+    """The header of a field with a length: its number and wire type, and the length, both as varints."""
     return _varint(field << 3 | _BYTES) + _varint(size)
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits to a byte, the lowest first; all but the last have the highest bit."""
+    """A varint: seven bits to a byte, the lowest first; all bytes but the last have the highest bit set."""
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)

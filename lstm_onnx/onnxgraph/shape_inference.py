@@ -1,4 +1,4 @@
-"""onnx's shape inference, on a copy without weights, and within bounds."""
+"""Infers shapes with onnx, on a copy without weights, and within limits on memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .tensors import axis_name
 
 _LARGE_TENSOR = 2**16
 _SMALL = 64
-"""Elements up to which an array may be a shape, axes or a count."""
+"""The most elements of an array that may be a shape, axes or a count."""
 _MOST_CARRIED = 2**22
-"""Elements that data propagation may carry; each takes 50 bytes."""
+"""The most elements that data propagation may carry; each takes 50 bytes."""
 
 
 def without_weights(model: ModelProto) -> ModelProto:
@@ -42,7 +42,7 @@ def without_weights(model: ModelProto) -> ModelProto:
 
 
 def sizes_alone(arrays: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
-    """Initializers by which sizes are followed: the contents of small ones, such as shapes, axes and counts."""
+    """The initializers that shape inference needs: small ones, such as shapes, axes and counts."""
     for name, array in arrays.items():
         if array.size <= _SMALL:
             yield numpy_helper.from_array(array, name)
@@ -52,7 +52,7 @@ def sizes_alone(arrays: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
 
 
 def with_axis_names(model: ModelProto) -> ModelProto | None:
-    """`model`, changed: the axes of its inputs that have neither size nor name get one; None if there are none."""
+    """Name, in place, the axes of a model's inputs with neither size nor name; return None if there are none."""
     unnamed = [
         (value.name, axis, dim)
         for value in inputs_of(model.graph)
@@ -65,7 +65,7 @@ def with_axis_names(model: ModelProto) -> ModelProto | None:
 
 
 def with_identifiers(model: ModelProto) -> ModelProto:
-    """`model`, changed: axes whose name is neither an identifier nor an expression of axes, as ``axis.0``, get one."""
+    """Rename, in place, axes whose names are neither identifiers nor expressions of axes, such as ``axis.0``."""
     dims = [
         dim
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
@@ -85,12 +85,12 @@ def with_identifiers(model: ModelProto) -> ModelProto:
 
 
 def with_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
-    """A model without weights, with its functions inlined and every shape that follows from its inputs.
+    """A copy with its functions inlined and every shape that follows from its inputs.
 
     Args:
         model: as `without_weights` returns it.
-        data_prop: infer shapes that the graph computes, too.  onnx carries what they are computed from element by
-            element, known or not; it is left out where these would be too many.
+        data_prop: infer shapes that the graph computes, too.  onnx propagates the values they are computed from element
+            by element, known or not; this is skipped if there would be too many elements.
 
     Raises:
         ONNX_ERRORS (see `load`): onnx refuses the model.
@@ -104,7 +104,7 @@ def with_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
 
 
 def has_negative_dims(model: ModelProto) -> bool:
-    """Whether a size is negative: some exporters write dynamic axes so, and onnx's shape inference may crash on it."""
+    """Whether a size is negative, as some exporters write dynamic axes: onnx's shape inference may crash on it."""
     values = (value for graph in graphs_of(model.graph) for value in (*graph.input, *graph.output, *graph.value_info))
     return any(True for value in values for _ in _negative_dims(value.type))
 

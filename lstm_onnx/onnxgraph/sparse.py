@@ -1,4 +1,4 @@
-"""Sparse tensors of a model as ordinary ones, which all that follows a graph knows."""
+"""Replaces sparse tensors of a model by dense ones, so that the rest of the package need not handle them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from onnx import AttributeProto, ModelProto, SparseTensorProto, TensorProto, num
 from .nodes import graphs_of, nodes_of
 
 _MOST_BYTES = 2**31
-"""What a tensor may take: a file of 100 bytes can ask for 2^60."""
+"""The most bytes of a dense tensor: a file of 100 bytes can ask for 2^60."""
 
 
 def make_dense(model: ModelProto) -> None:
-    """Replace the sparse initializers and the sparse Constants of a model, those in bodies included, in place.
+    """Replace the sparse initializers and the sparse Constants of a model, including those in bodies, in place.
 
     Raises:
-        ValueError, TypeError, LookupError: one is damaged, or too large.
+        ValueError, TypeError, LookupError: a tensor is damaged or too large.
     """
     for graph in graphs_of(model.graph):
         graph.initializer.extend(_dense(sparse) for sparse in graph.sparse_initializer)
@@ -33,7 +33,7 @@ def make_dense(model: ModelProto) -> None:
 
 
 def _dense(sparse: SparseTensorProto) -> TensorProto:
-    """Its indices are places in the flattened tensor, or a row for each number with its place along each axis."""
+    """The dense tensor; a sparse one's indices are flat, or a row for each number with an index along each axis."""
     name, dims = str(sparse.values.name), tuple(sparse.dims)
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     if prod(dims) * values.itemsize > _MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Tensors, values and attributes as the file stores them: dimensions, types and sizes, no contents."""
+"""Describes tensors, values and attributes as the file stores them: dimensions, types and sizes, without contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, ValueInfoPro
 
 T = TypeVar("T")
 Dim = int | str | None
-"""A size, an axis by its name, or an axis without a name."""
+"""A size, the name of a dynamic axis, or None for an axis without a name."""
 Shape = tuple[Dim, ...]
 _PLAIN = frozenset(
     {AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING}
@@ -20,12 +20,12 @@ _PLAIN = frozenset(
 _INDEX_TYPES = frozenset(
     {TensorProto.INT32, TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64, TensorProto.BOOL, TensorProto.STRING}
 )
-"""What shapes, axes and indices are stored as, never a weight."""
+"""The dtypes of shapes, axes and indices, which are never a weight's."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output of the model; its axes are None where their number is not known."""
+    """An input or output of the model; its axes are None if their number is unknown."""
 
     name: str
     dtype: str
@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A stored tensor, by its dimensions alone; `location` is its file where that is another."""
+    """A stored tensor's dimensions and type, without its contents; `location` is its external file, if any."""
 
     dims: tuple[int, ...]
     elem_type: int
@@ -51,36 +51,36 @@ class Tensor:
 
     @property
     def num_bytes(self) -> int:
-        """The size in bytes; types smaller than a byte are packed."""
+        """The size in bytes; elements smaller than a byte are packed."""
         return -(-self.size * _bits(self.elem_type) // 8)
 
     @property
     def is_weight(self) -> bool:
-        """Whether it counts as parameters: neither a scalar nor shapes, axes or indices."""
+        """Whether its elements count as parameters: it is neither a scalar nor shapes, axes or indices."""
         return bool(self.dims) and self.elem_type not in _INDEX_TYPES
 
     @classmethod
     def of(cls, tensor: TensorProto) -> Tensor:
-        """An initializer's."""
+        """The description of an initializer."""
         external = tensor.data_location == TensorProto.EXTERNAL
         keys = {entry.key: entry.value for entry in tensor.external_data} if external else {}
         return cls(tuple(tensor.dims), tensor.data_type, keys.get("location"))
 
     @classmethod
     def of_constant(cls, attribute: AttributeProto) -> Tensor:
-        """A Constant node's, from its attribute."""
+        """The description of a Constant node's tensor, from its attribute."""
         if attribute.type == AttributeProto.TENSOR:
             return cls.of(attribute.t)
         if attribute.type == AttributeProto.SPARSE_TENSOR:
             return cls.of(attribute.sparse_tensor.values)
         if attribute.type == AttributeProto.FLOATS:
             return cls((len(attribute.floats),), TensorProto.FLOAT)
-        # Whatever else it holds (numbers, integers, strings) is not a weight.
+        # Any other content (numbers, integers, strings) is not a weight.
         return cls((), TensorProto.INT64)
 
 
 def value_of(item: ValueInfoProto) -> Value:
-    """An input, output or intermediate value; the dtype of one that is not a tensor is its kind."""
+    """The description of an input, output or intermediate value; if it is not a tensor, its dtype is its kind."""
     kind = item.type.WhichOneof("value") or "unknown"
     if kind != "tensor_type":
         return Value(item.name, kind.removesuffix("_type"), ())
@@ -88,7 +88,7 @@ def value_of(item: ValueInfoProto) -> Value:
 
 
 def shape_of(kind: TypeProto) -> Shape | None:
-    """The dimensions of a tensor's type; None for another type or an unknown rank."""
+    """The dimensions of a tensor's type; None for other types or an unknown rank."""
     if not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim
@@ -96,7 +96,7 @@ def shape_of(kind: TypeProto) -> Shape | None:
 
 
 def axis_name(value: str, axis: int) -> str:
-    """The name given to an axis without one: ``input[0]``."""
+    """The name for an axis without one: ``input[0]``."""
     return f"{value}[{axis}]"
 
 
@@ -108,7 +108,7 @@ def shown(shape: Shape | None) -> str:
 
 
 def dtype_name(elem_type: int) -> str:
-    """numpy's name of an ONNX element type."""
+    """NumPy's name for an ONNX element type."""
     try:
         name = str(TensorProto.DataType.Name(elem_type))
     except ValueError:
@@ -117,7 +117,7 @@ def dtype_name(elem_type: int) -> str:
 
 
 def _bits(elem_type: int) -> int:
-    """Bits of one element, from the type's name: float16, int4, float8e4m3fn."""
+    """The bits of one element, from the type's name: float16, int4, float8e4m3fn."""
     digits = re.search("[0-9]+", dtype_name(elem_type))
     return int(digits[0]) if digits else 8
 
@@ -128,17 +128,17 @@ def is_default(domain: str) -> bool:
 
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
-    """Attributes that are numbers, strings or lists of them."""
+    """The attributes of a node that are numbers, strings or lists of these."""
     plain = (item for item in node.attribute if item.type in _PLAIN and not item.ref_attr_name)
     return {item.name: helper.get_attribute_value(item) for item in plain}
 
 
 def typed(attributes: dict[str, Any], name: str, kind: type[T]) -> T:
-    """The attribute; 0 or empty where it is absent or not of that `kind`."""
+    """The attribute's value; 0 or empty if it is absent or not of this `kind`."""
     value = attributes.get(name)
     return value if isinstance(value, kind) else kind()
 
 
 def text(value: Any) -> str:
-    """An attribute's value as text, whatever it is."""
+    """An attribute's value as text, whatever its type."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

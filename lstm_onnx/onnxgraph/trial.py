@@ -1,4 +1,4 @@
-"""A trial, in a child process, of a file that is read with onnx before ONNX Runtime opens it."""
+"""Tries a file in a child process before onnx reads it in this one, since a damaged file may crash onnx."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .shape_inference import with_shapes, without_weights
 def require_harmless(path: str | os.PathLike[str], trial: bool | None = None) -> None:
     """Open and run a file in a child process, as `load` does for `trial`, and infer its shapes there.
 
-    Why else the file cannot be opened is left to its reader.
+    Any other reason why the file cannot be opened is left to its reader.
 
     Raises:
         FileError: there is no such file, or it cannot be read.
-        ModelError: the process ended, or exceeded its time or memory.
+        ModelError: the process crashed, or exceeded its limit of time or memory.
         InputError: `trial` is neither a bool nor None.
     """
     require_readable(path, "an .onnx file")
@@ -37,7 +37,7 @@ def require_harmless(path: str | os.PathLike[str], trial: bool | None = None) ->
 
 
 def read_and_run(path: str, **arguments: Any) -> None:
-    """What the child process does."""
+    """The child process's work."""
     from ..runtime.open_model import open_and_run
 
     stage("shape inference")

@@ -1,4 +1,4 @@
-"""Writing a model to a file, with weights over 2 GB in a file beside it."""
+"""Writes a model to a file, with weights over 2 GB in a file beside it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .load import read_external
 from .serialize import Tensor, model_pieces
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
-"""Bytes of weights above which they are written to a file of their own: protobuf cannot hold 2 GiB."""
+"""The most bytes of weights in the model's own file; protobuf cannot hold 2 GiB."""
 _DIGEST_DIGITS = 8
 _MAX_STEM_BYTES = 255 - len("..data") - _DIGEST_DIGITS
-"""Bytes of the model's file name that the data file's name can start with."""
+"""The most bytes of the model's file name with which the data file's name starts."""
 _ALIGNMENT = 4096
 """External tensors start at page boundaries, so that a runtime can map them into memory."""
 _INLINE_BYTES = 1024
-"""Smaller tensors stay in the model: shape inference reads axes and sizes, and cannot read another file."""
+"""Smaller tensors stay in the model: shape inference needs axes and sizes, and cannot read another file."""
 
 
 def write_model(
@@ -37,8 +37,8 @@ def write_model(
     """Write `model` with `initializers` to `path`.
 
     Returns:
-        The external data file's path, or None where the weights are in the model; and the number of
-        bytes written to all files.
+        The external data file's path, or None if the weights are in the model; and the total size of the files that
+        were written, in bytes.
 
     Raises:
         FileError: a file cannot be written.
@@ -47,9 +47,9 @@ def write_model(
     if total <= EXTERNAL_DATA_THRESHOLD:
         return None, _write_proto(model, [Tensor.of(*item) for item in initializers.items()], path)
     target = Path(os.path.realpath(path))
-    # Named by its content: if anything fails, the model that was there before still has its own data.
+    # Named by its content: if anything fails, a model that existed before still has its own data.
     data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGEST_DIGITS]}.data")
-    with one_writer(target.parent):  # another one would remove the data of a model that is not written yet
+    with one_writer(target.parent):  # another writer would remove the data of a model that is not written yet
         existed = data.exists()
         try:
             tensors, size = _write_data(data, initializers)
@@ -63,11 +63,11 @@ def write_model(
 
 
 def embedded(model: ModelProto, source: str | os.PathLike[str], entries: Mapping[str, str]) -> bytes:
-    """The bytes of `model`; those of its file where nothing has to change.
+    """The bytes of `model` in one file; those of `source` if nothing has to change.
 
     Args:
-        model: is changed.
-        source: its file.
+        model: the model, which is changed.
+        source: the model's file.
         entries: metadata to add.
 
     Raises:
@@ -84,13 +84,13 @@ def embedded(model: ModelProto, source: str | os.PathLike[str], entries: Mapping
 
 
 def set_metadata(model: ModelProto, metadata: Metadata) -> None:
-    """Replace what a model says about itself; what other tools wrote beside it stays."""
+    """Replace lstm-onnx's metadata in a model; other tools' entries stay."""
     others = {item.key: item.value for item in model.metadata_props if not item.key.startswith("lstm_onnx.")}
     helper.set_model_props(model, {**others, **metadata.to_metadata()})
 
 
 def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[Tensor], int]:
-    """Write the large tensors to `data`; returns all tensors for the model, and the number of bytes written."""
+    """Write the large tensors to `data`; return all tensors for the model, and the number of bytes written."""
     tensors = []
     offset = 0
     with atomic_write(data) as stream:
@@ -107,7 +107,7 @@ def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[lis
 
 
 def _data_stem(target: Path) -> str:
-    """The model's file name, shortened and made unique by a digest where there is no room for a suffix."""
+    """The model's file name; shortened, and made unique by a digest, if there is no room for a suffix."""
     name = os.fsencode(target.name)
     if len(name) <= _MAX_STEM_BYTES:
         return target.name
@@ -127,7 +127,7 @@ def _remove_stale(target: Path, data: Path) -> None:
 def _write_proto(model: ModelProto, tensors: Sequence[Tensor], path: str | os.PathLike[str]) -> int:
     marked = ModelProto()
     marked.CopyFrom(model)
-    # First of the metadata, so that check recognises a file that is truncated after it.
+    # The first of the metadata, so that check recognizes a file that is truncated after it.
     marked.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
     pieces, end = model_pieces(marked, tensors)
     crc, size = 0, len(end)

@@ -1,4 +1,4 @@
-"""Models with small weights, with their weights or inputs amplified, in the file and in PyTorch alike.
+"""Amplifies the weights or inputs of models with small weights, both in the file and in PyTorch.
 
 If weights are around a thousandth, every gate is 0.5 up to rounding, a layer hardly depends on the one before it, and
 two gates could be exchanged without a visible difference.  So such a model is compared once more with each layer's
@@ -25,15 +25,15 @@ from .tolerances import AMPLIFIED, AMPLIFIED_HALF, LARGEST_INPUT_GAIN, LEAST_INP
 _FOLDED_FACTOR = 1 / 3
 """The factor of R h in a folded layer (`exporter.weights`), whose error grows with the condition number of W_hr."""
 _LARGEST_WEIGHT_GAIN = {"float16": 2.0**14, "float32": 2.0**100, "float64": 2.0**100}
-"""By dtype, which must hold the factor."""
+"""The largest factor by dtype, which must be able to represent it."""
 _SATURATED = 2.0**10
-"""How many times larger than wanted weights are made smaller: all gates are 0 or 1, and one looks like another."""
+"""Weights that are this many times too large are made smaller: with all gates at 0 or 1, one looks like another."""
 _H = 0.35
-"""The root mean square of o tanh(c)."""
+"""The typical root mean square of o tanh(c)."""
 _H0 = 0.6
 """The root mean square of the cases' explicit h0."""
 _INPUTS = {"weight_ih": _H, "weight_hh": _H0, "dense": _H}
-"""The root mean square of what a module's weights are multiplied by."""
+"""The typical root mean square of the values that a module's weights are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ LayerGains = Mapping[str, float]
 
 
 def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tuple[LayerGains, ...] | None:
-    """Powers of two, layer by layer, that make the gates move; None if they move already, or the weights are usual.
+    """Powers of two, layer by layer, that make the gates move; None if they already move, or the weights are ordinary.
 
     `folded` says whether the file may have its projections folded into R.
     """
@@ -96,7 +96,7 @@ def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tu
 
 
 def weight_gain(kind: str, arrays: Sequence[np.ndarray], dtype: str) -> float:
-    """The power of two for the weights of a layer of any module, whatever its input is.
+    """The power of two for the weights of a layer of any module, for an input of typical size.
 
     Args:
         kind: "weight_ih", "weight_hh", "bias" or "weight_hr" of a recurrent layer, or "dense" for another matrix.

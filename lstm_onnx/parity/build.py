@@ -1,4 +1,4 @@
-"""Building a report from results, with or without PyTorch: interface problems, ranges, the self-test, versions.
+"""Builds a report from results, with or without PyTorch: interface problems, ranges, the self-test, versions.
 
 A report's ranges are the sizes and values that the file was compared at: a verdict covers no others.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 INTERFACE = "inputs and outputs"
 """The label of the case on the file's interface."""
 STREAMS = "streams as the metadata describe them"
-"""The label of a case on them; see `stream_counts`."""
+"""The label of the case on the metadata of streams; see `stream_counts`."""
 
 
 def build_report(
@@ -51,12 +51,12 @@ def build_report(
 
     Args:
         model: the file, open.
-        source: the report's name of the PyTorch module.
+        source: the name of the PyTorch module in the report.
         results: of every case.
         pairs: the cases of the file as it is, and their results.
         notes: the report's notes.
-        file: the report's name of the file; its path by default.
-        torch_versions: the versions of torch and of other packages that the numbers come from.
+        file: the name of the file in the report; its path by default.
+        torch_versions: the versions of torch and other packages that computed the numbers.
     """
     results, notes = list(results), list(notes)
     problems = list(_interface_problems(model, [expected for expected, _ in pairs]))
@@ -129,16 +129,16 @@ def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[
     calls = [call for case in expected if not case.feature_steps for call in case.calls]
     extra = [name for name in model.outputs if name not in known | file_only(model.metadata)]
     if extra and known:
-        yield f"the file also gives {', '.join(extra)}, which PyTorch does not"
+        yield f"the file also returns {', '.join(extra)}, which PyTorch does not"
     optional = [item.name for item in model.session.get_overridable_initializers()]
     if optional:
-        yield f"the file also takes {', '.join(optional)}, with a default, which PyTorch does not"
+        yield f"the file also takes {', '.join(optional)}, which PyTorch does not, with a default"
     for name, info in model.outputs.items():
         shapes = ((call.reference[name].shape, _axis_sizes(model, call)) for call in calls if name in call.reference)
         wrong = min((shape for shape, sizes in shapes if not _fits(info.shape, shape, sizes)), default=None)
         if wrong is not None:
             declared = ", ".join("?" if dim is None else str(dim) for dim in info.shape)
-            yield f"the file declares {name} as ({declared}), and PyTorch's is also {wrong}"
+            yield f"the file declares {name} as ({declared}), but PyTorch's may be {wrong}"
 
 
 def _axis_sizes(model: Model, call: Call) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""A case that a file is compared on, and cases that are made from a drawn one: multiplied, zero and large values."""
+"""Defines the cases on which a file is compared, and derives cases from random ones: scaled, zero, large values."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .expected import Arrays, halves
 SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
 """(batch, time): both 1; one of them 1; the shortest with an order in time; and larger ones.
 
-With these, any size that is baked into the file is seen.
+They reveal any size that is fixed in the file.
 """
 FEW_AND_MANY = ((1, 1), (5, 9))
-"""(batch, time) at which every kind of values is compared in addition to a usual size."""
+"""(batch, time) at which every kind of values is compared, besides a usual size."""
 FEW_AND_SOME = ((1, 1), (4, 6))
-"""The same of a model whose calls take long."""
+"""The same for a model whose calls take long."""
 _LARGE, HUGE, HUGE_HALF = 10.0, 1000.0, 100.0
-"""The factors that make drawn values large and huge, and the largest one in float16, whose numbers end at 65504."""
+"""Factors that make random values large and huge, and the largest one for float16, whose numbers end at 65504."""
 _SMALL, _TINY = 1e-2, 1e-7
-"""The factors that make drawn values small and tiny; half precision has no numbers for those that are tiny."""
+"""Factors that make random values small and tiny; half precision cannot represent the tiny ones."""
 _SAMPLE, _FAR = 2, 100
-"""The bytes of integers that are samples, such as of sound, which can be all; and how far from 0 others are tried."""
+"""The bytes of integers that are samples, such as of sound, and may be any; how far from 0 others are tried."""
 _OFFSET = 20.0
-"""The mean of values that nobody has normalized, such as degrees."""
+"""The mean of values that are not normalized, such as degrees."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison's inputs and states by the file's names; those that are left out start as the file starts them.
+    """One comparison's inputs and states by the file's names; states that are left out start as in the file.
 
     `kind` and `chunkings` are those of `expected.Expected`.
     """
@@ -61,14 +61,14 @@ def value_cases(
     batch_axes: Mapping[str, int] | None = None,
     time_axes: Mapping[str, int] | None = None,
 ) -> Iterator[Case]:
-    """A drawn case with other inputs and states: zero, small, from 0 to 1, one-signed, large, at the end of a range.
+    """A random case with other inputs and states: zero, small, from 0 to 1, of one sign, large, at the end of a range.
 
     Args:
-        case: drawn.
+        case: the random case.
         specs: the inputs' specs; inputs with a range stay in it.
         states: the names of the inputs that are states.
         gain: the factor that inputs of a model with small weights need; a huge input is 30 times that, so that
-            gates pass the point where an operator may clip them.
+            gates exceed a limit at which an operator may clip them.
         dtype: the model's.
         largest: the largest factor of some inputs.
         batch_axes: the batch axis of the states that have one.
@@ -111,16 +111,16 @@ def value_cases(
     for label, positive, negative in _opposite(inputs, carried):
         yield case.changed(label, {**scaled(positive, 1.0, 1), **scaled(negative, 1.0, -1)}, "values")
     if inputs:
-        # Where code asks for the range of its data, such as of pictures, most exporters bake the answer into the file.
+        # If code tests the range of its data, such as of pictures, most exporters fix the outcome in the file.
         # These are usual numbers, of which integers are compared, too.
         yield case.changed("input from 0 to 1", {name: np.abs(feeds[name]) % 1 for name in inputs})
     moved: tuple[tuple[str, Mapping[str, np.ndarray]], ...] = (
         (f"input near {_OFFSET:g}", {name: feeds[name] + _OFFSET for name in inputs}),
         (f"input near -{_OFFSET:g}", {name: feeds[name] - _OFFSET for name in inputs}),
         ("some input -0 or subnormal", {name: _with_least(feeds[name]) for name in inputs}),
-        # What rounds or compares decides about these, which are never drawn.
+        # Rounding and comparisons depend on these, and random numbers never hit them.
         ("input whole numbers and halves", {name: halves(feeds[name]) for name in inputs}),
-        # What a module may take for padding, and what a stream that starts beside others has.
+        # A module may take these for padding, and a stream that starts beside others has such states.
         ("zeros at the end", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {}, -1)),
         ("zeros after the first step", _with_zeros({name: feeds[name] for name in inputs}, time_axes or {}, 1)),
         ("states of a row zeros", _with_zeros({name: feeds[name] for name in carried}, batch_axes or {}, -1)),
@@ -163,7 +163,7 @@ def _scaled(array: np.ndarray, factor: float, sign: int) -> np.ndarray:
 
 
 def shorter_cases(case: Case, lengths: Sequence[str]) -> Iterator[Case]:
-    """A drawn case in which no sequence fills the time axis, and one in which all have half of it."""
+    """A random case with no sequence as long as the time axis, and one with all of half its length."""
     drawn = {name: case.feeds[name] for name in lengths}
     yield case.changed("none of full length", {name: np.maximum(array - 1, 1) for name, array in drawn.items()})
     halves = {name: np.full_like(array, max(array.max(initial=1) // 2, 1)) for name, array in drawn.items()}
@@ -171,9 +171,9 @@ def shorter_cases(case: Case, lengths: Sequence[str]) -> Iterator[Case]:
 
 
 def mask_cases(case: Case) -> Iterator[Case]:
-    """A drawn case with its bools all true, all false, and in each row the true ones first or last, as in padding.
+    """A random case with its bools all true, all false, and with the true ones of a row first or last, like padding.
 
-    `input_spec.draw` gives no row of one kind.  A module need not run on these.
+    `input_spec.draw` gives no row of equal bools.  A module need not run on these.
     """
     masks = {name: array for name, array in case.feeds.items() if array.dtype.kind == "b" and array.ndim}
     changes = (
@@ -188,7 +188,7 @@ def mask_cases(case: Case) -> Iterator[Case]:
 
 
 def integer_cases(case: Case, names: Sequence[str], time: int, rng: np.random.Generator) -> Iterator[Case]:
-    """A drawn case with some integers as numbers of steps are, and as samples or numbers of either sign are.
+    """A random case with some integers as numbers of steps, and as samples or numbers of either sign.
 
     A module need not run on these.
     """
@@ -202,7 +202,7 @@ def integer_cases(case: Case, names: Sequence[str], time: int, rng: np.random.Ge
 
 
 def _with_least(array: np.ndarray) -> np.ndarray:
-    """An array with -0, whose sign some functions read, and numbers so near to 0 that a kernel may take them for it."""
+    """An array with -0, whose sign some functions read, and numbers so small that a kernel may flush them to 0."""
     found = array.copy()
     least = np.finfo(array.dtype).tiny / 16
     for start, number in enumerate((-0.0, least, -least)):
@@ -211,7 +211,7 @@ def _with_least(array: np.ndarray) -> np.ndarray:
 
 
 def _with_zeros(arrays: Arrays, axes: Mapping[str, int], at: int) -> dict[str, np.ndarray]:
-    """The arrays that have more than one entry along their axis, of which one is zeros."""
+    """The arrays with more than one entry along their axis, with one entry set to zeros."""
     found = {}
     for name, axis in axes.items():
         if name in arrays and arrays[name].shape[axis] > 1:

@@ -1,4 +1,4 @@
-"""What every verification does: compare the file with PyTorch in two precisions, case by case."""
+"""The base of every verification: compares the file with PyTorch in two precisions, case by case."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Models(Generic[T]):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case that was run: the models, what PyTorch gives, and the result."""
+    """A case that was run: the models, PyTorch's outputs, and the result."""
 
     models: Models[Any]
     expected: Expected
@@ -44,7 +44,7 @@ class Comparison:
 
 
 Planned: TypeAlias = tuple[Models[Any], Expected]
-"""A comparison before the file has run: the models, and what PyTorch gives."""
+"""A comparison before the file has run: the models, and PyTorch's outputs."""
 
 
 class Verification(ABC):
@@ -77,7 +77,7 @@ class Verification(ABC):
     @property
     @abstractmethod
     def planned(self) -> int:
-        """The number of cases, without those that follow an inconclusive one."""
+        """The number of cases, without those that replace an inconclusive one."""
 
     @property
     @abstractmethod
@@ -85,7 +85,7 @@ class Verification(ABC):
         """The file with amplified weights, or with another stop token, and its cases; None where it is not needed."""
 
     def harder(self) -> Iterator[Target]:
-        """Further cases for mutants that no other case rejects, each with the file that they belong to."""
+        """Further cases for mutants that no other case rejects, each with the file to which it belongs."""
         return iter(())
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Verification(ABC):
         """Where the file first differs and the likely causes, as far as they can be determined."""
 
     def probed(self, case: Case) -> tuple[Expected, bool] | None:
-        """What PyTorch gives where a number is not finite, and whether an operator of the file hides that.
+        """PyTorch's outputs if a number is not finite, and whether an operator of the file hides that.
 
         None where it is not tried, or the module does not run on it.
         """
@@ -101,11 +101,11 @@ class Verification(ABC):
         return None
 
     def explained(self, models: Models[Any], expected: Expected) -> Expected | None:  # noqa: ARG002 - of modules
-        """A failed case with what a right file may also give in it; None if the file is wrong."""
+        """A failed case, widened by what a right file may also give in it; None if the file is wrong."""
         return None
 
     def with_ties(self, models: Models[Any], expected: Expected) -> Expected:  # noqa: ARG002 - of modules
-        """A case in which some integers differ, with those that are a matter of rounding."""
+        """A case in which some integers differ, with the integers that rounding explains."""
         return expected
 
     @abstractmethod

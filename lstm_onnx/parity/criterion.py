@@ -23,7 +23,7 @@ from .tolerances import CHAOS, COARSEST, EPSILON, LARGEST_FLIPPED_SHARE, K
 MOST_BINS = 64
 """Cells of a heat map along each axis."""
 _LEAST_UNIT = float(np.finfo(np.float32).tiny)
-"""Of an output that can only be 0, such as that of a projection of zeros, which has no scale."""
+"""The unit of an output that can only be 0, such as that of a projection of zeros, and so has no scale."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class TensorResult:
-    """One output in one case.
+    """The comparison of one output in one case.
 
     `error` is max|actual - ref64|, `torch_error` PyTorch's own, and `where` the index of the largest error.
     `allowed` is the largest error that passes: K times PyTorch's own error or the floor, whichever is larger;
@@ -112,12 +112,11 @@ def compare(
         least_error: a lower bound of PyTorch's own error, from a larger run of the same module.
         time_axis: the output's time axis, where it has one: `growth` then has its error step by step.
         jumps: how far a right number may be below and above `reference`; see `modules.jumps`.
-        units: what is divided by instead, where it is smaller: for each feature, the last axis, or without axes for
-            all.
-        ties: of integers, what each of several runs of the module with other roundings gave: what is in none is wrong.
+        units: smaller units to divide by instead: one for each feature (the last axis), or a scalar for all.
+        ties: for integers, the results of several runs of the module with other roundings: any other integer is wrong.
 
-    Of integers and bools, such as an argmax, LARGEST_FLIPPED_SHARE (and at least one of several) may differ
-    where PyTorch's two precisions agree, and all where they do not; with `ties` no other may.
+    A share of LARGEST_FLIPPED_SHARE of integers and bools, such as an argmax (and at least one of several), may differ
+    where PyTorch's two precisions agree, and all may where they do not; with `ties`, only those.
     """
     nan = float("nan")
     if actual.shape != reference.shape:
@@ -133,8 +132,8 @@ def compare(
         difference = np.abs(found - right)
         torch_difference = np.abs(native.astype(np.float64) - reference)
     if not math.isfinite(float(torch_difference.sum()) + float(difference.sum())):
-        # Where the reference itself is not finite, the same NaN or infinity is the right answer; so is that of PyTorch
-        # in the model's precision, such as of 0 / max(0, 1e-12) in half precision, in which 1e-12 is 0.
+        # Where the reference itself is not finite, the same NaN or infinity is right; so is PyTorch's in the model's
+        # precision, such as for 0 / max(0, 1e-12) in half precision, in which 1e-12 is 0.
         same = _same(actual, reference) | (_same(actual, native) & ~np.isfinite(native))
         difference = np.where(same, 0.0, difference)
         torch_difference = np.where(np.isfinite(torch_difference), torch_difference, 0.0)
@@ -145,9 +144,9 @@ def compare(
         torch_error *= epsilon / EPSILON["float32"]
         least_error *= epsilon / EPSILON["float32"]
     unit = max(torch_error, least_error, epsilon * scale, _LEAST_UNIT)
-    # How much more the error of a feature counts that has a unit of its own.
+    # A feature with a smaller unit has a larger weight.
     weights = np.ones(()) if units is None else np.maximum(1.0, unit / units)
-    # argmax takes NaN for the largest, before infinities.
+    # argmax treats NaN as larger than any number, even infinity.
     where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference * weights)), difference.shape))
     error = float(difference[where])
     weight = float(weights[where[-1]]) if weights.ndim else float(weights)
@@ -169,9 +168,9 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def is_inconclusive(native: np.ndarray, reference: np.ndarray, torch_error: float, epsilon: float) -> bool:
-    """Whether PyTorch's own error in an output is too large to judge by, or its native run has no finite number."""
+    """Whether PyTorch's own error in an output is too large for a verdict, or its native run has no finite number."""
     if not np.isfinite(native).any() and np.isfinite(reference).any():
-        return True  # then a file that is not finite either shows nothing
+        return True  # a file that is not finite either would prove nothing
     return torch_error > largest_conclusive_error(reference, epsilon)
 
 

@@ -1,4 +1,4 @@
-"""What a file must give in a case: inputs, PyTorch's outputs and their float64 references, without importing torch.
+"""The expected results of a case: inputs, PyTorch's outputs and their float64 references, without importing torch.
 
 A verification computes them with PyTorch; a golden file stores them for a machine without it.
 """
@@ -36,7 +36,7 @@ class Call:
     jumps: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     ties: Mapping[str, np.ndarray] = field(default_factory=dict)
     _sizes: dict[str, tuple[float, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Of each output, `magnitude` and `torch_error`: each mutant asks for them again."""
+    """`magnitude` and `torch_error` of each output, cached since every mutant needs them."""
 
     def magnitude(self, name: str) -> float:
         """The largest finite absolute value of an output in float64."""
@@ -81,7 +81,7 @@ class Expected:
         scales: the criterion's scale of outputs that have another one.
         units: the criterion's unit of the features of outputs in which some are small, see `modules.small_features`.
         kind: how it is run, one of `results.KINDS`.
-        chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
+        chunkings: for "chunks" of a single call, the ways to cut its time axis.
         time_axes: the time axis of the inputs and outputs that have one.
         batch_axes: the same for the batch; "pool" needs them.
         least: a lower bound of PyTorch's own error for each output, relative to the output's magnitude.
@@ -115,7 +115,7 @@ class Expected:
         return next((feeds[name].shape[axis] for name, axis in self.batch_axes.items() if name in feeds), 1)
 
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
-        """Compare what is `compared` of a file's outputs, call by call; an output's result is that of its worst call.
+        """Compare the `compared` part of a file's outputs, call by call; an output's result is that of its worst call.
 
         The label of a sweep's result names the calls that fail.
         """
@@ -196,7 +196,7 @@ def some_features(outputs: Arrays, steps: Mapping[str, int]) -> dict[str, np.nda
 
 
 def constant_outputs(cases: Iterable[Expected]) -> dict[str, np.ndarray]:
-    """The outputs that are one number in all cases, and that number: no case tells what it depends on."""
+    """The outputs that are the same number in all cases, and that number: no case shows on what it depends."""
     found: dict[str, np.ndarray] = {}
     others: set[str] = set()
     for name, array in ((name, array) for one in cases for call in one.calls for name, array in call.reference.items()):
@@ -208,13 +208,13 @@ def constant_outputs(cases: Iterable[Expected]) -> dict[str, np.ndarray]:
 
 
 _FEW_CALLS = 8
-"""In so few calls an output may be the same by chance, or for want of different inputs."""
+"""In this few calls an output may be the same by chance, or since the inputs hardly differ."""
 
 
 def steady_outputs(cases: Iterable[Expected]) -> set[str]:
-    """The outputs of which each feature is the same in all cases, but for less than a rounding of it.
+    """The outputs whose features are all the same in all cases, up to less than a rounding.
 
-    No file in this dtype shows there what is wrong before them, such as behind a relu whose inputs are all below 0.
+    In this dtype they cannot reveal a fault before them, such as before a relu whose inputs are all below 0.
     """
     least: dict[str, np.ndarray] = {}
     largest: dict[str, np.ndarray] = {}
@@ -253,9 +253,9 @@ def halves(array: np.ndarray) -> np.ndarray:
 
 
 def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs in float64, each number off by up to one unit in its last place; those of halves alone are exact.
+    """Inputs in float64, each number off by up to one unit in its last place; inputs that are all halves stay exact.
 
-    How far that moves a float64 reference shows what rounding does to large numbers, which may cancel: in a single
+    How far that moves a float64 reference shows the effect of rounding on large numbers, which may cancel: in a single
     run PyTorch's own error may be nearly 0 by chance.
     """
     rng = np.random.default_rng(seed)
@@ -268,7 +268,7 @@ def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]
 
 
 def with_least_errors(calls: Sequence[Call], dtype: str) -> tuple[Call, ...]:
-    """Calls of increasing size, each with PyTorch's largest error in itself and those before as its lower bound.
+    """Calls of increasing size, each with PyTorch's largest error in it and all before as its lower bound.
 
     Rounding errors grow with size, and in some of many runs they are nearly 0 by chance.  An output that becomes
     smaller, such as ``1 / variance``, has a bound at which it can still be judged.
@@ -338,7 +338,7 @@ def _fails(result: TensorResult) -> bool:
 
 
 def _severity(result: TensorResult) -> tuple[bool, bool, float, bool]:
-    """The order in which results count: failures, what cannot be judged, ratios, and integers that differ."""
+    """A sort key of results: failures, inconclusive ones, ratios, and integers that differ."""
     return _fails(result), result.inconclusive, nan_as_inf(result.ratio), result.tipped
 
 
@@ -347,7 +347,7 @@ _MOST_NAMED = 8
 
 
 def abbreviated(names: Sequence[str], of: int) -> str:
-    """Some of `of` calls: ``time 1 to 61, 64``, or the first ones ``and 9 more``; ``all`` if there are no others."""
+    """Names for some of `of` calls: ``time 1 to 61, 64``, or the first ones ``and 9 more``, or ``all``."""
     if len(names) == of > 1:
         return "all"
     sizes: dict[str, list[int]] = {}

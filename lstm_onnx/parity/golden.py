@@ -1,4 +1,4 @@
-"""Verification against a golden file, without PyTorch."""
+"""Verifies a file against a golden file, without PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, requir
 from .unchanged import unchanged
 
 _MOST_TIPPED = 1 / 16
-"""The largest share of the calls with integers in which some may differ, such as an argmax of nearly equal numbers."""
+"""The largest share of calls with integers in which some may differ, such as an argmax of nearly equal numbers."""
 
 
 def verify_golden(
@@ -59,7 +59,7 @@ def verify_golden(
     """
     started = time.perf_counter()
     if not (isinstance(mutants, str) and mutants == "none"):
-        from .mutants.self_test import require_level  # which needs onnx
+        from .mutants.self_test import require_level  # needs onnx
 
         require_level(mutants)
     require_runtime(runtime, provider, threads)
@@ -102,9 +102,9 @@ def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], muta
 
 
 def _judged(model: Model, cases: Sequence[Expected]) -> list[tuple[Expected, CaseResult]]:
-    """The cases and their results, in which integers that differ fail where they do so in too many calls.
+    """The cases and their results, in which differing integers fail if they differ in too many calls.
 
-    Without PyTorch nothing else tells whether they are a matter of rounding, which they often are in float16.
+    Without PyTorch nothing else shows whether rounding explains them, as it often does in float16.
     """
     pairs = [(case, replay(model, case)) for case in cases]
     alone = [(case, result) for case, result in pairs if case.kind in ALONE and case.dtype != "float16"]
@@ -132,16 +132,16 @@ def _tipped(result: CaseResult) -> bool:
 def _converted(
     model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str, max_drift: float | None
 ) -> ParityReport:
-    """The report on a file with smaller weights, by the float32 file that the golden file holds."""
+    """The report on a file with smaller weights, based on the float32 file that the golden file holds."""
     if model.metadata.generation is not None:
         raise ConfigError(
-            f"{model.path}: repeats a step with {precision_of(model)} weights, which no golden file holds; verify it "
-            "with its PyTorch model"
+            f"{model.path}: repeats a step with {precision_of(model)} weights, for which there are no golden files; "
+            "verify it with its PyTorch model"
         )
     if stored.float32 is None:
         raise ConfigError(
-            f"{model.path}: has {precision_of(model)} weights, and {os.fspath(golden)} is of a file without; store one "
-            "with lstm-onnx verify SOURCE FILE --golden"
+            f"{model.path}: has {precision_of(model)} weights, and {os.fspath(golden)} is from a file without; store "
+            "one with lstm-onnx verify SOURCE FILE --golden"
         )
     from .converted.results import converted_report
 
@@ -151,7 +151,7 @@ def _converted(
         with load_like(model, path) as float32:
             # Mutants of the float32 file show how well it is compared with PyTorch.
             level, cases = mutants, stored
-            if stored.reference != "PyTorch":  # whose errors over time are not those of any model
+            if stored.reference != "PyTorch":  # then the errors over time say nothing about a model
                 level, cases = "none", replace(stored, cases=tuple(replace(c, time_axes={}) for c in stored.cases))
             report = replace(_compared(float32, cases, golden, level), reference=stored.reference)
         return converted_report(report, path, model, stored.cases, mutants=mutants, max_drift=max_drift)
@@ -164,6 +164,6 @@ def _require_same_names(model: Model, golden: Golden, place: str | os.PathLike[s
     if not set(model.inputs) - optional <= inputs <= set(model.inputs) or not outputs <= set(model.outputs):
         raise ConfigError(
             f"{model.path}: has inputs {', '.join(model.inputs)} and outputs {', '.join(model.outputs)}, and {place} "
-            f"is of a model with inputs {', '.join(sorted(inputs))} and outputs {', '.join(sorted(outputs))}; "
+            f"is from a model with inputs {', '.join(sorted(inputs))} and outputs {', '.join(sorted(outputs))}; "
             "is it this file's golden file?"
         )

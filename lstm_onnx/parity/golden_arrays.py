@@ -1,4 +1,4 @@
-"""The arrays of a golden file: each number is stored once, and small arrays are joined.
+"""Stores the arrays of a golden file: each number only once, and small arrays joined.
 
 An array of an .npz costs some 200 bytes besides its numbers, and a verification has a thousand arrays.  So those with
 few numbers are stored one after another, in one flat array for each dtype.  An array that is a block of a stored one,
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 _MOST_JOINED = 4096
-"""Numbers up to which an array is joined with others."""
+"""An array of at most this many numbers is joined with others."""
 _LARGEST = 2**40
-"""No axis is as long."""
+"""Longer than any axis."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Stored:
 
     Attributes:
         array: the array.
-        name: of the stored array that it is in.
+        name: of the stored array that contains it.
         starts: where it starts there, along each axis; or the one index among the numbers of a joined array.
-        kind: "own": it is the stored array; "block": it is part of one of the same rank; "joined": see `starts`.
+        kind: "own" if it is the stored array, "block" if it is part of one of the same rank, "joined": see `starts`.
     """
 
     array: np.ndarray
@@ -43,23 +43,23 @@ class Stored:
         return self.name if self.kind == "own" else [self.name, list(self.array.shape), list(self.starts)]
 
     def block(self, array: np.ndarray, first: int) -> Stored | None:
-        """Where `array` is, if it is the block of this one from index `first` of the first axis and 0 of the others."""
+        """The place of `array`, if it is the block of this one that starts at `first` on the first axis, else at 0."""
         whole = self.array
         if not array.ndim or array.ndim != whole.ndim or array.dtype != whole.dtype or first < 0:
             return None
         part = whole[(slice(first, first + len(array)), *map(slice, array.shape[1:]))]
-        if array.shape != part.shape or array.tobytes() != part.tobytes():  # by the bytes, for -0.0 and NaN
+        if array.shape != part.shape or array.tobytes() != part.tobytes():  # compare bytes because of -0.0 and NaN
             return None
         if self.kind != "joined":
             return Stored(array, self.name, (self.starts[0] + first, *self.starts[1:]), "block")
         if array.shape[1:] != whole.shape[1:]:
-            return None  # its numbers are not one after another
+            return None  # it is not contiguous
         return Stored(array, self.name, (self.starts[0] + first * math.prod(array.shape[1:]),), "joined")
 
 
 @dataclass(frozen=True)
 class Store:
-    """What a golden file will hold."""
+    """Collects the arrays of a golden file."""
 
     _own: dict[str, np.ndarray] = field(default_factory=dict)
     _joined: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -71,13 +71,13 @@ class Store:
         return {**self._own, **{name: np.concatenate(parts) for name, parts in self._joined.items()}}
 
     def add(self, name: str, array: np.ndarray, among: Iterable[Stored], *, join: bool) -> Stored:
-        """Store an array, unless it is there.
+        """Store an array, unless it is already stored.
 
         Args:
             name: for an array that is not joined with others.
-            array: any.
+            array: any array.
             among: arrays that may begin or end with it.
-            join: whether it may be joined with others; smaller blocks can be taken only from one that is not.
+            join: whether it may be joined with others; a joined array cannot contain smaller blocks.
         """
         for other in among:
             for first in (0, len(other.array) - len(array)) if array.ndim and other.array.ndim else ():
@@ -119,7 +119,7 @@ def taken(arrays: Mapping[str, np.ndarray], place: Any) -> np.ndarray:
             raise ValueError(f"a block of its array {name!r} has no shape or start")
     sizes = shape if len(shape) == kept.ndim else [math.prod(shape)]
     if not len(sizes) == len(starts) == kept.ndim:
-        raise ValueError(f"a block of its array {name!r} has other axes than it")
+        raise ValueError(f"a block of its array {name!r} has a different rank than it")
     block = kept[tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))]
     if list(block.shape) != sizes:
         raise ValueError(f"a block of its array {name!r} is larger than it")

@@ -1,4 +1,4 @@
-"""Golden files: a verification's cases, stored for a machine without PyTorch.
+"""Writes and reads golden files: a verification's cases, stored for a machine without PyTorch.
 
 A golden file is a plain .npz without pickles.  Its array ``golden`` holds the bytes of a JSON object: the version of
 this format, where the numbers come from, and the cases with the places of their arrays, such as ``0.1.feeds.input``,
@@ -45,11 +45,11 @@ class Golden:
     Attributes:
         source: the report's name of the PyTorch model.
         cases: inputs, states, and what PyTorch gives for them in its native precision and in float64.
-        digest: the digest of the weights in the verified file's metadata; None where it has none.
+        digest: the digest of the weights from the verified file's metadata; None if it has none.
         versions: the versions of the packages that computed the numbers.
         notes: the report's notes.
-        float32: for a file with smaller weights, the float32 file that it was made from, and that the cases belong to.
-        reference: where the outputs come from: "PyTorch", or "float32" for that file's.
+        float32: for a file with smaller weights, the float32 file from which it was made, and to which cases belong.
+        reference: where the outputs come from: "PyTorch", or "float32" for the float32 file.
     """
 
     source: str
@@ -71,7 +71,7 @@ class Golden:
 
 
 def _with_ties(call: Call) -> Call:
-    """PyTorch's own integers, where runs with other roundings gave others: those, since either may be right."""
+    """The call with, as PyTorch's own integers, those of runs with other roundings, since either may be right."""
     native = dict(call.native)
     for name, ties in call.ties.items():
         differ = ties != call.reference[name]
@@ -123,10 +123,10 @@ def require_name(path: str | os.PathLike[str]) -> str:
 
 
 def require_golden_or_none(path: str | os.PathLike[str]) -> None:
-    """Refuse a path at which there is another file than a golden one, such as data, which would be replaced.
+    """Refuse a path at which there is a file other than a golden one, such as data, since it would be replaced.
 
     Raises:
-        FileError: there is one.
+        FileError: there is such a file.
     """
     place = Path(path)
     if not place.is_file() or not place.stat().st_size:
@@ -150,11 +150,11 @@ def _described(case: Expected, prefix: str, store: Store) -> dict[str, Any]:
     stored: dict[tuple[int, str], list[Stored]] = {}
     parts = dict.fromkeys((part, name) for call in calls for part, arrays in call.items() for name in arrays)
     for part, name in parts:
-        # A stream is given states only in its first call.
+        # A stream gets states only in its first call.
         given = {at: call[part][name] for at, call in enumerate(calls) if name in call[part]}
         alike = len({array.shape for array in given.values()}) == 1
         largest: list[Stored] = []
-        # The largest first, since the others may be blocks of it.
+        # The largest array first, since the others may be blocks of it.
         for at in sorted(given, key=lambda at: given[at].size, reverse=True):
             beside = stored.setdefault((at, part), [])
             one = store.add(f"{prefix}.{at}.{part}.{name}", given[at], (*largest, *beside), join=alike)

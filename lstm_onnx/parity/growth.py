@@ -1,9 +1,9 @@
-"""Roundings that grow, as in a chaotic model or a stack with large weights, judged by more than one run of PyTorch.
+"""Judges roundings that grow, as in a chaotic model or a stack with large weights, by several runs of PyTorch.
 
-PyTorch's own error in a single run is one draw of what rounding does.  Where roundings grow, runs that round otherwise
-differ by a factor of a hundred and more, and a right file may be far beyond 32 times one of them.  So of a call that a
-file fails, several runs in float64 with every operator off by a rounding show how far rounding moves the outputs.  That
-is the yardstick only where roundings have grown: elsewhere PyTorch's error says enough, and is the stricter one.
+PyTorch's own error in a single run is one sample of the effect of rounding.  Where roundings grow, runs that round
+differently differ by a factor of a hundred or more, and a right file may be far beyond 32 times one of them.  So for a
+call that a file fails, several runs in float64 with every operator off by a rounding show how far rounding moves the
+outputs.  That is used only where roundings have grown: elsewhere PyTorch's error suffices, and is the stricter measure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .replay import passes
 from .tolerances import GROWN, NATIVE_EPSILON
 
 _RUNS = 4
-"""The runs of each call."""
+"""The number of runs of each call."""
 _FINER = 2.0**10
 """How much smaller than float32's the roundings of these runs are; what they move is multiplied by it.
 
@@ -44,12 +44,12 @@ GROWTH_NOTE = (
 def with_grown_roundings(
     rounded: Callable[[Arrays, float, int], Arrays], model: Model, expected: Expected
 ) -> Expected | None:
-    """A case that a file fails, with the growth of roundings that explains it; None where it does not.
+    """A case that a file fails, with the growth of roundings that explains the failure; None if none does.
 
     Args:
-        rounded: what the module gives in float64 with every operator off by up to a unit, for a seed.
+        rounded: runs the module in float64 with every operator off by up to a unit, for a seed.
         model: the file.
-        expected: the case; calls of a sweep in which rounding is too large to judge by are left out.
+        expected: the case; calls of a sweep in which rounding is too large for a verdict are left out.
     """
     if expected.kind not in ALONE and len(expected.calls) > 1:
         return None
@@ -71,7 +71,7 @@ def with_grown_roundings(
 
 
 def _grown(rounded: Callable[[Arrays, float, int], Arrays], expected: Expected, call: Call) -> Call | None:
-    """A call with the largest error that rounding makes in it; None if no output's has grown."""
+    """A call with the largest error that rounding causes in it; None if it has grown in no output."""
     unit = NATIVE_EPSILON[expected.dtype]
     native = dict(call.native)
     reference = {name: array for name, array in call.reference.items() if array.dtype.kind == "f"}

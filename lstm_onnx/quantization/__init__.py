@@ -1,4 +1,4 @@
-"""int8 files: products of rows with their own scales by weights with a scale for each output feature."""
+"""Makes int8 files: products of rows, each with its own scale, by weights with a scale for each output feature."""
 
 from __future__ import annotations
 

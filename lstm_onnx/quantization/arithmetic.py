@@ -1,13 +1,13 @@
 """The arithmetic of an int8 file, in numpy: what its nodes compute, number by number.
 
-A weight has 7 bits (integers within 63) and a scale for each output feature; what it is multiplied by has 8 bits and
-a scale for each row.  No row's result depends on another row, and a sum of two such products of bytes stays within 16
+A weight has 7 bits (integers within 63) and a scale for each output feature; its input has 8 bits and a scale for each
+row.  No row's result depends on another row, and a sum of two such products of bytes stays within 16
 bits, so that CPUs whose instructions saturate there (AVX2, AVX-512 without VNNI) compute the same integers.
 
-Of several scales for an output feature (or for a block of its weights) the one with the least squared error is taken,
-and its integers are rounded so that their errors add up to at most half of one: then no mean of what is multiplied
-shifts the product (as in SQuant, https://arxiv.org/abs/2202.07471).  Neither needs data, and both give the same numbers
-on every machine: what decides is added up in whole units.
+Of several scales for an output feature (or for a block of its weights), the one with the least squared error is taken,
+and its integers are rounded so that their errors add up to at most half a unit: then the mean of the input does not
+shift the product (as in SQuant, https://arxiv.org/abs/2202.07471).  Neither needs data, and both give the same numbers
+on every machine, since the errors are added up as integers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ROW_LIMIT = 127
 ROW_STEP = np.float32(1 / ROW_LIMIT)
 """The scale of a row is its largest number times this."""
 ZERO_POINT = 128
-"""What is added to a row's integers: unsigned by signed bytes is the fast product on x86-64."""
+"""The offset of a row's integers: the product of unsigned and signed bytes is the fast one on x86-64."""
 MOST_FEATURES = (2**31 - 1) // (255 * WEIGHT_LIMIT)
-"""The most input features whose products surely add up within 32 bits; a row's integers of DynamicQuantizeLSTM are up
-to 255."""
+"""The most input features whose products cannot overflow 32 bits when they are added up; the integers of a row in
+DynamicQuantizeLSTM are up to 255."""
 TINY = 1e-30
-"""The least largest number of a row: a row of zeros has a scale, too."""
+"""A lower bound of a row's largest number, so that a row of zeros has a scale, too."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def quantize_weight(weight: np.ndarray) -> QuantizedWeight:
 
 
 def quantize_table(table: np.ndarray) -> QuantizedWeight:
-    """A table ``(features, rows)`` of finite numbers, of which rows are read: each integer is the nearest one."""
+    """A table ``(features, rows)`` of finite numbers, from which rows are read, rounded to the nearest integers."""
     columns = np.ascontiguousarray(table.T, np.float32)
     scales = largest_scales(columns, WEIGHT_LIMIT)
     integers = nearest(columns / scales[:, None], WEIGHT_LIMIT).astype(np.int8)
@@ -79,17 +79,17 @@ def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 _TRIED = 4096
-"""Roundings for each output feature to find its scale by: the fewer weights, the more there is to gain."""
+"""How many roundings are spent on finding the scale of an output feature: with fewer weights, more scales are tried."""
 _MOST_SCALES, _SCALE_STEP = 128, 1 / 512
 """The most scales that are tried, and the step from one to the next, relative to the first."""
 _UNITS = 2**24
 """Errors are added up in this many parts of an integer."""
 _AT_ONCE = 2**15
-"""Weights that are worked on at a time: they fit in a CPU's caches."""
+"""How many weights are processed at a time, so that they fit in a CPU's caches."""
 
 
 def scales_to_try(inputs: int) -> int:
-    """How many scales are tried for an output feature of so many inputs."""
+    """How many scales are tried for an output feature with this many inputs."""
     return max(1, min(_MOST_SCALES, _TRIED // max(1, inputs)))
 
 
@@ -121,14 +121,14 @@ def largest_scales(columns: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _best_scales(columns: np.ndarray, limit: int, tried: int) -> np.ndarray:
-    """For float32 ``(n, k)`` the scales ``(n,)`` with the least squared error, from the largest weight's on."""
+    """For float32 ``(n, k)`` the scales ``(n,)`` with the least squared error, starting from the largest weight's."""
     first = largest_scales(columns, limit)
     best, least = first.copy(), np.full(len(first), np.inf)
     for step in range(tried):
         scales = (first * np.float32(1 + step * _SCALE_STEP)).astype(np.float32)
         errors = nearest(columns / scales[:, None], limit) * scales[:, None] - columns
         squares = np.minimum(np.square(errors / first[:, None]), np.float32(1))
-        # Sums of whole numbers are the same in any order.
+        # Sums of integers are the same in any order.
         error = np.rint(squares * np.float32(_UNITS)).sum(axis=1, dtype=np.float64)
         better = error < least
         best[better], least[better] = scales[better], error[better]
@@ -136,9 +136,9 @@ def _best_scales(columns: np.ndarray, limit: int, tried: int) -> np.ndarray:
 
 
 def _with_kept_sums(scaled: np.ndarray, integers: np.ndarray, limit: int) -> np.ndarray:
-    """Integers ``(n, k)`` of which some are rounded the other way, so that each row's errors add up to nearly 0.
+    """Integers ``(n, k)``, some of them rounded the other way so that each row's errors add up to nearly 0.
 
-    They are those that are nearest to the middle between two integers.
+    Those closest to the middle between two integers are chosen.
     """
     size = scaled.shape[1]
     errors = np.rint((scaled - integers) * _UNITS).astype(np.int64)
@@ -149,7 +149,7 @@ def _with_kept_sums(scaled: np.ndarray, integers: np.ndarray, limit: int) -> np.
         return integers
     ways = np.sign(total)[:, None]
     movable = np.abs(integers + ways) <= limit
-    # No two are equal: of the same errors the first one counts.
+    # Makes all keys different: among equal errors the first one counts.
     order = np.where(movable, errors * ways, -_UNITS) * size - np.arange(size)
     chosen = np.argpartition(order, size - most, axis=1)[:, size - most :]
     ranks = np.argsort(-np.take_along_axis(order, chosen, 1), axis=1)

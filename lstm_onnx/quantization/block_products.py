@@ -21,7 +21,7 @@ class BlockWeight:
     """A weight ``(in, out)`` of MatMulNBits.
 
     Attributes:
-        integers: uint8 ``(out, blocks, block)``, with zeros of `ZERO_POINT`; the last block is filled up with them.
+        integers: uint8 ``(out, blocks, block)``, where `ZERO_POINT` means 0; the last block is padded with it.
         scales: float32 ``(out, blocks)``.
         size: the number of input features.
     """
@@ -38,8 +38,8 @@ class BlockWeight:
     def product(self, rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
         """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`.
 
-        As in the kernel the zero points' part of all blocks comes first, and what is added to it has the weights'
-        unsigned integers: where the two nearly cancel, they leave more rounding than the result's own size suggests.
+        As in the kernel, the zero points' part of all blocks comes first, and the products of the weights' unsigned
+        integers are added to it: where the two nearly cancel, rounding is larger than the result's size suggests.
         """
         integers, scales = quantize_row_blocks(rows, self.integers.shape[-1])
         unsigned = self.integers.astype(np.float64)
@@ -52,7 +52,7 @@ class BlockWeight:
 
 
 def block_size(kernel: str, features: int) -> int:
-    """How many of these input features have one scale: the most that the kernel has without more to fill up."""
+    """How many of these input features share a scale: the most that the kernel allows without more padding."""
     least = BLOCK_SIZES[MATMUL_NBITS]
     sizes = (least << shift for shift in range((BLOCK_SIZES[kernel] // least).bit_length()))
     return max(size for size in sizes if -features % size == -features % least)
@@ -63,7 +63,7 @@ def quantize_blocks(weight: np.ndarray, kernel: str = MATMUL_NBITS) -> BlockWeig
     block = block_size(kernel, len(weight))
     blocks = _blocks(weight.T.astype(np.float32), block)
     integers, scales = quantize_columns(blocks.reshape(-1, block), LIMIT, scales_to_try(len(weight)))
-    scales = np.where(integers.any(axis=1), scales, np.float32(TINY))  # with a larger one, zeros would be rounded
+    scales = np.where(integers.any(axis=1), scales, np.float32(TINY))  # with a larger scale, zeros would be rounded
     shifted = (integers.astype(np.int16) + ZERO_POINT).astype(np.uint8)
     return BlockWeight(shifted.reshape(blocks.shape), scales.reshape(blocks.shape[:-1]), len(weight))
 

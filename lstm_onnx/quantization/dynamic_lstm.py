@@ -1,10 +1,10 @@
-"""An LSTM as ONNX Runtime's DynamicQuantizeLSTM, and its arithmetic.
+"""Writes an LSTM as ONNX Runtime's DynamicQuantizeLSTM, and emulates its arithmetic.
 
 Weights have 7 bits and a scale for each gate's feature, as in `arithmetic`: with 8 bits, CPUs without VNNI saturate.
-What they are multiplied by has 8 bits and one scale: of x, for all steps and sequences of a call; of h, for all
+Their inputs have 8 bits and a shared scale: for x, one for all steps and sequences of a call; for h, one for all
 sequences of a step.  So a result depends on the whole batch, on padding, on chunks and on the number of threads.
 
-The operator would let a NaN or an infinity vanish, or reach every sequence through the scale.  Here such numbers are
+The operator would hide a NaN or an infinity, or spread it to every sequence through the scale.  So such numbers become
 zeros in its inputs, and NaN is added to the results that depend on them.
 """
 
@@ -23,7 +23,7 @@ _LARGEST = 255
 
 
 def quantize_all(values: np.ndarray) -> tuple[np.ndarray, np.float32]:
-    """Finite numbers as int64 integers of one scale, less their zero point, and the scale."""
+    """Finite numbers as int64 integers with one scale, minus their zero point, and the scale."""
     values = values.astype(np.float32)
     least, largest = np.float32(values.min(initial=0.0)), np.float32(values.max(initial=0.0))
     if least == largest:
@@ -89,9 +89,9 @@ def add_dynamic_lstm(graph: Graph, layer: Layer) -> None:
 
 
 def _finite(graph: Graph, value: str, name: str) -> tuple[str, str]:
-    """The numbers of a value ``(..., features)`` with zeros for those that are not finite, and a mark.
+    """A value ``(..., features)`` with zeros in place of numbers that are not finite, and a mark.
 
-    The mark ``(..., 1)`` is 0, or NaN where a row is not finite throughout.
+    The mark ``(..., 1)`` is 0, or NaN for a row with a number that is not finite.
     """
     nodes = graph.nodes
     zeros = nodes.one("Sub", value, value, name=f"{name}_zeros")

@@ -1,7 +1,7 @@
-"""What an int8 layer computes, step by step in numpy, from the inputs and outputs that a file had.
+"""Emulates an int8 layer step by step in numpy, from the inputs and outputs of a run of the file.
 
-The state before each step is the file's own output of the step before: a number at the middle between two integers
-may be rounded to either, and a run of one's own would go another way from there on.
+The state before each step is the file's own output of the step before: a number halfway between two integers may be
+rounded to either, and an independent run would diverge from there.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .recurrent import Layer
 
 @dataclass(frozen=True)
 class Steps:
-    """One direction of a layer, as a file ran it; float32 but for `lengths`.
+    """One direction of a layer in a run of the file; float32 except `lengths`.
 
     Attributes:
         x: ``(time, batch, input_size)``.
-        h0, c0: ``(batch, H)``; c0 only of an LSTM.
+        h0, c0: ``(batch, H)``; c0 only for an LSTM.
         lengths: ``(batch,)``.
         output: ``(time, batch, H)``, zeros past the end of a sequence.
     """
@@ -51,9 +51,9 @@ _Product = Callable[[np.ndarray], np.ndarray]
 
 
 def product_or_nan(product: _Product, rows: np.ndarray) -> np.ndarray:
-    """A product of rows ``(..., in)``, which is NaN for a row that is not finite throughout."""
+    """A product of rows ``(..., in)``, which is NaN for a row with a number that is not finite."""
     finite = np.isfinite(rows).all(axis=-1, keepdims=True)
-    with np.errstate(over="ignore"):  # it does so in the file, too
+    with np.errstate(over="ignore"):  # it also overflows in the file
         result: np.ndarray = np.where(finite, product(np.where(finite, rows, 0)), np.nan)
     return result
 
@@ -70,18 +70,18 @@ def _products(layer: Layer, index: int, dtype: type) -> tuple[_Product, list[_Pr
 
 
 def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) -> dict[str, np.ndarray]:
-    """One direction of a layer, with integers as the file has them and all else in `dtype`.
+    """One direction of a layer, with the file's integers and all else in `dtype`.
 
     Returns:
         "output" ``(time, batch, H)``, "hn" ``(batch, H)`` and, of an LSTM, "cn" ``(batch, H)`` and "c", the largest
         |c| of each step and row ``(time, batch, 1)``.
     """
     if layer.kernel == DYNAMIC_QUANTIZE_LSTM:
-        # What is not finite is 0 for the operator, and marked behind it.
+        # Numbers that are not finite are 0 for the operator, and marked after it.
         x, h0 = _finite(steps.x), _finite(steps.h0)
         steps = replace(steps, x=x, h0=h0, c0=None if steps.c0 is None else _finite(steps.c0))
     if layer.kernel == DYNAMIC_QUANTIZE_LSTM and layer.reverse[index]:
-        # Its sequences meet in a step, whose scale they share, from their own ends on.
+        # Reversed sequences start from their own ends and share a step's scale.
         turned = replace(steps, x=_turned(steps.x, steps.lengths), output=_turned(steps.output, steps.lengths))
         result = _forward(layer, index, turned, range(len(steps.x)), dtype)
         return {
@@ -96,7 +96,7 @@ def _finite(array: np.ndarray) -> np.ndarray:
 
 
 def _turned(array: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """An array ``(time, batch, ...)`` with each sequence backwards, and its padding as it is."""
+    """An array ``(time, batch, ...)`` with each sequence reversed and its padding in place."""
     time = np.arange(len(array))[:, None]
     return array[np.where(time < lengths, lengths - 1 - time, time), np.arange(array.shape[1])]
 
@@ -106,7 +106,7 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
     functions = [_FUNCTIONS[name] for name in layer.activations[index]]
     by_W, by_R = _products(layer, index, dtype)  # noqa: N806
     bias = layer.B[index].astype(dtype)
-    # Steps after the longest sequence are not looked at.
+    # Steps after the longest sequence are ignored.
     longest = int(steps.lengths.max(initial=0))
     gx = np.zeros((*steps.x.shape[:2], gates), dtype)
     gx[:longest] = by_W(steps.x[:longest]) + bias[:gates]
@@ -120,7 +120,7 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
     for step in order:
         valid = (step < steps.lengths)[:, None]
         rows = given
-        if layer.kernel == DYNAMIC_QUANTIZE_LSTM:  # a finished sequence shares the scale by zeros, from its second on
+        if layer.kernel == DYNAMIC_QUANTIZE_LSTM:  # a finished sequence adds zeros to the scale from its second step
             rows = np.where((step <= steps.lengths)[:, None], given, 0)
         if layer.op_type == "GRU":
             new = _gru(layer, gx[step], given, by_R, bias_h, functions, dtype)

@@ -1,4 +1,4 @@
-"""From a float32 file to an int8 one that is proven."""
+"""`quantize`: converts a float32 file to int8, and proves the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .rewrite import Rewritten, quantize_model
 from .speed import slower_layers
 
 _HARDLY_SMALLER = 0.95
-"""Share of the float32 file's bytes from which the result says so."""
+"""An int8 file with at least this share of the float32 file's bytes gets a note."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class QuantizeResult:
     Attributes:
         path: the int8 file.
         source: the float32 file.
-        num_bytes: the size of all files that were written.
+        num_bytes: the total size of the files that were written.
         source_bytes: the size of the float32 weights and their model.
         quantized: the names of the nodes that are int8 now.
         kept: nodes that stay float32, and why: recurrent ones, those whose sums may overflow, and those in bodies that
             could not be compared.
-        proof: how it was compared with what int8 arithmetic gives, and with the float32 file.
-        nodes: the number of the graph's nodes, without those of bodies.
+        proof: how it was compared with an emulation of int8 arithmetic, and with the float32 file.
+        nodes: the number of the graph's nodes, without those in bodies.
         external_data: the file beside `path` that holds weights over 2 GB, or None.
-        slower: what is faster in float32, see `speed`.
+        slower: notes on layers that are faster in float32, see `speed`.
     """
 
     path: str
@@ -63,20 +63,20 @@ class QuantizeResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What stays float32 and why, how far the outputs are from float32's, and what int8 does not gain."""
+        """What stays float32 and why, how far the outputs are from float32's, and where int8 gains nothing."""
         kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
         drift = [
             f"{name} differs from float32's by {difference:.2%} (root mean square, on random inputs)"
             for name, difference in self.proof.differences.items()
         ]
         resized = [
-            f"{name} has another shape than float32's on random inputs: its size depends on the numbers"
+            f"{name} has a different shape than in float32 on random inputs: its size depends on the numbers"
             for name in self.proof.other_shapes
         ]
         size = []
         if self.num_bytes > _HARDLY_SMALLER * self.source_bytes:
             change = "larger" if self.num_bytes > self.source_bytes else "hardly smaller"
-            size = [f"the file is {change} than float32's: int8's nodes and scales take what its weights save"]
+            size = [f"the file is {change} than float32's: its int8 nodes and scales outweigh what its weights save"]
         return (*kept, *drift, *resized, *size, *self.slower)
 
     def to_dict(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ class QuantizeResult:
         return asdict(self)
 
     def __str__(self) -> str:
-        """What was written, how it was proven, and what it costs, for people."""
+        """What was written, how it was proven, and what it costs, as text."""
         share = self.num_bytes / self.source_bytes
         lines = [f"{one_line(self.path)}: {self.num_bytes:,} bytes, {share:.0%} of {one_line(self.source)}"]
         nodes = "1 layer" if len(self.quantized) == 1 else f"{len(self.quantized)} layers"
@@ -138,7 +138,7 @@ def quantize(
         FileError: a file cannot be read or written.
         ModelError: the file is not an ONNX model, is not float32, has nothing to quantize, or is int8 already; it has
             a layer that the kernel does not compute; or the int8 file does not compute what it must, and is not kept.
-        InputError: `seed` is not possible, inputs cannot be drawn, or `inputs` do not fit.
+        InputError: `seed` is not possible, random inputs cannot be made, or `inputs` do not fit.
     """
     if not isinstance(layers, str) or layers not in INT8_LAYERS:
         raise ConfigError.of_argument("layers", layers, '"all" or "recurrent"')
@@ -147,11 +147,11 @@ def quantize(
     seed = integer("seed", seed, 0, LARGEST_SEED)
     require_model_path(path)
     require_apart([path], [source])
-    # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
+    # First, since ONNX Runtime reports violations of ONNX's rules, on which the rewriting relies.
     try:
         model = load(source, provider="cpu", threads=1, trial=trial)
     except ProviderError:
-        quantized_model(source, layers=layers, kernel=kernel)  # names the layers that are not float32
+        quantized_model(source, layers=layers, kernel=kernel)  # its error names the layers that are not float32
         raise
     if inputs is None:
         require_drawable(model)
@@ -178,7 +178,7 @@ def quantize(
 def quantized_model(
     source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER, unproven: Sequence[str] = ()
 ) -> Rewritten:
-    """The int8 form of a float32 file, whose metadata say so; nothing is run.
+    """The int8 form of a float32 file, including its metadata; nothing is run.
 
     Args:
         source: a file that ONNX Runtime opens.

@@ -1,4 +1,4 @@
-"""The kernels of ONNX Runtime that an int8 file's products are computed by."""
+"""Names the kernels of ONNX Runtime that compute the products of an int8 file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MATMUL_NBITS = "MatMulNBits"
 MATMUL_NBITS_256 = "MatMulNBits-256"
 """The same with blocks of up to 256 features instead of 64."""
 BLOCK_SIZES = {MATMUL_NBITS: 64, MATMUL_NBITS_256: 256}
-"""The most input features that have one scale, by kernel: 4 bytes for each block of as many bytes.
+"""By kernel, the most input features that share a scale, of 4 bytes per block.
 
 At 128 and more, ONNX Runtime adds up a row in another order alone than in a batch."""
 SAME_BITS_ALONE = (MATMUL_INTEGER, MATMUL_NBITS)
 """The kernels whose results have the same bits for a row alone and in a batch."""
 KERNELS = INT8_KERNELS
-"""What `quantize(kernel=)` takes."""
+"""The values of `quantize(kernel=)`."""
 CONTRIB = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""

@@ -1,4 +1,4 @@
-"""Linear and embedding layers as int8: MatMul, Gemm and Gather with a constant weight."""
+"""Writes linear and embedding layers as int8: MatMul, Gemm and Gather with a constant weight."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Linear:
         name: the node's.
         rows: the value that is multiplied.
         product: the value of the product, without a bias.
-        weight: of the source, as it is quantized for the kernel.
-        caller: the name of the node whose body it is in, "" for none.
+        weight: the source's weight, quantized for the kernel.
+        caller: the name of the node whose body contains it; "" for none.
     """
 
     name: str
@@ -46,10 +46,10 @@ def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = 
     """Add a MatMul, or a Gemm with its bias, by `weight`: ``(in, out)``, or for transB its transpose.
 
     Args:
-        graph: what the nodes are added to.
+        graph: to which nodes are added.
         node: the MatMul or Gemm.
         weight: its constant matrix.
-        caller: the name of the node whose body it is in, "" for none.
+        caller: the name of the node whose body contains it; "" for none.
         points: in the body of a projected layer's Scan, the zero points of its rows ``(1, batch, in)``.
     """
     attributes = attributes_of(node)

@@ -1,7 +1,7 @@
-"""Weights that a Loop only hands on: other converters make them states that no step changes.
+"""Inlines weights that a Loop only passes along: other converters make them states that no step changes.
 
-The body may read them from the graph around it, as it reads any other constant.  So they can become integers, and
-are not kept beside these.
+The body can read them from the outer graph like any other constant.  Then they can become integers, and are not also
+stored as floats.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ..onnxgraph import bodies_of, graphs_of, is_default
 from ..onnxgraph.nodes import is_handed_on, rename_values
 
 _LOOP_INPUTS = 2
-"""The most iterations and the condition, before the states; in the body the iteration and the condition."""
+"""The inputs before the states: the trip count and the condition; in the body the iteration and the condition."""
 
 
 def inline_loop_constants(graph: GraphProto, constant: Callable[[str], object | None]) -> None:
-    """Let the bodies of all Loops read the constants that they only hand on; the graph is changed.
+    """Let the bodies of all Loops read directly the constants that they only pass along; the graph is changed.
 
     Args:
         graph: with its bodies.
-        constant: the content of a constant, None for another value.
+        constant: returns the content of a constant; None for another value.
     """
     for one in graphs_of(graph):
         for node in one.node:
@@ -48,7 +48,7 @@ def _inline(graph: GraphProto, node: NodeProto, index: int, name: str) -> None:
     state = body.input[_LOOP_INPUTS + index].name
     others = [value.name for at, value in enumerate(body.output) if at != 1 + index]
     if state in others or final in {value.name for value in graph.output} - {""}:
-        return  # an output of a graph is a value of its own
+        return  # an output of a graph must be made by the graph
     rename_values(body.node, {state: name})
     if final:
         rename_values(graph.node, {final: name})

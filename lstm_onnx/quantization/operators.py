@@ -1,4 +1,4 @@
-"""Which nodes of a graph become int8, and why others stay as they are."""
+"""Decides which nodes of a graph become int8, and why others stay float32."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .weights import Weights
 ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
 """Activations without parameters."""
 LEAST_WEIGHTS = 1024
-"""Smaller matrices stay float32: they cost nothing, and their products are faster without the scales."""
+"""Smaller matrices stay float32: they are cheap, and their products are faster without scales."""
 Constant = Callable[[str], np.ndarray | None]
 """The content of a value that is constant in the file; None for others."""
 
 
 def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
-    """The layer that an LSTM, GRU or RNN operator is, or why it stays as it is."""
+    """The layer of an LSTM, GRU or RNN operator, or why it stays float32."""
     w, r = constant(input_of(node, 1)), constant(input_of(node, 2))
     if w is None or r is None:
         return "its weights are computed"
@@ -41,7 +41,7 @@ def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
         return "a weight is not finite"
     direction = direction_of(node)
     if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != directions:
-        return f"its weights are for {directions} directions, and it is {direction}"
+        return f"its weights are for {directions} directions, but its direction is {direction}"
     for name in ("clip", "input_forget", "layout"):
         if attributes.get(name):
             return f"it has {name} = {attributes[name]}"
@@ -83,7 +83,7 @@ def linear_weight(node: NodeProto, constant: Constant) -> np.ndarray | None:
 
 
 def why_not_linear(node: NodeProto, weights: Weights) -> str:
-    """Why a MatMul or Gemm by a matrix that no input changes stays as it is; "" for other nodes and for small ones."""
+    """Why a MatMul or Gemm by a constant matrix stays float32; "" for other nodes and for small ones."""
     if node.op_type not in ("MatMul", "Gemm") or not is_default(node.domain) or len(node.input) < 2:
         return ""
     left, right = weights(node.input[0]), weights(node.input[1])

@@ -1,7 +1,7 @@
-"""A copy of an int8 model that gives, beside its outputs, what goes into each int8 layer and comes out of it.
+"""Makes a copy of an int8 model that also outputs the inputs and outputs of each int8 layer.
 
-Values in the bodies of Scans and Loops become outputs of these nodes, with an axis for the steps; those in a branch of
-an If become outputs of the If, where the other branch gives a scalar.
+Values in the bodies of Scans and Loops become outputs of these nodes, with an axis for the steps.  Values in a branch
+of an If become outputs of the If, for which the other branch gives a scalar.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .recurrent import Layer, direction_nodes, direction_outputs
 from .rewrite import Rewritten
 
 _MOST_STEPS = 16
-"""Steps of a loop in which a recurrent layer is compared."""
+"""The number of steps of a loop in which a recurrent layer is compared."""
 _LOOPS = ("Scan", "Loop")
 
 
@@ -30,9 +30,9 @@ class Probe:
 
     Args:
         done: the model.
-        where: what an error message starts with.
+        where: the start of error messages.
         provider: as in `load`.
-        other_branches: every If takes the branch that it would not take.
+        other_branches: whether every If takes the branch that it would not take.
 
     Raises:
         ModelError: ONNX Runtime cannot open it.
@@ -49,7 +49,7 @@ class Probe:
         exposed = [*_exposed(self.done), *_expose_bodies(probe.graph, self.done, loops=loops)]
         if self.other_branches:
             _take_other_branches(probe.graph)
-        # ONNX Runtime finds out their types.
+        # ONNX Runtime infers their types.
         probe.graph.output.extend(
             ValueInfoProto(name=name) for name in dict.fromkeys(exposed) if name and name not in known
         )
@@ -68,7 +68,7 @@ class Probe:
         try:
             found = self.session.run(self.names, dict(feeds))
         except ort_errors() as error:
-            if self.loops:  # where a value has another shape in each step, they cannot be given as one
+            if self.loops:  # values whose shape differs from step to step cannot be stacked
                 self._open(loops=False)
                 return self.values(feeds)
             raise ModelError(f"{self.where} fails where the float32 file runs: {error}") from error
@@ -76,7 +76,7 @@ class Probe:
 
 
 def linear_values(linear: Linear, values: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    """What a Linear layer multiplies and its product, among the values of a `Probe`; None where it did not run."""
+    """The input of a Linear layer and its product, from the values of a `Probe`; None where it did not run."""
     names = [linear.rows, linear.product]
     if linear.caller:
         names = [_probe_name(linear.name, name) for name in names]
@@ -87,7 +87,7 @@ def linear_values(linear: Linear, values: Mapping[str, np.ndarray]) -> tuple[np.
 
 
 def layer_values(layer: Layer, values: Mapping[str, np.ndarray]) -> Iterator[Mapping[str, np.ndarray]]:
-    """What goes into a recurrent layer and comes out of it, by their own names, for each time that it ran."""
+    """The inputs and outputs of a recurrent layer, by name, for each time that it ran."""
     if not layer.caller:
         yield values
         return
@@ -103,7 +103,7 @@ def layer_values(layer: Layer, values: Mapping[str, np.ndarray]) -> Iterator[Map
 
 
 def _exposed(done: Rewritten) -> Iterator[str]:
-    """The values of the model's own graph that go into int8 layers and come out of them."""
+    """The inputs and outputs of int8 layers in the main graph."""
     for layer in (layer for layer in done.layers if not layer.caller):
         yield from _layer_values(layer)
     for linear in done.linear:
@@ -114,7 +114,7 @@ def _exposed(done: Rewritten) -> Iterator[str]:
 
 
 def _expose_bodies(graph: GraphProto, done: Rewritten, *, loops: bool) -> Iterator[str]:
-    """The same for those in bodies, which become outputs of the nodes around them; without `loops` not in Loops."""
+    """The same for layers in bodies, which become outputs of the outer nodes; without `loops`, not in Loops."""
     wanted: list[tuple[Layer | Linear, str, Sequence[str]]] = [
         (layer, direction_nodes(layer)[0], _layer_values(layer)) for layer in done.layers if layer.caller
     ]
@@ -135,7 +135,7 @@ def _expose_bodies(graph: GraphProto, done: Rewritten, *, loops: bool) -> Iterat
 
 
 def _path_to(graph: GraphProto, name: str) -> list[tuple[NodeProto, GraphProto]] | None:
-    """The nodes with bodies, from the outermost on, and their bodies in which the node of this name is."""
+    """The nodes with bodies, from the outermost, and the bodies that lead to the node of this name."""
     if any(node.name == name for node in graph.node):
         return []
     for node in graph.node:
@@ -181,7 +181,7 @@ def _take_other_branches(graph: GraphProto) -> None:
 
 
 def _layer_values(layer: Layer) -> Sequence[str]:
-    """What goes into a layer and comes out of it, without repetitions."""
+    """The inputs and outputs of a layer, without repetitions."""
     values = [layer.x, layer.lengths, layer.h0, layer.c0]
     for index in range(len(layer.reverse)):
         values += direction_outputs(layer, index)

@@ -1,4 +1,4 @@
-"""The nodes of a product by a quantized weight, see `arithmetic` and `block_products`."""
+"""Adds the nodes of a product by a quantized weight, see `arithmetic` and `block_products`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .kernels import BLOCK_SIZES, CONTRIB, MATMUL_INTEGER, MATMUL_NBITS
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph that int8 nodes are added to.
+    """A graph to which int8 nodes are added.
 
     Attributes:
         nodes: its nodes and initializers; those of a body share the outer graph's initializers.
         opset: of ONNX's own operators.
-        kernel: one of `kernels.KERNELS`; products that are not within DynamicQuantizeLSTM are MatMulInteger.
+        kernel: one of `kernels.KERNELS`; with DynamicQuantizeLSTM, other products are MatMulInteger.
     """
 
     nodes: Nodes
@@ -29,7 +29,7 @@ class Graph:
     kernel: str = MATMUL_INTEGER
 
     def body(self) -> Graph:
-        """A body within this graph."""
+        """A body inside this graph."""
         return Graph(Nodes(initializers=self.nodes.initializers), self.opset, self.kernel)
 
     def scalar(self, value: float, dtype: type = np.float32) -> str:
@@ -38,7 +38,7 @@ class Graph:
         return self.nodes.constant(f"int8/{kind.name}/{digits(kind.type(value))}", np.array(value, dtype))
 
     def reduce(self, op: str, value: str, name: str, *axes: int, keep: bool = True) -> str:
-        """A reduction of axes, by default of the last one; they stay as axes of size 1 unless told otherwise."""
+        """A reduction of axes, by default of the last one; `keep` keeps them as axes of size 1."""
         axes = axes or (-1,)
         if self.opset >= 18 or op == "ReduceSum":
             return self.nodes.one(op, value, self.nodes.integers(*axes), name=name, keepdims=int(keep))
@@ -49,13 +49,13 @@ class Graph:
         return self.nodes.add("Split", value, self.nodes.integers(*sizes), name=name, outputs=outputs, axis=-1)
 
     def zeros_or_nan(self, rows: str, size: int, name: str) -> str:
-        """For rows ``(..., size)`` a zero each ``(..., 1)``, and NaN for a row that is not finite throughout."""
+        """For rows ``(..., size)``, ``(..., 1)`` with 0, or NaN for a row with a number that is not finite."""
         zeros = self.nodes.constant(f"int8/zeros/{size}", np.zeros((size, 1), np.float32))
         return self.nodes.one("MatMul", rows, zeros, name=name)
 
 
 def digits(number: np.generic) -> str:
-    """A number for a name: no two of a dtype have the same one."""
+    """A number as text for a name, unique among the numbers of a dtype."""
     return str(number).removesuffix(".0")
 
 
@@ -69,7 +69,7 @@ class Weight:
 
 
 def quantized_for(kernel: str, weight: np.ndarray) -> QuantizedWeight | BlockWeight:
-    """A weight ``(in, out)`` of finite numbers as a kernel takes it."""
+    """A weight ``(in, out)`` of finite numbers in the form of a kernel."""
     return quantize_blocks(weight, kernel) if kernel in BLOCK_SIZES else quantize_weight(weight)
 
 
@@ -87,9 +87,9 @@ def zero_points(graph: Graph, x: str, name: str) -> str:
     """The zero point of each row of a step, uint8 ``(batch,)``, for `step_product`.
 
     Args:
-        graph: the graph that the Scan stands in.
+        graph: the graph that contains the Scan.
         x: ``(time, batch, features)``.
-        name: of the value.
+        name: the value's name.
     """
     nodes = graph.nodes
     shape = nodes.one("Shape", x, name=f"{name}/shape")
@@ -101,14 +101,13 @@ def zero_points(graph: Graph, x: str, name: str) -> str:
 def step_product(graph: Graph, rows: str, weight: Weight, points: str, name: str) -> str:
     """A product of float32 rows ``(1, batch, in)`` by a weight ``(in, out)``, in a body, with few nodes.
 
-    The numbers are those of `quantized_product`.  A NaN or an infinity may vanish, for rows whose callers carry it
-    on otherwise.
+    The numbers are those of `quantized_product`.  A NaN or an infinity may get lost: callers propagate it otherwise.
 
     Args:
         graph: the body.
         rows: the value.
         weight: of `add_weight`.
-        points: of `zero_points`, from the graph around the body.
+        points: of `zero_points`, from the outer graph.
         name: what the nodes' names start with.
     """
     nodes = graph.nodes
@@ -157,7 +156,7 @@ def quantized_product(
         weight: of `add_weight`.
         name: what the nodes' names start with.
         output: the name of the result, by default `name`.
-        axis: the last axis of the rows.  Counted from the end, ONNX Runtime (1.31) takes no maximum of no rows.
+        axis: the last axis of the rows; if it counts from the end, ONNX Runtime (1.31) fails for a batch without rows.
     """
     nodes = graph.nodes
     if graph.kernel in BLOCK_SIZES:
@@ -166,7 +165,7 @@ def quantized_product(
             "Add", total, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=name, output=output
         )
     total, scales = integer_product(graph, rows, weight, name, axis)
-    # DequantizeLinear for each feature is many times slower than these two.
+    # A DequantizeLinear with a scale for each feature is many times slower than these two nodes.
     total = nodes.one("Cast", total, name=f"{name}/float", to=TensorProto.FLOAT)
     total = nodes.one("Mul", total, scales, name=f"{name}/by_rows")
     return nodes.one("Mul", total, weight.scales, name=name, output=output)
@@ -175,7 +174,7 @@ def quantized_product(
 def integer_product(graph: Graph, rows: str, weight: Weight, name: str, axis: int = -1) -> tuple[str, str]:
     """The integers of a product of float32 rows ``(..., in)`` by a weight ``(in, out)``, and the scales of the rows.
 
-    These are int32 ``(..., out)`` and float32 ``(..., 1)``: NaN for a row that is not finite throughout.
+    These are int32 ``(..., out)`` and float32 ``(..., 1)``: NaN for a row with a number that is not finite.
 
     Args:
         graph: what the nodes are added to.
@@ -200,7 +199,7 @@ def integer_product(graph: Graph, rows: str, weight: Weight, name: str, axis: in
 def scaled_step(graph: Graph, total: str, scales: str, weight: Weight, name: str) -> str:
     """One step of an `integer_product`, in a body, as float32 ``(batch, out)``.
 
-    In a body these numbers are still in a CPU's caches, where they would not be for all steps at once.
+    In a body these numbers are still in a CPU's caches, which those of all steps would exceed.
 
     Args:
         graph: the body.

@@ -1,7 +1,7 @@
-"""The proof of an int8 file: each of its layers against what its arithmetic gives in float64.
+"""Proves an int8 file: compares each of its layers with an emulation of its arithmetic in float64.
 
-A copy of the file gives, beside its outputs, what goes into each int8 layer and comes out of it.  For these inputs
-the layer is emulated: integers exactly, all else in float64.  Its error must be within `ROUNDINGS` times that of the
+A copy of the file also outputs the inputs and outputs of each int8 layer.  For these inputs the layer is emulated:
+integers exactly, all else in float64.  Its error must be within `ROUNDINGS` times that of the
 same emulation in float32.  Errors of the integers are far larger: they are steps of a quantization.
 """
 
@@ -40,11 +40,11 @@ class Proof:
     Attributes:
         compared: how many of its layers were compared.
         ratio: the largest error, in units of that of a float32 emulation; at most `ROUNDINGS`.
-        not_compared: layers that were not, since they did not run, or in a body whose values have another shape in
-            each step; `quantize` keeps no file with one.
+        not_compared: layers that were not compared, since they did not run, or are in a body whose values have a
+            different shape in each step; `quantize` keeps no file with such a layer.
         differences: for each output of floating-point numbers, its root mean square difference from the float32
             file's, relative to that output's own root mean square.
-        other_shapes: outputs with another shape than the float32 file's, since their sizes depend on numbers.
+        other_shapes: outputs whose shape differs from the float32 file's, since their sizes depend on values.
     """
 
     compared: int
@@ -60,12 +60,12 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
     Args:
         done: the model.
         model: the float32 file, open.
-        inputs: numpy arrays by input name; by default they are drawn.
-        seed: of the inputs and states that are drawn.
+        inputs: numpy arrays by input name; by default they are random.
+        seed: of the random inputs and states.
 
     Raises:
         ModelError: a layer does not compute what it must.
-        InputError: inputs cannot be drawn, or `inputs` do not fit.
+        InputError: random inputs cannot be made, or `inputs` do not fit.
     """
     feeds = proof_inputs(model, done, seed) if inputs is None else complete_feeds(model, inputs)
     try:
@@ -74,8 +74,8 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
         if inputs is not None:
             raise
         raise ModelError(
-            f"{model.path}: does not run on the random inputs of its verification: {error.message}",
-            hint="give some that it takes: --data, or inputs= in Python",
+            f"{model.path}: fails on the random inputs of its verification: {error.message}",
+            hint="pass inputs that it accepts: --data, or inputs= in Python",
         ) from error
     where = f"{model.path}: its int8 form"
     probe = Probe(done, where)
@@ -83,7 +83,7 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
     values = probe.values(complete)
     errors = _by_name(layer_errors(done, values))
     if _not_compared(errors) and inputs is None:
-        # Of numbers below 0 a logarithm or a root is NaN, and so is what follows.
+        # A logarithm or a root of numbers below 0 is NaN, and so is everything after it.
         with contextlib.suppress(RunError, ModelError):
             positive = model.validated(positive_inputs(model, feeds))
             others, wanted = probe.values(positive), model.run(positive)
@@ -118,7 +118,7 @@ def _not_compared(errors: Mapping[str, LayerError]) -> list[str]:
 
 
 def _of_other_branches(done: Rewritten, where: str, feeds: Mapping[str, np.ndarray]) -> dict[str, LayerError]:
-    """The errors of layers that run where every If takes its other branch; none if the model does not run so."""
+    """The errors of layers that run if every If takes its other branch; empty if the model fails then."""
     try:
         values = Probe(done, where, other_branches=True).values(feeds)
     except ModelError:
@@ -132,7 +132,7 @@ class LayerError:
 
     Attributes:
         name: the node's.
-        error: the largest, over all outputs; None where they could not be compared, as where no number is finite.
+        error: the largest error of all outputs; None if they could not be compared, such as if no number is finite.
         rounding: the error of the emulation in float32, or float32's rounding of numbers of that size.
     """
 
@@ -186,7 +186,7 @@ def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> 
         output=output,
     )
     reference, low = emulate(layer, index, steps), emulate(layer, index, steps, np.float32)
-    # A sum of gates is as large as its terms; of an LSTM, c is carried on.
+    # A sum of gates is as large as its terms, and an LSTM carries c on.
     scale = max([1.0, *(_largest(reference[name]) for name in ("cn", "c") if layer.cell)])
     pairs = [("output", output), ("hn", hn), *([("cn", cell[0])] if layer.cell else [])]
     found = [_error(layer.name, actual, reference[name], low[name], scale) for name, actual in pairs]
@@ -194,7 +194,7 @@ def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> 
 
 
 def _told(error: LayerError) -> tuple[bool, float]:
-    """How much an error says: one that was not compared says nothing."""
+    """A sort key by how much an error says: a layer that was not compared says nothing."""
     return error.error is not None, error.ratio
 
 
@@ -239,21 +239,21 @@ _BATCH, _TIME = 3, 12
 def proof_inputs(
     model: Model, done: Rewritten, seed: int, sizes: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Inputs and states: as the metadata describes them, else standard normal.
+    """Inputs and states: as the metadata describes them, otherwise standard normal.
 
-    Of integers that the metadata does not describe, the lengths of an int8 layer are drawn up to the time, indices of
-    an int8 table within it, and all others are 1.  Of a file of other tools, an input of one axis that reaches a layer
-    as its lengths, or whose name says that it is lengths, is one: the longest first, which is the time, as
-    `pack_padded_sequence` asks for by default.
+    Of integers that the metadata does not describe, the lengths of an int8 layer are random up to the time, indices
+    into an int8 table are random within it, and all others are 1.  In another tool's file, an input of one axis counts
+    as lengths if it reaches a layer as such or its name says so; lengths are sorted, the longest equal to the time, as
+    `pack_padded_sequence` requires by default.
 
     Args:
         model: the float32 file, open.
         done: its int8 form.
-        seed: of all that is drawn.
+        seed: of all random numbers.
         sizes: of named axes, instead of the default ones.
 
     Raises:
-        InputError: an input is of another type.
+        InputError: an input has another type.
     """
     rng = np.random.default_rng(seed)
     own = {axis: _TIME if size > 1 else _BATCH for axis, size in default_sizes(model).items()}
@@ -272,7 +272,7 @@ def proof_inputs(
             raise InputError(f"no inputs can be drawn for {info}", hint="pass inputs, a dict of arrays by input name")
         if info.dtype.kind == "f":
             values = rng.standard_normal(shape)
-            # States are in the range of h; were they zero, a layer that ignores them would go unnoticed.
+            # States are in the range of h; if they were zero, a layer that ignores them would go unnoticed.
             feeds[name] = (np.tanh(values) if name in model.states else values).astype(info.dtype)
         elif name in lengths:
             feeds[name] = rng.integers(1, time + 1, shape).astype(info.dtype)
@@ -286,7 +286,7 @@ def proof_inputs(
 
 
 def _read_as_lengths(done: Rewritten) -> set[str]:
-    """The inputs that reach a layer as its lengths, by way of a Cast or the like, whatever they are called."""
+    """The inputs that reach a layer as its lengths, possibly through a Cast or the like, whatever their names."""
     scope = Scope.of(done.model.graph)
     own = (input_of(node, SEQUENCE_LENS) for node in done.model.graph.node if is_operator(node))
     values = {*(layer.lengths for layer in done.layers), *own} - {""}
@@ -294,7 +294,7 @@ def _read_as_lengths(done: Rewritten) -> set[str]:
 
 
 def positive_inputs(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Inputs of floating-point numbers as their absolute values, where they have no range; all others as they are."""
+    """The feeds with the absolute values of floating-point inputs that have no range; all others unchanged."""
     kept = {spec.name for spec in model.metadata.inputs if spec.low is not None} | set(model.states)
     return {
         name: np.abs(array) if array.dtype.kind == "f" and name not in kept else array for name, array in feeds.items()

@@ -1,7 +1,7 @@
-"""An LSTM, GRU or RNN operator as int8: one product for all steps outside, a Scan over time for the rest.
+"""Writes an LSTM, GRU or RNN operator as int8: one product for all steps outside, a Scan over time for the rest.
 
-Formulas are those of ONNX's operators (https://onnx.ai/onnx/operators/): gates in the order i, o, f, c of an LSTM and
-z, r, h of a GRU.  Each direction is one Scan; the reverse one reads and writes its sequences backwards.
+Formulas are those of ONNX's operators (https://onnx.ai/onnx/operators/), with gates in the order i, o, f, c for an LSTM
+and z, r, h for a GRU.  Each direction is one Scan; the reverse one reads and writes its sequences backwards.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .products import (
 )
 
 INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
-"""What the names of the products end with: by W, by R, and by the part of a GRU's R after the reset gate."""
+"""The suffixes of the products' names: by W, by R, and by the part of a GRU's R after the reset gate."""
 OR_NAN = "_or_nan"
-"""What the name of an initial state ends with that is NaN where the other one was."""
+"""The suffix of the name of an initial state that is NaN where the other one was."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Layer:
         W: ``(D, G*H, input_size)``.
         R: ``(D, G*H, H)``.
         B: ``(D, 2*G*H)``.
-        P: ``(D, 3*H)``, an LSTM's peepholes of the input, output and forget gate; None without.
+        P: ``(D, 3*H)``, an LSTM's peepholes of the input, output and forget gates; None if there are none.
         weights: the names of W and R, for those of their integers and scales.
         x: ``(time, batch, input_size)``.
         lengths: int32 ``(batch,)``, or "".
         h0, c0: ``(D, batch, H)``, or "" for zeros.
-        y, hn, cn: the names of the outputs, "" for one that is not used.
+        y, hn, cn: the names of the outputs; "" for one that is not used.
         reverse: for each direction, whether it starts at the end.
         activations: for each direction, its activations.
-        reset_after: of a GRU, its linear_before_reset.
-        kernel: what computes its products, one of `kernels.KERNELS`.
-        caller: the name of the node whose body it is in, "" for none.
+        reset_after: linear_before_reset of a GRU.
+        kernel: the kernel of its products, one of `kernels.KERNELS`.
+        caller: the name of the node whose body contains it; "" for none.
     """
 
     name: str
@@ -89,14 +89,14 @@ class Layer:
         return self.op_type == "LSTM"
 
     def recurrent_parts(self, index: int) -> list[np.ndarray]:
-        """R of a direction: whole, or of a GRU what is before and after its reset gate where this stands between."""
+        """R of a direction: whole, or for a GRU the parts before and after a reset gate that is applied between."""
         if self.op_type == "GRU" and not self.reset_after:
             return np.split(self.R[index], [2 * self.hidden_size])
         return [self.R[index]]
 
     @cached_property
     def quantized(self) -> tuple[tuple[QuantizedWeight | BlockWeight, ...], ...]:
-        """For each direction its weights as the kernel has them: W, and the parts of R."""
+        """For each direction its weights in the kernel's form: W, and the parts of R."""
         matrices = [(self.W[index], *self.recurrent_parts(index)) for index in range(len(self.reverse))]
         return tuple(tuple(quantized_for(self.kernel, matrix.T) for matrix in one) for one in matrices)
 
@@ -105,7 +105,7 @@ class Layer:
 class _Direction:
     """One direction: names of its parts in the outer graph, and its weights.
 
-    `bias` is of the input's part of the gates, `bias_h` of what a GRU's reset gate multiplies.
+    `bias` belongs to the input's part of the gates, `bias_h` to the part that a GRU's reset gate multiplies.
     """
 
     name: str
@@ -139,10 +139,10 @@ def add_layer(graph: Graph, layer: Layer) -> None:
 
 
 def direction_outputs(layer: Layer, index: int) -> list[str]:
-    """The values of a direction: its output ``(time, 1, batch, H)``, its final h and, of an LSTM, c ``(1, batch, H)``.
+    """The values of a direction: its output ``(time, 1, batch, H)``, its final h and, for an LSTM, c ``(1, batch, H)``.
 
-    Of a layer with a single direction they are the operator's own outputs, where these are used.  Those of
-    DynamicQuantizeLSTM have all directions.
+    For a layer with a single direction they are the operator's own outputs, if these are used.  Those of
+    DynamicQuantizeLSTM contain all directions.
     """
     if layer.kernel == DYNAMIC_QUANTIZE_LSTM:
         return [f"{layer.name}/{DYNAMIC_QUANTIZE_LSTM}/{output}" for output in ("Y", "Y_h", "Y_c")]
@@ -161,7 +161,7 @@ def direction_nodes(layer: Layer) -> list[str]:
 
 
 def direction_arrays(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """A direction's output ``(time, batch, H)``, its final h and, of an LSTM, c ``(batch, H)``."""
+    """A direction's output ``(time, batch, H)``, its final h and, for an LSTM, c ``(batch, H)``."""
     output, *final = (values[name] for name in direction_outputs(layer, index))
     at = index if layer.kernel == DYNAMIC_QUANTIZE_LSTM else 0
     return [output[:, at], *(array[at] for array in final)]
@@ -172,7 +172,7 @@ def _direction_name(layer: Layer, index: int) -> str:
 
 
 def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, valid: str, points: str) -> None:
-    """One direction, with its states ``(1, batch, H)``."""
+    """Add one direction, with its states ``(1, batch, H)``."""
     nodes = graph.nodes
     name = _direction_name(layer, index)
     suffix = f"/{index}" if len(layer.reverse) > 1 else ""
@@ -182,7 +182,7 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     input_bias, bias_h = layer.B[index][:gates], layer.B[index][gates:]
     if layer.op_type == "GRU":
         hidden = layer.hidden_size
-        # The reset gate stands between the two: only the others' biases can be added outside.
+        # The reset gate is applied between the two biases: only those of the other gates can be added outside.
         input_bias = input_bias + np.concatenate([bias_h[: 2 * hidden], np.zeros(hidden, np.float32)])
         bias_h = bias_h[2 * hidden :]
         if not layer.reset_after:
@@ -229,7 +229,7 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
 
 
 def _products_of_x(graph: Graph, layer: Layer, at: _Direction) -> list[str]:
-    """What a body reads of x at each step: its part of the gates; of MatMulInteger, integers and the rows' scales."""
+    """What a body reads of x at each step: its part of the gates; for MatMulInteger, integers and the rows' scales."""
     nodes, name = graph.nodes, f"{at.name}/{INPUT_PRODUCT}"
     if graph.kernel in BLOCK_SIZES:
         product = quantized_product(graph, layer.x, at.W, name)
@@ -239,7 +239,7 @@ def _products_of_x(graph: Graph, layer: Layer, at: _Direction) -> list[str]:
 
 
 def _gates_of_x(inner: Graph, layer: Layer, at: _Direction) -> tuple[str, list[ValueInfoProto]]:
-    """In a body the input's part of the gates ``(batch, gates)``, and what it reads for them, see `_products_of_x`."""
+    """In a body, the input's part of the gates ``(batch, gates)``, and its inputs for them, see `_products_of_x`."""
     gates = layer.R.shape[1]
     if inner.kernel in BLOCK_SIZES:
         gx = f"{at.name}/gates_of_x"
@@ -253,7 +253,7 @@ def _gates_of_x(inner: Graph, layer: Layer, at: _Direction) -> tuple[str, list[V
 
 
 def _carry_nan(graph: Graph, layer: Layer, h0: str, c0: str, name: str) -> tuple[str, str]:
-    """Initial states in which a NaN or an infinity of h makes NaN of what carries it on: c, or all of h."""
+    """Initial states in which a NaN or an infinity in h is spread to c, or to all of h, which propagates it."""
     nodes = graph.nodes
     zero = graph.zeros_or_nan(h0, layer.hidden_size, f"{name}/h0_zero")
     if layer.cell:
@@ -262,7 +262,7 @@ def _carry_nan(graph: Graph, layer: Layer, h0: str, c0: str, name: str) -> tuple
 
 
 def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphProto:
-    """One step: of states ``(1, batch, H)``, what gives x's part of the gates and, with lengths, if it is valid."""
+    """One step, from states ``(1, batch, H)``, the values for x's part of the gates and, with lengths, its validity."""
     inner = graph.body()
     body = inner.nodes
     name, hidden = at.name, layer.hidden_size
@@ -275,7 +275,7 @@ def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphP
         new_h = _gru_step(inner, layer, at, h, gx)
     else:
         gates = body.one("Add", gx, _hidden_product(inner, at, h), name=f"{name}/gates")
-        # A tanh of what is not NaN would hide that h is.
+        # A tanh of finite gates would hide a NaN in h.
         gates = body.one("Add", gates, inner.zeros_or_nan(h, hidden, f"{name}/h_zero"), name=f"{name}/gates_or_nan")
         new_h = body.one(layer.activations[at.index][0], gates, name=f"{name}/new_h")
     if masked:
@@ -301,7 +301,7 @@ def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: s
     body, name = inner.nodes, at.name
     hidden = layer.hidden_size
     f, g, shown = layer.activations[at.index]
-    # Of a NaN in h, c has one, too.
+    # If h has a NaN, so does c, which propagates it.
     gates = body.one("Add", gx, _hidden_product(inner, at, h), name=f"{name}/gates")
     iof, cell = inner.split(gates, (3 * hidden, hidden), f"{name}/Split", (f"{name}/iof", f"{name}/cell_gate"))
     if not at.peepholes:
@@ -309,7 +309,7 @@ def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: s
     i, o, forget = inner.split(iof, (hidden,) * 3, f"{name}/Split_iof", [f"{name}/{gate}" for gate in "iof"])
 
     def peeped(gate: str, place: int, state: str) -> str:
-        """A gate that sees the cell state."""
+        """A gate with its peephole on the cell state."""
         seen = body.one("Mul", at.peepholes[place], state, name=f"{gate}_seen")
         return body.one(f, body.one("Add", gate, seen, name=f"{gate}_peeped"), name=f"{gate}_activated")
 
@@ -329,7 +329,7 @@ def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> st
     f, g = layer.activations[at.index]
     sizes = (2 * hidden, hidden)
     x_zr, x_n = inner.split(gx, sizes, f"{name}/Split_x", (f"{name}/x_zr", f"{name}/x_n"))
-    # h is NaN where it was: the new one is h times a gate and more.
+    # A NaN in h stays, since the new h contains h times a gate.
     product = _hidden_product(inner, at, h)
     h_n = ""
     if layer.reset_after:

@@ -1,4 +1,4 @@
-"""Rewriting a float32 model: every node with a constant weight becomes int8 nodes, all others stay as they are."""
+"""Rewrites a float32 model: nodes with a constant weight become int8 nodes, all others stay unchanged."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from .recurrent import Layer, add_layer
 from .weights import Weights
 
 _LEAST_OPSET = 13
-"""Unsqueeze and Split take their axes and sizes as inputs from here on."""
-_UNPROVEN = "it did not run on the inputs of its proof, or its values have other shapes in each step of a Loop"
+"""The first opset in which Unsqueeze and Split take their axes and sizes as inputs."""
+_UNPROVEN = "it did not run on the inputs of its proof, or its values change their shapes in the steps of a Loop"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Rewritten:
         initializers: those of the graph by name.
         kept: the nodes that stay float32, and why: recurrent ones, and others that cannot be proven.
         layers: the LSTM, GRU and RNN operators that are int8 now.
-        linear: the same for MatMul and Gemm; also those in bodies.
+        linear: the same for MatMul and Gemm, including those in bodies.
         embeddings: the same for Gather.
         source_bytes: the size of the source's model and of its weights in files beside it.
     """
@@ -83,8 +83,8 @@ def quantize_model(
         unproven: the names of nodes that stay float32, since their int8 form could not be compared.
 
     Raises:
-        ModelError: it is int8 already, its opset is too old, a layer is not what the kernel computes, or a file
-            beside it cannot be read.
+        ModelError: it is already int8, its opset is too old, the kernel cannot compute a layer, or a file beside it
+            cannot be read.
     """
     opset = opset_of(model)
     if opset < _LEAST_OPSET:
@@ -93,13 +93,13 @@ def quantize_model(
         )
     metadata = metadata_of(model, path)
     if metadata.quantization is not None:
-        raise ModelError(f"{path}: is int8 already; quantize the float32 file that it came from")
+        raise ModelError(f"{path}: is already int8; quantize the float32 file from which it was made")
     if metadata.generation is not None:
         raise ModelError(f"{path}: is a generating file; quantize its step's file, and pass that to make_generating")
     weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     if kernel == DYNAMIC_QUANTIZE_LSTM:
-        _require_lstms(model, path)  # names what the file names
+        _require_lstms(model, path)  # before the nodes are renamed
     _name_nodes(model)
     inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
@@ -114,7 +114,7 @@ def quantize_model(
     if CONTRIB in domains and all(item.domain != CONTRIB for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     props = {item.key: item.value for item in model.metadata_props}
-    if KEY in props and not is_intact(path):  # another tool has changed what chunks and rows were compared of
+    if KEY in props and not is_intact(path):  # another tool has changed it since chunks and rows were compared
         for claim in ("not_streamable", "batch_mixes"):
             props.pop(f"lstm_onnx.{claim}", None)
     props.pop(KEY, None)
@@ -149,7 +149,7 @@ def _require_own_names(
     added: Mapping[str, np.ndarray],
     remaining: Mapping[str, np.ndarray],
 ) -> None:
-    """Raise a ModelError where a value or node that was added has the name of another one.
+    """Raise a ModelError if a value or node that was added has the name of another one.
 
     Args:
         model: with the added nodes.
@@ -168,8 +168,8 @@ def _require_own_names(
     ]
     if wrong:
         raise ModelError(
-            f"{path}: has a value or a node named {wrong[0]}, which is the name of one that its int8 form adds",
-            hint="give it another name; or --layers recurrent, if a Linear or Embedding layer is meant",
+            f"{path}: has a value or a node named {wrong[0]}, a name that its int8 form needs",
+            hint="rename it; or use --layers recurrent, if the name belongs to a Linear or Embedding layer",
         )
 
 
@@ -178,7 +178,7 @@ def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
-    """Raise a ModelError for a model with a recurrent layer that DynamicQuantizeLSTM does not compute."""
+    """Raise a ModelError if the model has a recurrent layer that DynamicQuantizeLSTM cannot compute."""
     for graph in graphs_of(model.graph):
         producers = producers_of(graph.node)
         for node in graph.node:
@@ -192,7 +192,7 @@ def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
 
 
 def _name_nodes(model: ModelProto) -> None:
-    """Give every node a name of its own, which the names of its int8 nodes start with."""
+    """Give every node a unique name, which is the prefix of the names of its int8 nodes."""
     nodes = list(nodes_of(model.graph.node))
     taken = {node.name for node in nodes} | {value for node in nodes for value in node.output}
     seen: set[str] = set()
@@ -236,11 +236,11 @@ class _Rewriter:
             graph: the graph.
             caller: the node, or None.
             points: the zero points of a projected layer's rows.
-            nested: the node is in a body itself.
+            nested: whether the node is itself in a body.
         """
         kernel = self.kernel
         if kernel in BLOCK_SIZES and caller is not None and (nested or caller.op_type != "Scan"):
-            kernel = MATMUL_INTEGER  # MatMulNBits rounds its rows in another way there, and is not proven
+            kernel = MATMUL_INTEGER  # MatMulNBits rounds its rows differently there, which is not proven
         loop = caller is not None and caller.op_type in ("Scan", "Loop")
         nodes: list[NodeProto] = []
         for node in graph.node:
@@ -256,7 +256,7 @@ class _Rewriter:
         graph.node.extend(nodes)
 
     def _points(self, at: Graph, graph: GraphProto, node: NodeProto) -> str:
-        """For the Scan of a projected layer the zero points of its rows, which are added before it; "" for others."""
+        """The zero points of the rows for the Scan of a projected layer, added before it; "" for other nodes."""
         if node.op_type != "Scan" or at.kernel in BLOCK_SIZES:
             return ""
         layer = read_layer(node, producers_of(graph.node))
@@ -266,7 +266,7 @@ class _Rewriter:
         return zero_points(at, layer.x, f"{node.name}/zero_points")
 
     def _add(self, graph: Graph, node: NodeProto, caller: str, points: str, *, recurrent: bool) -> bool:
-        """Add the int8 nodes of one node; whether there are any."""
+        """Add the int8 nodes of one node; returns whether there are any."""
         if node.name in self.unproven:
             self.done.kept[node.name] = _UNPROVEN
             return False
@@ -303,7 +303,7 @@ class _Rewriter:
         return table is not None
 
     def _may_overflow(self, graph: Graph, node: NodeProto, features: int) -> bool:
-        """Whether a node stays float32, since its sum of products of integers may leave 32 bits."""
+        """Whether a node stays float32, since its sum of products of integers may overflow 32 bits."""
         over = features > MOST_FEATURES and graph.kernel not in BLOCK_SIZES
         if over:
             self.done.kept[node.name] = (
@@ -313,7 +313,7 @@ class _Rewriter:
 
 
 def _projected_inputs(graph: GraphProto) -> frozenset[str]:
-    """The products by W of projected layers, which stand before their Scans."""
+    """The products by W of projected layers, which come before their Scans."""
     producers = producers_of(graph.node)
     layers = [read_layer(node, producers) for node in graph.node if node.op_type == "Scan"]
     return frozenset(port.node.name for layer in layers if layer is not None for port in layer.W)

@@ -1,4 +1,4 @@
-"""Where int8 is slower than float32: hidden sizes up to which a layer's nodes cost more than its bytes.
+"""Says where int8 is slower than float32: up to which hidden size a layer's nodes cost more than its weights save.
 
 Medians of pairs in one run of both files, one thread, input_size = hidden_size, ONNX Runtime 1.31.1, on an AMD EPYC
 with AVX512-VNNI; sequences by MatMulInteger on an Intel Xeon with AMX.  A machine without VNNI needs larger layers.
@@ -23,8 +23,8 @@ SLOWER_UP_TO = {
     (MATMUL_NBITS_256, "GRU"): (256, 256),  # 1.14 at 256, 0.84 at 320; 1.04 at 256, 0.83 at 320
     (MATMUL_NBITS_256, "RNN"): (320, 192),  # 1.10 at 320; 1.24 at 192, 0.88 at 256
 }
-"""The largest hidden sizes at which float32 is as fast or faster, by kernel and operator: for one step of one sequence,
-and for 100 steps of one, which are a Scan."""
+"""By kernel and operator, the largest hidden sizes at which float32 is as fast or faster: for one step of one sequence,
+and for 100 steps of one sequence, which run in a Scan."""
 
 
 def slower_layers(layers: Iterable[Layer]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The constant weights of a model, and what nodes make of them by cutting, joining and casting."""
+"""Reads the constant weights of a model, including those that nodes compute by cutting, joining and casting."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ..onnxgraph.nodes import RANDOM, Walk, constant_of
 _FOLDED = frozenset(
     {"Cast", "Concat", "DequantizeLinear", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Operators by which other exporters arrange gates and read smaller dtypes; none makes many more of its inputs."""
+"""Operators with which other exporters reorder gates and read smaller dtypes; none makes its inputs much larger."""
 _DEEPEST = 20
-"""How many nodes a weight may pass; a stranger's file may have a chain or a circle of any length."""
+"""The most nodes that a weight may pass; an untrusted file may have a chain or a cycle of any length."""
 
 
 class Weights:
-    """The constants of a model, of all its graphs by name."""
+    """The constants of all graphs of a model, by name."""
 
     def __init__(self, model: ModelProto, path: str | os.PathLike[str]) -> None:
         self.path = path
         self.folder = str(Path(path).resolve().parent)
         self.tensors: dict[str, TensorProto] = {}
-        others = Counter(value.name for value in model.graph.input)  # a caller may give another weight
+        others = Counter(value.name for value in model.graph.input)  # a caller may pass another weight
         for graph in graphs_of(model.graph):
             if graph is not model.graph:
                 others.update(value.name for value in graph.input)
@@ -77,7 +77,7 @@ class Weights:
         self.tensors[name] = tensor
 
     def __call__(self, name: str) -> np.ndarray | None:
-        """The content of a constant, None for another value.
+        """The content of a constant; None for another value.
 
         Raises:
             ModelError: it is in a file that is missing or outside the model's folder.
@@ -126,7 +126,7 @@ class Weights:
         return node.op_type in _FOLDED and is_default(node.domain)
 
     def _folded(self, name: str, depth: int) -> np.ndarray | None:
-        """What a node gives that only cuts, joins and casts constants; None for another value."""
+        """The result of a node that only cuts, joins or casts constants; None for another value."""
         node = self.producers.get(name)
         if node is None or not self._folds(node) or depth == 0:
             return None
@@ -147,7 +147,7 @@ class Weights:
         return np.asarray(results[list(node.output).index(name)])
 
     def computing(self, name: str) -> str:
-        """The name of the node that computes a value of constants alone; "" for another value, and for a constant."""
+        """The name of the node that computes a value only from constants; "" for other values, and for a constant."""
         if self(name) is not None:
             return ""
         walk = Walk([name])
@@ -162,7 +162,7 @@ class Weights:
 
 
 def _split(node: NodeProto, array: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
-    """What a Split gives; the evaluator has it with all attributes of the latest opset alone."""
+    """The result of a Split; onnx's evaluator supports it only with the attributes of the latest opset."""
     axis, count = int(attributes_of(node).get("axis", 0)), len(node.output)
     if sizes is None:
         each = -(-array.shape[axis] // count)

@@ -1,6 +1,6 @@
-"""Many machines, with Ray: `map` runs a model on a data set, `deployment` serves it by several replicas.
+"""Runs models on many machines with Ray: `map` runs one on a data set, `deployment` serves it by several replicas.
 
-``import lstm_onnx.ray`` imports neither Ray nor the server's libraries; the functions do.
+``import lstm_onnx.ray`` imports neither Ray nor the server's libraries; the functions import them.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A Ray cluster: one that exists, or one on this machine alone."""
+"""Connects to a Ray cluster, or starts one on this machine, and runs tasks on it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from .parts import Part
 from .worker import LostWorkerError, Outcome, Task, check_worker, run_part
 
 _OBJECT_STORE = 100 * 2**20
-"""Bytes of shared memory of a cluster of our own: rows do not go through it."""
+"""Bytes of shared memory of a cluster that is started here; rows do not pass through it."""
 _RECOUNT = 5.0
-"""Seconds after which machines are counted again."""
+"""Seconds after which the machines are counted again."""
 _START_SECONDS = 60.0
-"""For which a first worker that has room may take to start: Python, ONNX Runtime, a trial of the model."""
+"""Seconds in which a first worker must start once it has room: Python, ONNX Runtime, and a trial of the model."""
 _AHEAD = 2
-"""Tasks for each place of the cluster, so that no worker waits for the next one."""
+"""Tasks to submit for each worker that has room, so that no worker has to wait for its next task."""
 
 
 def require_ray() -> None:
-    """Refuse to start without Ray (MissingDependencyError); it is not imported."""
+    """Raise MissingDependencyError if Ray is not installed, without importing it."""
     if importlib.util.find_spec("ray") is None:
         raise MissingDependencyError("Ray is not installed", hint="pip install 'lstm-onnx[ray]'")
 
 
 @contextlib.contextmanager
 def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> Iterator[Cluster]:
-    """The cluster of this process, that of an address, or one that ends with the block.
+    """A context with the cluster of this process, the one at an address, or one that ends with the block.
 
     Args:
-        address: as of ``ray.init``; None for that of ``RAY_ADDRESS``, or else one on this machine alone.
-        cpus, gpus: of each worker.
+        address: as for ``ray.init``; None for the one in ``RAY_ADDRESS`` or, without that, a cluster on this machine.
+        cpus, gpus: the CPUs and GPUs of each worker.
         wait: see `Cluster`.
 
     Raises:
-        RunError: it cannot be reached, or is too small for a worker.
+        RunError: the cluster cannot be reached, or is too small for a worker.
     """
     import ray
 
@@ -51,14 +51,14 @@ def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> I
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "lstm_onnx"}
         local = {"num_cpus": cores(), "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a command that runs a model reports nothing
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # users did not agree to Ray's reports
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address, **quiet, **(local if address == "local" else {}))
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise RunError(f"the Ray cluster {address} cannot be used: {reason(error)}") from error
-        with contextlib.suppress(ValueError):  # not the main thread, where Ray leaves it alone as well
-            signal.signal(signal.SIGTERM, before)  # Ray's own ends the program with another exit code
+        with contextlib.suppress(ValueError):  # not the main thread, in which Ray sets no handler either
+            signal.signal(signal.SIGTERM, before)  # Ray's handler ends the program with a different exit code
     try:
         cluster = Cluster(cpus, gpus, 0.0 if ours and address == "local" else wait)
         cluster.require_room()
@@ -69,11 +69,11 @@ def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> I
 
 
 class Cluster:
-    """An initialized Ray.
+    """An initialized Ray cluster.
 
     Attributes:
-        cpus, gpus: of each worker.
-        wait: seconds that may pass without room for a single worker; 0 where no machine can come.
+        cpus, gpus: the CPUs and GPUs of each worker.
+        wait: seconds that may pass without room for a single worker; 0 if no machine can be added.
     """
 
     def __init__(self, cpus: int, gpus: int, wait: float) -> None:
@@ -85,7 +85,7 @@ class Cluster:
         self._last_room = monotonic()
 
     def places(self) -> int:
-        """How many workers have room on its machines, as it was in the last seconds."""
+        """How many workers have room on its machines; counted at most every few seconds."""
         import ray
 
         now = monotonic()
@@ -108,16 +108,16 @@ class Cluster:
         needs = f"{self.cpus} CPU{'' if self.cpus == 1 else 's'}{f' and {self.gpus} GPU' if self.gpus else ''}"
         waited = f" after {self.wait:g} s" if self.wait else ""
         raise RunError(
-            f"the Ray cluster is too small: a worker needs {needs} on one machine, and all machines together have "
+            f"the Ray cluster is too small: a worker needs {needs} on one machine, but all machines together have "
             f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs{waited}",
             hint="add machines, or ask for fewer threads",
         )
 
 
 class RayTasks:
-    """Parts as Ray tasks; a context manager that cancels what still runs.
+    """Runs parts as Ray tasks; a context manager that cancels tasks that still run at its end.
 
-    Ray itself tries none again: who submits them does, and counts.
+    Ray itself does not retry a task: the caller does, and limits the attempts.
     """
 
     def __init__(self, cluster: Cluster, task: Task) -> None:
@@ -133,15 +133,15 @@ class RayTasks:
 
     @property
     def most(self) -> int:
-        """As many as there are places, and some more."""
+        """The number of workers that have room, and some more."""
         return _AHEAD * max(1, self._cluster.places())
 
     def check(self, manifest: str) -> str:
-        """`check_worker` on some worker.
+        """Run `check_worker` on any worker.
 
         Raises:
-            RunError: none starts in time, or it cannot run lstm-onnx.
-            LSTMOnnxError: as of `Worker.check`.
+            RunError: no worker starts in time, or it cannot run lstm-onnx.
+            LSTMOnnxError: as `Worker.check`.
         """
         ray = self._ray
         reference = self._check.remote(self._task, manifest)
@@ -154,7 +154,7 @@ class RayTasks:
                 free = ray.available_resources().get("CPU", 0)
                 raise RunError(
                     f"the Ray cluster started no worker within {limit:g} s; {free:g} of its CPUs are free",
-                    hint="try again when others are done, or pass a longer wait",
+                    hint="try again when other tasks are done, or pass a longer wait",
                 )
         try:
             found: str | LSTMOnnxError = ray.get(reference)
@@ -172,7 +172,7 @@ class RayTasks:
         self._running[self._run.remote(self._task, part)] = part
 
     def next(self) -> tuple[Part, Outcome | LostWorkerError]:
-        """Wait for any that ends (RunError where the cluster has lost all of its room)."""
+        """Wait until any part ends (RunError if the cluster no longer has room for a worker)."""
         ray = self._ray
         while not (ended := ray.wait(list(self._running), num_returns=1, timeout=_RECOUNT)[0]):
             self._cluster.require_room()
@@ -192,7 +192,7 @@ class RayTasks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Cancel what still runs: it is of no use to a later run, which does it again."""
+        """Cancel tasks that still run, since a later run does their parts again."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
 

@@ -1,7 +1,7 @@
-"""`map`: a model on a data set of Parquet files, its parts spread over the machines of a Ray cluster.
+"""`map`: runs a model on a data set of Parquet files, whose parts are spread over the machines of a Ray cluster.
 
-Parts are Ray tasks and not a `ray.data.Dataset`: Ray Data's writer does not keep the order of rows, its actors wait for
-ever in a cluster that is too small, and start again for ever where a row ends their process.
+Parts are Ray tasks rather than a `ray.data.Dataset`: Ray Data's writer does not keep the order of rows, and its actors
+wait forever in a cluster that is too small, and restart forever if a row crashes their process.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .parts import MANIFEST, Job, Part, complete, open_rows, plan, prepare
 from .worker import LostWorkerError, Outcome, Task
 
 _ATTEMPTS = 4
-"""How often a part is tried whose worker is lost each time."""
+"""How often a part is tried if its worker is lost each time."""
 
 
 @dataclass(frozen=True)
 class MapResult:
-    """What `map` wrote.
+    """The result of `map`.
 
     Attributes:
         out: the folder.
-        rows: how many it has.
-        parts: how many files.
-        kept: how many of these were finished by an earlier run.
+        rows: the number of rows.
+        parts: the number of files.
+        kept: how many of these files an earlier run had finished.
     """
 
     out: str
@@ -62,34 +62,34 @@ def map_dataset(
 ) -> MapResult:
     """Run a model on every row of a data set, on a Ray cluster.
 
-    A row is a sequence: each of its columns is an input, as of `Model.map`.  The outputs are files
-    ``part-000000.parquet`` and so on, whose rows, in the order of their names, are those of the data.  If it is ended,
-    a further call with the same arguments goes on with the parts that are missing.
+    A row is a sequence, and each of its columns is an input, as for `Model.map`.  The outputs are files
+    ``part-000000.parquet`` and so on, whose rows are in the order of the data.  If the run is interrupted, another call
+    with the same arguments continues with the missing parts.
 
     Args:
         model: the .onnx file, which every worker must be able to read.
-        data: a .parquet file or a folder of them, in the order of their paths: a path that every worker can read, or a
-            URI that pyarrow knows, such as ``s3://bucket/folder``.
-        out: a folder, new, empty or of an earlier run; likewise.
-        address: of a cluster, as of ``ray.init``; None for the one that ``RAY_ADDRESS`` names, or else for one on
-            this machine alone that ends with the call.  Where Ray is initialized already, that is used.
+        data: a .parquet file or a folder of them, read in the order of their paths: a path that every worker can read,
+            or a URI that pyarrow supports, such as ``s3://bucket/folder``.
+        out: the folder to write, a path or URI likewise; new, empty, or that of an earlier run.
+        address: the address of a cluster, as for ``ray.init``; None for the one in ``RAY_ADDRESS`` or, without that,
+            for a cluster on this machine that ends with the call.  If Ray is already initialized, that is used.
         columns: the columns to read; None for all, each of which must be an input.
         chunk: time steps per call, with the states carried; None runs whole sequences.
-        states: as of `lstm_onnx.load`.
-        provider: as of `lstm_onnx.load`, on the workers; "cuda" asks Ray for one GPU a worker.
-        threads: of each worker, for which Ray is asked for as many CPUs.
-        wait: seconds that a cluster may be without room for a worker; one that grows from nothing needs minutes.
+        states: as in `lstm_onnx.load`.
+        provider: as in `lstm_onnx.load`, on the workers; "cuda" requests one GPU per worker from Ray.
+        threads: the number of threads of each worker, and of CPUs that are requested for it from Ray.
+        wait: seconds for which a cluster may have no room for a worker; one that scales up from zero needs minutes.
         on_note: called with notes, such as that float64 is cast to float32.
-        progress: called with the number of rows that are done, and that of all.
+        progress: called with the number of rows that are done, and of all rows.
 
     Raises:
-        FileError: a file cannot be read or written; `out` holds something else; or a worker sees other folders.
-        InputError: `out` is of an earlier run with another model, other data or other options; a row does not fit the
-            model, with its file and number; or an argument is not possible.
+        FileError: a file cannot be read or written; `out` has other files; or the folders differ on a worker.
+        InputError: `out` is of an earlier run with a different model, data or options; a row does not fit the model
+            (the message has its file and number); or an argument is not valid.
         RunError: the cluster is too small or cannot be reached; ONNX Runtime failed; or a part's worker was lost
             four times.  Finished parts are kept.
         MissingDependencyError: Ray or pyarrow is not installed.
-        ModelError, ProviderError: as of `lstm_onnx.load`.
+        ModelError, ProviderError: as `lstm_onnx.load`.
     """
     require_ray()
     threads, wait = positive_integer("threads", threads), seconds("wait", wait, 1e6)
@@ -119,17 +119,17 @@ def map_dataset(
 
 
 class Tasks(Protocol):
-    """What runs parts somewhere else."""
+    """An interface that runs parts elsewhere."""
 
     @property
     def most(self) -> int:
-        """How many to have submitted at once."""
+        """The most parts to have submitted at a time."""
 
     def submit(self, part: Part) -> None:
         """Run a part as soon as there is room."""
 
     def next(self) -> tuple[Part, Outcome | LostWorkerError]:
-        """Wait for any that ends: its notes, its error, or how its worker was lost."""
+        """Wait until any part ends; return it with its notes, its error, or how its worker was lost."""
 
 
 def run_parts(
@@ -161,7 +161,7 @@ def run_parts(
 
 
 def _try_first_row(job: Job) -> None:
-    """Run the first row here, so that what fits none is known before a cluster starts (LSTMOnnxError)."""
+    """Run the first row here, so that an error that all rows have is found before a cluster starts (LSTMOnnxError)."""
     part = next(part for part in job.parts if part.rows)
     with load(job.model, "cpu", 1, states=dict(job.states) or None, trial=None) as model:
         reader, stream = open_rows(job, part.file)
@@ -183,5 +183,5 @@ def _manifest_digest(job: Job) -> str:
 def _require_same_version(found: str) -> None:
     if found != __version__:
         raise RunError(
-            f"the workers have lstm-onnx {found}, and this machine has {__version__}", hint="install the same version"
+            f"the workers have lstm-onnx {found}, but this machine has {__version__}", hint="install the same version"
         )

@@ -1,7 +1,7 @@
-"""A data set in parts: which rows of which file each has, where its outputs are, and which are finished.
+"""Divides a data set into parts, and finds which parts are finished in a folder of outputs.
 
-Nothing here needs Ray.  A part's file appears complete or not at all, and says to which run it belongs; so a part that
-is done twice, since its worker was lost, is there once.
+Nothing here needs Ray.  A part's file appears complete or not at all, and says to which run it belongs, so a part that
+is run twice, since its worker was lost, has one file.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from ..version import __version__
 from .storage import TEMPORARY, Storage, readable, storage
 
 MANIFEST = "_manifest.json"
-"""Readers of a folder of Parquet files skip names that start with an underscore."""
+"""The manifest's name; readers of a folder of Parquet files skip names that start with an underscore."""
 SUCCESS = "_SUCCESS"
-"""Is there once every part is, as in what Spark writes."""
+"""A file that exists once every part does, as Spark writes it."""
 METADATA = "lstm_onnx.part"
 """The key of a part's own metadata."""
 _PART_BYTES = 32 * 2**20
 _PART_ROWS = 4096
 _THREADS = 16
-"""That read footers: of files that are far away, almost all of the time is latency."""
+"""The number of threads that read footers: for remote files, almost all of the time is latency."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a file whose outputs are one file.
+    """Rows of one input file, whose outputs are one file.
 
     Attributes:
-        number: of the part, in the order of the rows.
-        file: within the data set's folder; "" where it is a file.
+        number: the number of the part, in the order of the rows.
+        file: the file's path within the data set's folder; "" if the data set is a file.
         start: its first row in the file, from 0.
-        rows: how many.
+        rows: the number of rows.
     """
 
     number: int
@@ -52,25 +52,25 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of the file of its outputs; in the order of the rows by name."""
+        """The name of the file with its outputs; the order of names is that of the rows."""
         return f"part-{self.number:06d}.parquet"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is run on what, and where to.
+    """A run: the model, the data and the folder of outputs.
 
     Attributes:
         model: the model's file, an absolute path.
-        model_digest: of its content.
+        model_digest: the digest of its content.
         states: ``(input, output)`` pairs, for a file that does not name its own.
         data: the data set, a path or URI.
-        data_digest: of what is known of its files.
-        files: name, size and the footer's digest of each, which are the same wherever it is read.
-        columns: to be read; None for all.
+        data_digest: a digest of what is known about its files.
+        files: each file's name, size and the digest of its footer, which are the same on every machine.
+        columns: the columns to read; None for all.
         chunk: steps per call; None for whole sequences.
         out: the folder of outputs.
-        parts: in order.
+        parts: the parts in order.
     """
 
     model: str
@@ -86,7 +86,7 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """The number of rows."""
         return sum(part.rows for part in self.parts)
 
     @property
@@ -99,7 +99,7 @@ class Job:
         return f"{self.data}/{part.file}" if part.file else self.data
 
     def identity(self) -> dict[str, Any]:
-        """What decides the rows of every part; not where the files are."""
+        """What determines the output rows, which the places of the files do not."""
         return {
             "model_sha256": self.model_digest,
             "states": [list(pair) for pair in self.states],
@@ -109,12 +109,12 @@ class Job:
         }
 
     def digest(self) -> str:
-        """The checksum of `identity` and of how the rows are divided into parts."""
+        """The digest of `identity` and of the division of the rows into parts."""
         content = {**self.identity(), "parts": [list(asdict(part).values()) for part in self.parts]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> bytes:
-        """The manifest of a folder of results."""
+        """The manifest for the folder of outputs."""
         content = {
             "format": 1,
             "lstm_onnx": __version__,
@@ -136,11 +136,11 @@ def plan(
     chunk: int | None = None,
     states: tuple[tuple[str, str], ...] = (),
 ) -> Job:
-    """The job of running a model on a data set.
+    """Make the job that runs a model on a data set.
 
     Raises:
-        FileError: the model cannot be read; the data is not a Parquet file or folder of them, or its files have
-            different columns; or the outputs would be among the data.
+        FileError: the model cannot be read; the data is not a Parquet file or a folder of them, or its files have
+            different columns; or the outputs would be in the folder of the data.
         MissingDependencyError: pyarrow is not installed.
     """
     source, target = storage(data, "a .parquet file or a folder of them"), storage(out, "a folder to write to")
@@ -154,7 +154,7 @@ def plan(
     for file in files:
         if file.columns != files[0].columns:
             raise FileError(
-                f"{source.place_of(file.name)}: has the columns {file.columns} and "
+                f"{source.place_of(file.name)}: has the columns {file.columns}, but "
                 f"{source.place_of(files[0].name)} has {files[0].columns}; they must be alike"
             )
     parts = tuple(_divided(files))
@@ -177,7 +177,7 @@ def plan(
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the data set: what tells it from another without reading all of it."""
+    """A file of the data set, identified without reading all of it."""
 
     name: str
     size: int
@@ -199,24 +199,24 @@ class _File:
 
 
 def _size_and_footer(stream: Any) -> tuple[int, str]:
-    """The size of a Parquet file, and the digest of its footer: where its columns are, and their least and largest."""
+    """The size of a Parquet file, and the digest of its footer, which has its columns' places, minima and maxima."""
     size = stream.size()
-    stream.seek(size - 8)  # the number of the footer's bytes before that, and a mark
+    stream.seek(size - 8)  # a Parquet file ends with the size of its footer and a magic number, 4 bytes each
     length = min(int.from_bytes(stream.read(4), "little"), size - 8)
     stream.seek(size - 8 - length)
     return size, hashlib.sha256(stream.read(length)).hexdigest()
 
 
 def _names(source: Storage) -> list[str]:
-    """The Parquet files of a folder, sorted by path; names with a leading dot or underscore are no data."""
+    """The Parquet files in a folder, sorted by path; names with a leading dot or underscore are skipped."""
     relative = [source.relative(info.path) for info in source.files(recursive=True)]
     names = [name for name in relative if not any(step.startswith((".", "_")) for step in name.split("/"))]
     if not names:
-        raise FileError(f"{source.place}: holds no Parquet files", hint="name a folder of .parquet files")
+        raise FileError(f"{source.place}: has no Parquet files", hint="name a folder of .parquet files")
     for name in names:
         if not name.lower().endswith(".parquet"):
             raise FileError(
-                f"{source.place}/{name}: is in a folder of .parquet files, and its name does not end in .parquet",
+                f"{source.place}/{name}: is in a folder of .parquet files, but its name does not end in .parquet",
                 hint="move or rename it",
             )
     return names
@@ -236,27 +236,26 @@ def _require_apart(source: Storage, target: Storage) -> None:
         return
     data, out = (os.path.realpath(each.path) if each.is_local else each.path for each in (source, target))
     if out == data or out.startswith(f"{data.rstrip('/')}/"):
-        raise FileError(f"{target.place}: is, or is in, the folder of the data", hint="name another folder")
+        raise FileError(f"{target.place}: is the folder of the data, or is in it", hint="name another folder")
 
 
 # --- the folder of outputs ------------------------------------------------------------------------------------
 
 
 def prepare(job: Job) -> tuple[Job, set[int]]:
-    """Make the folder of outputs, or go on with what is in it.
+    """Make the folder of outputs, or continue with the parts in it.
 
     Returns:
-        The job, with the division into parts of the earlier run if there was one; and the numbers of the parts that
-        are finished.
+        The job, with the earlier run's division into parts if there was one, and the numbers of the finished parts.
 
     Raises:
-        FileError: the folder holds something else, or cannot be written.
-        InputError: it is of a run with another model, other data or other options.
+        FileError: the folder has other files, or cannot be written.
+        InputError: the folder is of a run with a different model, data or options.
     """
     target = job.target
     kind = target.kind()
     if kind not in ("", "folder"):
-        raise FileError(f"{target.place}: is a file, and the outputs are a folder", hint="name another one")
+        raise FileError(f"{target.place}: is a file, but the outputs are a folder", hint="name a folder")
     content = target.read(MANIFEST) if kind else None
     if content is not None:
         before = _earlier(job, target, content)
@@ -265,7 +264,7 @@ def prepare(job: Job) -> tuple[Job, set[int]]:
     others = [name for name in others if not name.startswith(TEMPORARY)]
     if others:
         raise FileError(
-            f"{target.place}: is not empty, and not of an earlier run; it has {others[0]}", hint="name another folder"
+            f"{target.place}: is not empty, but not of an earlier run; it has {others[0]}", hint="name another folder"
         )
     with readable(target.place):
         target.filesystem.create_dir(target.path, recursive=True)
@@ -275,7 +274,7 @@ def prepare(job: Job) -> tuple[Job, set[int]]:
 
 
 def _earlier(job: Job, target: Storage, content: bytes) -> Job:
-    """The job whose outputs a folder holds, once it is known to be this one."""
+    """The job whose outputs are in a folder (InputError if it is not this job)."""
     place = f"{target.place}/{MANIFEST}"
     try:
         found = json.loads(content)
@@ -290,14 +289,14 @@ def _earlier(job: Job, target: Storage, content: bytes) -> Job:
     words = {
         "model_sha256": "another model",
         "states": "other states",
-        "data_sha256": "other data, or its files were changed or written again",
+        "data_sha256": "other data, or data whose files were changed or written again",
         "columns": "other columns",
         "chunk": "another number of steps per call",
     }
     different = [words[key] for key, value in job.identity().items() if identity[key] != value]
     if different:
         raise InputError(
-            f"{target.place}: holds outputs of an earlier run with {'; '.join(different)}",
+            f"{target.place}: has outputs of an earlier run with {'; '.join(different)}",
             hint="name another folder, or remove this one",
         )
     before = replace(job, parts=parts)
@@ -307,7 +306,7 @@ def _earlier(job: Job, target: Storage, content: bytes) -> Job:
 
 
 def finished_parts(job: Job) -> set[int]:
-    """The numbers of the parts whose files are complete and of this job (FileError where they cannot be read)."""
+    """The numbers of the parts whose files are complete and of this job (FileError if they cannot be read)."""
     target = job.target
     present = {target.relative(info.path) for info in target.files(recursive=False)}
     candidates = [part for part in job.parts if part.name in present]
@@ -326,22 +325,22 @@ def _is_complete(target: Storage, part: Part, digest: str) -> bool:
             written = (meta.metadata or {}).get(METADATA.encode())
             return bool(meta.num_rows == part.rows and json.loads(written or b"null") == part_metadata(part, digest))
         except (pa.ArrowException, OSError, ValueError):
-            return False  # damaged: it is written again
+            return False  # damaged, so it is written again
 
 
 def part_metadata(part: Part, digest: str) -> dict[str, Any]:
-    """What a part's file says of itself."""
+    """The metadata that identify a part's file."""
     return {"run": digest, "part": part.number}
 
 
 def complete(job: Job) -> None:
-    """Say that every part is there, once it is (FileError where one is missing)."""
+    """Mark the folder as complete (FileError if a part is missing)."""
     target = job.target
     finished = finished_parts(job)
     missing = [part for part in job.parts if part.number not in finished]
     if missing:
         raise FileError(
-            f"{target.place}: {len(missing)} parts were written and are not there, such as {missing[0].name}",
+            f"{target.place}: {len(missing)} parts were written but are missing, such as {missing[0].name}",
             hint="write to a folder that every worker shares with this machine",
         )
     for info in target.files(recursive=False):
@@ -353,10 +352,10 @@ def complete(job: Job) -> None:
 
 
 def open_rows(job: Job, file: str) -> tuple[RowReader, Any]:
-    """A reader of a file of the data set, and what to close afterwards.
+    """Open a file of the data set; return a reader, and the stream to close afterwards.
 
     Raises:
-        FileError: it cannot be read, or is another one than was planned with.
+        FileError: the file cannot be read, or differs from the one in the job.
     """
     source = storage(job.data, "a .parquet file or a folder of them")
     place = source.place_of(file)
@@ -365,7 +364,7 @@ def open_rows(job: Job, file: str) -> tuple[RowReader, Any]:
         reader = RowReader(cast("Any", stream), place, job.columns)
         if (file, *_size_and_footer(stream)) not in job.files:
             raise FileError(
-                f"{place}: was changed, or {platform.node()} sees another file there",
+                f"{place}: was changed, or is a different file on {platform.node()}",
                 hint="put it where every worker reads the same file",
             )
     return reader, stream

@@ -1,4 +1,4 @@
-"""`deployment`: the server by several replicas, with Ray Serve."""
+"""`deployment`: runs several replicas of the server with Ray Serve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..serving import require_libraries
 from ..serving.settings import Settings
 
 _OF_THE_LISTENER = ("host", "port", "grpc_port", "tls_certificate", "tls_key", "replicated")
-"""Settings of what listens, which is Ray's proxy here."""
+"""Settings for listening, which Ray's proxy does here."""
 
 
 def deployment(
@@ -27,29 +27,29 @@ def deployment(
     name: str = "lstm-onnx",
     **settings: Any,
 ) -> Any:
-    """An application for ``ray.serve.run`` that serves what `lstm-onnx serve` does over HTTP and websockets.
+    """Make an application for ``ray.serve.run`` that serves HTTP and websockets as `lstm-onnx serve` does.
 
     A stream is a websocket, and stays with its replica while both live.  With `snapshots` of
-    `lstm_onnx.serving.client.open_stream` it goes on with another replica where its own ends.  Requests with a
-    ``sequence_id``, and loading of changed files, would reach any of the replicas, and are refused.
+    `lstm_onnx.serving.client.open_stream`, it continues with another replica if its own ends.  Requests with a
+    ``sequence_id``, and loading changed files, could reach any replica, so they are refused.
 
     Args:
         models: an .onnx file, or several, each ``FILE`` or ``NAME=FILE``, which every machine of the cluster must be
             able to read.
-        replicas: how many; or the least and the most, between which Ray scales by open streams.
+        replicas: the number of replicas; or the least and the most, between which Ray scales by open streams.
         streams: the most open streams of a replica; further ones are refused while all replicas are full.
-        target_streams: open streams of a replica at which Ray adds one; three quarters of `streams` by default.
-        name: of the deployment.
+        target_streams: the open streams per replica above which Ray adds one; three quarters of `streams` by default.
+        name: the name of the deployment.
         settings: as the options of ``lstm-onnx serve``, by the names of `lstm_onnx.serving.settings.Settings`:
-            provider, threads (for which Ray is asked for as many CPUs; 1 by default), states, max_batch, window,
+            provider, threads (also the number of CPUs requested from Ray; 1 by default), states, max_batch, window,
             max_request_bytes, max_pending_bytes, idle_seconds, queue, deadline, drain_seconds (after which Ray ends a
-            replica that it takes away), tokens, open_to_all, origins, snapshot_key.
+            replica that it removes), tokens, open_to_all, origins, snapshot_key.
 
     Returns:
-        The application.  Where it listens is up to ``ray.serve.start``.
+        The application; ``ray.serve.start`` sets where it listens.
 
     Raises:
-        InputError: an argument is not possible.
+        InputError: an argument is not valid.
         FileError: a model cannot be read.
         MissingDependencyError: Ray Serve or the server's libraries are not installed.
     """
@@ -84,8 +84,8 @@ def deployment(
         actor["num_gpus"] = 1
     replica = serve.deployment(
         name=name,
-        # A websocket is a request as long as it is open.  Ray lets further ones wait without a word, and the server
-        # says that it is full; so that it is asked.
+        # To Ray, an open websocket is a running request.  Beyond this limit Ray would let requests wait silently, so
+        # the limit is higher than the server's own, which answers that it is full.
         max_ongoing_requests=streams + chosen.queue,
         ray_actor_options=actor,
         graceful_shutdown_timeout_s=chosen.drain_seconds,

@@ -1,4 +1,4 @@
-"""Files and folders in any storage that pyarrow knows: a local path, or a URI such as s3://bucket/folder."""
+"""Reads and writes files in any storage that pyarrow supports: a local path, or a URI such as s3://bucket/folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..data.parquet import require_pyarrow
 from ..errors import FileError, reason
 
 _WHOLE_OR_NOT = ("s3", "gcs", "abfs")
-"""Kinds of storage where an object appears once all of it was written."""
+"""Kinds of storage in which an object appears only once it is completely written."""
 _COPIED = 2**22
 TEMPORARY = ".unfinished-"
-"""How the names of unfinished files start; a leading dot hides them from readers of the folder."""
+"""The prefix of the names of unfinished files; its leading dot hides them from readers of the folder."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Storage:
     """A file or folder.
 
     Attributes:
-        place: as the user wrote it, a local path made absolute: workers have another working directory.
-        filesystem: pyarrow's.
-        path: within that.
+        place: the path or URI as the user wrote it; a local path is made absolute, since workers have another working
+            directory.
+        filesystem: pyarrow's filesystem.
+        path: the path within that.
     """
 
     place: str
@@ -38,26 +39,26 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path of this machine, which others may not see."""
+        """Whether it is a path on this machine, which others may not see."""
         return bool(self.filesystem.type_name == "local")
 
     def child(self, name: str) -> str:
-        """The path of a file in this folder; its own for ""."""
+        """The path of a file in this folder; the folder's own for ""."""
         return f"{self.path.rstrip('/')}/{name}" if name else self.path
 
     def place_of(self, name: str) -> str:
-        """The same as the user would write it."""
+        """The path or URI of a file in this folder, as the user would write it."""
         return f"{self.place}/{name}" if name else self.place
 
     def kind(self) -> str:
-        """ "file", "folder" or "" where there is nothing (FileError)."""
+        """ "file", "folder", or "" if there is nothing (FileError)."""
         fs = _fs()
         with readable(self.place):
             found = self.filesystem.get_file_info(self.path).type
         return {fs.FileType.File: "file", fs.FileType.Directory: "folder", fs.FileType.NotFound: ""}.get(found, "other")
 
     def files(self, *, recursive: bool) -> list[Any]:
-        """pyarrow's facts of the files in this folder, by their paths within it (FileError)."""
+        """pyarrow's FileInfo for each file in this folder (FileError)."""
         fs = _fs()
         selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
         with readable(self.place):
@@ -70,7 +71,7 @@ class Storage:
         return os.path.relpath(path, self.path).replace(os.sep, "/")
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file in this folder; None where there is none (FileError)."""
+        """The content of a file in this folder; None if it does not exist (FileError)."""
         with readable(f"{self.place}/{name}"):
             try:
                 with self.filesystem.open_input_file(self.child(name)) as stream:
@@ -81,7 +82,7 @@ class Storage:
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[Any]:
-        """A stream for a new file in this folder, which appears complete, or not at all (FileError)."""
+        """A context with a stream for a new file in this folder, which appears complete or not at all (FileError)."""
         target = self.child(name)
         direct = self.filesystem.type_name in _WHOLE_OR_NOT
         temporary = target if direct else self.child(f"{TEMPORARY}{name}-{uuid.uuid4().hex[:8]}.tmp")
@@ -93,7 +94,7 @@ class Storage:
                     os.fsync(stream.fileno())
                 os.replace(temporary, target)
                 return
-            # Closing a stream of an object store completes the object, also after an error.
+            # Closing an object store's stream completes the object even after an error, so it is written at the end.
             with tempfile.TemporaryFile() as whole:
                 yield whole
                 whole.seek(0)
@@ -114,10 +115,10 @@ class Storage:
 
 
 def storage(place: str | os.PathLike[str], what: str) -> Storage:
-    """A local path, or a URI.
+    """The storage for a local path or a URI.
 
     Raises:
-        FileError: it is neither, or pyarrow does not know its kind; `what` says what was expected.
+        FileError: `place` is neither, or pyarrow does not support its kind; the message says that `what` was expected.
         MissingDependencyError: pyarrow is not installed.
     """
     require_pyarrow()
@@ -136,7 +137,7 @@ def storage(place: str | os.PathLike[str], what: str) -> Storage:
 
 @contextlib.contextmanager
 def readable(place: str) -> Iterator[None]:
-    """Map errors of storage while reading `place` to FileError."""
+    """A context in which errors of the storage while reading `place` become FileErrors."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a worker does: one part of a job after another.  Nothing here needs Ray."""
+"""Runs the parts of a job on a worker, one after another.  Nothing here needs Ray."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .parts import MANIFEST, METADATA, Job, Part, open_rows, part_metadata
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker has to know of a job.
+    """What a worker needs to know about a job.
 
     Attributes:
         job: the job without its parts, of which there can be many.
-        digest: of the job with them.
-        provider, threads: as of `lstm_onnx.load`.
+        digest: the digest of the job with its parts.
+        provider, threads: as in `lstm_onnx.load`.
     """
 
     job: Job
@@ -36,13 +36,13 @@ class Task:
 
     @classmethod
     def of(cls, job: Job, provider: str, threads: int) -> Task:
-        """The task of each worker of a job."""
+        """The task for each worker of a job."""
         return cls(replace(job, parts=()), job.digest(), provider, threads)
 
 
 @dataclass
 class Worker:
-    """A task's model, open in this process, and the file that it reads."""
+    """A task's model, open in this process, and the data file that it is reading."""
 
     task: Task
     _model: Model | None = None
@@ -50,13 +50,13 @@ class Worker:
     _notes: set[str] = field(default_factory=set)
 
     def open(self) -> None:
-        """Load the model (LSTMOnnxError; a FileError where this machine has another file, or none)."""
+        """Load the model (LSTMOnnxError; FileError if this machine has a different file, or none)."""
         if self._model is not None:
             return
         job = self.task.job
         if file_digest(job.model) != job.model_digest:
             raise FileError(
-                f"differs on the worker {platform.node()} from the one that was named, or was changed",
+                f"differs on the worker {platform.node()} from the file on the calling machine, or was changed",
                 path=job.model,
                 hint="put it where every worker reads the same file",
             )
@@ -64,20 +64,20 @@ class Worker:
         self._model = load(job.model, self.task.provider, self.task.threads, states=states, trial=None)
 
     def check(self, manifest: str) -> str:
-        """Whether parts can be run here; this package's version.
+        """Check that parts can be run here; return this package's version.
 
         Args:
             manifest: the SHA-256 of the manifest that the caller wrote.
 
         Raises:
-            LSTMOnnxError: the model cannot be loaded, or the folders are not those of the caller.
+            LSTMOnnxError: the model cannot be loaded, or the folders are not the caller's.
         """
         self.open()
         target = self.task.job.target
         content = target.read(MANIFEST)
         if content is None or hashlib.sha256(content).hexdigest() != manifest:
             raise FileError(
-                f"{target.place}: the worker {platform.node()} sees another folder there",
+                f"{target.place}: is a different folder on the worker {platform.node()}",
                 hint="write to a folder that every worker shares with this machine",
             )
         return __version__
@@ -89,7 +89,7 @@ class Worker:
             Notes, such as that float64 is cast to float32; each once in a process.
 
         Raises:
-            FileError, InputError, RunError: as of `run_records`, with the place of the row.
+            FileError, InputError, RunError: as `run_records`, with the place of the row.
         """
         self.open()
         assert self._model is not None  # noqa: S101 - see `open`
@@ -104,7 +104,7 @@ class Worker:
             with target.replacing(part.name) as stream:
                 write_parquet(stream, outputs, f"{target.place}/{part.name}", metadata)
         except BaseException as error:
-            self._reading = None  # it may have stopped anywhere
+            self._reading = None  # since its position is not known after an error
             if isinstance(error, (InputError, RunError)):
                 raise type(error)(f"{self.task.job.place(part)}: {error}", name=error.name) from error
             raise
@@ -125,7 +125,7 @@ _worker: Worker | None = None
 
 
 def _worker_of(task: Task) -> Worker:
-    """The worker of this process, which keeps its model from one part to the next."""
+    """The worker of this process, which keeps its model open from one part to the next."""
     global _worker
     if _worker is None or _worker.task != task:
         _worker = Worker(task)
@@ -137,11 +137,11 @@ class LostWorkerError(Exception):
 
 
 Outcome = list[str] | LSTMOnnxError
-"""Notes, or why a part could not be run."""
+"""A part's notes, or the error for which it could not be run."""
 
 
 def run_part(task: Task, part: Part) -> Outcome:
-    """Run a part in this process; an error of ours is returned, so that it reaches the caller as it is."""
+    """Run a part in this process; return an LSTMOnnxError instead of raising it, since Ray would wrap it."""
     try:
         return _worker_of(task).run(part)
     except LSTMOnnxError as error:
@@ -149,7 +149,7 @@ def run_part(task: Task, part: Part) -> Outcome:
 
 
 def check_worker(task: Task, manifest: str) -> str | LSTMOnnxError:
-    """`Worker.check` in this process; its error is returned."""
+    """Run `Worker.check` in this process; return its error instead of raising it."""
     try:
         return _worker_of(task).check(manifest)
     except LSTMOnnxError as error:

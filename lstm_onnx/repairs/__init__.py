@@ -1,4 +1,4 @@
-"""Files of other tools made faster, streamable, and open to batches of any size."""
+"""Repairs other tools' files: makes them faster, able to stream, and able to take batches of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch of a fixed size as one of any size."""
+"""Makes a batch axis of a fixed size dynamic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = "batch"
 
 
 def name_open_axes(inputs: Sequence[ValueInfoProto]) -> None:
-    """Name the inputs' axes that have neither a size nor a name, as of TensorFlow's: a state's batch is one of them."""
+    """Name the inputs' axes without a size and a name, as in TensorFlow's files: a state's batch needs a name."""
     taken = {dim for value in inputs for dim in shape_of(value.type) or () if isinstance(dim, str)}
     for value in inputs:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
@@ -28,10 +28,10 @@ def name_open_axes(inputs: Sequence[ValueInfoProto]) -> None:
 
 
 def fixed_batch(graph: Graph, size: int | str | None) -> tuple[int, int] | None:
-    """The batch axis of the inputs and its fixed size; None where it is open.
+    """The batch axis of the inputs and its fixed size; None where it is dynamic.
 
     Args:
-        graph: before its states are inputs.
+        graph: before its states become inputs.
         size: of the batch axis of a recurrent operator.
     """
     if not isinstance(size, int):
@@ -45,7 +45,7 @@ def fixed_batch(graph: Graph, size: int | str | None) -> tuple[int, int] | None:
 
 
 def open_batch(graph: Graph, axis: int, size: int, states: dict[str, str]) -> None:
-    """Let an axis of the inputs and outputs have any size."""
+    """Make an axis of the inputs and outputs dynamic."""
     after = set(states.values())
     for value in (*graph.inputs, *graph.outputs):
         state = value.name in states or value.name in after
@@ -59,7 +59,7 @@ def _open(value: ValueInfoProto, axis: int, size: int) -> None:
 
 
 def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None], size: int) -> NodeProto | None:
-    """The Transpose of the first two axes that a Reshape is in a batch of one; None for another node."""
+    """The Transpose that a Reshape stands for in a batch of one; None for another node."""
     if size != 1 or node.op_type != "Reshape" or node.input[1] not in graph.arrays:
         return None
     before, after = shapes.get(node.input[0]), graph.arrays[node.input[1]].tolist()
@@ -74,8 +74,8 @@ def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None]
 
 
 def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
-    """The graph as it is, with Reshapes that are Transposes, and each with the size computed in Reshapes."""
-    shapes = shapes_of(graph.model)  # of the source, whose batch is fixed
+    """The graph, then with Transposes in place of Reshapes; each also with the batch size computed in Reshapes."""
+    shapes = shapes_of(graph.model)  # those of the source, whose batch is fixed
     moved = [_as_transpose(graph, node, shapes, size) or node for node in graph.nodes]
     ways = [graph.nodes]
     if any(new is not old for new, old in zip(moved, graph.nodes, strict=True)):
@@ -89,7 +89,7 @@ def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
 
 
 def _fixed_shapes(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """The constant shapes of Reshapes that have the size, with one to be computed in its place."""
+    """The constant shapes of Reshapes that contain the size, with -1 in its place."""
     opened = {}
     for node in nodes:
         name = node.input[1] if node.op_type == "Reshape" else ""

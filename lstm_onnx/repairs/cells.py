@@ -1,8 +1,8 @@
-"""Which recurrent operator a step is: found by trying the operators' forms on the step's own matrices.
+"""Finds the recurrent operator that computes a step, by trying the operators' forms on the step's own matrices.
 
-The matrices and biases of a step are those that its products and sums read.  In which order the gates are in them,
-and which form the cell has, is not read from the graph: each possibility is computed, and must give what the step
-gives on drawn numbers.
+The matrices and biases of a step are those that its products and sums read.  The order of the gates in them, and the
+form of the cell, are not read from the graph: each possibility is computed, and must give the step's results on random
+numbers.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .steps import Step
 Array = np.ndarray[Any, Any]
 _BATCH = 3
 _NEAR = 1e-5
-"""The largest difference from what the step gives, relative to its largest number, or to 1 where that is larger."""
+"""The largest difference from the step's results, relative to their largest number, or to 1 if that is larger."""
 
 _ROWS, _LEAST = 64, 1e-4
 _SIZES = ((1.0, 1.0), (2.0, 1.0), (4.0, 1.0), (30.0, 1.0), (1000.0, 1.0), (1.0, 1000.0))
-"""Draws at which piecewise functions differ, and limits are reached: their rows, the least size of a gate before, and
-mean sizes of the gates, of other activations of the smallest one, with the factor of an LSTM's c."""
+"""Random inputs at which piecewise functions differ, and limits are reached: the number of rows, the least size of a
+gate's argument, and mean sizes of the gates (for other activations the smallest), with the factor of an LSTM's c."""
 _EXACT = ("Equal", "IsInf", "IsNaN")
-"""Conditions that no drawn number meets, such as that of a mask within the step."""
+"""Conditions that no random number meets, such as that of a mask inside the step."""
 _HARD_SIGMOIDS = ((0.2, 0.5), (float(np.float32(1 / 6)), 0.5))
-"""The slope and the offset of Keras 2's and of Keras 3's (and PyTorch's)."""
+"""Slope and offset of HardSigmoid in Keras 2, and in Keras 3 and PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Cell:
 
     Attributes:
         op_type: "LSTM", "GRU" or "RNN".
-        W, R, B: as the operator takes them, with one direction.
-        h: the number of the step's state that is h; the other one of an LSTM is c.
+        W, R, B: in the operator's form, with one direction.
+        h: the index of the step's state that is h; the other state of an LSTM is c.
         attributes: of the operator.
     """
 
@@ -77,14 +77,14 @@ def cell_of(step: Step, opset: int) -> Cell | None:
 
 
 def _drawn(step: Step, rows: int, features: int, width: int, *, seed: int) -> tuple[Array, list[Array]]:
-    """An x and states of a step."""
+    """A random x and random states of a step."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((rows, features)).astype(np.float32)
     return x, [rng.uniform(-0.9, 0.9, (rows, width)).astype(np.float32) for _ in step.states]
 
 
 def _gives(cell: Cell, x: Array, states: list[Array], wanted: list[Array], size: float = 1.0) -> bool:
-    """Whether an operator gives the next states that are wanted, which are in its order, of gates or c of a size."""
+    """Whether an operator gives the next states `wanted`, in its order, for gates or c of a size."""
     order = [cell.h, 1 - cell.h][: len(states)]
     found = next_states(cell, x, states[order[0]], states[order[-1]])
     return all(
@@ -94,9 +94,9 @@ def _gives(cell: Cell, x: Array, states: list[Array], wanted: list[Array], size:
 
 
 def _saturates(cell: Cell, step: Step, opset: int) -> bool:
-    """Whether the step is the operator's at gates and states of every size.
+    """Whether the step equals the operator at gates and states of every size.
 
-    Near 0, other functions are alike, and nothing reaches a limit, as of clipped gates or a clipped cell state.
+    Near 0, other functions are similar, and no limit is reached, such as that of clipped gates or of a clipped c.
     """
     x, drawn = _drawn(step, _ROWS, cell.W.shape[2], cell.R.shape[2], seed=1)
     gates = np.abs(x @ cell.W[0].T).mean(axis=0)
@@ -115,7 +115,7 @@ def _saturates(cell: Cell, step: Step, opset: int) -> bool:
 
 @dataclass(frozen=True)
 class _Products:
-    """The matrices of a step, their columns side by side: of x, of h, and the biases on either side."""
+    """The matrices of a step, with their columns side by side: those of x and of h, and the biases of each."""
 
     W: Array
     R: Array
@@ -167,7 +167,7 @@ def _matrix(step: Step, node: NodeProto) -> Array | None:
 
 
 def _candidates(op_type: str, products: _Products, width: int) -> Iterator[Cell]:
-    """Every order of the gates, and every form of the cell, the likely ones first."""
+    """Every order of the gates and every form of the cell, the likely ones first."""
     gates = GATES[op_type]
     orders = list(itertools.permutations(range(gates)))
     forms: list[dict[str, Any]] = [{}]
@@ -222,7 +222,7 @@ def _ordered(
 
 
 def next_states(cell: Cell, x: Array, h: Array, c: Array) -> list[Array]:
-    """One step of ONNX's operator in float64: the new h, and of an LSTM the new c."""
+    """One step of ONNX's operator in float64: the new h and, for an LSTM, the new c."""
     width = h.shape[1]
     W, R = cell.W[0].astype(np.float64), cell.R[0].astype(np.float64)  # noqa: N806
     both = np.zeros((2, len(W))) if cell.B is None else cell.B[0].astype(np.float64).reshape(2, -1)
@@ -253,11 +253,11 @@ _NEW: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Softsign": lambda x: x / (1 + np.abs(x)),
 }
-"""The functions of what is new in a state."""
+"""The activations of the candidate."""
 
 
 def _functions(cell: Cell) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Of the gates, and of what is new."""
+    """The activations of the gates and of the candidate."""
     first, second, *_ = cell.attributes.get("activations") or ["Sigmoid", "Tanh"]
     if first == "Sigmoid":
         return _sigmoid, _NEW[second]
@@ -266,14 +266,14 @@ def _functions(cell: Cell) -> tuple[Callable[[Array], Array], Callable[[Array], 
 
 
 def _folded(step: Step, opset: int) -> Step:
-    """The step with what it computes of stored values alone as stored values."""
+    """The step with everything that it computes only from stored values as stored values."""
     found = constant_values(step.nodes, step.constants, opset)
     nodes = [node for node in step.nodes if not found.keys() & set(node.output)]
     return replace(step, nodes=nodes, constants={**step.constants, **found})
 
 
 def constant_values(nodes: list[NodeProto], constants: Mapping[str, Array], opset: int) -> dict[str, Array]:
-    """What nodes compute of stored values alone."""
+    """The values that nodes compute only from stored values."""
     constant: list[NodeProto] = []
     known = set(constants)
     for node in nodes:
@@ -285,7 +285,7 @@ def constant_values(nodes: list[NodeProto], constants: Mapping[str, Array], opse
 
 
 def _keeps_masked(step: Step, x: Array, states: list[Array], unmasked: list[Array], opset: int) -> bool:
-    """Whether the rows that are masked keep their states, and the others are as without a mask."""
+    """Whether masked rows keep their states, and the others get the same as without a mask."""
     mask = np.arange(_BATCH)[:, None] % 2 == 0
     found = _run(step, x, states, opset, mask)
     return found is not None and all(
@@ -295,14 +295,14 @@ def _keeps_masked(step: Step, x: Array, states: list[Array], unmasked: list[Arra
 
 
 def _zeroes_masked(step: Step, x: Array, states: list[Array], unmasked: Array, opset: int) -> bool:
-    """Whether a step gives zeros for the rows that are masked, and its state for the others."""
+    """Whether a step gives zeros for masked rows, and its state for the others."""
     mask = np.arange(_BATCH)[:, None] % 2 == 0
     found = _run(replace(step, after=(*step.after, step.zeroed)), x, states, opset, mask)
     return found is not None and np.allclose(found[-1], np.where(mask, unmasked, 0), rtol=0, atol=_NEAR)
 
 
 def _run(step: Step, x: Array, states: list[Array], opset: int, mask: Array | None = None) -> list[Array] | None:
-    """What the step gives: its states after it, in order; None where it does not run by itself."""
+    """The states after the step, in order; None where it cannot be run separately."""
     feeds = dict(zip((step.x, *step.states), (x, *states), strict=True))
     if mask is not None:
         feeds[step.mask] = mask
@@ -315,7 +315,7 @@ def _run(step: Step, x: Array, states: list[Array], opset: int, mask: Array | No
 def _computed(
     nodes: list[NodeProto], constants: Mapping[str, Array], feeds: dict[str, Array], names: list[str], opset: int
 ) -> dict[str, Array]:
-    """Values that nodes compute, by ONNX Runtime; empty where it does not run them."""
+    """The values that nodes compute in ONNX Runtime; empty where it does not run them."""
     try:
         return computed(nodes, constants, feeds, names, [helper.make_opsetid("", opset)])
     except LSTMOnnxError:

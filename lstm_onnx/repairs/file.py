@@ -1,4 +1,4 @@
-"""`repair`: recurrent loops as operators, states as inputs and outputs, and a batch of any size, in any tool's file."""
+"""`repair`: turns loops into recurrent operators, and states into inputs and outputs, and makes the batch dynamic."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class RepairResult:
         source: the file that it was made from.
         operators: by the name of a Loop or Scan, or of the first step of an unrolled loop, the operator that it became.
         states: each new state input, and the output that is its next value.
-        batch_opened: whether the batch had a fixed size, and has any now.
-        nodes: of the repaired file, those in bodies included.
-        source_nodes: of the source.
-        num_bytes: the size of all files that were written.
+        batch_opened: whether the batch had a fixed size and is dynamic now.
+        nodes: the number of nodes in the repaired file, including those in bodies.
+        source_nodes: the same for the source.
+        num_bytes: the total size of the files that were written.
         proof: how it was compared with the source.
-        not_streamable: why its chunks differ from the whole sequence; "" where they do not.
-        time: the time axis of each input along which a stream is cut; none where every call is one step.
-        notes: what stays as it was, and why.
+        not_streamable: how its chunks differ from the whole sequence; "" if they do not.
+        time: the time axis of each input along which a stream is cut; empty if every call is one step.
+        notes: what was not repaired, and why.
     """
 
     path: str
@@ -69,7 +69,7 @@ class RepairResult:
         return asdict(self)
 
     def __str__(self) -> str:
-        """What was changed and how it was compared, for people."""
+        """What was changed and how it was compared, as text."""
         lines = [
             f"{one_line(self.path)}: {self.num_bytes:,} bytes, {self.nodes} nodes instead of {self.source_nodes}",
             *(f"{one_line(name)}: now the operator {op_type}" for name, op_type in self.operators.items()),
@@ -100,14 +100,14 @@ def repair(
     Args:
         source: a file of any exporter.
         path: the file to write.
-        seed: of the inputs that are drawn.
+        seed: of the random inputs.
         trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
             lstm-onnx.
 
     Raises:
         FileError: a file cannot be read or written, or `path` is `source`.
-        ModelError: it is not an ONNX model, or one that ONNX Runtime does not run; there is nothing to repair in it; or
-            the new file differs from it, and is not kept.
+        ModelError: it is not an ONNX model, or ONNX Runtime cannot run it; there is nothing to repair in it; or the
+            new file differs from it, and is not kept.
         InputError: `seed` is not possible.
     """
     seed = integer("seed", seed, 0, LARGEST_SEED)
@@ -181,11 +181,11 @@ def repair(
 
 
 def _compared(model: Model) -> Compared | None:
-    """What chunks of the repaired file give; None where every call is of one size, and so a chunk."""
+    """The comparison of chunks of the repaired file; None if all calls have one size, which is then a chunk's."""
     compared = compared_chunks(model)
     dims = {dim for name, info in model.inputs.items() if name not in model.states for dim in info.shape}
     if compared is None and any(not isinstance(dim, int) for dim in dims - state_dim_names(model)):
-        return Compared("it took none of the chunks that were tried, and so none was compared", {}, {})
+        return Compared("it accepted none of the chunks that were tried, so none was compared", {}, {})
     return compared
 
 
@@ -215,14 +215,14 @@ def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> 
         why = ["it has no LSTM, GRU or RNN, and no loop that was recognised as one"]
         if inner:
             kinds = ", ".join(dict.fromkeys(inner))
-            why = [f"its operators ({kinds}) are within a branch or a loop, where they stay as they are"]
+            why = [f"its operators ({kinds}) are inside a branch or a loop, where they are not changed"]
     elif not notes:
         sizes = fixed_sizes(graph)
-        why = ["its states are inputs, and its batch has any size"]
+        why = ["its states are inputs, and its batch is dynamic"]
         if sizes:
-            why = [f"its states are inputs; the batch of {', '.join(map(str, sizes))} that they have is not opened"]
+            why = [f"its states are inputs; their batch of {', '.join(map(str, sizes))} cannot be made dynamic"]
         elif all(isinstance(dim, int) for value in graph.inputs for dim in shape_of(value.type) or ()):
-            why = ["its states are inputs; each of its sizes is fixed, and is not opened"]
+            why = ["its states are inputs; each of its sizes is fixed and cannot be made dynamic"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
 
 
@@ -236,7 +236,7 @@ def _with_open_batch(
     seed: int,
     marks: Sequence[float],
 ) -> tuple[bool, str]:
-    """Open the batch, if the file is right then; else leave it, and say why."""
+    """Make the batch dynamic, if the file is right then; otherwise leave it, and say why."""
     axis, size = fixed
     before = [type(value).FromString(value.SerializeToString()) for value in (*graph.inputs, *graph.outputs)]
     arrays, problem = graph.arrays, ""

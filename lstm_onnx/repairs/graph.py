@@ -1,4 +1,4 @@
-"""A file's graph while it is repaired."""
+"""The graph of a file that is being repaired."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..onnxgraph.nodes import needed_nodes
 
 @dataclass
 class Graph:
-    """A graph that is changed.
+    """A graph that can be changed.
 
     Attributes:
-        model: the source, as it was.
-        nodes: the nodes of its graph.
-        arrays: the stored values of its graph.
-        inputs: without stored values.
-        outputs: of the graph.
+        model: the source, unchanged.
+        nodes: the nodes of the graph.
+        arrays: its stored values.
+        inputs: its inputs, without stored values.
+        outputs: its outputs.
     """
 
     model: ModelProto
@@ -42,18 +42,18 @@ class Graph:
         """
         model = load_inlined(path)
         arrays = read_weights(model, path)
-        own = copy.deepcopy(model.graph)  # `model` stays the source's
+        own = copy.deepcopy(model.graph)  # `model` must not change
         inputs = [value for value in own.input if value.name not in arrays]
         return cls(model, list(own.node), arrays, inputs, list(own.output))
 
     @property
     def opset(self) -> int:
-        """Of ONNX's own operators."""
+        """The opset of ONNX's own operators."""
         return opset_of(self.model)
 
     @property
     def size(self) -> int:
-        """The number of nodes, those in bodies included."""
+        """The number of nodes, including those in bodies."""
         return sum(1 for _ in nodes_of(self.nodes))
 
     def read(self) -> set[str]:

@@ -1,7 +1,7 @@
-"""A recurrent operator that passes over masked steps, which keep their states, as loops of Keras' Masking do.
+"""Makes a recurrent operator skip masked steps, which keep their states, as loops of Keras' Masking do.
 
-The operator has lengths and no mask.  So each sequence's unmasked steps are moved to its beginning, and its length is
-their number; each step of the output is read from where the last unmasked step up to it was moved.
+The operator has lengths but no mask.  So each sequence's unmasked steps are moved to its start, and its length is their
+number; each step of the output is read from the place to which the last unmasked step before it was moved.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from onnx import TensorProto
 from ..onnxgraph.builder import Nodes
 
 LEAST_OPSET = 13
-"""The first one in which all these operators take what they are given here."""
+"""The first opset in which these operators accept the inputs that they get here."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Unmasked:
     """The unmasked steps of a batch of sequences.
 
     Attributes:
-        made: where nodes are added.
+        made: the graph to which nodes are added.
         name: what their names start with.
         sequence: ``(time, batch, features)``, each sequence's unmasked steps first.
         lengths: int32 ``(batch,)``, the number of those, or 1 where there are none.
@@ -38,11 +38,11 @@ class Unmasked:
     count: str
 
     def final(self, initial: str, after: str, output: str) -> None:
-        """A last state ``(1, batch, features)``, which is the initial one of a sequence without unmasked steps."""
+        """Add a final state ``(1, batch, features)``, the initial one for a sequence without unmasked steps."""
         add_final(self.made, self.name, initial, after, output)
 
     def outputs(self, y: str, initial: str, output: str) -> None:
-        """The states at each step, ``(time, batch, features)``.
+        """Add the states at each step, ``(time, batch, features)``.
 
         Args:
             y: of the operator, ``(time, batch, features)``.
@@ -65,7 +65,7 @@ class Unmasked:
 
 
 def unmasked(made: Nodes, sequence: str, mask: str, name: str) -> Unmasked:
-    """Add the nodes that move unmasked steps to the beginning.
+    """Add the nodes that move unmasked steps to the start.
 
     Args:
         made: the graph.
@@ -78,7 +78,7 @@ def unmasked(made: Nodes, sequence: str, mask: str, name: str) -> Unmasked:
     count = made.one("CumSum", number, _int32(made, 0), name=f"{name}/count")
     shape = made.one("Shape", number, name=f"{name}/Shape")
     steps = made.one("Gather", shape, made.integers(0), name=f"{name}/steps")
-    # Of equal entries, TopK takes the earlier ones first.
+    # Among equal entries, TopK takes the earlier ones first.
     _, order = made.add("TopK", number, steps, name=f"{name}/TopK", outputs=[f"{name}/sorted", f"{name}/order"], axis=0)
     moved = _along_time(made, sequence, order, f"{name}/x")
     last = made.constant("int/-1", np.array(-1, np.int64))

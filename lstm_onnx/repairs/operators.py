@@ -1,4 +1,4 @@
-"""Loops and Scans over a sequence, replaced by the recurrent operators that they compute."""
+"""Replaces Loops, Scans and unrolled loops over a sequence by the recurrent operators that they compute."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .steps import Step, step_of
 from .unrolled import Chain, chains
 
 _AXES_AS_INPUT = 13
-"""The first opset in which Squeeze and Unsqueeze have their axes, and Split its sizes, as an input."""
+"""The first opset in which the axes of Squeeze and Unsqueeze, and the sizes of Split, are inputs."""
 
 
 def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, str]:
-    """Replace what can be replaced; returns the operator of each loop that was, by the loop's name.
+    """Replace the loops that can be replaced; returns the operator of each, by the loop's name.
 
     Args:
-        graph: it is changed.
-        zeros: values of it that are always zeros.
+        graph: changed in place.
+        zeros: its values that are always zeros.
     """
     arrays = graph.arrays
     scope = Scope.of(graph.as_model().graph)
@@ -40,7 +40,7 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
     for node in graph.nodes:
         step = step_of(node, arrays, read, zeros) if read_layer(node, producers) is None else None
         if step is not None and any(scope.data_sources(name) for name in step.bounds):
-            step = None  # how often it runs depends on numbers, such as lengths
+            step = None  # the number of steps depends on values, such as lengths
         if step is not None and not isinstance((shapes.get(step.sequence) or (None,))[0], int):
             far = any(name in limits or is_far(arrays.get(name)) for name in step.bounds)
             step = None if far or step.is_limited else step
@@ -116,7 +116,7 @@ def _squeeze(graph: Graph, made: Nodes, value: str, output: str, *axes: int) -> 
 
 
 def _split(graph: Graph, made: Nodes, value: str, parts: Sequence[str], name: str) -> None:
-    """Split a value into its entries along the first axis, which stays."""
+    """Split a value into its entries along the first axis, which is kept."""
     sizes = np.ones(len(parts), np.int64)
     if graph.opset >= _AXES_AS_INPUT:
         made.add("Split", value, made.constant(f"{name}/steps", sizes), name=f"{name}/Split", outputs=parts, axis=0)
@@ -157,7 +157,7 @@ def _written(
     graph: Graph, chain: Chain, cell: Cell, shapes: Mapping[str, Shape | None]
 ) -> tuple[str, list[NodeProto]] | None:
     """The name and the nodes of a chain's operator, with the states that are read outside of the chain."""
-    # Those of the chain's own nodes, too, which nothing reads any more when it is replaced.
+    # This includes values that only the chain itself reads, which are not needed once it is replaced.
     wanted = graph.read()
     producers = producers_of(graph.nodes)
     hs = [name for name in chain.hs[1:] if name in wanted]
@@ -184,7 +184,7 @@ def _written(
 
 
 def _stacks(graph: Graph, hs: Sequence[str]) -> Iterator[NodeProto]:
-    """The nodes that join all these states along a new first axis."""
+    """The nodes that stack all these states along a new first axis."""
     unsqueezed: dict[str, str] = {}
     for node in graph.nodes:
         if node.op_type == "Unsqueeze":
@@ -205,7 +205,7 @@ def _sequence_of(
     made: Nodes,
     name: str,
 ) -> str:
-    """A value whose entries along the first axis are these, in order; "" where they are no entries of one value."""
+    """A value whose entries along the first axis are these, in order; "" if they are not entries of one value."""
     entries = [_entry(graph, producers.get(x), producers) for x in xs]
     sources = {entry[0] for entry in entries if entry is not None}
     if len(sources) != 1 or None in entries:
@@ -219,7 +219,7 @@ def _sequence_of(
 
 
 def _entry(graph: Graph, node: NodeProto | None, producers: Mapping[str, NodeProto]) -> tuple[str, int] | None:
-    """The value of which a node takes an entry along the first axis, and the number of the entry."""
+    """The value from which a node takes an entry along the first axis, and the index of the entry."""
     if node is None:
         return None
     if node.op_type == "Gather" and not typed(attributes_of(node), "axis", int):

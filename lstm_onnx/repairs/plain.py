@@ -1,4 +1,4 @@
-"""A graph without what hides the loops in it: copies, values that are computed twice, and computed sizes."""
+"""Removes what hides the loops in a graph: copies, values that are computed twice, and computed sizes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .graph import Graph
 from .proof import LARGEST_SIZE, values_at_sizes
 
 _MOST_ENTRIES = 8
-"""Of a size, a shape or a bound of a slice."""
+"""The dtypes of sizes, shapes and bounds of slices."""
 _SEQUENCE_RANK = 3
 _COMPARING = ("Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Slice")
 _UNLIMITED = 2**31 - 1
-"""From this number on, a limit means that there is none."""
+"""A limit of this size or more means that there is none."""
 
 
 def constants_of(nodes: list[NodeProto]) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def first_equal(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def form(node: NodeProto, mapped: Mapping[str, str]) -> tuple[object, ...]:
-    """What makes two nodes the same: operator, attributes and inputs, some of which are mapped."""
+    """A key that is equal for equal nodes: operator, attributes and inputs, some of which are mapped."""
     attributes = tuple(sorted(item.SerializeToString(deterministic=True) for item in node.attribute))
     return node.domain, node.op_type, attributes, tuple(mapped.get(name, name) for name in node.input)
 
@@ -107,7 +107,7 @@ def shapes_of(model: ModelProto) -> dict[str, Shape | None]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a graph computes from shapes alone.
+    """The values that a graph computes only from shapes.
 
     Attributes:
         constants: integers and booleans that are the same at all sizes: bounds of slices, widths, conditions.
@@ -121,7 +121,7 @@ class Sizes:
 
 
 def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
-    """What the graph computes from shapes alone, as it is found at several sizes.
+    """The values that the graph computes only from shapes, found by runs at several sizes.
 
     Args:
         graph: it is not changed.
@@ -130,7 +130,7 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
     """
     numbers = _of_numbers(graph) | limited(graph.nodes, graph.arrays)
     wanted: list[str] = []
-    products: set[str] = set()  # those of states that are zeros are equal, but each belongs to its own layer
+    products: set[str] = set()  # products of zero states are equal, but each belongs to its own layer
     for node in graph.nodes:
         if node.op_type in ("MatMul", "Gemm") or (products & set(node.input) and node.op_type not in ("Shape", "Size")):
             products |= set(node.output)
@@ -161,7 +161,7 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
 
 
 def _of_numbers(graph: Graph) -> set[str]:
-    """The values that are computed from the numbers of inputs, and not from their shapes alone."""
+    """The values that are computed from the elements of inputs, and not only from their shapes."""
     found = {str(value.name) for value in graph.inputs}
     for node in sorted_nodes(graph.nodes):
         if node.op_type not in ("Shape", "Size") and found & {*node.input, *outer_values(node)}:
@@ -170,7 +170,7 @@ def _of_numbers(graph: Graph) -> set[str]:
 
 
 def limited(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray]) -> set[str]:
-    """The values that depend on a limit that no size reaches at which files are compared."""
+    """The values that depend on a limit larger than all sizes at which files are compared."""
     found: set[str] = set()
     for node in sorted_nodes(nodes):
         limits = node.op_type in _COMPARING and any(is_far(arrays.get(name)) for name in node.input)
@@ -180,7 +180,7 @@ def limited(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray]) -> set[str
 
 
 def is_far(array: np.ndarray | None) -> bool:
-    """Whether stored numbers are limits that no size reaches at which files are compared."""
+    """Whether stored numbers are limits larger than all sizes at which files are compared."""
     if array is None or array.size > _MOST_ENTRIES or array.dtype.kind not in "iuf":
         return False
     sizes = np.abs(array.astype(np.float64))
@@ -188,14 +188,14 @@ def is_far(array: np.ndarray | None) -> bool:
 
 
 def read_as(graph: Graph, names: Mapping[str, str]) -> None:
-    """Let nodes read other values than they do; outputs of the graph and what bodies read stay."""
+    """Let nodes read other values; outputs of the graph and values that bodies read are not changed."""
     for node in graph.nodes:
         for index, name in enumerate(node.input):
             node.input[index] = names.get(name, name)
 
 
 def without_choices(graph: Graph, constants: Mapping[str, np.ndarray]) -> None:
-    """Read from what a Where chooses, where its condition is always the same."""
+    """Bypass each Where whose condition is always the same."""
     outputs = {value.name for value in graph.outputs}
     names: dict[str, str] = {}
     for node in graph.nodes:
@@ -208,7 +208,7 @@ def without_choices(graph: Graph, constants: Mapping[str, np.ndarray]) -> None:
 
 
 def with_products_per_step(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:
-    """A copy in which each step multiplies its own part of a sequence, where the file multiplies the whole one."""
+    """A copy in which each step multiplies its part of a sequence, where the file multiplies the whole sequence."""
     producers = producers_of(graph.nodes)
     nodes: list[NodeProto] = []
     for node in graph.nodes:
@@ -230,7 +230,7 @@ def with_products_per_step(graph: Graph, shapes: Mapping[str, Shape | None]) -> 
 def _product(
     graph: Graph, producers: Mapping[str, NodeProto], node: NodeProto, shapes: Mapping[str, Shape | None]
 ) -> tuple[NodeProto | None, str | None]:
-    """The product of a sequence that a Gather takes a step of, and the bias that is added to it."""
+    """The product of a sequence from which a Gather takes a step, and the bias that is added to it."""
     index = graph.arrays.get(node.input[1]) if node.op_type == "Gather" else None
     if index is None or index.ndim or typed(attributes_of(node), "axis", int):
         return None, None

@@ -1,4 +1,4 @@
-"""A repaired file, run beside its source."""
+"""Compares a repaired file with its source."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..runtime.tensor_info import ValueInfo
 
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
-"""Of the first dynamic axis and of the others, in each comparison."""
+"""The sizes of the first dynamic axis and of the others, in each comparison."""
 LARGEST_SIZE = 1031
 _LONG_SIZES = ((5, 61, 17, 31), (1, LARGEST_SIZE, 7, 11), (1, 7, LARGEST_SIZE, 11), (LARGEST_SIZE, 2, 3, 5))
-"""Of the first dynamic axis, of those after it, and the last number of all others, in further comparisons.
+"""The sizes of the first dynamic axes, in order, and the last number of all others, in further comparisons.
 
-Sizes that are equal by chance differ in these, and reach numbers that they are compared with, such as the most steps
-that a file looks at.  Axes of different names may always have one size: then the source does not run.
+Sizes that are equal by chance differ in these, and reach numbers with which a graph compares them, such as the most
+steps that a file reads.  If axes of different names must be equal, the source does not run.
 """
 _SHARED_SIZES = ((2, LARGEST_SIZE), (LARGEST_SIZE, 3))
-"""Large sizes that several inputs share by place (see `drawn`)."""
+"""Large sizes that several inputs share by position (see `drawn`)."""
 _MARKED = 1 / 3
 _ROWS = 3
-"""Batches of the source's fixed size that the repaired file takes at once."""
+"""How many batches of the source's fixed size the repaired file gets at once."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Proof:
 
     Attributes:
         runs: the comparisons.
-        problem: where the files differ; "" where they do not.
+        problem: how the files differ; "" if they do not.
     """
 
     runs: int = 0
@@ -59,7 +59,7 @@ def prove(
         source: the file before.
         repaired: the file after, whose further inputs are states.
         seed: of the inputs.
-        fixed: the batch axis of the source's inputs and its size, where the repaired file takes any.
+        fixed: the batch axis of the source's inputs and its size, if it is dynamic in the repaired file.
         marks: numbers that mark steps in the inputs, such as the 0 of padding (see `marks_of`).
 
     Raises:
@@ -79,7 +79,7 @@ def prove(
         alone = short
         if sizes not in _SIZES:
             if not all(np.isfinite(array).all() for array in whole.values() if array.dtype.kind == "f"):
-                continue  # states that grow with each step
+                continue  # its states grow with each step
             alone = _Outputs()  # rounding may have grown, too
             compared.append(alone)
         runs += 1
@@ -110,7 +110,7 @@ def _batched(
     marks: Sequence[float],
     outputs: _Outputs,
 ) -> str:
-    """Add a larger batch, and the source's batches one after the other, to `outputs`; what does not fit, or ""."""
+    """Add a larger batch, and the source's batches one by one, to `outputs`; returns what does not fit, or ""."""
     axis, _ = fixed
     parts = [drawn(source, sizes, 100 + seed + number, marks) for number in range(_ROWS)]
     together = {
@@ -137,10 +137,9 @@ def _batched(
 
 @dataclass
 class _Outputs:
-    """What both files give, of all runs.
+    """The outputs of both files in all runs.
 
-    One number may be close to zero by chance, and its rounding as large as it is: what is small is seen from the other
-    runs.
+    A number may be close to zero by chance, and its rounding as large as the number, so the scale comes from all runs.
     """
 
     found: dict[str, list[Array]] = field(default_factory=dict)
@@ -148,7 +147,7 @@ class _Outputs:
     near: dict[str, list[Array]] = field(default_factory=dict)
 
     def add(self, found: Mapping[str, Array], whole: Mapping[str, Array], near: Mapping[str, Array]) -> str:
-        """Add a run; which output has another shape, or ""."""
+        """Add a run; returns which output has another shape, or ""."""
         for name, array in whole.items():
             if found[name].shape != array.shape:
                 return f"{name} has shape {found[name].shape} instead of {array.shape}"
@@ -158,7 +157,7 @@ class _Outputs:
         return ""
 
     def difference(self) -> str:
-        """Where the files differ by more than rounding; "" where they do not."""
+        """How the files differ by more than rounding; "" if they do not."""
         for name in self.whole:
             found, whole, near = (np.concatenate(kept[name]) for kept in (self.found, self.whole, self.near))
             if problem := mismatch(found, whole, near):
@@ -167,20 +166,20 @@ class _Outputs:
 
 
 def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[float, ...]:
-    """The numbers that inputs are compared with, by which padding is told from other steps."""
+    """The numbers with which a graph compares inputs, such as to distinguish padding from other steps."""
     compared = [arrays[name] for node in nodes if node.op_type == "Equal" for name in node.input if name in arrays]
     return tuple(dict.fromkeys(float(item) for item in compared if item.size == 1 and item.dtype.kind == "f"))
 
 
 def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
-    """Random inputs: the first dynamic axis has the first size, each further one the next, and all others the last.
+    """Random inputs: the first dynamic axis has the first size, the next axis the next size, and all others the last.
 
-    An axis is known by its name.  Where the inputs share none, as of tf2onnx, which names each axis of each input
-    separately, or where axes have no names, it is known by its place: the batch of all inputs has one size.  So have
-    two sequences then, but where there are more than two sizes.
+    Axes are identified by name.  If the inputs share no names, as in files of tf2onnx, which names each axis of each
+    input separately, or if axes have no names, they are identified by position: the batch of all inputs has one size.
+    So do two sequences then, unless there are more than two sizes.
 
     Args:
-        model: it takes them.
+        model: the model that takes them.
         sizes: see above.
         seed: of the numbers.
         marks: numbers with which a third of the entries of the first two axes of floats are filled.
@@ -231,7 +230,7 @@ def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], 
 
 
 def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> dict[str, Array]:
-    """What values of a graph are that depend on no input's numbers; those that are not computed are left out.
+    """The values of a graph that do not depend on the elements of inputs; values that are not computed are left out.
 
     Raises:
         ModelError: it runs at none of the sizes.
@@ -245,7 +244,7 @@ def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: i
 
 
 def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> Iterator[dict[str, Array]]:
-    """What values of a graph are at each of the sizes at which it runs.
+    """The values of a graph at each of the sizes at which it runs.
 
     Args:
         model: outputs are added to it.

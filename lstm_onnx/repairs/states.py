@@ -1,4 +1,4 @@
-"""The initial states of recurrent operators as inputs of the graph, and their final states as outputs."""
+"""Turns the initial states of recurrent operators into inputs of the graph, and their final states into outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DTYPES = ("float16", "float32", "float64")
 """Of the operators' states."""
 _RANK_OF_R = 3
 _BATCH_AND_TIME = 2
-"""Open axes of the inputs; where there are fewer, a number that is inferred for the batch is its size."""
+"""The number of dynamic axes of inputs; with fewer, a number that shape inference gives for the batch is its size."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class State:
     Attributes:
         node: the operator.
         index: of its initial state among its inputs: `INITIAL_H` or `INITIAL_C`.
-        before: the value that it starts from; "" for zeros.
+        before: its initial value; "" for zeros.
         batch: the size or name of the batch axis; None where it is not known.
         width: the hidden size; 0 where it is not known.
         elem_type: ONNX's number of its type; 0 where it is not known.
-        inside: whether it stays inside, since the operator needs the end of the sequence.
+        inside: whether it stays internal, since the operator needs the end of the sequence.
     """
 
     node: NodeProto
@@ -48,7 +48,7 @@ class State:
 
 @dataclass
 class Exposed:
-    """What became inputs and outputs: each state input's output, and what they start from where that is not zeros."""
+    """The new inputs and outputs: each state input's output, and its initial value if that is not zeros."""
 
     states: dict[str, str] = field(default_factory=dict)
     initial: dict[str, np.ndarray] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Exposed:
 
 
 def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
-    """The states that no input of the graph sets; and why some stay inside."""
+    """The states that no input of the graph sets, and why some stay internal."""
     scope = Scope.of(_shaped(graph.complete()).graph)
     found: list[State] = []
     notes: list[str] = []
@@ -72,12 +72,12 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
             continue
         inside = direction_of(node) != "forward"
         if inside:
-            notes.append(f"{name} needs the end of the sequence ({direction_of(node)}), so its states stay inside")
+            notes.append(f"{name} needs the end of the sequence ({direction_of(node)}), so its states stay internal")
         size = scope.dim(_sequence(scope, node), 1)
         width, elem_type = _width_and_type(graph, scope, node)
         if not inside and not (width and elem_type):
             inside = True
-            notes.append(f"the size and type of R of {name} are not known, so its states stay inside")
+            notes.append(f"the size and type of R of {name} are not known, so its states stay internal")
         found += [State(node, index, value, size, width, elem_type, inside) for index, value in before.items()]
     return found, notes
 
@@ -91,7 +91,7 @@ def fixed_sizes(graph: Graph) -> list[int]:
 
 
 def _sequence(scope: Scope, node: NodeProto) -> str:
-    """What an operator reads, before its steps are moved (see `masks`), which hides the shape."""
+    """The sequence that an operator reads, before masked steps are moved (see `masks`), which hides its shape."""
     name = input_of(node, 0)
     moved = scope.producer(name)
     return str(moved.input[0]) if moved is not None and moved.op_type == "GatherElements" else name
@@ -112,8 +112,8 @@ def expose(
     Args:
         graph: it is changed.
         states: of its operators.
-        values: what those start from that are not left out, as the source computes it.
-        batch: the size or name of the batch axis where it is not known of a state.
+        values: the initial values that are given, as the source computes them.
+        batch: the size or name of the batch axis for a state whose batch is not known.
         opened: whether a batch of a fixed size gets that name.
     """
     exposed = Exposed()
@@ -123,11 +123,11 @@ def expose(
         node, short = state.node, "h" if state.index == INITIAL_H else "c"
         start = values.get(state.before)
         if state.inside:
-            if start is not None and not start.any():  # which the operator starts from itself, in any batch
+            if start is not None and not start.any():  # zeros are the operator's default, in any batch
                 node.input[state.index] = ""
             continue
         if start is not None and not np.array_equal(start, np.broadcast_to(start[:, :1], start.shape)):
-            exposed.notes.append(f"{node_name(node)} starts from other numbers in each row, so its states stay inside")
+            exposed.notes.append(f"{node_name(node)} starts from different rows, so its states stay internal")
             continue
         path = _path(node)
         name, after = (unique_name(f"{path}.{short}{end}", taken) for end in "0n")
@@ -136,7 +136,7 @@ def expose(
         dims = (1, state.batch if stays or state.batch in axes else batch, state.width)
         while len(node.input) <= state.index:
             node.input.append("")
-        for other in graph.nodes:  # of a masked operator, its own
+        for other in graph.nodes:  # replace the nodes of a masked operator
             if other.op_type == "Where" and other.name.startswith(f"{node.name}/"):
                 other.input[:] = [name if value == state.before else value for value in other.input]
         node.input[state.index] = name

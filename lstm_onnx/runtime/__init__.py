@@ -1,4 +1,4 @@
-"""Running exported models: numpy and ONNX Runtime, neither torch nor onnx."""
+"""Runs exported models with only numpy and ONNX Runtime, without torch and onnx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation of numbers and flags that callers pass."""
+"""Validates numbers and flags that callers pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def positive_integer(name: str, value: Any) -> int:
-    """`value` as an int; integers of numpy are accepted, bools are not (InputError)."""
+    """`value` as an int; numpy integers are accepted, bools are not (InputError)."""
     number = _index(value)
     if number is None or not 1 <= number < 2**63:
         raise InputError.of_argument(name, value, "a positive integer")
@@ -22,7 +22,7 @@ def positive_integer(name: str, value: Any) -> int:
 
 
 def integer(name: str, value: Any, least: int, most: int, other: str = "") -> int:
-    """`value` as an int from `least` to `most`; `other` names what else may be passed (InputError)."""
+    """`value` as an int from `least` to `most`; `other` names anything else that may be passed (InputError)."""
     number = _index(value)
     if number is None or not least <= number <= most:
         raise InputError.of_argument(name, value, f"from {least} to {most}" + (f", {other}" if other else ""))
@@ -50,7 +50,7 @@ def seconds(name: str, value: Any, most: float) -> float:
 
 
 def flag(name: str, value: Any, error: type[LSTMOnnxError] = InputError) -> bool:
-    """`value` as a bool; raises `error` unless it is a bool of Python or numpy."""
+    """`value` as a bool; raises `error` unless it is a Python or numpy bool."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise error.of_argument(name, value, "True or False")

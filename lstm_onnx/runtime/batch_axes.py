@@ -1,4 +1,4 @@
-"""Which axis of each input, output and state is the batch."""
+"""Finds the batch axis of each input, output and state."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def state_dim_names(model: LoadedModel) -> set[str]:
 
 
 def batch_name(model: LoadedModel) -> str | None:
-    """What the batch axis is called: "batch", or else the one axis name that the states have.
+    """The name of the batch axis: "batch", or else the one axis name that the states have.
 
-    Of several such names, the one that another input has as well.  None where that does not say either.
+    If there are several such names, the one that another input also has; None if that does not decide it either.
     """
     inputs = {dim for name, info in model.inputs.items() if name not in model.states for dim in info.shape}
     names = state_dim_names(model)
@@ -41,7 +41,7 @@ def batch_name(model: LoadedModel) -> str | None:
 
 
 def axis_roles(model: LoadedModel) -> dict[str, str]:
-    """Which axes are "batch" and "time" in a file with states, by what it calls them, such as ``rows`` and ``time``."""
+    """The roles "batch" and "time" of axes in a file with states, by the file's names, such as ``rows``."""
     found = dict.fromkeys(model.metadata.time_axes, TIME)
     batch = batch_name(model)
     return found if batch is None or batch in found else {**found, batch: BATCH}
@@ -55,17 +55,17 @@ def require_batch(
     carrier: str = "this stream carries",
     hint: str | None = None,
 ) -> None:
-    """Refuse another number of sequences than the `batch` of a stream, with a better message than for two inputs.
+    """Refuse a number of sequences other than the `batch` of a stream, with a better message than for two inputs.
 
     Args:
         model: the model.
         feeds: its inputs by name.
         batch: the number of sequences.
-        carrier: what has so many, as the message says it.
-        hint: how to mend it; by default that another stream has to be opened.
+        carrier: the subject of the message that has that many sequences.
+        hint: what to do; by default to open another stream.
 
     Raises:
-        InputError: an input has another number.
+        InputError: an input has a different number.
     """
     axis = batch_name(model)
     for name, value in feeds.items():
@@ -75,7 +75,7 @@ def require_batch(
         size = int(shape[info.shape.index(axis)])
         if size not in (0, batch):
             raise InputError(
-                f"{name} has shape {tuple(shape)}, which is {size} sequences, and {carrier} {batch}",
+                f"{name} has shape {tuple(shape)}, which is {size} sequences, but {carrier} {batch}",
                 hint=hint or f"open it with stream(batch={size})",
                 name=name,
             )
@@ -108,9 +108,9 @@ def require_state_batch_axis(model: LoadedModel, name: str) -> int:
 
 
 def with_named_batch(info: ValueInfo) -> ValueInfo:
-    """A state whose batch is called "batch", also where other tools gave it another name or none.
+    """A state whose batch is called "batch", even if another tool gave it another name or none.
 
-    Unchanged where an axis depends on "batch" already (``4*batch``), or where several axes could be the batch.
+    Unchanged if an axis already depends on "batch" (``4*batch``), or if several axes could be the batch.
     """
     dynamic = dynamic_axes(info)
     if any(size_of(str(info.shape[axis]), {BATCH: 1}) is not None for axis in dynamic):
@@ -137,7 +137,7 @@ def batch_axes(infos: Mapping[str, ValueInfo], batches: Collection[Any]) -> dict
 
 
 def batch_dims(model: LoadedModel, state_axes: Mapping[str, int]) -> set[int | str | None]:
-    """What the batch axis is called in the states, whose batch axes are `state_axes`."""
+    """The names of the batch axis in the states, whose batch axes are `state_axes`."""
     return {model.inputs[name].shape[axis] for name, axis in state_axes.items()}
 
 
@@ -181,5 +181,5 @@ class BatchAxes:
         outputs = batch_axes(results, batches)
         unknown |= {name: f"output {info}" for name, info in results.items() if name not in outputs}
         for name, text in unknown.items():
-            raise InputError(f"which axis of its {text} is the batch is not known", path=model.path, name=name)
+            raise InputError(f"it is not known which axis of its {text} is the batch", path=model.path, name=name)
         return cls(inputs, outputs, shared)

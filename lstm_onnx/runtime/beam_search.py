@@ -27,7 +27,7 @@ class Hypothesis:
         tokens: without the prompt, the stop token included.
         log_probability: the sum of the logarithms of the tokens' probabilities.
         score: `log_probability` divided by the number of tokens to the power of the length penalty.
-        ended: whether it ends with a stop token, and not with the largest number of steps.
+        ended: whether it ends with a stop token, rather than with the largest number of steps.
     """
 
     tokens: tuple[int, ...]
@@ -70,7 +70,7 @@ class _Layout:
             raise InputError(f"{info} is not one token for each step", path=model.path, name=fed)
         batch = axis_of(info, batch_dims(model, pool.axes))
         if batch is None:
-            raise InputError(f"which axis of {info} is the batch is not known", path=model.path, name=fed)
+            raise InputError(f"it is not known which axis of {info} is the batch", path=model.path, name=fed)
         time = 1 - batch if len(info.shape) == 2 else None
         return cls(fed, output, batch, time, len(info.shape), info.dtype, model.path)
 
@@ -131,10 +131,10 @@ def beam_search(
         length_penalty: scores are divided by the number of tokens to this power: 0 prefers short sequences, 1 takes
             the mean.
         context: the model's other inputs, with a batch of 1.
-        state: the states to start from, as `Pool.state` gives them; by default those of a new stream.
+        state: the states from which to start, as `Pool.state` gives them; by default those of a new stream.
 
     Returns:
-        The `beams` best sequences, the best one first.  Of equal scores, the smaller tokens come first.
+        The `beams` best sequences, the best one first.  With equal scores, the smaller tokens come first.
 
     Raises:
         InputError: an argument does not fit the model, or the pool has too few free slots.
@@ -153,12 +153,12 @@ def beam_search(
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not tokens.size:
         raise InputError("prompt must be one sequence of tokens, integers (time,)", name="prompt")
     if not np.array_equal(tokens.astype(layout.dtype), tokens):
-        raise InputError(f"prompt has tokens that {layout.dtype}, which {input} takes, cannot hold", name="prompt")
+        raise InputError(f"prompt has tokens too large for {layout.dtype}, the dtype of {input}", name="prompt")
     further = {} if context is None else context
     if not isinstance(further, Mapping):
         raise InputError.of_argument("context", context, "a dict of arrays by input name")
     if pool.slots - len(pool) < beams:
-        raise InputError(f"{pool.slots - len(pool)} slots of the pool are free", hint=f"{beams} beams need as many")
+        raise InputError(f"{pool.slots - len(pool)} slots of the pool are free", hint=f"{beams} beams need {beams}")
     slots: list[Slot] = []
     try:
         slots.extend(pool.open() for _ in range(beams))

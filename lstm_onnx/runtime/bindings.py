@@ -1,7 +1,7 @@
-"""Runs with buffers that are bound once, so that a small step does not spend most of its time on the call.
+"""Runs models with buffers that are bound once, so that a small step does not spend most of its time on the call.
 
-Otherwise ONNX Runtime wraps each input, allocates each output and copies both at every run, about half of the time of
-a small step.
+Otherwise ONNX Runtime wraps each input, allocates each output and copies both in every run, which takes about half of
+the time of a small step.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Binding:
 def _bound_run(session: Any, binding: Any) -> Callable[[Any], object]:
     """A function that runs what is bound, with an ``onnxruntime.RunOptions`` or None.
 
-    Where it exists, the method that ONNX Runtime's Python wrapper ends in: the wrapper looks for captured WebGPU
-    graphs at each run, a tenth of the time of a small step.
+    If it exists, the method that ONNX Runtime's Python wrapper calls in the end: the wrapper looks for captured WebGPU
+    graphs in each run, which takes a tenth of the time of a small step.
     """
     inner, bound = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
     run = getattr(inner, "run_with_iobinding", None)
@@ -88,7 +88,7 @@ def key_of(feeds: Mapping[str, Any]) -> Key | None:
 def output_buffers(
     infos: Mapping[str, ValueInfo], outputs: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray] | None:
-    """Arrays for the outputs of such feeds; None where a size does not follow from the inputs', or is too large."""
+    """Arrays for the outputs of such feeds; None where a size does not follow from the inputs, or is too large."""
     sizes = axis_sizes(infos, feeds)
     buffers = {}
     for name, info in outputs.items():
@@ -101,18 +101,18 @@ def output_buffers(
 
 
 class _ThreadBindings(threading.local):
-    """Those of one thread, by signature; None for one that has occurred once."""
+    """The bindings of one thread by signature; None for a signature that has occurred once."""
 
     def __init__(self) -> None:
         self.known: OrderedDict[Key, Binding | None] = OrderedDict()
 
 
 class BindingCache:
-    """Bindings for signatures that occur again: per thread, the least recently used dropped.
+    """Bindings for signatures that occur again, per thread; the least recently used is dropped.
 
-    A file may declare an output of its input's size and give another one, which depends on the inputs' values
-    (NonZero, Compress, Slice).  ONNX Runtime refuses to write it into an array of the declared size.  Such a
-    signature is detected by a bound run that fails where an unbound one does not; see `exclude`.
+    A file may declare an output with the size of an input, although the size depends on values (NonZero, Compress,
+    Slice).  ONNX Runtime refuses to write such an output into an array of the declared size.  The signature is detected
+    by a bound run that fails where an unbound one does not; see `exclude`.
     """
 
     def __init__(self) -> None:
@@ -141,12 +141,12 @@ class BindingCache:
 
         Args:
             key: the signature.
-            session_for: gives the session that is to run such arrays.
+            session_for: returns the session that should run such arrays.
             path: of the model, for messages.
             infos: the model's inputs.
             outputs: the model's outputs.
-            arrays: what was run, complete.
-            values: what it gave, in the order of `outputs`.
+            arrays: the complete feeds of the run.
+            values: its results, in the order of `outputs`.
         """
         if key in self._excluded:
             return
@@ -161,7 +161,7 @@ class BindingCache:
             inputs = {name: array.copy() for name, array in arrays.items()}
             try:
                 known[key] = Binding(session_for(inputs), path, inputs, buffers)
-            except RunError:  # the caller has its results all the same
+            except RunError:  # the caller has its results anyway
                 self.exclude(key)
         while len(known) > MAX_CALL_BINDINGS:
             known.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Runs that can be ended: ONNX Runtime looks between two nodes whether a run is still wanted."""
+"""Cancels runs: ONNX Runtime checks between two nodes whether a run was cancelled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .providers import NO_GRAPH, graph_options
 
 
 class Cancellation:
-    """Ends the runs that a thread starts in its block, ``with cancellation:``, once another thread calls `cancel`.
+    """Cancels the runs that a thread starts in its block, ``with cancellation:``, once another thread calls `cancel`.
 
-    ONNX Runtime looks before each node, those in the body of a Loop included; what runs then raises a RunError.  One
-    LSTM over a long sequence runs to its end, and so does a Scan.
+    ONNX Runtime checks before each node, including those in the body of a Loop; a cancelled run raises a RunError.  A
+    single LSTM over a long sequence runs to its end, and so does a Scan.
     """
 
     def __init__(self) -> None:
@@ -21,16 +21,16 @@ class Cancellation:
         self._before: Any = None
 
     def cancel(self) -> None:
-        """End what runs, and whatever is started in the block from now on."""
+        """Cancel the current run, and all runs that are started in the block from now on."""
         self._options.terminate = True
 
     def __enter__(self) -> Self:
-        """From now on its runs can be ended."""
+        """Make the runs of this thread cancellable."""
         self._before, _current.options = _current.options, self._options
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Runs of this thread cannot be ended any more."""
+        """Make the runs of this thread uncancellable again."""
         _current.options = self._before
 
 

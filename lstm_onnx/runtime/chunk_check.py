@@ -1,8 +1,8 @@
-"""Compare chunks with the whole sequence, and one sequence with itself in a batch, by running both.
+"""Compares chunks with the whole sequence, and one sequence with itself in a batch, by running both.
 
-This is used where a file's metadata does not say whether it can be streamed, and by the exporter on every file that
-has states.  The tolerance is relative to the model's own rounding: how far its outputs move when its inputs change by
-about one rounding error.
+This is used if a file's metadata does not say whether it can be streamed, and by the exporter for every file with
+states.  The tolerance is relative to the model's own rounding: how far its outputs move when its inputs change by about
+one rounding error.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Run = Callable[[dict[str, "np.ndarray[Any, Any]"]], Mapping[str, Any]]
 CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
 """How the six steps are divided when a stream is opened."""
 TIMES, LONGER = 8, (1, 30, 17)
-"""A longer sequence of so many times the six steps, and its chunks: an operator may reach further back than six."""
+"""A longer sequence of this many times six steps, and its chunks: an operator may reach further back than six steps."""
 _BATCH = 2
 _OTHER = 3
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _UNEQUAL = 6
-"""Other axes than the batch where sequences have unequal lengths, which are along one of them."""
+"""The sizes of axes other than the batch if sequences have unequal lengths, one of which is the lengths' axis."""
 _LARGEST = (7, 1)
-"""Of integers with a time axis, such as tokens: more of them than two show their order; 1 where 7 is out of range."""
+"""Largest integers with a time axis, such as tokens: more than two values show their order; 1 if 7 is out of range."""
 _LIKELY_TIME = ("time", "seq", "frame", "step", "length", "sample")
 
 
@@ -50,7 +50,7 @@ class WholeSequence:
         axes: the time axis of those inputs that have one.
         states: every state before the first step.
         lengths: inputs that hold the number of steps of a chunk.
-        rows: of the batch.
+        rows: the size of the batch.
     """
 
     feeds: Arrays
@@ -72,12 +72,12 @@ class WholeSequence:
 
 
 def taken(arrays: Arrays, axes: Mapping[str, int], places: Sequence[int]) -> dict[str, np.ndarray]:
-    """Some entries of arrays along their axes, such as steps or rows; all of an array without one."""
+    """Some entries of arrays along their axes, such as steps or rows; the whole array if it has no such axis."""
     return {name: np.take(array, places, axes[name]) if name in axes else array for name, array in arrays.items()}
 
 
 def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chunkings: Sequence[Sequence[int]]) -> str:
-    """Where a sequence in chunks, with the states carried, differs from the whole sequence; "" where it does not.
+    """How a sequence in chunks, with carried states, differs from the whole sequence; "" if it does not.
 
     Args:
         run: the model, from inputs and states by name to outputs by name.
@@ -116,12 +116,12 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
                 is_state=name in pairs.values(),
             )
             if problem:
-                return f"{sequence.steps} steps in chunks of {cut} give another {name} than all at once: {problem}"
+                return f"{sequence.steps} steps in chunks of {cut} give a different {name} than all at once: {problem}"
     return ""
 
 
 def longer_difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str]) -> str:
-    """`difference` of a longer sequence; "" also where the model takes no such sequence at once, or no such chunks."""
+    """`difference` of a longer sequence; also "" if the model takes no such sequence at once, or no such chunks."""
     try:
         return difference(run, sequence, pairs, [LONGER])
     except (InputError, RunError):
@@ -131,9 +131,9 @@ def longer_difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str
 def row_difference(
     run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int], rows: int = 1, *, longer: bool = False
 ) -> str:
-    """Where the first or the last sequences of a batch differ from themselves when run alone; "" where they do not.
+    """How the first or the last sequences of a batch differ from themselves when run alone; "" if they do not.
 
-    The first do not show it where each depends on those before it, as in an LSTM that runs along the batch.
+    The first ones do not show it if each depends on those before it, as in an LSTM that runs along the batch.
 
     Args:
         run: the model, from inputs and states by name to outputs by name.
@@ -141,7 +141,7 @@ def row_difference(
         axes: the batch axis of those that have one.
         outputs: the same for outputs.
         rows: how many of the sequences are run alone.
-        longer: whether outputs may be larger in the batch than alone, as those of its longest sequence are.
+        longer: whether outputs may be longer in the batch than alone, up to those of its longest sequence.
 
     Raises:
         InputError, RunError: the model does not run on the batch, or on `rows` of its sequences.
@@ -177,18 +177,18 @@ def _differs(
     candidates = [array for array in candidates if array.shape == whole.shape]
     if not candidates:
         shapes = ", ".join(str(part.shape) for part in parts)
-        return f"its shape is {whole.shape}, and the chunks' are {shapes}"
+        return f"its shape is {whole.shape}, but the chunks' shapes are {shapes}"
     problems = [mismatch(array, whole, perturbed) for array in candidates]
     return "" if "" in problems else problems[0]
 
 
 def mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> str:
-    """How an array differs from the whole sequence's; "" where not by more than rounding.
+    """How an array differs from the whole sequence's; "" if not by more than rounding.
 
     Args:
         actual: of the same shape as `whole`.
-        whole: what the whole sequence gives.
-        perturbed: what it gives where its inputs are changed by about one rounding; see `rounded`.
+        whole: the output of the whole sequence.
+        perturbed: the same with inputs changed by about one rounding; see `rounded`.
     """
     if whole.dtype.kind not in "fc":
         # Rounding may change an integer (an argmax of two nearly equal numbers); then the perturbed run changes it too.
@@ -216,8 +216,7 @@ def _concatenations(
 ) -> list[np.ndarray]:
     """The ways to combine the chunks to `shape`: the last one alone, or all concatenated along time.
 
-    Time may be a factor of an axis, as in a module that merges a batch of several rows and time, or be divided, as by a
-    stride.
+    Time may be a factor of an axis, as in a module that merges batch and time, or be divided, as by a stride.
     """
     if {part.shape for part in parts} == {shape} and len(set(chunking)) > 1:
         return [parts[-1]]  # there is no time axis
@@ -253,9 +252,9 @@ def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def why_rows_mix(model: LoadedModel) -> str:
-    """Run a model without metadata on a batch, and on its first sequence alone; how they differ, or "".
+    """Run a model without metadata on a batch, and on its first sequence alone; returns how they differ, or "".
 
-    Where its batch is fixed or unknown, or it does not run at such sizes, there is nothing to compare.
+    If its batch is fixed or unknown, or it fails at such sizes, there is nothing to compare.
     """
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     batches = {batch_name(model), *(_batch_dim(model.inputs[name]) for name in model.states)}
@@ -277,9 +276,9 @@ def why_rows_mix(model: LoadedModel) -> str:
 
 
 def why_lengths_mix(model: LoadedModel, *, longer: bool = True) -> str:
-    """Run batches of sequences of unequal lengths, and the first and the last alone; how they differ, or "".
+    """Run batches of sequences of unequal lengths, and the first and the last alone; returns how they differ, or "".
 
-    A module may compute with the longest of a batch.  Where it does not run at such sizes, there is nothing to compare.
+    A module may compute with the longest of a batch.  If it fails at such sizes, there is nothing to compare.
     `longer` is whether outputs may have as many steps as the longest of a batch.
     """
     known = batch_axes({**model.inputs, **model.outputs}, {batch_name(model)})
@@ -288,7 +287,7 @@ def why_lengths_mix(model: LoadedModel, *, longer: bool = True) -> str:
     feeds = {**sequence.feeds, **sequence.states}
     sizes = axis_sizes(model.inputs, feeds)
     ends = {name: known[name] for name in model.outputs if name in known}
-    # What takes the largest of all steps shows padding where there are few, and of one sign.
+    # A maximum over all steps shows padding if there are few steps, of one sign.
     for more, sign in itertools.product((None, 0, 1, 2), (1, -1)):
         tried = {
             name: array * array.dtype.type(sign) if array.dtype.kind == "f" else array for name, array in feeds.items()

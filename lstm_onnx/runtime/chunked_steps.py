@@ -1,4 +1,4 @@
-"""How a stream runs a file that was made for chunks of any length: see `metadata.Streaming`."""
+"""Runs chunks of a stream for a file that was made for chunks of any length: see `metadata.Streaming`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 
 class ChunkedSteps:
-    """Chunks of any length, also of none, and the end of a sequence.
+    """Runs chunks of any length, including 0, and the end of a sequence.
 
     Attributes:
         chunked: whether the file was made for chunks of any length, and has more than the states of recurrent layers.
-        input_names: the inputs that a caller gives.
+        input_names: the inputs that a caller passes.
         delay: see `Stream.delay`.
         hop: see `Stream.hop`.
-        phased: whether the chunks so far matter: equal ones may give other numbers of steps, or an input or output has
-            no time axis, and is kept for calls without steps.
-        shapes: of the outputs of the last chunk that was not bound.
+        phased: whether earlier chunks matter: equal chunks may give different numbers of steps, or an input or output
+            has no time axis and is kept for calls without steps.
+        shapes: the output shapes of the last chunk that was not bound.
         to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
@@ -60,7 +60,7 @@ class ChunkedSteps:
         """The feeds of a call that does not end the sequence, and whether the chunk has no steps.
 
         Raises:
-            InputError: an input is missing, or no array of its number of axes; or one has steps and another has none.
+            InputError: an input is missing or has the wrong rank, or one input has steps and another has none.
         """
         streaming = self._streaming
         if streaming.last is not None:
@@ -99,7 +99,7 @@ class ChunkedSteps:
             self._others[name] = np.array(to_numpy(feeds[name], self.model.inputs[name], name)[0])
 
     def _require_empty_fits(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """The other axes of a chunk without steps are those that the model takes."""
+        """Require that the other axes of a chunk without steps fit the model."""
         batch = batch_name(self.model)
         for name, axis in self._streaming.time.items():
             for place, (size, dim) in enumerate(zip(shapes[name], self.model.inputs[name].shape, strict=True)):
@@ -110,12 +110,12 @@ class ChunkedSteps:
                     )
 
     def key(self, key: Key | None) -> Key | None:
-        """The key of a chunk's shapes, with the stream's phase where that decides the shapes of outputs."""
+        """The key of a chunk's shapes, with the stream's phase if that affects the shapes of outputs."""
         return None if key is None else (*key, ("", (self.phase,), ""))
 
     @property
     def phase(self) -> int:
-        """Decides, with the shape of a chunk, the shapes of outputs."""
+        """A number that, together with a chunk's shape, determines the shapes of outputs."""
         return self._streaming.phase(self._steps)
 
     def steps_of(self, feeds: Mapping[str, Any]) -> int:
@@ -136,13 +136,13 @@ class ChunkedSteps:
         self._steps += steps
 
     def advance(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-        """Count the steps of a chunk that was run, and keep copies of what has no time axis for calls without steps."""
+        """Count the steps of a chunk that was run, and keep copies of arrays without a time axis for empty calls."""
         self.count(self.steps_of(feeds))
         self._keep_others(feeds)
         self._still |= self.still(results)
 
     def still(self, results: Mapping[str, Any]) -> Arrays:
-        """Copies of what has no time axis among `results`, since the caller may write into its own arrays."""
+        """Copies of the `results` without a time axis, since the caller may write into its own arrays."""
         names = [name for name, time in self._outputs.items() if time is None and name in results]
         return {name: np.array(to_numpy(results[name], None, name)[0]) for name in names}
 
@@ -154,12 +154,12 @@ class ChunkedSteps:
         """
         require_one_place(self._streaming, states)
         self._still.clear()
-        self._others.clear()  # they were another sequence's
+        self._others.clear()  # they belong to another sequence
         self._restored = restored
         self._steps = self._steps_in(states)
 
     def _steps_in(self, states: Mapping[str, np.ndarray]) -> int:
-        """The steps that states count; 0 where they count none."""
+        """The number of steps that the states count; 0 if they count none."""
         name = self._streaming.steps
         return 0 if name is None else int(states[name].reshape(-1)[0])
 
@@ -167,7 +167,7 @@ class ChunkedSteps:
         """Find the outputs without a time axis: as in the `last` chunk, or of states that were restored since.
 
         Raises:
-            InputError: they, or another input that they depend on, are not known after a call without steps.
+            InputError: they, or an input on which they depend, are not known after a call without steps.
             RunError: ONNX Runtime failed.
         """
         self._still |= self.still(last) | {output: states[name] for name, output in self.model.states.items()}
@@ -175,14 +175,14 @@ class ChunkedSteps:
             return
         unknown = [name for name, time in self._outputs.items() if time is None and name not in self._still]
         if unknown:
-            # A GRU that gets no steps ends the process; it gets one where the file has an input `last`.
+            # A GRU without steps crashes the process; it gets one step if the file has an input `last`.
             unsafe = self._streaming.last is None and runs_operator(self.model.session, "GRU")
             try:
                 results = {} if unsafe or not self.chunked else self._without_steps(states, last=0)
-            except RunError:  # there is no last step to pick, for one
+            except RunError:  # such as since there is no last step to select
                 results = {}
             found = results and all(results[name].size for name in unknown)
-            # An LSTM or RNN that gets no steps forgets its states, and what it gives is not that of the last step.
+            # An LSTM or RNN without steps loses its states, and its result is not that of the last step.
             kept = all(
                 np.array_equal(results[after], states[name], equal_nan=True)
                 for name, after in self.model.states.items()
@@ -194,7 +194,7 @@ class ChunkedSteps:
 
     def _unknown(self, name: str, hint: str) -> InputError:
         return InputError(
-            f"{name} is not known: no chunk has followed on the state that was set",
+            f"{name} is not known: no chunk has been run since the state was set",
             hint=hint,
             path=self.model.path,
             name=name,
@@ -207,7 +207,7 @@ class ChunkedSteps:
         return {name: self.to_caller_type(array) for name, array in results.items()}
 
     def nothing(self, name: str) -> np.ndarray:
-        """An output of a call without steps: no step of it, or what it was at the last one."""
+        """An output of a call without steps: empty along time, or its value at the last step."""
         info = self.model.outputs[name]
         known = self._outputs.get(name)
         if known is None and name in self._still:
@@ -226,7 +226,7 @@ class ChunkedSteps:
         return np.zeros(shape, info.dtype or np.float32)
 
     def _time_axis(self, name: str) -> int | None:
-        """Of an output: its size follows from that of time, or, as after packed lengths, from no input's."""
+        """The time axis of an output: its size follows from time or, as after packed lengths, from no input."""
         model = self.model
         known = {each for info in model.inputs.values() for each in _names(info)}
         times = set(model.metadata.time_axes) or {TIME}
@@ -238,22 +238,22 @@ class ChunkedSteps:
         return next((axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) - known), None)
 
     def flushed(self, states: Arrays) -> dict[str, Any] | None:
-        """All outputs of the call that ends the sequence, the states included; None where it would change nothing.
+        """All outputs of the call that ends the sequence, including states; None if it would change nothing.
 
         Raises:
-            InputError: the model takes no sequences of so many steps, or of so few; or an input is not known.
+            InputError: the model does not take sequences with this number of steps; or an input is not known.
             RunError: ONNX Runtime failed.
         """
         streaming, steps = self._streaming, self._steps_in(states)
         if steps % streaming.multiple:
             raise InputError(
-                f"the sequence has {steps} steps, and the model takes multiples of {streaming.multiple}",
-                hint="feed the steps that are missing before flush, or reset the stream",
+                f"the sequence has {steps} steps, but the model takes multiples of {streaming.multiple}",
+                hint="feed the missing steps before flush, or reset the stream",
                 path=self.model.path,
             )
         if 0 < steps < streaming.least:
             raise InputError(
-                f"the sequence has {steps} steps, and the model takes {streaming.least} or more",
+                f"the sequence has {steps} steps, but the model takes {streaming.least} or more",
                 hint="feed more steps before flush, or reset the stream",
                 path=self.model.path,
             )

@@ -1,4 +1,4 @@
-"""A whole sequence in chunks: the states are carried from one to the next, and the outputs concatenated."""
+"""Runs a whole sequence in chunks: states are carried from one to the next, and outputs are concatenated."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
 
 
 def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
-    model.stream()  # the reason why not comes before any other error
+    model.stream()  # if it cannot be streamed, that error comes first
     time = time_axis(model)
     time_axes = output_time_axes(model, time)
     free = stream_inputs(model)
@@ -116,7 +116,7 @@ def concatenated(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarra
     except ValueError as error:
         shapes = ", ".join(sorted({str(np.shape(part)) for part in parts}))
         raise RunError(
-            f"{name} has shape {shapes}, and these chunks cannot be concatenated along axis {axis}", name=name
+            f"{name} has shape {shapes}, so these chunks cannot be concatenated along axis {axis}", name=name
         ) from error
 
 
@@ -133,21 +133,21 @@ def time_axis(model: Model) -> str:
     if not axes:
         raise _refused(
             model,
-            "no axis of its inputs is dynamic but the batch, so that every run has the same size",
+            "no axis of its inputs is dynamic but the batch, so every run has the same size",
             "in Python, model.stream() carries the states from run to run",
         )
     if len(axes) > 1:
         listed = ", ".join(sorted(axes))
-        raise _refused(model, f"its inputs have the axes {listed}, and a stream has only one time axis")
+        raise _refused(model, f"its inputs have the axes {listed}, but a stream has only one time axis")
     time = axes.pop()
     if lengths := [spec.name for spec in model.metadata.inputs if spec.high == time]:
         listed = ", ".join(lengths)
-        raise _refused(model, f"{listed} counts along {time}, and all sequences of a stream continue")
+        raise _refused(model, f"{listed} counts along {time}, but all sequences of a stream continue")
     for info in free.values():
         for dim in info.shape:
             if isinstance(dim, str) and dim != time and time in names_in(dim):
                 derived = f"the axis {dim} of {info.name} follows from {time}"
-                raise _refused(model, f"{derived}, and only inputs with an entry for each step can be split")
+                raise _refused(model, f"{derived}, but only inputs with an entry for each step can be split")
     for info in free.values():
         if info.shape.count(time) > 1:
             raise _refused(model, f"{info} has the axis {time} twice", None)
@@ -169,7 +169,7 @@ def output_time_axes(model: Model, time: str) -> dict[str, int]:
             continue
         unclear = [dim for dim in info.shape if not isinstance(dim, int) and (dim is None or dim not in known)]
         if unclear or info.shape.count(time) > 1:
-            raise _refused(model, f"how to concatenate its output {info} along {time} is not known")
+            raise _refused(model, f"it is not known how to concatenate its output {info} along {time}")
         if time in info.shape:
             axes[name] = info.shape.index(time)
     return axes

@@ -1,4 +1,4 @@
-"""Whether a file without metadata can be streamed, found by running it in chunks."""
+"""Finds out whether a file without metadata can be streamed, by running it in chunks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .loaded_model import LoadedModel
 from .run import run_model
 
 _FRAMES = (8, 64, 512)
-"""Of a model that takes no chunks of a few steps, such as samples of audio: what each of the six is then."""
+"""The steps in each of six frames, for a model that takes no chunks of a few steps, such as samples of audio."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What chunks of a model without metadata gave.
+    """The result of running a model without metadata in chunks.
 
     Attributes:
-        why: it cannot be streamed; "" where chunks give what the whole sequence gives.
+        why: why it cannot be streamed; "" if chunks give the same as the whole sequence.
         inputs: the time axis of each input that was cut.
-        outputs: the time axis of each output that is no state; None where it has none.
+        outputs: the time axis of each output that is not a state; None if it has none.
     """
 
     why: str
@@ -33,12 +33,11 @@ class Compared:
 
 
 def compared_chunks(model: LoadedModel) -> Compared | None:
-    """Run a model without metadata on 6 steps and 48, at once and in chunks; None where there is nothing to compare.
+    """Run a model without metadata on 6 steps and 48, at once and in chunks; None if there is nothing to compare.
 
-    Where it has no dynamic axis but the batch, or runs at no such sizes (one that takes exactly 512 samples), every
-    call is one step.  A model with strides, or with convolutions without padding, does not run on chunks of a step.
-    Then each step is a frame of 8, 64 or 512, and chunks that are no multiples of it are compared as well, where the
-    model takes them.
+    If it has no dynamic axis but the batch, or fails at such sizes (since it takes exactly 512 samples), every call is
+    one step.  A model with strides, or with convolutions without padding, fails on chunks of one step.  Then each step
+    is a frame of 8, 64 or 512, and chunks that are not multiples of it are also compared, if the model takes them.
     """
     tried: dict[str, Compared] = {}
     for sequence, longer in zip(sequences(model), sequences(model, TIMES), strict=True):
@@ -60,7 +59,7 @@ def compared_chunks(model: LoadedModel) -> Compared | None:
             except (InputError, RunError):
                 continue
             found = _frames_differ(model, sequence, frame) if any(axis is not None for axis in axes.values()) else None
-            if found is not None:  # each call is one step where no output follows its length: it has its own score
+            if found is not None:  # if no output has the input's length, each call is one step with its own score
                 compared = tried.setdefault(str(frame), Compared(found, sequence.axes, axes))
                 if not found:
                     return compared
@@ -70,7 +69,7 @@ def compared_chunks(model: LoadedModel) -> Compared | None:
 
 
 def _output_axes(model: LoadedModel, sequence: WholeSequence, frame: int = 1) -> dict[str, int | None]:
-    """The axis of each output, but states, whose size follows the number of steps (InputError, RunError)."""
+    """The axis of each output, except states, whose size follows the number of steps (InputError, RunError)."""
     fewer, whole = (run_model(model, {**sequence.chunk(0, n), **sequence.states}) for n in (2 * frame, sequence.steps))
     axes: dict[str, int | None] = {}
     for name in whole:
@@ -81,14 +80,14 @@ def _output_axes(model: LoadedModel, sequence: WholeSequence, frame: int = 1) ->
 
 
 def _frames_differ(model: LoadedModel, sequence: WholeSequence, frame: int) -> str | None:
-    """`difference` of a sequence of frames, in frames and in other chunks; None where it takes none of them."""
+    """`difference` of a sequence of frames, in frames and in other chunks; None if the model takes none of them."""
     found: str | None = None
     uneven = (frame + 1, 2 * frame - 1, 3 * frame)
     for chunking in (*(tuple(frame * size for size in sizes) for sizes in CHUNKINGS), uneven):
         try:
             found = difference(partial(run_model, model), sequence, model.states, (chunking,))
         except (InputError, RunError):
-            continue  # a stream is told so as well
+            continue  # a stream reports the same error
         if found:
             break
     return found

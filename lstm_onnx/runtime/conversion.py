@@ -1,4 +1,4 @@
-"""Arrays of any library as numpy arrays, without a copy where possible, and results back in the caller's type."""
+"""Converts arrays of any library to numpy, without a copy if possible, and results back to the caller's type."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 ToCallerType = Callable[[np.ndarray], Any]
 """Converts a result to the type of the arrays that the caller passed."""
 _LOSSLESS = {"f": "fiub", "i": "iu", "u": "iu", "b": "b"}
-"""Which kinds of numbers a list may hold for an input of each kind: fractions are not truncated to integers, and
-bools are not counts."""
+"""The kinds of numbers that a list may hold for each kind of input: floats are not truncated to integers, and bools are
+not counts."""
 _MAX_AXES = 64
-"""numpy's limit; a list that contains itself has no end."""
+"""numpy's limit of nesting; a list that contains itself has no end."""
 _CPU_DEVICES = (1, 3)
 """DLPack's kDLCPU and kDLCUDAHost."""
 
@@ -36,8 +36,8 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
     share their memory; lists and numbers, which have no dtype of their own, get the model's.
 
     Raises:
-        InputError: it is on another device than the CPU, is not an array, has masked values, or is a list of
-            numbers that the model's dtype cannot hold.
+        InputError: it is not on the CPU, is not an array, has masked values, or is a list of numbers that the model's
+            dtype cannot represent.
     """
     if type(value) is np.ndarray:
         return _native(value), unchanged
@@ -57,7 +57,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
         inferred = np.asarray(as_given)
         with np.errstate(all="ignore"):
             array = inferred if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
-    except Exception as error:  # numpy calls the object's own methods, which may raise anything
+    except Exception as error:  # numpy calls the object's own methods, which may raise any error
         raise InputError(f"{name} is not an array of numbers: {reason(error)}", name=name) from error
     _refuse_masked(as_given, name)
     if inferred.dtype.kind not in _LOSSLESS.get(array.dtype.kind, inferred.dtype.kind):
@@ -65,9 +65,9 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
             f"{name} holds values of dtype {inferred.dtype}", hint=f"the model takes {array.dtype}", name=name
         )
     if array.dtype.kind in "iu" and not np.array_equal(inferred, array):
-        raise InputError(f"{name} holds numbers that {array.dtype}, which the model takes, cannot hold", name=name)
+        raise InputError(f"{name} holds numbers that the model's dtype {array.dtype} cannot represent", name=name)
     if array.dtype.kind == "f" and inferred.dtype != array.dtype and (np.isinf(array) & np.isfinite(inferred)).any():
-        raise InputError(f"{name} holds numbers too large for {array.dtype}, which the model takes", name=name)
+        raise InputError(f"{name} holds numbers too large for the model's dtype {array.dtype}", name=name)
     return _native(array), unchanged
 
 
@@ -118,23 +118,23 @@ def _is_torch(value: Any) -> bool:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """`array` in native byte order, the only one that ONNX Runtime takes."""
+    """`array` in native byte order, the only one that ONNX Runtime accepts."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _refuse_masked(array: np.ndarray, name: str) -> None:
-    """A model would run on masked values as on any others."""
+    """Refuse a masked array: a model would run on masked values as on any others."""
     mask = getattr(array, "mask", None)
     if isinstance(mask, (np.ndarray, np.bool_)) and np.any(mask):
         raise InputError(
-            f"{name} is a masked array, and a model uses every value, also masked ones",
+            f"{name} is a masked array, but a model uses every value, also masked ones",
             hint="fill them in (.filled(value)), or pass lengths",
             name=name,
         )
 
 
 def _refuse_masked_items(values: list[Any] | tuple[Any, ...], name: str, depth: int) -> None:
-    """Masked arrays in lists, whose masks numpy drops."""
+    """Refuse masked arrays in lists, whose masks numpy drops."""
     if depth == _MAX_AXES or not any(issubclass(kind, (list, tuple, np.ndarray)) for kind in set(map(type, values))):
         return
     for value in values:
@@ -150,7 +150,7 @@ def unchanged(array: np.ndarray) -> np.ndarray:
 
 
 def converter_to(value: Any) -> ToCallerType:
-    """The `from_dlpack` of the library that `value` comes from, which is imported already; strings stay numpy's."""
+    """The `from_dlpack` of the library of `value`, which is already imported; strings stay in numpy."""
     library: Any = sys.modules.get(type(value).__module__.partition(".")[0])
     for namespace in (library, getattr(library, "numpy", None)):
         from_dlpack = getattr(namespace, "from_dlpack", None)

@@ -1,6 +1,6 @@
-"""Inputs whose integers count along an axis, as lengths do along time: each is at most that axis' size.
+"""Validates inputs whose integers count along an axis, as lengths do along time: each is at most that axis's size.
 
-PyTorch refuses larger ones; a graph gives NaN, or reads past the end.
+PyTorch refuses larger ones; a graph would give NaN, or read past the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .tensor_info import ValueInfo
 
 @dataclass(frozen=True)
 class Count:
-    """The range of an input's integers: from `low` to the size of `axis`, both included."""
+    """The range of an input's integers: from `low` to the size of `axis`, both inclusive."""
 
     low: int
     axis: str
@@ -40,7 +40,7 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
     Args:
         counts: by input.
         arrays: by input; those that are not in `counts` or hold no integers are ignored.
-        sizes: of the named axes; where one is not known, only the lower bound is checked.
+        sizes: of the named axes; if one is not known, only the lower bound is checked.
 
     Raises:
         InputError: one is out of range; the message names the input and the index.
@@ -58,7 +58,7 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
 
 
 def require_table_rows(table_rows: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse rows that a table does not have: PyTorch does so, and a graph takes -1 for the last one.
+    """Refuse rows that a table does not have: PyTorch does so, but a graph reads -1 as the last row.
 
     Args:
         table_rows: the number of rows, by the input that is looked up.
@@ -71,7 +71,7 @@ def require_table_rows(table_rows: Mapping[str, int], arrays: Mapping[str, np.nd
         array = arrays.get(name)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.size == 0:
             continue
-        if array.size == 1:  # a step of one sequence, where a reduction takes longer than all else
+        if array.size == 1:  # a step of one sequence, for which a reduction would take longest
             if 0 <= array.item() < rows:
                 continue
         elif array.min() >= 0 and array.max() < rows:
@@ -89,16 +89,16 @@ def _out_of_range(name: str, array: np.ndarray, outside: np.ndarray, hint: str) 
 def require_whole_sequence(
     streaming: Streaming, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int], states: Collection[str]
 ) -> None:
-    """Refuse a sequence of fewer steps than the model takes, where it ends with this call, outside of a stream.
+    """Refuse a sequence with fewer steps than the model takes, if it ends with this call, outside of a stream.
 
     Args:
         streaming: of the file.
-        arrays: the inputs that hold where a sequence is: `streaming.last` and `streaming.steps`, if not left out.
+        arrays: the inputs with the position in a sequence: `streaming.last` and `streaming.steps`, if passed.
         sizes: the steps of each input that is divided into chunks.
-        states: those that were passed: the sequence goes on from these.
+        states: the states that were passed, from which the sequence continues.
 
     Raises:
-        InputError: it has too few steps, or no multiple of what the model takes.
+        InputError: it has too few steps, or not a multiple of what the model takes.
     """
     if streaming.least == streaming.multiple == 1:
         return
@@ -112,7 +112,7 @@ def require_whole_sequence(
         if steps < streaming.least or steps % streaming.multiple:
             takes = f"{streaming.least} or more" if steps < streaming.least else f"multiples of {streaming.multiple}"
             raise InputError(
-                f"{name} ends a sequence of {steps} steps, and the model takes {takes}",
+                f"{name} ends a sequence of {steps} steps, but the model takes {takes}",
                 hint="model.stream() takes a sequence in shorter chunks",
                 name=name,
             )
@@ -121,13 +121,13 @@ def require_whole_sequence(
 def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError)."""
     counted = arrays.get(streaming.steps or "")
-    if counted is None or counted.dtype.kind != "i":  # where metadata call something else a count, `verify` says so
+    if counted is None or counted.dtype.kind != "i":  # `verify` reports metadata that are wrong about it
         return
     counts = np.unique(counted).tolist()
     if len({streaming.place(steps) for steps in counts}) > 1:
         raise InputError(
-            f"{streaming.steps} is that of sequences after {', '.join(map(str, counts[:5]))} steps, which cannot be "
-            "stepped together",
+            f"{streaming.steps} says that the sequences are after {', '.join(map(str, counts[:5]))} steps; such "
+            "sequences cannot be stepped together",
             hint="open a stream for each",
             name=streaming.steps,
         )
@@ -141,7 +141,7 @@ def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray])
         steps = arrays[name].shape[axis]
         if steps % streaming.chunk:
             raise InputError(
-                f"{name} has {steps} steps, and the file takes multiples of {streaming.chunk}",
+                f"{name} has {steps} steps, but the file takes multiples of {streaming.chunk}",
                 hint="collect that many, or make the file without chunk, for chunks of any length",
                 name=name,
             )

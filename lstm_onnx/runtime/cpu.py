@@ -1,4 +1,4 @@
-"""The instruction sets of this machine's CPU, as far as int8 products depend on them."""
+"""Reads which of this CPU's instruction sets matter for int8 products."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
-"""Instructions that add products of bytes in 32 bits, as Linux calls them."""
+"""Instructions that add products of bytes in 32 bits, by Linux's names."""
 _NAMES = {
     "amx_int8": "AMX",
     "avx512_vnni": "AVX512-VNNI",

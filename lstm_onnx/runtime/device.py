@@ -1,4 +1,4 @@
-"""Runs whose arrays stay on a device: a stream's states on the GPU, and tensors that are there already.
+"""Runs models with arrays that stay on a device: a stream's states on the GPU, and tensors that are already there.
 
 It works for any device of ONNX Runtime, so that the same code is tested with the CPU's memory.
 """
@@ -29,7 +29,7 @@ _DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
 
 
 _captured: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-"""How many CUDA graphs the bindings of each session have, which ONNX Runtime keeps until the session ends."""
+"""The number of CUDA graphs for each session, which ONNX Runtime keeps until the session ends."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Bound:
 
 
 class DeviceSteps:
-    """A stream's steps with its states on a device, double-buffered: what one step writes the next one reads.
+    """A stream's steps with its states on a device, double-buffered: the next step reads what one step writes.
 
     With `graphs`, each binding is captured as a CUDA graph and replayed, which requires a model opened with
     ``cuda_graph=True`` and all nodes on CUDA.
@@ -79,7 +79,7 @@ class DeviceSteps:
 
         Raises:
             InputError: something does not fit.
-            RunError: ONNX Runtime failed; the states are as they were before.
+            RunError: ONNX Runtime failed; the states are unchanged.
         """
         self._model.require_counts(feeds)
         key = key_of(feeds)
@@ -101,7 +101,7 @@ class DeviceSteps:
         model, device = self._model, self._device
         before = {name: value.numpy() for name, value in self._states[self._current].items()}
         arrays = model.validated({**feeds, **before})
-        # Lengths are read by the CPU even on CUDA.
+        # The CPU reads lengths, even on CUDA.
         devices = {name: ("cpu", 0) if name == "lengths" else (device, model.device_id) for name in arrays}
         chunk = {
             name: self._value.ortvalue_from_numpy(array, *devices[name])
@@ -176,7 +176,7 @@ def run_on_device(model: LoadedModel, feeds: Mapping[str, Any], *, device: str =
 
     Args:
         model: open on that device's provider.
-        feeds: every input but missing states and lengths, as DLPack tensors on `device` (or arrays on
+        feeds: every input, except states and lengths that are left out, as DLPack tensors on `device` (or arrays on
             the CPU, which are copied there).
         device: "cuda".
 

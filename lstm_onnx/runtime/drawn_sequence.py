@@ -1,4 +1,4 @@
-"""Random sequences that a streaming model takes, and random states of its own."""
+"""Makes random sequences for a streaming model, and random values of its own states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER = 5
 
 
 def batch_of(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]) -> int:
-    """How many sequences are in random inputs; by the states where the batch has another name in each input."""
+    """The number of sequences in random inputs; from the states if the batch has a different name in each input."""
     batch = batch_name(model)
     for name, array in feeds.items():
         shape = model.inputs[name].shape
@@ -34,17 +34,17 @@ def batch_of(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str,
 
 
 def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.random.Generator) -> tuple[Arrays, Arrays]:
-    """Random inputs of so many steps, and random states of the model's own.
+    """Random inputs with this number of steps, and random values of the model's own states.
 
     Raises:
-        InputError: an input is of another type than numbers.
+        InputError: an input does not hold numbers.
     """
     names = {dim for name, axis in time.items() if isinstance(dim := model.inputs[name].shape[axis], str)}
     sizes: dict[str, int] = {}
     infos = dict(model.inputs.items())
     state_dims = {dim for name in model.states for dim in infos[name].shape if isinstance(dim, str)}
     named = [dim for info in infos.values() for dim in {*info.shape} if isinstance(dim, str)]
-    # As of tf2onnx: each input has its own name for it.
+    # As in tf2onnx's files, each input has its own name for it.
     apart = len(set(named)) == len(named) and 0 not in time.values()
     first = {info.shape[0] for name, info in infos.items() if info.shape and (name in time or apart)}
     for info in infos.values():

@@ -1,4 +1,4 @@
-"""What identifies a model's file: a digest of its bytes and of those of its external data."""
+"""Identifies a model's file by a digest of its bytes and of those of its external data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")
 _CHUNK = 2**20
 _LONGEST_NAME = 2**12
 _LONGEST_ENTRY = _LONGEST_NAME + 20
-"""Bytes of a name that a file system has, and of an entry with it."""
+"""The most bytes of a file name, and of an entry with it."""
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -47,7 +47,7 @@ def files_beside(path: str | os.PathLike[str]) -> list[str]:
 def _chunks(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, set[bytes]]]:
     """The bytes of a file, and the names of external data that end in each chunk.
 
-    They are read, and not mapped into memory: a file that another program cuts short meanwhile would end this process.
+    They are read, not mapped into memory: if another program truncated a mapped file, this process would crash.
     """
     require_readable(path, "an .onnx file")
     before = b""
@@ -69,7 +69,7 @@ def _value(content: bytes, match: re.Match[bytes]) -> bytes:
 
 
 def _existing(path: str | os.PathLike[str], names: set[bytes]) -> dict[bytes, bytes]:
-    """The files of these names.  Others are bytes that only look like an entry; ONNX Runtime refuses what it misses."""
+    """The files of these names.  Others only look like an entry; ONNX Runtime itself refuses a missing file."""
     folder = os.fsencode(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120 - pathlib is slow to import
     files = {name: os.path.join(folder, name) for name in sorted(names) if b"\0" not in name}  # noqa: PTH118
     return {name: file for name, file in files.items() if os.path.isfile(file)}  # noqa: PTH113

@@ -1,4 +1,4 @@
-"""Recurrent operators in float64, which ONNX Runtime's CPU provider opens but cannot run."""
+"""Detects recurrent operators in float64, which ONNX Runtime's CPU provider opens but cannot run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tensor_info import ValueInfo
 from .tuning import MAX_FLOAT64_TRIAL_ELEMENTS
 
 _OPERATORS = frozenset({"LSTM", "GRU"})
-"""These open and then fail to run; a float64 RNN fails to open."""
+"""These operators open and then fail to run; a float64 RNN fails to open."""
 REMEDY = 'export it as float32 or, with projection="scan", as Scans; or use provider "cuda"'
 NOT_ON_CPU = "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it"
 

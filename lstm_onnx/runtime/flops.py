@@ -1,4 +1,4 @@
-"""An estimate of a call's work from its states and inputs, by which the number of threads is chosen."""
+"""Estimates a call's work from its states and inputs, to choose the number of threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What missing states start from: the values that the file contains for them, or zeros."""
+"""The initial values of states that the caller leaves out: those in the file, or zeros."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cast_initial_states(initial: Initial, inputs: Mapping[str, ValueInfo]) -> di
 def known_initial_states(
     infos: Mapping[str, ValueInfo], sizes: Mapping[str, int], initial: Initial
 ) -> dict[str, np.ndarray]:
-    """What missing states start from, without those of unknown sizes, which are reported as missing.
+    """The initial values of missing states, except states of unknown sizes, which are reported as missing.
 
     Args:
         infos: the state inputs.
@@ -62,18 +62,18 @@ def known_initial_states(
 
 
 def initial_state(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None) -> np.ndarray | None:
-    """What a missing state starts from.
+    """The initial value of a missing state.
 
     Args:
         info: the state input.
         sizes: the sizes of named axes, as far as they are known.
-        initial: the file's value for it, where a size of 1 along a dynamic axis is broadcast; None for zeros.
+        initial: the file's value for it, which is broadcast along dynamic axes where its size is 1; None for zeros.
 
     Returns:
         A new array; None where the size of one of its axes is not known.
 
     Raises:
-        InputError: `initial` has another size along a dynamic axis than 1 and the one that is needed.
+        InputError: the size of `initial` along a dynamic axis is neither 1 nor the one that is needed.
     """
     if initial is None:
         return zeros(info, sizes)
@@ -84,7 +84,7 @@ def initial_state(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray
             return None
         if size not in (None, length) and length != 1:
             raise InputError(
-                f"the file's initial state for {info.name} has {dim} = {length}, and {dim} is {size} here",
+                f"the file's initial state for {info.name} has {dim} = {length}, but {dim} is {size} here",
                 hint=f"pass the state {info}",
                 name=info.name,
             )

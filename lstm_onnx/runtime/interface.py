@@ -1,4 +1,4 @@
-"""What an open session says of its model, and the checks that it passes before anybody runs it."""
+"""Reads the inputs, outputs, states and metadata of an open session, and validates them before it is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tensor_info import ValueInfo
 LSTM_STATES = {"h0": "hn", "c0": "cn"}
 """The states of a bare LSTM, and the outputs that feed them."""
 _MOST_AXES, _LARGEST_ITEM = 64, 8
-"""Axes and bytes of an element: NumPy's limits."""
+"""NumPy's limits: the number of axes, and the bytes of an array."""
 _LSTM_INPUTS, _LSTM_OUTPUTS = ("input", "h0", "c0"), ("output", "hn", "cn")
 
 
@@ -34,13 +34,13 @@ class Interface:
 
 
 def read_interface(path: str, session: Any, provider: str, states: Mapping[str, str] | None) -> Interface:
-    """Read and validate what an open session says of its model.
+    """Read and validate the interface of an open session.
 
     Args:
         path: for messages.
         session: an ``InferenceSession``.
         provider: "cpu" or "cuda".
-        states: the pairs of states that the caller names; None for those of the metadata.
+        states: the pairs of states that the caller passes; None for those of the metadata.
 
     Raises:
         ModelError: the metadata is damaged, or does not match the graph; a state is not in the graph; or an input is
@@ -93,9 +93,9 @@ def _require_states(path: str, interface: Interface) -> None:
 
 
 def _require_bare_lstm(path: str, interface: Interface) -> None:
-    """Refuse a bare LSTM whose states another output than their own would feed, or that lacks an input or output.
+    """Refuse a bare LSTM whose states are paired with the wrong outputs, or that lacks an input or output.
 
-    What its metadata says is compared when a stream is opened.
+    The rest of its metadata is compared when a stream is opened.
     """
     declared = interface.metadata.states
     for source, target in interface.states.items():

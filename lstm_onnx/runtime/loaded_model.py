@@ -1,4 +1,4 @@
-"""`LoadedModel`: a model that is open, and its sessions."""
+"""`LoadedModel`: an open model and its sessions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fingerprint(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     """A file's device, inode, size and modification time; None where there is no file.
 
     External data is not included.  lstm-onnx names its own by digest, so that other weights come with another
-    model file; who overwrites any other external data has to load the model again.
+    model file; after overwriting other external data, the model has to be loaded again.
     """
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib would be a tenth of all that is imported
@@ -39,7 +39,7 @@ def digest_as_loaded(file: str, loaded: tuple[int, ...] | None) -> str:
     """The `file_digest` of a model's file, whose `fingerprint` was `loaded`, for its pickle.
 
     Raises:
-        TypeError: it is another file by now, or none.
+        TypeError: the file has been changed or deleted.
     """
     if fingerprint(file) != loaded:
         raise TypeError(f"{file}: this model cannot be pickled: its file was changed or deleted since it was loaded")
@@ -51,14 +51,14 @@ def digest_as_loaded(file: str, loaded: tuple[int, ...] | None) -> str:
 def one_thread_session(file: str, session: Any, provider: str, loaded: tuple[int, ...] | None) -> Any:
     """A session for the model of `session` whose runs stay in the thread that calls them.
 
-    It is `session` itself where that has one thread or runs on CUDA, or where the file was deleted or replaced
-    since it was loaded, as on a server that updates its models: the results are the same, and slower.
+    It is `session` itself if that has one thread or runs on CUDA, or if the file was deleted or replaced since it was
+    loaded, as on a server that updates its models: the results are the same, but slower.
 
     Args:
         file: the model's file.
         session: open on it.
         provider: "cpu" or "cuda".
-        loaded: the file's `fingerprint` when it was loaded; None where another session must not be opened.
+        loaded: the file's `fingerprint` when it was loaded; None if no other session must be opened.
     """
     if provider == "cuda" or session.get_session_options().intra_op_num_threads == 1:
         return session
@@ -72,29 +72,29 @@ def one_thread_session(file: str, session: Any, provider: str, loaded: tuple[int
 
 
 class ClosedSession:
-    """Takes the place of a session that must not be used any more."""
+    """Replaces a session that must no longer be used."""
 
     def __init__(self, message: str, *, path: str, hint: str) -> None:
         self._error = {"message": message, "path": path, "hint": hint}
 
     def __getattr__(self, name: str) -> Any:
-        """Raise the error, whatever is used of the session."""
+        """Raise the error at any use of the session."""
         error = self.__dict__["_error"]
         raise RunError(error["message"], path=error["path"], hint=error["hint"])
 
 
 class LoadedModel:
-    """A model that is open: what is known of it, the checks of its inputs, and its sessions.
+    """An open model: what is known about it, the checks of its inputs, and its sessions.
 
-    What runs a model takes one of these.  `Model` derives from it, has a method for each way to run it, and describes
-    the other attributes.
+    Everything that runs a model takes one of these.  `Model` derives from it, has a method for each way to run it, and
+    describes the other attributes.
 
     Attributes:
         checks_numbers: whether `require_counts` may refuse inputs.
         can_be_bound: whether its inputs and outputs can be bound to arrays.
-        valued: the inputs whose values matter before a run, and not only their names, shapes and dtypes.
+        valued: the inputs whose values are checked before a run, not only their names, shapes and dtypes.
         hides_nan: whether its results hide NaN in its inputs; see `non_finite_inputs`.
-        bindings: what `run_model` has bound.
+        bindings: those of `run_model`.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class LoadedModel:
         streaming = self.metadata.streaming_or_default
         ends = () if streaming.least == streaming.multiple == 1 else (streaming.last, streaming.steps)
         self.valued = {"lengths", *ends}
-        # ONNX Runtime leaves a buffer as it is that is bound to an output which is an input itself.
+        # ONNX Runtime does not write the buffer that is bound to an output if the output is itself an input.
         self.can_be_bound = self.inputs.keys().isdisjoint(self.outputs)
         self._filled_in = {*self.states, streaming.last, "lengths" if self.spec else None}
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
@@ -135,14 +135,14 @@ class LoadedModel:
         watch(sleeping=self, forking=self)
 
     def require_counts(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Refuse counts that are not from 1 to the size of their axis, and rows that a table lacks (InputError)."""
+        """Refuse counts outside of 1 to the size of their axis, and rows that a table lacks (InputError)."""
         if self.counts:
             require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
         if self.metadata.table_rows:
             require_table_rows(self.metadata.table_rows, arrays)
 
     def require_steps(self, arrays: Mapping[str, np.ndarray], passed: Iterable[str]) -> None:
-        """Refuse chunks, and sequences that end, of too few steps (InputError); inputs not `passed` were filled in."""
+        """Refuse chunks and ending sequences with too few steps (InputError); inputs not `passed` were filled in."""
         streaming = self.metadata.streaming_or_default
         require_whole_chunks(streaming, arrays)
         steps = {name: arrays[name].shape[axis] for name, axis in streaming.time.items()}
@@ -164,7 +164,7 @@ class LoadedModel:
         return arrays
 
     def _complete_lengths(self, arrays: dict[str, np.ndarray], sizes: Mapping[str, int]) -> None:
-        """Validate the lengths among a bare LSTM's inputs; every sequence is complete where they are left out.
+        """Validate the lengths among a bare LSTM's inputs; if they are left out, every sequence has full length.
 
         Raises:
             InputError: they are not possible, or the model takes none.
@@ -183,7 +183,7 @@ class LoadedModel:
 
     @property
     def states_can_be_bound(self) -> bool:
-        """Whether each state has an output of its own: one that feeds two would have to be written to two buffers."""
+        """Whether each state has a separate output: one that feeds two would have to be written to two buffers."""
         return self.can_be_bound and len(set(self.states.values())) == len(self.states)
 
     @property
@@ -201,7 +201,7 @@ class LoadedModel:
     def session_for(self, arrays: Mapping[str, np.ndarray]) -> Any:
         """The session that is fastest for these inputs: `one_thread` for small calls of a bare LSTM.
 
-        For a module, `session`: its states say nothing of its other work.
+        For a module, `session`: its states say nothing about its other work.
         """
         if self.spec is None or self.provider == "cuda" or self.spin:
             return self.session
@@ -222,7 +222,7 @@ class LoadedModel:
     def let_sleep(self) -> None:
         """See `shutdown`: the interpreter is exiting."""
         if not self.closed:
-            # Never None: no thread may fall asleep while it opens a session, with a lock that the main one needs.
+            # Never None: a thread must not fall asleep while it opens a session and holds a lock of the main thread.
             self.session, self._one_thread = Gate(self.session), Gate(self._one_thread or self.session)
         self.bindings = BindingCache()
 
@@ -245,7 +245,7 @@ class LoadedModel:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as path and options: another process opens the file again."""
+        """Pickle path and options: another process opens the file again."""
         if self._reopen is None:
             raise TypeError(f"{self.path}: this model cannot be pickled: it was not opened by load with a path alone")
         return self._reopen, (digest_as_loaded(self.file, self.fingerprint),)

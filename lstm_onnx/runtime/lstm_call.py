@@ -1,4 +1,4 @@
-"""nn.LSTM's calling convention, on a model that is a bare LSTM."""
+"""Calls a model that is a bare LSTM like an nn.LSTM."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def call_lstm(
     if unbatched:
         if lengths is not None:
             raise InputError(
-                "lengths require a batch", hint="one sequence (time, input_size) is always complete", name="lengths"
+                "lengths require a batch", hint="one sequence (time, input_size) always has full length", name="lengths"
             )
         feeds = _with_batch_axis(feeds, spec)
     if lengths is not None:

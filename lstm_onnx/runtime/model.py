@@ -1,4 +1,4 @@
-"""`Model`: a loaded model, called as nn.LSTM is, or run by the names of its inputs."""
+"""`Model`: a loaded model, called like nn.LSTM, or run by the names of its inputs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Model(LoadedModel):
-    """A model that is open for running.  Created by `load`; a context manager that closes it.
+    """An open model.  Created by `load`; a context manager that closes it.
 
     Attributes:
         path, file: the file, as passed to `load`; and its absolute path, with links resolved.
-        fingerprint: of the file when it was loaded; None where another session of it must not be opened.
+        fingerprint: the file's fingerprint when it was loaded; None if no other session of it must be opened.
         provider, device_id: "cpu" or "cuda", where it runs; and which GPU, from 0.
         threads, spin, cuda_graph: as passed to `load`.
         session: the ``onnxruntime.InferenceSession``.
-        run_options: an ``onnxruntime.RunOptions`` for its runs, where CUDA graphs must be kept out of them; else None.
+        run_options: an ``onnxruntime.RunOptions`` that keeps CUDA graphs out of its runs; None if not needed.
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
         states: each state input, and the output that feeds it at the next step.
@@ -60,7 +60,7 @@ class Model(LoadedModel):
             states: (h0, c0) of shapes ``(L*D, batch, proj_size or hidden_size)`` and ``(L*D, batch, hidden_size)``,
                 without the batch axis for one sequence.  If left out, `metadata.initial`, or zeros.
             lengths: ``(batch,)`` integers from 1 to time, for a model exported with lengths.  If left out, every
-                sequence is complete.
+                sequence has full length.
 
         Returns:
             ``output, (hn, cn)`` of the type of `input`: numpy arrays for numpy, torch tensors for torch.
@@ -81,8 +81,8 @@ class Model(LoadedModel):
         """Run any model by the names of its inputs.
 
         States that are left out start from `metadata.initial`, or from zeros; their axes have the sizes of the
-        axes of the same name in `feeds`.  If a bare LSTM's ``lengths`` are left out, every sequence is complete; so is
-        that of a file made for streams whose input ``last`` is left out.
+        axes of the same name in `feeds`.  If a bare LSTM's ``lengths`` are left out, every sequence has full length;
+        if the input ``last`` of a file made for streams is left out, the sequence is complete.
 
         Args:
             feeds: input names to arrays of the shapes in `inputs`.

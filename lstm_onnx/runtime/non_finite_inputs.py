@@ -1,4 +1,4 @@
-"""NaN and infinity in a model's inputs, which ONNX Runtime's recurrent operators on the CPU turn into ordinary numbers.
+"""Warns of NaN and infinity in inputs, which ONNX Runtime's recurrent operators on the CPU turn into ordinary numbers.
 
 A NaN at one time step makes every later result of PyTorch's nn.LSTM NaN, and so do two infinities whose products with
 the weights have opposite signs, as the logarithms of silence do.  ONNX Runtime's LSTM, GRU and RNN (1.31, on the CPU)
@@ -35,9 +35,9 @@ def warn_of_non_finite(model: LoadedModel, arrays: Mapping[str, np.ndarray]) -> 
             continue
         info = model.inputs.get(name)
         if info is None or array.dtype != info.dtype or array.ndim != len(info.shape):
-            continue  # an error of ours follows
+            continue  # our own validation reports it
         if name in model.states and not np.isnan(array).any():
-            continue  # what a stream of a maximum keeps starts from minus infinity
+            continue  # the state of a running maximum starts from minus infinity
         if is_finite(_within_lengths(model, name, arrays)):
             continue
         warnings.warn(
@@ -49,14 +49,14 @@ def warn_of_non_finite(model: LoadedModel, arrays: Mapping[str, np.ndarray]) -> 
 
 
 def _within_lengths(model: LoadedModel, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """An input without the steps past the end of each sequence, which nothing is computed from."""
+    """An input without the steps past the end of each sequence, from which nothing is computed."""
     array, shape = arrays[name], model.inputs[name].shape
     for lengths, count in model.counts.items():
         batch = model.inputs[lengths].shape
         if lengths in arrays and len(batch) == 1 and batch[0] in shape and count.axis in shape:
             sequences = np.moveaxis(array, (shape.index(batch[0]), shape.index(count.axis)), (0, 1))
             if np.shape(arrays[lengths]) != sequences.shape[:1]:
-                return array  # an error of ours follows
+                return array  # our own validation reports it
             return sequences[np.arange(sequences.shape[1]) < np.asarray(arrays[lengths])[:, None]]
     return array
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a model."""
+"""The HTML that a notebook shows for a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`load`: open an exported model."""
+"""`load`: opens an exported model."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def load(
             path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
         )
     except ModelError:
-        _require_same(path, before)  # in place of an error that only says that its weights have gone
+        _require_same(path, before)  # a better error than that its weights are missing
         raise
     _require_same(path, before)
     # Of a pickled model, in another process.
@@ -116,7 +116,7 @@ def reopened(path: str, provider: str, threads: int | None, digest: str, **optio
     """A pickled model, loaded again in another process; `digest` is that of its file.
 
     Raises:
-        LSTMOnnxError: as of `load`; ModelError also if the file is another one now.
+        LSTMOnnxError: as for `load`; ModelError also if the file has changed.
     """
     from .file_digest import file_digest
 
@@ -128,7 +128,7 @@ def reopened(path: str, provider: str, threads: int | None, digest: str, **optio
 
 
 def open_and_run(path: str, provider: str, threads: int | None, states: Mapping[str, str] | None) -> None:
-    """What the child process of a trial does: open the file, and run it once."""
+    """The work of a trial's child process: open the file, and run it once."""
     from .trial import first_run
 
     stage("session creation")

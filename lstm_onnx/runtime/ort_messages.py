@@ -1,4 +1,4 @@
-"""What ONNX Runtime's messages say to a user."""
+"""Extracts from ONNX Runtime's messages what helps a user."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def first_line(error: BaseException) -> str:
 
 
 def open_error(error: BaseException, path: str, *, on_cpu: bool) -> ModelError | ProviderError:
-    """What is raised in the place of ONNX Runtime's error where it cannot open a session."""
+    """The error to raise in place of ONNX Runtime's own if it cannot open a session."""
     reason = first_line(error)
-    if "pthread_create failed" in reason:  # before it has read the model, whose fault it is not
+    if "pthread_create failed" in reason:  # not the model's fault
         return ProviderError(
             f"ONNX Runtime cannot start its threads: {reason.rpartition('error msg: ')[2]}",
             hint="pass fewer threads, or raise the limit of memory or of processes, such as a container's",
@@ -36,7 +36,7 @@ def open_error(error: BaseException, path: str, *, on_cpu: bool) -> ModelError |
     if reason.startswith("Protobuf parsing failed"):
         reason = "it is not an ONNX model, or is truncated"
     if on_cpu and "Could not find an implementation for" in reason:
-        # Most such operators have one in float32 and since opset 7, which the message does not say.
+        # Most such operators are implemented in float32 and since opset 7, which the message does not say.
         reason += (
             "; its CPU provider lacks it in this dtype or version: export it as float32 with a later opset, or "
             'use provider "cuda"'

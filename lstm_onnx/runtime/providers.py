@@ -1,6 +1,6 @@
-"""ONNX Runtime sessions on the requested provider, or an error that names the cause.
+"""Opens ONNX Runtime sessions on the requested provider, or raises an error that names the cause.
 
-ONNX Runtime itself is lenient: a CUDA-only session opens on the CPU where CUDA is missing, and its list of available
+ONNX Runtime itself is lenient: a CUDA-only session opens on the CPU if CUDA is missing, and its list of available
 providers is what was compiled in, not what can run (onnxruntime issues 17801, 21424, 23372).  Here the driver is
 queried first, and afterwards the session for the provider of each node; nothing falls back silently.
 """
@@ -38,11 +38,11 @@ CPU_SHAPE_OPS = frozenset(
 )
 """Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, even in a CUDA session."""
 _LEAST_VERSION = (1, 27)
-"""The oldest ONNX Runtime that is right.  On CPUs with AMX, 1.24 computes int8 products of few features wrongly (as
-measured; 1.25 does not).  From 1.27 on, a thread spins for as long as is asked for (pull request 27916)."""
+"""The oldest ONNX Runtime that computes correctly.  On CPUs with AMX, 1.24 computes int8 products of few features
+wrongly (as measured; 1.25 does not).  Since 1.27, a thread spins for as long as requested (pull request 27916)."""
 _FATAL_OPTIMIZERS = ["MatmulTransposeFusion"]
-"""In float16, a Transpose before a MatMul ends the process when the session opens on the CPU (1.31.1): this optimizer
-fuses them to a FusedMatMul, on which NchwcTransformer, at level 99, fails."""
+"""In float16, a Transpose before a MatMul crashes the process when the session opens on the CPU (1.31.1): this
+optimizer fuses them into a FusedMatMul, on which NchwcTransformer, at level 99, fails."""
 _WARNING, _FATAL = 2, 4
 """ONNX Runtime's log severities; the first is its default."""
 
@@ -60,8 +60,8 @@ class Placement:
 def onnxruntime() -> Any:
     """The onnxruntime module.
 
-    Its wheels of 1.31 and 1.32 store an identifier of the machine, and how they are used, to upload it, from the import
-    on.  They do neither where ORT_DISABLE_TELEMETRY is 1, as it is here unless the user set it.
+    From the import on, its wheels of 1.31 and 1.32 store an identifier of the machine and how they are used, to upload
+    it.  They do neither if ORT_DISABLE_TELEMETRY is 1, which is set here unless the user has set it.
 
     Raises:
         MissingDependencyError: it is not installed or too old, or both of its wheels are installed, which overwrite
@@ -135,7 +135,7 @@ def validated_threads(threads: Any) -> int | None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """How a session is opened, and what messages call its model; see `open_session`."""
+    """How a session is opened, and the name of its model in messages; see `open_session`."""
 
     name: str
     threads: int | None
@@ -161,7 +161,7 @@ def open_session(
 
     Args:
         model: an .onnx file, or its content.
-        provider: see `parse_provider`; "cuda" is strict, and "auto" is CUDA where a GPU can be used and else CPU.
+        provider: see `parse_provider`; "cuda" is strict, and "auto" is CUDA if a GPU can be used, otherwise CPU.
         threads: threads within an operator; None leaves the choice to ONNX Runtime, one per core.
         spin: seconds for which an idle thread spins before it sleeps.
         cuda_graph: let CUDA runs be captured as graphs and replayed.
@@ -177,14 +177,15 @@ def open_session(
         ModelError: it is not a model, ONNX Runtime cannot run it, or memory ran out.
         ProviderError: the provider is unknown, is not available, or would not run every node.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
-        InputError: `threads` is not a positive integer, `spin` no duration, or `session_options` something else.
+        InputError: `threads` is not a positive integer, `spin` is not a duration, or `session_options` has the wrong
+            type.
     """
     wanted, device_id = parse_provider(provider)
     threads = validated_threads(threads)
     spin = seconds("spin", spin, 1)
     name = "the model" if isinstance(model, bytes) else os.fspath(model)
     if not isinstance(model, bytes):
-        # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
+        # ONNX Runtime looks for external data beside the path that it gets, not beside the target of a link.
         require_readable(model, "an .onnx file")
         require_utf8(name)
         model = os.path.realpath(model)
@@ -237,7 +238,7 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
 
 
 def _session_options(ort: Any, settings: _Settings) -> Any:
-    """The caller's options with what we need of them, or else ours."""
+    """The caller's options with the settings that we need, or our own options."""
     options = settings.session_options
     entries = {"session.record_ep_graph_assignment_info": "1"}
     if options is None:
@@ -280,7 +281,7 @@ def _silent_provider_loading(ort: Any, providers: list[str]) -> Iterator[None]:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        # The session's severity does not apply to the loader, and the default severity cannot be queried.
+        # The session's log severity does not apply to the loader, and the default severity cannot be queried.
         ort.set_default_logger_severity(_FATAL)
         try:
             yield
@@ -292,7 +293,7 @@ def placements(session: Any) -> list[Placement]:
     """The provider of each node of an open session, after ONNX Runtime's optimizations.
 
     Raises:
-        ModelError: the name of a node is no text.
+        ModelError: the name of a node is not valid text.
     """
     try:
         return [
@@ -351,7 +352,7 @@ def cuda_unavailable() -> str | None:
 
 def _no_such_device(device_id: int) -> str | None:
     """Why this GPU cannot be used; None where it exists."""
-    count = _gpus()[0] if device_id else 1  # that there is a first one is known already
+    count = _gpus()[0] if device_id else 1  # the first one is known to exist
     if device_id < count:
         return None
     return f"there is no device {device_id}; the NVIDIA driver reports {count}, counted from 0"
@@ -359,7 +360,7 @@ def _no_such_device(device_id: int) -> str | None:
 
 @cache
 def _gpus() -> tuple[int, str | None]:
-    """How many GPUs the NVIDIA driver reports (CUDA driver API), and the reason why there is none."""
+    """The number of GPUs that the NVIDIA driver reports (CUDA driver API), and the reason if there is none."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)

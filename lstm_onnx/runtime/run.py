@@ -1,4 +1,4 @@
-"""Run a model once, on inputs by name."""
+"""Runs a model once, on inputs by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_model(model: LoadedModel, feeds: Mapping[str, Any]) -> dict[str, Any]:
 
         if any(device_of(value) == "cuda" for value in feeds.values()):
             return run_on_device(model, feeds)
-    # Of most inputs, names, shapes and dtypes count; of lengths and of what generation starts from, values do.
+    # For most inputs only names, shapes and dtypes matter; for lengths and generation's prompts, values do.
     bound = model.provider == "cpu" and model.can_be_bound and model.valued.isdisjoint(feeds)
     key = key_of(feeds) if bound and model.metadata.generation is None else None
     binding = None if key is None else model.bindings.find(key)
@@ -37,7 +37,7 @@ def run_model(model: LoadedModel, feeds: Mapping[str, Any]) -> dict[str, Any]:
         try:
             binding.run(options_of(model))
         except RunError:
-            # Either the model fails on this input, and does so again, or its output shapes depend on more
+            # Either the model fails on this input, and will fail again, or its output shapes depend on more
             # than its input shapes, and it must not be bound.
             results = _run_unbound(model, feeds, None)
             model.bindings.exclude(key)

@@ -1,9 +1,9 @@
-"""Interpreter exit, and forked processes.
+"""Handles the interpreter's exit and forked processes.
 
-A thread that returns from ONNX Runtime after the interpreter has exited aborts the process (before Python 3.14, which
-lets it hang).  So before the exit our own threads are joined, and the program's daemon threads finish the run that they
-are in and then sleep.  A forked child has none of these threads: what relies on them raises an error there instead of
-waiting forever.  Nor has it those of ONNX Runtime, for which a session waits when it is freed: there it never is.
+A thread that returns from ONNX Runtime after the interpreter has exited aborts the process (before Python 3.14).
+So before the exit our own threads are joined, and the program's daemon threads finish their current run and then sleep.
+A forked child has none of these threads: whatever relies on them raises an error there instead of waiting forever.  Nor
+does it have those of ONNX Runtime, for which a session waits when it is freed; so there it is never freed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def watch(
 
 
 def opened(session: Any) -> Any:
-    """Note that a session is open, which is returned."""
+    """Record that a session is open, and return it."""
     _sessions.add(session)
     return session
 
@@ -78,11 +78,11 @@ def calls_onnxruntime(function: Any) -> None:
 
 
 def require_running(what: str) -> None:
-    """Refuse to start threads that would not be joined any more (RunError)."""
+    """Refuse to start threads that would no longer be joined (RunError)."""
     if _ending:
         if not _is_main():
             _sleep_for_ever()
-        raise RunError(f"the interpreter is exiting, and {what} cannot be started any more")
+        raise RunError(f"the interpreter is exiting, so {what} can no longer be started")
 
 
 def sleep_if_ending() -> None:
@@ -101,7 +101,7 @@ def _sleep_for_ever() -> NoReturn:
 
 
 class Gate:
-    """Takes the place of a session while the interpreter exits: only the main thread gets through."""
+    """Replaces a session while the interpreter exits: only the main thread gets through."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -113,7 +113,7 @@ class Gate:
 
 
 class LostLock:
-    """Takes the place of a lock that was held when the process forked, or whose thread is not in the child."""
+    """Replaces a lock that was held when the process forked, or whose thread is not in the child."""
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -140,7 +140,7 @@ def _end() -> None:
 
 
 def _wait_for_runs() -> None:
-    """Wait until no thread is in ONNX Runtime: one that returns meets a `Gate` before it can call it again."""
+    """Wait until no thread is in ONNX Runtime: a thread that returns reaches a `Gate` before it can call again."""
     own = threading.get_ident()
     started = quiet_since = monotonic()
     while True:
@@ -171,7 +171,7 @@ def _forked() -> None:
         import ctypes
 
         for session in _sessions:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # also at the interpreter's exit it is not freed
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # not freed even at the interpreter's exit
         _sessions.clear()
     for item in list(_forking):
         cast("Forking", item).forked()

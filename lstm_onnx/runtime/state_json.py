@@ -1,4 +1,4 @@
-"""The states of a stream as JSON, to be continued by another program: lstm-onnx.mjs reads and writes the same."""
+"""Converts the states of a stream to and from JSON, for another program to continue; lstm-onnx.mjs does the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def state_from_json(text: str | bytes) -> dict[str, NDArray[Any]]:
     """Names to arrays, to be set as `Stream.state`.
 
     Args:
-        text: what `state_to_json` gave, or JSON.stringify of a stream's state in JavaScript.
+        text: the result of `state_to_json`, or of JSON.stringify on a stream's state in JavaScript.
 
     Raises:
         InputError: `text` is anything else.

@@ -1,4 +1,4 @@
-"""`Stream`: the states are carried from one chunk to the next."""
+"""`Stream`: carries the states from one chunk to the next."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 
 class _Last(NamedTuple):
-    """The chunk shape that was bound last, without a look-up: most chunks of a stream have the same shape.
+    """The chunk shape that was bound last, to avoid a look-up: most chunks of a stream have the same shape.
 
     Attributes:
-        phase: of the stream before and after such a chunk; None where it has none.
-        steps: of the chunk.
+        phase: of the stream before and after such a chunk; None if it has none.
+        steps: the number of steps in the chunk.
     """
 
     shape: tuple[int, ...]
@@ -53,8 +53,8 @@ class _Last(NamedTuple):
 class Stream:
     """A model that is run chunk by chunk.  Created by `Model.stream`.
 
-    However a sequence is divided into chunks, the results are those of the whole sequence; a model for which this
-    is not the case has no streams.
+    However a sequence is divided into chunks, the results are those of the whole sequence; a model for which that
+    is not true has no streams.
 
     Attributes:
         model: the model.
@@ -83,7 +83,7 @@ class Stream:
             self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph)
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._unbound: set[Key] = set()
-        self._results: Mapping[str, np.ndarray] = {}  # of the last chunk: at least the outputs without a time axis
+        self._results: Mapping[str, np.ndarray] = {}  # of the last chunk, at least outputs without a time axis
         self._last: _Last | None = None
         self._last_of_ended: _Last | None = None
         self._session = model.session  # changes when the model is closed
@@ -147,7 +147,7 @@ class Stream:
 
         Raises:
             InputError: the sequence has already ended, or the model cannot take a sequence with this number of steps.
-            RunError: ONNX Runtime failed; the states are as they were.
+            RunError: ONNX Runtime failed; the states are unchanged.
         """
         self._require_open()
         results = self._chunks.flushed(self.state)
@@ -180,7 +180,7 @@ class Stream:
     @overload
     def __call__(self, chunk: Any) -> Any: ...
     def __call__(self, chunk: Any) -> Any:
-        """The outputs for the next steps of a bare LSTM, or of a model with one input beside its states.
+        """The outputs for the next steps of a bare LSTM, or of a model with one input besides its states.
 
         Args:
             chunk: for a bare LSTM ``(time, batch, input_size)``, or ``(batch, time, input_size)`` with batch_first;
@@ -315,7 +315,7 @@ class Stream:
         return results
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
+        """All outputs of a chunk that is not bound, including the states, from which the stream continues."""
         require_batch(self.model, feeds, self.batch)
         results = run_model(self.model, {**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
@@ -359,7 +359,7 @@ class Stream:
                 for before, after in (self._buffers, self._buffers[::-1]):
                     ends = {model.states[name]: array for name, array in after.items()}
                     pair.append(Binding(session, model.path, {**arrays, **before}, {**buffers, **ends}))
-            except RunError:  # the caller has its results all the same
+            except RunError:  # the caller has its results anyway
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])

@@ -1,4 +1,4 @@
-"""The states of a stream: what they start from, are set to, and become with each step."""
+"""The states of a stream: their initial values, values set by the caller, and values after each step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .tensor_info import ValueInfo, validated_feeds
 
 
 def stream_start(model: LoadedModel, batch: int) -> dict[str, np.ndarray]:
-    """What the states of a stream of `batch` sequences start from (InputError: see `stream_initial_state`)."""
+    """The initial states of a stream of `batch` sequences (InputError: see `stream_initial_state`)."""
     initial = model.metadata.initial
     return {name: stream_initial_state(model.inputs[name], batch, initial.get(name)) for name in model.states}
 
 
 def stream_initial_state(info: ValueInfo, batch: int, initial: np.ndarray | None) -> np.ndarray:
-    """What a state of a stream of `batch` sequences starts from.
+    """The initial value of a state for a stream of `batch` sequences.
 
     Its batch is the axis named "batch", or else its only dynamic axis, whatever its name.  Other dynamic axes have
     the sizes of `initial`; the size of an axis such as ``4*batch`` follows from the batch.
@@ -46,7 +46,7 @@ def stream_initial_state(info: ValueInfo, batch: int, initial: np.ndarray | None
 
 
 def require_like_state(model: LoadedModel, name: str, after: np.ndarray, before: np.ndarray) -> None:
-    """Refuse a next value of a state that has another shape or dtype than the one before (RunError)."""
+    """Refuse a next value of a state whose shape or dtype differs from the one before (RunError)."""
     if after.shape != before.shape or after.dtype != before.dtype:
         raise RunError(
             f"its output {model.states[name]} is {after.dtype} {after.shape}, but the state {name} that it feeds is "
@@ -59,13 +59,13 @@ def require_like_state(model: LoadedModel, name: str, after: np.ndarray, before:
 def validated_states(
     infos: Mapping[str, ValueInfo], values: Any, shapes: Mapping[str, tuple[int, ...]], owner: str
 ) -> dict[str, np.ndarray]:
-    """`values`, to which a caller sets the states, once all of them are known to fit.
+    """The validated `values` to which a caller sets the states.
 
     Args:
         infos: of the states.
-        values: what the caller passed.
-        shapes: what they must have.
-        owner: whose states they are, for messages.
+        values: passed by the caller.
+        shapes: the required shapes.
+        owner: the owner of the states, for messages.
 
     Raises:
         InputError: they do not map names to arrays, one is missing or unknown, or has another dtype or shape.

@@ -1,4 +1,4 @@
-"""Whether a model can be streamed: according to its metadata or, if that does not say, found by trying."""
+"""Decides whether a model can be streamed, from its metadata or, if that does not say, by a test."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _chunks: weakref.WeakKeyDictionary[LoadedModel, Compared | None] = weakref.WeakKeyDictionary()
 _rows_mix: weakref.WeakKeyDictionary[LoadedModel, str] = weakref.WeakKeyDictionary()
-"""What was found of models whose metadata does not say; "" for nothing."""
+"""The results of tests of models whose metadata does not say; "" for no problem."""
 _proven: weakref.WeakKeyDictionary[LoadedModel, bool] = weakref.WeakKeyDictionary()
 
 
 def is_proven(model: LoadedModel) -> bool:
-    """Whether what the metadata says of chunks and rows was found of this very graph: no other tool has changed it.
+    """Whether the metadata on chunks and rows is about this very graph: no other tool has changed it since.
 
     Such a tool may keep the metadata, as ONNX Runtime's quantize_dynamic does, after which all sequences of a batch,
     and all steps of a chunk, share one scale.
@@ -35,7 +35,7 @@ def is_proven(model: LoadedModel) -> bool:
 
 
 def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
-    """Refuse a model whose chunks give other numbers than the whole sequence.
+    """Refuse a model whose chunks give numbers other than the whole sequence.
 
     Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, for one that another
     tool has changed since, or with other pairs of states than the file's own, steps (or frames, of a file that takes
@@ -43,7 +43,7 @@ def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
 
     Args:
         model: the model.
-        check: False skips that comparison, but not what the metadata says.
+        check: False skips that comparison, but not a refusal in the metadata.
 
     Raises:
         InputError: it has no states, or cannot be streamed, with the reason.
@@ -71,9 +71,9 @@ def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
     if not check or (known and is_proven(model)):
         return
     streaming = model.metadata.streaming_or_default
-    if known and (streaming.last is not None or streaming.steps is not None):  # which no drawn states fit
+    if known and (streaming.last is not None or streaming.steps is not None):  # no random states would fit
         raise InputError(
-            "may not be streamed: it was made for chunks, and another tool has changed it since",
+            "cannot be trusted to stream: it was made for chunks, and another tool has changed it since",
             hint="change the file before it is made to stream (check=False opens a stream anyway)",
             path=model.path,
         )
@@ -91,15 +91,15 @@ def require_streamable(model: LoadedModel, *, check: bool = True) -> None:
 
 
 def found_chunks(model: LoadedModel) -> Compared | None:
-    """What `require_streamable` found by running the model; None where it did not."""
+    """The result of `require_streamable` if it ran the model; None if it did not."""
     return _chunks.get(model)
 
 
 def rows_mix(model: LoadedModel) -> str:
-    """In which output a sequence's results depend on the others in its batch; "" where none is known to.
+    """How an output of a sequence depends on the others in its batch; "" if none is known to.
 
-    Files from lstm-onnx say so in their metadata.  Another one, or one that another tool has changed since, is run,
-    once, on a batch and on a sequence of it alone.
+    Files from lstm-onnx say so in their metadata.  Other files, and those that another tool has changed since, are run
+    once on a batch and on one of its sequences alone.
     """
     known = "" if model.spec is not None else model.metadata.batch_mixes
     if known or (known is not None and is_proven(model)):
@@ -119,7 +119,7 @@ def require_separate_rows(model: LoadedModel, *, check: bool = True) -> None:
 
 
 def stream_inputs(model: LoadedModel) -> dict[str, ValueInfo]:
-    """The inputs that a caller of a stream passes: no states, and not the one that says that a sequence ends."""
+    """The inputs that a caller of a stream passes: neither states nor the input that marks the end of a sequence."""
     last = model.metadata.streaming_or_default.last
     return {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
 

@@ -1,7 +1,7 @@
-"""A model's inputs and outputs, and whether arrays fit them.
+"""Describes a model's inputs and outputs, and validates arrays for them.
 
-ONNX Runtime only ever gets arrays that were validated here: some others (a batch of 0) end the process, and no
-exception can be caught.
+ONNX Runtime gets only arrays that were validated here: some others (such as a batch of 0) crash the process without an
+exception.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Limits = Mapping[str, tuple[int, int | None]]
 """The smallest and the largest size of an axis, by its name; None for no upper limit."""
 _LONGEST_NAME = 200
 _NOT_REAL = "cOSUMm"
-"""Kinds of dtypes whose values a cast to floats would lose, or cannot take: complex numbers, objects, text, dates."""
+"""Kinds of dtypes that cannot be cast to floats without loss: complex numbers, objects, text, dates."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ValueInfo:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it holds whole numbers."""
+        """Whether it holds integers."""
         return self.dtype is not None and self.dtype.kind in "iu"
 
     def smallest_shape(self, sizes: Mapping[str, int] | None = None) -> list[int]:
@@ -70,10 +70,10 @@ class ValueInfo:
 def validated_feeds(
     infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray], optional: Container[object] = ()
 ) -> dict[str, np.ndarray]:
-    """`feeds` in row-major order, once every array is known to fit.
+    """The validated `feeds`, in row-major order.
 
     Args:
-        infos: what the model takes.
+        infos: the inputs of the model.
         feeds: the inputs.
         optional: inputs that can be filled in once the others are there; they are missing if no other is.
 
@@ -158,7 +158,7 @@ def require_size(info: ValueInfo, shape: tuple[int, ...], axis: str, size: int) 
     if size < least or (largest is not None and size > largest):
         raise InputError(
             f"{info.name} has shape {shape}, so {axis} is {size}",
-            hint=f"the model is only right where {axis} is {allowed_sizes(least, largest)}",
+            hint=f"the model is right only if {axis} is {allowed_sizes(least, largest)}",
             name=info.name,
         )
 
@@ -200,7 +200,7 @@ def zeros(info: ValueInfo, sizes: Mapping[str, int]) -> np.ndarray | None:
 
 
 def validated_lengths(lengths: np.ndarray | None, batch: int, time: int) -> np.ndarray:
-    """Lengths as int32 ``(batch,)``; None for complete sequences.
+    """Lengths as int32 ``(batch,)``; None means full length.
 
     Raises:
         InputError: they have another shape, are not integers, or are outside 1..time.

@@ -1,4 +1,4 @@
-"""Trials: a model is opened and run once in a child process before it is opened in this one."""
+"""Trials: opens and runs a model once in a child process before it is opened in this one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def is_trial_needed(path: str | os.PathLike[str], trial: bool | None) -> bool:
-    """What `trial` says; None: whether a file is not, byte for byte, one that lstm-onnx wrote."""
+    """`trial`, or if it is None whether the file is not, byte for byte, one that lstm-onnx wrote."""
     return not is_intact(path) if trial is None else trial
 
 
@@ -30,7 +30,7 @@ def require_trial(
     states: dict[str, str] | None,
     work: str = "lstm_onnx.runtime.open_model:open_and_run",
 ) -> None:
-    """Open and run the file in a child process; `work` is what that calls.
+    """Open and run the file in a child process, which calls `work`.
 
     Raises:
         ModelError: the process ended, or exceeded its time or memory.
@@ -49,11 +49,11 @@ def require_trial(
 
 
 def require_drawable(model: Model) -> None:
-    """Refuse a model whose inputs hold too many numbers for a comparison on drawn ones (ModelError)."""
+    """Refuse a model whose inputs hold too many numbers for a comparison on random ones (ModelError)."""
     count = sum(prod(info.smallest_shape()) for info in model.inputs.values())
     if count > MAX_DRAWN_ELEMENTS:
         raise ModelError(
-            f"its inputs hold {count} numbers or more, and at most {MAX_DRAWN_ELEMENTS} are drawn to compare files",
+            f"its inputs hold {count} numbers or more, but files are compared on at most {MAX_DRAWN_ELEMENTS}",
             path=model.path,
             hint="export it with smaller or dynamic sizes",
         )
@@ -64,5 +64,5 @@ def first_run(model: Model) -> None:
     stage("the first run")
     sizes = ([dim if isinstance(dim, int) else 1 for dim in info.shape] for info in model.inputs.values())
     if sum(prod(shape) for shape in sizes) <= MAX_TRIAL_ELEMENTS:
-        with contextlib.suppress(Exception):  # the process survived, which is all that matters
+        with contextlib.suppress(Exception):  # it only matters that the process survives
             model.warm_up()

@@ -1,4 +1,4 @@
-"""Every constant of the runtime that trades speed or memory, and the measurement behind its value.
+"""The runtime's constants that affect speed or memory, with the measurements behind their values.
 
 Unless stated otherwise, measured in November 2026 with ONNX Runtime 1.31.1 on 2 cores (AVX2); I, H and L are an
 LSTM's input_size, hidden_size and num_layers.  Constants without a figure bound memory, and were not tuned.
@@ -26,7 +26,7 @@ Handing a part to another thread takes about 50 us; at one core's 80 GFLOP/s thi
 PART_SECONDS = 4e-4
 """The same for a module, whose FLOPs are unknown: seconds of its first run per part; 8 times the 50 us above."""
 WAKE_FLOPS = 8e6
-"""A pool's caller computes the first part of a batch, which is larger than the others by about so many FLOPs.
+"""A pool's caller computes the first part of a batch, which is larger than the others by about this many FLOPs.
 
 The others start 25 us later and take 30 us longer to return.  A step of 64 rows, I80 H256 L2, takes 0.95 times as long
 divided into 34 and 30 as in halves."""
@@ -34,7 +34,7 @@ divided into 34 and 30 as in halves."""
 # --- bindings -----------------------------------------------------------------------------------------------------
 
 MAX_BOUND_CALL_BYTES = 2**18
-"""Inputs and outputs up to this size are copied into bound buffers instead of being passed anew.
+"""Inputs and outputs up to this size are copied into bound buffers instead of being passed each time.
 
 Binding saves about half of a small step (I64 H64 L1: 22 to 12 us); above this size the copy costs more."""
 MAX_CALL_BINDINGS = 16
@@ -62,7 +62,7 @@ CALIBRATION_ROWS = (1, 2, 4, 6, 12, 24)
 ONNX Runtime multiplies 6 rows at a time with AVX2, 12 with AVX-512 and 4 on ARM; a remainder costs almost as much as
 a full tile (8 rows reach 0.84 of peak, 6 rows 0.91)."""
 RUN_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""The numbers of rows of a run, beside the largest allowed one and all sequences that may run together.
+"""The numbers of rows of a run, besides the largest allowed one and all sequences that may run together.
 
 Of 512 sequences (2 to 400 steps, at most 24 rows) runs cost 0.7% more than with every number of rows, and the plan
 takes 1.1 us for each sequence instead of 2.5."""
@@ -82,12 +82,12 @@ CALIBRATION_SEQUENCES = 64
 CALL_SECONDS = 5e-5
 """Cost of a run that depends on neither rows nor steps: the call, and the Python code around it."""
 RUN_SECONDS = 6e-4
-"""Runs of small sequences get as many rows as make them last so long.
+"""Runs of small sequences get so many rows that they take this long.
 
 A thread of `map` waits for the others' Python code after each run.  Of sequences of 2 to 400 steps, times as many per
 second as with 24 rows: I4 H3 1.13, I1 H8 1.16, I8 H16 bidirectional 1.15, I16 H32 1.19 (two threads)."""
 THREADS_SECONDS = 3e-3
-"""All sequences of a call that takes less run in the caller's thread, and so does a single run.
+"""If a call takes less, all of its sequences run in the caller's thread, and so does a single run.
 
 Starting two threads takes 0.2 ms, and their first runs in ONNX Runtime 0.1 ms more than others."""
 DEFAULT_ROWS_CPU, DEFAULT_ROWS_CUDA = 6, 64
@@ -102,8 +102,8 @@ MAX_WORKERS = 1024
 # --- sessions -----------------------------------------------------------------------------------------------------
 
 CPU_ARENA = False
-"""ONNX Runtime's memory arena keeps the largest shape that it ever saw: with varying lengths a third more memory than
-is in use.  Without it, runs took 0.93 (a small step) to 1.015 of the time."""
+"""ONNX Runtime's memory arena keeps memory for the largest shape so far: with varying lengths a third more than is in
+use.  Without it, runs took 0.93 (a small step) to 1.015 times as long."""
 MAX_FOLDED_BYTES = 2**28
 """Limit of constant folding: a model of 68 bytes can otherwise allocate 1 GiB when it is opened."""
 MAX_THREADS = 1024

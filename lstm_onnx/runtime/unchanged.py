@@ -1,8 +1,8 @@
-"""A file that another program writes while it is read, checked or converted is refused, so results are of one version.
+"""Refuses a file that another program writes while it is read, checked or converted, so results are of one version.
 
-Most of what works on a file opens it more than once: to read its graph and its weights, to run it, for a child process.
-If it is replaced in between, or written in place, one part of the result would be of the old file and another one of
-the new one.
+Most operations open a file more than once: to read its graph and its weights, to run it, for a child process.
+If it is replaced in between, or written in place, part of the result would come from the old file and part from the
+new one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Path = str | os.PathLike[str]
 
 @contextmanager
 def unchanged(path: Path, verb: str) -> Iterator[None]:
-    """Within the context the file stays what it is, and so do those in its folder that hold its weights.
+    """A context in which the file, and those in its folder that hold its weights, must not change.
 
     Args:
         path: the file.
         verb: what is done with it, such as "quantized".
 
     Raises:
-        ModelError: it was changed, in the place of whatever came of that; no file is written in the context then.
+        ModelError: it was changed; raised instead of any error that this caused, and no file is written then.
     """
     before = fingerprint(path)
     beside = _beside(path)

@@ -1,4 +1,4 @@
-"""Inputs for a run whose results nobody reads."""
+"""Makes inputs for a run whose results nobody reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def smallest_feeds(model: LoadedModel, sizes: Mapping[str, Any]) -> dict[str, np
     unknown = [name for name in sizes if name not in known]
     if unknown:
         raise InputError(
-            f"{', '.join(unknown)}: no axis of the model",
+            f"{', '.join(unknown)}: not an axis of the model",
             hint=f"its axes are {', '.join(sorted(known))}",
             name=unknown[0],
         )
@@ -48,7 +48,7 @@ def smallest_feeds(model: LoadedModel, sizes: Mapping[str, Any]) -> dict[str, np
         info = model.inputs[name]
         start = initial_state(info, known_sizes, model.metadata.initial.get(name))
         if start is not None and streaming.least > 1:
-            feeds[name] = start  # for the same reason: the sequence goes on from a state
+            feeds[name] = start  # for the same reason: the sequence continues from a state
         elif start is None:
             # Some tools (tf2onnx) name each dynamic axis differently, so no other input gives a state's batch.
             feeds[name] = np.zeros(info.smallest_shape({**sizes, **known_sizes}), info.dtype)

@@ -1,8 +1,8 @@
 """`lstm-onnx serve`: models over HTTP, gRPC and websockets, in the Open Inference Protocol v2 and with streams.
 
-Everything runs in one event loop: requests that run a whole sequence are batched by `whole`, those of a stream by a
-`Batcher` of the runtime.  Nothing else imports this package but the command, and its libraries come with the extra
-``serve``; this module imports none of them.
+Everything runs in one event loop: requests that run a whole sequence are batched by `whole`, those of a stream by the
+runtime's `Batcher`.  Only the command imports this package.  The libraries it needs come with the extra ``serve``, and
+this module imports none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NEEDED = ("uvicorn", "httptools", "websockets", "grpc", "google.protobuf", "pro
 
 
 def require_libraries() -> None:
-    """Refuse to start without the libraries of the extra ``serve`` (MissingDependencyError)."""
+    """Raise MissingDependencyError unless the libraries of the extra ``serve`` are installed."""
     for name in (*_NEEDED, *(() if sys.platform == "win32" else ("uvloop",))):
         try:
             found = importlib.util.find_spec(name)

@@ -1,4 +1,4 @@
-"""Who may send requests: tokens, and origins of web pages."""
+"""Checks who may send requests: by tokens, host names and the origins of web pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import LOOPBACK
 from .tokens import Tokens
 
 PUBLIC = ("/v2/health/live", "/v2/health/ready", "/", "/index.html", "/page.mjs", "/client.mjs")
-"""Paths that need no token: health, and the page, which is the same on every server."""
+"""Paths that need no token: those for health checks, and the web page, which is the same on every server."""
 SUBPROTOCOL = "lstm-onnx"
 _TOKEN_PREFIX = "bearer."  # noqa: S105 - no token
 
@@ -19,16 +19,16 @@ _TOKEN_PREFIX = "bearer."  # noqa: S105 - no token
 def require_access(
     service: Service, path: str, headers: Mapping[str, str], subprotocols: Iterable[str] | None = None
 ) -> None:
-    """Refuse who has no token, and web pages of other servers.
+    """Refuse requests without a valid token, and those from web pages of other servers.
 
-    A browser lets any page on the web open websockets and send simple requests to this machine, and by a name that
-    resolves to it even read the answers.
+    A browser lets any page on the web open websockets and send simple requests to this machine.  Under a host name
+    that resolves to this machine, the page can even read the responses (DNS rebinding).
 
     Args:
         service: the server.
-        path: what is asked for.
-        headers: by their names in lower case.
-        subprotocols: of a websocket, by which a browser sends its token; None for HTTP.
+        path: the request's path.
+        headers: the request's headers, by their names in lower case.
+        subprotocols: those that a websocket offers, one of which may be a browser's token; None for HTTP.
 
     Raises:
         RequestError: the request is refused.
@@ -37,8 +37,8 @@ def require_access(
     host = headers.get("host", "")
     if settings.is_loopback and service.tokens is None and (_split(f"//{host}").hostname or "") not in LOOPBACK:
         text = (
-            f"this server is called localhost, and the request asks for {host!r}; let a proxy send Host: localhost, or "
-            "start the server with --token-file, which takes any name"
+            f"this server accepts requests only for localhost, but this one is for {host!r}; have the proxy send "
+            "Host: localhost, or start the server with --token-file, with which any host name is accepted"
         )
         raise RequestError(text, Kind.FORBIDDEN)
     origin = headers.get("origin")
@@ -54,13 +54,13 @@ def require_access(
 
 
 def require_token(tokens: Tokens, header: str | None) -> None:
-    """Refuse a request whose header `authorization` has none of the tokens (RequestError)."""
+    """Raise RequestError unless the header `authorization` has one of the tokens."""
     if not tokens.accepts(header):
-        raise RequestError("a bearer token is needed, and the request has none or a wrong one", Kind.UNAUTHENTICATED)
+        raise RequestError("a bearer token is needed, but the request has none or a wrong one", Kind.UNAUTHENTICATED)
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of a URL; empty ones where it is none, such as ``http://[``."""
+    """The parts of a URL; empty ones where the text is not a URL, such as ``http://[``."""
     try:
         return urlsplit(url)
     except ValueError:

@@ -23,7 +23,7 @@ class ClientStream:
     """A stream of a model on a server; made by `open_stream`.
 
     Attributes:
-        inputs: name, datatype and shape of each input, -1 where a size is not fixed; the batch is 1.
+        inputs: name, datatype and shape of each input; a size that is not fixed is -1, and the batch size is 1.
         outputs: the same for outputs.
     """
 
@@ -37,21 +37,21 @@ class ClientStream:
         self._reading = asyncio.create_task(self._read())
 
     def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
-        """The next time steps.  Calls are answered in their order, and need not wait for one another.
+        """Run the next time steps.  Calls are answered in their order, and need not wait for one another.
 
-        `inputs` are read by the call itself, and not when its task begins: their memory may be written again at once.
-        The frame of a call that is cancelled is run all the same.
+        `inputs` are copied when this method is called, not when its task starts: their memory may be reused at once.
+        A frame is run even if its call is cancelled.
 
         Args:
-            inputs: an array for a model with one input; or arrays by name.
+            inputs: an array for a model with one input, or a dict of arrays by name.
 
         Returns:
-            The output; outputs by name where `inputs` is a dict, or where there are several.
+            The output; a dict of outputs by name where `inputs` is a dict or the model has several outputs.
 
         Raises:
             InputError: the server refused the frame, or it does not fit; the stream is unchanged.
-            ConnectionError: the stream is closed, and its states are gone.  Whether a frame was run whose answer
-                did not come is not known.
+            ConnectionError: the stream is closed, and its states are lost.  A frame without an answer may or may not
+                have been run.
         """
         return self._step(inputs, self._frames.framed(inputs))
 
@@ -62,7 +62,7 @@ class ClientStream:
             raise ConnectionError(self._ended)
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
-        # Answers are told apart by their order, so a frame is sent even if its caller is cancelled while it waits.
+        # Only their order matches answers to frames, so a frame is sent even if its caller is cancelled meanwhile.
         sending = asyncio.create_task(self._send(frame))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
@@ -72,7 +72,7 @@ class ClientStream:
         return self._frames.results(inputs, found)
 
     async def _send(self, frame: bytes) -> None:
-        with contextlib.suppress(ConnectionClosed):  # `_read` ends every answer
+        with contextlib.suppress(ConnectionClosed):  # `_read` fails every call that waits
             await self._connection.send(frame)
 
     async def _read(self) -> None:
@@ -80,7 +80,7 @@ class ClientStream:
         try:
             async for message in self._connection:
                 found = json.loads(message) if isinstance(message, str) else {}
-                if "closing" in found or (found and not self._waiting):  # of the stream, and of no frame
+                if "closing" in found or (found and not self._waiting):  # about the stream, not a frame
                     reason = found["error"]
                 elif self._waiting:
                     answer = self._waiting.popleft()
@@ -110,22 +110,23 @@ async def open_stream(
     snapshots: int | None = None,
     reconnect: float = 30.0,
 ) -> AsyncIterator[ClientStream | ResumingStream]:
-    """A stream on a server, for ``async with open_stream("http://127.0.0.1:8000", "model") as stream:``.
+    """Open a stream on a server: ``async with open_stream("http://127.0.0.1:8000", "model") as stream:``.
 
     Args:
-        server: its URL.
+        server: the server's URL.
         model: the model's name.
         token: a bearer token, where the server asks for one.
         ssl: an ``ssl.SSLContext`` for https, where the system's certificates are not enough.
-        snapshots: None ends the stream with its connection.  A number of frames: the server sends the states after
-            each so many, and where the connection is lost the stream connects again, to whatever server there is
-            then, and goes on from there; frames since are sent again.  See `ResumingStream`.
-        reconnect: seconds without an answer after which such a stream gives up.
+        snapshots: with None the stream ends with its connection.  With a number N, the server sends a snapshot of the
+            states after every N frames; when the connection is lost, the stream connects again, to whatever server
+            answers at `server` then, continues from the last snapshot and sends the frames since again.  See
+            `ResumingStream`.
+        reconnect: seconds without an answer after which a stream with snapshots gives up.
 
     Raises:
-        ConnectionError: there is no server.
-        RunError: the server refused the stream; the message is its own.
-        InputError: `server` is no URL.
+        ConnectionError: the server cannot be reached.
+        RunError: the server refused the stream; the message has its reason.
+        InputError: `server` is not a URL.
     """
     target = Target.of(server, model, token, ssl)
     if snapshots is not None:

@@ -1,4 +1,4 @@
-"""A client's side of a websocket's frames: arrays to bytes and back, as the server's first message describes them."""
+"""Converts a client's arrays to websocket frames and back, in the layout that the server's first message describes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .tensors import DATATYPES, to_bytes
 
 @dataclass(frozen=True)
 class ClientFrames:
-    """What frames hold.
+    """The layout of a stream's frames.
 
     Attributes:
-        inputs: name, datatype and shape of each input, -1 where a size is not fixed; the batch is 1.
+        inputs: name, datatype and shape of each input; a size that is not fixed is -1, and the batch size is 1.
         outputs: the same for outputs.
-        elements: of each input, those of a frame of one step, and of each further one.
+        elements: for each input, its number of elements in a frame of one step, and in each further step.
     """
 
     inputs: list[dict[str, Any]]
@@ -29,16 +29,16 @@ class ClientFrames:
 
     @classmethod
     def of(cls, first: Mapping[str, Any]) -> ClientFrames:
-        """As a server's first message describes them (ConnectionError where that lacks something)."""
+        """Read the layout from a server's first message (ConnectionError where that lacks something)."""
         if "elements" not in first:
             raise ConnectionError("the server does not say how many numbers a step has; its lstm-onnx is too old")
         return cls(first["inputs"], first["outputs"], first["elements"])
 
     def frame(self, inputs: Any) -> bytes:
-        """The bytes of an array, or of arrays by name (InputError where they do not fit)."""
+        """The bytes of an array or of arrays by name; raises InputError where they do not fit the model."""
         if not isinstance(inputs, Mapping):
             if len(self.inputs) != 1:
-                raise InputError(f"the model has the inputs {', '.join(item['name'] for item in self.inputs)}")
+                raise InputError(f"the model has several inputs: {', '.join(item['name'] for item in self.inputs)}")
             inputs = {self.inputs[0]["name"]: inputs}
         parts = []
         steps: dict[str, float] = {}
@@ -61,20 +61,20 @@ class ClientFrames:
         if len(inputs) != len(self.inputs):
             unknown = next(name for name in inputs if name not in [item["name"] for item in self.inputs])
             raise InputError(f"{shown(unknown)} is not an input of the model")
-        if len(set(steps.values())) > 1:  # all together may have the bytes of another number
+        if len(set(steps.values())) > 1:  # their total may be the size of a valid frame nevertheless
             listed = ", ".join(f"{name} has {number:g}" for name, number in steps.items())
-            raise InputError(f"the inputs are of several numbers of steps: {listed}")
+            raise InputError(f"the inputs have different numbers of steps: {listed}")
         return b"".join(parts)
 
     def framed(self, inputs: Any) -> bytes | InputError:
-        """The same, with the error as a value: it is raised where the call is awaited."""
+        """As `frame`, but return the InputError, which is raised where the call is awaited."""
         try:
             return self.frame(inputs)
         except InputError as error:
             return error
 
     def arrays(self, data: bytes) -> dict[str, np.ndarray]:
-        """The outputs of an answer by name."""
+        """The outputs in an answer, by name."""
         arrays, at = {}, 0
         for item in self.outputs:
             size = len(data)

@@ -1,4 +1,4 @@
-"""Where a client's websocket connects to."""
+"""Connects a client's websocket to a model on a server."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from ..errors import InputError, RunError, shown
 
 _LATER = (500, 502, 503, 504)
-"""Statuses of a server that may serve later, and of a proxy in front of it."""
+"""HTTP statuses, of a server or of a proxy in front of it, after which another attempt may succeed."""
 
 
 class RefusedError(RunError):
     """The server refused the stream.
 
     Attributes:
-        later: whether it, or another one, may serve it later.
+        later: whether a later attempt may succeed, at this server or another one.
     """
 
     later = False
@@ -32,7 +32,7 @@ class Target:
 
     Attributes:
         server: its URL, as the caller wrote it.
-        url: of the websocket.
+        url: the URL of the websocket.
         token: a bearer token, or None.
         ssl: an ``ssl.SSLContext``, or None.
     """
@@ -44,7 +44,7 @@ class Target:
 
     @classmethod
     def of(cls, server: str, model: str, token: str | None, ssl: Any) -> Target:
-        """From the arguments of `open_stream` (InputError: `server` is no URL)."""
+        """The target that arguments of `open_stream` describe (InputError where `server` is not a URL)."""
         parts = urlsplit(server)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         if scheme not in ("ws", "wss") or not parts.netloc:
@@ -55,11 +55,11 @@ class Target:
         return cls(server, f"{scheme}://{parts.netloc}{path}", token, ssl)
 
     async def connect(self, query: str = "") -> ClientConnection:
-        """A new connection.
+        """Open a new connection.
 
         Raises:
-            ConnectionError: there is no server.
-            RefusedError: it refused the stream.
+            ConnectionError: the server cannot be reached.
+            RefusedError: the server refused the stream.
         """
         headers = None if self.token is None else {"Authorization": f"Bearer {self.token}"}
         options = {} if self.ssl is None else {"ssl": self.ssl}
@@ -72,7 +72,7 @@ class Target:
             try:
                 text = json.loads(error.response.body or b"")["error"]
             except (ValueError, KeyError, TypeError):
-                text = f"status {status}"  # of a proxy
+                text = f"status {status}"  # as from a proxy, whose body is not the server's JSON
                 status = 503
             message = f"the server refused the stream: {text}"
             refused = RefusedError(message)

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP connections, with limits on what it leaves open, slow and endless headers, and what else clients do.
+"""uvicorn's HTTP connections, with limits on the size and time of headers, and with two corrections.
 
-A client may close its direction of a connection right after a request, and read the answer nevertheless; one that has
-closed both looks the same until something is sent to it.  And Java's client asks for HTTP/2 with each request
-(``Upgrade: h2c``), which a server may ignore, and its parser does not.
+A client may close its direction of a connection right after a request and still read the answer; a client that has
+closed both directions looks the same until something is sent to it.  And Java's client asks for HTTP/2 with each
+request (``Upgrade: h2c``), which a server may ignore but uvicorn's parser does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 MOST_HEADER_BYTES = 64 * 2**10
 HEADER_SECONDS = 10.0
-"""From the first byte of a request, or the start of a connection, to the end of its headers."""
+"""The most seconds from the first byte of a request, or the start of a connection, to the end of the headers."""
 _PROBE_SECONDS = 0.2
 _UPGRADE = (b"upgrade", b"http2-settings")
 
@@ -33,12 +33,12 @@ class LimitedConnection(HttpToolsProtocol):
     _answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give it a time for its first request."""
+        """Start the time limit for the headers of its first request."""
         super().connection_made(transport)
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock, and let nothing more be written, also of a request before the last one that was read."""
+        """Stop the timers, and stop every request, not only the last one that was read, from writing more."""
         self._stop()
         if self._answered is not None:
             self._answered.disconnected = True
@@ -60,7 +60,7 @@ class LimitedConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _should_upgrade(self) -> bool:
-        """Whether a websocket is asked for, which only GET can."""
+        """Whether the request asks for a websocket, which only a GET can."""
         return super()._should_upgrade() and self.parser.get_method() == b"GET"
 
     def _parse(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class LimitedConnection(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
 
     def _head_without_upgrade(self) -> bytes:
-        """The headers that were read, without those that ask for another protocol."""
+        """The headers read so far, without those that ask for another protocol."""
         lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
             if name == b"connection":
@@ -90,7 +90,7 @@ class LimitedConnection(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether to keep the connection until the client, which sends no more, has its answers."""
+        """Whether to keep the connection open until a client that sends no more has its answers."""
         self._has_sent_all = True
         waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
         waits = waits and self.scheme == "http"  # TLS cannot be closed in one direction
@@ -102,9 +102,10 @@ class LimitedConnection(HttpToolsProtocol):
         self.loop.call_later(_PROBE_SECONDS, self._probe, sent)
 
     def _probe(self, sent: bool) -> None:
-        """Find out whether the client reads: the machine of one that has closed its socket refuses what is sent.
+        """Find out whether the client still reads: if it has closed its socket, its machine refuses what is sent.
 
-        An interim response may be sent at any time before the answer, of which every client ignores the first ones.
+        What is sent is an interim response (1xx), which is allowed at any time before the final one and which every
+        client skips.
         """
         cycle = self._answered
         if self.transport.is_closing() or cycle is None:
@@ -118,7 +119,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._probe_later(sent=sent)
 
     def on_headers_complete(self) -> None:
-        """All headers of a request have arrived."""
+        """Called once all headers of a request have arrived."""
         self._stop()
         self._in_headers = False
         self._ignores_upgrade = self.parser.should_upgrade() and not self._should_upgrade()
@@ -128,7 +129,7 @@ class LimitedConnection(HttpToolsProtocol):
             raise httptools.HttpParserError("this is no proxy")
 
     def on_message_complete(self) -> None:
-        """The next headers begin."""
+        """Called at the end of a request: start the time limit for the next headers."""
         if self._ignores_upgrade:
             return
         super().on_message_complete()
@@ -136,13 +137,13 @@ class LimitedConnection(HttpToolsProtocol):
         self._header_bytes = 0
 
     def on_response_complete(self) -> None:
-        """Close the connection after the last answer to a client that has sent all."""
+        """Close the connection after the last answer to a client that sends no more."""
         super().on_response_complete()
         if self._has_sent_all and self.cycle.response_complete and not self.transport.is_closing():
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """As every other error of the protocol."""
+        """Answer with JSON, as for every other error of the protocol."""
         body = json.dumps({"error": msg}).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -166,7 +167,7 @@ class LimitedConnection(HttpToolsProtocol):
 
 
 def quiet_options(settings: Any) -> dict[str, Any]:
-    """Options of uvicorn that say nothing, and leave signals and logs to us."""
+    """Options for uvicorn that turn off its own output and leave signals and logs to this package."""
     return {
         "http": LimitedConnection,
         "ws": "websockets-sansio",
@@ -180,5 +181,5 @@ def quiet_options(settings: Any) -> dict[str, Any]:
         "ws_max_size": settings.max_request_bytes,
         "ws_per_message_deflate": False,
         "timeout_keep_alive": 30,
-        "timeout_graceful_shutdown": 1,  # after our own drain
+        "timeout_graceful_shutdown": 1,  # this package has drained the server by then
     }

@@ -1,4 +1,4 @@
-"""Why a request is refused, as an HTTP status and a gRPC code."""
+"""The reasons for which a request is refused, each with an HTTP status and a gRPC code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..terminal_text import MOST_MESSAGE, one_line
 
 
 class Kind(enum.Enum):
-    """HTTP status, and the name of gRPC's status code."""
+    """Each value is an HTTP status and the name of gRPC's status code."""
 
     INVALID = (400, "INVALID_ARGUMENT")
     UNAUTHENTICATED = (401, "UNAUTHENTICATED")
@@ -38,7 +38,7 @@ class Kind(enum.Enum):
 
 
 class RequestError(Exception):
-    """A request is refused, or failed; its text is for the client."""
+    """A request was refused or failed; the text is sent to the client."""
 
     def __init__(self, message: str, kind: Kind = Kind.INVALID) -> None:
         super().__init__(one_line(message, MOST_MESSAGE))
@@ -46,12 +46,12 @@ class RequestError(Exception):
 
 
 def as_request_error(error: Exception) -> RequestError:
-    """What a client is told of any error; of a bug no more than that it is one."""
+    """The error to send to a client; for a bug it has no details, which are for the log."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, TimeoutError):
         return RequestError(str(error) or "no result in time", Kind.LATE)
     if isinstance(error, LSTMOnnxError) and not isinstance(error, MissingDependencyError):
-        # Without the path: it is the server's, and the client named a model.
+        # Without the path, which is the server's: the client knows only the model's name.
         return RequestError(error.reason)
     return RequestError("the server failed on this request; its log has the reason", Kind.BUG)

@@ -1,7 +1,7 @@
-"""A websocket's binary frames: a model's inputs for one step of a stream, and its outputs.
+"""Encodes a websocket's binary frames: a model's inputs for one step of a stream, and its outputs.
 
-A frame holds the raw little-endian bytes of every input, one after another, without any header: at most one size is
-not fixed, that of time, and follows from the number of bytes.
+A frame holds the raw little-endian bytes of every input, one after another, without any header: at most one size, that
+of time, is not fixed, and it follows from the number of bytes.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .single_streams import SingleStreams
 from .tensors import DATATYPES, from_bytes, to_bytes
 
 _LENGTHS = "lengths"
-"""Of a bare LSTM; a stream has complete frames, and the pool fills it in."""
+"""The input of a bare LSTM with the lengths of its sequences; frames are complete, so the pool fills it in."""
 
 _MOST_PLANS = 100
 _Part = tuple[str, str, np.dtype[Any], list[int], int, int]
-"""Of an input: name, datatype, dtype, sizes, and where its bytes start and end in a frame."""
+"""An input's name, datatype, dtype, sizes, and the positions at which its bytes start and end in a frame."""
 
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """What a frame of a model holds.
+    """The layout of the frames of a model.
 
     Attributes:
-        inputs: in their order, with a batch of 1.
-        outputs: the same.
-        free: the name of the axis that is not fixed; None where it has none, or where every one is fixed.
+        inputs: the inputs in their order, with a batch size of 1.
+        outputs: the outputs, likewise.
+        free: the name of the dynamic axis; None where that has no name, or where every axis is fixed.
     """
 
     inputs: tuple[ValueInfo, ...]
@@ -48,12 +48,12 @@ class FrameLayout:
 
     @classmethod
     def of(cls, served: ServedModel) -> FrameLayout:
-        """The layout for a model that can be streamed (RequestError where it has none)."""
+        """The layout for a model that can be streamed (RequestError where frames cannot carry its inputs)."""
         model, batcher = served.model, served.require_batcher()
         if model.metadata.streaming_or_default.last is not None:
             raise RequestError(
-                f"{served.name} looks ahead, so its last outputs come once a sequence has ended; use requests with a "
-                "sequence_id, whose last one has sequence_end"
+                f"{served.name} looks ahead, so its last outputs come only once a sequence has ended; use requests "
+                "with a sequence_id, and set sequence_end in the last one"
             )
         input_axes, output_axes = _batch_axes(model, batcher, served.output_names)
         inputs = [
@@ -66,16 +66,16 @@ class FrameLayout:
         unnamed = dims.count(None)
         if len(names) + unnamed > 1:
             raise RequestError(
-                f"the inputs of {served.name} have several sizes that are not fixed, so a frame's number of bytes "
-                "does not say which; use requests with a sequence_id"
+                f"the inputs of {served.name} have several sizes that are not fixed, which a frame's number of bytes "
+                "does not determine; use requests with a sequence_id"
             )
         outputs = [_alone(model.outputs[name], output_axes[name]) for name in served.output_names]
         return cls(tuple(inputs), tuple(outputs), next(iter(names), None))
 
     def arrays(self, data: bytes | None) -> dict[str, np.ndarray]:
-        """The inputs of a frame; None is one of text (RequestError where it has a wrong number of bytes)."""
+        """The inputs in a frame, None for a text frame (RequestError for that, or a wrong number of bytes)."""
         if data is None:
-            raise RequestError("a frame must be binary, and this one is text")
+            raise RequestError("a frame must be binary, but this one is text")
         plan = self._plans.get(len(data))
         if plan is None:
             plan = self._parts(self._steps(len(data)))
@@ -91,7 +91,7 @@ class FrameLayout:
         }
 
     def _parts(self, steps: int) -> list[_Part]:
-        """Where each input is in a frame of so many steps."""
+        """The position of each input in a frame of this many steps."""
         parts: list[_Part] = []
         at = 0
         known = {} if self.free is None else {self.free: steps}
@@ -108,7 +108,7 @@ class FrameLayout:
         return parts
 
     def _steps(self, size: int) -> int:
-        """The steps of a frame of so many bytes (RequestError where it has none)."""
+        """The number of steps in a frame of `size` bytes (RequestError where no number of steps has that size)."""
         one, two = (self._bytes(steps) for steps in (1, 2))
         if two == one:
             if size != one:
@@ -124,17 +124,17 @@ class FrameLayout:
         return parts[-1][-1] if parts else 0
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> bytes:
-        """The outputs of a step; of several, each after its number of bytes as a little-endian uint32."""
+        """A step's outputs as bytes; where there are several, each follows its size as a little-endian uint32."""
         parts = [to_bytes(outputs[info.name]) for info in self.outputs]
         if len(parts) == 1:
             return parts[0]
         return b"".join(piece for part in parts for piece in (struct.pack("<I", len(part)), part))
 
     def to_dict(self) -> dict[str, Any]:
-        """For the first message of a websocket.
+        """The layout as JSON's types, for the first message of a websocket.
 
-        ``elements`` are, of each input, those of a frame of one step and of each further one: with wrong sizes of two
-        inputs a frame may have a right number of bytes, which only its client can tell.
+        ``elements`` are, for each input, its number of elements in a frame of one step and in each further step: if
+        two inputs have wrong sizes, their frame may still have a valid number of bytes, which only its client can tell.
         """
         one, two = ({name: math.prod(sizes) for name, _, _, sizes, _, _ in self._parts(steps)} for steps in (1, 2))
         return {

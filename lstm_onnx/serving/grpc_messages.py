@@ -1,4 +1,4 @@
-"""The protocol's infer requests and answers over gRPC."""
+"""Reads the protocol's inference requests from gRPC messages, and writes the answers."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ _CONTENTS = {
 
 
 def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A map of InferParameter as values; those without one are left out."""
+    """The values in a map of InferParameter; parameters without a value are left out."""
     choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
     return {name: getattr(parameters[name], choice) for name, choice in choices.items() if choice is not None}
 
 
 def read_request(message: Any) -> InferenceRequest:
-    """A ModelInferRequest (RequestError)."""
+    """Read a ModelInferRequest (RequestError where it is not valid)."""
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
-        raise RequestError(f"there are {len(message.inputs)} inputs, and {len(raw)} raw_input_contents")
+        raise RequestError(f"there are {len(message.inputs)} inputs, but {len(raw)} raw_input_contents")
     arrays: dict[str, np.ndarray] = {}
     for index, tensor in enumerate(message.inputs):
         name, shape = tensor.name, list(tensor.shape)
         if name in arrays:
-            raise RequestError(f"the input {shown(name)} is there twice")
+            raise RequestError(f"the input {shown(name)} is given twice")
         require_values_here(name, tensor.parameters)
         if raw:
             if tensor.HasField("contents"):
-                raise RequestError(f"{shown(name)} has contents, and the request has raw_input_contents too")
+                raise RequestError(f"{shown(name)} has contents, but the request has raw_input_contents too")
             arrays[name] = from_bytes(name, tensor.datatype, shape, raw[index])
         else:
             dtype_of(name, tensor.datatype)
             contents = _CONTENTS.get(tensor.datatype)
             if contents is None:
-                raise RequestError(f"{shown(name)} is {tensor.datatype}, which takes raw_input_contents")
+                raise RequestError(f"{shown(name)} is {tensor.datatype}, which must come in raw_input_contents")
             arrays[name] = from_numbers(name, tensor.datatype, shape, list(getattr(tensor.contents, contents)))
     names = []
     for output in message.outputs:

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over gRPC."""
+"""Serves the Open Inference Protocol v2 over gRPC."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .protocol.messages import MESSAGES, METHODS, SERVICE
 from .service import SERVER, Service, ending
 
 _MOST_RUNNING = 64
-"""Requests of one ModelStreamInfer that run at the same time; further ones are read when one is answered."""
+"""The most requests of one ModelStreamInfer that run at the same time; the next is read when one is answered."""
 _PUBLIC = ("ServerLive", "ServerReady")
-"""Methods that need no token, for what watches the server."""
+"""Methods that need no token, for health checks."""
 _SERIALIZED = operator.methodcaller("SerializeToString")
 Handler = Callable[[Any], Awaitable[Any]]
 
@@ -47,7 +47,7 @@ class GrpcMethods:
         return _message("ModelReadyResponse", {"ready": self.service.is_model_ready(request.name, request.version)})
 
     async def ServerMetadata(self, _: Any) -> Any:  # noqa: N802
-        """Name, version, extensions."""
+        """The server's name, version and extensions."""
         return _message("ServerMetadataResponse", SERVER)
 
     async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
@@ -61,7 +61,7 @@ class GrpcMethods:
         return _message("ModelConfigResponse", {"config": served.config()})
 
     async def ModelStatistics(self, request: Any) -> Any:  # noqa: N802
-        """Counts and times, of one model or of all."""
+        """Counts and times, for one model or for all."""
         return _message("ModelStatisticsResponse", self.service.statistics(request.name or None, request.version))
 
     async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
@@ -74,7 +74,7 @@ class GrpcMethods:
         return _message("RepositoryModelLoadResponse", {})
 
     async def RepositoryModelUnload(self, request: Any) -> Any:  # noqa: N802
-        """Take no more requests for a model."""
+        """Accept no more requests for a model."""
         await self.service.unload(request.model_name)
         return _message("RepositoryModelUnloadResponse", {})
 
@@ -112,11 +112,11 @@ def _unary(service: Service, method: str, function: Handler) -> Any:
 
 
 class _OpenStream:
-    """One ModelStreamInfer: answers come as they are ready, those of one sequence in its order; errors come in band.
+    """One ModelStreamInfer: each answer, or error, is sent when it is ready, those of a sequence in its order.
 
     Attributes:
-        answers: what is to be sent; at the end None, or where the server ends a RequestError.
-        room: taken for each request until its answer is sent.
+        answers: messages to send; None at the end, or a RequestError if the server ends.
+        room: a semaphore, acquired for each request until its answer is sent.
     """
 
     def __init__(self, methods: GrpcMethods, requests: AsyncIterator[bytes]) -> None:
@@ -125,7 +125,7 @@ class _OpenStream:
         self._methods, self._service, self._requests = methods, methods.service, requests
         self._running: set[asyncio.Task[None]] = set()
         self._reading = asyncio.create_task(self._read())
-        self._reading.add_done_callback(self._end_if_cancelled)  # before it began
+        self._reading.add_done_callback(self._end_if_cancelled)  # a task may be cancelled before it starts
         self._service.reading.add(self._reading)
 
     async def _read(self) -> None:
@@ -164,7 +164,7 @@ class _OpenStream:
         await self.answers.put(found)
 
     def close(self) -> None:
-        """The client has gone, or all is sent."""
+        """Cancel what still runs, once the client has gone or has every answer."""
         self._service.reading.discard(self._reading)
         self._reading.cancel()
         for task in list(self._running):
@@ -202,7 +202,7 @@ def _require_token(service: Service, method: str, context: grpc.aio.ServicerCont
 
 
 async def start_grpc(service: Service) -> tuple[grpc.aio.Server, int]:
-    """A started server, and its port.
+    """Start a server; return it and its port.
 
     Raises:
         InputError: the address cannot be used.

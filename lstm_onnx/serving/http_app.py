@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over HTTP, as an ASGI application."""
+"""Serves the Open Inference Protocol v2 over HTTP, as an ASGI application."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _IN_THREAD = 2**18
-"""Bytes of a body from which reading or writing it would hold up other requests."""
+"""Size in bytes from which a body is read or written in a thread, so that it does not hold up other requests."""
 _MOST_DISCARDED = 2**30
 _DISCARD_SECONDS = 5.0
 _JSON = {"content-type": "application/json"}
@@ -35,7 +35,7 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back for a request."""
+    """The response to a request."""
 
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """What is asked, without the body, which is read only where it is used.
+    """A request without its body, which is read only where it is needed.
 
     Attributes:
-        taken: the bytes of its body, read so far and decompressed; see `Service.take_bytes`.
+        taken: how many bytes were counted for its body, as read so far and decompressed; see `Service.take_bytes`.
     """
 
     method: str
@@ -57,7 +57,7 @@ class HttpRequest:
     taken: list[int] = field(default_factory=list)
 
     async def gone(self) -> bool:
-        """Wait until the client, whose body is complete, closes the connection."""
+        """Wait until the client, whose body has been read, closes the connection."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
         return True
@@ -122,12 +122,12 @@ class HttpApp:
                 headers["content-encoding"] = encoding
         headers["content-length"] = str(len(body))
         if self.service.draining:
-            headers.setdefault("connection", "close")  # its next request would come too late on this connection
+            headers.setdefault("connection", "close")  # the server ends before it could read another request here
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
         await send({"type": "http.response.body", "body": body})
 
-    # --- what is asked for ------------------------------------------------------------------------------------
+    # --- routes -----------------------------------------------------------------------------------------------
 
     async def _answer(self, request: HttpRequest) -> Answer:
         parts = request.path.strip("/").split("/")
@@ -169,9 +169,7 @@ class HttpApp:
                 return await self._infer(request, name, version)
             case ["stream"]:
                 repository.ready(name, version)
-                text = (
-                    "is a websocket, and the request did not ask for one (Upgrade: websocket); does a proxy drop that?"
-                )
+                text = "is a websocket, but the request has no Upgrade: websocket; does a proxy drop that header?"
                 raise RequestError(f"{shown(request.path)} {text}", Kind.UPGRADE)
         raise _not_found(request)
 
@@ -213,7 +211,7 @@ class HttpApp:
         return json_object(body) if body.strip() else {}
 
     async def _body(self, request: HttpRequest) -> bytes:
-        """The body of a request (RequestError where it is too large, or does not come in time)."""
+        """The body of a request (RequestError where it is too large, or not complete in time)."""
         limit = self.service.settings.max_request_bytes
         large = RequestError(f"the body has more than {limit} bytes; see --max-request-bytes", Kind.TOO_LARGE)
         length = request.headers.get("content-length", "0")
@@ -249,7 +247,7 @@ class HttpApp:
         request.taken.append(size)
 
     async def _discard(self, request: HttpRequest, size: int) -> None:
-        """Read a body that is too large, within limits: many clients read no answer before they have sent it all."""
+        """Read and drop a body that is too large, within limits: many clients read no answer before it is all sent."""
         if size > _MOST_DISCARDED or "expect" in request.headers:
             return
         with contextlib.suppress(TimeoutError):
@@ -260,14 +258,14 @@ class HttpApp:
 
 
 async def _computed(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What a function makes of so many bytes; in a thread where it would hold up other requests."""
+    """The result of a function that processes `size` bytes; run in a thread if it would hold up other requests."""
     if size > _IN_THREAD:
         return await asyncio.to_thread(function, *args, **kwargs)
     return function(*args, **kwargs)
 
 
 class _UnreadError(RequestError):
-    """A request is refused before all of its body was read, and the rest is not."""
+    """A request was refused before its whole body was read, and the rest will not be read."""
 
 
 _PAGE_HEADERS = {
@@ -284,7 +282,7 @@ def _json(value: object) -> Answer:
 
 def _require_method(method: str, request: HttpRequest) -> None:
     if request.method != method:
-        raise RequestError(f"{shown(request.path)} takes {method}, and not {request.method}", Kind.METHOD)
+        raise RequestError(f"{shown(request.path)} accepts {method}, not {request.method}", Kind.METHOD)
 
 
 def _not_found(request: HttpRequest) -> RequestError:
@@ -307,7 +305,7 @@ _TYPES = {
 
 @cache
 def page(name: str) -> tuple[bytes, str] | None:
-    """The content and type of a file of the web page; None where there is none of this name, "" for the page itself."""
+    """The content and type of a file of the web page, "" for the page itself; None where there is no such file."""
     name = name or "index.html"
     if name not in _TYPES:
         return None

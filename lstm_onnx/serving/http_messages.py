@@ -1,4 +1,4 @@
-"""The bodies of the protocol's infer requests and answers over HTTP: JSON, with raw bytes behind it."""
+"""Reads the bodies of inference requests over HTTP, and writes those of answers: JSON, with raw bytes after it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .tensors import datatype_of, from_bytes, from_numbers, to_bytes, to_json
 HEADER_LENGTH = "inference-header-content-length"
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _LEAST_COMPRESSED = 256
-"""Bytes of an answer; a smaller one is not compressed."""
+"""The least size in bytes of an answer that is compressed."""
 
 
 @dataclass(frozen=True)
 class HttpInference:
-    """An infer request, and how its answer is to be written.
+    """An inference request, and how its answer is to be written.
 
     Attributes:
-        request: what to run.
-        id: the client's id of the request; None where it has none.
-        binary: the outputs that are asked for as raw bytes, as far as outputs are named.
-        binary_default: whether the others are.
+        request: the inputs, and what to do with them.
+        id: the client's id for the request; None where it has none.
+        binary: for each output that the request names, whether it is asked for as raw bytes, where that is said.
+        binary_default: the same for the other outputs.
         echoed: the parameters that the answer repeats.
     """
 
@@ -43,11 +43,11 @@ class HttpInference:
 
 
 def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """A body without its Content-Encoding, of at most `limit` bytes (RequestError)."""
+    """A body, decompressed to at most `limit` bytes (RequestError where that fails)."""
     if encoding in ("", "identity"):
         return body
     if encoding not in _WINDOW_BITS:
-        raise RequestError(f"Content-Encoding is {shown(encoding)}; gzip and deflate are possible", Kind.ENCODING)
+        raise RequestError(f"Content-Encoding is {shown(encoding)}; it must be gzip or deflate", Kind.ENCODING)
     decompressor = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
         found = decompressor.decompress(body, limit + 1)
@@ -56,12 +56,12 @@ def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     if len(found) > limit:
         raise RequestError(f"the decompressed body has more than {limit} bytes", Kind.TOO_LARGE)
     if not decompressor.eof or decompressor.unused_data:
-        raise RequestError(f"the body is cut off or goes on after its end, as {encoding}")
+        raise RequestError(f"as {encoding}, the body is cut off, or goes on after its end")
     return found
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, str]:
-    """An answer in a form that the client accepts, and its Content-Encoding."""
+    """An answer, compressed in a form that the client accepts, and its Content-Encoding."""
     offers: dict[str, float] = {}
     for item in accepted.split(","):
         name, _, quality = item.strip().lower().partition(";")
@@ -77,7 +77,7 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, str]:
 
 
 def json_object(body: bytes | memoryview) -> dict[str, Any]:
-    """A JSON object (RequestError)."""
+    """A body as a JSON object (RequestError where it is none)."""
     try:
         value = json.loads(bytes(body), object_pairs_hook=_with_each_key_once)
     except (ValueError, RecursionError) as error:
@@ -94,11 +94,11 @@ def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_inference(body: bytes, header_length: str | None) -> HttpInference:
-    """An infer request (RequestError).
+    """Read an inference request (RequestError where it is not valid).
 
     Args:
         body: the decompressed body.
-        header_length: the header that says how many of its bytes are JSON; None where all are.
+        header_length: the HTTP header with the number of bytes that are JSON; None where all are.
     """
     length = len(body)
     if header_length is not None:
@@ -106,7 +106,7 @@ def read_inference(body: bytes, header_length: str | None) -> HttpInference:
             raise RequestError(f"Inference-Header-Content-Length is {shown(header_length)}; it must be an integer")
         length = int(header_length)
         if length > len(body):
-            raise RequestError(f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes")
+            raise RequestError(f"Inference-Header-Content-Length is {length}, but the body has {len(body)} bytes")
     view = memoryview(body)
     message = json_object(view[:length])
     inputs, rest = _inputs(message, view[length:])
@@ -115,7 +115,7 @@ def read_inference(body: bytes, header_length: str | None) -> HttpInference:
     ):
         raise RequestError(f"the body has the number {shown(numeral)}, which is too large for every datatype")
     if len(rest):
-        raise RequestError(f"{len(rest)} bytes follow the inputs, and belong to none")
+        raise RequestError(f"{len(rest)} bytes after the inputs belong to none of them")
     parameters = _parameters(message, "the request")
     names, binary = _outputs(message)
     number = message.get("id")
@@ -132,7 +132,7 @@ def _inputs(message: dict[str, Any], rest: memoryview) -> tuple[dict[str, np.nda
     for tensor in _objects(message, "inputs"):
         name = tensor.get("name")
         if not isinstance(name, str) or name in arrays:
-            raise RequestError(f"an input has the name {shown(name)}; each needs a name of its own")
+            raise RequestError(f"an input has the name {shown(name)}; each needs a different, non-empty string")
         parameters = _parameters(tensor, name)
         require_values_here(name, parameters)
         size = parameters.get("binary_data_size")
@@ -144,7 +144,7 @@ def _inputs(message: dict[str, Any], rest: memoryview) -> tuple[dict[str, np.nda
         if "data" in tensor:
             raise RequestError(f"{name} has both data and the parameter binary_data_size")
         if type(size) is not int or not 0 <= size <= len(rest):
-            raise RequestError(f"{name} has binary_data_size {shown(size)}, and {len(rest)} bytes are left")
+            raise RequestError(f"{name} has binary_data_size {shown(size)}, but {len(rest)} bytes are left")
         arrays[name] = from_bytes(name, tensor.get("datatype"), tensor.get("shape"), rest[:size])
         rest = rest[size:]
     return arrays, rest

@@ -1,4 +1,4 @@
-"""A server's log: one line on stderr for each event, as text or as JSON."""
+"""Writes a server's log: one line on stderr for each event, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 from ..terminal_text import MOST_MESSAGE, one_line
 
 _MOST_OF_A_KIND = 20
-"""Lines of refused requests and of warnings a second; a client that sends nothing else must not fill the disk."""
+"""The most lines a second for refused requests and for warnings, so that no client can fill the disk with them."""
 _LIMITED = ("refused", "warning")
 _NO_HANDSHAKE = "ASGI callable returned without completing handshake."
-"""uvicorn's error after a handshake that was answered with an HTTP error, as a refused one is."""
+"""uvicorn's message after a websocket's handshake was answered with an HTTP error, as for a refused one."""
 
 
 class Log:
@@ -35,7 +35,7 @@ class Log:
         self._left_out: Counter[str] = Counter()
 
     def event(self, event: str, **facts: Any) -> None:
-        """Write that something happened; `event` names it, and `facts` are its details."""
+        """Write an event by its name, with `facts` as its details."""
         if self._quiet and event in ("refused", "started", "stopped", "loaded", "unloaded", "tokens"):
             return
         if event in _LIMITED and not self._may_write(event):
@@ -72,14 +72,14 @@ class Log:
 
 
 class ToLog(logging.Handler):
-    """Passes warnings of a library's logger on."""
+    """A logging handler that passes the warnings of a library's logger on to the log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, but for a task that was cancelled at the server's end and a handshake that was refused."""
+        """Write one record, unless it is about a task cancelled at the server's end or a refused handshake."""
         if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
             return
         if record.msg == _NO_HANDSHAKE:
@@ -92,7 +92,7 @@ class ToLog(logging.Handler):
 
 @contextlib.contextmanager
 def warnings_logged(log: Log) -> Iterator[None]:
-    """Write Python's warnings to the log, and each of those on a NaN in an input, which is one of a request."""
+    """A context in which Python's warnings go to the log; each about a NaN in an input, which is one request's."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         log.event("warning", message=str(message))

@@ -1,4 +1,4 @@
-"""What a server counts and times: for Prometheus, and for the protocol's statistics."""
+"""Counts and times a server's requests, for Prometheus and for the protocol's statistics."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass
 class Duration:
-    """How often, and how many nanoseconds in all."""
+    """How often something happened, and how many nanoseconds it took in total."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, seconds: float, count: int = 1) -> None:
-        """Add `count` of `seconds` together."""
+        """Add `count` events that took `seconds` in total."""
         self.count += count
         self.ns += int(seconds * 1e9)
 
 
 @dataclass
 class Statistics:
-    """Of one model, since the server started: what the protocol calls its statistics.
+    """The protocol's statistics of one model, since the server started.
 
     Attributes:
-        last: milliseconds since 1970 of the last request.
-        success, failed: requests, and the time from their arrival to their result.
-        compute: requests, and the time in which the model ran for them.
-        batches: runs of the model, by the number of requests or rows in each.
+        last: the time of the last request, in milliseconds since 1970.
+        success, failed: the number of requests, and the time from their arrival to their result.
+        compute: the number of requests, and the time for which the model ran for them.
+        batches: the runs of the model, by the number of requests or rows in each.
     """
 
     last: int = 0
@@ -46,7 +46,7 @@ class Statistics:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def to_dict(self, name: str) -> dict[str, Any]:
-        """As the protocol has it in JSON; the same names are protobuf's."""
+        """The statistics as the protocol's JSON; protobuf has the same names."""
         with self.lock:
             durations = {"success": self.success, "fail": self.failed, "compute_infer": self.compute}
             stats = {key: {"count": value.count, "ns": value.ns} for key, value in durations.items()}
@@ -95,5 +95,5 @@ class Metrics:
         return Counter(f"lstm_onnx_{name}", text, labels, registry=self.registry)
 
     def text(self) -> bytes:
-        """All of them, in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The server as an ASGI application that another program runs, by several replicas behind a router."""
+"""The server as an ASGI application, for a program that runs several replicas of it behind a router."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .settings import Settings
 
 
 class ReplicaApp:
-    """One replica.  The program that runs it sends the events of ASGI's lifespan."""
+    """One replica.  The program that runs it must send ASGI's lifespan events."""
 
     def __init__(self, files: Mapping[str, str], digests: Mapping[str, str], settings: Settings, log: Log) -> None:
-        """Nothing is loaded yet.
+        """Loads no model yet; the lifespan's startup does.
 
         Args:
             files: the models' files by name.
-            digests: theirs, so that no two replicas serve different files.
-            settings: how to serve; host, ports and TLS are the business of what listens.
+            digests: the files' digests by name, so that no two replicas serve different files.
+            settings: how to serve; host, ports and TLS are left to the program that listens.
             log: where events are written.
         """
         self._service = Service(dict(files), settings, log)

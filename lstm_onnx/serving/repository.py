@@ -1,4 +1,4 @@
-"""The models of a server by name: loading, loading a changed file again, unloading."""
+"""Holds the models of a server by name: loads them, reloads changed files, and unloads them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Entry:
     """One name of the repository.
 
     Attributes:
-        name: the name.
-        file: its file.
-        served: the model as it was last loaded; None where it is unloaded, or was never loaded.
+        name: the model's name.
+        file: the model's file.
+        served: the model as last loaded; None if it was unloaded or never loaded.
         reason: why it is not ready; "" where it is.
-        sequences: its stateful sequences.
-        statistics: since the server started.
+        sequences: the model's stateful sequences.
+        statistics: the model's statistics since the server started.
     """
 
     def __init__(self, name: str, file: str, settings: Settings) -> None:
@@ -40,7 +40,7 @@ class Entry:
 
 
 def files_by_name(arguments: tuple[str, ...]) -> dict[str, str]:
-    """The models of a command line: ``FILE``, named for its stem, or ``NAME=FILE`` (InputError)."""
+    """Read a command line's models, ``FILE``, named after its stem, or ``NAME=FILE`` (InputError if not valid)."""
     found: dict[str, str] = {}
     for argument in arguments:
         name, equals, file = argument.partition("=")
@@ -48,36 +48,36 @@ def files_by_name(arguments: tuple[str, ...]) -> dict[str, str]:
             name, file = Path(argument).stem, argument
         if not name or not file or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name):
             raise InputError(
-                f"{shown(name)} cannot be the name of a model, which is letters, digits, dots, underscores and hyphens",
+                f"{shown(name)} is not a model's name, which has only letters, digits, dots, underscores and hyphens",
                 path=argument,
                 hint="give it a name with NAME=FILE",
             )
         if name in found:
             raise InputError(
-                f"two models are called {name}: {found[name]} and {file}", hint="give one another name with NAME=FILE"
+                f"two models have the name {name}: {found[name]} and {file}", hint="rename one of them with NAME=FILE"
             )
         found[name] = file
     return found
 
 
 class Repository:
-    """The models of a server.  Only files that the command line named are ever opened.
+    """The models of a server.  It opens no files but those that the command line names.
 
     Attributes:
-        loading: how many files are being loaded, at most 1.
+        loading: how many files are being loaded now, at most 1.
     """
 
     def __init__(self, files: dict[str, str], settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
         self.entries = {name: Entry(name, file, settings) for name, file in files.items()}
-        # Two threads so that a long sequence does not hold up all others, and one to load models.
+        # Two threads, so that one long sequence does not hold up all others, and a third to load models.
         self._executor = ThreadPoolExecutor(2, "lstm-onnx serve")
         self._loader = ThreadPoolExecutor(1, "lstm-onnx load")
         self.loading = 0
 
     def entry(self, name: str, version: str = "") -> Entry:
-        """A name and version of the repository (RequestError)."""
+        """The entry for a name and version (RequestError where there is none)."""
         entry = self.entries.get(name)
         if entry is None:
             raise RequestError(f"there is no model {shown(name)}", Kind.NOT_FOUND)
@@ -86,25 +86,25 @@ class Repository:
         return entry
 
     def ready(self, name: str, version: str = "") -> ServedModel:
-        """The model as it was last loaded (RequestError where it is not ready)."""
+        """The model as last loaded (RequestError where it is not ready)."""
         entry = self.entry(name, version)
         if entry.served is None:
             raise RequestError(f"model {name} is not ready: {entry.reason}", Kind.UNAVAILABLE)
         return entry.served
 
     def open_all(self) -> None:
-        """Load every model, before the event loop runs; errors as of `open_model`."""
+        """Load every model, before the event loop runs; raises what `open_model` raises."""
         for entry in self.entries.values():
             entry.served, entry.reason = self._open(entry), ""
         models = [entry.served.model for entry in self.entries.values() if entry.served is not None]
         for state, end in self.settings.states:
             if not any(model.states.get(state) == end for model in models):
                 raise InputError(
-                    f"--state {state}={end} is a pair of no model", hint="name an input, and the output that feeds it"
+                    f"--state {state}={end} fits no model", hint="name an input, and the output that feeds it"
                 )
 
     def _open(self, entry: Entry) -> ServedModel:
-        """The model of a file: the one that was loaded before if the file, with its weights beside it, is the same."""
+        """The model in a file; the one loaded before if neither the file nor its external weights have changed."""
         self.loading = 1
         try:
             if entry.served is not None and file_digest(entry.file) == entry.served.digest:
@@ -114,12 +114,12 @@ class Repository:
             self.loading = 0
 
     async def load(self, name: str) -> bool:
-        """Load a model, or its file again if that changed; whether anything was loaded.
+        """Load a model, or reload it if its file has changed; return whether anything was loaded.
 
-        Streams go on with the model that they started with; others get the new one.
+        Open streams continue with the model they started with; new ones use the new model.
 
         Raises:
-            RequestError: there is no such model, or its file cannot be loaded, and what was loaded before stays.
+            RequestError: there is no such model, or its file cannot be loaded; a model that was loaded before stays.
         """
         self._require_alone()
         entry = self.entry(name)
@@ -141,7 +141,7 @@ class Repository:
             return True
 
     async def unload(self, name: str) -> None:
-        """Take no new requests for a model; its streams go on until they end (RequestError for an unknown name)."""
+        """Accept no new requests for a model; its streams continue to their end (RequestError for an unknown name)."""
         self._require_alone()
         entry = self.entry(name)
         async with entry.loading:
@@ -152,12 +152,12 @@ class Repository:
     def _require_alone(self) -> None:
         if self.settings.replicated:
             raise RequestError(
-                "this is one of several servers, and a load would reach one of them; deploy the models again",
+                "this is one of several servers, and a load would reach only one of them; deploy the models again",
                 Kind.UNSUPPORTED,
             )
 
     def index(self, *, ready: bool = False) -> list[dict[str, Any]]:
-        """The protocol's index: names, versions, states."""
+        """The protocol's index of the models: names, versions, states."""
         return [
             {
                 "name": entry.name,
@@ -170,17 +170,18 @@ class Repository:
         ]
 
     def close_idle(self) -> None:
-        """Close the sequences that were not used for the idle time."""
+        """Close the sequences without a request for the idle time."""
         for entry in self.entries.values():
             closed = entry.sequences.close_idle()
             if closed:
                 self.metrics.expired.labels(entry.name).inc(closed)
 
     def close(self, seconds: float) -> bool:
-        """Close every model once what it runs is finished; whether that was so within `seconds`.
+        """Close every model once its runs have ended; return whether that took at most `seconds`.
 
-        A run whose request was answered, as at its deadline, ends before its next node; what that waits for may take
-        longer, and Python would wait for it at its own end: where this is False, the process has to leave without that.
+        A run whose request has been answered already, as at its deadline, ends before its next node, but the node that
+        runs may take longer.  Python would wait for it at exit; where this returns False, the process must exit without
+        waiting (`os._exit`).
         """
         for entry in self.entries.values():
             entry.sequences.close()

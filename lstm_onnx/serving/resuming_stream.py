@@ -1,4 +1,4 @@
-"""A client's stream that survives its connection and its server."""
+"""A client's stream that survives the loss of its connection or server, by snapshots of its states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOST = "the stream is lost, and nothing can continue it; open a new one and sta
 
 @dataclass(eq=False)
 class _Frame:
-    """A frame since the last snapshot, and who waits for its answer."""
+    """A frame since the last snapshot, and the future of its answer."""
 
     data: bytes
     answer: asyncio.Future[bytes]
@@ -34,24 +34,24 @@ class _Frame:
 
 
 class _LostError(Exception):
-    """The stream cannot go on; the text says why."""
+    """The stream cannot continue; the text says why."""
 
 
 class _AgainError(Exception):
-    """This connection has ended, and another one may go on; the text says why."""
+    """This connection has ended, but the stream may continue on another one; the text says why."""
 
 
 class ResumingStream:
-    """A stream that goes on, after its connection or its server is lost, where the last snapshot was taken.
+    """A stream that continues from its last snapshot after its connection or server is lost.
 
-    The client keeps the last snapshot and the frames since.  On a new connection it gives the server the snapshot, and
-    sends these frames again; answers that it has had already are dropped.  What cannot be continued, since the model is
-    another one or the key of the servers is, ends with an error: it never goes on from zeros.
+    The client keeps the last snapshot and the frames since.  On a new connection it sends the snapshot and then these
+    frames again, and drops the answers that it already has.  A stream that cannot continue, since the server has
+    another model or another key, ends with an error: it never restarts from zeros.
 
     Made by `open_stream` with `snapshots`.
 
     Attributes:
-        inputs: name, datatype and shape of each input, -1 where a size is not fixed; the batch is 1.
+        inputs: name, datatype and shape of each input; a size that is not fixed is -1, and the batch size is 1.
         outputs: the same for outputs.
         resumed: how often it was continued on another connection.
     """
@@ -64,12 +64,12 @@ class ResumingStream:
         self._digest = ""
         self._frames = ClientFrames([], [], {})
         self._log: list[_Frame] = []
-        self._sent = self._answered = 0  # how many of these were on this connection
+        self._sent = self._answered = 0  # how many of these frames, on this connection
         self._snapshot: str | None = None
-        self._base = 0  # how many frames were run at the snapshot
-        self._more = asyncio.Event()  # there are frames to send
+        self._base = 0  # how many frames had been run at the snapshot
+        self._more = asyncio.Event()  # set if there are frames to send
         self._waiting = 0  # frames without an answer
-        self._heard = monotonic()  # when one got its answer, or there was nothing to wait for
+        self._heard = monotonic()  # the last time of an answer, or of having none to wait for
         self._lost: str | None = None
         self._keeping: asyncio.Task[None] | None = None
 
@@ -84,20 +84,20 @@ class ResumingStream:
         return self._frames.outputs
 
     def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
-        """The next time steps.  Calls are answered in their order, and need not wait for one another.
+        """Run the next time steps.  Calls are answered in their order, and need not wait for one another.
 
-        `inputs` are read by the call itself, and not when its task begins: their memory may be written again at once.
+        `inputs` are copied when this method is called, not when its task starts: their memory may be reused at once.
 
         Args:
-            inputs: an array for a model with one input; or arrays by name.
+            inputs: an array for a model with one input, or a dict of arrays by name.
 
         Returns:
-            The output; outputs by name where `inputs` is a dict, or where there are several.
+            The output; a dict of outputs by name where `inputs` is a dict or the model has several outputs.
 
         Raises:
             InputError: the server refused the frame, or it does not fit; the stream is unchanged.
             ConnectionError: the stream is lost: it could not be continued, or there was no answer for `reconnect`
-                seconds.  Whether the frame was run is not known; nothing of the sequence can be continued.
+                seconds.  The frame may or may not have been run; the sequence cannot be continued.
         """
         return self._step(inputs, self._frames.framed(inputs))
 
@@ -170,7 +170,7 @@ class ResumingStream:
         """A connection on which the stream goes on, once it is needed."""
         if not self._waiting:
             self._more.clear()
-            await self._more.wait()  # for a next frame: a server that only ended an idle stream is left alone
+            await self._more.wait()  # for the next frame, since the server may only have ended an idle stream
         pause = _FIRST_PAUSE
         while True:
             if self._is_overdue():
@@ -206,7 +206,7 @@ class ResumingStream:
     async def _resume(self, connection: ClientConnection) -> None:
         first = await self._first_message(connection)
         if first["digest"] != self._digest:
-            raise _LostError("the server has another model, or another version of its file")
+            raise _LostError("the server has a different model, or a different version of its file")
         if self._snapshot is None:
             return  # all frames since the first one are sent again
         await connection.send(json.dumps({"resume": self._snapshot}))
@@ -218,12 +218,12 @@ class ResumingStream:
                 raise _LostError(answer["error"])
             raise _AgainError(answer["error"])
         if answer.get("resumed") != self._base:
-            raise _LostError(f"the server goes on at another frame than {self._base}")
+            raise _LostError(f"the server continues at a frame other than {self._base}")
 
     # --- one connection -------------------------------------------------------------------------------------------
 
     async def _exchange(self, connection: ClientConnection) -> None:
-        """Send and receive until the connection ends (an exception says why)."""
+        """Send and receive until the connection ends; the exception says why."""
         tasks = [asyncio.create_task(self._send(connection)), asyncio.create_task(self._watch(connection))]
         try:
             while True:
@@ -234,7 +234,7 @@ class ResumingStream:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, connection: ClientConnection) -> None:
-        """End a connection to a server that neither answers nor ends it."""
+        """End the connection if the server neither answers nor ends it."""
         while not self._is_overdue():
             await asyncio.sleep(min(1.0, self._patience / 4))
         connection.transport.abort()
@@ -249,7 +249,7 @@ class ResumingStream:
             await self._more.wait()
 
     def _receive(self, message: bytes | str) -> None:
-        """An answer, a snapshot, or an error."""
+        """Handle a message: an answer, a snapshot or an error."""
         if isinstance(message, bytes):
             frame = self._next_answered()
             self._answered += 1
@@ -279,7 +279,7 @@ class ResumingStream:
     def _keep_snapshot(self, found: Mapping[str, Any]) -> None:
         number = found["frame"] - self._base
         if number != self._answered:
-            raise _LostError(f"the server has run {found['frame']} frames, and answered {self._base + self._answered}")
+            raise _LostError(f"the server has run {found['frame']} frames, but answered {self._base + self._answered}")
         del self._log[:number]
         self._sent -= number
         self._answered = 0
@@ -288,8 +288,8 @@ class ResumingStream:
 
     def _refused(self, reason: str) -> None:
         frame = self._next_answered()
-        if frame.answered:  # on an earlier connection; without it the stream would be another one
-            raise _AgainError(f"a frame that was run before is refused now: {reason}")
+        if frame.answered:  # on an earlier connection; without this frame the states would differ
+            raise _AgainError(f"a frame that was run before is now refused: {reason}")
         del self._log[self._answered]
         self._sent -= 1
         self._done()

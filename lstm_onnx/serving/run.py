@@ -1,4 +1,4 @@
-"""Starting a server, and ending it."""
+"""Starts a server, and ends it when a signal comes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from .settings import Settings
 
 _BACKLOG = 2048
 _CLOSE_SECONDS = 3.0
-"""At least so long is waited for what runs after all requests are answered."""
+"""The least seconds to wait for runs that go on after all requests are answered."""
 _GRPC_SECONDS = 1.0
-"""At least so long gRPC waits for its calls to end."""
+"""The least seconds that gRPC waits for its calls to end."""
 _OTHER_FILES = 256
-"""Open files beside those of streams: requests, the models, libraries."""
+"""The number of open files to allow in addition to one for each stream: for requests, models and libraries."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a server listens: URLs; `grpc` is None where it has no gRPC."""
+    """The URLs at which a server listens; `grpc` is None if it has no gRPC."""
 
     http: str
     grpc: str | None
@@ -45,7 +45,7 @@ class Addresses:
 class _HttpServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `serve`."""
+        """Leave signal handling to `serve`."""
         yield
 
 
@@ -56,11 +56,11 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         files: the models' files by name.
         settings: how to serve.
         log: where events are written.
-        started: called once the server takes requests.
+        started: called once the server accepts requests.
 
     Returns:
-        How many requests were still running after the settings' `drain_seconds`, those included that were answered at
-        their deadline.  If there are any, the process has to leave without waiting for them.
+        The number of requests still running after the settings' `drain_seconds`, including those answered at their
+        deadline.  If it is not 0, the process must exit without waiting for them (`os._exit`).
 
     Raises:
         LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
@@ -69,7 +69,7 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
     _allow_open_files(settings.max_streams * len(files) + _OTHER_FILES, log)
     listener = _listen(settings, settings.port, "--port")
     with contextlib.closing(listener), warnings_logged(log):
-        if settings.grpc_port is not None:  # gRPC tells stderr why it cannot listen, in lines of its own
+        if settings.grpc_port is not None:  # if gRPC cannot listen, it writes its own lines to stderr; so try first
             _listen(settings, settings.grpc_port, "--grpc-port, or --no-grpc").close()
         service = Service(files, settings, log)
         unfinished = 0
@@ -80,7 +80,7 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         finally:
             closed = service.repository.close(0 if unfinished else max(service.drain_seconds_left, _CLOSE_SECONDS))
         if not closed and not unfinished:
-            log.event("given_up", error="a run goes on whose request was answered at its deadline")
+            log.event("given_up", error="a run whose request was answered at its deadline has not ended")
         return unfinished or int(not closed)
 
 
@@ -142,9 +142,9 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
 
 
 async def _let_finish(service: Service, server: _HttpServer, grpc_server: Any) -> int:
-    """Take no new connections, and wait for what runs and for answers that are being read; how many were given up.
+    """Accept no new connections, and wait for running requests and unread answers; return how many were given up.
 
-    A port that stayed open would bring requests for as long as there are clients.
+    A port left open would bring new requests for as long as there are clients.
     """
     for listening in server.servers:
         listening.close()
@@ -165,7 +165,7 @@ async def _let_finish(service: Service, server: _HttpServer, grpc_server: Any) -
 
 @contextlib.contextmanager
 def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` at the first signal, of those that are not ignored; a second one ends the process at once."""
+    """Set `stopping` at the first signal, unless that is ignored; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def stop(number: int) -> None:
@@ -190,9 +190,9 @@ def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
 
 
 def _allow_open_files(count: int, log: Log) -> None:
-    """Raise the limit of open files, of which each connection is one; a shell's is often 1024, and may be raised.
+    """Raise the limit on open files, of which each connection is one; a shell's soft limit is often only 1024.
 
-    A connection beyond the limit is closed without an answer, and without a line in the log.
+    A connection beyond the limit is closed without an answer and without a line in the log.
     """
     try:
         import resource
@@ -207,13 +207,13 @@ def _allow_open_files(count: int, log: Log) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit < count:
         text = (
-            f"only {limit} files may be open, and so many streams as --max-streams allows need {count}: a connection "
+            f"only {limit} files may be open, but as many streams as --max-streams allows need {count}: a connection "
         )
         log.event("warning", message=f"{text}beyond that is closed without an answer; raise ulimit -n")
 
 
 def _listen(settings: Settings, port: int, option: str) -> socket.socket:
-    """A socket that listens at the host of the settings and a port, which `option` names.
+    """A socket that listens at the settings' host and `port`; `option` names the port's option in messages.
 
     Raises:
         InputError: it cannot be used.
@@ -227,7 +227,7 @@ def _listen(settings: Settings, port: int, option: str) -> socket.socket:
             if sys.platform != "win32":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that reads nothing is cut off, and its memory freed
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # disconnect clients that read nothing, to free their memory
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.deadline * 1000))
             listener.bind(address)
             listener.listen(_BACKLOG)

@@ -1,4 +1,4 @@
-"""A model's file as it was loaded: what it takes, and what runs it."""
+"""Loads a model's file for a server, checks requests against it, and runs them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLATFORM = "onnxruntime_onnx"
 VERSION = "1"
 """The only version of each model."""
 _NO_STATES = (
-    'export it with states="explicit"; lstm-onnx serve --state INPUT=OUTPUT names those that the file does not say'
+    'export it with states="explicit"; lstm-onnx serve --state INPUT=OUTPUT names states that the file does not'
 )
 
 
@@ -35,10 +35,10 @@ class ServedModel:
     Attributes:
         name: the model's name.
         model: the loaded model.
-        digest: of its file, see `file_digest`.
-        settings: the server's.
-        inputs: its inputs that are not states, which a request must have.
-        output_names: the outputs of a request that names none: those that are not states, or all where every one is.
+        digest: the file's digest, see `file_digest`.
+        settings: the server's settings.
+        inputs: the inputs that are not states, all of which a request must have.
+        output_names: the outputs for a request that names none: those that are not states, or all if all are states.
         streams: how many streams are open.
         retired: whether it is closed as soon as nothing uses it.
     """
@@ -79,12 +79,12 @@ class ServedModel:
             if model.metadata.streaming_or_default.last is None:
                 self._batcher = _batcher(model, settings, record)
         except InputError:
-            pass  # its batch is fixed or not known, or its rows affect each other
+            pass  # its batch size is fixed, or its batch axis is not known, or its rows affect each other
         try:
-            if self._batcher is None:  # one without streams is false
+            if self._batcher is None:  # not `if not`: a batcher without streams is falsy
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
-            subject = "it " if error.path is not None else ""  # which follows the path in the whole message
+            subject = "it " if error.path is not None else ""  # a reason with a path has no subject of its own
             hint = "send whole sequences" if model.states else _NO_STATES
             self._not_streamable = f"{subject}{error.message}; {hint}"
 
@@ -92,12 +92,12 @@ class ServedModel:
 
     @property
     def batcher(self) -> Batcher | SingleStreams:
-        """What steps its streams, of which there is one."""
+        """What steps its streams, of which at least one is open."""
         assert self._batcher is not None  # noqa: S101 - the caller's condition
         return self._batcher
 
     def require_batcher(self) -> Batcher | SingleStreams:
-        """The same (RequestError where the model cannot be streamed)."""
+        """What steps its streams (RequestError where the model cannot be streamed)."""
         if self._batcher is None:
             raise RequestError(f"model {self.name} has no streams: {self._not_streamable}")
         return self._batcher
@@ -108,7 +108,7 @@ class ServedModel:
         return self._whole.waiting + (self._batcher.waiting if self._batcher is not None else 0)
 
     async def run_whole(self, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
-        """The outputs for whole sequences; errors as of `WholeSequences.run`."""
+        """The outputs for whole sequences; raises what `WholeSequences.run` raises."""
         self._running += 1
         try:
             return await self._whole.run(inputs, timeout)
@@ -119,17 +119,15 @@ class ServedModel:
     def validated(
         self, inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...] | None, *, stream: bool
     ) -> list[str]:
-        """The names of the outputs to return, once names and datatypes are known to fit (RequestError)."""
+        """Check a request's names and datatypes (RequestError); return the names of the outputs to return."""
         for name, array in inputs.items():
             info = self.model.inputs.get(name)
             if info is None or (name not in self.inputs and name not in self.model.states):
                 raise RequestError(f"{name} is not an input of {self.name}; its inputs are {', '.join(self.inputs)}")
             if stream and name in self.model.states:
-                raise RequestError(f"{name} is a state, which the server carries for a sequence")
+                raise RequestError(f"{name} is a state, which the server itself carries for a sequence")
             if info.dtype != array.dtype:
-                raise RequestError(
-                    f"{name} has datatype {datatype_of(array.dtype)}; {self.name} takes {_datatype(info)} for it"
-                )
+                raise RequestError(f"{name} has datatype {datatype_of(array.dtype)}; it must be {_datatype(info)}")
         if outputs is None:
             return self.output_names
         known = self.output_names if stream else list(self.model.outputs)
@@ -138,10 +136,10 @@ class ServedModel:
                 raise RequestError(f"{name} is not an output of {self.name}; its outputs are {', '.join(known)}")
         return list(outputs)
 
-    # --- what it says of itself -------------------------------------------------------------------------------
+    # --- metadata ---------------------------------------------------------------------------------------------
 
     def metadata(self) -> dict[str, Any]:
-        """The protocol's metadata of a model."""
+        """The protocol's metadata for the model."""
         outputs = [self.model.outputs[name] for name in self.output_names]
         return {
             "name": self.name,
@@ -152,7 +150,7 @@ class ServedModel:
         }
 
     def config(self) -> dict[str, Any]:
-        """Its configuration, as far as Triton's has fields for it; shapes contain the batch, so max_batch_size is 0."""
+        """The model's configuration in Triton's fields; shapes include the batch axis, so max_batch_size is 0."""
         config: dict[str, Any] = {
             "name": self.name,
             "platform": PLATFORM,
@@ -175,10 +173,10 @@ class ServedModel:
             }
         return config
 
-    # --- its life ---------------------------------------------------------------------------------------------
+    # --- closing ----------------------------------------------------------------------------------------------
 
     def stream_opened(self) -> None:
-        """Count a stream that was opened."""
+        """Count one more open stream."""
         self.streams += 1
         self._metrics.streams.labels(self.name).inc()
 
@@ -189,7 +187,7 @@ class ServedModel:
         self._close_if_unused()
 
     def retire(self) -> None:
-        """Close it as soon as no request and no stream uses it."""
+        """Close the model as soon as no request and no stream uses it."""
         self.retired = True
         self._close_if_unused()
 
@@ -207,10 +205,10 @@ class ServedModel:
 def open_model(
     name: str, file: str, settings: Settings, executor: Executor, metrics: Metrics, statistics: Statistics
 ) -> ServedModel:
-    """Load a file; one that lstm-onnx did not write is tried in a child process first.
+    """Load a file; one that lstm-onnx did not write is first loaded in a child process, which it may crash.
 
     Raises:
-        LSTMOnnxError: as of `lstm_onnx.load`; or a ModelError where the protocol has no datatype for an input.
+        LSTMOnnxError: as `lstm_onnx.load`; also a ModelError where the protocol has no datatype for an input.
     """
     with unchanged(file, "loaded"):
         model = load(file, settings.provider, settings.threads, trial=None)

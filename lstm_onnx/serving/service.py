@@ -1,4 +1,4 @@
-"""What a server does, independent of the protocol of a request."""
+"""Runs a server's requests, independent of the protocol by which they come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .streams import OpenStream, open_stream
 from .tokens import Tokens
 
 ENDING_CODE = 1001
-"""Close code of a websocket where the server ends."""
+"""The close code of a websocket when the server ends."""
 SERVER = {
     "name": "lstm-onnx",
     "version": __version__,
@@ -42,25 +42,27 @@ class Meter:
         self._seconds = metrics.seconds.labels(name, protocol)
 
     def start(self) -> float:
-        """A request starts to run; when that was.  Whoever calls this takes 1 from `Service.running` at its end."""
+        """Note that a request starts to run, and return the time.  The caller must subtract 1 from `Service.running`
+        at its end.
+        """
         self._service.running += 1
         self._statistics.last = time.time_ns() // 1_000_000
         return time.perf_counter()
 
     def done(self, began: float) -> None:
-        """Count a request that has a result, and its time."""
+        """Count a request that has its result, and its time."""
         seconds = time.perf_counter() - began
         self._statistics.success.add(seconds)
         self._done.inc()
         self._seconds.observe(seconds)
 
     def cancelled(self) -> None:
-        """Nobody waits for its result any more."""
+        """Count a request whose client no longer waits for the result."""
         self._cancelled.inc()
         self._service.log.event("cancelled", model=self._name, protocol=self._protocol)
 
     def failed(self, began: float, error: Exception) -> RequestError:
-        """It failed, or was refused; the error for its client."""
+        """Count a request that failed or was refused; return the error to send to its client."""
         failure = as_request_error(error)
         if failure.kind is Kind.BUG:
             self._service.log.failure("request failed", error, model=self._name, protocol=self._protocol)
@@ -73,28 +75,28 @@ class Websocket(Protocol):
     """An open websocket, as the service ends it."""
 
     def end(self, reason: str, code: int) -> None:
-        """End it after its frame."""
+        """End it after the frame that is running."""
 
     def end_if_silent(self) -> None:
-        """End it if its client has sent nothing, or read nothing, for too long."""
+        """End it if its client has sent or read nothing for too long."""
 
 
 class Service:
     """One server's models, limits, metrics and log.
 
     Attributes:
-        settings: how it serves.
-        metrics: what it counts.
-        log: where it writes.
+        settings: the server's settings.
+        metrics: its counts and times.
+        log: its log.
         repository: its models.
-        tokens: who may ask; None for everybody.
-        snapshot_key: with which snapshots of streams are signed.
-        draining: whether the server is ending: there are no new streams, and websockets end after their frame.
+        tokens: the tokens that requests need one of; None if they need none.
+        snapshot_key: the key that signs snapshots of streams.
+        draining: whether the server is ending: it opens no new streams, and ends websockets after their frame.
         running: how many requests are running.
-        answering: how many requests over HTTP are not answered yet.
-        pending_bytes: of all requests that are not answered yet.
-        websockets: the open ones.
-        reading: of each open ModelStreamInfer, what reads its requests.
+        answering: how many HTTP requests are not answered yet.
+        pending_bytes: the total size of all requests that are not answered yet.
+        websockets: the open websockets.
+        reading: for each open ModelStreamInfer, the task that reads its requests.
     """
 
     def __init__(self, files: dict[str, str], settings: Settings, log: Log) -> None:
@@ -113,7 +115,7 @@ class Service:
 
     @property
     def drain_seconds_left(self) -> float:
-        """Until what still runs is given up; 0 before the server ends."""
+        """Seconds until requests that still run are given up; 0 before the server ends."""
         return max(self._drain_end - time.monotonic(), 0.0)
 
     @property
@@ -122,17 +124,17 @@ class Service:
         return not self.draining and all(entry.served is not None for entry in self.repository.entries.values())
 
     async def infer(self, protocol: str, name: str, version: str, request: InferenceRequest) -> dict[str, np.ndarray]:
-        """The outputs of a request, in the order in which they were asked for.
+        """Run a request; return its outputs in the order in which they were asked for.
 
         Raises:
-            RequestError: whatever was wrong.
+            RequestError: the request was refused or failed, for any reason.
         """
         entry = self.repository.entry(name, version)
         part = request.sequence
         timeout = min(self.settings.deadline, request.timeout or self.settings.deadline)
         if part is not None and self.settings.replicated:
             raise RequestError(
-                "this is one of several servers, and a sequence's requests would reach any of them; use a websocket",
+                "this is one of several servers, and a sequence's requests could reach any of them; use a websocket",
                 Kind.UNSUPPORTED,
             )
         if part is not None and part.start and self.draining:
@@ -161,23 +163,23 @@ class Service:
         return {name: found[name] for name in names}
 
     def take_bytes(self, size: int) -> None:
-        """A request has so many bytes more; whoever calls this takes them from `pending_bytes` at its end.
+        """Count `size` more bytes for a request; the caller must subtract them from `pending_bytes` at its end.
 
         Raises:
-            RequestError: all requests together have too many, and these are not counted.
+            RequestError: all requests together have too many bytes; these were not counted.
         """
         limit = self.settings.max_pending_bytes
         if self.pending_bytes + size > limit:
             raise RequestError(
-                f"the requests that wait for an answer have {limit} bytes in all, and nothing of this one was run; try "
-                "again later",
+                f"the requests that wait for an answer have {limit} bytes in total, so this one was not run; try again "
+                "later",
                 Kind.FULL,
             )
         self.pending_bytes += size
 
     @contextlib.contextmanager
     def taking(self, size: int) -> Iterator[None]:
-        """`take_bytes` for as long as the block runs (RequestError)."""
+        """A context in which `size` more bytes are counted, as by `take_bytes` (RequestError)."""
         self.take_bytes(size)
         try:
             yield
@@ -185,20 +187,20 @@ class Service:
             self.pending_bytes -= size
 
     def open_stream(self, name: str, version: str) -> OpenStream:
-        """A stream of its own, for a websocket (RequestError)."""
+        """Open a stream for a websocket (RequestError)."""
         if self.draining:
             raise ending("stream")
         return open_stream(self.repository.ready(name, version))
 
     def meter(self, protocol: str, name: str) -> Meter:
-        """What counts and times the requests for the model `name`."""
+        """The meter of the requests for the model `name` over a protocol."""
         meter = self._meters.get((protocol, name))
         if meter is None:
             meter = self._meters[protocol, name] = Meter(self, protocol, name)
         return meter
 
     def refused(self, protocol: str, error: Exception, **facts: Any) -> RequestError:
-        """Count and log that a request was refused or failed; the error for its client."""
+        """Count and log that a request was refused or failed; return the error to send to its client."""
         failure = as_request_error(error)
         if failure is not error and failure.kind is Kind.BUG:
             self.log.failure("request failed", error, protocol=protocol, **facts)
@@ -219,18 +221,18 @@ class Service:
         """Load a model, or its changed file (RequestError)."""
         if parameters:
             raise RequestError(
-                "a model is loaded from the file that the command line named, without parameters", Kind.UNSUPPORTED
+                "a load takes no parameters: it reads the file that the command line named", Kind.UNSUPPORTED
             )
         changed = await self.repository.load(name)
         self.log.event("loaded", model=name, changed=changed)
 
     async def unload(self, name: str) -> None:
-        """Take no more requests for a model (RequestError)."""
+        """Accept no more requests for a model (RequestError)."""
         await self.repository.unload(name)
         self.log.event("unloaded", model=name)
 
     async def close_idle_streams(self) -> None:
-        """Close silent sequences, until it is cancelled."""
+        """Close idle sequences, until this is cancelled."""
         while True:
             await asyncio.sleep(min(1.0, self.settings.idle_seconds / 4, self.settings.deadline / 4))
             self.repository.close_idle()
@@ -238,15 +240,15 @@ class Service:
                 websocket.end_if_silent()
 
     async def drain(self, unread: Callable[[], int] = int) -> int:
-        """Take no new streams, end the open ones, and wait for what is running, for as long as the settings say.
+        """Open no new streams, end the open ones, and wait for running requests, for as long as the settings say.
 
-        Sequences may go on meanwhile, over connections that are open.
+        Meanwhile sequences may continue over connections that are open.
 
         Args:
-            unread: how many clients have not read all of their answer.
+            unread: returns how many clients have not read all of their answer.
 
         Returns:
-            How many requests are still running, or answers being read.
+            The number of requests still running, and of answers still being read.
         """
         self.draining = True
         for task in self.reading:
@@ -263,5 +265,5 @@ class Service:
 
 
 def ending(what: str) -> RequestError:
-    """The refusal of what is new to a server that is ending."""
-    return RequestError(f"the server is ending, and takes no new {what}", Kind.UNAVAILABLE)
+    """The error for a new stream, request or connection when the server is ending."""
+    return RequestError(f"the server is ending, and accepts no new {what}", Kind.UNAVAILABLE)

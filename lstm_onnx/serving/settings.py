@@ -15,24 +15,25 @@ class Settings:
 
     Attributes:
         host: the address to listen on.
-        port: of HTTP and websockets; 0 for any free one.
-        grpc_port: of gRPC; 0 for any free one, None for no gRPC.
-        provider, threads: as of `lstm_onnx.load`.
-        states: ``(input, output)`` pairs: a state and the output that feeds it, in files that do not say so.
+        port: the port of HTTP and websockets; 0 for any free one.
+        grpc_port: the port of gRPC; 0 for any free one, None for no gRPC.
+        provider, threads: as in `lstm_onnx.load`.
+        states: ``(input, output)`` pairs: a state and the output that feeds it, for files that do not name them.
         max_batch: the most streams or rows in a batch.
-        window: seconds for which a batch waits for streams that are likely to ask, see `Batcher`.
-        max_request_bytes: the largest body, message or frame.
-        max_pending_bytes: of all requests that are not answered yet; further ones are refused.
+        window: seconds for which a batch waits for streams that are likely to send a step, see `Batcher`.
+        max_request_bytes: the largest body, message or frame, in bytes.
+        max_pending_bytes: the most bytes of all requests that are not answered yet; further requests are refused.
         max_streams: the most open streams of a model.
-        idle_seconds: a stream without a request for so long is closed.
+        idle_seconds: a stream without a request for this long is closed.
         queue: the most waiting requests of a model; further ones are refused.
         deadline: seconds from a request to its result.
         drain_seconds: how long running requests and streams may go on after SIGTERM.
-        tokens: a file of bearer tokens, one a line; None to ask for none.
-        open_to_all: whether other hosts may connect although no token is asked for.
+        tokens: a file of bearer tokens, one per line; None to require none.
+        open_to_all: whether other hosts may connect although no token is required.
         origins: origins of web pages that may connect, such as "https://example.com".
-        replicated: whether this is one of several servers behind a router: what would reach any of them is refused.
-        snapshot_key: with which snapshots of streams are signed; None for one that ends with the server.
+        replicated: whether this is one of several servers behind a router, so that requests that must reach one
+            server are refused: those of a sequence, and loads of a model.
+        snapshot_key: the key that signs snapshots of streams; None for a random one, which is lost with the server.
         tls_certificate, tls_key: PEM files; None for no TLS.
     """
 
@@ -65,23 +66,23 @@ class Settings:
         return self.host in LOOPBACK
 
     def require_safe(self) -> None:
-        """Refuse to let anybody in by accident, and what cannot be served (InputError)."""
+        """Refuse settings that let anybody in by accident, and those that cannot be used (InputError)."""
         if self.port and self.port == self.grpc_port:
             raise InputError(
                 f"--port and --grpc-port are both {self.port}", hint="pass another --grpc-port, or --no-grpc"
             )
         if not self.is_loopback and self.tokens is None and not self.open_to_all:
             raise InputError(
-                f"--host {self.host} lets other machines connect, and no token is asked for",
+                f"--host {self.host} lets other machines connect, but no token is required",
                 hint="name a file of bearer tokens with --token-file, or pass --no-token",
             )
         if self.tokens is not None and self.open_to_all:
-            raise InputError("--token-file and --no-token were both given", hint="keep one of them")
+            raise InputError("--token-file and --no-token were both given", hint="pass one of them")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise InputError("TLS takes a certificate and its key", hint="pass both --tls-cert and --tls-key")
+            raise InputError("TLS needs a certificate and its key", hint="pass both --tls-cert and --tls-key")
 
     def warnings(self) -> list[str]:
-        """What should be known of these settings before the server listens."""
+        """Warnings about these settings, for before the server listens."""
         found = []
         if not self.is_loopback and self.tls_certificate is None:
             what = "data" if self.tokens is None else "tokens and data"

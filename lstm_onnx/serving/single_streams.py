@@ -1,6 +1,6 @@
-"""Streams that are stepped one by one, of a model that a pool does not take: its batch is fixed, or it looks ahead.
+"""Steps streams one by one, for a model that a pool refuses, since its batch size is fixed or it looks ahead.
 
-They have the interface of the runtime's `Batcher` and its streams, as far as a server uses it.
+The classes have the interface of the runtime's `Batcher` and its streams, as far as a server uses it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class SingleStream:
     def __init__(self, owner: SingleStreams, stream: Stream) -> None:
         self._owner = owner
         self._stream = stream
-        self._turn = asyncio.Lock()  # which is handed on in the order of the requests
+        self._turn = asyncio.Lock()  # asyncio's locks are fair, so steps run in the order of the requests
         self._closed = False
-        self._abandoned = False  # whether the caller of the step that runs waits no more
-        self._cancellation: Cancellation | None = None  # of that step
+        self._abandoned = False  # whether the caller of the running step no longer waits
+        self._cancellation: Cancellation | None = None  # of the running step
 
     async def astep(self, x: Mapping[str, np.ndarray], *, timeout: float) -> Arrays:
-        """As `BatchedStream.astep`, of arrays by name."""
+        """As `BatchedStream.astep`, for arrays by name."""
         return await self._in_turn(lambda: self._stream.run(x), timeout)
 
     async def afinish(self, x: Mapping[str, np.ndarray], *, timeout: float) -> Arrays:
@@ -41,7 +41,7 @@ class SingleStream:
 
         Raises:
             InputError, TimeoutError: as `astep`.
-            RunError: also where the sequence cannot end after so many steps; they were run.
+            RunError: as `astep`; also where the sequence cannot end after this many steps, which were run.
         """
         return await self._in_turn(lambda: self._finished(x), timeout)
 
@@ -61,7 +61,7 @@ class SingleStream:
         return found
 
     async def _in_turn(self, function: Callable[[], Arrays], timeout: float) -> Arrays:
-        # A task of its own, since the next one must wait for the end of its run.
+        # In a task, which outlives a caller that gives up: the next step must wait until this one has ended.
         started = asyncio.Event()
         task = asyncio.ensure_future(self._run(function, started))
         try:
@@ -76,7 +76,7 @@ class SingleStream:
             task.add_done_callback(_ignore)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            what = "the step was running already, and the stream advances"
+            what = "the step was already running, and the stream advances"
             if not started.is_set():
                 what = "the request was withdrawn, and the stream is unchanged"
             raise TimeoutError(f"no output within {timeout:g} s; {what}") from None
@@ -104,13 +104,13 @@ class SingleStream:
             self._turn.release()
 
     def _cancel_if_unneeded(self) -> None:
-        """End the step that runs once nobody needs its outputs or its states."""
+        """Cancel the running step if nobody needs its outputs or its states."""
         if self._closed and self._abandoned and self._cancellation is not None:
             self._cancellation.cancel()
 
     @property
     def state(self) -> Arrays:
-        """A copy of the states; setting it is as of `Stream.state`."""
+        """A copy of the states; set it as `Stream.state`."""
         return self._stream.state
 
     @state.setter
@@ -118,7 +118,7 @@ class SingleStream:
         self._stream.state = values
 
     def close(self) -> None:
-        """End it; a running step finishes, unless its caller has given up."""
+        """Close the stream; a running step finishes, unless its caller has given up."""
         if not self._closed:
             self._closed = True
             self._owner.open_streams -= 1
@@ -146,10 +146,10 @@ class SingleStreams:
         self._most = most
 
     def open(self) -> SingleStream:
-        """A new stream.
+        """Open a stream.
 
         Raises:
-            InputError: all are open.
+            InputError: the most streams are open already.
         """
         if self.open_streams >= self._most:
             raise InputError(f"all {self._most} streams are open")
@@ -158,7 +158,7 @@ class SingleStreams:
         return stream
 
     def close(self, *, drain: bool = True) -> None:
-        """Nothing is left to be ended."""
+        """Does nothing; for the interface of `Batcher`."""
         del drain
 
 
@@ -168,6 +168,6 @@ def _cancellable(function: Callable[[], Arrays], cancellation: Cancellation) -> 
 
 
 def _ignore(task: asyncio.Future[Any]) -> None:
-    """Take note of an error that nobody waits for any more."""
+    """Retrieve a task's exception, so that asyncio does not log one that nobody awaits."""
     if not task.cancelled():
         task.exception()

@@ -1,7 +1,7 @@
-"""Snapshots of a stream: its client keeps them, and any server of the same model continues the stream from them.
+"""Writes and reads snapshots of a stream, from which any server of the same model can continue it.
 
-A snapshot is opaque to clients: the number of frames, the digest of the model's file and the states, signed with a key
-that the servers share.  So one of another model, or a changed one, is refused, and no stream continues from it.
+The client keeps a snapshot, which is opaque to it: the number of frames, the digest of the model's file and the states,
+signed with a key that the servers share.  So a snapshot of another model, or one that was changed, is refused.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .errors import RequestError
 from .tensors import DATATYPES, datatype_of, from_bytes, to_bytes
 
 REFUSED_CODE = 4409
-"""Close code of a websocket whose client gave a snapshot that this server does not continue."""
+"""The close code of a websocket whose client sent a snapshot that this server cannot continue."""
 UNCERTAIN_CODE = 4504
-"""Close code of a websocket after a frame of which is not known whether it was run; the last snapshot is right."""
+"""The close code of a websocket after a frame that may or may not have been run; the last snapshot is still valid."""
 _MARK = b"lstm-onnx snapshot 1\n"
 _MAC_BYTES = hashlib.sha256().digest_size
 _LEAST_KEY_BYTES = 32
@@ -38,9 +38,9 @@ class Snapshot:
     """A stream after some frames.
 
     Attributes:
-        digest: of the model's file, see `file_digest`.
+        digest: the digest of the model's file, see `file_digest`.
         frame: how many frames were run.
-        states: by their input's names.
+        states: the states by the names of their inputs.
     """
 
     digest: str
@@ -48,7 +48,7 @@ class Snapshot:
     states: Mapping[str, np.ndarray]
 
     def signed(self, key: bytes) -> str:
-        """As text that `opened` reads."""
+        """The snapshot as signed text, which `opened` reads."""
         header = {
             "digest": self.digest,
             "frame": self.frame,
@@ -61,7 +61,7 @@ class Snapshot:
 
 
 def opened(text: object, key: bytes, digest: str) -> Snapshot:
-    """The snapshot of a stream of the model with this digest.
+    """Read a snapshot, of a stream of the model with this digest, from its signed text.
 
     Raises:
         RequestError: it was not signed with the key, or is of another model.
@@ -73,12 +73,12 @@ def opened(text: object, key: bytes, digest: str) -> Snapshot:
     content, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
     if not content.startswith(_MARK) or not hmac.compare_digest(mac, _mac(key, content)):
         raise RequestError("the snapshot was not signed with this server's key, or was changed")
-    # From here on it is what a server wrote.
+    # The signature is right, so a server wrote the rest, and it need not be validated.
     at = len(_MARK) + 4
     (length,) = struct.unpack_from("<I", content, at - 4)
     header = json.loads(content[at : at + length])
     if header["digest"] != digest:
-        raise RequestError("the snapshot is of another model, or of another version of its file")
+        raise RequestError("the snapshot is of a different model, or of a different version of its file")
     at += length
     states = {}
     for name, datatype, shape in header["states"]:
@@ -89,22 +89,22 @@ def opened(text: object, key: bytes, digest: str) -> Snapshot:
 
 
 def new_key() -> bytes:
-    """A key that no other server has."""
+    """A random key, which no other server has."""
     return secrets.token_bytes(_LEAST_KEY_BYTES)
 
 
 def read_key(file: str) -> bytes:
-    """The key in a file, without white space at its ends.
+    """The key in a file, without white space at either end.
 
     Raises:
         FileError: it cannot be read.
-        InputError: it is too short to be a secret.
+        InputError: the key is too short to be secure.
     """
     require_readable(file, "a secret key")
     key = Path(file).read_bytes().strip()
     if len(key) < _LEAST_KEY_BYTES:
         raise InputError(
-            f"{file}: has a key of {len(key)} bytes; it must have {_LEAST_KEY_BYTES} or more",
+            f"{file}: has a key of {len(key)} bytes; a key must have {_LEAST_KEY_BYTES} or more",
             hint=f"write one with: python -c 'import secrets; print(secrets.token_hex())' > {file}",
         )
     return key

@@ -1,4 +1,4 @@
-"""The open streams of a model: who may step which, and when one is closed."""
+"""Holds the open streams of a model: finds a request's stream, steps it, and closes idle ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .served_model import ServedModel
 from .single_streams import SingleStream
 
 _MOST_REMEMBERED = 10_000
-"""Sequences of which it is known that they were closed for their silence."""
+"""How many sequences closed as idle are remembered, for the message to a later request."""
 
 
 class OpenStream:
-    """One stream of a model, of a websocket or of a stateful sequence.
+    """One stream of a model, for a websocket or a stateful sequence.
 
     Attributes:
-        served: the model as it was loaded when the stream started, which it keeps.
+        served: the model as loaded when the stream started; a later load does not change it.
         used: when it was last used, by the monotonic clock.
         running: how many of its requests are not answered yet.
         closed: whether it was closed.
@@ -40,7 +40,7 @@ class OpenStream:
     async def step(
         self, inputs: Mapping[str, np.ndarray], timeout: float, *, end: bool = False
     ) -> dict[str, np.ndarray]:
-        """The next time steps; `end` for the last ones, with the outputs that come once the sequence has ended.
+        """Run the next time steps; with `end`, the last ones, also returning the outputs that a sequence's end yields.
 
         Raises:
             InputError: the inputs do not fit, or the stream was closed; nothing was run.
@@ -65,16 +65,16 @@ class OpenStream:
             self.used = monotonic()
 
     async def states(self) -> dict[str, np.ndarray]:
-        """A copy of the states, by their input's names; no step may be running."""
-        # In a thread: a step of other streams holds the pool meanwhile.
+        """A copy of the states, by the names of their inputs; no step may be running."""
+        # In a thread, since a step of other streams may hold the pool's lock.
         return await asyncio.to_thread(lambda: self.stream.state)
 
     async def restore(self, states: Mapping[str, np.ndarray]) -> None:
-        """Set the states; no step may be running (InputError where they are not those of the model)."""
+        """Set the states; no step may be running (InputError where they do not fit the model)."""
         await asyncio.to_thread(setattr, self.stream, "state", states)
 
     def close(self) -> None:
-        """End it; more than once changes nothing."""
+        """Close the stream; closing it again does nothing."""
         if not self.closed:
             self.closed = True
             self.stream.close()
@@ -82,7 +82,7 @@ class OpenStream:
 
 
 def open_stream(served: ServedModel) -> OpenStream:
-    """A new stream.
+    """Open a stream.
 
     Raises:
         RequestError: the model cannot be streamed, or has no room for another stream.
@@ -98,7 +98,7 @@ def open_stream(served: ServedModel) -> OpenStream:
 
 
 class Sequences:
-    """The stateful sequences of a model's name, which go on when its file is loaded anew."""
+    """The stateful sequences of one entry of the repository; they continue when its file is loaded again."""
 
     def __init__(self, name: str, idle_seconds: float) -> None:
         self.name = name
@@ -107,34 +107,34 @@ class Sequences:
         self._expired: OrderedDict[Key, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many are open."""
+        """The number of open sequences."""
         return len(self._open)
 
     def model_of(self, part: SequencePart, served: ServedModel | None) -> ServedModel | None:
-        """The model that a request runs: that of its sequence, or `served` for one that starts or is not open."""
+        """The model for a request: that of its sequence, or `served` where the sequence starts or is not open."""
         stream = None if part.start else self._open.get(part.key)
         return served if stream is None else stream.served
 
     async def step(
         self, served: ServedModel | None, part: SequencePart, inputs: Mapping[str, np.ndarray], timeout: float
     ) -> dict[str, np.ndarray]:
-        """The next request of a sequence.
+        """Run the next request of a sequence.
 
         Args:
-            served: the model for a sequence that starts; None where none may start.
-            part: which sequence, and whether it starts or ends.
+            served: the model for a sequence that starts; None if none may start.
+            part: the sequence, and whether it starts or ends.
             inputs: arrays by name.
-            timeout: seconds.
+            timeout: the most seconds to wait.
 
         Raises:
-            RequestError: the sequence is not open, or was ended meanwhile; or as `OpenStream.step`.
+            RequestError: the sequence is not open, or was closed meanwhile; or as `OpenStream.step`.
             InputError, RunError, TimeoutError: as `OpenStream.step`.
         """
         stream = self._started(served, part) if part.start else self._open.get(part.key)
         if stream is None:
             raise RequestError(self._absent(part.key))
         if part.end:
-            del self._open[part.key]  # the id is free: this request is queued before anything else can run
+            del self._open[part.key]  # the id may be used again: this request is queued before any later one
         try:
             outputs = await stream.step(inputs, timeout, end=part.end)
         except (InputError, RequestError) as error:  # nothing was run
@@ -145,12 +145,12 @@ class Sequences:
             if part.start:
                 self._drop(part.key, stream)
             elif part.end and self._open.setdefault(part.key, stream) is not stream:
-                stream.close()  # the id was used again
+                stream.close()  # since a new sequence has taken the id
             raise
         except BaseException as error:
             if part.end:
                 stream.close()
-                if isinstance(error, TimeoutError):  # which may say that the stream is unchanged
+                if isinstance(error, TimeoutError):  # its message may say that the stream is unchanged
                     raise TimeoutError(f"{error}; the sequence is closed, as its sequence_end asked") from error
             raise
         if part.end:
@@ -164,7 +164,7 @@ class Sequences:
 
     def _started(self, served: ServedModel | None, part: SequencePart) -> OpenStream:
         if served is None:
-            raise RequestError(f"model {self.name} takes no new sequence", Kind.UNAVAILABLE)
+            raise RequestError(f"model {self.name} accepts no new sequence", Kind.UNAVAILABLE)
         before = self._open.pop(part.key, None)
         if before is not None:
             before.close()
@@ -185,7 +185,7 @@ class Sequences:
         )
 
     def close_idle(self) -> int:
-        """Close the sequences without a request for the idle time; how many."""
+        """Close the sequences without a request for the idle time; return how many."""
         before = monotonic() - self.idle_seconds
         idle = [key for key, stream in self._open.items() if not stream.running and stream.used < before]
         for key in idle:

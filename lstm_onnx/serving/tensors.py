@@ -1,4 +1,4 @@
-"""The protocol's tensors as arrays: datatypes, shapes, JSON numbers and raw bytes."""
+"""Converts the protocol's tensors to arrays and back: datatypes, shapes, JSON numbers and raw bytes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_AXES = 32
 _AT_ONCE = 4096
-"""Numbers that one call of json.dumps writes: no other thread runs meanwhile, and the server's loop is one."""
+"""How many numbers one call of json.dumps writes: it holds the GIL, which would block the server's event loop."""
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-"""JSON has no numbers for these; the names are those of protobuf's JSON."""
+"""Names for the numbers that JSON lacks, as in protobuf's JSON."""
 _NAME_OF = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -41,22 +41,22 @@ def dtype_of(name: str, datatype: object) -> np.dtype[Any]:
     """The dtype of the tensor `name` (RequestError where the datatype is not served)."""
     dtype = DATATYPES.get(datatype) if isinstance(datatype, str) else None
     if dtype is None:
-        raise RequestError(f"{name} has datatype {shown(datatype)}; served are {', '.join(DATATYPES)}")
+        raise RequestError(f"{name} has datatype {shown(datatype)}; it must be one of {', '.join(DATATYPES)}")
     return dtype
 
 
 def validated_shape(name: str, shape: object) -> tuple[int, ...]:
-    """A shape of the protocol (RequestError)."""
+    """Validate a tensor's shape (RequestError)."""
     if not isinstance(shape, (list, tuple)) or len(shape) > _MOST_AXES:
         raise RequestError(f"{name} has shape {shown(shape)}; it must be a list of at most {_MOST_AXES} integers")
     for size in shape:
         if type(size) is not int or not 0 <= size < 2**63:
-            raise RequestError(f"{name} has shape {shown(list(shape))}; every size must be an integer of 0 or more")
+            raise RequestError(f"{name} has shape {shown(list(shape))}; every size must be a non-negative integer")
     return tuple(shape)
 
 
 def from_bytes(name: str, datatype: object, shape: object, data: bytes | memoryview) -> np.ndarray:
-    """A tensor of raw little-endian bytes, in row-major order.
+    """The array of raw little-endian bytes in row-major order.
 
     The array may be read-only and not aligned.
     """
@@ -66,12 +66,12 @@ def from_bytes(name: str, datatype: object, shape: object, data: bytes | memoryv
         raise RequestError(f"{name} has {len(data)} bytes; {datatype} {list(sizes)} takes {expected}")
     array = np.frombuffer(data, dtype)
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise RequestError(f"{name} has bytes other than 0 and 1, and its datatype is BOOL")
+        raise RequestError(f"{name} has datatype BOOL, but bytes other than 0 and 1")
     return array.reshape(sizes)
 
 
 def from_numbers(name: str, datatype: object, shape: object, data: object) -> np.ndarray:
-    """A tensor of JSON numbers, as a flat list or nested as its shape."""
+    """The array of JSON numbers in a flat list, or in lists nested as the shape."""
     dtype, sizes = dtype_of(name, datatype), validated_shape(name, shape)
     if not isinstance(data, list):
         raise RequestError(f"{name} has data {shown(data)}; it must be a list")
@@ -80,19 +80,19 @@ def from_numbers(name: str, datatype: object, shape: object, data: object) -> np
         if array.dtype.kind in "US" and dtype.kind == "f":
             array = np.asarray(_with_numbers(data))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RequestError(f"{name} has data that are not a list of numbers, or nested lists of one shape") from error
+        raise RequestError(f"{name} has data that are neither a list of numbers nor lists of one shape") from error
     if array.size == 0:
         array = np.zeros(array.shape, dtype)
     allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if array.dtype.kind not in allowed or (dtype.kind != "b" and bool in _types(data)):  # numpy takes true for 1
+    if array.dtype.kind not in allowed or (dtype.kind != "b" and bool in _types(data)):  # NumPy would read true as 1
         raise RequestError(f"{name} has data that are not numbers of its datatype {datatype}")
     if array.size != math.prod(sizes) or (array.ndim > 1 and array.shape != sizes):
-        raise RequestError(f"{name} has data of shape {list(array.shape)}; its shape is {list(sizes)}")
+        raise RequestError(f"{name} has data of shape {list(array.shape)}, but its shape is {list(sizes)}")
     return _cast(name, array, dtype).reshape(sizes)
 
 
 def _types(data: list[Any]) -> set[type]:
-    """The types of the items of lists that are nested as an array."""
+    """The types of the items in lists nested as an array."""
     kinds = set(map(type, data))
     return set().union(*map(_types, data)) if list in kinds else kinds
 
@@ -114,7 +114,7 @@ def _cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     fits = np.isfinite(cast) | ~np.isfinite(array) if dtype.kind == "f" else cast == array
     if not fits.all():
         raise RequestError(
-            f"{name} has the number {array.flat[int(np.argmin(fits))]}, which {NAMES[dtype]} cannot hold"
+            f"{name} has the number {array.flat[int(np.argmin(fits))]}, which {NAMES[dtype]} cannot represent"
         )
     return cast
 
@@ -125,7 +125,7 @@ def to_bytes(array: np.ndarray) -> bytes:
 
 
 def to_numbers(array: np.ndarray) -> list[Any]:
-    """An array as a flat list for JSON; numbers that JSON lacks as "NaN", "Infinity" and "-Infinity"."""
+    """An array as a flat list for JSON, with "NaN", "Infinity" and "-Infinity" for the numbers that JSON lacks."""
     numbers: list[Any] = array.ravel().tolist()
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [number if math.isfinite(number) else _NAME_OF[str(number)] for number in numbers]
@@ -133,12 +133,12 @@ def to_numbers(array: np.ndarray) -> list[Any]:
 
 
 def to_json(array: np.ndarray) -> str:
-    """`to_numbers` as JSON text, written so that other threads run in between."""
+    """`to_numbers` as JSON text, written in parts so that other threads can run in between."""
     numbers = array.ravel()
     parts = (to_numbers(numbers[at : at + _AT_ONCE]) for at in range(0, numbers.size, _AT_ONCE))
     return f"[{','.join(json.dumps(part, allow_nan=False, separators=(',', ':'))[1:-1] for part in parts)}]"
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
-    """The protocol's name of a dtype."""
+    """The protocol's name for a dtype."""
     return NAMES[dtype.newbyteorder("<")]

@@ -1,4 +1,4 @@
-"""Bearer tokens from a file, which is read again when it changes."""
+"""Reads bearer tokens from a file, and reads it again when it changes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .logs import Log
 
 _FEWEST_CHARACTERS = 16
 _SECONDS = 1.0
-"""Between two looks at the file."""
+"""Seconds between two checks whether the file has changed."""
 
 
 class Tokens:
-    """The tokens of a file: one a line; empty lines, and lines that start with ``#``, are none."""
+    """The tokens in a file, one per line; empty lines and those that start with ``#`` are skipped."""
 
     def __init__(self, path: str, log: Log) -> None:
-        """Raises FileError or InputError where the file cannot be used; later it is logged, and the tokens stay."""
+        """Raises FileError or InputError where the file cannot be used; later errors are logged, and tokens stay."""
         self.path = path
         self._log = log
         self._seen = fingerprint(path)
@@ -34,7 +34,8 @@ class Tokens:
         if kind.lower() != "bearer":
             return False
         digest = _digest(token.strip())
-        return sum(hmac.compare_digest(digest, known) for known in self._known) > 0  # all are compared
+        # All are compared, so that the time does not depend on which one matches.
+        return sum(hmac.compare_digest(digest, known) for known in self._known) > 0
 
     def _read_again(self) -> None:
         now = monotonic()
@@ -47,7 +48,7 @@ class Tokens:
         self._seen = found
         try:
             self._known = _read(self.path)
-        except (FileError, InputError) as error:  # as where it is half written
+        except (FileError, InputError) as error:  # such as for a file that is half written
             self._log.event("warning", message=f"{error}: the tokens that were read before stay valid")
         else:
             self._log.event("tokens", count=len(self._known))
@@ -60,10 +61,10 @@ def _read(path: str) -> list[bytes]:
         raise FileError(f"cannot be read as a file of tokens: {error}", path=path) from error
     tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not tokens:
-        raise InputError("has no token", path=path, hint="write one a line")
+        raise InputError("has no token", path=path, hint="write one token per line")
     if any(len(token) < _FEWEST_CHARACTERS or not token.isascii() or " " in token for token in tokens):
         raise InputError(
-            f"has a token that is shorter than {_FEWEST_CHARACTERS} characters, or not ASCII, or has spaces",
+            f"has a token that is shorter than {_FEWEST_CHARACTERS} characters, is not ASCII, or has spaces",
             path=path,
             hint='create one with: python -c "import secrets; print(secrets.token_urlsafe())"',
         )

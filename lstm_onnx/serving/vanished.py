@@ -1,4 +1,4 @@
-"""Clients that close their connection before they have their answer: what runs for them is cancelled."""
+"""Cancels what runs for clients that close their connection before they have their answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 _UNWATCHED_SECONDS = 0.05
-"""Before a client is watched: most requests have their answer by then, and a task for each would cost more."""
+"""Seconds before a client is watched: most are answered by then, and watching each from the start would cost more."""
 _MOST_AHEAD = 2**20
 _LEAST_COUNTED = 2**10
-"""Bytes of messages that are received ahead, and those for which each counts at least."""
+"""The most bytes of messages received ahead, and the least that each message counts for."""
 
 
 class VanishedError(Exception):
@@ -23,14 +23,14 @@ class VanishedError(Exception):
 
 
 async def unless_gone(running: Awaitable[T], gone: Callable[[], Awaitable[bool]]) -> T:
-    """The result of `running`, which is cancelled once its client is gone.
+    """Await `running`, but cancel it if its client goes.
 
     Args:
-        running: what the client waits for.
-        gone: waits until the client is gone, and is cancelled at the end; False where it cannot find out.
+        running: computes what the client waits for.
+        gone: waits until the client is gone; returns False if it cannot find out.  It is cancelled at the end.
 
     Raises:
-        VanishedError: it was cancelled.
+        VanishedError: the client is gone, and `running` was cancelled.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a coroutine
@@ -58,12 +58,12 @@ async def unless_gone(running: Awaitable[T], gone: Callable[[], Awaitable[bool]]
 
 
 class Inbox:
-    """The messages of a websocket, some of which are received while a frame runs."""
+    """The messages of a websocket, some of which are received ahead, while a frame runs."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._ahead: deque[Message] = deque()
-        self._pending: asyncio.Future[Message] | None = None  # never cancelled, since a message could be lost with it
+        self._pending: asyncio.Future[Message] | None = None  # never cancelled, as that could lose a message
 
     async def next(self) -> Message:
         """The next message."""
@@ -73,7 +73,7 @@ class Inbox:
         return await (self._receive() if pending is None else pending)
 
     async def closed(self) -> bool:
-        """Wait until the connection is closed; False once too much has come ahead of that."""
+        """Wait until the connection is closed; return False if too much has been received ahead to find out."""
         size = 0
         for message in self._ahead:
             size += _size(message)
@@ -89,7 +89,7 @@ class Inbox:
         return False
 
     def close(self) -> None:
-        """Nothing is received any more."""
+        """Receive no more."""
         if self._pending is not None:
             self._pending.cancel()
 

@@ -1,11 +1,11 @@
-"""A websocket per stream: each binary frame is answered with one, in order.
+"""Serves a stream over a websocket: each binary frame is answered with one, in order.
 
-The first message is text, JSON that says what a frame holds.  A frame that does not fit is answered with text,
+The first message is text: JSON that describes the layout of frames.  A frame that does not fit is answered with text,
 ``{"error": ...}``, and leaves the stream unchanged.
 
 With ``?snapshots=N`` each Nth answer is followed by text, ``{"snapshot": ..., "frame": n}``: the stream after its first
-n frames.  A client that sends ``{"resume": SNAPSHOT}`` before its first frame gets ``{"resumed": n}`` and goes on with
-frame n, counted from 0; or an error and the end, and never a stream that starts anew.
+n frames.  A client that sends ``{"resume": SNAPSHOT}`` before its first frame gets ``{"resumed": n}`` and continues
+with frame n, counted from 0; or it gets an error and the end, but never a stream that starts from the beginning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .streams import OpenStream
 from .vanished import Inbox, Message, Receive, VanishedError, unless_gone
 
 IDLE_CODE = 4408
-"""Close code of a stream without a frame for the idle time."""
+"""The close code of a stream without a frame for the idle time."""
 
 Send = Callable[[Message], Awaitable[None]]
 
@@ -64,7 +64,7 @@ async def handle_websocket(
             service.websockets.discard(exchange)
             exchange.inbox.close()
     except (OSError, VanishedError):
-        pass  # the client vanished, of which uvicorn raises a kind of OSError from send
+        pass  # the client is gone: then uvicorn's send raises a subclass of OSError
     finally:
         stream.close()
 
@@ -73,8 +73,8 @@ class Exchange:
     """The frames of one stream.
 
     Attributes:
-        every: how many frames there are from one snapshot to the next; 0 for none.
-        frame: how many were run, those before a snapshot from which it continues included.
+        every: the number of frames from one snapshot to the next; 0 for no snapshots.
+        frame: how many frames were run, including those before a snapshot from which the stream continues.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Exchange:
         self.inbox, self.send, self.every = Inbox(receive), send, every
         self.frame = 0
         self._saved = 0  # the frame of the last snapshot
-        self._started = False  # whether a message came
+        self._started = False  # whether a message was received
         self._meter = service.meter("websocket", name)
         self._deadline = service.settings.deadline
         self._task = asyncio.current_task()
         self._receiving = False
-        self._sending: float | None = None  # since when
-        self._unread = False  # whether the client reads no answers
+        self._sending: float | None = None  # the time since which a message is being sent
+        self._unread = False  # whether the client has stopped reading answers
         self._ending: tuple[str, int] | None = None
 
     async def run(self) -> None:
@@ -118,7 +118,7 @@ class Exchange:
                 return
 
     async def _sent(self, message: Message) -> bool:
-        """Send; whether the client reads."""
+        """Send a message; return whether the client reads."""
         self._sending = monotonic()
         try:
             await self.send(message)
@@ -139,7 +139,7 @@ class Exchange:
         return _text({"snapshot": text, "frame": self.frame})
 
     async def _resume(self, snapshot: object) -> None:
-        """Go on from a snapshot, or end: a client that gave one must never go on from zeros."""
+        """Continue from a snapshot, or end: a client that sent one must never continue from zeros."""
         resumed = self.service.metrics.resumed
         try:
             found = self._opened(snapshot)
@@ -160,7 +160,7 @@ class Exchange:
         return opened(snapshot, self.service.snapshot_key, self.stream.served.digest)
 
     async def _next(self) -> Message | None:
-        """The next message; None where the stream ends here."""
+        """The next message; None if the stream ends here."""
         try:
             self._receiving = True
             if self._ending is None:
@@ -179,14 +179,14 @@ class Exchange:
         return None
 
     def end(self, reason: str, code: int) -> None:
-        """End the stream, after the frame that is running."""
+        """End the stream after the frame that is running."""
         if self._ending is None:
             self._ending = reason, code
             if self._receiving and self._task is not None:
                 self._task.cancel()
 
     def end_if_silent(self) -> None:
-        """End the stream if it had no frame for the idle time, or if its client reads no answers."""
+        """End the stream if it had no frame for the idle time, or if its client does not read answers."""
         now, idle = monotonic(), self.service.settings.idle_seconds
         if self._receiving and self._ending is None and now - self.stream.used > idle:
             self.service.metrics.expired.labels(self.name).inc()
@@ -198,14 +198,14 @@ class Exchange:
             self._task.cancel()
 
     async def _answer(self, message: Message) -> Message | None:
-        """The answer to a frame; None where the stream ends instead (VanishedError where its client has gone)."""
+        """The answer to a frame; None if the stream ends instead (VanishedError if its client has gone)."""
         began = self._meter.start()
         try:
             data = message.get("bytes")
             inputs = self.layout.arrays(data)
             size = len(data or b"")
             self.service.take_bytes(size)
-            try:  # without a context manager: this is run for every frame
+            try:  # not a context manager, whose cost every frame would pay
                 outputs = await unless_gone(self.stream.step(inputs, self._deadline), self.inbox.closed)
             finally:
                 self.service.pending_bytes -= size
@@ -215,7 +215,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = self.service.refused("websocket", self._meter.failed(began, error), model=self.name)
             if self.every and failure.kind in (Kind.LATE, Kind.BUG):
-                # The frame may have been run or not, and every later snapshot would count it wrongly.
+                # The frame may or may not have been run, so later snapshots might have a wrong count.
                 self.end(str(failure), UNCERTAIN_CODE)
                 return None
             return _text({"error": str(failure)})
@@ -240,18 +240,18 @@ def _model_of(path: str) -> tuple[str, str]:
 
 
 def _snapshots_of(query: bytes) -> int:
-    """How many frames there are between snapshots; 0 where none were asked for (RequestError)."""
+    """The number of frames from one snapshot to the next; 0 if none are asked for (RequestError)."""
     asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("snapshots")
     if asked is None:
         return 0
     text = asked[-1]
     if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text)):
-        raise RequestError(f"snapshots={shown(text)} is not possible; it is a number of frames, 1 or more")
+        raise RequestError(f"snapshots={shown(text)} is not possible; it must be a number of frames, 1 or more")
     return int(text)
 
 
 def _snapshot_in(message: Message) -> object | None:
-    """What a message asks to continue from; None where it is another one."""
+    """The snapshot in a message that asks to continue from it; None for any other message."""
     text = message.get("text")
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Requests that run whole sequences: those of equal sizes that wait at the same time run as one batch."""
+"""Runs requests with whole sequences; those of equal sizes that wait at the same time run as one batch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(eq=False)
 class _Waiting:
-    """A request, and the future of its result.
+    """A request that waits or runs, and the future of its result.
 
     Attributes:
         arrays: the validated inputs.
-        key: requests with the same key can run together; None where this one runs alone.
+        key: requests with the same key can run together; None if this one must run alone.
         rows: its size along the batch axis.
-        done: the future.
-        batch: in which it runs; None before.
+        done: the future of the result.
+        batch: the batch in which it runs; None before it runs.
     """
 
     arrays: Arrays
@@ -44,13 +44,13 @@ class _Waiting:
 
 @dataclass(eq=False)
 class _Batch:
-    """Requests that run together, and what ends their run."""
+    """Requests that run together, and the cancellation of their run."""
 
     items: list[_Waiting]
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     def cancel_if_unneeded(self) -> None:
-        """End the run once nobody waits for any of its results."""
+        """Cancel the run if nobody waits for any of its results."""
         if all(item.done.done() for item in self.items):
             self.cancellation.cancel()
 
@@ -58,9 +58,9 @@ class _Batch:
 class WholeSequences:
     """Runs a model on whole sequences, for tasks of one event loop.
 
-    A batch never waits for more requests: it takes what came while the one before it ran.  Requests are put together
-    only if the file says that the sequences of a batch do not affect each other.  A run for whose results nobody waits
-    any more is ended.
+    A batch never waits for more requests: it takes those that arrived while the previous one ran.  Requests are
+    combined only if the file says that the sequences of a batch do not affect each other.  A run is cancelled once
+    nobody waits for its results.
 
     Attributes:
         waiting: how many requests wait.
@@ -92,7 +92,7 @@ class WholeSequences:
         """The outputs of the model for these inputs.
 
         Raises:
-            InputError: they do not fit; nothing was run.
+            InputError: the inputs do not fit the model; nothing was run.
             RunError: ONNX Runtime failed.
             RequestError: the queue is full.
             TimeoutError: it took longer than `timeout` seconds.
@@ -127,12 +127,12 @@ class WholeSequences:
         others = [
             (*array.shape[: (axis := self.axes[0][name])], *array.shape[axis + 1 :]) for name, array in arrays.items()
         ]
-        if self.model.spec is None:  # a module may compute with the longest of a batch, or return that many steps
+        if self.model.spec is None:  # a module's result may depend on the longest sequence of a batch
             others += [tuple(np.unique(arrays[name]).tolist()) for name in self.model.counts]
         return tuple(others), rows.pop()
 
     def _start(self) -> None:
-        """Run what waits, as far as workers are free."""
+        """Run waiting requests for as long as workers are free."""
         while self._free and self._waiting:
             batch = self._next_batch()
             self._free -= 1
@@ -151,12 +151,12 @@ class WholeSequences:
         return batch
 
     def _run(self, items: list[_Waiting]) -> list[Arrays | Exception]:
-        """Run several requests at once, in a worker's thread."""
+        """Run several requests as one batch, in a worker's thread."""
         began = perf_counter()
         batch = _Batch(items)
         for item in items:
             item.batch = batch
-        batch.cancel_if_unneeded()  # those who gave up before found no batch to end
+        batch.cancel_if_unneeded()  # clients that gave up before this point had no batch to cancel
         try:
             with batch.cancellation:
                 results = self._results(items)
@@ -198,7 +198,7 @@ class WholeSequences:
 
 
 def _batch_axes(model: Model) -> tuple[dict[str, int], dict[str, int]] | None:
-    """The batch axis of each input and of each output; None where sequences cannot be put together."""
+    """The batch axis of each input and of each output; None if requests cannot be combined."""
     name = batch_name(model)
     if name is None or (model.spec is None and model.metadata.batch_mixes != "") or not is_proven(model):
         return None

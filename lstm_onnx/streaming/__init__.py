@@ -1,4 +1,4 @@
-"""Models on sequences that arrive in chunks: the time axis followed through a graph, and graphs made to stream."""
+"""Streams sequences in chunks: follows the time axis through a graph, and rewrites graphs so that they stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make_streaming`: from a file that takes whole sequences to one that takes them in chunks."""
+"""`make_streaming`: converts a file that takes whole sequences to one that takes them in chunks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StreamingResult:
     Attributes:
         path: the file that streams.
         source: the file that takes whole sequences.
-        num_bytes: the size of all files that were written.
+        num_bytes: the total size of the files that were written.
         streaming: how the file takes chunks.
         states: all its states, each with the output that feeds it.
         proof: how it was compared with the source.
@@ -54,7 +54,7 @@ class StreamingResult:
         return asdict(self)
 
     def __str__(self) -> str:
-        """What was written and how it streams, for people."""
+        """What was written and how it streams, as text."""
         s = self.streaming
         lines = [
             f"{one_line(self.path)}: {self.num_bytes:,} bytes, takes {one_line(self.source)}'s sequences in chunks",
@@ -96,11 +96,10 @@ def make_streaming(
         time: the time axis of each input that has one, such as ``{"x": 1}``.  By default that of the metadata.
         max_delay: the largest look-ahead to accept: the number of output steps that come only when the sequence has
             ended.  "same" convolutions have (kernel - 1) / 2.
-        chunk: the file takes only chunks whose number of steps is a multiple of this, and then has fewer nodes and is
-            faster.  The model must have no look-ahead, and `chunk` must be a multiple of the product of its strides.
+        chunk: if given, the file takes only chunks whose number of steps is a multiple of this; it has fewer nodes and
+            is faster.  The model must have no look-ahead, and `chunk` must be a multiple of the product of its strides.
         states: the state inputs that the file has, and the outputs that feed them, such as ``{"h": "hn"}``.  By
-            default those of the metadata, or inputs that a recurrent operator starts from and whose next value, as
-            that operator gives it, is an output.
+            default those of the metadata, or the initial states of recurrent operators whose final states are outputs.
         seed: of the random sequences.
         trial: whether to open and run `source` in a child process first, as in `load`; by default if it is not from
             lstm-onnx.
@@ -110,7 +109,7 @@ def make_streaming(
         FileError: a file cannot be read or written, or `path` is `source`.
         ModelError: the file is not an ONNX model; or something in it needs the whole sequence, or more look-ahead
             than `max_delay`, with the node; or the new file differs from it, and is not kept.
-        InputError: `seed` is not possible, or sequences cannot be drawn for the comparison.
+        InputError: `seed` is not possible, or random sequences for the comparison cannot be made.
     """
     if isinstance(max_delay, bool) or not isinstance(max_delay, int) or max_delay < 0:
         raise ConfigError.of_argument("max_delay", max_delay, "a number of steps")
@@ -128,7 +127,7 @@ def make_streaming(
     metadata = replace(metadata, states=dict(pairs))
     axes = _time_axes(model, metadata, time, source)
     weights = read_weights(model, source)
-    # First: ONNX Runtime tells what a file breaks of ONNX's rules, by which the rewriting goes.
+    # First, since ONNX Runtime reports violations of ONNX's rules, on which the rewriting relies.
     original = load(source, "cpu", states=metadata.states)
     require_drawable(original)
     try:
@@ -141,13 +140,13 @@ def make_streaming(
     require_delay(done, max_delay, source)
     if not done.caches and not pairs:
         raise ModelError(
-            "needs no states: the outputs of a chunk do not depend on other chunks",
+            "needs no states: a chunk's outputs do not depend on other chunks",
             path=source,
             hint="lstm_onnx.load(...).run runs it on each chunk",
         )
     if not done.caches and known:
         raise ModelError(
-            "streams as it is: its states are all that later steps need",
+            "already streams: its states are all that later steps need",
             path=source,
             hint="lstm_onnx.load(...).stream() runs it",
         )
@@ -179,7 +178,7 @@ def limit_of_time(metadata: Metadata, graph: GraphProto, time: Mapping[str, int]
 
 
 def require_chunk(chunk: object) -> None:
-    """Refuse what is not a length of chunks (ConfigError)."""
+    """Refuse anything that is not a length of chunks (ConfigError)."""
     if chunk is not None and (type(chunk) is not int or not 1 <= chunk < 2**31):
         raise ConfigError.of_argument("chunk", chunk, "a number of steps, 1 or more")
 
@@ -200,7 +199,7 @@ def streaming_metadata(metadata: Metadata, done: Rewritten) -> Metadata:
 
 def refused(why: RefusedError, path: str | os.PathLike[str]) -> ModelError:
     """The error for a file that cannot be computed chunk by chunk."""
-    hint = f"what could stream: {why.instead}" if why.instead else None
+    hint = f"what can be streamed: {why.instead}" if why.instead else None
     return ModelError(f"cannot be streamed: {why}", path=path, hint=hint)
 
 
@@ -225,10 +224,10 @@ def _steps(count: int) -> str:
 def _metadata(model: ModelProto, source: str | os.PathLike[str]) -> Metadata:
     metadata = metadata_of(model, source)
     if metadata.streaming is not None:
-        raise ModelError("takes chunks of any length already", path=source, hint="lstm_onnx.load(...).stream() runs it")
+        raise ModelError("already takes chunks of any length", path=source, hint="lstm_onnx.load(...).stream() runs it")
     if metadata.spec is not None and not metadata.spec.bidirectional:
         raise ModelError(
-            "is a bare LSTM, which streams as it is", path=source, hint="lstm_onnx.load(...).stream() runs it"
+            "is a bare LSTM, which streams without conversion", path=source, hint="lstm_onnx.load(...).stream() runs it"
         )
     return metadata
 
@@ -249,7 +248,7 @@ def _time_axes(
         if not found:
             name = next(iter(shapes), "x")
             raise ConfigError(
-                "which axis is time is not known",
+                "it is not known which axis is time",
                 path=source,
                 hint=f'pass time, such as {{"{name}": 1}} (--time {name}=1)',
             )
@@ -270,7 +269,7 @@ def _time_axes(
 
 
 def recurrent_states(graph: GraphProto) -> dict[str, str]:
-    """Inputs that one recurrent operator alone reads, as what it starts from, and whose end it gives as an output."""
+    """Inputs that only one recurrent operator reads, as its initial state, with the outputs of its final state."""
     inputs = {value.name for value in inputs_of(graph)}
     renamed = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Identity"}
     outputs = {value.name for value in graph.output}
@@ -285,7 +284,7 @@ def recurrent_states(graph: GraphProto) -> dict[str, str]:
 
 
 def require_states(model: ModelProto, states: object, path: str | os.PathLike[str]) -> None:
-    """Refuse what are not pairs of an input and an output (ConfigError)."""
+    """Refuse anything but pairs of an input and an output (ConfigError)."""
     if not isinstance(states, Mapping):
         raise ConfigError(
             f"states = {shown(states)} is not possible", hint='it must map inputs to outputs: {"h": "hn"}'
@@ -299,4 +298,4 @@ def require_states(model: ModelProto, states: object, path: str | os.PathLike[st
                     f"{shown(value)} is not an {kind}", path=path, hint=f"its {kind}s are {', '.join(known)}"
                 )
     if len(set(states.values())) < len(states):
-        raise ConfigError("states names an output twice, and each state needs its own", path=path)
+        raise ConfigError("states names an output twice; each state needs its own", path=path)

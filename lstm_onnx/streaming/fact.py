@@ -1,4 +1,4 @@
-"""What is known of one value while the time axis is followed through a graph."""
+"""What is known about one value while the time axis is followed through a graph."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from .size import ONE, Size, product
 Names = frozenset[str]
 NONE: Names = frozenset()
 Axis = tuple[Size, ...]
-"""The factors of an axis, in order: (batch, time) where a reshape made one axis of two; none of an axis of 1."""
+"""The factors of an axis, in order: (batch, time) where a reshape merged two axes; none for an axis of size 1."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """What is known of a value.
+    """What is known about a value.
 
     Attributes:
-        axes: its axes; None where not even their number is known.
-        spans: the dynamic axes along which it may vary although `axes` does not tell; only where that is None.
-        varies: whether it depends on numbers that a caller gives.
-        last: dynamic axes of which it is computed from the last step alone, or from all steps so far.
-        states: state inputs that it is computed from, other than through a recurrent node.
-        sized: dynamic axes on whose sizes its numbers depend, where they are not in `numbers`.
-        positions: dynamic axes along which its numbers count from the first step of a call.
-        numbers: the integers that it holds, where these are known; a scalar has one.
-        lengths: whether it is made of lengths of sequences alone.
+        axes: its axes; None if not even their number is known.
+        spans: the dynamic axes along which it may vary, if `axes` is None; otherwise empty.
+        varies: whether it depends on the values of inputs.
+        last: dynamic axes of which it holds only the last step, or a summary of all steps so far.
+        states: state inputs from which it is computed other than through a recurrent node.
+        sized: dynamic axes on whose sizes its elements depend, if they are not in `numbers`.
+        positions: dynamic axes along which its elements count from the first step of a call.
+        numbers: the integers that it holds, if they are known; a scalar has one.
+        lengths: whether it is computed only from lengths of sequences.
     """
 
     axes: tuple[Axis, ...] | None = None
@@ -41,7 +41,7 @@ class Fact:
 
     @classmethod
     def of_numbers(cls, numbers: tuple[Size, ...]) -> Fact:
-        """The fact of a value of one axis that holds these integers."""
+        """The fact of a vector with these integers."""
         return cls((axis_of(Size.of(len(numbers))),), numbers=numbers)
 
     @property
@@ -57,12 +57,12 @@ class Fact:
         return len(self.axes or ())
 
     def without_axes(self, spans: Names = NONE) -> Fact:
-        """The same where its axes are not known, and may have those of `spans`, too."""
+        """The same fact with unknown axes, which may also include those of `spans`."""
         return replace(self, axes=None, spans=self.open | spans, numbers=None)
 
     @property
     def depends_on_sizes(self) -> Names:
-        """The dynamic axes on whose sizes its values depend."""
+        """The dynamic axes on whose sizes its elements depend."""
         return self.sized | (names_of(self.numbers) if self.numbers is not None else NONE)
 
 
@@ -92,7 +92,7 @@ def symbols(axis: Axis) -> Names:
 
 
 def join(facts: Sequence[Fact]) -> Fact:
-    """Merge the facts of several values that are computed together, without their axes and values."""
+    """The fact of a value computed from several values, without its axes and elements."""
 
     varying = [fact for fact in facts if fact.varies]
     return Fact(

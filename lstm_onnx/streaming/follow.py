@@ -1,10 +1,10 @@
-"""The time axis followed through an ONNX graph: do steps meet anywhere but in states?
+"""Follows the time axis through an ONNX graph: are steps combined anywhere but in states?
 
-Every value's axes are followed from the model's inputs on, by the names of their sizes.  An operator that
-passes handles each entry of a dynamic axis by itself (an activation, a product with a weight); one that
-does not (a convolution, a mean over time, a flip) is noted for that axis, the first of each with its
-reason.  Recurrent nodes that start from state inputs tell which dynamic axes are time.  An operator that is
-not known is taken for one that does not pass.
+The axes of every value are followed from the model's inputs, by the names of their sizes.  Some operators
+compute each entry of a dynamic axis separately (an activation, a product with a weight).  Of those that do
+not (a convolution, a mean over time, a flip), the first for each axis is recorded, with the reason; an
+unknown operator counts as one of these.  Recurrent nodes that start from state inputs show which dynamic
+axes are time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class TimeAxis:
     """The result of following the time axis.
 
     Attributes:
-        names: the dynamic axes that are time; none where a call is a step, whatever its size.
-        meeting: where steps of one of them first meet outside of the states; None where none do.
-        by_hand: where state inputs go through other operators than recurrent ones, so that the graph
-            does not tell whether chunks give what the whole gives; None where none do.
+        names: the dynamic axes that are time; none if a call is one step, whatever its size.
+        meeting: where steps of one of them are first combined outside of the states; None if nowhere.
+        by_hand: where state inputs go through operators other than recurrent ones, so that the graph
+            does not show whether chunks give the same as the whole; None if nowhere.
     """
 
     names: Names
@@ -79,17 +79,17 @@ class Follower(Findings):
         return TimeAxis(names, met, self.by_hand if time else None)
 
     def _apart(self, time: Names) -> Meeting | None:
-        """The first node that goes along steps of no input, such as those that a condition has chosen."""
+        """The first node that runs along steps of no input, such as those that a condition selects."""
         names = [value.name for value in self._inputs if value.name not in self._states]
         if any(self.first_names(self.facts[name].open) & time for name in names):
             return None
         node = next((node for node in self._graph.node if node.op_type in _RECURRENT), NodeProto())
-        return Meeting(str(node.name), str(node.op_type), "goes along an axis that no input has")
+        return Meeting(str(node.name), str(node.op_type), "runs along an axis that no input has")
 
     def _everywhere(self) -> Names:
-        """The dynamic axes that every input has beside the batch, which is the states' own: cut there, a call changes.
+        """The dynamic axes that every input has, except the batch, which states have, too.
 
-        One that some inputs have, such as the steps of an encoder that each step of a decoder looks at, is not time.
+        One that only some inputs have, such as the steps of an encoder that a decoder attends to, is not time.
         """
         names = [value.name for value in self._inputs]
         batch = self.first_names(open_names(self.facts[name] for name in names if name in self._states))
@@ -109,17 +109,17 @@ class Follower(Findings):
         try:
             results = list(known(call)) if known is not None else self._unknown(call)
         except (ArithmeticError, LookupError, TypeError, ValueError):
-            results = self._unknown(call)  # a node that lacks what its operator needs: another tool's mistake
+            results = self._unknown(call)  # the node lacks something that its operator needs: another tool's mistake
         for index, name in enumerate(node.output):
             if name:
-                # What an operator's function leaves unsaid is as that of an operator that is not known.
+                # Outputs about which an operator's function says nothing are as those of an unknown operator.
                 self.facts[name] = results[index] if index < len(results) else self._spread(call, name)
 
     def _unknown(self, call: Call) -> list[Fact]:
         inner = [self.facts[name] for name in outer_values(call.node) if name in self.facts]
         facts = [*call.given, *inner]
         if any(fact.varies for fact in facts):
-            call.meet(open_names(facts), "is not known to keep the steps of a sequence apart")
+            call.meet(open_names(facts), "is not known to compute each step of a sequence separately")
         return [self._spread(call, name, inner) for name in call.node.output]
 
     def _spread(self, call: Call, name: str, inner: Sequence[Fact] = ()) -> Fact:
@@ -133,7 +133,7 @@ class Follower(Findings):
         return replace(joined, axes=axes, spans=spans, positions=positions, numbers=None)
 
     def _outputs(self) -> None:
-        """What the graph hands out, other than states, may not tell how long a call was."""
+        """Require that outputs other than states do not depend on how long a call was."""
         for output in self._graph.output:
             fact = self.facts.get(output.name)
             if fact is None or output.name in self._states.values():
@@ -142,7 +142,7 @@ class Follower(Findings):
             producer = next((node for node in self._graph.node if output.name in node.output), own)
             call = Call(producer, {}, (fact,), self.opset, self)
             if fact.depends_on_sizes or fact.positions:
-                call.meet(fact.depends_on_sizes | fact.positions, f"makes {output.name} of the number of steps")
+                call.meet(fact.depends_on_sizes | fact.positions, f"computes {output.name} from the number of steps")
             if fact.states:
                 self.handled(call)
 
@@ -151,12 +151,12 @@ def follow_time(model: ModelProto, states: Mapping[str, str], lengths: Collectio
     """Follow the time axis through a model.
 
     Args:
-        model: the model; shapes within (``value_info``) help where an operator is not known.  Its
-            functions have to be inlined.
-        states: which output feeds which state input at the next call.
+        model: the model, with its functions inlined; shapes of intermediate values (``value_info``) help where an
+            operator is not known.
+        states: each state input, with the output that is its next value.
         lengths: the inputs that are lengths of sequences.
 
     Returns:
-        Which dynamic axes are time, and where their steps meet outside of the states.
+        Which dynamic axes are time, and where their steps are combined outside of the states.
     """
     return Follower(model, states, lengths).result()

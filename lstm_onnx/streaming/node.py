@@ -1,4 +1,4 @@
-"""A node and what is known of its inputs: what following time and rewriting for chunks both read of an operator.
+"""A node with what is known about its inputs, as both following time and rewriting for chunks read it.
 
 `Call` is the argument of an operator's function, which `operator` registers.
 """
@@ -26,7 +26,7 @@ class Node(Generic[F]):
     Attributes:
         node: the node.
         attributes: those that are numbers, strings or lists of them.
-        facts: what is known of its inputs; None for those that are left out.
+        facts: what is known about its inputs; None for those that are left out.
     """
 
     node: NodeProto
@@ -48,11 +48,11 @@ class Node(Generic[F]):
         return [fact for fact in self.facts if fact is not None]
 
     def numbers(self, index: int) -> tuple[Size, ...] | None:
-        """The integers of input `index`, which may depend on sizes of axes; None where they are not known."""
+        """The integers in input `index`, which may depend on sizes of axes; None where they are not known."""
         return getattr(self.facts[index], "numbers", None) if index < len(self.facts) else None
 
     def integers(self, index: int, attribute: str = "", *, default: Iterable[int] | None = None) -> list[int] | None:
-        """The constant integers of input `index` or, in older operator sets, of an attribute; else None.
+        """The constant integers in input `index` or, in older operator sets, in an attribute; otherwise None.
 
         `default` is returned where the input is left out.
         """
@@ -66,7 +66,7 @@ class Node(Generic[F]):
         return None if numbers is None or len(values) < len(numbers) else values
 
     def operands(self) -> list[tuple[Size, ...]] | None:
-        """What an elementwise operator takes of known integers, for each of its results; else None."""
+        """The operands of an elementwise operator on known integers, for each element of its result; otherwise None."""
         given = [self.numbers(place) for place in range(len(self.facts))]
         known = [values for values in given if values is not None]
         count = max(map(len, known), default=0)
@@ -75,14 +75,14 @@ class Node(Generic[F]):
         return list(zip(*(values * count if len(values) == 1 else values for values in known), strict=True))
 
     def gathered(self) -> tuple[Size, ...] | None:
-        """What a Gather picks of known integers; None where it picks of other values, or by unknown places."""
+        """The result of a Gather from known integers; None where the data or the indices are not known."""
         numbers, places = self.numbers(0), self.integers(1)
         if numbers is None or places is None or any(not -len(numbers) <= place < len(numbers) for place in places):
             return None
         return tuple(numbers[place] for place in places)
 
     def sliced(self) -> tuple[Size, ...] | None:
-        """What a Slice takes of known integers; None where it takes of other values, or has unknown bounds."""
+        """The result of a Slice of known integers; None where the data or the bounds are not known."""
         numbers, starts, ends = self.numbers(0), self.integers(1, "starts"), self.integers(2, "ends")
         steps = self.integers(4, default=[1])
         if numbers is None or not (starts and ends and steps and steps[0]):
@@ -90,19 +90,19 @@ class Node(Generic[F]):
         return numbers[slice(starts[0], ends[0], steps[0])]
 
     def concatenated(self) -> tuple[Size, ...] | None:
-        """What a Concat makes of known integers; None where one of its inputs is something else."""
+        """The result of a Concat of known integers; None where an input is anything else."""
         parts = [self.numbers(place) for place in range(len(self.facts))]
         known = [part for part in parts if part is not None]
         return tuple(size for part in known for size in part) if parts and len(known) == len(parts) else None
 
 
 _SMALL = 64
-"""Integer constants of at most this many elements (shapes, axes, counts) are followed by value."""
+"""Integer constants of at most this many elements (shapes, axes, counts) are known by value."""
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where steps of a dynamic axis meet, and how; `by_hand` where a state input takes part in it."""
+    """Where and how steps of a dynamic axis are combined; `by_hand` if a state input takes part in it."""
 
     node: str
     op_type: str
@@ -116,14 +116,14 @@ class Meeting:
 
 
 class Findings:
-    """What is found while time is followed through a graph, to which operators' functions add.
+    """What is found while time is followed through a graph; the operators' functions add to it.
 
     Attributes:
-        facts: of the values, by their names.
-        meetings: where steps of a dynamic axis meet, by its name.
-        recurrent: the dynamic axes that recurrent nodes go along, and whether one of these starts from state inputs.
-        per_call: a recurrent node whose states go on by one step at each call, however many steps the call has.
-        from_the_end: a recurrent node with carried states that goes backwards through a fixed number of steps.
+        facts: of the values, by name.
+        meetings: where steps of a dynamic axis are combined, by the axis's name.
+        recurrent: the dynamic axes along which recurrent nodes run, and whether one of these starts from state inputs.
+        per_call: a recurrent node whose states advance by one step at each call, however many steps the call has.
+        from_the_end: a recurrent node with carried states that runs backwards through a fixed number of steps.
         by_hand: the first node that uses a state other than as a recurrent node's initial state.
     """
 
@@ -153,7 +153,7 @@ class Findings:
         return frozenset(map(self.first_name, names))
 
     def meet(self, node: Node[Fact], names: Collection[str], how: str) -> None:
-        """Record that a node computes across steps of these dynamic axes; the first node of each axis is kept."""
+        """Record that a node combines steps of these dynamic axes; the first node of each axis is kept."""
         by_hand = any(fact.states for fact in node.given)
         found = Meeting(str(node.node.name), node.op, how, by_hand)
         if by_hand and names:
@@ -163,7 +163,7 @@ class Findings:
             self.meetings.setdefault(name, found)
 
     def handled(self, node: Node[Fact]) -> None:
-        """Record that a state input is processed by this node."""
+        """Record that a node processes a state input."""
         self.by_hand = self.by_hand or Meeting(
             str(node.node.name), node.op, "uses a state other than as a recurrent node's initial state", by_hand=True
         )
@@ -190,7 +190,7 @@ class Call(Node[Fact]):
         return found or Fact()
 
     def meet(self, names: Collection[str], how: str) -> None:
-        """Record that this node computes across steps of these dynamic axes."""
+        """Record that this node combines steps of these dynamic axes."""
         self.findings.meet(self, names, how)
 
 
@@ -220,7 +220,7 @@ def stored(tensor: TensorProto) -> Fact:
 
 
 def _size(dim: int | str) -> Size:
-    """A size as a file writes it; ``2*time`` is no axis of its own, but depends on time."""
+    """A size as written in a file; ``2*time`` is not an axis, but depends on time."""
     if isinstance(dim, str) and not dim.isidentifier() and names_in(dim):
         return Size.computed(dim, *map(Size.of, sorted(names_in(dim))))
     return Size.of(dim)

@@ -1,4 +1,4 @@
-"""A file that streams, run in chunks beside its source on whole sequences."""
+"""Compares a file that streams, run in chunks, with its source, run on whole sequences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..runtime.drawn_sequence import batch_of, draw_sequence
 Arrays = dict[str, np.ndarray]
 
 _MOST_STEPS = 4096
-"""Steps of the longest sequence that is drawn."""
+"""The number of steps of the longest random sequence."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class StreamProof:
     Attributes:
         steps: the lengths of the sequences.
         cuts: how many divisions into chunks were compared.
-        problem: where they differ; "" where they do not.
-        not_run: why nothing was compared; "" where something was.
+        problem: how they differ; "" if they do not.
+        not_run: why nothing was compared; "" if something was.
     """
 
     steps: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
 
     Args:
         source: takes whole sequences.
-        model: the same with `Metadata.streaming`.
+        model: the file that streams, with `Metadata.streaming`.
         seed: of the sequences.
     """
     streaming = model.metadata.streaming
@@ -80,7 +80,7 @@ def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
 
 
 def _lengths(streaming: Streaming) -> list[int]:
-    """One that is long enough for every stage to be busy, and one more that leaves other rests, or as few."""
+    """A length that is long enough to use every stage, and one that leaves different remainders."""
     fewest = max(streaming.settled, streaming.least - 1)
     base = -(-(fewest + 2 * streaming.period + 5) // streaming.multiple) * streaming.multiple
     other = base + streaming.multiple * max(1, streaming.period // 2 + 1)
@@ -90,7 +90,7 @@ def _lengths(streaming: Streaming) -> list[int]:
 
 
 def divisions(steps: int, streaming: Streaming, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Ways to divide a sequence: step by step, in hops, at once, and at random with chunks of no steps."""
+    """Ways to divide a sequence: step by step, in hops, at once, and at random, including empty chunks."""
     unit = streaming.chunk
     units = steps // unit
     if units <= 128:
@@ -104,14 +104,14 @@ def divisions(steps: int, streaming: Streaming, rng: np.random.Generator) -> Ite
 
 
 def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut: list[int]) -> Arrays:
-    """A sequence in chunks, and the rest: outputs concatenated, and the final states by their outputs' names."""
+    """The outputs of a sequence in chunks, concatenated, and the final states by their outputs' names."""
     streaming = model.metadata.streaming
     assert streaming is not None  # noqa: S101 - the caller's condition
     stream = model.stream(batch_of(model, feeds, states), check=False)
     stream.state = {**stream.state, **states}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in streaming.outputs}
     start = 0
-    if streaming.last is None:  # what has no time axis may not be known before the first step
+    if streaming.last is None:  # an output without a time axis may not exist before the first step
         cut = list(itertools.dropwhile(lambda size: size == 0, cut))
     for size in cut:
         chunk = taken(feeds, streaming.time, range(start, start + size))

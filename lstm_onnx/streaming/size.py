@@ -1,6 +1,6 @@
-"""Axis sizes as polynomials in the names of dynamic axes: ``time``, ``2*batch``, ``time - 2``.
+"""Sizes of axes as polynomials in the names of dynamic axes: ``time``, ``2*batch``, ``time - 2``.
 
-What is not a polynomial (``time//2``, ``max(time, 4)``) is a symbol of its own, with the names in its text.
+Anything that is not a polynomial (``time//2``, ``max(time, 4)``) is a separate symbol, with the names in its text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Size:
 
     @classmethod
     def of_product(cls, text: str) -> Size | None:
-        """From integers and names of dynamic axes, as in ``9*batch``; None of anything else."""
+        """From integers and names of dynamic axes, as in ``9*batch``; None for anything else."""
         parts = [part.strip() for part in text.split("*")]
         if not all(part.isidentifier() or part.isdecimal() for part in parts):
             return None
@@ -49,7 +49,7 @@ class Size:
 
     @property
     def term(self) -> tuple[tuple[str, ...], int] | None:
-        """Its only product of symbols, and the factor; None where it has several, or is 0."""
+        """Its only product of symbols, and the factor; None where it has several products, or is 0."""
         return next(iter(self.terms)) if len(self.terms) == 1 else None
 
     @property
@@ -120,7 +120,7 @@ class Size:
         return Size(frozenset(total.items()))
 
     def _divided_by_sum(self, other: Size) -> Size | None:
-        """Long division: each step takes off the first term of what is left, in an order that products keep."""
+        """Long division: each step removes the leading term of the remainder, in an order that products preserve."""
         if not other.terms:
             return None
         quotient, left = Size.of(0), self
@@ -133,7 +133,7 @@ class Size:
 
     @property
     def _first(self) -> tuple[tuple[str, ...], int]:
-        """The term of the highest degree; of several, the first by its symbols."""
+        """The leading term: the one of the highest degree, and among several the first by its symbols."""
         return min(self.terms, key=lambda term: (-len(term[0]), term[0]))
 
     def __str__(self) -> str:
@@ -148,7 +148,7 @@ class Size:
 
 
 def product(sizes: tuple[Size, ...] | list[Size]) -> Size:
-    """The product of sizes; 1 of none."""
+    """The product of sizes; 1 if there are none."""
     total = Size.of(1)
     for size in sizes:
         total *= size

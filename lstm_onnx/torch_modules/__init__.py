@@ -1,4 +1,4 @@
-"""ONNX files as PyTorch modules."""
+"""Converts ONNX files to PyTorch modules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def to_torch(path: str | os.PathLike[str]) -> nn.Module:
 
     Raises:
         FileError: it cannot be read.
-        ModelError: it is not an ONNX model, or holds something that has no form in PyTorch; the error names it.
+        ModelError: it is not an ONNX model, or contains something that PyTorch cannot express; the error names it.
         MissingDependencyError: torch is not installed.
     """
     import_torch("to_torch makes a module of it")

@@ -1,4 +1,4 @@
-"""From a file to its module: a bare nn.LSTM, a single recurrent module, or a module that runs the file's graph."""
+"""Builds a file's module: a bare nn.LSTM, a single recurrent module, or a module that runs the file's graph."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _interface(file: ConvertedFile, program: Program, module: nn.Module) -> Inte
 
 
 def _arguments(file: ConvertedFile, module: nn.Module) -> tuple[Argument, ...]:
-    """The arguments of the exported module's call; of another tool's file its inputs but its states."""
+    """The arguments of the exported module's call; for another tool's file its inputs, except states."""
     if file.metadata.call is not None:
         call, _ = call_from_json(file.metadata.call, module)
         return call
@@ -151,7 +151,7 @@ def _signature(arguments: Sequence[Argument], states: str) -> inspect.Signature:
             default = argument.value.value
             optional = optional or kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         elif optional and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            default = None  # Python has no required argument after an optional one; `_tensors` names a missing one
+            default = None  # Python allows no required argument after an optional one; `_tensors` reports a missing one
         parameters.append(inspect.Parameter(argument.name, kind, default=default))
     if states:
         kinds = [parameter.kind for parameter in parameters]
@@ -191,9 +191,9 @@ def _states(file: ConvertedFile, program: Program, module: nn.Module, names: set
 
 
 def _only_states(program: Program, name: str) -> bool:
-    """Whether recurrent modules alone read a value, as their initial state."""
+    """Whether only recurrent modules read a value, as their initial state."""
     for step in program.steps:
-        if isinstance(step, IfStep | LoopStep | ScanStep):  # whose bodies may read it
+        if isinstance(step, IfStep | LoopStep | ScanStep):  # their bodies may read it
             return False
         states = (step.h0, step.c0) if isinstance(step, RecurrentStep | CellStep) else ()
         if values_read(step).count(name) > states.count(name):

@@ -1,4 +1,4 @@
-"""A file's graph as the steps of a program, and the submodules and parameters that they use."""
+"""Converts a file's graph to the steps of a program, and the submodules and parameters that they use."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _INDEX_INPUTS: Mapping[str, tuple[int, ...]] = {
     "Pad": (1, 3),
     "Slice": (1, 2, 3, 4),
 }
-"""The inputs of operators that are shapes, axes and sizes."""
+"""By operator: the inputs that are shapes, axes or sizes."""
 _SIZE_OPERATORS = (*SIZES, "Concat", "Gather", "Equal", "Where", "Range", "Reshape")
-"""Operators that compute sizes with integers of one axis or none."""
+"""Operators that compute sizes, with integers of at most one axis."""
 _GUARD = "at_least_one_step"
-"""What an export names the nodes that fail where a sequence has no steps."""
+"""The name that an export gives to the nodes that fail if a sequence has no steps."""
 _PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
@@ -44,11 +44,11 @@ class Modules:
     """The submodules and parameters of a converted module.
 
     Attributes:
-        root: it, to which they are added.
+        root: the module to which they are added.
         buffers: the names of stored values that are not parameters.
-        places: by name, the stored values and the attribute of each: bodies may use one name for several.
-        stacks: by path, the recurrent modules, of which a second call has no second one.
-        shared: by a stored weight's name, its parameter, which modules share that read the same one.
+        places: by name, stored values with the attribute of each: bodies may use the same name for different values.
+        stacks: the recurrent modules by path, so that a second call uses the same module.
+        shared: by name of a stored weight, its parameter, which is shared by the modules that read it.
     """
 
     root: nn.Module
@@ -58,7 +58,7 @@ class Modules:
     shared: dict[str, nn.Parameter] = field(default_factory=dict)
 
     def add(self, path: str, module: nn.Module) -> str:
-        """Add a module, or find its equal; returns its path, which is another one where something else is there."""
+        """Add a module, or find its equal; returns its path, which differs from `path` if that is taken."""
         path = _as_path(path)
         number = 1
         wanted = path
@@ -75,9 +75,9 @@ class Modules:
         return wanted
 
     def share(self, path: str, weights: Mapping[str, str]) -> None:
-        """Let a module's parameters be those of other modules that read the same weights of the file.
+        """Share a module's parameters with other modules that read the same weights of the file.
 
-        Weights whose numbers are all the same are equal by chance, such as those of two norms before training.
+        Weights whose elements are all equal are equal by chance, such as those of two norms before training.
 
         Args:
             path: the module.
@@ -91,17 +91,17 @@ class Modules:
                 setattr(module, own, known)
 
     def _known(self, name: str, parameter: nn.Parameter) -> nn.Parameter:
-        """The parameter that has this name already, or else this one, as where a tool gives two weights one name."""
+        """The parameter that already has this name, otherwise this one; some tools give two weights one name."""
         known = self.shared.setdefault(name, parameter)
         return known if known.dtype == parameter.dtype and torch.equal(known, parameter) else parameter
 
     def value(self, name: str, array: np.ndarray, *, named: bool) -> str:
-        """Add a stored value as a parameter, or as a buffer where it is not of floats; returns its dotted name.
+        """Add a stored value as a parameter, or as a buffer if it is not floating-point; returns its dotted name.
 
         Args:
             name: in the file.
-            array: it.
-            named: whether the name is that of a parameter or buffer, and not made up for a constant.
+            array: the value.
+            named: whether the name is that of a parameter or buffer, rather than made up for a constant.
         """
         places = self.places.setdefault(name, [])
         for other, place in places:
@@ -122,7 +122,7 @@ class Modules:
         return path
 
     def scope(self, path: str) -> nn.Module | None:
-        """The part at a path, made where nothing is there; None where another kind of module is in the way."""
+        """The `Scope` at a path, created if there is nothing; None if another kind of module is there."""
         module = self.root
         for name in path.split(".") if path else ():
             inner = module._modules.get(name)
@@ -135,13 +135,13 @@ class Modules:
         return module
 
     def scope_path(self, path: str) -> str:
-        """The longest beginning of a path that is a `Scope`, or can be one."""
+        """The longest prefix of a path that is a `Scope`, or can be one."""
         while path and not isinstance(self.scope(path), Scope):
             path = path.rpartition(".")[0]
         return path
 
     def sort(self, names: Sequence[str]) -> None:
-        """Arrange the submodules in the order of these names of parameters, those without any at the end."""
+        """Sort the submodules by the order of these names of parameters; those without parameters come last."""
         first: dict[str, int] = {}
         for index, name in enumerate(names):
             owner = name
@@ -169,8 +169,8 @@ class Modules:
 def buffer_names(names: Sequence[str]) -> frozenset[str]:
     """The names of buffers among those of parameters and buffers in an exported file.
 
-    Parameters come first there, and each module's own before those of its submodules, which are together; so with the
-    first name that breaks this order the buffers begin.
+    Parameters come first there, each module's own before those of its submodules, which are contiguous; so the buffers
+    begin with the first name that breaks this order.
     """
     owners: list[str] = []
     for index, name in enumerate(names):
@@ -190,7 +190,7 @@ def _as_path(name: str) -> str:
 
 
 def _same(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules are one: of the same kind and sizes, with the same numbers."""
+    """Whether two modules are equal: of the same class and sizes, with the same numbers."""
     if type(one) is not type(other) or one.extra_repr() != other.extra_repr():
         return False
     mine, others = one.state_dict(), other.state_dict()
@@ -208,14 +208,14 @@ class Converter:
         """The program of a graph; its submodules and parameters are added.
 
         Raises:
-            ModelError: a recurrent operator has no form in PyTorch.
+            ModelError: PyTorch has no module for a recurrent operator.
         """
         graph = with_folded_weights(graph)
         taken: dict[int, Step | None] = {}
         for stack in stacks_of(graph) if graph.own else ():
             step, nodes = self._stack_step(graph, stack)
             taken.update((id(node), None) for node in nodes)
-            # Where the first of the stack's own nodes is: what it reads is there by then.
+            # At the place of the stack's first node, where everything that it reads exists.
             first = next(node for node in graph.nodes if any(node is item for item in stack.nodes))
             taken[id(first)] = step
         steps: list[Step] = []
@@ -228,7 +228,7 @@ class Converter:
         return self._with_values(graph, steps)
 
     def _stack_step(self, graph: FileGraph, stack: Stack) -> tuple[Step, list[NodeProto]]:
-        """The call of a recurrent module, and the nodes that it takes the place of."""
+        """The call of a recurrent module, and the nodes that it replaces."""
         cell = cell_of(graph, stack)
         if cell is not None:
             path = self.modules.add(stack.path, self.modules.stacks.setdefault(stack.prefix, cell.module))
@@ -320,7 +320,7 @@ class Converter:
 
 
 def _is_number(graph: FileGraph, name: str, array: np.ndarray) -> bool:
-    """Whether a stored value is a shape, axes, a size or a number in a formula, and not a parameter or a table."""
+    """Whether a stored value is a shape, axes, a size or a number in a formula, rather than a parameter or a table."""
     if array.ndim == 0 and array.dtype.kind in "fb":
         return name in graph.anonymous or not graph.own
     if array.dtype != np.int64 or array.ndim > 1 or name in graph.outputs:
@@ -347,7 +347,7 @@ def _operator_path(node: NodeProto) -> str:
 
 
 def buffer(module: nn.Module, name: str, value: Tensor) -> str:
-    """Add a buffer that is not a part of the state dict; returns its name."""
+    """Add a non-persistent buffer; returns its name."""
     while hasattr(module, name):
         name += "_"
     module.register_buffer(name, value, persistent=False)

@@ -1,4 +1,4 @@
-"""ONNX's operators that compute entry by entry, as functions of torch."""
+"""ONNX's elementwise operators as torch functions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
     "BitwiseXor": torch.bitwise_xor,
 }
 SIZES = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min")
-"""Those that a graph computes sizes with."""
+"""Operators with which a graph computes sizes."""
 _OF_TORCH = (
     "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor IsNaN Log Neg Reciprocal Relu Round Sigmoid Sign "
     "Sin Sinh Sqrt Tan Tanh"
@@ -61,7 +61,7 @@ def _binary(function: Callable[[Any, Any], Any], inputs: list[Value], _: Attribu
 
 
 def _are_sizes(values: list[Value]) -> bool:
-    """Whether all are integers of Python's; floats are of a dtype, to which each operator rounds."""
+    """Whether all are Python ints; floats have a dtype, to which each operator rounds."""
     return all(is_number(value) and not isinstance(value, (bool, float)) for value in values)
 
 
@@ -70,7 +70,7 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
 
 
 def _divide(a: Any, b: Any) -> Any:
-    """ONNX's Div: of integers it is rounded towards zero."""
+    """ONNX's Div, which rounds towards zero for integers."""
     if is_number(a) and is_number(b):
         opposite = type(a) is type(b) is int and (a < 0) != (b < 0)  # the sizes of a trace are positive
         return -(-a // b) if opposite else a // b
@@ -91,7 +91,7 @@ def _mod(inputs: list[Value], attributes: Attributes) -> Any:
 def _power(inputs: list[Value], _: Attributes) -> Any:
     base, exponent = tensor(inputs[0]), inputs[1]
     result = torch.pow(base, exponent if is_number(exponent) else tensor(exponent))
-    # The result has the base's dtype; that of a number may be the exponent's, where both are floats or integers.
+    # The result has the base's dtype; a number as the base may take the exponent's, if both are floats or integers.
     alike = is_number(inputs[0]) and result.is_floating_point() == base.is_floating_point()
     return result if alike or result.dtype == base.dtype else result.to(base.dtype)
 
@@ -118,7 +118,7 @@ def _where(inputs: list[Value], _: Attributes) -> Any:
 
 
 def cast_to(value: Value, dtype: torch.dtype) -> Any:
-    """A value as of a dtype; integers that stay integers stay Python's."""
+    """A value cast to a dtype; Python ints stay Python ints if the dtype is an integer."""
     if is_host(value) and dtype == torch.int64 and not isinstance(value, (bool, float)):
         return value
     return tensor(value).to(dtype)

@@ -1,4 +1,4 @@
-"""An ONNX file as it is read for a conversion: nodes, weights as arrays, what is constant, and who makes each value."""
+"""Reads an ONNX file for a conversion: its nodes, its weights as arrays, and the node that makes each value."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class FileGraph:
         nodes: without Constants.
         inputs: the names of its inputs.
         outputs: the names of its outputs.
-        arrays: the stored weights and constants by name, also of the graphs around it.
-        anonymous: the constants that are not initializers, or have a name that lstm-onnx gave.
+        arrays: the stored weights and constants by name, including those of outer graphs.
+        anonymous: the constants that are not initializers, or whose names lstm-onnx made up.
         opset: of ONNX's own operators.
-        own: whether lstm-onnx wrote the file, so that the names of nodes are those of modules.
+        own: whether lstm-onnx wrote the file, so that nodes are named after modules.
     """
 
     nodes: Sequence[NodeProto]
@@ -66,7 +66,7 @@ class FileGraph:
 
     @cached_property
     def users(self) -> dict[str, list[NodeProto]]:
-        """The nodes that read each value, those in bodies included."""
+        """The nodes that read each value, including those in bodies."""
         found: dict[str, list[NodeProto]] = {}
         for node in nodes_of(self.nodes):
             for name in node.input:
@@ -75,7 +75,7 @@ class FileGraph:
 
     def body(self, graph: GraphProto) -> FileGraph:
         """The body of one of its nodes."""
-        # Values around it may have the names of its own.
+        # Values of the outer graph may have the same names as its own.
         stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
         return _read_graph(graph, {**self.arrays, **stored}, self.anonymous, self.opset, own=self.own)
 
@@ -96,7 +96,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
 
     Raises:
         FileError: it cannot be read.
-        ModelError: it is not an ONNX model, is damaged, or holds what has no form in PyTorch.
+        ModelError: it is not an ONNX model, is damaged, or contains something that PyTorch cannot express.
     """
     model = load_inlined(path)
     metadata = metadata_of(model, path)
@@ -104,7 +104,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
     problems = list(dict.fromkeys(_problems(model, opset)))
     if problems:
         advice = (
-            "convert the float32 file that this int8 one was made of"
+            "convert the float32 file from which this int8 file was made"
             if any(node.op_type in _INT8 for node in nodes_of(model.graph.node))
             else None
         )
@@ -117,7 +117,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
 
 def _problems(model: ModelProto, opset: int) -> list[str]:
     if opset < _LEAST_OPSET:
-        return [f"its operator set is {opset or 'unknown'}, and {_LEAST_OPSET} is the oldest that is converted"]
+        return [f"its operator set is {opset or 'unknown'}, and the oldest that can be converted is {_LEAST_OPSET}"]
     counts: dict[str, list[str]] = {}
     inside = [(name, tensor) for name, tensor in stored_tensors(model) if not uses_external_data(tensor)]
     flags = {name: tensor for name, tensor in inside if tensor.data_type == TensorProto.BOOL}
@@ -130,7 +130,7 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
         elif form := _unsupported_form(node, opset, off):
             counts.setdefault(f"{node.op_type} with {form}", []).append(node_name(node))
     stored = [
-        f"the stored value {name} is {dtype_name(tensor.data_type)}, which is not converted"
+        f"the stored value {name} is {dtype_name(tensor.data_type)}, which cannot be converted"
         for name, tensor in stored_tensors(model)
         if not re.fullmatch(_STORED, dtype_name(tensor.data_type))
     ]
@@ -141,7 +141,7 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
 
 
 def _unsupported_form(node: NodeProto, opset: int, off: Set[str]) -> str:
-    """What about a known operator has no translation; "" where all of it has.  `off` are the flags that are false."""
+    """The feature of a known operator that has no translation; "" if there is none.  `off` are flags that are false."""
     op_type, values = str(node.op_type), attribute_values(node)
     auto_pad, reduction = values.get("auto_pad", "NOTSET"), values.get("reduction", "none")
     pads = values.get("pads", [])
@@ -158,7 +158,7 @@ def _unsupported_form(node: NodeProto, opset: int, off: Set[str]) -> str:
         "the output Indices": op_type == "MaxPool" and any(node.output[1:]),
         "the output Mean or InvStdDev": op_type == "LayerNormalization" and any(node.output[1:]),
         "dilations": op_type == "AveragePool" and any(size != 1 for size in values.get("dilations", [])),
-        "other padding at the end than at the start": uneven
+        "different padding at the start and at the end": uneven
         and (
             (op_type == "AveragePool" and not values.get("count_include_pad"))
             or (op_type in ("AveragePool", "MaxPool") and bool(values.get("ceil_mode")))
@@ -190,7 +190,7 @@ def _read_graph(
 
 
 def _is_cast_of_weight(node: NodeProto, arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether it is the Cast behind a weight that is stored as float16."""
+    """Whether it is the Cast of a weight that is stored as float16."""
     return node.op_type == "Cast" and node.input[0] in arrays and arrays[node.input[0]].dtype == np.float16
 
 
@@ -200,12 +200,12 @@ def _constant(node: NodeProto) -> np.ndarray:
         return content.numpy()
     dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
     if kind not in dtype:
-        raise ModelError(f"the Constant {node.output[0]} holds {kind}, which has no form in PyTorch")
+        raise ModelError(f"the Constant {node.output[0]} holds {kind}, which PyTorch cannot express")
     return np.array(content, dtype[kind])
 
 
 def attribute_values(node: NodeProto) -> dict[str, Any]:
-    """The attributes of a node as Python's values and torch's tensors, without bodies."""
+    """The attributes of a node as Python values and tensors, without bodies."""
     found: dict[str, Any] = {}
     for item in node.attribute:
         if item.type in _ATTRIBUTES:
@@ -215,7 +215,7 @@ def attribute_values(node: NodeProto) -> dict[str, Any]:
 
 
 def _decimal(value: float) -> float:
-    """The shortest number that is the same in float32, as which attributes are stored: 1e-05."""
+    """The shortest number that is equal in float32, in which attributes are stored: 1e-05."""
     return float(str(np.float32(value)))
 
 
@@ -227,7 +227,7 @@ def new_layer(kind: Any, *arguments: Any, dtype: np.dtype[Any] | str, **keywords
 
 
 def torch_array(array: np.ndarray) -> torch.Tensor:
-    """An array as a tensor of its own memory."""
+    """A copy of an array as a tensor."""
     return torch.from_numpy(np.array(array, order="C"))
 
 
@@ -240,14 +240,14 @@ _ATTRIBUTES: Mapping[int, tuple[str, Callable[[Any], Any]]] = {
     AttributeProto.FLOAT: ("f", _decimal),
     AttributeProto.FLOATS: ("floats", lambda values: list(map(_decimal, values))),
 }
-"""By type of attribute: the field that holds its value, and how that is read."""
+"""By attribute type: the field that holds the value, and how to read it."""
 
 
 _MOST_NODES = 1000
 
 
 def with_folded_weights(graph: FileGraph) -> FileGraph:
-    """The graph with the W, R, B and peepholes of its recurrent operators as stored values, where they are constant."""
+    """The graph with constant W, R, B and peepholes of its recurrent operators as stored values."""
     arrays = dict(graph.arrays)
     done: set[int] = set()
     for node in graph.nodes:
@@ -274,7 +274,7 @@ def _fold(graph: FileGraph, name: str, arrays: dict[str, np.ndarray], done: set[
 
 
 def _constant_nodes(graph: FileGraph, name: str, arrays: dict[str, np.ndarray]) -> list[NodeProto]:
-    """The nodes that compute a value, in order; none where it is stored, or depends on something else."""
+    """The nodes that compute a constant, in order; none if it is stored or is not constant."""
     found: dict[int, NodeProto] = {}
     todo = [name] if name and name not in arrays else []
     while todo:

@@ -1,4 +1,4 @@
-"""The layers beside recurrent ones that a graph's nodes are: linear, embeddings, norms and convolutions."""
+"""Recognises the layers in a graph other than recurrent ones: linear, embeddings, norms and convolutions."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """nn.BatchNorm1d, 2d or 3d: a file does not say which, and they compute the same."""
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Any number of axes will do."""
+        """Accept any number of axes."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that nodes of a graph are.
+    """A layer recognised from nodes of a graph.
 
     Attributes:
-        path: the wanted place of its module; "" where the nodes call an operator on parameters of other modules.
-        module: it, with its weights.
+        path: the wanted path of its module; "" if the nodes call an operator on parameters of other modules.
+        module: the module, with its weights.
         step: its call.
-        nodes: the nodes that it takes the place of.
+        nodes: the nodes that it replaces.
         weights: the stored weight of each parameter that other modules may share.
-        stored: what the step reads beside the file's stored values.
+        stored: what the step reads besides the file's stored values.
     """
 
     path: str
@@ -47,7 +47,7 @@ class Layer:
 
 
 def layer_of(graph: FileGraph, node: NodeProto) -> Layer | None:
-    """The layer that begins with a node; None for a node that is called as an operator."""
+    """The layer that begins with a node; None if the node stays an operator."""
     readers = {
         "MatMul": _linear,
         "Gemm": _gemm,
@@ -66,13 +66,13 @@ def scope_of(graph: FileGraph, node: NodeProto) -> str:
 
 
 def _owner(name: str, *endings: str) -> str | None:
-    """The path of the module whose parameter a name is: ``encoder.out`` of ``encoder.out.weight``."""
+    """The path of the module to which a parameter belongs: ``encoder.out`` for ``encoder.out.weight``."""
     owner, _, last = name.rpartition(".")
     return owner if owner and last in endings else None
 
 
 def _array(graph: FileGraph, node: NodeProto, index: int, axes: int) -> np.ndarray | None:
-    """A stored float tensor of so many axes that a node reads."""
+    """A stored floating-point tensor with `axes` axes that a node reads."""
     array = graph.arrays.get(input_of(node, index))
     return array if array is not None and array.ndim == axes and array.dtype.kind == "f" else None
 
@@ -85,9 +85,9 @@ def _called(
 
 
 def _place(graph: FileGraph, node: NodeProto, name: str) -> str | None:
-    """The path of the module of a node whose weight has this name; None for code that calls a function.
+    """The path of the module whose node reads the weight of this name; None for code that calls a function.
 
-    Weights with equal numbers are in a file once, with the first one's name; the node's scope tells them apart.
+    Equal weights are stored once, under the first one's name; the node's scope distinguishes them.
     """
     owner = _owner(name, "weight")
     return (scope_of(graph, node) or None) if graph.own and owner is not None else owner
@@ -106,7 +106,7 @@ def _linear(graph: FileGraph, node: NodeProto) -> Layer | None:
     if weight is None or input_of(node, 0) in graph.arrays:
         return None
     if graph.own and input_of(node, 1) not in graph.anonymous:
-        return None  # a parameter as the module's code has it, and no nn.Linear, whose weight is transposed
+        return None  # a plain parameter: the weight of an nn.Linear would be transposed
     after, bias_name = _bias_of(graph, node, weight)
     bias = graph.arrays[bias_name] if after is not None else None
     nodes = (node,) if after is None else (node, after)
@@ -114,7 +114,7 @@ def _linear(graph: FileGraph, node: NodeProto) -> Layer | None:
     path = scope or ("" if graph.own else _owner(bias_name, "bias") or _plain(str(node.name)))
     if not path or bias_name.rpartition(".")[0].startswith(f"{path}.") or _owner(bias_name, "in_proj_bias") == path:
         # Code that calls functional.linear.
-        # Others' nodes may share a name, or have none; their matrices do not.
+        # Nodes of other tools may share a name, or have none; their matrices have unique names.
         fallback = f"{node.name if graph.own else input_of(node, 1)}/transposed"
         named = bias_name.replace("bias", "weight")
         taken = named == bias_name or (named in graph.arrays and not graph.own)
@@ -144,7 +144,7 @@ def _bias_of(graph: FileGraph, node: NodeProto, weight: np.ndarray) -> tuple[Nod
 
 
 def _transposed(graph: FileGraph, weight: np.ndarray) -> str | None:
-    """The parameter whose transpose a matrix is: a weight that is used elsewhere, too."""
+    """The parameter whose transpose a matrix is, such as a weight that is also used elsewhere."""
     return next(
         (
             name
@@ -156,7 +156,7 @@ def _transposed(graph: FileGraph, weight: np.ndarray) -> str | None:
 
 
 def _gemm(graph: FileGraph, node: NodeProto) -> Layer | None:
-    """A Gemm with a stored matrix, which is nn.Linear for an input of two axes."""
+    """A Gemm with a stored matrix: nn.Linear for an input of two axes."""
     attributes = attribute_values(node)
     weight, bias = _array(graph, node, 1, 2), _array(graph, node, 2, 1)
     scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0 or attributes.get("transA")
@@ -200,7 +200,7 @@ def _layer_norm(graph: FileGraph, node: NodeProto) -> Layer | None:
 
 
 def _conv(graph: FileGraph, node: NodeProto) -> Layer | None:
-    """A convolution with stored weights, padded alike on both sides."""
+    """A convolution with stored weights and the same padding on both sides."""
     attributes = attribute_values(node)
     weight = graph.arrays.get(input_of(node, 1))
     bias = graph.arrays.get(input_of(node, 2))
@@ -242,6 +242,6 @@ def _batch_norm(graph: FileGraph, node: NodeProto) -> Layer | None:
 
 
 def _plain(name: str) -> str:
-    """A node's name of another tool as a path: ``/decoder/fc/MatMul`` as ``decoder.fc``."""
+    """Another tool's node name as a path: ``/decoder/fc/MatMul`` as ``decoder.fc``."""
     path = name.strip("/").rpartition("/")[0]
     return path.replace("/", ".") or name.strip("/")

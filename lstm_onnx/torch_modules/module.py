@@ -1,4 +1,4 @@
-"""The nn.Module that a converted file becomes: submodules, parameters, and the graph that its forward runs."""
+"""The nn.Module of a converted file: submodules, parameters, and the graph that its forward runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .values import tensor
 
 @dataclass(frozen=True)
 class StateInput:
-    """A state that a file has as an input, and that its module has not.
+    """A state that is an input of the file but not an argument of the exported module.
 
     Attributes:
         output: the output that is its next value.
-        axes: its size along each axis, or an axis of an input of the same size, as ``(input, axis)``.
-        dtype: torch's.
-        initial: the buffer of its first value; "" for zeros.
-        optional: whether only recurrent modules read it, for which none is zeros.
+        axes: its size along each axis, or ``(input, axis)`` for an input's axis of the same size.
+        dtype: its torch dtype.
+        initial: the buffer with its initial value; "" for zeros.
+        optional: whether only recurrent modules read it, for which None means zeros.
     """
 
     output: str
@@ -38,13 +38,13 @@ class StateInput:
 
 @dataclass(frozen=True)
 class Outputs:
-    """How the outputs are arranged: a name, or such arrangements by key; integer keys make a tuple."""
+    """The nesting of the outputs: a name, or nested outputs by key; integer keys make a tuple."""
 
     name: str = ""
     items: tuple[tuple[str | int, Outputs], ...] = ()
 
     def of(self, values: Mapping[str, Any]) -> Any:
-        """The values in their arrangement."""
+        """The values, nested."""
         if not self.items:
             return values[self.name]
         built = {key: item.of(values) for key, item in self.items}
@@ -58,11 +58,11 @@ class Interface:
     Attributes:
         signature: of its forward, without self.
         inputs: the graph's inputs that are arguments, by their names in the signature's tensors.
-        fixed: by argument, the constants that the file was made with.
-        states: by the graph's input.
-        states_argument: the argument that takes them; "" where there are none.
-        outputs: the arrangement of what it returns.
-        shapes: of the graph's inputs, as the file says.
+        fixed: by argument, the constants with which the file was exported.
+        states: the states by the graph's inputs.
+        states_argument: the argument that takes them; "" if there are none.
+        outputs: the nesting of what it returns.
+        shapes: those of the graph's inputs, from the file.
     """
 
     signature: inspect.Signature
@@ -84,7 +84,7 @@ class ONNXModule(Scope):
     _interface: Interface
 
     def __reduce__(self) -> Any:
-        """Make the class anew, since it is the file's own."""
+        """Recreate the class when it is unpickled, since each file has its own."""
         return _empty, (type(self).__name__, self.__dict__["_interface"].signature), self.__dict__
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -139,7 +139,7 @@ def _empty(name: str, signature: inspect.Signature) -> ONNXModule:
 
 
 def _require_shape(name: str, value: Tensor | None, wanted: Shape | None) -> None:
-    """Refuse other sizes than those of the file, which its constants may hold."""
+    """Refuse sizes other than those of the file, since its constants may depend on them."""
     if value is None or wanted is None:
         return
     fixed = [(size, dim) for size, dim in zip(value.shape, wanted, strict=False) if isinstance(dim, int)]
@@ -149,7 +149,7 @@ def _require_shape(name: str, value: Tensor | None, wanted: Shape | None) -> Non
 
 
 def _tensors(interface: Interface, bound: inspect.BoundArguments) -> dict[str, Tensor]:
-    """The tensors of a call by name; constants must be those that the file was made with."""
+    """The tensors of a call by name; constants must equal those with which the file was exported."""
     found: dict[str, Tensor] = {}
     for name, _, value in arguments_of(bound):
         node = take_apart(value, name, lambda place, tensor, _: found.update({place: tensor}))
@@ -157,8 +157,8 @@ def _tensors(interface: Interface, bound: inspect.BoundArguments) -> dict[str, T
         wanted = interface.fixed.get(name, ())
         if given != wanted:
             raise InputError(
-                f"{name} is {', '.join(map(repr, given)) or 'a tensor'}, and the file was made with "
-                f"{', '.join(map(repr, wanted)) or 'a tensor'}; export the module again for another call"
+                f"{name} is {', '.join(map(repr, given)) or 'a tensor'}, but the file was exported with "
+                f"{', '.join(map(repr, wanted)) or 'a tensor'}; export the module again for another value"
             )
     missing = [name for name in interface.inputs if name not in found]
     if missing:

@@ -1,4 +1,4 @@
-"""A single LSTM, GRU or RNN operator of any file as an nn.LSTM, nn.GRU or nn.RNN; or what torch has no module for."""
+"""Converts a single LSTM, GRU or RNN operator of any file to an nn.LSTM, nn.GRU or nn.RNN, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def operator_layer(graph: FileGraph, node: NodeProto) -> tuple[RecurrentSpec, di
     """The sizes and the state dict of an operator's module, and its call, whose path is "".
 
     Raises:
-        ModelError: torch's modules compute something else; the message says what.
+        ModelError: torch's modules cannot compute the same; the message says why.
     """
     attributes = attribute_values(node)
     problems = list(_problems(graph, node, attributes))
     if problems:
-        raise ModelError(f"{node_name(node)} ({node.op_type}) has no form in PyTorch: {'; '.join(problems)}")
+        raise ModelError(f"{node_name(node)} ({node.op_type}) has no equivalent in PyTorch: {'; '.join(problems)}")
     W, R = (graph.arrays[input_of(node, index)] for index in (1, 2))  # noqa: N806
     B = graph.arrays[input_of(node, 3)] if input_of(node, 3) else None  # noqa: N806
     direction = attributes.get("direction", "forward")
@@ -63,7 +63,7 @@ def operator_layer(graph: FileGraph, node: NodeProto) -> tuple[RecurrentSpec, di
 
 
 def spec_of(node: NodeProto, op_type: str, sizes: dict[str, Any], *, proj_size: int = 0) -> RecurrentSpec:
-    """The arguments of the nn.LSTM, nn.GRU or nn.RNN that a node computes; `sizes` are those that all three have."""
+    """The arguments of the nn.LSTM, nn.GRU or nn.RNN that a node computes; `sizes` are those common to all three."""
     if op_type == "RNN":
         return RNNSpec(**sizes, nonlinearity=(activations_of(node) or ["tanh"])[0].lower())
     return GRUSpec(**sizes) if op_type == "GRU" else LSTMSpec(**sizes, proj_size=proj_size)
@@ -74,7 +74,7 @@ def _problems(graph: FileGraph, node: NodeProto, attributes: dict[str, Any]) -> 
         kind for index, kind in ((1, "W"), (2, "R"), (3, "B")) if input_of(node, index) not in (*graph.arrays, "")
     ]
     if computed:
-        yield f"its {', '.join(computed)} {'are' if len(computed) > 1 else 'is'} computed, and not stored in the file"
+        yield f"its {', '.join(computed)} {'are' if len(computed) > 1 else 'is'} computed, not stored in the file"
     elif str(graph.arrays[input_of(node, 1)].dtype) not in DTYPES:
         yield f"its weights are {graph.arrays[input_of(node, 1)].dtype}"
     wanted = DEFAULT_ACTIVATIONS[str(node.op_type)]
@@ -82,7 +82,7 @@ def _problems(graph: FileGraph, node: NodeProto, attributes: dict[str, Any]) -> 
     directions = 2 if attributes.get("direction") == "bidirectional" else 1
     relu = node.op_type == "RNN" and given == ["relu"] * directions
     if given and not relu and tuple(given) != wanted * directions:
-        yield f"its activations are {', '.join(given)}, and torch's are {', '.join(wanted)}"
+        yield f"its activations are {', '.join(given)}, but torch's are {', '.join(wanted)}"
     if attributes.get("clip"):
         yield f"it clips at {attributes['clip']:g}"
     if attributes.get("input_forget"):
@@ -92,11 +92,11 @@ def _problems(graph: FileGraph, node: NodeProto, attributes: dict[str, Any]) -> 
         if stored is None or np.any(stored):
             yield "it has peepholes"
     if node.op_type == "GRU" and not attributes.get("linear_before_reset"):
-        yield "its reset gate acts on h before the product with R (linear_before_reset = 0), and torch's after it"
+        yield "its reset gate acts on h before the product with R (linear_before_reset = 0), but torch's acts after it"
 
 
 def state_of_layers(spec: RecurrentSpec, layers: Sequence[LayerWeights]) -> dict[str, Array]:
-    """The state dict of an nn.LSTM, nn.GRU or nn.RNN; what `exporter.weights.layer_weights` makes of one, undone."""
+    """The state dict of an nn.LSTM, nn.GRU or nn.RNN: the inverse of `exporter.weights.layer_weights`."""
     order = GATE_ORDER[spec.op_type]
 
     def in_torch_order(rows: Array) -> Array:
@@ -123,7 +123,7 @@ def recurrent_module(spec: RecurrentSpec, state: Mapping[str, Array], folds: Seq
     Args:
         spec: its sizes.
         state: its parameters.
-        folds: of a file with folded projections, the stored products (see `kept_digest.keep_folds`).
+        folds: the stored products of a file with folded projections (see `kept_digest.keep_folds`).
     """
     kinds: Mapping[type[RecurrentSpec], type[nn.Module]] = {LSTMSpec: nn.LSTM, GRUSpec: nn.GRU, RNNSpec: nn.RNN}
     arguments: dict[str, Any] = {name: getattr(spec, name) for name in spec.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""ONNX's products, convolutions, norms, poolings and reductions, as functions of torch."""
+"""ONNX's products, convolutions, norms, poolings and reductions as torch functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .values import Value, axes_of, integer, tensor, tensors
 
 
 def linear(inputs: list[Value], _: Attributes) -> Any:
-    """``functional.linear`` of an input, a weight ``(out, in)`` and, where there is one, a bias."""
+    """``functional.linear`` of an input, a weight ``(out, in)`` and an optional bias."""
     x, weight, *bias = tensors(inputs)
     return functional.linear(x, weight, bias[0] if bias else None)
 
@@ -32,13 +32,13 @@ def _gemm(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def padding_of(attributes: Attributes, axes: int) -> tuple[list[int], list[int]]:
-    """What a convolution or a pooling adds before and after each of its axes."""
+    """The padding of a convolution or a pooling before and after each of its axes."""
     pads = list(attributes.get("pads") or [0] * (2 * axes))
     return pads[:axes], pads[axes:]
 
 
 def _padded(x: Tensor, attributes: Attributes, axes: int, value: float = 0.0) -> tuple[Tensor, list[int]]:
-    """The input, padded where the padding is not the same on both sides; and what remains, the same on both."""
+    """The input, padded so far that the remaining padding, returned as well, is the same on both sides."""
     before, after = padding_of(attributes, axes)
     if before == after:
         return x, before
@@ -99,7 +99,7 @@ def _rms_norm(inputs: list[Value], attributes: Attributes) -> Any:
 def _group_norm(inputs: list[Value], attributes: Attributes) -> Any:
     x, scale, bias = tensors(inputs)
     groups = attributes["num_groups"]
-    if scale.shape[0] != x.shape[1]:  # before opset 21: one number for each group
+    if scale.shape[0] != x.shape[1]:  # before opset 21 there was one number per group
         each = x.shape[1] // groups
         scale, bias = scale.repeat_interleave(each), bias.repeat_interleave(each)
     return functional.group_norm(x, groups, scale, bias, attributes.get("epsilon", 1e-5))
@@ -118,7 +118,7 @@ def _softmax(function: Callable[..., Tensor], inputs: list[Value], attributes: A
     axis = attributes.get("axis", 1) % x.dim()
     if axis == x.dim() - 1:
         return function(x, dim=axis)
-    return function(x.flatten(axis), dim=axis).reshape(x.shape)  # over all axes from this one on
+    return function(x.flatten(axis), dim=axis).reshape(x.shape)  # before opset 13: over this axis and all later ones
 
 
 def _max_pool(inputs: list[Value], attributes: Attributes) -> Any:
@@ -147,7 +147,7 @@ _OF_ONE_AXIS: dict[Callable[..., Tensor], Any] = {torch.amax: torch.max, torch.a
 
 
 _Whole = Callable[[Tensor], Tensor] | None
-"""The reduction of all axes to a number, where torch has another function for it."""
+"""The function that reduces all axes to one number, if torch has a separate one."""
 
 
 def _reduction(function: Callable[..., Tensor], whole: _Whole, inputs: list[Value], attributes: Attributes) -> Any:
@@ -157,7 +157,7 @@ def _reduction(function: Callable[..., Tensor], whole: _Whole, inputs: list[Valu
 
 
 def _of_its_dtype(result: Tensor, x: Tensor) -> Tensor:
-    """A result of the input's dtype: torch adds up and multiplies all integers as int64."""
+    """The result in the input's dtype: torch adds up and multiplies all integers as int64."""
     return result if result.dtype == x.dtype else result.to(x.dtype)
 
 
@@ -168,11 +168,11 @@ def _reduced(
     keep = bool(attributes.get("keepdims", 1))
     if not axes:
         if attributes.get("noop_with_empty_axes"):
-            return function(x.unsqueeze(0), (0,), False)  # of each entry by itself
+            return function(x.unsqueeze(0), (0,), False)  # reduce each element separately
         if whole is not None and not keep:
             return whole(x)
     if axes and len(axes) == 1 and function in _OF_ONE_AXIS and "noop_with_empty_axes" in attributes:
-        return _OF_ONE_AXIS[function](x, axes[0], keep).values  # as it is written for x.max(dim).values
+        return _OF_ONE_AXIS[function](x, axes[0], keep).values  # exported like x.max(dim).values
     return function(x, tuple(axes) if axes else tuple(range(x.dim())), keep)
 
 
@@ -197,7 +197,7 @@ def _best(function: Callable[..., Tensor], inputs: list[Value], attributes: Attr
 def _top_k(inputs: list[Value], attributes: Attributes) -> Any:
     x, count = tensor(inputs[0]), integer(inputs[1]) if len(inputs) > 1 else attributes["k"]
     axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
-    # Of equal numbers ONNX takes the first ones, and torch.topk any.
+    # Among equal numbers ONNX takes the first ones, torch.topk any.
     return tuple(item.narrow(axis, 0, count) for item in torch.sort(x, dim=axis, descending=largest, stable=True))
 
 

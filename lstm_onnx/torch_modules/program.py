@@ -1,4 +1,4 @@
-"""The steps of a converted graph, and how they run: each a call of a submodule, of an operator, or of a body."""
+"""Runs a converted graph step by step: each step calls a submodule, an operator or a body."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .shapes import SHAPES, reverse_steps
 from .values import Value, integers, is_number, tensor
 
 LINEAR = "lstm_onnx.linear"
-"""The operator of a MatMul whose matrix is a parameter of the file, transposed."""
+"""The operator for a MatMul whose matrix is the transpose of a parameter."""
 OPERATORS: Mapping[str, Operator] = {**ELEMENTWISE, **SHAPES, **PRODUCTS, LINEAR: linear}
-"""The functions that compute operators, by ONNX's names."""
+"""The functions that compute operators, by ONNX's operator names."""
 
 Values = dict[str, Value]
 
 
 class Scope(nn.Module):
-    """A part of a converted module: it holds submodules and parameters, and calls what its code called."""
+    """A part of a converted module: it holds submodules and parameters, and calls the operators of its code."""
 
     def forward(self, function: Operator, inputs: list[Value], attributes: Attributes) -> Any:
         """Call an operator."""
@@ -35,7 +35,7 @@ class Scope(nn.Module):
 
 @dataclass(frozen=True)
 class OperatorStep:
-    """A call of an operator: its name, the values that it reads ("" for none) and gives, and the `Scope` it is in."""
+    """A call of an operator: its name, its inputs ("" for none) and outputs, and its `Scope`."""
 
     op_type: str
     inputs: tuple[str, ...]
@@ -77,7 +77,7 @@ class RecurrentStep:
         outputs: of the output, hn and cn; "" for one that is not read.
         operator: whether the shapes are those of ONNX's operator: ``(time, batch, features)`` in and
             ``(time, directions, batch, features)`` out.
-        reverse: whether one direction runs, from the end.
+        reverse: whether only the reverse direction runs.
         layout: the operator's attribute: 1 for the batch first.
     """
 
@@ -154,7 +154,7 @@ def call_recurrent(
     else:
         batch = x.shape[0 if first else 1]
         if lengths.shape[0] < batch:  # torch drops the other rows
-            raise InputError(f"lengths have the shape {tuple(lengths.shape)}, and there are {batch} sequences")
+            raise InputError(f"lengths have the shape {tuple(lengths.shape)}, but there are {batch} sequences")
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=first, enforce_sorted=False)
         y, final = rnn(packed, states)
         y, _ = pad_packed_sequence(y, batch_first=first, total_length=x.shape[1 if first else 0])
@@ -224,9 +224,11 @@ class ScanStep:
         carried, scanned = given[: self.states], [tensor(item) for item in given[self.states :]]
         count = scanned[0].shape[self.axes[0]]
         if any(item.shape[axis] != count for item, axis in zip(scanned, self.axes, strict=True)):
-            raise InputError(f"{', '.join(self.inputs[self.states :])} have different numbers of steps for one Scan")
+            raise InputError(
+                f"{', '.join(self.inputs[self.states :])} must have the same number of steps, since one Scan reads them"
+            )
         if not count:
-            raise InputError(f"{self.inputs[self.states]} has no steps, and the Scan that reads it needs one")
+            raise InputError(f"{self.inputs[self.states]} has no steps, but the Scan that reads it needs at least one")
         stacked: list[list[Value]] = [[] for _ in self.output_axes]
         for number in range(count):
             rows: list[Value] = [
@@ -248,7 +250,7 @@ class LoopStep:
     """A Loop: its body runs up to a number of times, while a condition holds; either may be "".
 
     Attributes:
-        types: dtype and shape of each value that is stacked, as the body declares them: the result of no steps.
+        types: the declared dtype and shape of each value that is stacked, for the result of a loop without steps.
     """
 
     body: Program
@@ -295,9 +297,9 @@ def _truth(value: Value) -> bool:
 
 
 def _no_rows(dtype: str, shape: Shape | None) -> Tensor:
-    """What a Loop stacks in no steps."""
+    """The stacked result of a Loop without steps."""
     if shape is None or not all(isinstance(size, int) for size in shape) or not hasattr(torch, dtype):
-        raise InputError("a Loop has no steps to run, and the file does not say what shape its result has then")
+        raise InputError("a Loop has no steps to run, and the file does not say what shape its result then has")
     return torch.empty(0, *(int(size or 0) for size in shape), dtype=getattr(torch, dtype))
 
 
@@ -310,7 +312,7 @@ Step = OperatorStep | ModuleStep | RecurrentStep | CellStep | ScanStep | LoopSte
 
 
 def values_read(step: Step) -> list[str]:
-    """The values that a step reads, in order, without those that its bodies read from around them."""
+    """The values that a step reads, in order, except those that its bodies read from the outer graph."""
     found: list[str] = []
     for name in ("x", "h0", "c0", "lengths", "count", "condition", "input", "inputs"):
         value = getattr(step, name, ())

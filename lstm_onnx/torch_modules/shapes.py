@@ -1,4 +1,4 @@
-"""ONNX's operators that move entries, and those that compute shapes, as functions of torch."""
+"""ONNX's operators that move elements or compute shapes, as torch functions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _reshape(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def _is_size(value: Value) -> bool:
-    """Whether it is an integer tensor of no axes: to give it one is how a graph makes a size of a value."""
+    """Whether it is a 0-d integer tensor: a graph adds an axis to one to use it as a size."""
     return isinstance(value, Tensor) and value.dim() == 0 and value.dtype == torch.int64
 
 
@@ -46,7 +46,9 @@ def _squeeze(inputs: list[Value], attributes: Attributes) -> Any:
     if axes is None:
         return x.squeeze()
     if any(type(x.shape[axis]) is int and x.shape[axis] != 1 for axis in axes):
-        raise InputError(f"a Squeeze takes away the axes {axes} of size 1, and its input has the shape {list(x.shape)}")
+        raise InputError(
+            f"a Squeeze removes the axes {axes}, which must be 1, but its input has the shape {list(x.shape)}"
+        )
     return x.squeeze(axes[0]) if len(axes) == 1 else x.squeeze(tuple(axes))
 
 
@@ -96,7 +98,7 @@ def _split(inputs: list[Value], attributes: Attributes) -> Any:
     if sizes is None:
         size, parts = x.shape[axis], attributes["outputs"]
         if type(size) is int and size % parts and "num_outputs" not in attributes:
-            raise InputError(f"a Split makes {parts} equal parts of an axis, and its size is {size}")
+            raise InputError(f"a Split makes {parts} equal parts of an axis, but its size is {size}")
         return torch.chunk(x, parts, dim=axis)
     return torch.split(x, list(sizes), dim=axis)
 
@@ -218,7 +220,7 @@ def _pad(inputs: list[Value], attributes: Attributes) -> Any:
     flat = [size for axis in range(x.dim() - 1, first - 1, -1) for size in both.get(axis, (0, 0))]
     if kind is None:
         return functional.pad(x, flat, value=fill)  # type: ignore[arg-type]
-    if x.dim() - len(flat) // 2 in (1, 2):  # torch's other modes take no other number of axes
+    if x.dim() - len(flat) // 2 in (1, 2):  # torch's other modes need one or two more axes than are padded
         return functional.pad(x, flat, mode=kind)
     for axis in padded:
         x = x.index_select(axis, _padded_entries(x, axis, both[axis], kind))
@@ -226,10 +228,10 @@ def _pad(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def _padded_entries(x: Tensor, axis: int, ends: tuple[Any, Any], kind: str) -> Tensor:
-    """The entries along an axis that a padded one has, in order."""
+    """The indices along an axis from which the entries of a padded axis come, in order."""
     size = x.shape[axis]
     if kind == "reflect" and type(size) is int and max(ends) >= size:
-        raise InputError(f"a Pad adds {max(ends)} reflected entries to an axis, and its size is {size}")
+        raise InputError(f"a Pad adds {max(ends)} reflected entries to an axis, but its size is {size}")
     entries = torch.arange(-ends[0], size + ends[1], device=x.device)
     if kind == "replicate":
         return entries.clamp(0, size - 1)
@@ -239,7 +241,7 @@ def _padded_entries(x: Tensor, axis: int, ends: tuple[Any, Any], kind: str) -> T
 
 
 def _copy(inputs: list[Value], _: Attributes) -> Any:
-    """Dropout of a trained model: the value as it is, and a mask of ones."""
+    """Dropout in eval mode: the value unchanged, and a mask of ones."""
     x = tensor(inputs[0])
     return x, torch.ones_like(x, dtype=torch.bool)
 
@@ -273,7 +275,7 @@ def _reverse_sequence(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def reverse_steps(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Sequences ``(time, batch, ...)`` backwards, of which those of fewer steps keep their padding in its place."""
+    """Sequences ``(time, batch, ...)`` reversed; the padding of shorter ones stays in place."""
     if lengths is None:
         return x.flip(0)
     steps = torch.arange(x.shape[0], device=x.device).unsqueeze(1)

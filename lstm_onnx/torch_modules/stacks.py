@@ -1,7 +1,7 @@
-"""The nn.LSTM, nn.GRU or nn.RNN that lstm-onnx wrote a file's recurrent nodes from.
+"""Recovers the nn.LSTM, nn.GRU or nn.RNN from which lstm-onnx wrote a file's recurrent nodes.
 
-A stack of layers is recognised by the names of its nodes, and proven by writing it again: the emitter must give the
-very nodes that the file has.  So is a cell (nn.LSTMCell, nn.GRUCell, nn.RNNCell), written as a sequence of one step.
+A stack of layers is recognised by the names of its nodes, and proven by writing it again: the emitter must give exactly
+the nodes of the file.  The same holds for a cell (nn.LSTMCell, nn.GRUCell, nn.RNNCell), a sequence of one step.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Stack:
     Attributes:
         spec: the module's sizes.
         state: its parameters by torch's names.
-        prefix: what the names of its weights start with: its path with slashes, and a slash.
-        x, h0, c0, lengths: the values that it reads, None for one that is left out.
+        prefix: the prefix of its weights' names: its path with slashes, and a slash.
+        x, h0, c0, lengths: the values that it reads; None for one that is left out.
         outputs: the values that it gives.
-        nodes: the nodes that it is written as.
+        nodes: its nodes.
         folds: the stored product R W_hr of each layer whose projection is folded.
-        call_prefix: what the names of its nodes start with; a second call's is not that of the weights.
+        call_prefix: the prefix of its nodes' names; in a second call it differs from that of the weights.
     """
 
     spec: RecurrentSpec
@@ -82,12 +82,17 @@ class _Reader:
             self.layers.append(layer)
 
     def stack(self) -> Stack | None:
-        """The stack, None where the file has other nodes than an export writes."""
+        """The stack; None if the nodes differ from those that an export writes."""
         if not self.layers:
             return None
         try:
             return self._stack([self._weights(layer) for layer in self.layers])
-        except (KeyError, IndexError, ValueError, StopIteration):  # names without what belongs to them
+        except (
+            KeyError,
+            IndexError,
+            ValueError,
+            StopIteration,
+        ):  # nodes with such names, but without the expected inputs
             return None
 
     def _stack(self, weights: list[LayerWeights]) -> Stack | None:
@@ -158,7 +163,7 @@ class _Reader:
         W_hr = np.stack([arrays[port.value].T for port in layer.W_hr]) if layer.W_hr else None  # noqa: N806
         if not layer.B:
             return LayerWeights(W, R, None, W_hr)
-        # The file has the sum of both biases.
+        # The file contains the sum of both biases.
         both = arrays[layer.B[0].value].reshape(count, -1)
         return LayerWeights(W, R, np.concatenate([both, np.zeros_like(both)], axis=1), W_hr)
 
@@ -173,7 +178,7 @@ class _Reader:
         return np.ascontiguousarray(np.swapaxes(W_hr, 1, 2))
 
     def _weights_prefix(self) -> str:
-        """From the name of a weight, since the nodes of a module's second call have other names."""
+        """The prefix, from the name of a weight: the nodes of a module's second call have other names."""
         layer = self.layers[0]
         return layer.W[0].value.removesuffix("l0/W") if layer.W[0].value.endswith("l0/W") else self.prefix
 
@@ -241,7 +246,7 @@ class _Reader:
 def _equal(node: NodeProto, other: NodeProto) -> bool:
     if node.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True):
         return True
-    # Attributes of a file that another tool went over may be in another order.
+    # Another tool that has processed the file may have reordered attributes.
     same = (node.op_type, list(node.input), list(node.output)) == (other.op_type, list(other.input), list(other.output))
     return (
         same
@@ -255,7 +260,7 @@ _KINDS: Mapping[str, Any] = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.R
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell in a graph: its module, its call, whose path is "", and the nodes beside the stack's."""
+    """A cell in a graph: its module, its call, whose path is "", and its nodes besides the stack's."""
 
     module: nn.Module
     step: CellStep
@@ -263,7 +268,7 @@ class Cell:
 
 
 def cell_of(graph: FileGraph, stack: Stack) -> Cell | None:
-    """The cell that a stack of layers is, whose nodes make an axis for the one step, and take it away again."""
+    """The cell that a stack of layers stands for: its nodes add an axis for the one step, and remove it again."""
     spec = stack.spec
     if spec.num_layers > 1 or spec.bidirectional or stack.lengths or stack.outputs.output or not stack.path:
         return None
@@ -291,7 +296,7 @@ def cell_of(graph: FileGraph, stack: Stack) -> Cell | None:
 
 
 def _own(graph: FileGraph, stack: Stack, node: NodeProto | None, op_type: str) -> NodeProto | None:
-    """The node, if it is of the cell's code, acts on the first axis, and serves the stack alone."""
+    """The node, if it belongs to the cell's code, acts on the first axis, and is used only by the stack."""
     if node is None or node.op_type != op_type or str(node.name).rpartition("/")[0] != stack.path.replace(".", "/"):
         return None
     axes = graph.arrays.get(input_of(node, 1))

@@ -1,7 +1,7 @@
-"""What flows between the steps of a converted graph: tensors, and Python's numbers where a graph computes with sizes.
+"""The values in a converted graph: tensors, and Python numbers where a graph computes with sizes.
 
-ONNX holds shapes, axes and sizes in int64 tensors.  As Python's integers (or symbols of a trace) they leave every axis
-dynamic when the module is exported again.
+ONNX has shapes, axes and sizes in int64 tensors.  As Python ints (or symbols in a trace) they keep every axis dynamic
+when the module is exported again.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from torch import Tensor
 
 
 class Scalar(float):
-    """A float that a file stores in another dtype than float32."""
+    """A float that a file stores in a dtype other than float32."""
 
     dtype: torch.dtype
 
     def __new__(cls, value: float, dtype: torch.dtype = torch.float64) -> Scalar:
-        """Make one; copies and pickles restore the dtype afterwards."""
+        """Create it; copying and unpickling set the dtype afterwards."""
         number = super().__new__(cls, value)
         number.dtype = dtype
         return number
 
 
 Number = int | float | bool
-"""A number of no axes; of a trace also a `torch.SymInt`."""
+"""A Python number for a 0-d tensor; in a trace also a `torch.SymInt`."""
 Value = Tensor | Number | list[Any] | None
-"""A tensor; a number; a list of integers, for an int64 tensor of one axis; None for an input that is left out."""
+"""A tensor; a number; a list of ints, for a 1-d int64 tensor; None for an input that is left out."""
 
 
 def is_number(value: Value) -> TypeGuard[Number]:
-    """Whether it is a number and no tensor."""
+    """Whether it is a number rather than a tensor."""
     return isinstance(value, (int, float, torch.SymInt))
 
 
 def is_host(value: Value) -> bool:
-    """Whether it is a number or a list of integers, and no tensor."""
+    """Whether it is a number or a list of ints rather than a tensor."""
     return isinstance(value, list) or is_number(value)
 
 
@@ -57,7 +57,7 @@ def optional_integers(inputs: Sequence[Value], index: int) -> list[Any] | None:
 
 
 def axes_of(inputs: Sequence[Value], attributes: Mapping[str, Any]) -> list[Any] | None:
-    """The axes that are input 1 in newer operator sets and an attribute in older ones; None where there are none."""
+    """The axes, which are input 1 in newer operator sets and an attribute in older ones; None if there are none."""
     found = optional_integers(inputs, 1)
     return attributes.get("axes") if found is None else found
 

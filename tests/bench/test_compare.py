@@ -73,7 +73,7 @@ def test_a_bare_lstm_in_every_case_that_streams():
     ]
     cost = found["stream"].per_call
     assert cost is not None
-    assert f"in ONNX Runtime whatever its length; the steps alone {cost.compute.median:.3g} [" in str(report)
+    assert f"in ONNX Runtime whatever its length; the steps alone take {cost.compute.median:.3g} [" in str(report)
     assert names(found["pool"]) == [
         "InferenceSession.run, one at a time",
         "lstm-onnx pool",
@@ -113,7 +113,7 @@ def test_a_model_with_strides_is_timed_in_hops():
     report = compare(module_source(Samples()), Settings(("step", "stream", "batch", "pool"), **SHORT))
     assert [comparison.case for comparison in report.comparisons] == ["step", "stream", "batch", "pool"]
     notes = [note for note in report.notes if "busy" not in note]
-    assert notes == ["a step stands for 3 steps of the input, which give one of the output"]
+    assert notes == ["a step stands for 3 steps of the input, which make one step of the output"]
 
 
 def test_a_bidirectional_lstm_is_not_streamed_with_the_reason():

@@ -97,7 +97,7 @@ def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
     ]
     assert {item["provider"] for item in table["placements"]} == {"CPUExecutionProvider"}
     lines = str(report).splitlines()
-    assert lines[2] == "ok    LO201 dynamic-axes    batch and time are open in every input and output"
+    assert lines[2] == "ok    LO201 dynamic-axes    batch and time are dynamic in every input and output"
     assert lines[-2] == f"ok    {len(report.silent)} further rules found nothing"
     assert lines[-1] == f"{path}: passed on cpu"
 
@@ -257,11 +257,11 @@ ONE_STATE = f"""g (float[t, b, 2] x, float[2, b, 2] s) => (float[t, 1, b, 2] y, 
     ("graph", "states", "said"),
     [
         (TWO_LAYERS, {"h": "hn", "c": "cn", "h2": "h2n", "c2": "c2n"}, ""),
-        (TWO_LAYERS, {"h": "cn", "c": "hn", "h2": "h2n", "c2": "c2n"}, "h <- cn: the state h is h, and cn is c"),
+        (TWO_LAYERS, {"h": "cn", "c": "hn", "h2": "h2n", "c2": "c2n"}, "h <- cn: the state h is h, but cn is c"),
         (
             TWO_LAYERS,
             {"h": "h2n", "c": "cn", "h2": "hn", "c2": "c2n"},
-            "h <- h2n: the state h is of LSTM that makes y1, hn, cn, and h2n of LSTM that makes y, h2n, c2n",
+            "h <- h2n: the state h is of LSTM that makes y1, hn, cn, but h2n of LSTM that makes y, h2n, c2n",
         ),
         (ONE_STATE, {"s": "sn"}, ""),
     ],

@@ -126,7 +126,7 @@ def test_an_int8_file_has_a_float_one(tmp_path: Path) -> None:
 
     quantize_dynamic(by_hand(tmp_path), tmp_path / "q.onnx")
     fix = _told(check(tmp_path / "q.onnx", provider="auto"), "variant-on-cuda").fix
-    assert fix == "run it on the CPU (--provider cpu), or take the float file for a GPU"
+    assert fix == "run it on the CPU (--provider cpu), or use the float file for a GPU"
 
 
 # --- converted since their export ---
@@ -155,7 +155,7 @@ def test_a_file_converted_to_half_is_judged_by_its_graph(kind: str, tmp_path: Pa
     assert report, str(report)
     (note,) = [item.message for item in report.findings if item.rule == "metadata"]
     assert "converted since: " in note
-    assert "is float16, and was float32" in note
+    assert "is float16, was float32" in note
     assert "converted since" not in str(check(source, provider="cpu"))
     model, whole = lstm_onnx.load(path, "cpu"), lstm_onnx.load(source, "cpu")
     name = next(iter(model.inputs))

@@ -92,7 +92,11 @@ def checked(folder: Path, edit: Callable[[ModelProto], object], name: str = "pol
     ("shape", "rule", "said"),
     [
         ((0, 2, 5), "frozen-literal", "turns lstm/input/time_first (time, batch, 5) into (time, 2, 5), without batch"),
-        ((0, 2, 5), "dynamic-axes", "batch is open in the input observation (batch, time, 5), and fixed in the value"),
+        (
+            (0, 2, 5),
+            "dynamic-axes",
+            "batch is dynamic in the input observation (batch, time, 5), but fixed in the value",
+        ),
         ((4, 0, 5), "frozen-literal", "without time"),
         ((4, 2, 5), "frozen-literal", "(4, 2, 5), without batch, time"),
     ],

@@ -67,7 +67,7 @@ def test_a_rule_that_finds_much_is_cut_short_and_json_has_it_all():
         *(rule("clip").violated(f"rnn{index}", "too small") for index in range(20)),
     )
     assert str(many).count("too small") == 12
-    assert "8 more like these; --json has them all" in str(many)
+    assert "8 more like these; --json lists them all" in str(many)
     assert str(many).splitlines()[-1].endswith("20 warnings")
     assert len(many.to_dict()["findings"]) == 21  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from lstm_onnx.cli.group import cli
     [
         (MemoryError(), 2, "out of memory; use a smaller batch"),
         (ImportError("a.so: cannot allocate memory"), 2, "out of memory while loading a library: a.so"),
-        (RuntimeError("can't start new thread"), 2, "the system starts no more threads; raise its limit of processes"),
+        (RuntimeError("can't start new thread"), 2, "the system starts no more threads; raise its limit on processes"),
         (ImportError("a.so: no such file"), 70, "a bug in lstm-onnx: ImportError: a.so"),
         (RuntimeError("other"), 70, "a bug in lstm-onnx: RuntimeError: other"),
         (click.Abort(), 130, "interrupted"),

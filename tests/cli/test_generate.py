@@ -72,7 +72,7 @@ def test_bench_compares_the_loop_with_its_step(invoke: Invoke) -> None:
     assert code == 0, output
     assert '"generating 200 steps"' in output
     code, output = invoke("bench", model, "--case", "pool", "--rounds", "1", "--threads", "1")
-    assert "repeats a step, and this case times single ones; leave out [generate] for it" in output
+    assert "repeats a step, but this case times single steps; leave out [generate] for it" in output
 
 
 TABLES = """

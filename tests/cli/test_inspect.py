@@ -28,4 +28,4 @@ def test_a_program_is_printed(run_cli, tmp_path: Path):
     assert (printed.code, "(3, 2, 4)" in printed.out) == (0, True)
     assert run_cli("deploy", "web", "net.onnx", "-o", "web", "--data", "x.npy").code == 0
     done = run_cli("inspect", "net.onnx", "--data", "x.npy")
-    assert (done.code, "--data is for --code, which was not given" in done.err) == (2, True)
+    assert (done.code, "--data is for --code, but that was not given" in done.err) == (2, True)

@@ -50,7 +50,7 @@ def test_a_flag_and_its_opposite_are_an_error(run_cli, name, parameter):
     for arguments in ((yes, no), (no, yes)):
         done = run_cli(name, "x", *arguments)
         assert done.code == 2
-        assert f"{yes} and {no} were both given; keep one of them" in done.err
+        assert f"{yes} and {no} were both given; pass one of them" in done.err
     assert "No such file" in run_cli(name, "x.onnx" if name == "run" else "x.toml", yes, yes).err
 
 

@@ -126,7 +126,7 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
     ("arguments", "message"),
     [
         (["m.onnx"], "m.onnx is a FILE; put the SOURCE to compare it with before it, or pass --golden"),
-        (["m.onnx", "m.onnx", "--golden", "m.npz"], "m.onnx: is neither int8 nor float16 by its metadata"),
+        (["m.onnx", "m.onnx", "--golden", "m.npz"], "m.onnx: its metadata do not say that it is int8 or float16"),
         (["m.onnx", "--golden", "m.npz", "--seed", "0"], "--seed needs a SOURCE"),
         (["m.onnx", "--golden", "m.npz", "--precision", "float32"], "--precision needs a SOURCE"),
         (["m.onnx", "--golden", "m.npz", "--data", "x.npy"], "--data needs a SOURCE"),

@@ -44,7 +44,7 @@ def test_clip_does_not_reach_the_cell(clip, tmp_path):
     results = lstm_onnx.load(path, provider="cpu").run(node.feeds())
     compare(results, node.reference(clip_cell=False))
     assert np.abs(results["Y"] - node.reference()["Y"]).max() > 1e-3
-    assert told(path, "clip") == [f"clip is {clip:g}, and ONNX Runtime does not clip the cell state on its way to h"]
+    assert told(path, "clip") == [f"clip is {clip:g}, but ONNX Runtime does not clip the cell state on its way to h"]
 
 
 def test_a_clip_that_nothing_reaches_changes_nothing(tmp_path):
@@ -69,7 +69,7 @@ def test_activations_without_their_numbers(name, tmp_path):
         compare(node.reference(), expected)
         assert np.abs(results["Y"] - expected["Y"]).max() > 1e-2
     missing = [attribute for attribute in ("activation_alpha", "activation_beta") if attribute in TAKEN[name]]
-    assert told(path, "activation-numbers") == [f"{name} has no {item}, and ONNX Runtime takes 0" for item in missing]
+    assert told(path, "activation-numbers") == [f"{name} has no {item}, and ONNX Runtime uses 0" for item in missing]
 
 
 def test_a_row_of_length_0_forgets_its_state(tmp_path):

@@ -127,5 +127,5 @@ def test_a_table_of_several_columns_is_no_batch_of_an_input_of_one_number() -> N
 
 @pytest.mark.parametrize("shape", [("N", "T"), (None, None), ("rows", "time")])
 def test_a_table_of_an_input_whose_axes_are_not_known_is_refused(shape: tuple[Any, ...]) -> None:
-    with pytest.raises(InputError, match=r"which axis of x float32 \(.*\) is time is not known; pass an array"):
+    with pytest.raises(InputError, match=r"it is not known which axis of x float32 \(.*\) is time; pass an array"):
         arrange_table({"x": info("x", np.float32, *shape)}, {"x": np.ones((5, 1))})

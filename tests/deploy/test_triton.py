@@ -122,7 +122,8 @@ def test_clients_that_pass_states_are_told_of_learned_ones(learned: Path, tmp_pa
     onnx.save(proto, tmp_path / "m.onnx")
     (note,) = deploy_triton(tmp_path / "m.onnx", tmp_path / "repository").notes
     assert note.endswith(
-        f"zeros for a new sequence, but what metadata.initial of the loaded file has for {', '.join(names)}"
+        f"zeros for a new sequence, except for {', '.join(names)}, whose values are in metadata.initial of the loaded "
+        "file"
     )
 
 
@@ -306,7 +307,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"model\.onnx: is read as well"):
         deploy_triton(tmp_path / "repository" / "net" / "1" / "model.onnx", tmp_path / "repository", name="net")
     exported(tmp_path / "a b.onnx")
-    with pytest.raises(InputError, match="cannot be the name of a model"):
+    with pytest.raises(InputError, match="is not a model's name"):
         deploy_triton(tmp_path / "a b.onnx", tmp_path / "repository")
 
 

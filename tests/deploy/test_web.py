@@ -130,7 +130,7 @@ def test_what_is_not_possible_is_refused(tmp_path: Path) -> None:
     exported(tmp_path / "net.onnx", bidirectional=True)
     with pytest.raises(FileError, match="it must be the npm package onnxruntime-web"):
         deploy_web(tmp_path / "net.onnx", tmp_path / "web", ort=tmp_path)
-    with pytest.raises(InputError, match="does not take audio alone: its inputs are input float32"):
+    with pytest.raises(InputError, match="does not take only audio: its inputs are input float32"):
         deploy_web(tmp_path / "net.onnx", tmp_path / "web", sample_rate=16_000)
     with pytest.raises(InputError, match="it must be from 8000 to 192000, in Hz"):
         deploy_web(tmp_path / "net.onnx", tmp_path / "web", sample_rate=10)

@@ -137,7 +137,7 @@ class Mean(Signature):
     [
         (
             (Sized(x=signal(2, 4)[0]),),
-            ["batch.steps is 4 in the file, at all sizes: if it is so only because time is 4"],
+            ["batch.steps is 4 in the file at all sizes; if that is only because time is 4"],
         ),
         ((Sized(x=signal(2, 4)[0]), 4), ["batch.steps is 4", "_total is 4"]),
         ((Sized(x=signal(2, 4)[0]), torch.Size([9, 4])), ["batch.steps is 4", r"_total is torch.Size\(\[9, 4\]\)"]),
@@ -242,7 +242,7 @@ class Matched(nn.Module):
 
 
 def test_outputs_that_a_trace_does_not_have_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="outputs and states: 1 of forward, and 0 of its trace"):
+    with pytest.raises(ExportError, match="forward gives 1 outputs and states, and its trace 0"):
         made(Matched().eval(), signal(2, 4), {"x": BATCH_TIME}, tmp_path)
 
 

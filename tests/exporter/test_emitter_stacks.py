@@ -348,7 +348,7 @@ def test_other_weights_under_the_same_names_are_refused() -> None:
     spec = GRUSpec(4, 3)
     nodes = Nodes()
     _stack(nodes, spec, _module(spec), "x", None, None, names=ALL)
-    with pytest.raises(ValueError, match="the initializer l0/W exists already, with other values"):
+    with pytest.raises(ValueError, match="the initializer l0/W already exists, with different values"):
         _stack(nodes, spec, _module(spec, seed=1), "x", None, None, names=ALL, prefix="2.", weights_prefix="")
 
 

@@ -215,8 +215,8 @@ def test_a_file_of_a_file(step: Path, tmp_path: Path) -> None:
     [
         ({"input": "text"}, "text is not an input; its inputs are tokens"),
         ({"output": "logits"}, "logits is not an output; its outputs are output"),
-        ({"input": "lstm.h0"}, "lstm.h0 is a state, which is carried anyway"),
-        ({"choose": "value"}, "tokens takes tokens, which are chosen"),
+        ({"input": "lstm.h0"}, "lstm.h0 is a state, which is fed back in any case"),
+        ({"choose": "value"}, "tokens takes tokens, which must be chosen"),
         ({"choose": "best"}, "it must be one of"),
         ({"top_k": 3}, 'top_k goes with choose = "sample"'),
         ({"choose": "sample", "top_k": 12}, "top_k = 12 is more than the 11 tokens"),

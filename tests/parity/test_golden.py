@@ -207,7 +207,7 @@ def test_other_sizes_fail_case_by_case(made: tuple[Path, Path], tmp_path: Path) 
 def test_a_file_that_takes_or_gives_other_things_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is it this file's golden file") as caught:
         replayed_golden(module_file("sentiment_last_hidden"), made[1])
-    assert "is of a model with inputs c0, h0, input and outputs cn, hn, output" in str(caught.value)
+    assert "is from a model with inputs c0, h0, input and outputs cn, hn, output" in str(caught.value)
     lstm_onnx.export(small_lstm(), tmp_path / "l.onnx", lengths=True)
     stored_golden(small_lstm(), tmp_path / "l.onnx", tmp_path / "l.npz")
     with pytest.raises(ConfigError, match="inputs c0, h0, input, lengths"):

@@ -85,9 +85,9 @@ def test_numbers_that_only_compare_equal_are_stored_apart() -> None:
         (["a", [7], [0]], "is larger than it"),
         (["a", [2, 3], [1]], "is larger than it"),
         (["a", [2**39, 2**39], [0]], "is larger than it"),
-        (["a", [2], [0, 0]], "has other axes"),
-        (["b", [2], [0]], "has other axes"),
-        (["b", [2, 2, 1], [0, 0]], "has other axes"),
+        (["a", [2], [0, 0]], "has a different rank"),
+        (["b", [2], [0]], "has a different rank"),
+        (["b", [2, 2, 1], [0, 0]], "has a different rank"),
         (["b", [2, 2], [0, 2]], "is larger than it"),
     ],
 )

@@ -178,7 +178,7 @@ PATTERNS = (
         "timbmg/Sentence-VAE model.py",
         trained(SentenceAutoencoder),
         _padded,
-        # A view joins rows of different sentences, and torch.sort leaves open in which order equal lengths come.
-        refused="sort leaves open in which order equal numbers come, and the outputs or states depend on it",
+        # A view joins rows of different sentences, and torch.sort does not define the order of equal lengths.
+        refused="sort does not define the order of equal numbers, and the outputs or states depend on it",
     ),
 )

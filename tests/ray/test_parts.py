@@ -113,7 +113,7 @@ def test_what_is_finished_is_kept(data_set: DataSet, tmp_path: Path) -> None:
     (out / "part-000002.parquet").write_bytes((out / "part-000002.parquet").read_bytes()[:-10])  # damaged
     shutil.copy(out / "part-000000.parquet", out / "part-000003.parquet")  # as many rows, of another part
     (out / ".unfinished-part-000009.parquet-0000.tmp").write_bytes(b"PAR1")
-    with pytest.raises(FileError, match=r"6 parts were written and are not there, such as part-000002"):
+    with pytest.raises(FileError, match=r"6 parts were written but are missing, such as part-000002"):
         complete(job)
     assert not (out / "_SUCCESS").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
@@ -155,7 +155,7 @@ def test_a_run_with_anything_else_is_refused(data_set: DataSet, tmp_path: Path) 
         with pytest.raises(InputError, match=f"an earlier run with {message}"):
             prepare(make())
     os.utime(data / "b.parquet", (1, 1))
-    with pytest.raises(InputError, match="with other data, or its files were changed"):
+    with pytest.raises(InputError, match="with other data, or data whose files were changed"):
         prepare(plan(data_set.model, data, out))
 
 
@@ -192,9 +192,9 @@ def test_folders_that_are_refused(data_set: DataSet, tmp_path: Path) -> None:
     data.mkdir()
     for make, message in (
         (lambda: attempt(tmp_path / "none", tmp_path / "out"), "there is no such file or folder"),
-        (lambda: attempt(data, tmp_path / "out"), "holds no Parquet files"),
+        (lambda: attempt(data, tmp_path / "out"), "has no Parquet files"),
         (lambda: attempt(data_set.folder, data_set.folder / "out"), "is in, the folder of the data"),
-        (lambda: attempt(data_set.folder, data_set.model.parent), "is not empty, and not of an earlier run"),
+        (lambda: attempt(data_set.folder, data_set.model.parent), "is not empty, but not of an earlier run"),
         (lambda: attempt(data_set.folder, data_set.model), "is a file"),
         (lambda: attempt(Path("nothing://x"), tmp_path / "out"), "no such file"),
     ):
@@ -253,13 +253,13 @@ def test_a_worker_that_sees_other_files(data_set: DataSet, tmp_path: Path) -> No
     shutil.copy(data_set.model, model)
     job, _ = prepare(plan(model, data_set.folder, tmp_path / "out"))
     found = Worker(Task.of(job, "cpu", 1))
-    with pytest.raises(FileError, match="sees another folder there"):
+    with pytest.raises(FileError, match="is a different folder on the worker"):
         found.check("0" * 64)
     data = tmp_path / "x.parquet"
     write_rows(data, [np.zeros((2, 4), np.float32)] * 5)
     job, _ = prepare(plan(model, data, tmp_path / "out2"))
     write_rows(data, [np.ones((2, 4), np.float32)] * 5)
-    with pytest.raises(FileError, match=r"x\.parquet: was changed, or .* sees another file"):
+    with pytest.raises(FileError, match=r"x\.parquet: was changed, or is a different file on "):
         run(job, list(job.parts))
     exported(model, seed=1)
     with pytest.raises(FileError, match="differs on the worker"):

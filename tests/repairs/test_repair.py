@@ -112,7 +112,7 @@ def test_unrolled_steps_that_differ_are_left_as_they_are(tmp_path: Path):
 def test_other_commands_point_to_repair_for_loops(tmp_path: Path, command: str, reason: str):
     options = {"time": {"x": 1}} if command == "make_streaming" else {}
     source = loop_file(tmp_path / "a.onnx", "gru")
-    with pytest.raises(lstm_onnx.ModelError, match=rf"{reason}.*lstm-onnx repair makes operators of loops"):
+    with pytest.raises(lstm_onnx.ModelError, match=rf"{reason}.*lstm-onnx repair replaces loops"):
         getattr(lstm_onnx, command)(source, tmp_path / "b.onnx", **options)
 
 
@@ -232,7 +232,7 @@ def test_chunks_that_are_too_short_to_run_are_no_proof_of_a_stream(tmp_path: Pat
     source = torch_file(tmp_path / "a.onnx", Strided(), batch=None)
     result = repair(source, tmp_path / "b.onnx")
     assert result.states
-    assert "48 steps in chunks of 8+8+8+8+8+8 give another y" in result.not_streamable
+    assert "48 steps in chunks of 8+8+8+8+8+8 give a different y" in result.not_streamable
     with pytest.raises(lstm_onnx.InputError, match="cannot be streamed"):
         lstm_onnx.load(tmp_path / "b.onnx", provider="cpu").stream()
 
@@ -323,7 +323,7 @@ def test_weights_that_are_inputs_get_states(tmp_path: Path, batch: int | str):
 
 def test_a_file_without_anything_to_repair_says_so(tmp_path: Path):
     lstm_onnx.export(nn.LSTM(3, 4), tmp_path / "a.onnx")
-    with pytest.raises(lstm_onnx.ModelError, match="its states are inputs, and its batch has any size"):
+    with pytest.raises(lstm_onnx.ModelError, match="its states are inputs, and its batch is dynamic"):
         repair(tmp_path / "a.onnx", tmp_path / "b.onnx")
     with pytest.raises(lstm_onnx.FileError):
         repair(tmp_path / "none.onnx", tmp_path / "b.onnx")
@@ -331,7 +331,7 @@ def test_a_file_without_anything_to_repair_says_so(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("unknown", "message"),
-    [(False, "the batch of 1 that they have is not opened"), (True, "each of its sizes is fixed")],
+    [(False, "their batch of 1 cannot be made dynamic"), (True, "each of its sizes is fixed")],
 )
 def test_a_fixed_batch_of_states_that_are_packed_is_not_called_open(tmp_path: Path, unknown: bool, message: str):
     """The states are slices of one input, as other tools write them; the batch within the file may not be known."""

@@ -203,7 +203,7 @@ def test_nor_does_one_of_another_tool(tmp_path: Path) -> None:
 def test_warm_up_runs_at_the_sizes_asked_for(model: lstm_onnx.Model) -> None:
     model.warm_up()
     model.warm_up(batch=3, time=7)
-    with pytest.raises(InputError, match="width: no axis of the model; its axes are batch, time"):
+    with pytest.raises(InputError, match="width: not an axis of the model; its axes are batch, time"):
         model.warm_up(width=3)
 
 

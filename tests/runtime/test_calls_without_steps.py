@@ -1,4 +1,4 @@
-"""Outputs without a time axis, where no chunk has followed on a state that was set."""
+"""Outputs without a time axis, before a chunk has been run since the state was set."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     second = model.stream(batch=2)
     second.state = first.state
     for ask in (lambda: second.run({"x": x[:0]}), second.flush):
-        with pytest.raises(InputError, match="last_h is not known: no chunk has followed on the state that was set"):
+        with pytest.raises(InputError, match="last_h is not known: no chunk has been run since the state was set"):
             ask()
     whole = lstm_onnx.load(tmp_path / "whole.onnx", provider="cpu", threads=1).run({"x": x})
     np.testing.assert_allclose(second.run({"x": x[3:]})["last_h"], whole["last_h"], rtol=0, atol=1e-6)
@@ -84,7 +84,7 @@ def test_there_is_no_last_step_of_none(keeps_axis: bool, tmp_path: Path) -> None
     first.run({"x": np.ones((1, 2, 3), np.float32)})
     second.state = first.state
     for ask in (lambda: second.run({"x": np.ones((1, 0, 3), np.float32)}), second.flush):
-        with pytest.raises(InputError, match="total is not known: no chunk has followed on the state that was set"):
+        with pytest.raises(InputError, match="total is not known: no chunk has been run since the state was set"):
             ask()
     second.run({"x": np.ones((1, 1, 3), np.float32)})
     np.testing.assert_array_equal(second.flush()["total"].reshape(-1), [3, 3, 3])
@@ -111,7 +111,7 @@ def test_an_input_of_another_sequence_is_not_taken_for_the_own(tmp_path: Path) -
     first.run({"x": steps, "gain": gains[0]})
     second.run({"x": steps, "gain": gains[1]})
     second.state = first.state
-    with pytest.raises(InputError, match="gain is not known: no chunk has followed on the state that was set; feed a"):
+    with pytest.raises(InputError, match="gain is not known: no chunk has been run since the state was set; feed a"):
         second.flush()
     second.run({"x": steps[:, :, :0], "gain": gains[0]})
     np.testing.assert_array_equal(second.flush()["y"], [[[4]]])
@@ -156,5 +156,5 @@ def test_flush_gives_what_the_last_chunk_gave_and_no_step(
     if not outputs:
         np.testing.assert_array_equal(stream.flush()["hn"], 1)
         return
-    with pytest.raises(InputError, match="score is not known: no chunk has followed on the state that was set"):
+    with pytest.raises(InputError, match="score is not known: no chunk has been run since the state was set"):
         stream.flush()

@@ -89,7 +89,7 @@ def test_states_of_sequences_in_several_phases_are_refused(files: dict[str, Path
         other(x[:, :, :8])
         apart = {name: np.concatenate([one.state[name], other.state[name]], axis) for name, axis in BATCH.items()}
         before = both.state
-        with pytest.raises(InputError, match="after 4, 8 steps, which cannot be stepped together"):
+        with pytest.raises(InputError, match="after 4, 8 steps; such sequences cannot be stepped together"):
             both.state = apart
         assert all(np.array_equal(array, before[name]) for name, array in both.state.items())
         one(x[:, :, 4:5])  # after 5 and 8 steps each chunk gives both equally many
@@ -357,6 +357,6 @@ def test_map_runs_whole_sequences(files: dict[str, Path], kind: str) -> None:
 
 def test_triton_takes_no_file_with_phases(files: dict[str, Path], tmp_path: Path) -> None:
     deploy_triton(files["causal"], tmp_path / "causal")
-    with pytest.raises(lstm_onnx.ModelError, match="gives another number of steps for equal chunks"):
+    with pytest.raises(lstm_onnx.ModelError, match="returns different numbers of steps for equal chunks"):
         deploy_triton(files["strided"], tmp_path / "strided")
     assert not (tmp_path / "strided").exists()

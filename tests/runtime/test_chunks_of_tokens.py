@@ -42,7 +42,7 @@ def token_file(path: Path, direction: str) -> Path:
 
 def test_the_order_of_tokens_counts(tmp_path: Path):
     reverse = lstm_onnx.load(token_file(tmp_path / "a.onnx", "reverse"), provider="cpu", states={"h0": "hn"})
-    with pytest.raises(lstm_onnx.InputError, match="another hn than all at once"):
+    with pytest.raises(lstm_onnx.InputError, match="a different hn than all at once"):
         reverse.stream(batch=1)
     forward = lstm_onnx.load(token_file(tmp_path / "b.onnx", "forward"), provider="cpu", states={"h0": "hn"})
     assert forward.stream(batch=1).run({"x": np.array([[3]])})["hn"].shape == (1, 1, 4)

@@ -101,7 +101,7 @@ def test_tensors_of_a_file_for_whole_chunks(device: str, tmp_path: Path) -> None
     lstm_onnx.make_streaming(source, tmp_path / "m.onnx", time={"x": 2}, chunk=3, trial=False)
     model = lstm_onnx.load(tmp_path / "m.onnx", provider=device)
     assert run_on_device(model, {"x": torch.ones(1, 4, 9, device=device)}, device=device)["y"].shape[0] == 3
-    with pytest.raises(InputError, match="x has 8 steps, and the file takes multiples of 3"):
+    with pytest.raises(InputError, match="x has 8 steps, but the file takes multiples of 3"):
         run_on_device(model, {"x": torch.ones(1, 4, 8, device=device)}, device=device)
 
 

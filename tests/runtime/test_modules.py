@@ -80,7 +80,7 @@ def test_a_start_for_another_batch_says_to_pass_the_state(tmp_path: Path) -> Non
     exported(tmp_path / "m.onnx")
     model = load(with_initial(tmp_path / "i.onnx", tmp_path / "m.onnx", {"c0": randoms(1, 2, 5)}), "cpu")
     assert model.run({"input": randoms(4, 2, 4)})["output"].shape == (4, 2, 5)
-    said = r"initial state for c0 has batch = 2, and batch is 3 here; pass the state c0 float32"
+    said = r"initial state for c0 has batch = 2, but batch is 3 here; pass the state c0 float32"
     with pytest.raises(InputError, match=said):
         model.run({"input": randoms(4, 3, 4)})
     with pytest.raises(InputError, match=said):
@@ -292,7 +292,7 @@ def test_what_cannot_be_cut_into_chunks_says_why(tmp_path: Path) -> None:
         model = fresh()
         named(model, "input", "x", "time", 3)
         named(model, "output", "y", *shape)
-        with pytest.raises(InputError, match=r"how to concatenate its output y .* along time is not known"):
+        with pytest.raises(InputError, match=r"it is not known how to concatenate its output y .* along time"):
             run_chunks(model, feeds, 1)
     with pytest.raises(InputError, match="z is not an input"):
         run_chunks(fresh(), {"z": randoms(1)}, 1)

@@ -109,11 +109,11 @@ def test_an_exported_module_knows_its_lengths() -> None:
 @pytest.mark.parametrize(
     ("limits", "batch", "time", "said"),
     [
-        ({"time": (3, None)}, 2, 2, r"x has shape \(2, 2, 2\), so time is 2; .* where time is 3 or more"),
-        ({"time": (3, 5)}, 2, 6, r"so time is 6; .* where time is from 3 to 5"),
-        ({"time": (5, 5)}, 2, 4, r"so time is 4; .* where time is 5$"),
-        ({"batch": (2, 2)}, 3, 5, r"so batch is 3; .* where batch is 2$"),
-        ({"batch": (1, 2), "time": (1, 8)}, 3, 9, r"so batch is 3; .* where batch is from 1 to 2"),
+        ({"time": (3, None)}, 2, 2, r"x has shape \(2, 2, 2\), so time is 2; .* right only if time is 3 or more"),
+        ({"time": (3, 5)}, 2, 6, r"so time is 6; .* right only if time is from 3 to 5"),
+        ({"time": (5, 5)}, 2, 4, r"so time is 4; .* right only if time is 5$"),
+        ({"batch": (2, 2)}, 3, 5, r"so batch is 3; .* right only if batch is 2$"),
+        ({"batch": (1, 2), "time": (1, 8)}, 3, 9, r"so batch is 3; .* right only if batch is from 1 to 2"),
     ],
 )
 def test_a_run_outside_the_limits_is_refused(
@@ -165,11 +165,9 @@ def test_batches_that_we_choose_keep_to_the_limits(tmp_path: Path, monkeypatch: 
 
 def test_a_model_that_no_single_sequence_fits(tmp_path: Path) -> None:
     model = load(_file(tmp_path / "m.onnx", {"batch": (2, None)}), "cpu")
-    with pytest.raises(
-        InputError, match="is only right where batch is 2 or more, and a sequence may have to run alone"
-    ):
+    with pytest.raises(InputError, match="is right only if batch is 2 or more, but a sequence may have to run alone"):
         list(model.map([{"x": np.ones((4, 2), np.float32)}]))
-    with pytest.raises(InputError, match="is only right for 2 rows or more, and a stream may have to be stepped alone"):
+    with pytest.raises(InputError, match="is right only for 2 rows or more, but a stream may have to be stepped alone"):
         Batcher(model)
 
 

@@ -341,7 +341,7 @@ def test_chunks_whose_outputs_have_other_axes_are_refused(tmp_path: Path):
         next(item for item in proto.metadata_props if item.key == KEY)
     )  # or it is compared first
     onnx.save(proto, path)
-    with pytest.raises(RunError, match=r"output has shape \(\), and these chunks cannot be concatenated along axis 0"):
+    with pytest.raises(RunError, match=r"output has shape \(\), so these chunks cannot be concatenated along axis 0"):
         run_chunks(load(path, "cpu"), {"input": randoms(4, 1, 4)}, 2)
 
 

@@ -164,7 +164,7 @@ def test_what_makes_an_array_of_itself(model: Model) -> None:
 
 @pytest.mark.parametrize("value", [1e300, [[[1e300] * 4]], [[np.full(4, 1e300)]]])
 def test_numbers_too_large_for_the_model_are_no_infinities(model: Model, value: Any) -> None:
-    with pytest.raises(InputError, match="input holds numbers too large for float32"):
+    with pytest.raises(InputError, match="input holds numbers too large for the model's dtype float32"):
         model.run({"input": value})
 
 

@@ -37,7 +37,7 @@ def test_a_frame_is_read_as_it_was_meant() -> None:
 
 @pytest.mark.parametrize("sizes", [(9, 1, 8), (4, 4, 7), (5, 4, 5)])
 def test_steps_that_differ_are_refused_though_the_bytes_may_be_right(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="the inputs are of several numbers of steps: x has"):
+    with pytest.raises(InputError, match="the inputs have different numbers of steps: x has"):
         ClientFrames.of(LAYOUT.to_dict()).frame(_arrays(*sizes))
 
 

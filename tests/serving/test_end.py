@@ -189,7 +189,7 @@ def test_a_stream_of_grpc_is_answered_and_ended(folder: Path) -> None:
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 8  # and not the 10 s of --drain
-        with pytest.raises(grpc.RpcError, match="the server is ending, and takes no new request") as caught:
+        with pytest.raises(grpc.RpcError, match="the server is ending, and accepts no new request") as caught:
             next(answers)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         requests.put(b"")

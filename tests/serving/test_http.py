@@ -68,18 +68,18 @@ def test_numbers_that_json_lacks_have_names(server: Server) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tensor": {"datatype": "FP33"}}, "input has datatype 'FP33'; served are BOOL"),
+        ({"tensor": {"datatype": "FP33"}}, "input has datatype 'FP33'; it must be one of BOOL"),
         ({"tensor": {"datatype": "BYTES"}}, "input has datatype 'BYTES'"),
-        ({"tensor": {"datatype": "FP64"}}, "input has datatype FP64; lstm takes FP32 for it"),
-        ({"tensor": {"shape": [1, 1, 5]}}, r"input has data of shape \[4\]; its shape is \[1, 1, 5\]"),
-        ({"tensor": {"shape": [1, -1, 4]}}, "every size must be an integer of 0 or more"),
-        ({"tensor": {"shape": [1, True, 4]}}, "every size must be an integer"),
+        ({"tensor": {"datatype": "FP64"}}, "input has datatype FP64; it must be FP32"),
+        ({"tensor": {"shape": [1, 1, 5]}}, r"input has data of shape \[4\], but its shape is \[1, 1, 5\]"),
+        ({"tensor": {"shape": [1, -1, 4]}}, "every size must be a non-negative integer"),
+        ({"tensor": {"shape": [1, True, 4]}}, "every size must be a non-negative integer"),
         ({"tensor": {"shape": [2**62, 2**62, 4]}}, "its shape is"),
         ({"tensor": {"shape": "x"}}, "it must be a list of at most 32 integers"),
         ({"tensor": {"shape": [0, 1, 4], "data": []}}, "the axis time is empty"),
-        ({"tensor": {"data": [1, 2, "x", 4]}}, "data that are not a list of numbers"),
-        ({"tensor": {"data": [[1, 2], [3]]}}, "data that are not a list of numbers"),
-        ({"tensor": {"data": [1, 2, 3, 1e60]}}, r"has the number 1e\+60, which FP32 cannot hold"),
+        ({"tensor": {"data": [1, 2, "x", 4]}}, "data that are neither a list of numbers"),
+        ({"tensor": {"data": [[1, 2], [3]]}}, "data that are neither a list of numbers"),
+        ({"tensor": {"data": [1, 2, 3, 1e60]}}, r"has the number 1e\+60, which FP32 cannot represent"),
         ({"tensor": {"data": {"a": 1}}}, "it must be a list"),
         ({"tensor": {"data": [None, 1, 2, 3]}}, "data that are not numbers"),
         ({"tensor": {"name": 5}}, "an input has the name 5"),
@@ -94,7 +94,7 @@ def test_numbers_that_json_lacks_have_names(server: Server) -> None:
         ({"parameters": {"sequence_id": -1}}, "must be from 0 to"),
         ({"parameters": {"sequence_id": True}}, "sequence_id is True"),
         ({"parameters": {"sequence_id": "x" * 300}}, "sequence_id has 300 characters"),
-        ({"parameters": {"sequence_start": True}}, "take a sequence_id other than 0"),
+        ({"parameters": {"sequence_start": True}}, "need a sequence_id other than 0"),
         ({"parameters": {"sequence_id": 1, "sequence_start": 1}}, "sequence_start is 1; it must be true or false"),
         ({"parameters": {"timeout": -5}}, "timeout is -5"),
     ],
@@ -115,8 +115,8 @@ def test_requests_that_do_not_fit(server: Server, changes: dict, message: str) -
         (b"5", {}, 400, "the body must be a JSON object"),
         (b"\xff\xfe", {}, 400, "the body is not JSON"),
         (b"{}", {"Inference_Header_Content_Length": "-1"}, 400, "it must be an integer"),
-        (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "is 3, and the body has 2 bytes"),
-        (b"{}xx", {"Inference_Header_Content_Length": "2"}, 400, "2 bytes follow the inputs"),
+        (b"{}", {"Inference_Header_Content_Length": "3"}, 400, "is 3, but the body has 2 bytes"),
+        (b"{}xx", {"Inference_Header_Content_Length": "2"}, 400, "2 bytes after the inputs belong to none"),
         (b"{}", {"Content_Encoding": "br"}, 415, "Content-Encoding is 'br'"),
         (b"{}", {"Content_Encoding": "gzip"}, 400, "the body is not gzip"),
         (gzip.compress(b"{}", mtime=0)[:-4], {"Content_Encoding": "gzip"}, 400, "the body is cut off"),
@@ -133,7 +133,7 @@ def test_bodies_that_are_refused(server: Server, body: bytes, headers: dict, sta
 def test_binary_inputs_that_do_not_fit(server: Server) -> None:
     head = json.dumps(infer(tensor={"parameters": {"binary_data_size": 12}}) | {"outputs": []})
     head = head.replace(', "data": [1, 2, 3, 4]', "")
-    for size, message in ((12, "input has 12 bytes; FP32 [1, 1, 4] takes 16"), (4, "and 4 bytes are left")):
+    for size, message in ((12, "input has 12 bytes; FP32 [1, 1, 4] takes 16"), (4, "but 4 bytes are left")):
         body = head.encode() + bytes(size)
         status, text = error_of(ask(server, "POST", INFER, body, Inference_Header_Content_Length=str(len(head))))
         assert (status, message in text) == (400, True), text
@@ -164,7 +164,7 @@ def test_a_model_is_loaded_from_its_own_file_alone(server: Server) -> None:
     assert ask(server, "POST", path, {})[0] == 200
     for parameters in ({"config": "{}"}, {"file:1/model.onnx": "AAAA"}):
         status, text = error_of(ask(server, "POST", path, {"parameters": parameters}))
-        assert (status, "without parameters" in text) == (501, True)
+        assert (status, "takes no parameters" in text) == (501, True)
 
 
 def test_pages_of_other_origins_and_names_are_refused(server: Server) -> None:

@@ -200,7 +200,7 @@ def test_a_deadline_and_half_a_body(folder: Path) -> None:
 
 def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
     file = folder / "lstm.onnx"
-    assert "no token is asked for; name a file of bearer tokens" in failed(file, "--host", "0.0.0.0")  # noqa: S104
+    assert "no token is required; name a file of bearer tokens" in failed(file, "--host", "0.0.0.0")  # noqa: S104
     short = tmp_path / "short"
     short.write_text("secret\n", encoding="utf-8")
     assert "shorter than 16 characters" in failed(file, "--token-file", short)
@@ -268,7 +268,10 @@ def test_each_request_with_a_nan_is_logged(folder: Path) -> None:
 def test_names_of_models(tmp_path: Path) -> None:
     assert files_by_name(("a/b.onnx", "c=d/e.onnx")) == {"b": "a/b.onnx", "c": "d/e.onnx"}
     assert files_by_name((f"{tmp_path}/x=y.onnx",)) if (tmp_path / "x=y.onnx").exists() else True
-    for wrong, message in ((("a.onnx", "b/a.onnx"), "two models are called a"), (("a b.onnx",), "cannot be the name")):
+    for wrong, message in (
+        (("a.onnx", "b/a.onnx"), "two models have the name a"),
+        (("a b.onnx",), "is not a model's name"),
+    ):
         with pytest.raises(InputError, match=message):
             files_by_name(wrong)
 
@@ -367,7 +370,7 @@ def test_streams_of_a_model_whose_batch_is_fixed(folder: Path, tmp_path: Path) -
 
 def test_states_of_a_file_that_does_not_name_them(tmp_path: Path) -> None:
     file = accumulator(tmp_path / "sum.onnx")
-    assert "--state state=nothing is a pair of no model" in failed(file, "--state", "state=nothing")
+    assert "--state state=nothing fits no model" in failed(file, "--state", "state=nothing")
     assert "'state' is not INPUT=OUTPUT" in failed(file, "--state", "state")
     with serving([file], "--state", "state=stateN", "--no-grpc") as server:
         sums = []

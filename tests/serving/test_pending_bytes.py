@@ -22,7 +22,7 @@ from .servers import LONG, Server, serving
 from .test_grpc_client import tensor
 from .test_http import INFER, ask, error_of, infer
 
-FULL = "the requests that wait for an answer have 3000 bytes in all, and nothing of this one was run; try again later"
+FULL = "the requests that wait for an answer have 3000 bytes in total, so this one was not run; try again later"
 
 
 def test_what_is_too_much_together_is_refused_over_every_protocol(folder: Path, lstm: Model) -> None:

@@ -176,8 +176,8 @@ def test_a_stream_that_nothing_can_continue_is_lost_and_says_so(server: Server, 
     async def main(other_key: Server, other_file: Server) -> None:
         await asyncio.gather(
             lost(other_key.port, 3, "was not signed with this server's key"),
-            lost(other_file.port, 1, "another model, or another version"),
-            lost(other_file.port, 3, "another model, or another version"),
+            lost(other_file.port, 1, "a different model, or a different version"),
+            lost(other_file.port, 3, "a different model, or a different version"),
             lost(free_port(), 3, r"no answer for 0\.3 s; .*", reconnect=0.3),
         )
         with pytest.raises(ConnectionError):
@@ -219,10 +219,10 @@ FIRST = {
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("miscounts", "has run 3 frames, and answered 2"),
+        ("miscounts", "has run 3 frames, but answered 2"),
         ("answers too much", "a frame that it was not sent"),
         ("says nothing", "no answer for 0.5 s"),
-        ("goes on elsewhere", "goes on at another frame than 2"),
+        ("goes on elsewhere", "continues at a frame other than 2"),
         ("talks nonsense", "the stream is lost"),
     ],
 )

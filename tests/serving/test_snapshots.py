@@ -50,7 +50,7 @@ def test_every_changed_byte_is_refused() -> None:
             opened(wrong, key, "d" * 64)
     with pytest.raises(RequestError, match="was not signed"):
         opened(text, new_key(), "d" * 64)
-    with pytest.raises(RequestError, match="is of another model"):
+    with pytest.raises(RequestError, match="is of a different model"):
         opened(text, key, "e" * 64)
 
 
@@ -58,7 +58,7 @@ def test_keys_that_are_no_secret(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{'k' * 32}\n")
     assert read_key(str(tmp_path / "key")) == b"k" * 32
     (tmp_path / "key").write_text("secret\n")
-    with pytest.raises(InputError, match="a key of 6 bytes; it must have 32"):
+    with pytest.raises(InputError, match="a key of 6 bytes; a key must have 32"):
         read_key(str(tmp_path / "key"))
     with pytest.raises(FileError):
         read_key(str(tmp_path / "none"))
@@ -148,7 +148,7 @@ def test_what_cannot_continue_ends_and_never_starts_from_zeros(server: Server) -
         for messages, reason in (
             ([json.dumps({"resume": own[:-8] + "AAAAAAA="}), x], "was not signed"),
             ([json.dumps({"resume": None}), x], "was not signed"),
-            ([json.dumps({"resume": other}), x], "is of another model"),
+            ([json.dumps({"resume": other}), x], "is of a different model"),
             ([x, json.dumps({"resume": own}), x], "before its first frame"),
             ([json.dumps({"resume": own}), json.dumps({"resume": own}), x], "before its first frame"),
         ):

@@ -102,7 +102,7 @@ def test_the_default_axis_is_called_time(tmp_path: Path) -> None:
     assert lstm_onnx.make_streaming(source, tmp_path / "s.onnx").streaming.time == {"x": 2}
     source = saved(conv_lstm(time="T"), tmp_path / "m.onnx")
     with pytest.raises(
-        ConfigError, match=r'which axis is time is not known; pass time, such as {"x": 1} \(--time x=1\)'
+        ConfigError, match=r'it is not known which axis is time; pass time, such as {"x": 1} \(--time x=1\)'
     ):
         lstm_onnx.make_streaming(source, tmp_path / "s.onnx")
 
@@ -138,7 +138,7 @@ def test_what_is_not_possible(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         lstm_onnx.make_streaming(tmp_path / "none.onnx", tmp_path / "s.onnx")
     lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, max_delay=1)
-    with pytest.raises(ModelError, match="takes chunks of any length already"):
+    with pytest.raises(ModelError, match="already takes chunks of any length"):
         lstm_onnx.make_streaming(tmp_path / "s.onnx", tmp_path / "t.onnx")
     fixed = saved(conv_lstm(time=30), tmp_path / "f.onnx")
     with pytest.raises(ModelError, match="always has 30 steps; export it with a dynamic time axis"):
@@ -186,7 +186,7 @@ def test_chunks_of_multiples_of_a_length(tmp_path: Path) -> None:
         stream, pool = model.stream(batch=2), model.pool(slots=2)
         state, slot = stream.state, pool.open()
         for step in (lambda: stream(x[:, :, :7]), lambda: pool.step([slot], x[:1, :, :7])):
-            with pytest.raises(InputError, match="x has 7 steps, and the file takes multiples of 6; collect that many"):
+            with pytest.raises(InputError, match="x has 7 steps, but the file takes multiples of 6; collect that many"):
                 step()
         assert all((stream.state[name] == array).all() for name, array in state.items())
     for chunk, message in ((4, "chunks of 4 steps do not all give"), (0, "chunk = 0 is not possible")):

@@ -1,4 +1,4 @@
-"""Graphs by hand: which operators keep steps apart, and what is said of those that do not."""
+"""Graphs by hand: which operators compute each step separately, and the reasons for those that do not."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
         (node("Transpose", "x", to="t", perm=[1, 2, 0]), node("MaxPool", "t", to="z", kernel_shape=[1], strides=[2])),
         "computes one step from several",
     ),
-    "a flip": ((node("Slice", "Y", "minus_one", "least", "zero", "minus_one", to="z"),), "takes a part of the steps"),
-    "all but the first step": ((node("Slice", "Y", "one", "end", "zero", to="z"),), "takes a part of the steps"),
-    "the first step": ((node("Gather", "Y", "zero_scalar", to="z"),), "takes steps by their indices"),
+    "a flip": ((node("Slice", "Y", "minus_one", "least", "zero", "minus_one", to="z"),), "slices the steps"),
+    "all but the first step": ((node("Slice", "Y", "one", "end", "zero", to="z"),), "slices the steps"),
+    "the first step": ((node("Gather", "Y", "zero_scalar", to="z"),), "selects steps by their indices"),
     "the last step, joined to all": (
         (node("Slice", "Y", "minus_one", "end", "zero", to="s"), node("Sub", "Y", "s", to="z")),
-        "joins the last step, or a summary of all, to every step",
+        "combines the last step, or a summary of all steps, with every step",
     ),
     "a bound of Clip that is the last step": (
         (
@@ -116,14 +116,20 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
             node("ReduceMax", "s", to="m"),
             node("Clip", "Y", "m", to="z"),
         ),
-        "joins the last step, or a summary of all, to every step",
+        "combines the last step, or a summary of all steps, with every step",
     ),
-    "the last state, joined to all": ((node("Add", "x", "hn", to="z"),), "joins the last step"),
-    "steps put in front": ((node("Concat", "zeros", "x", to="z", axis=0),), "adds further steps to those of the call"),
+    "the last state, joined to all": ((node("Add", "x", "hn", to="z"),), "combines the last step"),
+    "steps put in front": (
+        (node("Concat", "zeros", "x", to="z", axis=0),),
+        "concatenates further steps with those of the call",
+    ),
     "padding": ((node("Pad", "x", "pads", to="z"),), "pads the steps of each call"),
     "a loop whose state changes": ((loop(op="Neg"),), "starts again at each call"),
-    "a loop that reads the last state": ((loop("hn"),), "joins the last step, or a summary of all, to every step"),
-    "a loop that carries the last state along": ((loop(first="hn"),), "joins the last step, or a summary of all, to"),
+    "a loop that reads the last state": (
+        (loop("hn"),),
+        "combines the last step, or a summary of all steps, with every step",
+    ),
+    "a loop that carries the last state along": ((loop(first="hn"),), "combines the last step, or a summary"),
     "a loop that reads all steps": ((loop("x"),), "the/Scan (Scan) reads all steps at each step"),
     "every pair of steps": (
         (
@@ -163,15 +169,15 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
     ),
     "two steps made one": (
         (node("Transpose", "x", to="t", perm=[1, 0, 2]), node("Reshape", "t", "pairs", to="z")),
-        "cuts or joins steps",
+        "splits or merges steps",
     ),
     "an operator that nobody knows": (
         (node("Mystery", "Y", to="z", domain="com.example"),),
-        "is not known to keep the steps of a sequence apart",
+        "is not known to compute each step of a sequence separately",
     ),
     "an operator of another domain with a known name": (
         (node("Relu", "Y", to="z", domain="com.example"),),
-        "is not known to keep the steps of a sequence apart",
+        "is not known to compute each step of a sequence separately",
     ),
     "a second LSTM without states": (
         (node("Squeeze", "Y", "one", to="s"), node("LSTM", "s", "W", "R", to=("z", "", ""), hidden_size=H)),
@@ -183,7 +189,7 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
     ),
     "a scale from all numbers": (
         (node("DynamicQuantizeLinear", "x", to=("q", "s", "p")), node("DequantizeLinear", "q", "s", "p", to="z")),
-        "takes its scale from all steps of a call",
+        "computes its scale from all steps of a call",
     ),
 }
 CONSTANTS: dict[str, Any] = {
@@ -331,4 +337,4 @@ def test_an_axis_that_follows_from_time_is_no_other_axis(size: str) -> None:
 def test_steps_of_no_input_cannot_be_cut() -> None:
     found = follow_time(repeated("chosen"), STATES)
     assert found.meeting is not None
-    assert found.meeting.how == "goes along an axis that no input has"
+    assert found.meeting.how == "runs along an axis that no input has"

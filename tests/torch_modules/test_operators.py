@@ -110,8 +110,8 @@ UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], s
     ("BatchNormalization", 15, [IMAGE], [weights(4)] * 4, {"training_mode": 1}, "training_mode = 1"),
     ("ScatterND", 18, [X, ints(1).reshape(1, 1), Y[:1]], [], {"reduction": "mul"}, "reduction = mul"),
     ("AveragePool", 19, [IMAGE], [], {"kernel_shape": [2, 2], "dilations": [2, 2]}, "dilations"),
-    ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}, "other padding at the end"),
-    ("MaxPool", 18, [X], [], {"kernel_shape": [2], "pads": [0, 1], "ceil_mode": 1}, "other padding at the end"),
+    ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}, "different padding at the start"),
+    ("MaxPool", 18, [X], [], {"kernel_shape": [2], "pads": [0, 1], "ceil_mode": 1}, "different padding at the start"),
     ("Conv", 18, [X], [weights(2, 3, 2)], {"auto_pad": "SAME_UPPER"}, "auto_pad = SAME_UPPER"),
     ("LayerNormalization", 18, [X], [weights(4)], {}, "the output Mean or InvStdDev"),
     ("Dropout", 18, [X], [np.float32(0.5), np.True_], {}, "training_mode = 1"),
@@ -342,7 +342,7 @@ def test_a_recurrent_operator_becomes_torchs_module(tmp_path: Path, op_type: str
 def test_a_layer_that_torch_has_not_is_refused_by_name(tmp_path: Path, op_type: str, options: Any, message: str):
     path = layer_file(tmp_path / "m.onnx", op_type, **options)
     with pytest.raises(
-        lstm_onnx.ModelError, match=f"m.onnx: /encoder/rnn/{op_type} .* has no form in PyTorch: .*{message}"
+        lstm_onnx.ModelError, match=f"m.onnx: /encoder/rnn/{op_type} .* has no equivalent in PyTorch: .*{message}"
     ):
         lstm_onnx.to_torch(path)
 
@@ -358,7 +358,7 @@ def test_operators_without_a_translation_are_named_together(tmp_path: Path):
 
 def test_an_int8_file_is_refused_with_the_way_out(tmp_path: Path):
     lstm_onnx.export(nn.LSTM(64, 64), tmp_path / "m.onnx", precision="int8")
-    with pytest.raises(lstm_onnx.ModelError, match="convert the float32 file that this int8 one was made of"):
+    with pytest.raises(lstm_onnx.ModelError, match="convert the float32 file from which this int8 file was made"):
         lstm_onnx.to_torch(tmp_path / "m.onnx")
 
 

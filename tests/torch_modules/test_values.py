@@ -65,7 +65,7 @@ def test_values_of_one_name_in_two_branches(tmp_path: Path, kind: str):
 
 def test_a_stored_value_of_a_dtype_that_numpy_lacks_is_named(tmp_path: Path):
     graph = "(float[2] x) => (float[2] y) <bfloat16[2] w = {1, 2}> {v = Cast <to = 1> (w) y = Mul(x, v)}"
-    with pytest.raises(lstm_onnx.ModelError, match="the stored value w is bfloat16, which is not converted"):
+    with pytest.raises(lstm_onnx.ModelError, match="the stored value w is bfloat16, which cannot be converted"):
         lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
 
 
@@ -94,7 +94,7 @@ def test_lengths_of_fewer_sequences_than_there_are_are_refused(tmp_path: Path):
     graph = f"(float[t, n, 2] x) => (float[t, 1, n, 2] y) <{stored}> {{y = RNN <hidden_size = 2> (x, w, w, , lengths)}}"
     module = lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
     assert module(torch.zeros(4, 1, 2)).shape == (4, 1, 1, 2)
-    with pytest.raises(lstm_onnx.InputError, match=r"lengths have the shape \(1,\), and there are 2 sequences"):
+    with pytest.raises(lstm_onnx.InputError, match=r"lengths have the shape \(1,\), but there are 2 sequences"):
         module(torch.zeros(4, 2, 2))
 
 
@@ -104,5 +104,5 @@ def test_sequences_of_a_scan_have_one_length(tmp_path: Path):
         {{y = Scan <num_scan_inputs = 2, body = {body}> (h, x, z)}}"""
     module = lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
     assert module(torch.zeros(2), torch.ones(3, 2), torch.ones(3, 2)).tolist() == [3, 3]
-    with pytest.raises(lstm_onnx.InputError, match="x, z have different numbers of steps"):
+    with pytest.raises(lstm_onnx.InputError, match="x, z must have the same number of steps"):
         module(torch.zeros(2), torch.ones(3, 2), torch.ones(4, 2))

@@ -1,4 +1,4 @@
-"""The rules of `check`, one module a family: each has its rules' texts and the functions that apply them.
+"""The rules of `check`, one module per family, with the rules' texts and the functions that apply them.
 
 LO1xx are about the file, LO2xx axes, LO3xx states and lengths, LO4xx recurrent operators, LO5xx providers,
 LO6xx other engines and servers (`rule.TARGETS`).
@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ..rule import APPLICATIONS, RULES, Application, Rule
 
 _LEAST_LIKENESS = 0.7
-"""difflib's ratio: one character of "LO307" is wrong or missing, or two of a name."""
+"""The cutoff of difflib's ratio: one character of "LO307" may be wrong or missing, or two of a name."""
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

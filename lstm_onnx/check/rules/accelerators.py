@@ -1,4 +1,4 @@
-"""LO631-652: what CoreML, QNN and TensorRT lack, by documentation: none of them has been run."""
+"""LO631-652: what CoreML, QNN and TensorRT lack, according to documentation: none of them has been run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ COREML_RECURRENT = rule(
     "coreml-recurrent",
     "warning",
     target="coreml",
-    summary="a recurrent operator or a loop, which CoreML does not take",
-    why="ONNX Runtime's CoreML provider leaves it to the CPU, and the model is cut in parts around it.",
+    summary="a recurrent operator or a loop, which CoreML does not support",
+    why="ONNX Runtime's CoreML provider leaves it to the CPU, and the model is split into parts around it.",
     fix="run it on the CPU (--provider cpu), which has no such cost",
     source=f"{_ORT}, tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md (commit 04f568d) lists none",
 )
@@ -40,9 +40,9 @@ QNN_RECURRENT = rule(
     "qnn-recurrent",
     "warning",
     target="qnn",
-    summary="a recurrent operator or a form of it that QNN does not take",
-    why="ONNX Runtime's QNN provider has LSTM, without lengths, other activations, clip and input_forget, and no GRU, "
-    "RNN, Scan or Loop.  What it does not take runs on the CPU, or is an error where that is not allowed.",
+    summary="a recurrent operator or a form of it that QNN does not support",
+    why="ONNX Runtime's QNN provider has LSTM, but without lengths, other activations, clip and input_forget, and no "
+    "GRU, RNN, Scan or Loop.  Other nodes run on the CPU, or are an error where that is not allowed.",
     fix="export an LSTM without lengths, or run it on the CPU",
     source=f"{_ORT}, core/providers/qnn/builder/op_builder_factory.cc (commit 00cd7c6) and "
     "opbuilder/lstm_op_builder.cc (commit 64b269e)",
@@ -52,9 +52,9 @@ TENSORRT_OPERATOR = rule(
     "tensorrt-operator",
     "error",
     target="tensorrt",
-    summary="an operator, a variant of a recurrent operator or an opset that TensorRT's parser does not take",
-    why="TensorRT cannot build an engine of the file.  It takes LSTM, GRU, RNN, Scan and Loop, not layout=1, "
-    "input_forget=1 or two directions with different activations, no int8 products as ONNX writes them, and "
+    summary="an operator, a variant of a recurrent operator or an opset that TensorRT's parser does not support",
+    why="TensorRT cannot build an engine from the file.  It supports LSTM, GRU, RNN, Scan and Loop, but not layout=1, "
+    "input_forget=1 or two directions with different activations, no int8 products in ONNX's form, and "
     "opsets up to 20 in version 10.",
     fix="export the model in float32 or float16 at opset 20 or below; the default is 18",
     source="by documentation: github.com/onnx/onnx-tensorrt, docs/operators.md (commit 96e7811, TensorRT 10.1)",
@@ -65,7 +65,7 @@ TENSORRT_FLOAT64 = rule(
     "warning",
     target="tensorrt",
     summary="float64, which TensorRT computes as float32",
-    why="TensorRT casts float64 to float32, and bounds what does not fit.",
+    why="TensorRT casts float64 to float32, and clips numbers that do not fit.",
     fix="export it as float32",
     source="by documentation: github.com/onnx/onnx-tensorrt, docs/operators.md (commit 96e7811, TensorRT 10.1)",
 )
@@ -80,18 +80,18 @@ def _counted(context: CheckContext, a_rule: Rule, operators: frozenset[str], end
 
 @applies(COREML_RECURRENT)
 def coreml_recurrent(context: CheckContext) -> Iterator[Finding]:
-    """Operators that are not in its list."""
+    """Operators that are not in CoreML's list."""
     yield from _counted(context, COREML_RECURRENT, OVER_STEPS, "run on the CPU")
 
 
 @applies(QNN_RECURRENT)
 def qnn_recurrent(context: CheckContext) -> Iterator[Finding]:
-    """Operators that it has no builder for, and LSTMs that its builder refuses."""
+    """Operators for which QNN has no builder, and LSTMs that its builder refuses."""
     yield from _counted(context, QNN_RECURRENT, _QNN, "run on the CPU")
     for scope, node in context.onnx_operators:
         problems = list(_qnn_problems(context, scope, node)) if node.op_type == "LSTM" else []
         if problems:
-            yield QNN_RECURRENT.violated(node, f"QNN takes no LSTM with {', '.join(problems)}")
+            yield QNN_RECURRENT.violated(node, f"QNN supports no LSTM with {', '.join(problems)}")
 
 
 def _qnn_problems(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[str]:
@@ -108,14 +108,14 @@ def _qnn_problems(context: CheckContext, scope: Scope, node: NodeProto) -> Itera
 
 @applies(TENSORRT_OPERATOR)
 def tensorrt_operator(context: CheckContext) -> Iterator[Finding]:
-    """What its table says no to."""
+    """Operators that TensorRT's table says are not supported."""
     yield from _counted(context, TENSORRT_OPERATOR, _TENSORRT, "are not supported")
     others = [node for _, node in context.nodes if node.domain == "com.microsoft"]
     if others:
         message = f"{others[0].op_type} is an operator of ONNX Runtime, which TensorRT does not know"
         yield TENSORRT_OPERATOR.violated(others[0], message)
     if context.opset() > _TENSORRT_OPSET:
-        yield TENSORRT_OPERATOR.violated("", f"opset {context.opset()}, and TensorRT 10.1 takes opsets up to 20")
+        yield TENSORRT_OPERATOR.violated("", f"opset {context.opset()}, but TensorRT 10.1 supports opsets up to 20")
     for _, node in context.onnx_operators:
         given = attributes_of(node)
         names = [name.lower() for name in activations_of(node)]
@@ -124,7 +124,7 @@ def tensorrt_operator(context: CheckContext) -> Iterator[Finding]:
         if direction_of(node) == "bidirectional" and names[:half] != names[half:]:
             problems.append("other activations in its second direction")
         if problems:
-            yield TENSORRT_OPERATOR.violated(node, f"TensorRT takes no {node.op_type} with {problems[0]}")
+            yield TENSORRT_OPERATOR.violated(node, f"TensorRT supports no {node.op_type} with {problems[0]}")
 
 
 @applies(TENSORRT_FLOAT64)

@@ -1,4 +1,4 @@
-"""LO201-205: axes that should be open are open, and have names.
+"""LO201-205: axes that should be dynamic are dynamic, and have names.
 
 A fixed size is not wrong in itself: a decoder runs step by step, and a model may need a batch of 1.  In a module's file
 it is wrong if the values come from an input whose batch is open, and their shape, fully known, has no room for that
@@ -31,8 +31,8 @@ DYNAMIC_AXES = rule(
     "LO201",
     "dynamic-axes",
     "error",
-    summary="batch or time is fixed where it should be open",
-    why="The model then runs at the size of the example that it was traced with, and at no other. torch.onnx.export "
+    summary="batch or time is fixed where it should be dynamic",
+    why="The model then runs only at the size of the example with which it was traced. torch.onnx.export "
     "of torch 2.13 does so to a one-layer nn.LSTM without a warning.",
     fix="a size was baked in; export again with dynamic batch and time",
 )
@@ -41,7 +41,7 @@ FROZEN_LITERAL = rule(
     "frozen-literal",
     "error",
     summary="a Reshape or Expand to constants loses a dynamic axis",
-    why="x.view(32, -1) or h.expand(2, 8, n), traced with Python numbers, leave these in the graph as literals: "
+    why="x.view(32, -1) or h.expand(2, 8, n), traced with Python numbers, leave these numbers in the graph: "
     "other sizes fail, or worse, mix one sequence with the next.",
     fix="use x.size(0) or -1 in the module's code, and export again with dynamic batch and time",
 )
@@ -50,34 +50,34 @@ FROZEN_SLICE = rule(
     "frozen-slice",
     "warning",
     summary="a Slice or a Gather by constants cuts a dynamic axis where the example ended",
-    why="x[:, :100] and x[:, 99] may be intended, and may be the length of the example: then the rest of a longer "
-    "sequence is dropped silently, and a shorter one fails.",
+    why="x[:, :100] and x[:, 99] may be intended, or may come from the length of the example: then the rest of a "
+    "longer sequence is dropped silently, and a shorter one fails.",
     fix="take the size from a tensor (x.size(1), or -1 for the last step); --ignore LO203 if the cut is intended",
 )
 STATE_BATCH = rule(
     "LO204",
     "state-batch",
     "error",
-    summary="an initial state has a fixed batch while that of an input is open",
+    summary="an initial state has a fixed batch while that of an input is dynamic",
     why="The operator does not broadcast states: ONNX Runtime reports `Input initial_h must have shape {1,2,3}. "
     "Actual: {1,1,3}` at any other batch.",
-    fix="make the states of x.size(0) in the module's code, or export again with dynamic batch and time",
+    fix="make the states with x.size(0) in the module's code, or export again with dynamic batch and time",
 )
 UNNAMED_AXES = rule(
     "LO205",
     "unnamed-axes",
     "warning",
-    summary="a dynamic axis of an input has no name, or the batch has another name in each input",
+    summary="a dynamic axis of an input has no name, or the batch has a different name in each input",
     why="Names tell a runtime which axes have the same size. Without them it cannot make initial states for the "
-    "batch of the input, and a size that does not fit is only noticed in the graph. tf2onnx names each axis "
+    "batch of the input, and a size that does not fit is noticed only in the graph. tf2onnx names each axis "
     "separately.",
-    fix="name the axes at the export (dynamic_shapes, dynamic_axes)",
+    fix="name the axes in the export (dynamic_shapes, dynamic_axes)",
 )
 
 
 @applies(DYNAMIC_AXES, FROZEN_LITERAL, STATE_BATCH)
 def dynamic_axes(context: CheckContext) -> Iterator[Finding]:
-    """Batch and time are open, in the graph's inputs and outputs and at each recurrent node."""
+    """Batch and time are dynamic, in the graph's inputs and outputs and at each recurrent node."""
     if context.shapes_problem:
         yield DYNAMIC_AXES.violated("", f"shapes cannot be inferred: {context.shapes_problem}", "fix what it names")
         return
@@ -92,7 +92,7 @@ def dynamic_axes(context: CheckContext) -> Iterator[Finding]:
 
 def _open_axes(graph: Graph, metadata: Metadata) -> str:
     if metadata.spec is not None:
-        return "batch and time are open in every input and output"
+        return "batch and time are dynamic in every input and output"
     if metadata.inputs:
         promised = dict.fromkeys(dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str))
         names = ", ".join(promised)
@@ -106,7 +106,7 @@ def _open_axes(graph: Graph, metadata: Metadata) -> str:
         )
         but = f", but at {steps} that take one step in each call" if steps else ""
         but += f", but at {other} that run along another axis, of a fixed size" if other else ""
-        return f"batch and time are open at each of the {count} recurrent nodes{but}"
+        return f"batch and time are dynamic at each of the {count} recurrent nodes{but}"
     axes = "; ".join(f"{name} {shown(shape_of(kind))}" for name, kind in graph.inputs.items())
     return f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}"
 
@@ -137,7 +137,7 @@ def _promised_by_spec(graph: Graph, spec: LSTMSpec, *, with_lengths: bool) -> It
 
 
 def _promised(graph: Graph, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> Iterator[Finding]:
-    """What is missing, and all other shapes in one finding."""
+    """What is missing, and all wrong shapes in one finding."""
     different: dict[str, str] = {}
     for kind, promised, present in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
         for name, shape in promised.items():
@@ -170,7 +170,7 @@ def _operator_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Se
 
 
 def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
-    """Time and batch of what a Scan reads for each step, which all of that shares: each is said of the first value."""
+    """Time and batch of what a Scan reads in each step, which its values share: both are reported for the first one."""
     time_axes = typed(attributes_of(node), "scan_input_axes", list)
     scanned = scanned_inputs(node)
     times = [(value, time_axes[index] if index < len(time_axes) else 0) for index, value in enumerate(scanned)]
@@ -182,7 +182,7 @@ def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Itera
 
 
 def _state_inputs(graph: Graph) -> set[str]:
-    """The inputs of which states are computed, and the sequence of the same operator is not."""
+    """The inputs from which states are computed, but not the sequence of the same operator."""
     found: set[str] = set()
     for scope, node in graph.recurrent:
         if not is_scan(node):
@@ -195,15 +195,15 @@ def _state_sources(scope: Scope, node: NodeProto) -> set[str]:
 
 
 def _takes_one_step(scope: Scope, node: NodeProto, state_inputs: Set[str]) -> bool:
-    """Whether a call is one step: in a loop's body, or of a file that is called for each step with the states."""
+    """Whether a call is one step: in a loop's body, or in a file that is called for each step with the states."""
     one = scope.dim(input_of(node, 0), 1 - batch_axis(node)) == 1
     return one and (_in_loop(scope) or bool(_state_sources(scope, node) & state_inputs))
 
 
 def _runs_along_another_axis(graph: Graph, scope: Scope, node: NodeProto) -> bool:
-    """Whether its steps may be an axis such as frequency, with the inputs' batch and time folded into its batch.
+    """Whether its steps may be an axis such as frequency, with the inputs' batch and time merged into its batch.
 
-    The shapes do not prove it: of an input with two dynamic axes and two others, either may be the node's batch.
+    The shapes do not prove it: if an input has two dynamic axes and two others, either may be the node's batch.
     """
     x, batch = input_of(node, 0), batch_axis(node)
     shapes = [shape_of(graph.inputs[name]) or () for name in scope.data_sources(x)]
@@ -275,7 +275,7 @@ def _lost_batch(
         lost = sorted(batches & {dim for dim in spec.shape if isinstance(dim, str)})
         if lost and spec.name in sources:
             message = (
-                f"{lost[0]} is open in the input {spec.name} {shown(spec.shape)}, and fixed in the value {value} "
+                f"{lost[0]} is dynamic in the input {spec.name} {shown(spec.shape)}, but fixed in the value {value} "
                 f"{shown(shape)} that comes from it"
             )
             yield DYNAMIC_AXES.violated(node, message)
@@ -291,7 +291,7 @@ def _other_batch(scope: Scope, node: NodeProto) -> Iterator[Finding]:
         # An axis without a name, or one that shape inference named, may have that size.
         if isinstance(size, int) and batch != size and batch is not None and not str(batch).startswith("unk__"):
             shape = shown(scope.shape(value))
-            message = f"batch is fixed at {size} in the initial state {value} {shape}, and {batch} in its input"
+            message = f"batch is fixed at {size} in the initial state {value} {shape}, but is {batch} in its input"
             yield STATE_BATCH.violated(node, message)
 
 
@@ -322,7 +322,7 @@ def _names(shape: Shape) -> set[str]:
 
 @applies(FROZEN_SLICE)
 def frozen_slice(context: CheckContext) -> Iterator[Finding]:
-    """A Slice to [0, n), or a Gather of step n, of an axis that is open in an input."""
+    """A Slice to [0, n), or a Gather of step n, of an axis that is dynamic in an input."""
     axes = context.graph.axes
     for scope, node in context.onnx_nodes("Slice", "Gather"):
         before = scope.shape(input_of(node, 0)) or ()
@@ -345,7 +345,7 @@ def _cuts(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[tupl
 
 @applies(UNNAMED_AXES)
 def unnamed_axes(context: CheckContext) -> Iterator[Finding]:
-    """Open axes of inputs without a name, and a batch with several."""
+    """Dynamic axes of inputs without a name, and a batch with several names."""
     for name, kind in context.graph.inputs.items():
         shape = shape_of(kind)
         if kind.HasField("tensor_type") and (shape is None or None in shape):
@@ -356,4 +356,6 @@ def unnamed_axes(context: CheckContext) -> Iterator[Finding]:
             groups.setdefault(first, []).append(name)
     for names in groups.values():
         if len(names) > 1:
-            yield UNNAMED_AXES.violated("", f"{', '.join(names)} are the same batch, with another name in each input")
+            yield UNNAMED_AXES.violated(
+                "", f"{', '.join(names)} are the same batch, with a different name in each input"
+            )

@@ -17,8 +17,8 @@ WEB_EXTERNAL_DATA = rule(
     "web-external-data",
     "warning",
     target="web",
-    summary="weights in a file of their own",
-    why="A browser cannot read a file beside the model: the session opens only if the data are passed to it, by the "
+    summary="weights in a separate file",
+    why="A browser cannot read a file beside the model: the session opens only if the data are passed to it, under the "
     "name that the model has for them.",
     fix="pass externalData: [{path: NAME, data: URL}] to InferenceSession.create, or store the weights in the model",
     source="by documentation: onnxruntime.ai/docs/tutorials/web/large-models.html, External data",
@@ -58,7 +58,7 @@ def web_float64(context: CheckContext) -> Iterator[Finding]:
 
 @applies(WEB_EXTERNAL_DATA)
 def web_external_data(context: CheckContext) -> Iterator[Finding]:
-    """Tensors in another file."""
+    """Tensors in a separate file."""
     names = [name for name, tensor in stored_tensors(context.model) if tensor.data_location == TensorProto.EXTERNAL]
     if names:
         yield WEB_EXTERNAL_DATA.violated(names[0], f"{len(names)} tensors are in another file")

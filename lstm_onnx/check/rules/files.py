@@ -23,17 +23,17 @@ VALID_ONNX = rule(
     "valid-onnx",
     "error",
     summary="onnx's own checker refuses the file",
-    why="What the standard does not allow may run in one runtime, and be refused or read differently by the next. "
-    "Shapes and types are checked, too, and that external data exists.",
+    why="A file that the standard does not allow may run in one runtime, and be refused or read differently by the "
+    "next. The checker also tests shapes and types, and that external data exists.",
     fix="export the model again",
 )
 METADATA = rule(
     "LO102",
     "metadata",
     "error",
-    summary="lstm-onnx wrote the file, and its metadata is missing, damaged or cut off",
-    why="The metadata says which output feeds which state, and which values states start from. A file that is cut "
-    "off just after its graph is still a valid model: it runs, and no longer carries its states.",
+    summary="lstm-onnx wrote the file, but its metadata is missing, damaged or cut off",
+    why="The metadata says which output feeds which state, and the initial values of states. A file that is cut "
+    "off just after its graph is still a valid model: it runs, but no longer carries its states.",
     fix="export or copy the model again",
 )
 EXTERNAL_DATA = rule(
@@ -41,8 +41,8 @@ EXTERNAL_DATA = rule(
     "external-data",
     "error",
     summary="weights are outside the model's folder, missing, or shorter than the model says",
-    why="A location with .., an absolute one and a symbolic link lead to any place that the file's author chooses; "
-    "onnx and ONNX Runtime refuse them, so the model does not open. Nor does it when it was moved without the file "
+    why="A location with .., an absolute path or a symbolic link can lead to any place that the file's author chooses; "
+    "onnx and ONNX Runtime refuse them, so the model does not open. Nor does it open if it was moved without the file "
     "of its weights.",
     fix="put the weights into a plain file in the model's folder, or export again with the weights inside",
 )
@@ -50,8 +50,8 @@ INITIALIZER_INPUT = rule(
     "LO107",
     "initializer-input",
     "warning",
-    summary="weights are inputs of the graph as well",
-    why="A caller may then pass other weights at any run, so ONNX Runtime folds no constants and fuses little. IR "
+    summary="weights are also inputs of the graph",
+    why="A caller could then pass other weights in any run, so ONNX Runtime folds no constants and fuses little. IR "
     "version 3 required it.",
     fix="export with a newer IR version, or remove the initializers from graph.input",
 )
@@ -59,7 +59,7 @@ INITIALIZER_INPUT = rule(
 
 @applies(VALID_ONNX)
 def valid_onnx(context: CheckContext) -> Iterator[Finding]:
-    """onnx's own checker, external data included."""
+    """onnx's own checker, including external data."""
     full = not has_negative_dims(context.model)
     try:
         onnx.checker.check_model(context.file, full_check=full)
@@ -83,7 +83,7 @@ def metadata(context: CheckContext) -> Iterator[Finding]:
     complete = version is not None and metadata.digest is not None
     complete = complete and (metadata.spec is not None or bool(metadata.inputs))
     if model.producer_name == PRODUCER and not complete:
-        yield METADATA.violated("", f"{PRODUCER} wrote the file, and its metadata is missing or cut off")
+        yield METADATA.violated("", f"{PRODUCER} wrote the file, but its metadata is missing or cut off")
     elif version is None:
         yield METADATA.passed("none from lstm-onnx: only the graph is checked")
     else:
@@ -98,7 +98,7 @@ def _converted(metadata: Metadata, model: ModelProto) -> str:
     if metadata.spec is not None:
         written["input"] = metadata.spec.dtype
     now = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in model.graph.input}
-    changed = [f"{name} is {now[name]}, and was {was}" for name, was in written.items() if now.get(name, was) != was]
+    changed = [f"{name} is {now[name]}, was {was}" for name, was in written.items() if now.get(name, was) != was]
     return f"; converted since: {', '.join(changed)}" if changed else ""
 
 
@@ -118,7 +118,7 @@ def external_data(context: CheckContext) -> Iterator[Finding]:
 
 
 def external_data_problem(file: str, keys: Mapping[str, str]) -> str:
-    """What is wrong with a tensor's external data, of which `keys` are the entries, or ""."""
+    """What is wrong with a tensor's external data, described by `keys`, or ""."""
     location = str(keys.get("location", ""))
     problem = external_problem(file, location)
     if problem:
@@ -129,7 +129,7 @@ def external_data_problem(file: str, keys: Mapping[str, str]) -> str:
     except ValueError:
         return "has an offset or a length that is not a number"
     if end > size or "-" in f"{keys.get('offset')}{keys.get('length')}":
-        return f"ends at byte {end}, and the file has {size}"
+        return f"ends at byte {end}, but the file has {size}"
     return ""
 
 
@@ -140,4 +140,4 @@ def initializer_input(context: CheckContext) -> Iterator[Finding]:
     large = {tensor.name for tensor in graph.initializer if Tensor.of(tensor).num_bytes > _SMALL_BYTES}
     names = [str(item.name) for item in graph.input if item.name in large]
     if names:
-        yield INITIALIZER_INPUT.violated(names[0], f"{len(names)} initializers are inputs as well: {listed(names)}")
+        yield INITIALIZER_INPUT.violated(names[0], f"{len(names)} initializers are also inputs: {listed(names)}")

@@ -1,4 +1,4 @@
-"""LO510-513: what int8 layers give up, by the kernel that computes them and the place where they run."""
+"""LO510-513: the drawbacks of int8 layers, by the kernel that computes them and the place where they run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ INT8_ON_CUDA = rule(
     "LO512",
     "int8-on-cuda",
     "warning",
-    summary="products of bytes that CUDA lacks",
+    summary="int8 products that CUDA lacks",
     why="ONNX Runtime's CUDA provider multiplies only int8 by int8: MatMulInteger of uint8 rows stays on the CPU, "
     "and the rows are copied back and forth at each run.",
     fix="run it on the CPU (--provider cpu); use float16 or float32 for CUDA",
@@ -75,7 +75,7 @@ def int8_kernels(context: CheckContext) -> Iterator[Finding]:
 
 @applies(INT8_ON_CUDA, needs=CUDA)
 def int8_on_cuda(context: CheckContext) -> Iterator[Finding]:
-    """Products of unsigned bytes."""
+    """Products of uint8 rows."""
     for scope, node in context.nodes:
         if node.op_type == "MatMulInteger" and _is_unsigned(scope, node):
             yield INT8_ON_CUDA.violated(node, "MatMulInteger of uint8 rows runs on the CPU")
@@ -83,7 +83,7 @@ def int8_on_cuda(context: CheckContext) -> Iterator[Finding]:
 
 
 def _is_unsigned(scope: Scope, node: NodeProto) -> bool:
-    """Whether the rows are uint8: by their own type, else by that of their zero point."""
+    """Whether the rows are uint8: by their own type, or by that of their zero point."""
     names = [name for name in (input_of(node, 0), input_of(node, 2)) if name]
     return any("uint8" in (scope.dtype(name), scope.weight(name).dtype) for name in names)
 

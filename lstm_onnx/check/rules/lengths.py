@@ -1,4 +1,4 @@
-"""LO305-308: sequence_lens, who reads padding, and inputs that are ignored."""
+"""LO305-308: sequence_lens, readers of padding, and inputs that are ignored."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OF_ZERO_ZERO = frozenset(
     | {"Mish"}
 )
 _SAME_SHAPE = _OF_ZERO_ZERO | {"Sigmoid", "Softplus", "LayerNormalization", "HardSigmoid", "Exp"}
-"""Operators that compute each element, or each feature vector, by itself; the first keep zeros."""
+"""Operators that compute each element, or each feature vector, separately; the first ones map zeros to zeros."""
 _MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape"})
 _WITH_CONSTANT = frozenset({"MatMul", "Add", "Mul", "Sub", "Div"})
 _KEEP_ZEROS = _OF_ZERO_ZERO | _MOVES | {"MatMul", "Mul", "Div", "Slice"}
 _REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"})
 _SUMS = frozenset({"ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum"})
-"""Reductions to which zeros add nothing."""
+"""Reductions that zeros do not change."""
 _NORMALIZERS = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 _SOFTMAX_OF_ONE_AXIS = 13
-"""The opset since which their default axis is the last; before, it is 1, and all axes from there on are one."""
+"""The opset since which their default axis is the last; before, it is 1, and all axes from there are merged."""
 _POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 LENGTHS_TYPE = rule(
@@ -46,8 +46,8 @@ LENGTHS_CONSTANT = rule(
     "lengths-constant",
     "warning",
     summary="sequence_lens is a constant",
-    why="The lengths of the example were baked in: every later batch is read with these lengths, and a batch of "
-    "another size, or shorter sequences, fail.",
+    why="The lengths of the example were baked in: every batch is read with these lengths, and a batch of "
+    "another size, or shorter sequences, fails.",
     fix="make the lengths an input of the model",
 )
 LENGTHS_IGNORED = rule(
@@ -55,19 +55,19 @@ LENGTHS_IGNORED = rule(
     "lengths-ignored",
     "warning",
     summary="an operator has sequence_lens, and a reader of its output takes padding for data",
-    why="Output past a sequence's length is zero. So its last step is zero and not the last state; a mean divides by "
-    "the padded time; a maximum is never below zero; a sum counts biases that were added to it; a softmax over time "
-    "gives padding a weight; and a following LSTM without lengths walks through the padding: its final states are "
+    why="Output past a sequence's length is zero. So its last step is zero rather than the last state; a mean divides "
+    "by the padded time; a maximum is never below zero; a sum counts biases that were added to it; a softmax over time "
+    "gives padding a weight; and a following LSTM without lengths runs through the padding: its final states are "
     "those of the padding, and a reverse pass begins there. Results then depend on which sequences are in the batch.",
-    fix="take hn for the last step, or mask by the lengths before the reduction; give each layer the lengths",
+    fix="use hn as the last step, or mask by the lengths before the reduction; give each layer the lengths",
 )
 IGNORED_INPUT = rule(
     "LO308",
     "ignored-input",
     "warning",
-    summary="the values of an input reach no output: lengths or states are ignored",
-    why="A caller believes that they count. A trace loses an input that the code reads with .tolist(), .item() or "
-    "len(), and states that the module keeps in an attribute instead; the input's shape may still be used.",
+    summary="no output depends on the values of an input: lengths or states are ignored",
+    why="A caller believes that they matter. A trace loses an input that the code reads with .tolist(), .item() or "
+    "len(), and states that the module keeps in an attribute; the input's shape may still be used.",
     fix="export again with code that uses it as a tensor, or remove it from the model's inputs",
 )
 
@@ -92,7 +92,7 @@ def lengths_type(context: CheckContext) -> Iterator[Finding]:
         dtype = scope.dtype(name)
         stored = scope.weight(name).dtype if dtype == "unknown" else dtype
         if stored not in ("int32", "unknown", ""):
-            yield LENGTHS_TYPE.violated(node, f"sequence_lens {name} is {stored}, and must be int32")
+            yield LENGTHS_TYPE.violated(node, f"sequence_lens {name} is {stored}, but must be int32")
 
 
 @applies(LENGTHS_CONSTANT)
@@ -131,7 +131,7 @@ def ignored_inputs(context: CheckContext) -> Iterator[Finding]:
     used = {source for name in context.graph.outputs for source in top.data_sources(name)}
     for name in context.graph.inputs:
         if name not in used:
-            yield IGNORED_INPUT.violated(name, f"the values of the input {name} reach no output")
+            yield IGNORED_INPUT.violated(name, f"no output depends on the values of the input {name}")
 
 
 def _without_lengths(context: CheckContext) -> Iterator[Finding]:
@@ -259,7 +259,7 @@ def _moved(kind: str, axes: list[int], value: _Padded) -> int | None:
 def _reshaped(context: CheckContext, scope: Scope, node: NodeProto, value: _Padded) -> int | None:
     target = context.integers(scope, input_of(node, 1))
     if target is not None and len(target) > value.axis and not any(target[: value.axis + 1]):
-        return value.axis  # zeros keep the sizes up to it
+        return value.axis  # zeros in the shape keep the sizes up to it
     before, after = scope.shape(node.input[0]) or (), scope.shape(node.output[0]) or ()
     name = before[value.axis] if value.axis < len(before) else None
     places = [axis for axis, dim in enumerate(after) if dim == name]

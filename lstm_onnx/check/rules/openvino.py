@@ -31,10 +31,10 @@ OPENVINO_LENGTHS = rule(
     "openvino-lengths",
     "error",
     target="openvino",
-    summary="lengths of sequences, which OpenVINO ignores where an axis is dynamic",
+    summary="lengths of sequences, which OpenVINO ignores if an axis is dynamic",
     why="OpenVINO computes every sequence to the end of its padding, without an error: outputs after the end are not "
-    "zero, final states are those of the padding, and a reverse direction starts in it. With fixed sizes of the "
-    "batch and of time the results are right.",
+    "zero, final states are those of the padding, and a reverse direction starts in it. If batch and time have fixed "
+    "sizes, the results are right.",
     fix='export the model with target="openvino", which writes such layers as Scans, or fix both sizes after reading '
     "the file (model.reshape)",
     source=f"{_RUN}; openvino pull request 10710, in src/plugins/intel_cpu/src/nodes/rnn.cpp: isSupportedOperation "
@@ -67,9 +67,9 @@ OPENVINO_SCAN = rule(
     "openvino-scan",
     "error",
     target="openvino",
-    summary="a Scan whose body reads a value that the graph around it computes",
+    summary="a Scan whose body reads a value that the outer graph computes",
     why="OpenVINO cannot read the file ('Number of Scan node inputs is less than required'): a body may read "
-    "constants of the graph around it, and what is computed there must be an input of the Scan.  Int8 LSTMs, "
+    "constants of the outer graph, but a value that is computed there must be an input of the Scan.  Int8 LSTMs, "
     "GRUs and RNNs of the default kernel have such Scans.",
     fix="export the model in float32, or run it with ONNX Runtime",
     source=f"{_RUN}; src/frontends/onnx/frontend/src/op/scan.cpp counts the body's inputs so",
@@ -79,9 +79,9 @@ OPENVINO_INT8 = rule(
     "openvino-int8",
     "info",
     target="openvino",
-    summary="ONNX Runtime's int8 operators, for which OpenVINO computes other numbers",
-    why="OpenVINO computes DynamicQuantizeLSTM with activations in float32, and rounds those of MatMulNBits in groups "
-    "of its own (DYNAMIC_QUANTIZATION_GROUP_SIZE).  Outputs are as far from ONNX Runtime's as these are from float32's "
+    summary="ONNX Runtime's int8 operators, for which OpenVINO computes different numbers",
+    why="OpenVINO computes DynamicQuantizeLSTM with activations in float32, and rounds those of MatMulNBits in its own "
+    "groups (DYNAMIC_QUANTIZATION_GROUP_SIZE).  Outputs are as far from ONNX Runtime's as these are from float32's "
     "(1e-2), so that what was verified is not what runs.",
     fix="run it with ONNX Runtime, or export the model in float32",
     source=_RUN,
@@ -105,7 +105,7 @@ def openvino_lengths(context: CheckContext) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Values:
-    """What `onnxgraph.padding` asks of a graph."""
+    """The view of a graph that `onnxgraph.padding` needs."""
 
     context: CheckContext
     scope: Scope
@@ -124,7 +124,7 @@ class _Values:
 
 
 def _only_past_end(context: CheckContext, scope: Scope, node: NodeProto, lengths: str) -> bool:
-    """Whether the lengths change nothing but steps past a sequence's end that nothing reads."""
+    """Whether the lengths change only steps past a sequence's end that nothing reads."""
     y, *finals = map(str, node.output)
     if direction_of(node) != "forward" or any(map(context.is_used, finals)):
         return False
@@ -155,7 +155,7 @@ def openvino_float64(context: CheckContext) -> Iterator[Finding]:
 
 @applies(OPENVINO_SCAN)
 def openvino_scan(context: CheckContext) -> Iterator[Finding]:
-    """Values from around a body that are not constants."""
+    """Values of the outer graph that a body reads and that are not constants."""
     for scope, node in context.onnx_nodes("Scan"):
         for body in scope.bodies(node):
             for name in (name for each in body.nodes for name in each.input if name and name not in body.known):
@@ -172,5 +172,5 @@ def openvino_int8(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.nodes:
         blocks = node.op_type == "MatMulNBits" and attributes_of(node).get("bits") == 8
         if not is_default(node.domain) and (node.op_type == QUANTIZED_LSTM or blocks):
-            yield OPENVINO_INT8.violated(node, f"OpenVINO computes other numbers for this {node.op_type}")
+            yield OPENVINO_INT8.violated(node, f"OpenVINO computes different numbers for this {node.op_type}")
             return

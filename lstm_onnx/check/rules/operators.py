@@ -16,7 +16,7 @@ UNKNOWN_OPERATOR = rule(
     "LO104",
     "unknown-operator",
     "error",
-    summary="ONNX Runtime does not have an operator, or not in this opset",
+    summary="ONNX Runtime does not have an operator, or does not have it in this opset",
     why="An operator of a custom domain needs its own library, which is not part of the file. ONNX Runtime refuses "
     "to open the model.",
     fix="export without the custom operator, or ship it as a local function of the model",
@@ -26,7 +26,7 @@ CONTRIB_OPERATOR = rule(
     "contrib-operator",
     "info",
     summary="an operator is ONNX Runtime's own and not part of ONNX",
-    why="Such a file runs in ONNX Runtime only. Its optimizer and its quantizer write such files.",
+    why="Such a file runs only in ONNX Runtime, whose optimizer and quantizer write such files.",
     fix="keep the file from before the optimization for other runtimes",
 )
 TRAINING_MODE = rule(
@@ -34,17 +34,17 @@ TRAINING_MODE = rule(
     "training-mode",
     "error",
     summary="Dropout or BatchNormalization is in training mode",
-    why="ONNX Runtime obeys: Dropout with training_mode true zeroes other values at each run, and BatchNormalization "
-    "takes the statistics of the current batch, so a row's result depends on the other rows (for equal rows it is "
-    "zero).",
+    why="ONNX Runtime obeys: Dropout with training_mode true zeroes different values in each run, and "
+    "BatchNormalization uses the statistics of the current batch, so a row's result depends on the other rows (for "
+    "equal rows it is zero).",
     fix="call module.eval() before the export",
 )
 RANDOM_OPERATOR = rule(
     "LO111",
     "random-operator",
     "warning",
-    summary="an operator draws random numbers",
-    why="Two runs on the same input differ, and parity with PyTorch cannot be shown: their generators differ.",
+    summary="an operator generates random numbers",
+    why="Two runs on the same input differ, and parity with PyTorch cannot be shown, since the generators differ.",
     fix="make the noise an input of the model",
 )
 
@@ -70,7 +70,7 @@ def unknown_operator(context: CheckContext) -> Iterator[Finding]:
             owner = "its domain" if domain in domains else f"the custom domain {domain}"
             yield UNKNOWN_OPERATOR.violated(node, f"{name} of {owner} is unknown to ONNX Runtime")
         elif 0 < opset < min(versions):
-            message = f"{name} exists since opset {min(versions)}, and the file asks for opset {opset}"
+            message = f"{name} exists since opset {min(versions)}, but the file requires opset {opset}"
             yield UNKNOWN_OPERATOR.violated(node, message)
 
 
@@ -97,7 +97,7 @@ def training_mode(context: CheckContext) -> Iterator[Finding]:
             if flag.any() and (ratio is None or ratio.any()):
                 yield TRAINING_MODE.violated(node, "Dropout is in training mode: it zeroes at random")
         if node.op_type == "BatchNormalization" and typed(attributes_of(node), "training_mode", int):
-            message = "BatchNormalization is in training mode: it takes the statistics of each batch"
+            message = "BatchNormalization is in training mode: it uses the statistics of each batch"
             yield TRAINING_MODE.violated(node, message)
 
 
@@ -106,4 +106,4 @@ def random_operator(context: CheckContext) -> Iterator[Finding]:
     """Random generators in the graph."""
     for _, node in context.nodes:
         if node.op_type in RANDOM and is_default(node.domain):
-            yield RANDOM_OPERATOR.violated(node, f"{node.op_type} draws other numbers at each run")
+            yield RANDOM_OPERATOR.violated(node, f"{node.op_type} generates different numbers in each run")

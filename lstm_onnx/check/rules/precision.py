@@ -15,7 +15,7 @@ from ..finding import Finding
 from ..rule import PROVIDER, applies, rule
 
 _INT8_WEIGHTS = {QUANTIZED_LSTM: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
-"""Where these operators take int8 weights."""
+"""The indices of the int8 weights among the inputs of these operators."""
 _SAFE_INT8 = 64
 """Weights of 7 bits do not saturate: 2 * 255 * 64 fits into 16 bits."""
 
@@ -24,7 +24,7 @@ FLOAT64_ON_CPU = rule(
     "float64-on-cpu",
     "error",
     summary="a recurrent operator in float64 on the CPU",
-    why="ONNX Runtime's CPU provider opens the file, and fails at the first run: its LSTM does not support double "
+    why="ONNX Runtime's CPU provider opens the file, and fails in the first run: its LSTM does not support double "
     "yet. A Scan in float64 runs.",
     fix='export it as float32 or, with projection="scan", as Scans; or use provider "cuda"',
 )
@@ -33,7 +33,7 @@ FLOAT16_ON_CPU = rule(
     "float16-on-cpu",
     "info",
     summary="a recurrent operator in float16 on the CPU",
-    why="ONNX Runtime puts Casts around a float32 kernel: it is no faster there, and 2e-4 to 3e-4 off.",
+    why="ONNX Runtime puts Casts around a float32 kernel: it is no faster there, and has errors of 2e-4 to 3e-4.",
     fix="export as float32 for the CPU; float16 halves the file and is for CUDA",
 )
 BFLOAT16 = rule(
@@ -41,7 +41,7 @@ BFLOAT16 = rule(
     "bfloat16",
     "error",
     summary="a recurrent operator in bfloat16",
-    why="ONNX allows it since opset 22, and ONNX Runtime has no kernel for it: it refuses the file.",
+    why="ONNX allows it since opset 22, but ONNX Runtime has no kernel for it and refuses the file.",
     fix="export as float32, or as float16 for CUDA",
 )
 INT8_SATURATION = rule(
@@ -58,7 +58,7 @@ FATAL_OPTIMIZER = rule(
     "LO514",
     "fatal-optimizer",
     "warning",
-    summary="ONNX Runtime's own optimizers end the process that opens the file",
+    summary="ONNX Runtime's own optimizers crash the process that opens the file",
     why="Its MatmulTransposeFusion turns a float16 Transpose before a MatMul into a node on which a later optimizer "
     "fails (1.31): a CPU session with the default options crashes the process, without an exception. lstm-onnx's "
     "runtime "
@@ -78,14 +78,14 @@ def precision(context: CheckContext) -> Iterator[Finding]:
         if dtype == "bfloat16":
             yield BFLOAT16.violated(node, f"{node.op_type} is bfloat16, for which ONNX Runtime has no kernel")
         if dtype == "float64" and context.provider == "cpu":
-            yield FLOAT64_ON_CPU.violated(node, f"{node.op_type} is float64: it opens on the CPU and cannot run")
+            yield FLOAT64_ON_CPU.violated(node, f"{node.op_type} is float64: it opens on the CPU but cannot run")
         half += [node] if dtype == "float16" and context.provider == "cpu" else []
     if half:
         yield FLOAT16_ON_CPU.violated(half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
 
 
 def may_have_fatal_optimizer(context: CheckContext) -> bool:
-    """Whether the file has what LO514 is about: float16, and the operators Transpose and MatMul."""
+    """Whether the file has what LO514 needs: float16, and the operators Transpose and MatMul."""
     inputs = [value.type.tensor_type.elem_type for value in context.model.graph.input]
     stored = [tensor.data_type for _, tensor in stored_tensors(context.model)]
     kinds = {node.op_type for _, node in context.nodes}
@@ -101,7 +101,7 @@ def int8_saturation(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.nodes:
         names = [_origin(scope, input_of(node, at)) for at in _INT8_WEIGHTS.get(node.op_type, ())]
         if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
-            message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
+            message = f"{node.op_type} has int8 weights, whose products saturate on this CPU (no VNNI)"
             yield INT8_SATURATION.violated(node, message)
 
 

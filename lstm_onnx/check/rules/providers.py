@@ -27,10 +27,10 @@ PLACEMENT = rule(
     "LO501",
     "provider",
     "error",
-    summary="a node is not on the provider that was asked for",
-    why="ONNX Runtime moves what a provider lacks to the CPU without a warning, and copies back and forth at each "
-    "run. Here the open session is asked where each node is. With --require the operators on shapes, which ONNX "
-    "Runtime keeps on the CPU by design, must be there, too.",
+    summary="a node is not on the requested provider",
+    why="ONNX Runtime moves nodes that a provider lacks to the CPU without a warning, and copies back and forth in "
+    "each run. The rule asks the open session where each node is. With --require, operators on shapes, which ONNX "
+    "Runtime keeps on the CPU by design, must be on the provider, too.",
     fix='export at opset 21 or below without what CUDA lacks, or use provider "auto"',
 )
 RUNNABLE = rule(
@@ -38,8 +38,8 @@ RUNNABLE = rule(
     "runnable",
     "error",
     summary="the model does not open, or does not run at some size",
-    why="It is run at several batches and times, chosen so that a size that was baked in cannot equal all of them, "
-    "and its outputs must have the shapes that the file declares.",
+    why="It is run at several sizes of batch and time, chosen so that a size that was baked in cannot equal all of "
+    "them, and its outputs must have the shapes that the file declares.",
     fix="a size was baked in; export again with dynamic batch and time",
 )
 OPSET_ON_CUDA = rule(
@@ -57,7 +57,7 @@ VARIANT_ON_CUDA = rule(
     "warning",
     summary="a variant that CUDA lacks: clip, input_forget, peepholes, other activations, linear_before_reset=0, int8",
     why="ONNX Runtime's CPU provider computes them (clip: see LO404); its CUDA provider leaves them to the CPU, and "
-    "copies back and forth at each run. It has RNNs with tanh only, and GRUs with linear_before_reset=1, PyTorch's "
+    "copies back and forth in each run. It has only RNNs with tanh, and GRUs with linear_before_reset=1, PyTorch's "
     "kind.",
     fix="run it on the CPU (--provider cpu)",
 )
@@ -66,7 +66,7 @@ LOOP_ON_CUDA = rule(
     "loop-on-cuda",
     "info",
     summary="a Scan or Loop computes step by step",
-    why="On CUDA the host starts the kernels of each step, so small steps are slow, and CUDA graphs refuse the "
+    why="On CUDA the host launches the kernels of each step, so small steps are slow, and CUDA graphs refuse the "
     "model. On the CPU it is the faster form of a projected LSTM.",
     fix="run it on the CPU (--provider cpu), which has no such cost; for CUDA, write the loop as one LSTM, GRU or "
     "RNN operator if it is one",
@@ -85,15 +85,15 @@ def opset_on_cuda(context: CheckContext) -> Iterator[Finding]:
 
 @applies(VARIANT_ON_CUDA, needs=FORECAST)
 def variant_on_cuda(context: CheckContext) -> Iterator[Finding]:
-    """What cuDNN's recurrent layers do not compute."""
+    """Variants that cuDNN's recurrent layers do not compute."""
     for _, node in context.operators:
         variants = [] if node.op_type == QUANTIZED_LSTM else _variants(node)
         if variants:
             message = f"{node.op_type} with {', '.join(variants)} does not run on CUDA"
             yield VARIANT_ON_CUDA.violated(node, message, _variant_fix(variants))
         elif node.op_type == QUANTIZED_LSTM:
-            message = f"{QUANTIZED_LSTM} has a kernel for the CPU only"
-            yield VARIANT_ON_CUDA.violated(node, message, f"{_ON_CPU}, or take the float file for a GPU")
+            message = f"{QUANTIZED_LSTM} has a kernel only for the CPU"
+            yield VARIANT_ON_CUDA.violated(node, message, f"{_ON_CPU}, or use the float file for a GPU")
 
 
 def _variant_fix(variants: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def _variant_fix(variants: Sequence[str]) -> str:
 
 
 def _variants(node: NodeProto) -> list[str]:
-    """As ONNX Runtime's CUDA provider asks (RNNNeedFallbackToCPU in its cuda_execution_provider.cc)."""
+    """The same conditions as in ONNX Runtime's CUDA provider (RNNNeedFallbackToCPU in cuda_execution_provider.cc)."""
     attributes = attributes_of(node)
     variants: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in attributes]
     variants += ["input_forget"] if attributes.get("input_forget") else []
@@ -126,7 +126,7 @@ def _variants(node: NodeProto) -> list[str]:
 
 @applies(LOOP_ON_CUDA, needs=CUDA)
 def loop_on_cuda(context: CheckContext) -> Iterator[Finding]:
-    """Steps that the host starts one by one."""
+    """Steps whose kernels the host launches one by one."""
     for scope, node in context.onnx_nodes("Scan", "Loop"):
         message = f"{node.op_type} runs step by step from the host"
         yield LOOP_ON_CUDA.violated(node, message, _FOLD if _is_our_projection(context, scope, node) else "")

@@ -17,7 +17,7 @@ _SATURATED = 20.0
 _NEEDS_NUMBERS = {"ThresholdedRelu": (1, 0), "Affine": (1, 1), "ScaledTanh": (1, 1)}
 """How many alphas and betas these activations need: ONNX Runtime takes 0 if they are left out."""
 _TAKES_NUMBERS = {"LeakyRelu": (1, 0), "Elu": (1, 0), "HardSigmoid": (1, 1)}
-"""And these may have: ONNX Runtime has ONNX's defaults."""
+"""How many these may have: ONNX Runtime uses ONNX's defaults."""
 _PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
 _ACTIVATIONS = {name.lower(): name for name in (*_NEEDS_NUMBERS, *_TAKES_NUMBERS, *_PLAIN)}
 
@@ -26,7 +26,7 @@ LAYOUT = rule(
     "layout",
     "error",
     summary="an LSTM, GRU or RNN has layout=1 (batch first)",
-    why="It is valid ONNX since opset 14, and ONNX Runtime refuses it when the session is created.",
+    why="It is valid ONNX since opset 14, but ONNX Runtime refuses it when the session is created.",
     fix="use layout 0 and a Transpose before and after the operator",
 )
 ATTRIBUTES = rule(
@@ -35,7 +35,7 @@ ATTRIBUTES = rule(
     "error",
     summary="direction, activations or hidden_size is invalid",
     why="An unknown direction or activation, too few activations, or no hidden_size at all: ONNX Runtime refuses the "
-    "file when the session is created, and onnx's checker accepts it.",
+    "file when the session is created, although onnx's checker accepts it.",
     fix="give three known activations a direction (one for an RNN, two for a GRU), and hidden_size",
 )
 CLIP = rule(
@@ -43,9 +43,9 @@ CLIP = rule(
     "clip",
     "warning",
     summary="an LSTM's clip is so small that the cell state may reach it",
-    why="ONNX clips the input of every activation. ONNX Runtime does so for the gates and not for the cell state on "
-    "its way to h (its issue 27224; measured on 1.31 and 1.32), so that it and other runtimes differ as soon as the "
-    "cell grows beyond the bound.",
+    why="ONNX clips the input of every activation. ONNX Runtime does so for the gates, but not for the cell state on "
+    "its way to h (its issue 27224; measured on 1.31 and 1.32), so it differs from other runtimes as soon as the "
+    "cell state exceeds the bound.",
     fix="train without the clip, or leave it out if no cell state comes near it",
 )
 ACTIVATION_NUMBERS = rule(
@@ -53,9 +53,9 @@ ACTIVATION_NUMBERS = rule(
     "activation-numbers",
     "warning",
     summary="ThresholdedRelu, Affine or ScaledTanh without its activation_alpha or activation_beta",
-    why="ONNX Runtime takes 0 for a missing one, where ONNX says 1.0 for ThresholdedRelu and nothing for the other "
-    "two: the output of an Affine or ScaledTanh of zeros is zero (measured on LSTM, GRU and RNN).",
-    fix="write activation_alpha and activation_beta into the node, one for each activation that takes it",
+    why="ONNX Runtime uses 0 for a missing one, where ONNX says 1.0 for ThresholdedRelu and nothing for the other "
+    "two: with zeros, the output of an Affine or ScaledTanh is zero (measured on LSTM, GRU and RNN).",
+    fix="write activation_alpha and activation_beta into the node, one for each activation that needs it",
 )
 
 
@@ -88,7 +88,7 @@ def attributes(context: CheckContext) -> Iterator[Finding]:
             problems.append(f"an RNN's activation {', '.join(misspelt)} must be spelled {right}")
         wanted = len(DEFAULT_ACTIVATIONS[node.op_type]) * (2 if direction == "bidirectional" else 1)
         if "activations" in given and len(names) != wanted:
-            problems.append(f"it has {len(names)} activations, and needs {wanted}")
+            problems.append(f"it has {len(names)} activations, but needs {wanted}")
         yield from (ATTRIBUTES.violated(node, problem) for problem in problems)
 
 
@@ -101,7 +101,7 @@ def clip(context: CheckContext) -> Iterator[Finding]:
         outputs = [name.lower() for name in activations_of(node)[2::3]]
         reached = bound < _SATURATED or any(name not in _SATURATING for name in outputs)
         if node.op_type == "LSTM" and bound > 0 and reached:
-            message = f"clip is {bound:g}, and ONNX Runtime does not clip the cell state on its way to h"
+            message = f"clip is {bound:g}, but ONNX Runtime does not clip the cell state on its way to h"
             yield CLIP.violated(node, message)
 
 
@@ -117,6 +117,6 @@ def activation_numbers(context: CheckContext) -> Iterator[Finding]:
             # They are assigned in order to the activations that take one.
             for name, count in zip(names, counts, strict=True):
                 if count[index] and not left and name in _NEEDS_NUMBERS:
-                    message = f"{name} has no {attribute}, and ONNX Runtime takes 0"
+                    message = f"{name} has no {attribute}, and ONNX Runtime uses 0"
                     yield ACTIVATION_NUMBERS.violated(node, message)
                 left -= min(left, count[index])

@@ -1,7 +1,7 @@
-"""LO106, LO112: files that ask for huge tensors or endless loops, and files that end the process.
+"""LO106, LO112: files that ask for huge tensors or endless loops, and files that crash the process.
 
-LO106 is judged by shapes at the smallest sizes; nothing of the file is run.  Shape inference itself can take too much:
-it computes the numbers that shapes consist of, and inlines functions that call functions.  So the cheap questions come
+LO106 is decided by shapes at the smallest sizes; nothing in the file is run.  Shape inference itself can take too much
+time or memory: it computes the numbers in shapes, and inlines functions that call functions.  So the cheap tests come
 first.
 """
 
@@ -35,7 +35,7 @@ from ..rule import rule
 _LARGEST_VALUE = 2**28
 """Bytes of a value at batch 1 and time 1; no model's activations need more."""
 _MOST_GROWN = 16
-"""Or so many times the bytes of weights and inputs: weights are transposed, cast to a wider type, multiplied."""
+"""Or this many times the bytes of weights and inputs: weights are transposed, cast to a wider type, multiplied."""
 _MOST_ITERATIONS = 10**6
 _MIB = 2**20
 
@@ -53,19 +53,19 @@ CRASHING_NODE = rule(
     "LO112",
     "crashing-node",
     "error",
-    summary="opening the file ends the process, or never finishes",
+    summary="opening the file crashes the process, or never finishes",
     why="onnx and ONNX Runtime trust a node to be well-formed. One that is not can make them read past the end of a "
     "list, fail an assertion, loop for ever or ask for all memory, and none of that raises an exception. So the file "
-    "is read, checked, opened and run in a process of its own, with limits of time and memory; the report says what "
+    "is read, checked, opened and run in a separate process, with limits on time and memory; the report says what "
     "that process was doing when it ended, and what the other rules had found by then. This rule cannot be ignored: "
     "any other process that opens the file may end in the same way.",
-    fix="open such a file only in a process that may end; the stage in the message says where to look for the node; "
+    fix="open such a file only in a process that may crash; the stage in the message says where to look for the node; "
     "if the file is merely slow, raise --time-limit",
 )
 
 
 def resource_bomb(file: str, model: ModelProto) -> list[Finding]:
-    """Everything that is too large or too long whatever the inputs are; empty if shapes cannot be inferred."""
+    """Everything that is too large or takes too long for any input; empty if shapes cannot be inferred."""
     count = inlined_size(model)
     if count > MOST_NODES:
         message = f"its functions call each other: {_count_text(count)} nodes when they are inlined"
@@ -98,7 +98,7 @@ def _declared(model: ModelProto) -> Iterator[Finding]:
         inside = tensor.data_location != TensorProto.EXTERNAL
         size = prod(tensor.dims) * _item_bytes(tensor.data_type)
         if inside and size > _LARGEST_VALUE and tensor.ByteSize() < size // _MOST_GROWN:
-            message = f"is declared as {_size_text(size)} and stored in {tensor.ByteSize()} bytes"
+            message = f"is declared as {_size_text(size)} but stored in {tensor.ByteSize()} bytes"
             yield RESOURCE_BOMB.violated(name, message)
 
 
@@ -141,7 +141,7 @@ def _large_values(context: CheckContext, limit: int) -> Iterator[Finding]:
         if node.op_type in ("RandomNormal", "RandomUniform"):
             size = max(size, 4 * prod(_sizes(typed(attributes_of(node), "shape", list))))
         if size > limit:
-            yield RESOURCE_BOMB.violated(node, f"{node.op_type} makes {_size_text(size)} whatever its input")
+            yield RESOURCE_BOMB.violated(node, f"{node.op_type} makes {_size_text(size)} for any input")
 
 
 def _bytes(scope: Scope, output: str) -> int:

@@ -1,4 +1,4 @@
-"""LO301-304: state inputs, the outputs that feed them, and what an LSTM starts from."""
+"""LO301-304: state inputs, the outputs that feed them, and the initial states of an LSTM."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ STATES_PAIRED = rule(
     "LO301",
     "states-paired",
     "error",
-    summary="a state and the output that feeds it do not fit",
-    why="A stream passes the final states of each run to the next. If names, dtypes or shapes of a pair differ, or h "
-    "and c or two layers are swapped, it fails or, worse, continues with wrong values.",
+    summary="a state and the output that feeds it do not match",
+    why="A stream passes the final states of each run to the next. If names, dtypes or shapes of a pair differ, or "
+    "if h and c or two layers are swapped, it fails or, worse, continues with wrong values.",
     fix="export the model again",
 )
 LOOSE_STATES = rule(
     "LO302",
     "loose-states",
     "warning",
-    summary="state inputs that no metadata pairs with outputs",
+    summary="state inputs that the metadata does not pair with outputs",
     why="Nothing in ONNX says which output feeds which state, so the file cannot be streamed as it is.",
     fix="name the output that feeds each state, as the file calls them: lstm_onnx.load(file, states={STATE: "
     "OUTPUT}), or as JSON in the file's metadata, lstm_onnx.states",
@@ -50,23 +50,23 @@ LOST_STATE = rule(
     "LO303",
     "lost-state",
     "warning",
-    summary="an LSTM's c0 is an input, and its final cell state is not an output",
-    why="The next chunk of a stream cannot continue from where this one ended: no other output has the cell state.",
+    summary="an LSTM's c0 is an input, but its final cell state is not an output",
+    why="The next chunk of a stream cannot continue where this one ended: no other output has the cell state.",
     fix="export with (hn, cn) among the outputs",
 )
 H0_WITHOUT_C0 = rule(
     "LO304",
     "h0-without-c0",
     "warning",
-    summary="an LSTM takes only one of its two initial states",
-    why="The other one is zero (as measured with ONNX Runtime), which nn.LSTM has no way to ask for: most often a "
-    "name was lost.",
+    summary="an LSTM has only one of its two initial states",
+    why="The other one is zero (as measured with ONNX Runtime), which nn.LSTM cannot express: most often a name was "
+    "lost.",
     fix="pass both states, or none",
 )
 
 
 class _End(NamedTuple):
-    """A final state of a layer: h or c, the layer's name, and the input that it starts from; "" where it is none."""
+    """A final state of a layer: h or c, the layer's name, and the input from which it starts; "" if there is none."""
 
     kind: str
     layer: str
@@ -86,7 +86,7 @@ def states_paired(context: CheckContext) -> Iterator[Finding]:
         return
     unpaired = [name for name in (*metadata.initial, *metadata.origins) if name not in metadata.states]
     if unpaired:
-        message = f"the metadata describes the state {unpaired[0]}, and pairs it with no output"
+        message = f"the metadata describes the state {unpaired[0]}, but pairs it with no output"
         yield STATES_PAIRED.violated(unpaired[0], message)
     elif metadata.states:
         problems = list(_pair_problems(graph, metadata.states)) or list(_swapped(graph, metadata.states))
@@ -133,7 +133,7 @@ def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]
 def _swapped(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
     """An h that is fed by a c, a c by an h, which have the same shape; or states of one layer by those of another.
 
-    An input that is several states, such as h and c in one tensor, is none of them.
+    An input that holds several states, such as h and c in one tensor, counts as neither.
     """
     starts: dict[str, list[_End]] = {}
     ends: dict[str, _End] = {}
@@ -151,15 +151,15 @@ def _swapped(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
         if end is None or len({start.kind for start in own}) != 1:
             continue
         if own[0].kind != end.kind:
-            message = f"the state {source} is {own[0].kind}, and {target} is {end.kind}"
+            message = f"the state {source} is {own[0].kind}, but {target} is {end.kind}"
         elif len(own) == 1 and own[0] is not end and _returns(source, fed):
-            message = f"the state {source} is of {own[0].layer}, and {target} of {end.layer}"
+            message = f"the state {source} is of {own[0].layer}, but {target} of {end.layer}"
         if message:
             yield STATES_PAIRED.violated(f"{source} <- {target}", message)
 
 
 def _returns(source: str, fed: Mapping[str, _End | None]) -> bool:
-    """Whether the state that the layer which feeds a state starts from, the one that feeds that, and so on, is it."""
+    """Whether following the pairs backwards from a state, layer by layer, leads back to it."""
     end = fed[source]
     for _ in fed:
         if end is None or end.start == source:
@@ -169,7 +169,7 @@ def _returns(source: str, fed: Mapping[str, _End | None]) -> bool:
 
 
 def _initial_problems(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
-    """Stored initial states must fit; one entry along a dynamic axis serves every size."""
+    """Stored initial states must fit; one entry along a dynamic axis is used for every size."""
     for source, array in metadata.initial.items():
         kind = graph.inputs.get(source)
         if kind is None:
@@ -202,7 +202,7 @@ def loose_states(context: CheckContext) -> Iterator[Finding]:
                 pairs.setdefault(source, output)
             is_cell = index == INITIAL_C and node.op_type in _LSTMS
             if sources and is_cell and not any(map(context.is_used, node.output[2:])):
-                message = f"it starts from the input {sources[0]}, and nothing reads its final cell state"
+                message = f"it starts from the input {sources[0]}, but nothing reads its final cell state"
                 lost.append(LOST_STATE.violated(node, message))
     if pairs and not lost:
         message = f"{', '.join(pairs)} {'is a state' if len(pairs) == 1 else 'are states'} that nothing pairs"
@@ -223,11 +223,11 @@ def _pairing_fix(pairs: Mapping[str, str]) -> str:
 
 @applies(H0_WITHOUT_C0)
 def one_state(context: CheckContext) -> Iterator[Finding]:
-    """An LSTM that starts from h0 alone, or from c0 alone."""
+    """An LSTM that starts only from h0, or only from c0."""
     for _, node in context.onnx_operators:
         if node.op_type == "LSTM":
             h, c = (bool(input_of(node, index)) for index in (INITIAL_H, INITIAL_C))
             if h != c:
                 present, absent = ("initial_h", "initial_c") if h else ("initial_c", "initial_h")
-                message = f"it takes {present}, and {absent} is left out: zeros"
+                message = f"it takes {present}, but {absent} is left out and is zeros"
                 yield H0_WITHOUT_C0.violated(node, message)

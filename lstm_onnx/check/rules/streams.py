@@ -1,4 +1,4 @@
-"""LO309: chunks of a sequence give what the whole gives."""
+"""LO309: chunks of a sequence give the same as the whole."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ NOT_STREAMABLE = rule(
     "LO309",
     "not-streamable",
     "warning",
-    summary="the file has states, and chunks of a sequence give other values than the whole",
+    summary="the file has states, but chunks of a sequence give other values than the whole",
     why="A stream carries the states of the recurrent nodes. If steps depend on each other in another way (a "
-    "convolution, a mean or a softmax over time, a reverse direction, positions, a recurrent node without states of "
-    "its own), the first steps of each chunk lack what came before. The runtime opens no stream of such a file.",
-    fix="run whole sequences, or export a module in which steps depend on each other through its states alone",
+    "convolution, a mean or a softmax over time, a reverse direction, positions, a recurrent node whose states are "
+    "not inputs), the first steps of each chunk lack what came before. The runtime opens no stream of such a file.",
+    fix="run whole sequences, or export a module in which steps depend on each other only through its states",
 )
 
 
@@ -56,7 +56,7 @@ def not_streamable(context: CheckContext) -> Iterator[Finding]:
         yield NOT_STREAMABLE.passed("each call is one step of a stream: no dynamic axis of its inputs is time")
     elif found.by_hand is None:
         yield NOT_STREAMABLE.passed(
-            f"it streams along {', '.join(sorted(found.names))}: steps depend on each other through its states alone"
+            f"it streams along {', '.join(sorted(found.names))}: steps depend on each other only through its states"
         )
 
 
@@ -70,7 +70,7 @@ def _metadata_reason(metadata: Metadata | None) -> str:
 
 
 def _likely_pairs(graph: Graph) -> dict[str, str]:
-    """State inputs that recurrent nodes start from, and the outputs with the final states of the same nodes."""
+    """State inputs from which recurrent nodes start, with the outputs of the same nodes' final states."""
     pairs: dict[str, str] = {}
     for scope, node in graph.recurrent:
         starts, ends = initial_states(node), final_states(node)

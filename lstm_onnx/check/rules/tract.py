@@ -32,7 +32,7 @@ TRACT_LENGTHS = rule(
     "error",
     target="tract",
     summary="lengths of sequences, which tract refuses",
-    why="tract opens an LSTM, GRU or RNN only without lengths, or with constant ones that are the whole time "
+    why="tract opens an LSTM, GRU or RNN only without lengths, or with constant lengths that cover the whole time "
     "('Non constant seq_len is not supported').",
     fix='export the model with target="tract", which writes layers as Scans',
     source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/common.rs",
@@ -43,8 +43,8 @@ TRACT_VARIANT = rule(
     "error",
     target="tract",
     summary="an attribute that tract does not read: direction=reverse, other activations, clip, input_forget",
-    why="tract computes an LSTM, GRU or RNN of one direction forward, with sigmoid and tanh, without bounds, whatever "
-    "its attributes say, and without an error.  Bidirectional ones are right.",
+    why="tract computes an LSTM, GRU or RNN of one direction forward, with sigmoid and tanh and without clipping, "
+    "whatever its attributes say, and without an error.  Bidirectional ones are right.",
     fix='export the model with target="tract", which writes layers as Scans; run clip and input_forget with ONNX '
     "Runtime",
     source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/lstm.rs, gru.rs and rnn.rs read no such attribute",
@@ -54,9 +54,9 @@ TRACT_STATES = rule(
     "tract-states",
     "error",
     target="tract",
-    summary="no initial states, with a batch that is open",
-    why="tract ends the process that opens the file ('called Result::unwrap() on an Err value: UndeterminedSymbol'): "
-    "it makes zeros of the batch, which must be a number.",
+    summary="no initial states, with a dynamic batch",
+    why="tract crashes the process that opens the file ('called Result::unwrap() on an Err value: "
+    "UndeterminedSymbol'): it makes zeros of the batch size, which must be a number.",
     fix='export the model with target="tract", which writes layers as Scans, or with the states as inputs; or fix the '
     "sizes of the batch and of time, such as with onnxruntime.tools.make_dynamic_shape_fixed",
     source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/common.rs, wire_one_side",
@@ -66,7 +66,7 @@ TRACT_CELL_STATE = rule(
     "tract-cell-state",
     "error",
     target="tract",
-    summary="an LSTM without initial states whose cell state is used beside another output",
+    summary="an LSTM without initial states whose cell state is used together with another output",
     why="tract often fails when it runs a batch above 1 ('Clashing resolution for expression').",
     fix='export the model with target="tract", which writes layers as Scans; lstm-onnx verify SOURCE FILE --runtime '
     "tract shows whether it fails",
@@ -78,7 +78,7 @@ TRACT_EXPANDED = rule(
     "error",
     target="tract",
     summary="a recurrent operator whose input or initial state is repeated by Expand or Tile",
-    why="tract moves the repetition behind the operator's products and often fails at it, when it opens the file or "
+    why="tract moves the repetition past the operator's products, which often fails, when it opens the file or "
     "when it runs (a failing check in declutter, 'Clashing resolution for expression').",
     fix='export the model with target="tract", which keeps the two apart; lstm-onnx verify SOURCE FILE --runtime tract '
     "shows whether it fails",
@@ -90,7 +90,7 @@ TRACT_PRECISION = rule(
     "info",
     target="tract",
     summary="gates, which tract computes with an approximate sigmoid",
-    why="A gate that is open gives 0.99996 instead of 1, so that a large cell state loses 4e-5 of itself at each step. "
+    why="An open gate gives 0.99996 instead of 1, so a large cell state loses a share of 4e-5 in each step. "
     "Cell states of trained models are rarely above 100, where this is within a few roundings of the outputs.",
     fix='export the float32 model with target="tract", whose gates are exact; or compare on your own inputs: lstm-onnx '
     "verify SOURCE FILE --runtime tract --data DATA",
@@ -102,7 +102,7 @@ TRACT_ZEROS = rule(
     "error",
     target="tract",
     summary="a ConstantOfShape without a value",
-    why="By ONNX it makes zeros of float32; tract makes them of float64, and refuses the operator that takes them "
+    why="According to ONNX it makes float32 zeros; tract makes float64 zeros, and refuses the operator that reads them "
     "('Impossible to unify F64 with F32').",
     fix="give the ConstantOfShape its value, a float32 zero, or export the states as inputs",
     source=f"{_RUN}; {_CODE}, onnx/src/ops/array/mod.rs, constant_of_shape",
@@ -113,7 +113,7 @@ TRACT_DATA_SLICE = rule(
     "error",
     target="tract",
     summary="a Slice whose bounds depend on the numbers in an input, such as the largest of the lengths",
-    why="tract makes a symbol of the size, and fails when it runs: 'Symbol <Sym0> points to an invalid (dead ?) "
+    why="tract turns the size into a symbol, and fails when it runs: 'Symbol <Sym0> points to an invalid (dead ?) "
     "SymbolScope'.",
     fix="leave the padding in (total_length=x.shape[1] in pad_packed_sequence), and cut it off after the model",
     source=_RUN,
@@ -133,10 +133,10 @@ TRACT_INT8 = rule(
     "tract-int8",
     "error",
     target="tract",
-    summary="int8 whose scales are computed, or an int8 operator of ONNX Runtime's",
-    why="tract takes QuantizeLinear and DequantizeLinear with a constant scale only ('y_scale must be a const'); int8 "
-    "LSTMs, GRUs and RNNs of the default kernel compute the scale of each row.  It has no DynamicQuantizeLSTM, and "
-    "MatMulNBits with 2 and 4 bits only.",
+    summary="int8 whose scales are computed, or one of ONNX Runtime's own int8 operators",
+    why="tract supports QuantizeLinear and DequantizeLinear only with a constant scale ('y_scale must be a const'); "
+    "int8 LSTMs, GRUs and RNNs of the default kernel compute the scale of each row.  It has no DynamicQuantizeLSTM, "
+    "and MatMulNBits only with 2 and 4 bits.",
     fix='export the model in float32 with target="tract", or run it with ONNX Runtime',
     source=_RUN,
 )
@@ -151,7 +151,7 @@ def tract_precision(context: CheckContext) -> Iterator[Finding]:
         if node.op_type == "LSTM" or (node.op_type == "Sigmoid" and scope.parent is not None)
     ]
     if found:
-        yield TRACT_PRECISION.violated(found[0], "cell states of 1000 and more have errors of 4e-5 of them a step")
+        yield TRACT_PRECISION.violated(found[0], "cell states of 1000 and more lose a share of 4e-5 in each step")
 
 
 @applies(TRACT_LENGTHS)
@@ -191,12 +191,12 @@ def tract_states(context: CheckContext) -> Iterator[Finding]:
         wanted = [INITIAL_H, INITIAL_C] if node.op_type == "LSTM" else [INITIAL_H]
         is_open = not isinstance(scope.dim(input_of(node, 0), batch_axis(node)), int)
         if is_open and not all(input_of(node, index) for index in wanted):
-            yield TRACT_STATES.violated(node, f"this {node.op_type} starts from zeros of a dynamic batch")
+            yield TRACT_STATES.violated(node, f"this {node.op_type} starts from zeros with a dynamic batch")
 
 
 @applies(TRACT_CELL_STATE)
 def tract_cell_state(context: CheckContext) -> Iterator[Finding]:
-    """LSTMs without initial states that give their cell state and something else."""
+    """LSTMs without initial states whose cell state is used together with another output."""
     for _, node in context.onnx_operators:
         if node.op_type != "LSTM" or (input_of(node, INITIAL_H) and input_of(node, INITIAL_C)):
             continue
@@ -223,15 +223,15 @@ def tract_data_slice(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.onnx_nodes("Slice"):
         bounds = [name for name in node.input[1:3] if name and scope.data_sources(name)]
         if bounds:
-            yield TRACT_DATA_SLICE.violated(node, f"its bound {bounds[0]} depends on numbers of an input")
+            yield TRACT_DATA_SLICE.violated(node, f"its bound {bounds[0]} depends on the numbers in an input")
 
 
 @applies(TRACT_ZEROS)
 def tract_zeros(context: CheckContext) -> Iterator[Finding]:
-    """Zeros whose dtype the file leaves to the standard."""
+    """Zeros whose dtype is ONNX's default."""
     for _, node in context.onnx_nodes("ConstantOfShape"):
         if not any(item.name == "value" for item in node.attribute):
-            yield TRACT_ZEROS.violated(node, "tract makes zeros of float64 here")
+            yield TRACT_ZEROS.violated(node, "tract makes float64 zeros here")
 
 
 @applies(TRACT_FLOAT64)
@@ -255,4 +255,4 @@ def tract_int8(context: CheckContext) -> Iterator[Finding]:
         if node.op_type == "DynamicQuantizeLSTM" or (node.op_type == "MatMulNBits" and bits not in (2, 4)):
             yield TRACT_INT8.violated(node, f"tract has no {node.op_type}{' of 8 bits' if bits == 8 else ''}")
     if computed:
-        yield TRACT_INT8.violated(computed[0], f"{len(computed)} nodes whose scale is computed, which tract refuses")
+        yield TRACT_INT8.violated(computed[0], f"{len(computed)} nodes have a computed scale, which tract refuses")

@@ -1,4 +1,4 @@
-"""LO661: what Triton Inference Server asks of a file, by documentation."""
+"""LO661: what Triton Inference Server requires of a file, according to its documentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRITON_BATCH = rule(
     "warning",
     target="triton",
     summary="an input or output whose batch is not the first axis",
-    why="Triton batches requests along the first axis of every tensor.  With a configuration that it completes itself "
+    why="Triton batches requests along the first axis of every tensor.  With a configuration that it generates itself, "
     "it joins sequences along time or along the layers of a state.",
     fix="lstm-onnx deploy triton FILE -o DIR writes the model with the batch first, and its configuration",
     source="by documentation: github.com/triton-inference-server/server, docs/user_guide/model_configuration.md, "
@@ -25,7 +25,7 @@ TRITON_BATCH = rule(
 
 @applies(TRITON_BATCH)
 def triton_batch(context: CheckContext) -> Iterator[Finding]:
-    """Batches at another place."""
+    """Tensors whose first axis is not the batch."""
     batches = {*context.batches, *context.batches.values()}
     for name, kind in (*context.graph.inputs.items(), *context.graph.outputs.items()):
         dims = shape_of(kind) or ()

@@ -1,4 +1,4 @@
-"""LO108, LO109, LO402: weights that are stored twice, not finite, or of a shape that does not fit."""
+"""LO108, LO109, LO402: weights that are stored twice, not finite, or of the wrong shape."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ NON_FINITE_WEIGHTS = rule(
     "non-finite-weights",
     "error",
     summary="a weight is NaN or infinite",
-    why="Training diverged, or a cast to float16 overflowed. ONNX Runtime's LSTM on the CPU does not even propagate "
-    "a NaN as PyTorch does: the output can look like numbers.",
-    fix="export from a checkpoint before it diverged; as float32 if float16 overflowed",
+    why="Training diverged, or a cast to float16 overflowed. ONNX Runtime's LSTM on the CPU does not propagate "
+    "a NaN as PyTorch does: the output can look like valid numbers.",
+    fix="export from a checkpoint before training diverged; as float32 if float16 overflowed",
 )
 WEIGHT_SHAPES = rule(
     "LO402",
     "weight-shapes",
     "error",
     summary="W, R, B or P contradict hidden_size, direction or the input",
-    why="onnx's checker does not look, and ONNX Runtime opens such a file: it fails at the first run.",
+    why="onnx's checker does not notice, and ONNX Runtime opens such a file: it fails in the first run.",
     fix="write the weights as W (D, 4H, I), R (D, 4H, H), B (D, 8H), P (D, 3H), and the attributes to fit",
 )
 
@@ -99,7 +99,7 @@ def _contents(file: str, tensor: TensorProto) -> np.ndarray | None:
 
 
 def _non_finite(name: str, array: np.ndarray, *, weight: bool) -> Iterator[Finding]:
-    # An infinity that is not a weight is a mask; numpy knows bfloat16 only once it is cast.
+    # An infinity outside of weights is a mask; numpy supports bfloat16 only after a cast.
     wide = array if array.dtype.kind == "f" else array.astype(np.float32)
     wrong = ~np.isfinite(wide) if weight else np.isnan(wide)
     count = int(np.count_nonzero(wrong))
@@ -142,5 +142,5 @@ def _misfits(scope: Scope, node: NodeProto, *, transposed: bool) -> Iterator[Fin
             want is None or not isinstance(size, int) or size == want for size, want in zip(actual, dims, strict=True)
         )
         if not fits:
-            message = f"{kind} {name} is {shown(actual)}, and {operator} wants {shown(tuple(dims))}"
+            message = f"{kind} {name} is {shown(actual)}, but {operator} needs {shown(tuple(dims))}"
             yield WEIGHT_SHAPES.violated(node, message)

@@ -1,4 +1,4 @@
-"""A folder for browsers and Node: the model, a module that streams it, and a page that proves it there."""
+"""Writes a folder for browsers and Node: the model, a module that streams it, and a page that verifies it there."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ _SETTINGS = b"__SETTINGS__"
 _AUDIO_NAMES = ("audio", "pcm", "samples", "signal", "sound", "speech", "wav", "wave", "waveform")
 _AUDIO_RATE = 16_000
 _ROUNDING = ("MatMulInteger", "MatMulNBits")
-"""Operators that round activations, beside those with Quant in their names."""
+"""Operators that round activations, in addition to those with Quant in their names."""
 _RATES = (8_000, 192_000)
 
 
 @dataclass(frozen=True)
 class WebResult:
-    """What was written.
+    """The result of `deploy_web`.
 
     Attributes:
         folder: the folder.
         files: all files, relative to it.
         streams: whether the model can be streamed.
         cases: how many cases the page compares.
-        compared_with: where the expected numbers come from.
-        microphone: the sample rate at which the page streams the microphone; None for other models.
+        compared_with: the source of the expected numbers.
+        microphone: the sample rate at which the page streams the microphone; None for models that do not take audio.
         onnxruntime_web: the version that the page loads, and whether it is in the folder.
     """
 
@@ -94,20 +94,20 @@ def deploy_web(
 
     Args:
         file: the .onnx file.
-        folder: is created if it does not exist; files of the same names are replaced.
-        golden: the model's golden file, with which the page compares; `file` must pass it.  None to compare with what
-            `file` gives in Python.
+        folder: the folder, which is created if it does not exist; files with the same names are replaced.
+        golden: the model's golden file, with which the page compares; `file` must pass it.  None to compare with the
+            outputs of `file` in Python.
         ort: the npm package onnxruntime-web, which is copied; None for a page that loads it from a CDN.
         sample_rate: in Hz, of the audio that `file` takes, for the page to stream the microphone; None for 16 kHz
-            where the model's only input is called audio, waveform and the like.
-        states: for a file of another tool, each state input and the output that feeds it, which are written into
+            if the model's only input has a name such as audio or waveform.
+        states: for a file from another tool, each state input and the output that feeds it, which are written into
             the copy.
-        inputs: numpy arrays by input name on which `file` is run for the comparison; by default they are drawn.
+        inputs: NumPy arrays by input name on which `file` is run for the comparison; random by default.
 
     Raises:
         FileError: a file cannot be read or written, or `ort` is not onnxruntime-web.
         ModelError: `file` cannot be run, does not pass `golden`, or has more weights than a browser can load.
-        InputError: an argument is not possible.
+        InputError: an argument is not valid.
     """
     require_path(folder, "a folder")
     if ort is not None:
@@ -125,7 +125,7 @@ def deploy_web(
     files: dict[str, bytes] = {"model.onnx": content, "golden.json": index, "golden.bin": numbers}
     files |= {name: _packaged(name) for name in _MODULES}
     files["README.md"] = _packaged("README.md").replace(b"__NAME__", Path(file).stem.encode())
-    script = json.dumps(settings).replace("<", "\\u003c")  # it stands in an HTML script element
+    script = json.dumps(settings).replace("<", "\\u003c")  # since it is put into an HTML script element
     files["index.html"] = _packaged("index.html").replace(_SETTINGS, script.encode())
     with files_together(place, {**runtime.files, **files}):  # the page last
         pass
@@ -143,9 +143,9 @@ def deploy_web(
 def _cases(
     model: Model, golden: str | os.PathLike[str] | None, inputs: Mapping[str, Any] | None
 ) -> tuple[list[WebCase], dict[str, Any]]:
-    """The cases, and where their numbers come from."""
+    """The cases, and the source of their expected numbers."""
     if golden is not None and inputs is not None:
-        raise InputError("golden and inputs were both given", hint="leave one of the two out", name="inputs")
+        raise InputError("golden and inputs were both given", hint="pass one of them", name="inputs")
     nodes = (node for graph in graphs_of(load_inlined(model.path).graph) for node in graph.node)
     coarse = any("Quant" in node.op_type or node.op_type in _ROUNDING for node in nodes)
     versions = {"onnxruntime": onnxruntime().__version__, "numpy": np.__version__}
@@ -172,10 +172,10 @@ def _cases(
 
 
 def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
-    """The input that takes samples, and their rate; None for a model of other things.
+    """The input that takes audio samples, and their rate; None for a model that does not take audio.
 
     Raises:
-        InputError: a rate was given, and the model has not one input of samples.
+        InputError: a rate was given, but the model does not have one input, of samples.
     """
     if sample_rate is not None:
         sample_rate = integer("sample_rate", sample_rate, *_RATES, "in Hz")
@@ -185,7 +185,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
         return None
     if not fits:
         raise InputError(
-            f"{model.path} does not take audio alone: its inputs are {'; '.join(map(str, inputs))}",
+            f"{model.path} does not take only audio: its inputs are {'; '.join(map(str, inputs))}",
             hint="leave sample_rate (--sample-rate) out",
             name="sample_rate",
         )
@@ -193,7 +193,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
 
 
 def _takes_samples(model: Model, info: ValueInfo) -> bool:
-    """Whether it is float32 with one number for each step: all axes but the batch and time have size 1."""
+    """Whether an input is float32 with one number for each step: all axes but batch and time have size 1."""
     names = model.metadata.time_axes or (TIME, "samples")
     axis = next((at for at, dim in enumerate(info.shape) if dim in names), len(info.shape) - 1)
     if model.metadata.streaming is not None:
@@ -203,7 +203,7 @@ def _takes_samples(model: Model, info: ValueInfo) -> bool:
 
 
 def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:
-    """The bytes of the model: as they are, or with weights of other files, given states, and why it has no streams."""
+    """The model's bytes, with external weights embedded, and with the given states or why it cannot be streamed."""
     proto = load_model(file)
     streams, compared = is_streamable(model), found_chunks(model)
     why = "" if compared is None else compared.why
@@ -211,7 +211,7 @@ def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, st
     times = tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
     metadata = Metadata(states=model.states, not_streamable="" if streams else why or None, time_axes=times)
     given = states is not None and dict(model.metadata.states) != model.states
-    # A file that another tool has changed may say that it can be streamed, and the page would believe it.
+    # A file that another tool has changed may wrongly say that it can be streamed, and the page would believe it.
     entries = metadata.to_metadata() if given else metadata.to_metadata_entry("not_streamable") if why else {}
     return embedded(proto, file, entries)
 

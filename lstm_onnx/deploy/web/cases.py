@@ -1,7 +1,7 @@
-"""What a model must give in a browser or in Node: inputs, expected outputs, and how far an output may be off.
+"""Makes the cases by which a browser or Node verifies a model: inputs, expected outputs, and tolerances.
 
-The cases come from a golden file, by the criterion of parity, or from the file itself: it is run in Python on drawn
-inputs, and may be off elsewhere by a multiple of what rounding its inputs changes.
+The cases come from a golden file, with the criterion of parity, or from the file itself: it is run in Python on random
+inputs, and the tolerance is a multiple of the change that rounding its inputs makes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from ...runtime.tensor_info import axis_sizes
 from ...runtime.warm_up import smallest_feeds
 
 _MOST_SWEEP_BYTES = 2**20
-"""Of a golden file's sweep over many sizes, the calls are kept whose arrays together take less."""
+"""The most bytes of arrays for the calls that are kept from a golden file's sweep over many sizes."""
 _STEPS = 200
 _FEWEST_CHUNKS = 25
 _GIVEN_CHUNKS = 4
-"""So often a stream takes the inputs that the caller gave, which may be large."""
+"""How many times a stream gets the inputs that the caller passed, which may be large."""
 _OTHER_CHUNK = 7
 _BATCH = 3
 _EXACT_PERTURBATION = 2.0
-"""Inputs are changed by so many roundings to see what rounding does to a model of floats."""
+"""By how many roundings inputs are changed, to see the effect of rounding on a float model."""
 _COARSE_PERTURBATION = 2.0**14
-"""The same for rounded weights: activations are rounded to 8 bits, and one in thousands of them is at the edge."""
+"""The same for an int8 model: activations are rounded to 8 bits, and one in thousands is close to the next value."""
 _COARSE_FACTOR = 4.0
-"""How much farther off such a model may be than the largest change; a wrong one is off by its outputs' own size."""
+"""The tolerance of such a model, relative to the largest change; a wrong one is off by its outputs' own size."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class WebCall:
     """One call, or one whole sequence of a stream.
 
     Attributes:
-        label: which call of a sweep.
+        label: the label of the call in a sweep.
         feeds: inputs and states by name.
-        expected: outputs by name; floats are float64, or as the file gives them.
-        allowed: for each output how far it may be off; for integers, how many may be others.
-        free: for outputs of integers, the elements that may be any.
+        expected: outputs by name; floats are float64, or as the file returns them.
+        allowed: each output's tolerance; for integers, how many elements may differ.
+        free: for integer outputs, the elements that may have any value.
     """
 
     label: str
@@ -65,12 +65,12 @@ class WebCase:
 
     Attributes:
         label: the case's name.
-        kind: "run", each call by itself; or "stream", calls that carry the states.
+        kind: "run" for independent calls, or "stream" for calls that carry the states.
         calls: the calls.
-        batch: sequences side by side in a stream.
-        chunkings: of a stream of a single call, how its time axis is cut.
-        time_axes: the time axes of inputs and outputs, for that.
-        every: of outputs with many features, each such one is compared.
+        batch: the number of sequences in a stream's batch.
+        chunkings: for a stream with a single call, the ways in which its time axis is cut into chunks.
+        time_axes: the time axes of inputs and outputs, for the chunks.
+        every: for outputs with many features, every nth one is compared.
     """
 
     label: str
@@ -83,7 +83,7 @@ class WebCase:
 
 
 def from_golden(cases: Iterable[Expected]) -> list[WebCase]:
-    """The cases of a golden file; without those of pools, and without outputs that PyTorch's error leaves open."""
+    """The cases of a golden file, without pools, and without outputs for which PyTorch's error is too large."""
     return [found for case in cases if case.kind != "pool" and (found := _from_expected(case)).calls]
 
 
@@ -109,7 +109,7 @@ def _label(case: Expected, calls: Sequence[WebCall]) -> str:
 
 
 def _judged(case: Expected, call: Call) -> WebCall:
-    """A call with what the criterion allows, which does not depend on what a file gives."""
+    """A call with the criterion's tolerances, which do not depend on a file's outputs."""
     alone = replace(case, calls=(call,), dtypes={}, time_axes={})
     results = {result.output: result for result in alone.judge([call.reference]).tensors}
     names = [name for name, result in results.items() if not result.inconclusive]
@@ -130,16 +130,16 @@ def _judged(case: Expected, call: Call) -> WebCall:
 def from_file(
     model: Model, feeds: Iterable[tuple[str, Arrays]] = (), *, chunk: Arrays | None = None, coarse: bool = False
 ) -> list[WebCase]:
-    """Cases of what `model` gives in Python.
+    """Cases whose expected outputs are those of `model` in Python.
 
     Args:
         model: open on the CPU.
-        feeds: inputs by their labels, such as those of a golden file; inputs are drawn where there are none.
-        chunk: the inputs of each chunk of a stream of a model that takes no drawn ones.
-        coarse: whether activations are rounded to 8 bits, where a rounding of float32 may become one of those.
+        feeds: inputs with their labels, such as those of a golden file; random inputs are made if there are none.
+        chunk: the inputs for each chunk of a stream, for a model that refuses random ones.
+        coarse: whether activations are rounded to 8 bits, so that a float32 rounding can become one of 8 bits.
 
     Raises:
-        InputError, ModelError: the model runs on no inputs that can be drawn.
+        InputError, ModelError: the model refuses all random inputs.
     """
     given = [(label, dict(arrays)) for label, arrays in feeds]
     cases = []
@@ -151,7 +151,7 @@ def from_file(
 
 
 def _drawn(model: Model) -> list[tuple[str, Arrays]]:
-    """One sequence; a batch; a batch with states."""
+    """Random inputs: one sequence, a batch, and a batch with states."""
     batch = batch_name(model)
     found: list[tuple[str, Arrays]] = []
     for rows in (1, _BATCH):
@@ -175,7 +175,7 @@ def _drawn(model: Model) -> list[tuple[str, Arrays]]:
 
 
 def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Drawn inputs; the smallest, of ones, where their range is not known (indices)."""
+    """Random inputs; the smallest, filled with ones, if their range is not known (indices)."""
     known = {axis: model.metadata.nearest_size(axis, size) for axis, size in {**default_sizes(model), **sizes}.items()}
     try:
         (record,) = random_record(model, known, seed).rows
@@ -185,12 +185,12 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
 
 
 def _whole(steps: int, unit: int) -> int:
-    """The least multiple of `unit` that is not below `steps`."""
+    """The least multiple of `unit` that is at least `steps`."""
     return -(-steps // unit) * unit
 
 
 def _streamed(model: Model, given: Arrays | None, *, coarse: bool) -> list[WebCase]:
-    """Streams of random inputs, or of the given ones where the model takes no drawn ones."""
+    """Streams of random inputs, or of the given ones if the model refuses random ones."""
     try:
         return _drawn_streams(model, coarse=coarse)
     except RunError:
@@ -200,7 +200,7 @@ def _streamed(model: Model, given: Arrays | None, *, coarse: bool) -> list[WebCa
 
 
 def _drawn_streams(model: Model, *, coarse: bool) -> list[WebCase]:
-    """A long sequence in the smallest chunks, and in others; none for a model that cannot be streamed."""
+    """A long random sequence in the smallest chunks, and in others; none for a model that cannot be streamed."""
     if not model.states:
         return []
     try:
@@ -211,7 +211,7 @@ def _drawn_streams(model: Model, *, coarse: bool) -> list[WebCase]:
     try:
         axis = time_axis(model)
         outputs = output_time_axes(model, axis)
-    except InputError:  # each call is one step
+    except InputError:  # a model without a time axis: each call is one step
         sizes = {} if (batch := batch_name(model)) is None else {batch: 1}
         chunks = [_record(model, sizes, seed) for seed in range(_FEWEST_CHUNKS)]
         return _carried(model, chunks, coarse=coarse)
@@ -226,7 +226,7 @@ def _drawn_streams(model: Model, *, coarse: bool) -> list[WebCase]:
             return []
         try:
             call = _measured(feeds, partial(run_chunks, model, steps=chunk), coarse=coarse)
-        except InputError:  # lengths, which a stream has not
+        except InputError:  # such as for an input of lengths, which a stream does not have
             return cases
         cuts = tuple(min(chunk, steps - start) for start in range(0, steps, chunk))
         label = f"{steps} steps, {chunk} at a time"
@@ -235,7 +235,7 @@ def _drawn_streams(model: Model, *, coarse: bool) -> list[WebCase]:
 
 
 def _carried(model: Model, chunks: Sequence[Arrays], *, coarse: bool) -> list[WebCase]:
-    """A stream of these chunks, such as one step of a cell each."""
+    """A stream of these chunks, each of which may be one step of a cell."""
     rows = axis_sizes(model.inputs, chunks[0]).get(batch_name(model) or "", 1)
     chunks = [{name: array for name, array in feeds.items() if name not in model.states} for feeds in chunks]
 
@@ -258,7 +258,7 @@ def _carried(model: Model, chunks: Sequence[Arrays], *, coarse: bool) -> list[We
 
 
 def _measured(feeds: Arrays, run: Callable[[Arrays], Arrays], *, coarse: bool) -> WebCall:
-    """A call with what the model gives, and how far that moves where its inputs are changed by a rounding."""
+    """A call with the model's outputs, and with tolerances from how much roundings of its inputs change them."""
     moved = [run(_perturbed(feeds, seed, coarse=coarse)) for seed in range(ROUNDINGS)]
     return _allowing(feeds, run(feeds), moved, coarse=coarse)
 
@@ -268,7 +268,7 @@ def _allowing(feeds: Arrays, outputs: Arrays, moved: Sequence[Arrays], *, coarse
     free: dict[str, tuple[int, ...]] = {}
     for name, array in outputs.items():
         if any(found[name].shape != array.shape for found in moved) or array.dtype.kind not in "fiub":
-            continue  # a size that depends on numbers
+            continue  # the size depends on the inputs' values
         if array.dtype.kind != "f":
             others = np.flatnonzero(np.any([found[name] != array for found in moved], axis=0))
             allowed[name], free[name] = 0.0, tuple(map(int, others))
@@ -278,14 +278,14 @@ def _allowing(feeds: Arrays, outputs: Arrays, moved: Sequence[Arrays], *, coarse
             differences = [np.abs(found[name].astype(np.float64) - array) for found in moved]
         change = max(float(np.nan_to_num(one, posinf=0.0).max(initial=0.0)) for one in differences)
         limit = max(_COARSE_FACTOR * change, K * unit) if coarse else K * max(change, unit)
-        if limit <= max(K * COARSEST * magnitude(array), K * unit):  # else any number near it would pass
+        if limit <= max(K * COARSEST * magnitude(array), K * unit):  # with a larger limit, wrong numbers would pass
             allowed[name] = limit
     expected = {name: outputs[name] for name in allowed}
     return WebCall("", feeds, expected, allowed, {name: places for name, places in free.items() if places})
 
 
 def _perturbed(feeds: Arrays, seed: int, *, coarse: bool) -> dict[str, np.ndarray]:
-    """Floats changed by some roundings, up or down."""
+    """The floats in `feeds` changed by some roundings, up or down."""
     rng = np.random.default_rng(seed)
     moved = {}
     for name, array in feeds.items():

@@ -1,4 +1,4 @@
-"""``golden.json`` and ``golden.bin``: the cases, and the little-endian bytes of their arrays."""
+"""Writes ``golden.json``, with the cases, and ``golden.bin``, with the little-endian bytes of their arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .cases import WebCall, WebCase
 SCHEMA = 1
 """The version of the layout, which golden.mjs requires."""
 _ALIGNMENT = 8
-"""Typed arrays of JavaScript start at multiples of their element's size."""
+"""The alignment of arrays: JavaScript's typed arrays start at multiples of their element's size."""
 
 
 def golden_files(cases: Sequence[WebCase], header: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -22,7 +22,7 @@ def golden_files(cases: Sequence[WebCase], header: Mapping[str, Any]) -> tuple[b
 
     Args:
         cases: the cases.
-        header: further entries of golden.json: what the numbers come from.
+        header: further entries for golden.json, such as the source of the numbers.
     """
     store = _Store()
     described = [_case(case, store) for case in cases]
@@ -38,7 +38,7 @@ class _Store:
         self._known: dict[tuple[str, tuple[int, ...], bytes], dict[str, Any]] = {}
 
     def add(self, array: np.ndarray) -> dict[str, Any]:
-        """Store an array, and return where it is."""
+        """Store an array; return its dtype, shape and position for golden.json."""
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         key = array.dtype.name, array.shape, hashlib.sha256(data).digest()
         if key not in self._known:

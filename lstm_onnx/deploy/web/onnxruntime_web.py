@@ -1,4 +1,4 @@
-"""ONNX Runtime for the page: from a CDN, or copied from an npm package."""
+"""Finds ONNX Runtime for the page: at a CDN, or in an npm package from which it is copied."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 from ...errors import FileError
 
 VERSION = "1.30.0"
-"""The version that the page loads, and that lstm-onnx is tested with."""
+"""The version that the page loads, with which lstm-onnx is tested."""
 _CDN = "https://cdn.jsdelivr.net/npm/onnxruntime-web"
 _WASM, _WEBGPU = "ort.wasm.bundle.min.mjs", "ort.webgpu.bundle.min.mjs"
 _LOADED = re.compile(rb"ort-wasm-simd-threaded[a-z.]*\.(?:wasm|mjs)")
-"""What a bundle loads, by the names in its code."""
+"""The names, in a bundle's code, of the files that it loads."""
 FOLDER = "ort"
 
 
 @dataclass(frozen=True)
 class OnnxRuntimeWeb:
-    """Where the page finds ONNX Runtime.
+    """ONNX Runtime as the page loads it.
 
     Attributes:
-        version: of onnxruntime-web.
+        version: the version of onnxruntime-web.
         wasm: the URL of its module for WebAssembly.
-        webgpu: the same for WebGPU; None where it was not copied.
-        files: what is copied, by the name in the folder.
+        webgpu: the URL of its module for WebGPU; None if that was not copied.
+        files: the files to copy, by their names in the folder.
     """
 
     version: str
@@ -37,7 +37,7 @@ class OnnxRuntimeWeb:
     files: dict[str, Path]
 
     def to_dict(self) -> dict[str, Any]:
-        """What the page reads."""
+        """The fields that the page reads."""
         return {"version": self.version, "wasm": self.wasm, "webgpu": self.webgpu, "offline": bool(self.files)}
 
 
@@ -54,7 +54,7 @@ def from_package(folder: str) -> OnnxRuntimeWeb:
         folder: the package, or its folder ``dist``.
 
     Raises:
-        FileError: it is no such folder.
+        FileError: the folder is not that package.
     """
     inner = Path(folder) / "dist"
     dist = inner if os.path.isdir(inner) else Path(folder)  # noqa: PTH112 - it accepts names of any length

@@ -1,1 +1,1 @@
-"""The arguments of a forward: their arrangement, their names, and both as metadata."""
+"""Names the tensors in a forward's arguments, and records how the arguments are nested."""

@@ -1,6 +1,6 @@
 """The example inputs of a module: named tensors, in the containers that its forward takes.
 
-A tensor's name is its argument's, with the keys within: ``tokens``, ``batch.features``, ``xs.0``.
+A tensor's name is that of its argument, followed by the keys inside it: ``tokens``, ``batch.features``, ``xs.0``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .structure import Argument, Call, Path, arguments_of, constants, put_togeth
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors that a forward is called with, and their arrangement.
+    """The tensors in a forward's arguments, and how the arguments are nested.
 
     Attributes:
         tensors: by name, in the forward's order.
         axes: the dynamic axes of each tensor, by a name, or by an expression of names such as ``4*time - 16``.
-        call: the arguments, with these tensors in their places.
-        limits: the requested sizes of axes, by name; an axis without an entry may have any.
-        guessed: whether nobody named the dynamic axes.
+        call: the arguments, with the names of tensors in the tensors' places.
+        limits: the requested sizes of axes, by name; an axis without an entry may have any size.
+        guessed: whether the caller did not name the dynamic axes.
     """
 
     tensors: dict[str, Tensor]
@@ -53,14 +53,14 @@ class Arguments:
 
     @property
     def unnamed(self) -> frozenset[str]:
-        """The dynamic axes without a name of the user's, and of no other axis: several of one size keep their name."""
+        """Dynamic axes that the user has not named; without those whose name several axes share."""
         defaults = {default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
         labels = Counter(label for axes in self.axes.values() for label in axes.values())
         return frozenset(label for label, count in labels.items() if count == 1 and label in defaults)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The size of each dynamic axis in the example, without those that follow from others."""
+        """The size of each dynamic axis in the example, except of axes that follow from others."""
         found: dict[str, int] = {}
         for name, axes in self.axes.items():
             for axis, label in axes.items():
@@ -69,7 +69,7 @@ class Arguments:
         return found
 
     def within(self, axis: str, size: int) -> int:
-        """`size`, clamped to the axis' limits."""
+        """`size`, clamped to the axis's limits."""
         return clamped(size, self.limits.get(axis, ANY_SIZE))
 
     def with_limits(self, limits: Mapping[str, Limit]) -> Arguments:
@@ -117,25 +117,25 @@ class Arguments:
         return resized | {name: (resized[name] + more).clamp(min=1) for name, more in filling.items()}
 
     def resize_indices(self, sizes: Mapping[str, int]) -> dict[str, Tensor] | None:
-        """As `resize`, but with integers below every size, as indices of its entries are; None if they are already."""
+        """As `resize`, but with integers below every size, so that they are valid indices; None if they already are."""
         most = min(sizes.values(), default=1) - 1
         resized = self.resize(sizes)
         within = {name: tensor.clamp(max=most) for name, tensor in resized.items() if holds_integers(tensor)}
         return resized | within if any(not torch.equal(resized[name], own) for name, own in within.items()) else None
 
     def specs(self) -> tuple[InputSpec, ...]:
-        """Shape, dtype and, of integers, range of each tensor."""
+        """The shape and dtype of each tensor, and the range of integers."""
         return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
 
 
 def size_notes(arguments: Arguments) -> Iterator[str]:
-    """Notes on numbers in the arguments that are a size of the example, and stay what they are at other sizes."""
+    """Notes on numbers in the arguments that equal a size of the example, and stay fixed at other sizes."""
     for name, value in constants(arguments.call):
         numbers = value if isinstance(value, torch.Size) else [value]
         for axis, size in arguments.sizes.items():
             if size > 1 and any(type(number) is int and number == size for number in numbers):
                 yield (
-                    f"{name} is {value} in the file, at all sizes: if it is so only because {axis} is {size} in the "
+                    f"{name} is {value} in the file at all sizes; if that is only because {axis} is {size} in the "
                     "example, take it from a tensor's shape in forward"
                 )
 
@@ -146,15 +146,15 @@ def draw_arguments(
     """Random arguments of a forward, from a description of its inputs, such as a config's or a file's.
 
     Args:
-        module: only its forward's signature is used.
-        specs: the inputs; a name with dots is an entry of a dict argument, or of a tuple where it is a number.
+        module: only the signature of its forward is used.
+        specs: the inputs; a name with dots is an entry of a dict argument, or of a tuple if it is a number.
         sizes: a size for each axis name.
         seed: of the random numbers.
-        call: how the inputs are arranged; None goes by their names.
+        call: how the inputs are nested; None derives that from their names.
 
     Raises:
         ExportError: the forward does not take such arguments.
-        ConfigError: the inputs cannot be drawn at these sizes.
+        ConfigError: random inputs of these sizes cannot be made.
     """
     arrays = draw(specs, sizes, np.random.default_rng(seed))
     tensors = {spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs}
@@ -167,7 +167,7 @@ def draw_arguments(
 
 
 def _require_arguments(module: nn.Module, names: Sequence[str]) -> None:
-    """Refuse names that the forward has no argument of (ExportError)."""
+    """Refuse names that are not arguments of the forward (ExportError)."""
     signature = inspect.signature(module.forward)
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     unknown = [name for name in names if name not in signature.parameters]
@@ -201,7 +201,7 @@ def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
 
 
 def holds_integers(tensor: Tensor) -> bool:
-    """Whether its dtype is an integer one, not bool."""
+    """Whether its dtype is an integer type other than bool."""
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
@@ -227,11 +227,11 @@ def bind_arguments(
         module: only its forward's signature is used.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
         dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each tensor ``{axis:
-            name}`` or one entry an axis, where a name is a string or a ``torch.export.Dim`` (whose min and max bound
-            the axis), None, an int and Dim.STATIC are for a static one, and Dim.DYNAMIC and Dim.AUTO for a dynamic one
-            without a name.  None makes all axes of integers and booleans dynamic, and all but the last of other
-            tensors; the exporter then finds the dynamic axes by running the module (`find_dynamic_axes`).
-        where: what messages call the inputs.
+            name}`` or one entry per axis.  A name is a string or a ``torch.export.Dim``, whose min and max bound the
+            axis; None, an int and Dim.STATIC mean a static axis, Dim.DYNAMIC and Dim.AUTO a dynamic one without a
+            name.  If `dynamic_shapes` is None, all axes of integers and booleans are dynamic, and all but the last of
+            other tensors; the exporter then finds the dynamic axes by running the module (`find_dynamic_axes`).
+        where: the name of the inputs in messages.
 
     Raises:
         ExportError: the arguments do not fit the forward, or hold no tensor.
@@ -265,7 +265,7 @@ def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: s
                 mend = f"; pass {name}.float(), and a precision for a bfloat16 module"
             raise ExportError(f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}{mend}")
         if tensor.is_meta:
-            raise ExportError(f"{name} is on the meta device, where tensors have no numbers; pass one that has some")
+            raise ExportError(f"{name} is on the meta device, where tensors have no values; pass a tensor on the CPU")
         if tensor.layout is not torch.strided:
             raise ExportError(f"{name} is sparse, and a file's inputs are dense; pass {name}.to_dense()")
         tensors[name] = tensor.detach()
@@ -313,7 +313,7 @@ def _size(label: str, sizes: Mapping[str, int]) -> int:
 
 
 def least_sizes(labels: Iterable[str]) -> dict[str, int]:
-    """The least size of each axis at which all axes that follow from it alone have an entry."""
+    """The smallest size of each axis at which no axis that follows from it alone has size 0."""
     least: dict[str, int] = {}
     for label in labels:
         names = names_in(label)

@@ -1,4 +1,4 @@
-"""``dynamic_shapes``, as torch.export takes it: which axes of each argument are dynamic, their names and limits."""
+"""Reads ``dynamic_shapes`` as torch.export does: which axes of each argument are dynamic, their names and limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Axes = dict[int, str]
 Limits = dict[str, Limit]
 """By the axis' name."""
 _UNBOUNDED = 2**31
-"""A maximum this large means none: torch has an infinity of its own."""
+"""A maximum this large means none: torch uses a large number as infinity."""
 
 
 GUESS: Any = object()
@@ -36,7 +36,7 @@ def by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
     if isinstance(dynamic_shapes, (tuple, list)) and len(dynamic_shapes) == len(labels):
         return dict(zip(labels, dynamic_shapes, strict=True))
     raise ConfigError(
-        f"dynamic_shapes must be a dict by argument, or have an entry for each of {', '.join(labels)} in this order"
+        f"dynamic_shapes must be a dict by argument, or have one entry for each of {', '.join(labels)}, in this order"
     )
 
 
@@ -60,9 +60,9 @@ def shape_at(shape: Any, path: Path, name: str) -> Any:
 
 
 def axes_of(name: str, tensor: Tensor, shape: Any) -> tuple[Axes, Limits]:
-    """The dynamic axes of a tensor by its entry in dynamic_shapes, and the sizes that are allowed for them.
+    """The dynamic axes of a tensor according to its entry in dynamic_shapes, and the sizes allowed for them.
 
-    A torch.export.Dim limits them, and so does a Dim.DYNAMIC or Dim.AUTO with min and max.
+    A torch.export.Dim limits them, and so does Dim.DYNAMIC or Dim.AUTO with min and max.
     """
     if shape is GUESS:
         rank = tensor.dim()
@@ -89,7 +89,7 @@ def axes_of(name: str, tensor: Tensor, shape: Any) -> tuple[Axes, Limits]:
             raise ConfigError(f"dynamic_shapes of {name} names axis {place} twice, {axes[place]} and {label}")
         if label is not None and label.isidentifier() and not isinstance(value, str):
             least, largest = getattr(value, "min", None), getattr(value, "max", None)
-            # torch's infinity is not an int; older ones have a large one.
+            # torch's infinity is not an int; in older versions it is a large one.
             bounded = isinstance(largest, int) and largest < _UNBOUNDED
             limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
     return axes, limits
@@ -108,7 +108,7 @@ def _axis_name(name: str, axis: int, value: Any) -> str | None:
     label = value if isinstance(value, str) else getattr(value, "__name__", None)
     if not isinstance(label, str) or not (label.isidentifier() or is_expression(label)):
         raise ConfigError(
-            f"dynamic_shapes of {name}, axis {axis}: {value!r} names no axis; use a word such as 'batch', "
+            f"dynamic_shapes of {name}, axis {axis}: {value!r} is not a name for an axis; use one such as 'batch', "
             "or a torch.export.Dim with a name"
         )
     return label

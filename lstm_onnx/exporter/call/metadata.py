@@ -1,7 +1,7 @@
-"""The arrangement of a forward's arguments as JSON, for a file's metadata, and back.
+"""Writes the nesting of a forward's arguments as JSON for a file's metadata, and reads it back.
 
-A file names classes; nothing is imported because of it.  A class is looked for in the module's own code (the
-annotations, globals and closures of its methods), and it is used only where it has the recorded fields.  Where it is
+A file names classes, but nothing is imported because of that.  A class is looked up in the module's own code (the
+annotations, globals and closures of its methods), and used only if it has the recorded fields.  If it is
 not found, a class with the same fields takes its place.
 """
 
@@ -45,7 +45,7 @@ _DEEPEST = 60
 def call_to_json(call: Call) -> list[Any]:
     """A call as JSON: ``[name, passed, value]`` for each argument.
 
-    Classes are named without their modules: that of a script, or of a file that was loaded by its path, does not last.
+    Classes are named without their modules: the module name of a script, or of a file loaded by its path, may change.
     """
     return [[argument.name, argument.passed, _to_json(argument.value)] for argument in call]
 
@@ -91,15 +91,15 @@ def call_from_json(entries: Any, module: nn.Module) -> tuple[Call, tuple[str, ..
     """A call as `call_to_json` wrote it.
 
     Args:
-        entries: it.
+        entries: the JSON.
         module: the module that is called; classes are looked for in its code.
 
     Returns:
-        The call, and the names of classes that were not found, in whose place others with the same fields are.
+        The call, and the names of classes that were not found and are replaced by others with the same fields.
 
     Raises:
-        ConfigError: it is not as this version writes it, or holds something without a form in JSON; the message says to
-            pass example_inputs.
+        ConfigError: it is not as this version writes it, or holds something that JSON cannot express; the message says
+            to pass example_inputs.
     """
     reader = _Reader(module)
     try:
@@ -206,7 +206,7 @@ def _text(value: Any) -> str:
 
 
 def _is_dataclass(cls: type, keys: tuple[str, ...]) -> bool:
-    """Whether it is a dataclass with these fields; of a registered one some may be missing, as None was left out."""
+    """Whether it is a dataclass with these fields; a registered one may have more, since None was left out."""
     if not dataclasses.is_dataclass(cls):
         return False
     names = [item.name for item in dataclasses.fields(cls)]
@@ -218,11 +218,11 @@ _FITS: Mapping[str, Callable[[type, tuple[str, ...]], bool]] = {
     "dataclass": _is_dataclass,
     "object": lambda cls, _: has_new_of(cls, object) and not issubclass(cls, (nn.Module, enum.Enum)),
 }
-"""By the kind of an instance: whether a class may be its class, by the names of its fields."""
+"""By kind of instance: whether a class with these field names may be its class."""
 
 
 def _registered(cls: type | None, keys: tuple[str, ...], items: tuple[Node, ...]) -> ContainerNode | None:
-    """An instance of a class that is registered in pytree, such as transformers' ModelOutput."""
+    """An instance of a class that is registered with pytree, such as transformers' ModelOutput."""
     if cls is None or cls not in pytree.SUPPORTED_NODES:
         return None
     found = take_apart(cls(**{key: torch.zeros(1) for key in keys}), "", lambda *_: None)
@@ -232,9 +232,9 @@ def _registered(cls: type | None, keys: tuple[str, ...], items: tuple[Node, ...]
 
 
 def _is_made_of_its_items(node: ContainerNode) -> bool:
-    """Whether a container of a registered class is as one that is made from its items alone, without what else it has.
+    """Whether a container of a registered class holds nothing besides its items.
 
-    ``unflatten`` may give back a flag, such as whether the module is trained, that is none of the items.
+    ``unflatten`` may restore something else, such as a flag for training, which is not among the items.
     """
     if not dataclasses.is_dataclass(node.cls):
         return False
@@ -246,7 +246,7 @@ def _is_made_of_its_items(node: ContainerNode) -> bool:
 
 
 def reachable_classes(module: nn.Module) -> dict[str, list[type]]:
-    """The classes that the code of a module and its submodules can reach by a name, by their qualified names.
+    """The classes that the code of a module and its submodules can reach by name, by their qualified names.
 
     Nothing is imported, and none of their code runs.  Those in the annotations of methods come first.
     """
@@ -271,7 +271,7 @@ def reachable_classes(module: nn.Module) -> dict[str, list[type]]:
 
 
 def _in_imported_modules(function: types.FunctionType) -> Iterator[type]:
-    """Classes of modules that a function names, as in `states.RNNStates`: only those that hold plain data."""
+    """Classes in modules that a function names, as in `states.RNNStates`; only those that hold plain data."""
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         if isinstance(value, types.ModuleType):
@@ -279,7 +279,7 @@ def _in_imported_modules(function: types.FunctionType) -> Iterator[type]:
 
 
 def _functions(module: nn.Module) -> Iterator[types.FunctionType]:
-    """The functions of its and its submodules' classes, without torch's own."""
+    """The functions of the classes of the module and its submodules, except torch's own."""
     for part in module.modules():
         own = [value for value in vars(part).values() if callable(value) and not isinstance(value, nn.Module)]
         classes = [cls for cls in type(part).__mro__ if not cls.__module__.startswith("torch.") and cls is not object]
@@ -291,7 +291,7 @@ def _functions(module: nn.Module) -> Iterator[types.FunctionType]:
 
 
 def _annotations(owner: Any) -> Iterator[Any]:
-    """Annotations, resolved where their names are known."""
+    """An object's annotations, resolved where their names are known."""
     try:
         yield from typing.get_type_hints(owner).values()
     except Exception:  # noqa: BLE001 - of an annotation anything can be raised, such as a NameError of a local class
@@ -299,7 +299,7 @@ def _annotations(owner: Any) -> Iterator[Any]:
 
 
 def _add(annotation: Any, found: dict[type, None]) -> None:
-    """Add a class, those in its type arguments, and those of its fields."""
+    """Add a class, and the classes in its type arguments and fields."""
     todo = [annotation]
     while todo:
         value = todo.pop()
@@ -320,6 +320,6 @@ def _add_nested(cls: type, found: dict[type, None]) -> None:
 
 
 def _is_data(cls: type) -> bool:
-    """Whether it is a dataclass or a NamedTuple, or an enumeration."""
+    """Whether it is a dataclass, a NamedTuple or an Enum."""
     named = issubclass(cls, tuple) and hasattr(cls, "_fields")
     return named or dataclasses.is_dataclass(cls) or hasattr(cls, "__members__")

@@ -1,8 +1,8 @@
-"""The arrangement of a forward's arguments: which tensors go where, in which containers, beside which constants.
+"""The nesting of a forward's arguments: which tensors go where, in which containers, beside which constants.
 
-A call is taken apart into named tensors, and put together again from other tensors: to trace it, to run it at other
-sizes, and, with a file's metadata, to verify it without an example.  Containers are those of pytree, dict, list and
-tuple subclasses, dataclasses, and plain objects that hold tensors in attributes.
+A call is taken apart into named tensors and rebuilt from other tensors: to trace it, to run it at other sizes, and,
+with a file's metadata, to verify it without an example.  Containers are those of pytree, subclasses of dict, list and
+tuple, dataclasses, and plain objects that hold tensors in attributes.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class ContainerNode:
     """A container with tensors or constants in it.
 
     Attributes:
-        kind: the type whose structure it has: list, tuple, dict or object; "namedtuple"; "pytree" for any other
-            class that is registered there.
+        kind: the type whose structure it has: list, tuple, dict or object; "namedtuple"; or "pytree" for any other
+            class that is registered with pytree.
         cls: its class.
         keys: the keys, indices or attribute names of its items.
-        items: those.
-        attributes: the attributes of a subclass of a built-in type, beside its items.
+        items: its items.
+        attributes: those of a subclass of a built-in type, besides its items.
         spec: pytree's own description of it, for the kind "pytree".
     """
 
@@ -82,7 +82,7 @@ Call = tuple[Argument, ...]
 
 
 def arguments_of(bound: inspect.BoundArguments) -> list[tuple[str, str, Any]]:
-    """Name, way of passing and value of each argument, as ``bound.args`` and ``bound.kwargs`` arrange them."""
+    """The name, way of passing and value of each argument, in the order of ``bound.args`` and ``bound.kwargs``."""
     found: list[tuple[str, str, Any]] = []
     by_position = True
     for name, parameter in bound.signature.parameters.items():
@@ -104,8 +104,8 @@ def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None], 
     """The structure of an argument.
 
     Args:
-        value: it; numpy arrays become tensors.
-        name: its name; the keys within are added to it.
+        value: the argument; numpy arrays become tensors.
+        name: its name; keys inside it are appended.
         add: called with each tensor's name, the tensor, and its path.
         path: of `value`.
 
@@ -124,8 +124,8 @@ def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None], 
     if kind is None:
         if _holds_tensors(value):
             raise ExportError(
-                f"{name} is a {type(value).__name__}, which holds tensors in a way that is not known here, so that "
-                "they would be constants in the file; pass them in a tuple, list, dict, NamedTuple or dataclass"
+                f"{name} is a {type(value).__name__}, which holds tensors in an unknown way, so they would become "
+                "constants in the file; pass them in a tuple, list, dict, NamedTuple or dataclass"
             )
         return ConstantNode(value)
     nodes = [
@@ -167,15 +167,15 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
 
 
 def has_new_of(cls: Any, base: Any) -> bool:
-    """Whether instances of a class can be made like those of a built-in class."""
+    """Whether instances of a class can be made like those of a built-in class: it has the same ``__new__``."""
     return bool(cls.__new__ is base.__new__)
 
 
 def registered_items(value: Any) -> tuple[dict[Any, Any], Any]:
     """The items of a container of a class that is registered as a pytree, by key, and pytree's description of it.
 
-    Where its class was registered without a function for the keys, they are the names of the attributes that hold the
-    items, or else their positions.
+    If its class was registered without a function for keys, they are the names of the attributes that hold the items,
+    or else their positions.
     """
     if pytree.SUPPORTED_NODES[type(value)].flatten_with_keys_fn is not None:
         pairs, spec = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
@@ -193,7 +193,7 @@ def key_of(entry: Any) -> Any:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """An object's attributes: its fields first, then all others."""
+    """An object's attributes: the fields of a dataclass first, then all others."""
     names = [item.name for item in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
     names += [*getattr(value, "__dict__", {}), *(slot.__name__ for slot in slots_of(type(value)))]
     return {name: getattr(value, name) for name in dict.fromkeys(names) if hasattr(value, name)}
@@ -246,7 +246,7 @@ def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
         made = base.__new__(cls)
         base.update(made, zip(node.keys, items, strict=True))
     else:
-        # Without __init__: it would run once more on values that it has made.
+        # Without __init__, which would process values that it has already processed.
         made = types.SimpleNamespace() if cls is types.SimpleNamespace else object.__new__(cls)
         for key, item in zip(node.keys, items, strict=True):
             object.__setattr__(made, key, item)
@@ -272,10 +272,10 @@ def _constants(node: Node, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def as_dynamic_shapes(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each tensor, by argument, and nested like the arguments.
+    """A value for each tensor, by argument and nested like the arguments.
 
-    Containers become dicts, lists and tuples, which can be printed and pasted; what holds no tensor becomes None, and
-    such an argument is left out.
+    Containers become dicts, lists and tuples, which can be printed and pasted; anything without tensors becomes None,
+    and an argument without tensors is left out.
     """
     found = {argument.name: _nested(argument.value, values) for argument in call}
     return {name: value for name, value in found.items() if value is not None}

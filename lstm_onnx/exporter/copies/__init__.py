@@ -1,1 +1,1 @@
-"""Copies of a module and of what it holds, and what a call changes, put back."""
+"""Copies a module and what it holds, and undoes what a call changes."""

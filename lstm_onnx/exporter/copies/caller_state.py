@@ -1,4 +1,4 @@
-"""Global state of torch, numpy and Python that a run of the user's code changes, put back at the end."""
+"""Restores global state of torch, numpy and Python that a run of the user's code changes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
 _BACKWARD_HOOKS = ("_global_backward_pre_hooks", "_global_backward_hooks")
 
 ONE_AT_A_TIME = threading.RLock()
-"""Held by each export and each verification: torch's default dtype, number of threads and tracer, the packing functions
-that are replaced, and Python's warning filters and random states are of the whole process."""
+"""Held by each export and each verification, since what they change belongs to the whole process: torch's default
+dtype, number of threads and tracer, the packing functions that are replaced, Python's warning filters and random
+states."""
 _LARGE = 1_000_000
-"""The number of parameters from which on several threads make a module's calls faster."""
+"""With this many parameters or more, several threads make a module's calls faster."""
 
 
 @contextlib.contextmanager
 def one_thread_if_small(module: nn.Module) -> Iterator[None]:
-    """Within it, PyTorch computes a small module on one thread.
+    """A context in which PyTorch computes a small module on one thread.
 
     Its threads wait for each other at every operator.  If there are more of them than free CPUs (in a container on a
     large machine, or beside other work), the many short calls of an export and a verification take a hundred times as
@@ -43,9 +44,9 @@ def one_thread_if_small(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def caller_state_kept() -> Iterator[None]:
-    """Restores random states and the default dtype at the end; within it, inference mode is off.
+    """A context without inference mode, which restores random states and the default dtype at its end.
 
-    Only one thread is within it at a time.
+    Only one thread at a time can be in it.
     """
     with ONE_AT_A_TIME:
         # Inference tensors cannot be traced; gradients stay off.
@@ -66,8 +67,8 @@ def caller_state_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within it, the attribute `name` of a class, module or function has another value."""
-    own = vars(owner)[name] if name in vars(owner) else getattr(owner, name)  # vars: a classmethod itself
+    """A context in which the attribute `name` of a class, module or function has another value."""
+    own = vars(owner)[name] if name in vars(owner) else getattr(owner, name)  # vars gives a classmethod itself
     setattr(owner, name, value)
     try:
         yield
@@ -76,7 +77,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def global_hooks() -> dict[str, list[tuple[int, Any]]]:
-    """The global hooks, by the names of the tables that hold a module's own hooks of that kind."""
+    """The global hooks, by the name of the module attribute that holds a module's own hooks of that kind."""
     return {
         name.removeprefix("_global"): list(getattr(torch_module, name, {}).items())
         for name in _GLOBAL_HOOKS
@@ -86,7 +87,7 @@ def global_hooks() -> dict[str, list[tuple[int, Any]]]:
 
 @contextlib.contextmanager
 def without_global_hooks() -> Iterator[None]:
-    """In this thread no global hooks are called: the copied modules have copies of them as their own hooks."""
+    """A context without global hooks in this thread: the copied modules have copies of them as their own hooks."""
     tables = [getattr(torch_module, name, {}) for name in (*_GLOBAL_HOOKS, *_BACKWARD_HOOKS)]
     own = [dict(table) for table in tables]
     thread = threading.get_ident()

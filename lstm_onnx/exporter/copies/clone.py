@@ -1,6 +1,6 @@
 """A copy of a module: its own module objects, attributes and tensors.
 
-Everything that an export changes in a module (eval mode, the classes of its LSTMs, states that its forward leaves in
+Everything that an export changes in a module (eval mode, the classes of its LSTMs, states that its forward stores in
 attributes) is changed in such a copy.  The caller's module stays as it is, even if an export fails or another thread
 runs it.
 """
@@ -26,7 +26,7 @@ _UNUSED_HOOKS = (
     *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
     *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
 )
-"""Hooks that are not part of a call without gradients."""
+"""Hooks that are not called without gradients."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Clone:
     """A copy of a module.
 
     Attributes:
-        module: it.
-        mutable: what else was copied that code may write into: containers, objects, closure cells.
-        shared: its tensors that share memory with another one in the original, and here share none.
+        module: the copy.
+        mutable: the other copied objects that code may write into: containers, objects, closure cells.
+        shared: tensors that share memory with another one in the original, and share none here.
     """
 
     module: nn.Module
@@ -53,12 +53,12 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
     """A copy of `module` in eval mode.
 
     Parameters, buffers and tensors in attributes are all copied, since a forward may write into any of
-    them, and so are containers, the user's own objects, and the functions that close over any of these or
-    over the module: hooks, lambdas, a forward of the module's own.  What is tied in the original is tied in
+    them, and so are containers, the user's own objects, and functions that close over any of these or
+    over the module: hooks, lambdas, a forward set on the instance.  What is tied in the original is tied in
     the copy.  Objects of libraries are shared (see `Copier`).
 
     Args:
-        module: it is not changed.
+        module: not changed.
         dtype: floating-point tensors are converted to it; None keeps their dtypes.
 
     Raises:
@@ -66,9 +66,11 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
     """
     for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
         if is_lazy(tensor):
-            raise ExportError(f"{name} has no shape yet, since its module is lazy; call the module once first")
+            raise ExportError(
+                f"{name} has no shape yet, since its module is lazy; call the module once before the export"
+            )
         if tensor.is_meta:
-            raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
+            raise ExportError(f"{name} is on the meta device, where weights have no values; load the weights first")
     hooks = global_hooks()
     names = code_names(module, [hook for items in hooks.values() for _, hook in items])
     addressed = (*module.modules(), *module.parameters(), *module.buffers())
@@ -83,22 +85,22 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
         parameters: dict[str, Any] = part._parameters
         for name, tensor in parameters.items():
             if tensor is not None and not isinstance(tensor, nn.Parameter):
-                # Code that computes a weight may put it there; torch.export takes parameters alone.
+                # Code that computes a weight may store a plain tensor here; torch.export accepts only parameters.
                 parameters[name] = nn.Parameter(tensor, requires_grad=False)
         for table in (parameters, part._buffers):
             sparse = {name: item for name, item in table.items() if item is not None and item.layout != torch.strided}
             for name in sparse:
                 del table[name]
-            part.__dict__.update(sparse)  # torch.export takes none
+            part.__dict__.update(sparse)  # torch.export accepts no sparse buffers
         for name in _UNUSED_HOOKS:
             if part.__dict__.get(name):
                 part.__dict__[name] = type(part.__dict__[name])()
-    copy.eval()  # a user's own eval() may return nothing
+    copy.eval()  # not `copy = copy.eval()`: a user's own eval() may return nothing
     return Clone(copy, tuple(copier.mutable), copier.memory.copies())
 
 
 def _refuse_keys(names: CodeNames, ids: set[int]) -> None:
-    """Refuse code that looks up a part of a module in a dict or set of a class, which is not copied with the module."""
+    """Refuse code that looks up a part of a module in a class's dict or set, which is not copied with the module."""
     kinds = {id(table[name]): table[name] for table, used in names.tables.values() for name in used}
     for kind in kinds.values():
         if not isinstance(kind, type) or is_library(kind.__module__) or issubclass(kind, nn.Module):

@@ -1,7 +1,7 @@
-"""The names that the code of a module's forward can reach: global variables, and attributes of its classes.
+"""Finds the names that the code of a forward can reach: global variables, and attributes of its classes.
 
-What a forward writes into may be a global list, or a list of its class.  Only what a module's code can reach is copied
-with it: a file's other globals may be data sets.
+A forward may write into a global list, or into a list of its class.  Only what a module's code can reach is copied
+with it: a file's other globals may be whole data sets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..user_code import is_library
 from .rebuilt_code import closure_values, constants, nested_codes
 
 ENTRIES = ("forward", "__call__", "__getattr__", "__getattribute__", "__setattr__")
-"""Methods that are called without being named in the code."""
+"""Methods that are called although the code does not name them."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -33,7 +33,7 @@ class CodeNames:
         attributes: all attribute names in it.
         tables: the globals of each file, by their id, and the names that the code reads from them.
         assigned: the ids of globals to which the code assigns.
-        compared: classes that functions name which ask for the class of an object.
+        compared: classes named by functions that ask for the class of an object.
     """
 
     attributes: set[str] = field(default_factory=set)
@@ -42,11 +42,11 @@ class CodeNames:
     compared: list[type] = field(default_factory=list)
 
     def require_uncompared(self, kind: type) -> None:
-        """Refuse code that may compare a class with that of a copy, which is derived from it (ExportError)."""
+        """Refuse code that may compare a class with the copy's class, which is derived from it (ExportError)."""
         if any(kind is named for named in self.compared):
             raise ExportError(
-                f"code asks for type(...) or __class__ and names {kind.__name__}, and the copy to be exported is "
-                f"of a class derived from it; write isinstance(..., {kind.__name__})"
+                f"code asks for type(...) or __class__ and names {kind.__name__}, and the exported copy is an "
+                f"instance of a class derived from it; use isinstance(..., {kind.__name__})"
             )
 
 
@@ -88,7 +88,7 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
 
 
 def user_classes(kind: type) -> list[type]:
-    """The classes that an object's class derives from, and that are the user's, the most basic first."""
+    """The user's classes among the bases of an object's class and that class itself, the most basic first."""
     return [owner for owner in reversed(kind.__mro__) if not is_library(owner.__module__)]
 
 
@@ -99,14 +99,14 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def _strings(value: Any) -> list[str]:
-    """A string, or those in a tuple, list or set: names for getattr."""
+    """A string, or the strings in a tuple, list or set, since they may be names for getattr."""
     items = value if type(value) in (tuple, list, set, frozenset) else [value]
     return [item for item in items if isinstance(item, str)]
 
 
 def _functions(value: Any) -> Iterable[types.FunctionType]:
     """The user's functions that a value stands for: itself, an accessor's, or the methods of a class or object."""
-    if type(value) in weakref.ProxyTypes:  # which pass every question on to what they stand for
+    if type(value) in weakref.ProxyTypes:  # they forward everything to their referents
         return ()
     if isinstance(value, types.FunctionType):
         wrapped = getattr(value, "__wrapped__", None)

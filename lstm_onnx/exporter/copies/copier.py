@@ -1,8 +1,8 @@
 """Copies of what a module holds: containers, objects, functions with the variables they close over, and tensors.
 
-copy.deepcopy shares functions, and so what a hook or a lambda writes into; it runs the classes' own code;
-and it fails for what cannot be pickled, such as a lock.  Here only what a forward can compute with or write
-into is copied.  Everything else (locks, files, loggers, objects of other libraries) is shared.
+copy.deepcopy shares functions, and so whatever a hook or a lambda writes into; it runs the classes' own code;
+and it fails for objects that cannot be pickled, such as a lock.  Here only what a forward can compute with or
+write into is copied.  Everything else (locks, files, loggers, objects of other libraries) is shared.
 """
 
 from __future__ import annotations
@@ -36,24 +36,23 @@ from .stand_ins import in_order, instead_of, keep, kept_results
 _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
-"""Of random numbers."""
+"""Generators of random numbers."""
 _LARGE = 2**24
-"""Bytes from which on a numpy array counts as data: the copy shares its memory, and cannot write to it."""
+"""A numpy array of at least this many bytes counts as data: the copy shares its memory, read-only."""
 
 
 class Copier:
-    """Copies with a memo, like copy.deepcopy, so that shared objects stay shared.
+    """Copies objects with a memo, like copy.deepcopy, so that shared objects stay shared.
 
     Args:
         dtype: floating-point tensors are converted to it; None keeps their dtypes.
         packages: objects of classes of these top-level packages are copied; others only if they hold tensors.
-        names: the global variables and class attributes that are copied, namely those that the code can reach.
-        addressed: what code may look up by its ``id()``, which is another one in the copy.
+        names: the global variables and class attributes to copy: those that the code can reach.
+        addressed: objects that code may look up by their ``id()``, which differs in the copy.
 
     Attributes:
-        mutable: the modules, containers, objects, generators and cells of closures that were copied, and that code may
-            write into.
-        memory: the tensors that were copied, by the places of the originals.
+        mutable: the copied modules, containers, objects, generators and closure cells that code may write into.
+        memory: the copied tensors, by where the originals are in memory.
     """
 
     def __init__(
@@ -76,8 +75,8 @@ class Copier:
         self._unfinished: list[nn.Module] = []
 
     def finish(self) -> None:
-        """Give the copied modules their classes: what these hold, such as a registry, may lead back to the modules."""
-        for module in self._unfinished:  # which grows
+        """Give the copied modules their classes; last, as a class may refer back to modules, such as in a registry."""
+        for module in self._unfinished:  # grows during the loop
             if (kind := self._class(own := type(module))) is not own:
                 self.names.require_uncompared(own)
                 object.__setattr__(module, "__class__", kind)
@@ -92,7 +91,7 @@ class Copier:
         return self._enter(value, self._copy(value))
 
     def _enter(self, value: Any, copy: Any, *, mutable: bool = False) -> Any:
-        """Remember a copy, before what it holds is copied, as that may lead back to it."""
+        """Remember a copy before its contents are copied, since they may refer back to it."""
         if id(value) not in self._memo:
             self._alive.append(value)
         self._memo[id(value)] = copy
@@ -111,16 +110,16 @@ class Copier:
         inner = wrapped_module(value)
         if inner is not None:
             copy: nn.Module = self._enter(value, self.of(inner))
-            # Code that reaches into the wrapper, as by ``self.encoder.module.lstm``, finds the module itself.
+            # Code that reaches through the wrapper, as in ``self.encoder.module.lstm``, still finds the module.
             name = next(name for name, part in value._modules.items() if part is inner)
             if not hasattr(copy, name):
                 copy.__dict__[name] = copy
             return copy
-        # Not by its own __new__, which may take arguments, and in a torch.fx.GraphModule makes a class without forward.
+        # Not by the class's own __new__: it may take arguments, and a GraphModule's makes a class without a forward.
         kind = HookedWrapper if is_wrapper(value) else type(value)
         new = self._enter(value, object.__new__(kind), mutable=True)
         self._unfinished.append(new)
-        # Not by Module.__setattr__, which would sort values into tables; those are copied themselves.
+        # Not by Module.__setattr__, which would register parameters, buffers and modules; those are copied separately.
         attributes_of(new).update({name: self.of(item) for name, item in plain_attributes(value).items()})
         self._copy_slots(value, new)
         return new
@@ -144,7 +143,7 @@ class Copier:
         new = self._enter(value, base.__new__(kind), mutable=True)
         if isinstance(value, collections.defaultdict):
             new.default_factory = self.of(value.default_factory)
-        # The base's own methods: a user's class may do something else when an item is set.
+        # The base class's methods: a user's class may have others with side effects.
         for key, item in base.items(value):
             base.__setitem__(new, self.of(key), self.of(item))
         self._attributes(value, new)
@@ -177,7 +176,7 @@ class Copier:
         if all(one is other for one, other in zip(items, base.__iter__(value), strict=True)):
             return value
         if id(value) in self._memo:
-            return self._memo[id(value)]  # it holds something that leads back to it
+            return self._memo[id(value)]  # something that it holds refers back to it
         try:
             kind = in_order(type(value), items) if base is frozenset else type(value)
             new: Any = base.__new__(kind, items)  # not by a namedtuple's own __new__
@@ -201,7 +200,7 @@ class Copier:
             return value
         name = getattr(function, "__name__", "")
         if isinstance(owner, (nn.RNNBase, nn.RNNCellBase)) and getattr(type(owner), name, None) is function:
-            # The copy gets another forward, itself or by another class, and this must become that.
+            # The copy may get another forward, of its own or of its class; the copied method must call that one.
             def method(*args: Any, **kwargs: Any) -> Any:
                 own = vars(getattr(vars(owner).get(name), "__func__", method)).get("is_recurrent")
                 return (getattr(owner, name) if own else getattr(owner.__class__, name).__get__(owner))(*args, **kwargs)
@@ -210,7 +209,7 @@ class Copier:
         return types.MethodType(function, owner)
 
     def _builtin_method(self, value: types.BuiltinMethodType) -> Any:
-        """A method of a container or a tensor, such as ``self.frames.append``; of other functions in C a module."""
+        """A bound method of a container or tensor, such as ``self.frames.append``; other C functions are shared."""
         copy = self.of(value.__self__)
         return value if copy is value.__self__ else getattr(copy, value.__name__)
 
@@ -232,7 +231,7 @@ class Copier:
         return functools.partial(function, *args, **keywords)
 
     def _cached(self, value: Any) -> Any:
-        """A function with functools.cache, whose results are kept for a call; sizes cannot be keys in a trace."""
+        """A function with functools.cache; the copy's results are undone after a call, and sizes need no hash."""
         if is_library(getattr(value.__wrapped__, "__module__", "")):
             return value
         function = self.of(value.__wrapped__)
@@ -246,7 +245,7 @@ class Copier:
             return self.of(own)
         table = self._table(value.__globals__)
         if id(value) in self._memo:
-            return self._memo[id(value)]  # the globals lead back to it
+            return self._memo[id(value)]  # the globals refer back to it
         if table is value.__globals__ and not keeps_anything(value):
             return value
         cells, defaults = value.__closure__ or (), (value.__defaults__, value.__kwdefaults__)
@@ -274,7 +273,7 @@ class Copier:
                 copy.cell_contents = self.of(content)
 
     def _table(self, own: dict[str, Any]) -> dict[str, Any]:
-        """The globals of a copied function: the file's own, unless something in them that code can reach is copied."""
+        """The globals of a copied function: the original dict, unless something reachable in it is copied."""
         if id(own) in self._tables:
             return self._tables[id(own)]
         names = self.names.tables.get(id(own), (own, set()))[1]
@@ -294,7 +293,7 @@ class Copier:
         return table
 
     def _class(self, kind: type) -> type:
-        """The class of a copied module: a subclass of its own where its methods' code uses something that is copied."""
+        """The class of a copied module: a derived class if the code of its methods uses something that is copied."""
         if kind in self._classes:
             return self._classes[kind]
         self._classes[kind] = kind
@@ -316,22 +315,22 @@ class Copier:
             return item if same else property(fget, fset, fdel, item.__doc__)
         if isinstance(item, (types.FunctionType, functools._lru_cache_wrapper)):
             return self.of(item) if name in self.names.attributes or name in ENTRIES else item
-        # What belongs to the class itself, such as its annotations, is not used by its code.
+        # Attributes that Python gives to a class, such as its annotations, are not used by its code.
         return self.of(item) if name in self.names.attributes and not name.startswith("__") else item
 
     def _reference(self, value: Any) -> Any:
         target = value()
         copy = self.of(target)
-        # The copy is kept alive, as nothing else may do so: by the reference's callback, which Python drops after the
-        # reference has left the object's list of references.  From a slot it would be dropped before, and that ends
-        # the process if another reference to the object has a callback.
+        # The reference's callback keeps the copy alive, since nothing else may.  Python drops a callback only after the
+        # reference has left the object's list of references.  It would drop an attribute before, and that crashes the
+        # process if another reference to the object has a callback.
         return value if copy is target else weakref.ref(copy, functools.partial(keep, copy))
 
     def _proxy(self, value: Any) -> Any:
         try:
             return self.of(value.__init__.__self__)
         except ReferenceError:
-            return None  # its object is gone
+            return None  # its referent is gone
 
     def _generator(self, value: Any) -> Any:
         if isinstance(value, torch.Generator):
@@ -339,12 +338,12 @@ class Copier:
             new.set_state(value.get_state())
             return self._enter(value, new, mutable=True)
         if isinstance(value, random.SystemRandom):
-            return value  # it has no state
+            return value  # the generator has no state
         if isinstance(value, random.Random):
             other = self._enter(value, type(value).__new__(type(value)), mutable=True)
             other.setstate(value.getstate())
             return other
-        return self._enter(value, deepcopy(value), mutable=True)  # one of numpy's
+        return self._enter(value, deepcopy(value), mutable=True)  # a numpy generator
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
@@ -358,7 +357,7 @@ class Copier:
         return new
 
     def _attributes(self, value: Any, new: Any) -> None:
-        """Copy what an object has in `__dict__` and in slots."""
+        """Copy an object's `__dict__` and slots."""
         own = attributes_of(value)
         if own is value:
             object.__setattr__(new, "__dict__", new)  # a dict whose items are its attributes
@@ -394,4 +393,4 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (VIEWS, Copier._view),
     (collections.abc.Iterator, lambda _, value: instead_of(value)),
 )
-"""How instances of a class are copied: the first match counts; all others are plain objects, or shared."""
+"""How instances of a class are copied; the first match counts, and all others are plain objects or shared."""

@@ -1,8 +1,8 @@
-"""The side effects of a forward, undone after each call.
+"""Records the side effects of a forward and undoes them after each call.
 
 A module may append to a list, count its calls, or leave its last activation in an attribute, and so may its
-hooks.  A file remembers nothing of that: each call starts from what the module held when it was exported,
-and `attribute_states` makes inputs of the attributes on which the outputs depend.
+hooks.  A file remembers none of that: each call starts from what the module held when it was exported,
+and `attribute_states` turns the attributes on which the outputs depend into inputs.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Change:
 
     Attributes:
         part: the container, object or cell.
-        key: of its item or attribute; None where all of it counts.
-        before: the value before the call; of an attribute without one, a number of the class.
+        key: of its item or attribute; None if the part changed as a whole.
+        before: the value before the call; for an attribute that was not set, the class's number of that name.
         where: the place, as the user would write it.
         after: the value after the call.
     """
@@ -77,12 +77,12 @@ class KeptValues:
         self._suspended = False
 
     def generator_states(self) -> list[object]:
-        """The states of the generators of random numbers, which nothing puts back."""
+        """The states of the random number generators, which nothing restores."""
         return list(map(_state_of, self._generators))
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
-        """Put everything back at the end, unless that is suspended."""
+        """A context at whose end everything is restored, unless `suspended`."""
         if self._suspended:
             yield
             return
@@ -93,17 +93,17 @@ class KeptValues:
             self.put_back(before)
 
     def contents(self) -> list[Any]:
-        """What everything holds now, for `put_back`."""
+        """The current contents of everything, for `put_back`."""
         return list(map(_content, self._parts))
 
     def put_back(self, contents: Sequence[Any]) -> None:
-        """Let everything hold what it held then."""
+        """Restore the contents of everything."""
         for part, content, _ in self._changed(contents):
             _restore(part, content)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Within it `restored` does nothing, so that a call finds what the one before has left."""
+        """A context in which `restored` does nothing, so that a call finds what the one before it has left."""
         before, self._suspended = self._suspended, True
         try:
             yield
@@ -112,7 +112,7 @@ class KeptValues:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[list[Change]]:
-        """A list that has at the end what was changed."""
+        """A context that fills a list with what was changed when it ends."""
         before = self.contents()
         changes: list[Change] = []
         yield changes
@@ -122,14 +122,14 @@ class KeptValues:
             changes += _changes(part, content, now, names)
 
     def _changed(self, before: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
-        """What holds other objects than before, with its content then and now."""
+        """Each part that holds other objects than before, with its contents then and now."""
         for part, content in zip(self._parts, before, strict=True):
             now = part if type(part) in _COPIED else _content(part)
             if not _same(now, content):
                 yield part, content, now
 
     def _names(self) -> dict[int, str]:
-        """Where the parts are, by their ids."""
+        """The places of the parts in the module, by their ids."""
         names: dict[int, str] = {}
         owners = {id(attributes_of(part)): id(part) for part in self._parts if isinstance(part, _Attributes)}
         for path, module in self._module.named_modules():
@@ -165,7 +165,7 @@ class _Attributes:
 
 
 def _number_of_class(kind: type, name: Any) -> Any:
-    """A number that instances have until they set their own; None where there is none."""
+    """A class attribute that is a number, which an instance has until it sets its own; None where there is none."""
     found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
     return found if type(found) in (int, float) else None
 
@@ -186,7 +186,7 @@ def _state_of(generator: Any) -> object:
 
 
 def counting(changes: Sequence[Change]) -> list[Change]:
-    """The changes that may go on from call to call: of a counter, of a size that a forward keeps, of what grows."""
+    """The changes that may continue from call to call: of counters, of stored sizes, of lists that grow."""
     return [
         change
         for change in changes
@@ -195,13 +195,13 @@ def counting(changes: Sequence[Change]) -> list[Change]:
 
 
 def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactly: bool = False) -> None:
-    """Set each counter to what it is after several calls that change it as the first one did.
+    """Set each counter to its value after several calls that each change it as the first one did.
 
     Args:
         changes: what `counting` gives.
-        number: the calls are as many as bring it near this number; None for no calls but `more`.
+        number: as many calls as bring the counter near this number; None for no calls but `more`.
         more: further calls.
-        exactly: a number becomes `number` plus `more` steps itself, even if calls like the first one pass over it.
+        exactly: set a counter to `number` plus `more` steps, even if calls like the first one skip that value.
     """
     for change in changes:
         if isinstance(change.part, _NUMBERS):
@@ -226,7 +226,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _rate(before: Any, after: Any) -> tuple[Any, Any] | None:
-    """Where a number or a size starts, and how much a call adds; None where a call adds nothing."""
+    """The first value of a number or a size, and how much a call adds; None where a call adds nothing."""
     if _is_number(before):
         step = after - before if _is_number(after) else 0
         return before, step if np.isfinite(step) and step else 1
@@ -241,7 +241,7 @@ def _rate(before: Any, after: Any) -> tuple[Any, Any] | None:
 
 
 def _after_calls(before: Any, after: Any, calls: int) -> Any:
-    """What a value is after so many calls, if each changes it as the first one did."""
+    """The value after this many calls, if each changes it as the first one did."""
     if _is_number(before):
         start, step = _rate(before, after) or (before, 1)
         return start + calls * step
@@ -265,7 +265,7 @@ def _after_calls(before: Any, after: Any, calls: int) -> Any:
 
 
 def _goes_on(before: Any, after: Any) -> bool:
-    """Whether what became longer begins with what it was."""
+    """Whether a sequence that became longer starts with its old items."""
     if isinstance(before, (str, bytes)):
         return type(after) is type(before) and after[: len(before)] == before
     if isinstance(before, set):
@@ -282,15 +282,15 @@ def lengthen_lists(changes: Sequence[Change]) -> bool:
 
 
 def _base(part: Any) -> Any:
-    """The class that holds the items; its own methods, as a user's class may do something else in them."""
+    """The built-in class of a container, whose methods have no side effects, as those of a user's class may."""
     return next(base for base in _SEQUENCES if isinstance(part, base))
 
 
 def _content(part: Any) -> Any:
-    if type(part) in _COPIED:  # first, since a module may hold a hundred thousand of them
+    if type(part) in _COPIED:  # the fast path: a module may hold a hundred thousand of them
         return part.copy()
     if isinstance(part, dict):
-        return dict.copy(part)  # a subclass's own `copy` may do something else
+        return dict.copy(part)  # not a subclass's own `copy`
     if isinstance(part, _SEQUENCES):
         return list(_base(part).__iter__(part))
     if isinstance(part, set):
@@ -319,13 +319,13 @@ def _same(one: Any, other: Any) -> bool:
         return {id(item) for item in one} == {id(item) for item in other}
     if not isinstance(one, dict):
         return all(map(operator.is_, one, other))
-    if all(map(operator.is_, one, other)):  # the keys, in one order: a vocabulary is compared at each call
+    if all(map(operator.is_, one, other)):  # the fast path: a vocabulary is compared at each call
         return all(map(operator.is_, one.values(), other.values()))
     return _in_one_order(one, other) and all(other[key] is item for key, item in one.items())
 
 
 def _in_one_order(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    """Whether two dicts of one length have equal keys in one order."""
+    """Whether two dicts of the same length have equal keys in the same order."""
     return all(key in {own: None} for own, key in zip(one, other, strict=True))
 
 
@@ -372,7 +372,7 @@ def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Ch
     if not isinstance(before, dict):
         return [Change(part, None, before, own or f"a {type(part).__name__} outside of the module", copy(now))]
     keys = [key for key in {**before, **now} if before.get(key, _EMPTY) is not now.get(key, _EMPTY)]
-    if not keys:  # their order
+    if not keys:  # only their order changed
         return [Change(part, None, before, own or "a dict outside of the module")]
     grown = []
     if isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""What objects hold, without their classes' own code."""
+"""Reads what objects hold without running the code of their classes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _VIEWS: dict[type, Callable[[Any], Any]] = {
     },
 }
 VIEWS = tuple(_VIEWS)
-"""Classes of what shows a dict, as ``self.layers.values()`` does."""
+"""Classes of dict views, such as that of ``self.layers.values()``."""
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """An object's attributes; not by getattr, which a user's class may define."""
+    """An object's attributes, without getattr, which a user's class may override."""
     try:
         own: dict[str, Any] = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -49,18 +49,18 @@ def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
 
 
 def base_of(kind: type) -> type:
-    """The base class that determines what instances hold beside attributes: the first not written in Python."""
+    """The base class that determines what instances hold besides attributes: the first not written in Python."""
     return next(base for base in kind.__mro__ if not base.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
 
 
 def viewed(view: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The dict that one of `VIEWS` shows, and how to make such a view of another."""
-    (shown,) = gc.get_referents(view)  # its attribute `mapping` is a view again
+    """The dict behind a view (an instance of one of `VIEWS`), and how to make such a view of another dict."""
+    (shown,) = gc.get_referents(view)  # its attribute `mapping` is a proxy
     return shown, _VIEWS[type(view)]
 
 
 def is_copied(value: Any, packages: frozenset[str]) -> bool:
-    """Whether an object is copied, as the user's are, and not shared with the original, as those of libraries are.
+    """Whether an object is copied, like the user's own, rather than shared with the original, like a library's.
 
     Args:
         value: the object.
@@ -68,14 +68,14 @@ def is_copied(value: Any, packages: frozenset[str]) -> bool:
     """
     kind = type(value)
     if hasattr(kind, "__del__") or base_of(kind) not in _NEW:
-        return False  # a copy that is finalized could close what it shares with the original
+        return False  # the finalizer of a copy could close what it shares with the original
     module = kind.__module__
     package = module.partition(".")[0]
     if module in _PLAIN_MODULES or package in packages:
         return True
     if package in sys.stdlib_module_names:
         return False
-    # The user's own code has many top-level modules where its folder is no package.
+    # The user's code has many top-level modules if its folder is not a package.
     file = getattr(sys.modules.get(module), "__file__", None) or ""
     if "-packages" not in file and not is_library(module):
         return True

@@ -1,4 +1,4 @@
-"""Functions of the same code with other variables, and classes with other methods."""
+"""Makes functions with the same code and other variables, and classes with other methods."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import nn
 from ..user_code import is_library
 
 ATOMIC = frozenset({type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, torch.dtype})
-"""Types of values that no code can write into."""
+"""Types of immutable values."""
 
 
 def rebuilt_function(
     function: types.FunctionType, table: dict[str, Any] | None = None, closure: tuple[types.CellType, ...] | None = None
 ) -> types.FunctionType:
-    """A function of the same code with other globals or another closure."""
+    """A function with the same code and other globals or another closure."""
     new = types.FunctionType(
         function.__code__,
         function.__globals__ if table is None else table,
@@ -44,9 +44,9 @@ def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def constants(code: types.CodeType) -> Iterator[Any]:
-    """The constants in a function's code, and by itself each of those in tuples, sets and slices among them."""
+    """The constants in a function's code; the items of tuples, sets and slices also by themselves."""
     yield from _each(code.co_consts)
-    # From Python 3.14 on, a small integer is in the instruction itself.
+    # Since Python 3.14, an instruction may hold a small integer itself.
     yield from (item.arg for item in dis.get_instructions(code) if item.opname == "LOAD_SMALL_INT")
 
 
@@ -61,7 +61,7 @@ def _each(items: Iterable[Any]) -> Iterator[Any]:
 
 
 def closure_values(function: types.FunctionType) -> list[Any]:
-    """The variables that a function closes over, without those that are not assigned yet."""
+    """The values of the variables that a function closes over, except those that are not assigned yet."""
     found = []
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):
@@ -70,9 +70,9 @@ def closure_values(function: types.FunctionType) -> list[Any]:
 
 
 def derived_class(kind: type, namespace: dict[str, Any], bases: Iterable[type] = ()) -> type:
-    """A class derived from a user's and then from `bases`, of its name, of which the user's code is not told.
+    """A class of the same name derived from a user's class and from `bases`, made without running the user's code.
 
-    ``__init_subclass__`` and metaclasses often enter each class in a registry, which is the caller's.
+    ``__init_subclass__`` and metaclasses often add each class to a registry, which belongs to the caller.
     """
     make: Any = type.__new__
     namespace = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, **namespace}

@@ -1,4 +1,4 @@
-"""Stand-ins for what a copy of a module can neither copy nor share with the original."""
+"""Stand-ins for objects that a copy of a module can neither copy nor share with the original."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..user_code import user_line
 
 
 def kept_results(function: Any, results: dict[Any, Any]) -> Any:
-    """A function that keeps its results as functools.cache does; those for what has no hash are computed anew."""
+    """A function that caches its results as functools.cache does, except for arguments that have no hash."""
 
     @functools.wraps(function)
     def cached(*args: Any, **kwargs: Any) -> Any:
         key = (args, tuple(kwargs.items()))
         try:
             known = key in results
-        except TypeError:  # it has no hash
+        except TypeError:  # an argument has no hash
             return function(*args, **kwargs)
         if not known:
             results[key] = function(*args, **kwargs)
@@ -28,7 +28,7 @@ def kept_results(function: Any, results: dict[Any, Any]) -> Any:
 
 
 class HeldIterator:
-    """In the place of an iterator that a module holds."""
+    """Replaces an iterator that a module holds."""
 
     def __iter__(self) -> Iterator[Any]:
         """Itself."""
@@ -37,18 +37,18 @@ class HeldIterator:
     def __next__(self) -> Any:
         """Refuse to take an item."""
         raise ExportError(
-            f"at {user_line()}: forward takes the next item of an iterator that the module holds, so that each call "
-            "gets another one, which a file cannot do; keep a list of the items, and count in an attribute"
+            f"at {user_line()}: forward takes the next item of an iterator that the module holds, so each call "
+            "gets another one, which a file cannot do; keep the items in a list, and count calls in an attribute"
         )
 
 
 def instead_of(iterator: Any) -> Any:
-    """A `HeldIterator` in the place of one of Python's own; others, such as files, are shared."""
+    """A `HeldIterator` in place of one of Python's own iterators; others, such as files, are shared."""
     return HeldIterator() if type(iterator).__module__ in ("builtins", "itertools") else iterator
 
 
 def in_order(kind: type, items: list[Any]) -> type:
-    """A class of set that iterates over copies in the order of the originals, which for modules is that in memory.
+    """A set class that iterates over copies in the order of the originals, which for modules depends on addresses.
 
     Args:
         kind: the class of the original.
@@ -64,4 +64,4 @@ def in_order(kind: type, items: list[Any]) -> type:
 
 
 def keep(_held: Any, _reference: Any) -> None:
-    """Do nothing: a reference whose callback is a partial of this keeps the first argument alive."""
+    """Do nothing: a weak reference whose callback is a partial of this keeps the first argument alive."""

@@ -1,7 +1,7 @@
-"""The whole numbers that a module's code can see, near which it may do something else.
+"""Finds the integers that a module's code can see, near which it may do something else.
 
-A call shows what the code does at one length, or at one value of a counter.  It does not show an ``if t == 40``, but
-the 40 is in the code, in an attribute, in a configuration or in the default of a helper's argument.
+A call shows what the code does at one length, or at one value of a counter.  It does not show the effect of an
+``if t == 40``, but the 40 is in the code, an attribute, a configuration or a default argument.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_ITEMS = 200
 
 
 def code_numbers(module: nn.Module) -> set[int]:
-    """Those in the functions that the module's classes define or its parts hold, that these name, and in defaults."""
+    """The integers in functions that the module's classes define, its parts hold, or these name, and in defaults."""
     holders = (*_users_classes(module), *(part for part in module.modules() if not is_library(type(part).__module__)))
     todo: list[Any] = [item for holder in holders for item in vars(holder).values()]
     seen: set[int] = set()
@@ -58,7 +58,7 @@ def _function(value: Any) -> types.FunctionType | None:
 
 
 def attribute_numbers(module: nn.Module) -> set[int]:
-    """Those that the user's modules hold, and configurations in them."""
+    """The integers in the attributes of the user's modules, and in configurations that they hold."""
     found: set[int] = set()
     for kind in _users_classes(module):
         found.update(_numbers({name: value for name, value in vars(kind).items() if not callable(value)}))
@@ -91,6 +91,6 @@ def _numbers(value: Any, depth: int = _DEPTH) -> Iterator[int]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether an object is of a class of the user's, such as a configuration."""
+    """Whether an object's class is a user's, such as a configuration's."""
     kind = type(value)
     return not is_library(kind.__module__) and kind.__module__ != "builtins" and not callable(value)

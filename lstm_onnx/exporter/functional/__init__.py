@@ -1,1 +1,1 @@
-"""A module as a function of named inputs and states."""
+"""Turns a module into a function of named inputs and states."""

@@ -1,8 +1,8 @@
 """States that a module keeps in its attributes, such as ``self.hidden``.
 
-Such a module gives other outputs when it is called again, and a trace would record what the attribute
-held as a constant.  The attributes that a forward changes are found by running it, and `StatefulModule`
-makes them arguments and results, so that a call is a function of its inputs and states alone.
+Such a module gives different outputs when it is called again, and a trace would record the attribute's
+value as a constant.  The attributes that a forward changes are found by running it, and `StatefulModule`
+makes them arguments and results, so that a call is a function of only its inputs and states.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INTERNAL = frozenset(vars(nn.Module())) | {
 
 
 Key = tuple[str, tuple[Any, ...], bool]
-"""An attribute: the submodule's path, the keys that lead from there to it, and whether it is a buffer."""
+"""Identifies an attribute: the submodule's path, the keys that lead from there to it, and whether it is a buffer."""
 _SEQUENCES = (list, tuple, collections.deque)
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
 _DEEPEST = 4
@@ -50,7 +50,7 @@ class AttributeState:
         key: the submodule's path, the keys that lead from there to it, and whether it is a registered buffer.
         tree: the pytree structure of its value.
         input_names: the graph's input for each of its tensors.
-        output_names: the graph's output for each, its next value.
+        output_names: the graph's output with the next value of each.
         initial: its tensors before the first call; None where it held no tensors of this structure.
         after: its tensors after the first call.
         is_read: whether outputs depend on it in later calls.
@@ -66,7 +66,7 @@ class AttributeState:
 
     @property
     def attribute(self) -> Any:
-        """Its name in the submodule, or in the object of the user's class that has it."""
+        """Its name in the submodule, or in the object of the user's class, that holds it."""
         return self.key[1][-1]
 
     @property
@@ -75,7 +75,7 @@ class AttributeState:
         return f"self.{state_name(self.key)}"
 
     def table(self, copy: nn.Module) -> dict[str, Any]:
-        """The dict that holds the value; Module.__setattr__ would move the value to another one."""
+        """The dict that holds the value; Module.__setattr__ might move the value to another dict."""
         path, (*owners, _), is_buffer = self.key
         owner: Any = copy.get_submodule(path)
         if is_buffer:
@@ -86,7 +86,7 @@ class AttributeState:
         return attributes_of(owner)
 
     def tensors(self, copy: nn.Module) -> list[Tensor] | None:
-        """Its current tensors; None where its structure has changed, or it holds something else than tensors."""
+        """Its current tensors; None where its structure has changed, or it holds anything but tensors."""
         leaves, tree = pytree.tree_flatten(self.table(copy).get(self.attribute))
         return leaves if tree == self.tree and _are_tensors(leaves) else None
 
@@ -94,7 +94,7 @@ class AttributeState:
         """Its current tensors.
 
         Raises:
-            ExportError: its structure has changed, or it holds something else than tensors.
+            ExportError: its structure has changed, or it holds anything but tensors.
         """
         tensors = self.tensors(copy)
         if tensors is None:
@@ -120,7 +120,7 @@ class AttributeSnapshot:
         }
 
     def changed(self, copy: nn.Module) -> tuple[AttributeState, ...]:
-        """Every attribute that one call of `copy` has changed since, and that holds tensors alone."""
+        """Every attribute that a call of `copy` has changed since, and that holds only tensors."""
         states = []
         for key, value in _attributes(copy):
             before, versions, content = self.held.get(key, (None, None, None))
@@ -137,13 +137,13 @@ class AttributeSnapshot:
 
 
 def _same_numbers(value: Any, content: Any) -> bool:
-    """Whether tensors hold the numbers that they held: what is written by way of ``.data`` counts as no version."""
+    """Whether tensors still hold the same values: a write through ``.data`` does not change a tensor's version."""
     pairs = zip(pytree.tree_leaves(value), pytree.tree_leaves(content), strict=True)
     return all(are_equal(now, then) for now, then in pairs if isinstance(now, Tensor) and now.layout == torch.strided)
 
 
 def are_equal(now: Tensor, then: Tensor) -> bool:
-    """Whether a tensor has the numbers, the shape and the dtype that it had."""
+    """Whether a tensor has the same values, shape and dtype as before."""
     if now.is_quantized or now.is_meta or now.shape != then.shape or now.dtype != then.dtype:
         return now.shape == then.shape
     return bool(((now == then) | ((now != now) & (then != then))).all())
@@ -177,9 +177,9 @@ def _attributes(copy: nn.Module) -> Iterator[tuple[Key, Any]]:
 
 
 def owners_of(copy: nn.Module) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
-    """What may hold states: each submodule by its path, and each object of another class in its attributes.
+    """The objects that may hold states: each submodule by its path, and each object of another class in its attributes.
 
-    Such an object may be an item of a list or a dict.  Each is given once: with the keys that lead to it.
+    Such an object may be an item of a list or a dict.  Each object comes once, with the keys that lead to it.
     """
     seen: set[int] = set()
     for path, module in copy.named_modules():
@@ -205,21 +205,21 @@ def owners_of(copy: nn.Module) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
 
 
 def _is_data(value: Any) -> bool:
-    """Whether it is a container of numbers and text alone, such as a vocabulary: no state, and long to go through."""
+    """Whether it is a container of only numbers and text, such as a vocabulary: it is no state, and slow to search."""
     if isinstance(value, dict):
         return bool(value) and _PLAIN.issuperset(map(type, dict.values(value)))
     return isinstance(value, _SEQUENCES) and bool(value) and _PLAIN.issuperset(map(type, value))
 
 
 def _is_object(value: Any) -> bool:
-    """Whether it is an object of a class written in Python that keeps things for its user, as PyTorch's do not."""
+    """Whether it is an object of a Python class, other than PyTorch's, that may hold a module's state."""
     if isinstance(value, (nn.Module, Tensor, type, types.ModuleType)) or hasattr(type(value), "__get__"):
         return False
     return bool(attributes_of(value)) and not type(value).__module__.startswith(("torch.", "numpy."))
 
 
 def _holds_itself(value: Any) -> bool:
-    """Whether a container contains itself, which no pytree and so no state can."""
+    """Whether a container contains itself; a pytree cannot, and so nor can a state."""
     try:
         pytree.tree_structure(value)
     except RecursionError:
@@ -233,7 +233,7 @@ def version_of(tensor: Tensor) -> int:
 
 
 def _versions(value: Any) -> Any:
-    """The identities and versions of a value's leaves: they differ once it was changed in place."""
+    """The identities and versions of a value's leaves, which differ after a change in place."""
     leaves, tree = pytree.tree_flatten(value)
     return tree, [(id(leaf), version_of(leaf)) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
 
@@ -248,13 +248,13 @@ def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
 
 
 class OtherShapeError(ExportError):
-    """A state has another shape after a call than before it."""
+    """A state's shape after a call differs from that before it."""
 
 
 def require_kept_shapes(
     states: Sequence[AttributeState], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
 ) -> None:
-    """Require that each attribute state that is read has its shape after a call, too.
+    """Require that each attribute state that is read keeps its shape in a call.
 
     Args:
         states: the states.
@@ -262,7 +262,7 @@ def require_kept_shapes(
         after: those after the call, by their outputs' names.
 
     Raises:
-        OtherShapeError: one has another.
+        OtherShapeError: one has a different shape.
     """
     for state in states:
         for name, result in zip(state.input_names, state.output_names, strict=True):
@@ -270,7 +270,7 @@ def require_kept_shapes(
             if state.is_read and old != new:
                 raise OtherShapeError(
                     f"{state.where} has shape {old} before a call and {new} after it, but a state must keep its "
-                    f"shape from call to call; begin with a full window (of zeros), and cut it to as many steps as "
+                    f"shape from call to call; start with a full window (of zeros), and cut it to as many steps as "
                     "it had"
                 )
 
@@ -290,9 +290,9 @@ class StatefulModule(nn.Module):
     Args:
         inner: the module.
         attribute_states: the attributes in which it keeps state.
-        kept: whatever else its code may write into; it is restored after each forward.
+        kept: everything else that its code may write into; restored after each forward.
         reset_calls: called before each forward.
-        call_arguments: gives the tensors as the forward takes them: ``(args, kwargs)``.
+        call_arguments: returns the tensors as arguments of the forward: ``(args, kwargs)``.
     """
 
     def __init__(
@@ -307,15 +307,15 @@ class StatefulModule(nn.Module):
         self.inner, self.attribute_states, self.kept = inner, attribute_states, kept
         self.reset_calls, self.call_arguments = reset_calls, call_arguments
         self.number_problem: str | None = None
-        """Why the module could not be traced without tensors in the places of its whole numbers, if it has such."""
+        """Why the module's number states must be tensors in a trace; None if it has none."""
         self.branched = False
-        """Whether a trace has computed both branches of an ``if`` on a value, one of which no run may have taken."""
+        """Whether a trace has computed both branches of an ``if`` on a value, one of which may never have run."""
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states after the call; its attributes are restored.
 
         Raises:
-            ForwardFailed: the module's own forward raised something.
+            ForwardFailed: the module's own forward raised an error.
             ExportError: its result or its attributes are of other kinds than before.
         """
         self.reset_calls()
@@ -324,7 +324,7 @@ class StatefulModule(nn.Module):
         with self.kept.restored():
             for state in self.attribute_states:
                 count = state.tree.num_leaves
-                # Clones, since the forward may write into them, and must not write into an input.
+                # Clones, since the forward may write into them, and an input must not change.
                 state.write(self.inner, [tensor.clone() for tensor in rest[:count]])
                 rest = rest[count:]
             try:
@@ -334,5 +334,5 @@ class StatefulModule(nn.Module):
                     raise
                 raise ForwardFailed(str(error)) from error
             after = [tensor for state in self.attribute_states for tensor in state.read(self.inner)]
-        # Clones, since a state that is returned unchanged must not be an output that is an input.
+        # Clones, since an output must not be the same value as an input.
         return [tensor for _, tensor in named_tensors(result)], [tensor.clone() for tensor in after]

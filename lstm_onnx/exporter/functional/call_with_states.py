@@ -1,4 +1,4 @@
-"""Calling a module with the interface of its exported file: inputs and states by name, to outputs and next states."""
+"""Calls a module through the interface of its exported file: named inputs and states to outputs and next states."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .functional_module import FunctionalModule, Tensors
 
 
 class _StableSorts(TorchFunctionMode):
-    """Makes sorts stable, as they are in the file: explicit states are in the order of the module's own sort."""
+    """Makes sorts stable, as they are in the file, since explicit states are in the order of the module's sort."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Sort stably, where PyTorch leaves that open."""
+        """Call the function, a sort with ``stable=True``."""
         named = kwargs or {}
         if getattr(func, "__name__", "") in ("sort", "argsort"):
             named = {**dict(zip(("dim", "descending"), args[1:], strict=False)), **named, "stable": True}
@@ -44,7 +44,7 @@ def call_with_states(
         inputs: the forward's arguments by name.
         states: attribute states and explicit ones by their inputs' names.  Where a recurrent module's explicit
             states are left out, it starts from what its own code passes.
-        left_out: give the next values of attribute states that the file does not have as well.
+        left_out: also return the next values of attribute states that the file does not have.
 
     Raises:
         ExportError: the forward fails, or a state of the file is not one of this module.
@@ -52,7 +52,7 @@ def call_with_states(
     explicit: dict[tuple[str, int], dict[int, Tensor]] = {}
     for name, origin in metadata.origins.items():
         if origin.module not in functional.recurrent_modules:
-            raise ExportError(f"the file has a state of {origin.module}, which the module does not have")
+            raise ExportError(f"the file has a state of {origin.module}, which does not exist in the module")
         if name in states:
             explicit.setdefault((origin.module, origin.first), {})[origin.index] = states[name]
     for (path, first), pair in explicit.items():

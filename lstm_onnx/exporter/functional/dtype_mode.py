@@ -1,6 +1,6 @@
-"""Runs code that names a dtype of its own in another precision.
+"""Runs code that names dtypes explicitly in another precision.
 
-A float64 copy of a module is what its rounding is measured by.  ``module.double()`` converts the
+A module's rounding is measured against a float64 copy.  ``module.double()`` converts the
 parameters; a forward that writes ``x.float()``, ``torch.zeros(..., dtype=torch.float32)`` or
 ``torch.FloatTensor(...)`` would still compute in float32, or fail where the two meet.
 """
@@ -27,17 +27,17 @@ _LEGACY_TYPES = {
     torch.float16: ("HalfTensor", torch.HalfTensor),
     torch.bfloat16: ("BFloat16Tensor", torch.BFloat16Tensor),
 }
-"""What ``tensor.type(...)`` takes beside dtypes: names that follow ``torch.``, and types."""
+"""What ``tensor.type(...)`` accepts besides dtypes: names that follow ``torch.``, and types."""
 _REINTERPRETS = (Tensor.view, torch.Tensor.view_as)
 """``tensor.view(dtype)`` reads the same bytes as another dtype, which is not a cast."""
 _GET_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 
 
 class DtypeMode(TorchFunctionMode):
-    """Within it, `native` and float32 (or float64) mean `target`, to torch's functions and to tensors alike.
+    """A mode in which `native` and float32 (or float64) mean `target`, for torch's functions and for tensors.
 
-    A tensor of a replaced dtype, wherever it comes from, is converted when a function first takes it; its copy then
-    stands for it, in-place changes included.  ``tensor.dtype`` answers `native`, so that code which compares dtypes
+    A tensor of a replaced dtype, wherever it comes from, is converted when a function first takes it; from then on its
+    copy replaces it, including changes in place.  ``tensor.dtype`` returns `native`, so that code that compares dtypes
     takes the same branch as in the original.
 
     Args:
@@ -59,7 +59,7 @@ class DtypeMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call `func` with every replaced dtype, and every tensor of one, exchanged."""
+        """Call `func` with every replaced dtype, and every tensor of such a dtype, converted."""
         if func == _GET_DTYPE:
             found = func(*args)
             return self.native if found in (self.target, *self.replaced) else found
@@ -83,7 +83,7 @@ class DtypeMode(TorchFunctionMode):
         return item
 
     def _copy(self, tensor: Tensor) -> Tensor:
-        # Within __torch_function__ the mode is off: this is the true dtype.
+        # The mode is off inside __torch_function__: this is the true dtype.
         if tensor.dtype not in self.replaced:
             return tensor
         if tensor not in self._copies:

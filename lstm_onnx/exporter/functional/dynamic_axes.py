@@ -1,7 +1,7 @@
-"""Finds the dynamic axes of a module's inputs, when nobody names them, by running the module.
+"""Finds the dynamic axes of a module's inputs by running the module, if the caller does not name them.
 
-It runs with one axis longer, or several of one size together; what runs is dynamic.  Which one is batch and which is
-time is seen from what reaches its recurrent modules.
+It runs with one axis longer, or several of the same size together; if that works, they are dynamic.  What reaches the
+recurrent modules shows which axis is batch and which is time.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .tied_sizes import AXIS, Tied, follows, multiple
 Axis = tuple[str, int]
 """An input's name and one of its axes."""
 Group = tuple[Axis, ...]
-"""Axes that always have one size."""
+"""Axes that always have the same size."""
 _MOST_RUNS = 300
 """The most runs of the module; each input has few axes, and few inputs share a size."""
 _RESERVED = 40
-"""So many of them are reserved for each of the sizes that many axes have, such as the batch of a dozen inputs."""
+"""How many runs are reserved for each size that many axes have, such as the batch of a dozen inputs."""
 _LARGEST_GROUP = 8
 _SMALL = 16
 """Axes up to this size are tried at every size up to twice their own."""
 _MOST_LEFT_OUT = 2
-"""The most axes that are equal to others by chance and are fixed: a state's layers, a number of features."""
+"""The most axes that are fixed and equal others by chance: a state's layers, a number of features."""
 _MOST_PICKED = 32
-"""The most choices of one axis for each input, such as a state's batch instead of its equally many layers."""
+"""The most choices of one axis for each input, such as a state's batch rather than its layers of the same number."""
 _MOST_TIED, _MOST_TIED_RUNS = 2, 200
-"""The most sizes that follow from another one, and the most runs to find them."""
+"""The most sizes that follow from another size, and the most runs to find them."""
 _BATCH, _TIME = "batch", "time"
 
 
@@ -46,10 +46,10 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     """The arguments of a functional module, with its dynamic axes found and named ``batch``, ``time``, or ``x_2``.
 
     Args:
-        functional: the module; what `axes` its arguments have is not looked at.
+        functional: the module; `axes` of its arguments are ignored.
 
     Raises:
-        ExportError: no axis can be of another size.
+        ExportError: no axis can have another size.
     """
     search = _Search(functional)
     search.enlarge_ones()
@@ -91,7 +91,7 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
 
 
 def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None:
-    """A dynamic axis that only changes together with axes that are static, found by running the module.
+    """A dynamic axis that can change only together with axes that are static, found by running the module.
 
     Returns:
         Its name, and the others; None where there is no such axis.
@@ -165,7 +165,7 @@ class _Search:
         return [self.axes_of(size) for size in self.sizes]
 
     def enlarge_ones(self) -> None:
-        """Lengthen as many axes of size 1 in the example as the module allows: broadcasting hides what a 1 is for."""
+        """Lengthen as many of the example's axes of size 1 as the module allows, since a 1 may be broadcast."""
         ones = self.axes_of(1)[:_LARGEST_GROUP]
         for count in range(len(ones), 0, -1):
             for group in itertools.combinations(ones, count):
@@ -176,7 +176,7 @@ class _Search:
                     return
 
     def separate(self, axes: list[Axis]) -> Iterator[Group]:
-        """Groups of axes of one size that can change together, and alone.
+        """Groups of axes of one size that can change together, independently of others.
 
         The first are in the largest group that changes what reaches the recurrent modules: an axis that can grow alone
         stays with axes that cannot grow without it (torch.gather takes fewer rows than there are).  The others are the
@@ -200,9 +200,9 @@ class _Search:
                     left = [axis for axis in left if axis not in group]
 
     def largest(self, axes: list[Axis], wanted: Callable[[Group], object]) -> Group:
-        """The axes without the fewest that must be left out for the rest to be `wanted`; else one axis of each input.
+        """All axes but the fewest that must be left out for the rest to be `wanted`; otherwise one axis of each input.
 
-        Empty where only a single axis would be left, or no choice is `wanted`.
+        Empty where only one axis would be left, or no choice is `wanted`.
         """
         for count in range(min(_MOST_LEFT_OUT, len(axes) - 2) + 1):
             for out in itertools.combinations(axes, count):
@@ -218,7 +218,7 @@ class _Search:
         return ()
 
     def split(self, group: Group) -> Iterator[Group]:
-        """The parts of a group that can change each without the rest, and the rest without it.
+        """The parts of a group that can change without the rest, and the rest without them.
 
         Where all of it changes what reaches the recurrent modules, so does one of them: `zip` stops at the shortest.
         """
@@ -238,10 +238,10 @@ class _Search:
             yield rest
 
     def tied(self, found: Collection[Axis]) -> Tied:
-        """Axes of one size and others whose sizes follow from it; none of `found`, and as few others as possible.
+        """Axes of one size and others whose sizes follow from it: none of `found`, and as few others as possible.
 
-        Such are a spectrogram and its waveform, or what is given for each step but the last.  Axes that may be
-        features, the last ones of floats, are tried last.
+        Examples are a spectrogram and its waveform, or an input for each step but the last.  Axes that may be
+        features, the last ones of floating-point inputs, are tried last.
         """
         self.runs = self.most - _MOST_TIED_RUNS
         tensors = self.functional.arguments.tensors
@@ -265,7 +265,7 @@ class _Search:
         for factor in (size for size in sizes if not {*sizes[size]} & growth.keys()):
             products = [axis for axis, dim in growth.items() if dim == multiple(AXIS, factor, 0)]
             other = dict.fromkeys(sizes[factor], AXIS) | dict.fromkeys(products, multiple(AXIS, base, 0))
-            # Lengths may keep more steps from the layers; the products do not grow with `base` alone for nothing.
+            # Lengths may keep further steps from the layers, so runs alone do not show which products grow.
             if products and self.runs_larger(other):
                 both = dict.fromkeys(sizes[factor], "{1}") | dict.fromkeys(products, "{0}*{1}")
                 return Tied((growth, other), dims | both)
@@ -282,13 +282,13 @@ class _Search:
         return all(self.sizes_at(growth, own + more) is not None for more in (1, 3))
 
     def is_folded(self, group: Group) -> bool:
-        """Whether the axes can only be multiples of their size, as where a reshape folds other axes into them."""
+        """Whether the axes can only be multiples of their size, such as where a reshape folds other axes into them."""
         own = self.shapes[group[0][0]][group[0][1]]
         between = range(own + 1, 2 * own if own <= _SMALL else own + 2)
         return all(self.sizes_at(group, size) is None for size in between)
 
     def is_features(self, axis: Axis) -> bool:
-        """Whether an axis is an input's last one, of as many entries as a recurrent module's input or state."""
+        """Whether an axis is an input's last one, with the size of a recurrent module's input or state."""
         name, at = axis
         tensor = self.functional.arguments.tensors[name]
         specs = [recurrent.spec for recurrent in self.functional.recurrent_modules.values()]
@@ -299,7 +299,7 @@ class _Search:
         return any(self.sizes_at(group, size) is not None for size in self._larger(group))
 
     def role(self, group: Group | Mapping[Axis, str]) -> str:
-        """`batch` or `time`, by how the axes change what reaches the recurrent modules; "" where they do not.
+        """`batch` or `time`, by how the axes change what reaches the recurrent modules; "" where they change nothing.
 
         An axis is also time if more entries take more calls of one step each (cells in a Python loop) or, where nothing
         reaches a recurrent module, more calls of torch's functions (cells written by hand).
@@ -321,7 +321,7 @@ class _Search:
         return ""
 
     def completed(self, groups: Sequence[Group | Mapping[Axis, str]]) -> list[str]:
-        """The role of each group; a single group without one gets the missing role, and a single looped one is time.
+        """The role of each group; a single group without a role gets the missing one, and a single looped one is time.
 
         Steps beyond the lengths reach no layer, and more calls of a cell do not make any call longer.
         """
@@ -335,14 +335,14 @@ class _Search:
         return roles
 
     def may_be_smaller(self, group: Group | Mapping[Axis, str]) -> bool:
-        """Whether the module also runs with one entry less; if not, it ignores more of them, such as extra layers."""
+        """Whether the module also runs with one entry less; if not, it ignores extra ones, such as extra layers."""
         if isinstance(group, Mapping) or self.is_looped(group):
             return True
         name, axis = group[0]
         return self.sizes_at(group, self.shapes[name][axis] - 1) is not None
 
     def is_looped(self, group: Group | Mapping[Axis, str]) -> bool:
-        """Whether the module calls torch's functions more often, the longer the axes are."""
+        """Whether the module calls torch's functions more often the longer the axes are."""
         longer, double, _ = self._larger(group)
         if any(self.sizes_at(group, size) is None for size in (longer, double)):
             return False
@@ -356,7 +356,7 @@ class _Search:
         return own + 1, 2 * own, 4 * own
 
     def sizes_at(self, group: Group | Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
-        """Steps and rows that reach each call of a recurrent module; None where the module does not run."""
+        """The steps and rows of each call of a recurrent module; None where the module fails."""
         dims = _dims(group)
         key = frozenset(dims.items()), size
         if key not in self.known:

@@ -1,4 +1,4 @@
-"""Example inputs on which a module runs, drawn from their description."""
+"""Makes random example inputs on which a module runs, from a description of its inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .functional_module import call_forward, inference_context
 
 _BATCH = 3
 _TIMES = (7, 12, 40, 160)
-"""Steps to try: some modules need as many as their kernels have, or whole blocks of 4 or 32 steps."""
+"""Numbers of steps to try: some modules need as many as their kernels have, or whole blocks of 4 or 32 steps."""
 _MOST_CANDIDATES = 16
 
 
@@ -36,22 +36,22 @@ def find_example_inputs(
     limits: Mapping[str, Limit] = MappingProxyType({}),
     call: Call | None = None,
 ) -> Arguments:
-    """Draw arguments on which the module runs, on its own device.
+    """Random arguments on which the module runs, on its own device.
 
     Several batch sizes, numbers of steps and orders of lengths are tried, since a module may keep states
-    of one batch size in attributes, require the longest sequences first, or have long kernels; and at last the least
-    size of each axis, at which a file was found right.
+    of one batch size in attributes, require the longest sequences first, or have long kernels; finally, the least size
+    of each axis at which a file was found right.
 
     Args:
-        module: it is run as a copy.
+        module: a copy of it is run.
         specs: the forward's inputs.
         seed: of the random numbers.
-        limits: the least and the largest size of axes by name; None where there is no largest.
-        call: how the inputs are arranged; None goes by their names.
+        limits: the least and the largest size of axes by name; None where there is no largest size.
+        call: how the inputs are nested; None derives that from their names.
 
     Raises:
-        ExportError: it runs on none of those tried; the message is that of the first.
-        ConfigError: the inputs cannot be drawn.
+        ExportError: it fails on all that were tried; the message is that of the first failure.
+        ConfigError: random inputs cannot be made.
     """
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
@@ -76,9 +76,9 @@ def find_example_inputs(
 
 
 def _with_lengths(specs: Sequence[InputSpec]) -> Iterator[tuple[InputSpec, ...]]:
-    """`specs` with the integers of one axis that have no range as lengths: from 1 to the next axis of another input.
+    """`specs` in which integer vectors without a range are lengths: from 1 to the size of another input's next axis.
 
-    By themselves they are 0 or 1, and a sequence of no steps cannot be packed.
+    Otherwise they would be 0 or 1, and a sequence without steps cannot be packed.
     """
     axes: dict[int | str, str] = {}  # the time by the batch
     for spec in specs:
@@ -96,7 +96,7 @@ def _with_lengths(specs: Sequence[InputSpec]) -> Iterator[tuple[InputSpec, ...]]
 
 
 def _attribute_sizes(module: nn.Module) -> list[int]:
-    """The sizes of tensors in attributes and buffers, of which one may be the batch that the module is fixed to."""
+    """The sizes of tensors in attributes and buffers, one of which may be the batch to which the module is fixed."""
     leaves = [leaf for value, *_ in AttributeSnapshot(module).held.values() for leaf in pytree.tree_leaves(value)]
     sizes = {size for leaf in leaves if isinstance(leaf, Tensor) for size in leaf.shape} - {0, _BATCH}
     return sorted(sizes)[:_MOST_CANDIDATES]

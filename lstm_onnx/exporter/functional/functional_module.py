@@ -1,7 +1,6 @@
 """A module as a function: a copy that maps named inputs and states to named outputs and next states.
 
-The exporter traces it, and whoever compares a file with PyTorch runs it, in the module's own dtype or
-in float64.
+The exporter traces it; trials and verification run it, in the module's own dtype or in float64.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ Tensors = dict[str, Tensor]
 class FixedSizeError(ExportError):
     """Tracing fixed a size; at other example sizes it may stay dynamic.
 
-    `axes` are the fixed ones, by input and axis, where they are known.  `unexplained` are sizes at which the file is
-    wrong although the user's code takes the traced branches: a size that was 1 in the trace may not be 1 there.
+    `axes` are the fixed axes, as inputs and axes, if they are known.  `unexplained` are sizes at which the file is
+    wrong although the user's code takes the traced branches: a size may be 1 only in the trace.
     """
 
     def __init__(
@@ -47,11 +46,11 @@ class FixedSizeError(ExportError):
 
 
 class OtherSizesFailError(FixedSizeError):
-    """The module itself does not run at other example sizes."""
+    """The module itself fails at other example sizes."""
 
 
 class ForwardFailedError(ExportError):
-    """The user's code raised something."""
+    """The user's code raised an error."""
 
 
 class PartsError(FixedSizeError):
@@ -63,11 +62,11 @@ class FunctionalModule:
     """A module as a function of its inputs and states.
 
     Attributes:
-        stateful: the copy of the module that is run and traced.
+        stateful: the copy of the module, which is run and traced.
         recurrent_modules: its LSTMs, GRUs, RNNs and cells by their paths.
         arguments: the example inputs.
         outputs: the names of its outputs.
-        native: the dtype of the original module, where the copy was converted to another one.
+        native: the dtype of the original module, if the copy was converted to another.
     """
 
     stateful: StatefulModule
@@ -91,35 +90,35 @@ class FunctionalModule:
         """Call the module.
 
         Args:
-            inputs: a tensor for each name in `arguments`, of any sizes that the module takes.
+            inputs: a tensor for each name in `arguments`, of any sizes that the module accepts.
             states: the attribute states by their inputs' names.
 
         Returns:
             The outputs by name, and the states after the call by their outputs' names.
 
         Raises:
-            ExportError: the forward fails, and the message has its own, and the line; or it returns another number of
-                tensors than for the example, such as where Python's sum() of no tensors is the number 0.
+            ExportError: the forward fails (the message quotes its error and the line), or it returns a different
+                number of tensors than for the example, such as where Python's sum() of no tensors is the number 0.
         """
         tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
         with inference_context(self.dtype, self.native):
             results, after = call_forward(lambda: self.stateful(tensors, values))
         if len(results) != len(self.outputs):
             raise ExportError(
-                f"forward returns {len(results)} tensors, and {len(self.outputs)} for the example; a file has a fixed "
+                f"forward returns {len(results)} tensors, but {len(self.outputs)} for the example; a file has a fixed "
                 "number of outputs: return one tensor, such as torch.stack of a list"
             )
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the first recurrent module; without one, of the first parameter."""
+        """The dtype of the first recurrent module; without one, of the first parameter."""
         return recurrent_dtype(self.stateful.inner, self.recurrent_modules)
 
 
 @contextlib.contextmanager
 def inference_context(dtype: torch.dtype, native: torch.dtype | None = None) -> Iterator[None]:
-    """No gradients, and for a float64 copy float64 as the default dtype, for zeros that its code creates.
+    """A context without gradients, in which float64 is the default dtype for a float64 copy, whose code creates zeros.
 
     With `native`, the dtype of the module before its conversion, code that names it computes in `dtype`.
     """
@@ -138,13 +137,13 @@ def call_forward(forward: Any) -> Any:
     """Call the user's code.
 
     Raises:
-        ExportError: it raised something; the message has the line of the user's code.
+        ExportError: it raised an error; the message has the line of the user's code.
     """
     try:
         with without_compiler():
             return forward()
     except Exception as error:
-        # What a module of `to_torch` refuses is not the export's own error.
+        # An InputError comes from a module of `to_torch`, not from the export.
         if isinstance(error, LSTMOnnxError) and not isinstance(error, InputError):
             raise
         raise _forward_problem(forward_error(error)) from error
@@ -159,9 +158,9 @@ def _forward_problem(error: BaseException) -> ExportError:
 
 
 def within_operator(error: BaseException) -> ExportError | None:
-    """The refusal of a recurrent module that is called within torch.cond, of which torch's error says other things.
+    """The refusal of a recurrent module called within torch.cond, for which torch's own error is misleading.
 
-    Its compiler takes no nn.LSTM, and in its place no function that looks at the stack, as ours does for the line.
+    torch's compiler accepts neither an nn.LSTM nor, in its place, our function, which looks at the stack for the line.
     """
     text = str(error)
     looks = "captured completely" in text and "sys._getframe" in text

@@ -1,4 +1,4 @@
-"""A copy of a module as a function of its inputs and states, made from the module and its example inputs."""
+"""Makes a `FunctionalModule` from a module and its example inputs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ def make_functional(
     """Copy a module, run it on its example inputs, and find the states that it keeps in attributes.
 
     Args:
-        module: the module; it is not changed.
+        module: not changed.
         arguments: its example inputs.
         output_names: names of its outputs, in order; None derives them from its result.
         dtype: converts the copy and floating-point inputs to it; None keeps theirs.
 
     Raises:
-        ExportError: it fails on the example, is not deterministic, or keeps something else than tensors from call to
-            call.
+        ExportError: it fails on the example, is not deterministic, or keeps anything but tensors from call to call.
     """
     cloned = clone(module, dtype)
     copy = cloned.module
@@ -71,31 +70,31 @@ def make_functional(
         _require_real(result)
         if len(list(copy.modules())) != parts:
             raise ExportError(
-                f"the forward of {type(module).__name__} adds submodules, with random weights; call it once before "
+                f"the forward of {type(module).__name__} creates submodules, with random weights; call it once before "
                 "the export, so that they exist"
             )
         states = before.changed(copy)
         written = {name for name, tensor in copied.items() if version_of(tensor) != versions[name]}
 
         def call_arguments(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            # Clones of those into which the forward writes: it must get the caller's numbers at each call.
+            # Clones of those into which the forward writes, so that each call gets the caller's values.
             named = zip(arguments.tensors, tensors, strict=True)
             return arguments.args_and_kwargs({name: one.clone() if name in written else one for name, one in named})
 
         if states:
             args, kwargs = call_arguments(list(arguments.tensors.values()))
-            # Apart from the first: what every other call sets back is as before after both.
+            # Recorded separately from the first: what every second call resets is unchanged after both.
             with kept.recorded() as later:
                 call_forward(lambda: copy(*args, **kwargs))
             known = {(id(change.part), change.key) for change in changes}
             changes += [change for change in later if (id(change.part), change.key) not in known]
-            # Only attributes with tensors of the same structure after a second call; a list that grows is not a state.
+            # Only attributes whose structure is the same after a second call: a list that grows is not a state.
             states = tuple(state for state in states if state.tensors(copy) is not None)
         for tensor, then in shared:
             if not are_equal(tensor, then):
                 raise ExportError(
                     f"{name_of(copy, tensor)} shares its memory with another tensor that the module keeps, as a view "
-                    "does, and forward writes into it; keep one of the two, and take the view of it within forward"
+                    "does, and forward writes into it; keep one of the two, and make the view of it within forward"
                 )
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
@@ -105,7 +104,7 @@ def make_functional(
 
 
 def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
-    """The dtype of the module's recurrent parameters, None where it is `dtype` already."""
+    """The dtype of the module's recurrent parameters; None where it is `dtype` already."""
     recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
     found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
     return None if found == dtype else found
@@ -134,7 +133,7 @@ def _output_names(derived: list[str], requested: tuple[str, ...] | None, argumen
     twice = next((name for name in derived if derived.count(name) > 1), None)
     if twice is not None:
         raise ExportError(f"forward returns two tensors that would be named {twice}; rename one, or pass output_names")
-    # In ONNX an input and an output of one name would be one value.
+    # In ONNX an input and an output with the same name would be the same value.
     names: list[str] = []
     for name in derived:
         own = name

@@ -1,7 +1,7 @@
-"""Whole numbers that a module keeps in attributes and counts on, such as where a ring of frames is written next.
+"""Integers that a module keeps in attributes and updates, such as the next position in a ring buffer.
 
-While the module runs they are Python's numbers, as in its own code; while it is traced they are tensors without axes.
-That gives the same as long as the code computes and indexes with them, and does not branch or loop by them.
+In a run they are Python ints, as in the module's own code; in a trace they are 0-d tensors.  The results are the same
+as long as the code computes and indexes with them, and does not branch on them or loop over them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NumberState(AttributeState):
     as_tensor: bool = False
 
     def tensors(self, copy: nn.Module) -> list[Tensor] | None:
-        """Its number as a tensor; None where it holds something else."""
+        """Its number as a tensor; None where it holds anything else."""
         value: Any = self.table(copy).get(self.attribute)
         if type(value) is int and -(2**63) <= value < 2**63:
             return [torch.tensor(value)]
@@ -65,7 +65,7 @@ def find_number_states(copy: nn.Module, changes: Sequence[Change]) -> tuple[Numb
 
 @contextlib.contextmanager
 def numbers_as_tensors(stateful: Any) -> Iterator[None]:
-    """Within it, number states are tensors in every run, and reading one raises an ExportError."""
+    """A context in which number states are tensors in every run, and reading one as a number raises an ExportError."""
     before = stateful.attribute_states
     stateful.attribute_states = tuple(
         replace(state, as_tensor=True) if isinstance(state, NumberState) else state for state in before
@@ -81,7 +81,7 @@ class _Unread(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Pass on what does not turn a whole number into one of Python's."""
+        """Refuse a call that turns a tensor into a Python int, and pass on all others."""
         if getattr(func, "__name__", "") in _READS and args and args[0].dim() == 0 and args[0].dtype == torch.int64:
             raise ExportError("the code reads a number")
         return func(*args, **(kwargs or {}))

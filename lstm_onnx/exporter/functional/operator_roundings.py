@@ -1,10 +1,10 @@
-"""How far the rounding of every operator moves a module's outputs.
+"""Measures how far the rounding of every operator moves a module's outputs.
 
-An output may be small beside 1, as one in metres per second that is kept in thousandths, and a feature beside others,
-as a pressure in pascals beside a share.  The criterion's floor, one rounding of 1, and PyTorch's error in the largest
-feature say nothing of these.  Where the last layers scale what the first compute, their roundings are scaled as well:
-the module runs in float64 with every operator's result off by up to one rounding of what it adds up, or of 1 where it
-is a function with values around 1, which one library gives as 0 and another as 6e-17.
+An output may be far smaller than 1, and one feature far smaller than another, such as a share beside a pressure in
+pascals.  The criterion's floor, one rounding of 1, and PyTorch's error in the largest feature say nothing about these.
+If the last layers scale what the first compute, they scale the roundings, too.  So the module runs in float64 with
+every operator's result off by up to one rounding of the terms it adds up, or of 1 for a function with values around 1,
+which one library may give as 0 and another as 6e-17.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 _SUMS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "sum", "mean", "cumsum"}
-"""Operators of aten that round each term's size; those of the same arguments without signs give its bound."""
+"""aten operators that add up terms; the same operator applied to absolute values bounds their rounding."""
 _TWO_TERMS = {"add", "add_", "sub", "sub_", "rsub"}
 _WITHIN_1 = {
     *("sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "_softmax", "_log_softmax", "log_sigmoid_forward"),
     *("erf", "gelu", "silu", "elu", "mish", "softplus", "sin", "cos", "atan", "exp", "expm1", "log", "log1p"),
     *("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit_no_training"),
 }
-"""Operators of aten that are off by a rounding of 1 where their results are smaller."""
+"""aten operators whose results, even if smaller than 1, are off by a rounding of 1."""
 
 
 class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, each operator's floating-point results are off by up to `unit` times their size.
+    """A mode in which each operator's floating-point results are off by up to `unit` times their size.
 
     Args:
         unit: the relative size of one rounding.
-        seed: of the errors.
+        seed: of the random errors.
     """
 
     def __init__(self, unit: float, seed: int) -> None:
@@ -43,7 +43,7 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call `func`, and round what is no view of its arguments."""
+        """Call `func`, and change results that are not views of its arguments."""
         keywords = kwargs or {}
         name = func.overloadpacket.__name__
         written = [item.alias_info is not None and item.alias_info.is_write for item in func._schema.returns]
@@ -60,7 +60,7 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return type(results)(rounded) if isinstance(results, (tuple, list)) else rounded[0]
 
     def _terms(self, func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
-        """The sum of the terms' sizes; None of an operator that adds nothing up."""
+        """The sum of the terms' absolute values; None for an operator that adds nothing up."""
         if name in _TWO_TERMS:
             return torch.as_tensor(_magnitude(args[0]) + _magnitude(args[1]))
         if name not in _SUMS:
@@ -78,7 +78,7 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _padded(flags: list[bool], results: Any) -> list[bool]:
-    """A flag for each result: an operator that returns a list has one for all."""
+    """A flag for each result; an operator that returns a list has one flag for all."""
     return flags if len(flags) == len(results) else [any(flags)] * len(results)
 
 
@@ -87,12 +87,12 @@ def _rounds(result: Any) -> bool:
 
 
 def _magnitude(arg: Any) -> Any:
-    """A term without its sign, which booleans do not have."""
+    """The absolute value of a term; booleans stay as they are."""
     return arg if isinstance(arg, Tensor) and arg.dtype == torch.bool else abs(arg)
 
 
 def _size(arg: Any) -> Any:
-    """A number or a tensor of numbers without signs."""
+    """The absolute value of a number or a tensor."""
     if isinstance(arg, Tensor):
         return arg.abs() if arg.is_floating_point() else arg
     return abs(arg) if type(arg) is float else arg

@@ -1,4 +1,4 @@
-"""What a module's recurrent modules are called with while it runs."""
+"""Records the steps and rows with which a module calls its recurrent modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .functional_module import FunctionalModule, trace_sizes
 
 
 class CountedCalls(TorchFunctionMode):
-    """How often torch's functions are called: in a Python loop, more often the longer it is."""
+    """Counts calls of torch's functions, of which a longer Python loop makes more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,16 +35,16 @@ class CountedCalls(TorchFunctionMode):
 
 @contextlib.contextmanager
 def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
-    """Within it, the steps and rows of each call of a recurrent module are listed, in order."""
+    """A context that lists the steps and rows of each call of a recurrent module, in order."""
     found: list[tuple[int, int]] = []
 
     def recorded(forward: Callable[..., Any], input_size: int, batch_first: bool, cell: bool) -> Callable[..., Any]:
         def record(*args: Any, **kwargs: Any) -> Any:
             x = args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
             data = x.data if isinstance(x, PackedSequence) else x
-            # Before the forward of a subclass, which may change weights for the length of its call.
+            # Before a subclass's own forward, which may change weights during its call.
             if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:
-                raise ExportError(f"a recurrent module of {input_size} features was given {data.shape[-1]}")
+                raise ExportError(f"a recurrent module with input_size {input_size} got {data.shape[-1]} features")
             if isinstance(x, PackedSequence):
                 found.append((len(x.batch_sizes), int(x.batch_sizes[0])))
             elif isinstance(x, torch.Tensor) and (cell or x.dim() == 2):
@@ -56,13 +56,13 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
 
         return record
 
-    # A module with states of its own is tried with several shapes of them: only its last call counts.
+    # A module with attribute states is tried with several shapes of them: only its last call counts.
     handle = functional.stateful.register_forward_pre_hook(lambda *_: found.clear())
     before: list[tuple[nn.Module, Any]] = []
     for path, recurrent in functional.recurrent_modules.items():
         module = functional.stateful.inner.get_submodule(path)
         before.append((module, vars(module).get("forward")))
-        # Instead of a hook, which a wrapper that calls `forward` itself would bypass.
+        # Not by a hook, which a wrapper that calls `forward` directly would bypass.
         batch_first = bool(getattr(module, "batch_first", False))
         module.forward = recorded(module.forward, recurrent.spec.input_size, batch_first, recurrent.cell)
     try:
@@ -77,10 +77,10 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
 
 
 def require_constant_weights(functional: FunctionalModule) -> None:
-    """Run a module that computes the weights of a recurrent module on other inputs than the example.
+    """Run a module that computes the weights of a recurrent module on inputs other than the example.
 
     Raises:
-        ChangingWeightsError: these weights follow from its inputs, and a file would have the example's.
+        ChangingWeightsError: these weights depend on its inputs, and a file would contain those of the example.
     """
     if not any(recurrent.computed for recurrent in functional.recurrent_modules.values()):
         return
@@ -91,7 +91,7 @@ def require_constant_weights(functional: FunctionalModule) -> None:
             functional.run(inputs, states)
         except ChangingWeightsError:
             raise
-        except ExportError:  # the module does not take them, such as an index of no entry
+        except ExportError:  # the module refuses these inputs, such as an index out of range
             continue
 
 
@@ -109,4 +109,4 @@ _CHANGES: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda tensor: tensor + 1 if holds_integers(tensor) else tensor,
     lambda tensor: tensor - 1 if holds_integers(tensor) else tensor,
 )
-"""Other numbers, which most modules take: of one kind at a time, as some may take none."""
+"""Other values, which most modules accept; of one kind of input at a time, since a module may accept no others."""

@@ -1,4 +1,4 @@
-"""Whether a module gives the same outputs for the same inputs and states, whatever earlier calls were."""
+"""Checks that a module gives the same outputs for the same inputs and states, whatever was called before."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .number_states import NumberState, numbers_as_tensors
 _OFTEN_COUNTED_TO = (20, 30, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 10_000)
 """Numbers near which counters that a forward changes are tried, to see whether the outputs depend on them.
 
-A counter may be compared with the number of calls after which a state is set back, before or after it is increased."""
+A counter may be compared with the number of calls after which a state is reset, before or after it is increased."""
 _CALLS = 16
-"""Counters are tried after so many calls, too."""
+"""Counters are also tried after this many calls."""
 _MOST_NUMBERS = 32
 """The most numbers of the module's own code that are tried."""
 _AGAIN = 2
-"""Calls from the same states: one may only set a flag for the next."""
+"""The number of calls from the same states: the first may only set a flag for the next."""
 _MOST_NAMED = 3
 _CONTAINERS = (dict, list, set, collections.deque, bytearray, types.CellType)
 
@@ -50,8 +50,8 @@ def select_states(
     Args:
         functional: the module, with every attribute of tensors as a state that might be one.
         first: the outputs of the first call of the module itself.
-        changes: whatever that call has changed.
-        numbers: the attributes of whole numbers that might be states, too.
+        changes: everything that this call changed.
+        numbers: attributes with integers that might also be states.
 
     Raises:
         ExportError: there are none, or the outputs depend on something else that calls change.
@@ -93,11 +93,11 @@ def select_states(
 
 
 def _with_reads(functional: FunctionalModule, after: Tensors) -> tuple[AttributeState, ...]:
-    """The states, each with whether outputs depend on it in a second call, or a state does on which they depend."""
+    """The states, each with whether outputs of a second call depend on it, directly or through another state."""
     inputs, states = functional.arguments.tensors, functional.attribute_states
     later = dict(zip(functional.states, after.values(), strict=True))
     then, ends = functional.run(inputs, later)
-    changed: list[set[int]] = []  # by state, the other states that another value of it changes
+    changed: list[set[int]] = []  # by state: the other states that change with it
     read: set[int] = set()
     for number, state in enumerate(states):
         others = {name: _other_values(later[name]) for name in state.input_names}
@@ -127,7 +127,7 @@ def _require_computed(functional: FunctionalModule, outputs: Tensors, after: Ten
     """Require that number states can be tensors, in the first call and in the next one.
 
     Raises:
-        ExportError: the module's code reads one, or gives something else.
+        ExportError: the module's code reads one as a number, or gives different results.
     """
     inputs = functional.arguments.tensors
     later = dict(zip(functional.states, after.values(), strict=True))
@@ -137,22 +137,22 @@ def _require_computed(functional: FunctionalModule, outputs: Tensors, after: Ten
 
     starts = [(initial_tensors(functional.attribute_states), {**outputs, **after}), (later, found(later))]
     counted = [state.input_names[0] for state in functional.attribute_states if isinstance(state, NumberState)]
-    for count in _numbers(functional):  # by which code may choose, as from a dict, in which no tensor is found
+    for count in _numbers(functional):  # code may look them up in a dict, where a tensor is never found
         for number in (count - 1, count):
             states = {**later, **dict.fromkeys(counted, torch.tensor(number))}
-            with contextlib.suppress(ExportError):  # such as a place beyond the end of a ring
+            with contextlib.suppress(ExportError):  # such as a position past the end of a ring buffer
                 starts.append((states, found(states)))
     for states, wanted in starts:
         with numbers_as_tensors(functional.stateful):
             if _different(found(states), wanted):
-                raise ExportError("a whole number and a tensor of it give different results")
+                raise ExportError("an int and a tensor with its value give different results")
 
 
 def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:
-    """The states as they were found, and other choices of them.
+    """The states as they were found, and then other choices.
 
-    A state of other shapes is from another batch, and the module replaces it.  An attribute that has no value before
-    the first call may be computed once for all calls, such as a mask; then it is not a state.
+    A state whose shape changes is from another batch, and the module replaces it.  An attribute that has no value
+    before the first call, such as a mask, may be computed once for all calls; then it is not a state.
     """
     shapes = [
         state.initial is None or [item.shape for item in state.initial] == [item.shape for item in state.after]
@@ -166,7 +166,7 @@ def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeSt
 
 
 class _RandomLine(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds the first line of the user's code that draws random numbers by torch."""
+    """Finds the first line of the user's code that gets random numbers from torch."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -203,19 +203,19 @@ def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
     if not empty:
         return ExportError(
-            f"the module gives another {name} at its second call: it keeps something between calls that is not in "
+            f"the module gives a different {name} at its second call: it keeps something between calls that is not in "
             f"attributes of its objects, but perhaps in a parameter, a class, or a tensor that two attributes hold; "
             f"keep a tensor or a "
             "tuple of tensors in one attribute of the module, or pass the state as an argument of forward and return it"
         )
     return ExportError(
-        f"with zeros in {empty} the module gives another {name} than at its first call, "
+        f"with zeros in {empty} the module gives a different {name} than at its first call, "
         "so its state cannot become an input of the file; pass the state as an argument of forward"
     )
 
 
 def _random_problem(functional: FunctionalModule) -> ExportError | None:
-    """The refusal of a forward that draws random numbers, if it does."""
+    """The error that refuses a forward with random numbers, if it has any."""
     inputs = functional.arguments.tensors
     before = _random_states(functional)
     with _RandomLine() as drawn, contextlib.suppress(ExportError):
@@ -232,23 +232,23 @@ def _random_problem(functional: FunctionalModule) -> ExportError | None:
 def _begin_with_later_calls(
     functional: FunctionalModule, fresh: Tensors, after: Tensors, changes: Sequence[Change]
 ) -> None:
-    """Let every call begin with what the first one leaves, where from the same states a later call gives other results.
+    """Let every call start with what the first one leaves, if a later call gives other results from the same states.
 
-    The first may set a flag by which later ones read a state, so that none would if each were a first call.  From where
-    the states start, a later call must give what the first one does.
+    The first may set a flag that makes later ones read a state; if each were a first call, none would read it.  From
+    the initial states, a later call must give what the first one gives.
 
     Args:
         functional: the module.
         fresh: the outputs of its first call.
         after: the states after it.
-        changes: whatever it has changed.
+        changes: everything that it changed.
     """
     kept = functional.stateful.kept
     later = dict(zip(functional.states, after.values(), strict=True))
     if not later or not _not_states(functional, changes):
         return
     begin = kept.contents()
-    with contextlib.suppress(ExportError):  # of such a module the other calls tell
+    with contextlib.suppress(ExportError):  # the other calls report the problem of such a module
         as_first = _all_results(functional, later)
         with kept.suspended():
             _run(functional, functional.arguments.tensors)
@@ -270,10 +270,10 @@ def _all_results(functional: FunctionalModule, states: Mapping[str, Tensor]) -> 
 def _require_repeatable(
     functional: FunctionalModule, fresh: Tensors, after: Tensors, changes: Sequence[Change]
 ) -> None:
-    """Require the same outputs after other calls, and with other numbers and longer lists in what they changed.
+    """Require the same outputs after other calls, and after changes of the counters and lists that they changed.
 
-    From the states `after` the first call also the same next states: from those before it, setting a state back every
-    hundred calls changes nothing.  All this as in the call that the file repeats, which begins with what is kept.
+    From the states `after` the first call, the next states must be the same, too; from the initial states, a reset
+    every hundred calls would not show.  Each call starts with what is kept, like the call that the file repeats.
     """
     inputs, kept = functional.arguments.tensors, functional.stateful.kept
     changes = _not_states(functional, changes)
@@ -317,7 +317,7 @@ def _require_repeatable(
 
 
 def _counts(functional: FunctionalModule) -> Iterator[tuple[int | None, int, bool]]:
-    """What counters are set to, as arguments of `count_to`.
+    """The values to set counters to, as arguments of `count_to`.
 
     Numbers in the module's code come before those in attributes.
     """
@@ -336,7 +336,7 @@ def _numbers(functional: FunctionalModule) -> list[int]:
 
 
 def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list[Change]:
-    """The changes of anything but attribute states and what nn.LSTM keeps for itself."""
+    """The changes of anything except attribute states and nn.LSTM's own attributes."""
     states = [state.table(functional.stateful.inner) for state in functional.attribute_states]
     held = [(table, state.attribute) for table, state in zip(states, functional.attribute_states, strict=True)]
 
@@ -348,14 +348,14 @@ def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list
 
 
 def _other_inputs(inputs: Mapping[str, Tensor]) -> Tensors:
-    """Inputs of the same shapes with other numbers."""
+    """Inputs of the same shapes with other values."""
     if any(tensor.is_floating_point() for tensor in inputs.values()):
         return {name: tensor * 0.5 + 0.1 if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     return {name: tensor.flip(0) if tensor.dim() else tensor for name, tensor in inputs.items()}
 
 
 def _random_states(functional: FunctionalModule) -> tuple[object, ...]:
-    """The states of the generators that code draws from: those of the process, and its own."""
+    """The states of the random number generators that code may use: those of the process, and its own."""
     numbers = np.random.get_state()  # noqa: NPY002 - which users' code still draws from
     own = functional.stateful.kept.generator_states()
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(numbers), own
@@ -364,7 +364,7 @@ def _random_states(functional: FunctionalModule) -> tuple[object, ...]:
 def _dependence_problem(name: str, changes: Sequence[Change]) -> ExportError:
     places = list(dict.fromkeys(change.where for change in changes))
     places.sort(key=lambda where: not where.startswith("self."))
-    where = ", ".join(places[:_MOST_NAMED]) or "an object that is not the module's own"
+    where = ", ".join(places[:_MOST_NAMED]) or "an object outside of the module"
     verb = "depend" if name == "its outputs" else "depends"
     return ExportError(
         f"{name} {verb} on what earlier calls left in {where}, which a file cannot remember; keep a tensor or a tuple "

@@ -1,8 +1,8 @@
-"""A module's example inputs at other sizes, and its attribute states at the sizes that go with them.
+"""Resizes a module's example inputs, and its attribute states to match.
 
-A state has the same shape after a call as before it: nothing else can be carried from call to call.  Its axes are
-those of the example, but for those that follow an axis of the inputs, such as the batch: which ones shows in whether
-the module runs, and keeps the shapes.
+A state must have the same shape after a call as before it to be carried from call to call.  Its axes keep the example's
+sizes, except those that follow an axis of the inputs, such as the batch.  Which ones do is found by trying: the module
+must run and keep the shapes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .recurrent_calls import recorded_calls
 
 Shape = tuple[int, ...]
 _AXES = (1, 0, 2, 3)
-"""Which axis of a state may be the batch, the likeliest first: the second of an LSTM's h and c."""
+"""The axes of a state that may be the batch, the likeliest first: it is the second axis of an LSTM's h and c."""
 _MOST_TRIED = 32
-"""So many choices of axes are tried; a module has few states of different shapes."""
+"""The most choices of axes that are tried; a module has few states of different shapes."""
 
 
 def resize_example(
@@ -32,10 +32,10 @@ def resize_example(
     Args:
         functional: the module.
         sizes: of the dynamic axes, by their names.
-        states: those at the example's sizes; None is for the initial ones.
+        states: those at the example's sizes; None uses the initial ones.
 
     Raises:
-        OtherSizesFailError: the module does not run at them, or a state has another shape after the call.
+        OtherSizesFailError: the module fails at these sizes, or a state's shape changes in the call.
     """
     example = functional.arguments.sizes
     states = initial_tensors(functional.attribute_states) if states is None else states
@@ -61,7 +61,7 @@ def resize_example(
         return found
     at = ", ".join(f"{name} {size}" for name, size in sizes.items())
     if isinstance(problem, OtherShapeError):
-        calls = f"leave {', '.join(sizes)} out of dynamic_shapes for calls of the example's sizes"
+        calls = f"leave {', '.join(sizes)} out of dynamic_shapes to always call the file at the example's sizes"
         raise OtherSizesFailError(f"at {at} {problem}, or {calls}") from problem
     raise OtherSizesFailError(
         f"the module fails at {at}, so nothing shows that these axes can be dynamic: {problem}"
@@ -69,9 +69,9 @@ def resize_example(
 
 
 def open_state_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
-    """The axes of each attribute state, by its input's name, that follow a dynamic axis of the inputs, with its name.
+    """By input name of each attribute state: its axes that follow a dynamic axis of the inputs, with that axis's name.
 
-    All axes, named "", where the module shows nothing.
+    All axes, named "", if that cannot be found out.
     """
     own, within = functional.arguments.sizes, functional.arguments.within
     initial = initial_tensors(functional.attribute_states)
@@ -100,9 +100,9 @@ def open_state_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
 
 
 def require_steps_apart(functional: FunctionalModule) -> None:
-    """Require that no attribute state has as many entries along an axis as a call has steps.
+    """Require that no attribute state has an axis with as many entries as a call has steps.
 
-    How many the call before had is not known where a state starts, and a call of other length could not follow.
+    The first state cannot know that number, and a call with another number of steps could not follow.
 
     Raises:
         StepsInStateError: one has.
@@ -142,7 +142,7 @@ def _first_shapes(functional: FunctionalModule, sizes: Sequence[Mapping[str, int
 
 
 def _resized(states: Tensors, changed: Sequence[tuple[int, int]]) -> Iterator[Tensors]:
-    """The states as they are, and then with axes that have the size of a changed axis of the inputs."""
+    """The states as they are, and then with those axes resized that have the size of a changed axis of the inputs."""
     tried: set[tuple[Shape, ...]] = set()
     for shapes in itertools.islice(_shapes_to_try([tuple(state.shape) for state in states.values()], changed), 1024):
         if shapes not in tried and len(tried) < _MOST_TRIED:
@@ -152,7 +152,7 @@ def _resized(states: Tensors, changed: Sequence[tuple[int, int]]) -> Iterator[Te
 
 
 def _shapes_to_try(shapes: Sequence[Shape], changed: Sequence[tuple[int, int]]) -> Iterator[tuple[Shape, ...]]:
-    """Shapes of all states: the same axis changed in all, then any axis in each, but for equal shapes the same."""
+    """Shapes of all states: the same axis changed in all, then any axis in each, the same one for equal shapes."""
     yield tuple(shapes)
     for axis, (old, new) in itertools.product(_AXES, changed):
         yield tuple(_with_axis(shape, axis, old, new) for shape in shapes)
@@ -164,7 +164,7 @@ def _shapes_to_try(shapes: Sequence[Shape], changed: Sequence[tuple[int, int]]) 
 
 
 def _choices(shape: Shape, changed: Sequence[tuple[int, int]]) -> list[Shape]:
-    """A shape with axes changed that have an old size, each as at most one of these says; last as it is."""
+    """A shape with some of the axes of an old size changed, at most one for each change; last the shape itself."""
     found = [shape]
     for old, new in changed:
         found = [_with_axis(one, axis, old, new) for one in found for axis in _AXES if axis < len(one)] + found

@@ -1,4 +1,4 @@
-"""The tensors and arrays of a forward's result, by the names that lead to them in its containers and objects."""
+"""Names the tensors and arrays in a forward's result by the keys and attributes that lead to them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _is_packed(value: Any) -> bool:
 def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A result in which unknown containers are lists and dicts, and objects are dicts of their public attributes.
 
-    Named tuples and what is registered as a pytree become dicts, too.  An object within itself is left out.
+    Named tuples and registered pytree classes become dicts, too.  An object inside itself is left out.
 
     Raises:
-        ExportError: the result holds tensors without an order, or what is only computed while it is read.
+        ExportError: the result holds tensors without an order, or an iterator that computes them later.
     """
     kind = type(value)
     if isinstance(value, (Tensor, TracedArray, type, str, *_NUMBERS)) or _is_packed(value):
@@ -48,7 +48,7 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
         return {item.name: converted(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: converted(item) for key, item in value.items()}
-    if pytree.is_namedtuple_class(kind):  # a subclass of one, too: its items are in no attribute
+    if pytree.is_namedtuple_class(kind):  # or a subclass of one: its items are not attributes
         return {name: converted(item) for name, item in zip(kind._fields, value, strict=True)}
     if isinstance(value, (list, tuple, ValuesView, ItemsView)):
         return [converted(item) for item in value]
@@ -61,14 +61,14 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """What an object has in `__dict__` and in slots.
+    """An object's `__dict__` and slots.
 
     Raises:
         ExportError: it has tensors elsewhere.
     """
     unordered = isinstance(value, Set) and any(isinstance(item, Tensor) for item in value)
     if unordered or isinstance(value, Iterator):
-        why = "a set of tensors, which has no order" if unordered else "an iterator, which is read only later"
+        why = "a set of tensors, which has no order" if unordered else "an iterator, which computes its items later"
         raise ExportError(f"forward returns {why}; return a tuple, a list or a dict")
     own = dict(attributes_of(value))
     for slot in slots_of(type(value)):
@@ -81,14 +81,14 @@ def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
     """The tensors of a forward's result, each with its name: ``output``, ``output.0``, ``logits``.
 
     Raises:
-        ExportError: the result holds a packed sequence, tensors without an order, or what is read only later.
+        ExportError: the result holds a packed sequence, tensors without an order, or an iterator.
     """
     found = []
     for path, leaf in pytree.tree_flatten_with_path(_with_fields(result), is_leaf=_is_packed)[0]:
         if _is_packed(leaf):
             raise ExportError(
-                "forward returns a packed sequence, which has no form in ONNX; return what pad_packed_sequence "
-                "makes of it, and the lengths"
+                "forward returns a packed sequence, which ONNX cannot express; return the result of "
+                "pad_packed_sequence: a padded tensor and the lengths"
             )
         tensor = _as_tensor(leaf)
         if tensor is None:
@@ -101,7 +101,7 @@ def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
 
 
 def _as_tensor(leaf: Any) -> Tensor | None:
-    """A tensor, or that of an array of numbers."""
+    """A tensor, or an array of numbers as a tensor; None for anything else."""
     if isinstance(leaf, TracedArray):
         return leaf.tensor
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf":

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 AXIS = "axis"
-"""Stands for the size that changes in those that follow from it: ``2*axis``."""
+"""The name of the size that changes in expressions of sizes that follow from it: ``2*axis``."""
 _FACTORS = 20
 """The most factors of one size in another that are tried."""
 _MOST_SHIFT = 4
-"""How far a size may exceed another one that it is not a multiple of."""
+"""How far a size may exceed another one without being a multiple of it."""
 
 
 @dataclass(frozen=True)
 class Tied:
-    """Axes that can only change together with axes of other sizes.
+    """Axes that can change only together with axes of other sizes.
 
-    `growths` are those that change with one size, which comes first in each, as expressions of ``axis``; `dims` are
-    all of them, as format strings of the growths' names: ``2*{0}``, ``{0} + 1``, ``{0}*{1}``.
+    `growths` has, for each size that changes, the axes that change with it as expressions of ``axis``, its own axis
+    first; `dims` has all axes, as format strings of the growths' names: ``2*{0}``, ``{0} + 1``, ``{0}*{1}``.
     """
 
     growths: tuple[Mapping[tuple[str, int], str], ...] = ()
@@ -26,7 +26,7 @@ class Tied:
 
 
 def follows(size: int, base: int, *, alone: bool) -> list[str]:
-    """Expressions of ``axis`` by which a larger size may follow from `base`; of several sizes, only likely ones."""
+    """Expressions of ``axis`` by which a larger size may follow from `base`; only likely ones unless `alone`."""
     factors = _factors(base, size) if alone else [size // base, 1]
     ties = [(factor, size - factor * base) for factor in dict.fromkeys(factors)]
     return [multiple(AXIS, *tie) for tie in ties if alone or not tie[1] or (tie[0] == 1 and tie[1] <= _MOST_SHIFT)]

@@ -1,4 +1,4 @@
-"""Whether states that a caller carries are the same after two calls as after one for both their steps."""
+"""Tests whether states that a caller carries are the same after two calls as after one call for all their steps."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from .functional_module import FunctionalModule, Tensors
 from .resized_example import resize_example
 
 _STEPS = 2
-"""Steps of an axis: the fewer there are, the more of a state's first value is left in its last."""
+"""Numbers of steps: the fewer there are, the more the last value of a state depends on the first."""
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 
 
 def held_in_two_calls(
     functional: FunctionalModule, pairs: Mapping[str, str], doubtful: Collection[str] = ()
 ) -> set[str]:
-    """The inputs of `pairs` whose outputs, carried from call to call, end as in one call for all steps.
+    """The inputs of `pairs` whose outputs, carried from call to call, end up as in one call for all steps.
 
     Each axis that the states do not have is tried as time.
 
     Args:
         functional: the module.
         pairs: each input, and the output that may be its next value.
-        doubtful: inputs that are left out if the second call ends alike without the first one's result: these are not
-            states, but passed on, such as the features of a speaker.
+        doubtful: inputs that are left out if the second call ends up the same without the first one's result: they
+            are not states, but values passed along, such as the features of a speaker.
     """
     axes = functional.arguments.axes
     pairs = {source: target for source, target in pairs.items() if source in axes and target in functional.outputs}
     own = {name for source in pairs for dim in axes[source].values() for name in names_in(dim)}
     held: set[str] = set()
     for time in sorted({name for dims in axes.values() for dim in dims.values() for name in names_in(dim)} - own):
-        # A module that does not run like this carries nothing from call to call.
+        # A module that fails in such calls carries nothing from call to call.
         with contextlib.suppress(ExportError):
             for inputs, states in _examples(functional, time):
                 found = _held(functional, pairs, time, inputs, states)
@@ -48,7 +48,7 @@ def held_in_two_calls(
 
 
 def _examples(functional: FunctionalModule, time: str) -> Iterator[tuple[Tensors, Tensors]]:
-    """Inputs and attribute states with a few steps, else with as many as in the example."""
+    """Inputs and attribute states with a few steps, and otherwise with as many as in the example."""
     sizes = functional.arguments.sizes
     for steps in dict.fromkeys([_STEPS, sizes[time]]):
         with contextlib.suppress(ExportError):
@@ -64,13 +64,13 @@ def _held(
     states: Tensors,
     compared: Mapping[str, str] | None = None,
 ) -> set[str]:
-    """The inputs of `compared`, by default of `pairs`, whose outputs are alike if those of `pairs` are carried."""
+    """The inputs of `compared`, by default of `pairs`, whose outputs are the same if those of `pairs` are carried."""
     whole, _ = functional.run(inputs, states)
     axes = functional.arguments.axes
     places = {name: (axis, dim) for name, dims in axes.items() for axis, dim in dims.items() if time in names_in(dim)}
     sizes = functional.arguments.sizes
     if any(size_of(dim, {**sizes, time: 0}) != 0 for _, dim in places.values()):
-        return set()  # such as time + 4: the parts of two calls overlap
+        return set()  # such as for time + 4: the parts of two calls overlap
     firsts = {name: size_of(dim, {**sizes, time: 1}) or 0 for name, (_, dim) in places.items()}
     carried, outputs = dict(inputs), whole
     for first in (True, False):

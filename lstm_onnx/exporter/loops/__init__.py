@@ -1,1 +1,1 @@
-"""Python loops over a dynamic axis, unrolled by a trace, as Scan or recurrent nodes, with a proof of each."""
+"""Turns Python loops over a dynamic axis, which a trace unrolls, into Scan or recurrent nodes, each with a proof."""

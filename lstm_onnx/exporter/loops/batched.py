@@ -1,4 +1,4 @@
-"""A loop whose steps do not depend on each other, without a loop: each operator works on all steps at once."""
+"""Runs a loop whose steps do not depend on each other without a loop: each operator works on all steps at once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def run_at_once(inputs: ScanInputs, wanted: Collection[int]) -> bool:
     """Compute the values of all steps of a loop at once; returns whether all its operators allow that.
 
     Args:
-        inputs: what the loop, which carries nothing but tensors to fill, takes from outside; its module keeps what is
-            computed.
+        inputs: what the loop takes from outside; it carries nothing but tensors to fill.  Its module stores the
+            results.
         wanted: positions whose values of all steps are used, beside the rows that fill the loop's buffers.
     """
     module, loop, buffers = inputs.module, inputs.loop, inputs.buffers
@@ -65,7 +65,7 @@ _Rule = Callable[[Operator, Any, dict[str, Any]], "Steps | None"]
 
 
 def _rule(item: Operator) -> _Rule | None:
-    """How an operator works on all steps at once; None if that is not known, or if it takes the number of the step."""
+    """How an operator works on all steps at once; None if that is unknown, or if it takes the step number."""
     if takes_step(item.args) or by_step(item.kwargs):
         return None
     if torch.Tag.pointwise in getattr(item.target, "tags", ()):
@@ -82,7 +82,7 @@ def _pointwise(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | Non
         return None
     dtypes = {*(s.tensor.dtype for s in steps), *(other.dtype for other in others)}
     if len(dtypes) > 1 and any(s.tensor.dim() == 1 for s in steps):
-        return None  # beside tensors with axes, one number decides no dtype, and a tensor of all of them does
+        return None  # beside tensors with axes, a 0-d tensor does not affect the dtype; a tensor of all steps would
     axis = steps[0].axis if len({s.axis for s in steps}) == 1 and _fit(steps, others, rank, steps[0].axis) else 0
     if any(s.tensor.dim() - 1 > rank for s in steps):
         return None

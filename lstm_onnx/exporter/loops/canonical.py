@@ -1,7 +1,7 @@
 """A traced graph in canonical form: one way to write what loops write in several ways.
 
-What a step picks of a tensor is a select, however the code writes it; copies and views of the whole are removed;
-a chain of concatenations is a single one.  No rewriting changes a value, so two equal graphs compute the same.
+The entry of a tensor that a step reads is a select, however the code writes it; copies and views of a whole tensor are
+removed; a chain of concatenations becomes one.  No rewriting changes a value, so two equal graphs compute the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
 _MANY = 3
-"""So many copies of one value in a list may be one for each entry of an axis: ``[z] * x.size(1)``."""
+"""With this many copies of one value, a list may have one for each entry of an axis: ``[z] * x.size(1)``."""
 _CHECKS = {
     *("_assert_tensor_metadata", "_assert_scalar", "_assert_async"),
     *("sym_constrain_range_for_size", "sym_constrain_range"),
@@ -73,7 +73,7 @@ def canonical_program(program: torch.export.ExportedProgram, sizes: Sizes) -> Tr
             raise NotRolled(f"{spec.target} is not a tensor")
         form.add_leaf(item, None if spec.kind.name == "CONSTANT_TENSOR" else str(spec.target), kept)
     found = form.trace(program.graph, program.call_spec.out_spec, sizes)
-    # A parameter that is written into is given the same at every call, or it would be a state: it is clamped.
+    # A write into a parameter, such as a clamp, gives the same at every call; otherwise it would be a state.
     kept = [spec.kind.name != "PARAMETER_MUTATION" for spec in signature.output_specs]
     return replace(found, outputs=tuple(itertools.compress(found.outputs, kept)))
 
@@ -85,7 +85,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _made_by(constant: Tensor) -> tuple[Any, tuple[Any, ...]] | None:
-    """The operator and arguments that make whole numbers that are all equal, or that count up or down by 1."""
+    """The operator and arguments that make integers that are all equal, or that count up or down by 1."""
     if constant.dtype not in (torch.int64, torch.int32) or not constant.numel():
         return None
     numbers = constant.detach().cpu().flatten().tolist()
@@ -99,7 +99,7 @@ def _made_by(constant: Tensor) -> tuple[Any, tuple[Any, ...]] | None:
 
 
 def _meta(value: Any) -> tuple[Any, Any]:
-    """Shape and dtype; of several tensors, a shape for each and "several"."""
+    """Shape and dtype; for several tensors, the shape of each and "several"."""
     if isinstance(value, Tensor):
         return tuple(int(s) if isinstance(s, int) else _hint(s) for s in value.shape), value.dtype
     if isinstance(value, (list, tuple)):
@@ -131,8 +131,8 @@ class _Form:
     def add_leaf(self, item: torch.fx.Node, name: str | None, tensor: Tensor) -> None:
         """Add a parameter or buffer by its name, and a constant by its content.
 
-        A constant of equal or consecutive whole numbers becomes an operator: Python code may have as many of them as
-        an axis is long, as in ``range(batch)`` or ``[start] * batch``.
+        A constant of equal or consecutive integers becomes an operator: Python code may make one whose size is that of
+        an axis, as in ``range(batch)`` or ``[start] * batch``.
         """
         made = None if name is not None else _made_by(tensor)
         if made is not None:
@@ -177,7 +177,7 @@ class _Form:
 
     def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
         """An operator in canonical form: a new node, or a value that exists already."""
-        # What the module copied to view it is not copied here.
+        # Where the module copies a tensor so that it can view it, reshape needs no copy.
         target: Any = aten.reshape.default if item.target in _VIEWS else item.target
         value: Any = item.meta.get("val")
         name = str(getattr(target, "__name__", "")).split(".")[0]
@@ -214,7 +214,7 @@ class _Form:
         ]
 
     def recurrent(self, item: torch.fx.Node, value: Any) -> Node:
-        """A call of a recurrent module, without its number among the calls, which alone differs between steps."""
+        """A call of a recurrent module, without its call number, the only thing that differs between steps."""
         names = [argument.name for argument in RECURRENT._schema.arguments]
         given = {**dict(zip(names, self.arguments(item.args), strict=False)), **dict(item.kwargs)}
         given = {name: self.arguments(argument) for name, argument in given.items()}
@@ -232,7 +232,7 @@ class _Form:
         return node
 
     def part(self, item: torch.fx.Node, args: Any) -> Any:
-        """One of an operator's results; of pieces of a tensor, what picks it."""
+        """One of an operator's results; for parts of a tensor, the select or slice that gives it."""
         source, index = args
         if source in self.parts:
             return self.parts[source][index]
@@ -265,7 +265,7 @@ class _Form:
         return self.range(args[0], of, dim, start, end, step, value)
 
     def range(self, source: Any, of: Tensor, dim: int, start: Any, end: Any, step: int, value: Any) -> Any:
-        """A slice; of one entry, its select."""
+        """A slice, or a select if it has one entry."""
         size = of.shape[dim]
         start, end = bounds(start, end, size)
         if is_whole(start, end, step, size):
@@ -326,9 +326,9 @@ class _Form:
         return self.joined(rows, dim, value)
 
     def joined(self, rows: Sequence[Any], dim: int, value: Any) -> Any:
-        """A concatenation; one that begins or ends with another one along the same axis is one with it.
+        """A concatenation; one that begins or ends with another one along the same axis is merged with it.
 
-        ``out = torch.cat([out, h])`` in each step is so one list, of which nothing but the last is used.
+        So ``out = torch.cat([out, h])`` in each step becomes one list, since only the last one is used.
         """
         parts: list[Any] = []
         for part in rows:
@@ -353,7 +353,7 @@ class _Form:
 
 
 def _row_just_filled(source: Any, dim: int, index: Any, value: Any) -> Node | None:
-    """What was written last into a tensor, where that is what is read: ``y[:, t] = h``, and then ``y[:, t]``."""
+    """The value last written into a tensor, if exactly that is read: ``y[:, t] = h``, and then ``y[:, t]``."""
     if not isinstance(source, Node) or source.target is not aten.select_scatter.default or type(index) is not int:
         return None
     _, row, *place = source.args

@@ -1,4 +1,4 @@
-"""Loops that are one call of a recurrent module, step by step."""
+"""Recognises loops that amount to one call of a recurrent module."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class RecurrentCall:
 
     Attributes:
         module: its path.
-        kwargs: of the opaque operator.
-        source: what it gets.
+        kwargs: those of the opaque operator.
+        source: its input.
         initial: h and c before the first step; c is None where it has none.
         states: the positions of h and c.
-        outputs: positions of what it returns and, without its axis of one step, of that: by position, which of the
-            results (0 the output, 1 and 2 the states) and the axis that it lacks, None where it lacks none.
+        outputs: by position of a result, which result it is (0 the output, 1 and 2 the states), and the axis of length
+            1 that was removed from it; None where none was.
     """
 
     module: str
@@ -57,7 +57,7 @@ class RecurrentCall:
 
 
 def is_read(item: Operator, target: Any = aten.select.int) -> bool:
-    """Whether an operator (a select, or else `target`) picks by the step's number from a tensor outside the loop."""
+    """Whether an operator (`target`) picks by the step number from a tensor outside the loop."""
     if item.target is not target or not isinstance(item.args[2], Affine) or not item.args[2].step:
         return False
     return not positions_in(item.args[0]) and not by_step(item.args[0])
@@ -96,7 +96,7 @@ def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall
 
 
 def _source(loop: Loop, x: Any, axis: int) -> tuple[Source | None, set[int]]:
-    """Where the input of a call comes from, and the positions that only pass it on."""
+    """Where the input of a call comes from, and the positions that only pass it along."""
     used: set[int] = set()
     squeezed = False
     if isinstance(x, Here):
@@ -113,7 +113,7 @@ def _source(loop: Loop, x: Any, axis: int) -> tuple[Source | None, set[int]]:
 
 
 def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
-    """The positions of a call's results, with or without their axis of length 1 (the one step, or the one layer)."""
+    """The positions of a call's results, with or without the axis of length 1 (that of the step or of the layer)."""
     kwargs = dict(call.kwargs)
     found: dict[int, tuple[int, int | None]] = {}
     for item in loop.body:
@@ -130,12 +130,12 @@ def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
 
 
 def _single_axis(kwargs: Mapping[str, Any], which: int = 0) -> int:
-    """The axis of length 1 of one of a call's results: of the one step in the output, of the one layer in a state."""
+    """The axis of length 1 in a result of a call: that of the step in the output, that of the layer in a state."""
     return 1 if kwargs["batch_first"] and which == 0 else 0
 
 
 def is_zeros(program: Program, value: Any) -> bool:
-    """Whether a value outside of loops is zeros, whatever the inputs are."""
+    """Whether a value outside of loops is always zeros."""
     while isinstance(value, Result):
         item = program.results[value.index]
         if item.target in _ZEROS or (item.target is aten.full.default and item.args[1] == 0):
@@ -147,17 +147,17 @@ def is_zeros(program: Program, value: Any) -> bool:
 
 
 def run_recurrent(module: Any, loop: Loop, call: RecurrentCall, count: Any, needed: Collection[int]) -> bool:
-    """Call the recurrent module once, and keep what its steps return.
+    """Call the recurrent module once, and store the results of its steps.
 
     Args:
-        module: the `RolledModule` that runs; what is kept is kept there.
+        module: the `RolledModule` that runs, which stores the results.
         loop: the loop.
-        call: what it is a call of.
+        call: the call that the loop amounts to.
         count: the number of steps.
-        needed: positions of which other steps than the last one are used.
+        needed: positions of which steps other than the last one are used.
 
     Returns:
-        Whether that is possible: of the states, the operator gives those of all steps only where they are its output.
+        Whether that is possible: the operator gives the states of all steps only if they are its output.
     """
     rows = call.kwargs["rows"]
     for position in needed:
@@ -191,6 +191,6 @@ def _sequence(module: Any, call: RecurrentCall, count: Any) -> tuple[Any, bool]:
     whole = whole.range(module.number(source.start.at_first()), source.start.step, count)
     if not source.squeezed:  # an entry has an axis of one step
         whole = Steps(whole.along(0).squeeze(_single_axis(call.kwargs) + 1), 0)
-    elif whole.axis > 1:  # behind that of the features
+    elif whole.axis > 1:  # after that of the features
         whole = Steps(whole.along(0), 0)
     return whole.tensor, whole.axis == 1

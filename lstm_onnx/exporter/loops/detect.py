@@ -1,4 +1,4 @@
-"""The axes over which a module loops in Python: the longer such an axis, the more often its code calls torch."""
+"""Finds the axes over which a module loops in Python: the longer such an axis, the more often its code calls torch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def looped_axes(functional: FunctionalModule, sizes: Mapping[str, int]) -> list[
 def nested_loops(
     functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]
 ) -> tuple[str, str] | None:
-    """Two axes, or one twice, of which the module loops over one in each step of a loop over the other; None for none.
+    """Two axes (or one axis twice) with a loop over one inside a loop over the other; None if there are none.
 
     Args:
         functional: the module.
@@ -64,7 +64,7 @@ def nested_loops(
         sizes: a size for each dynamic axis.
     """
     for one, other in itertools.combinations_with_replacement(loops, 2):
-        # Steps that alternate, such as every second one of an axis, are alike again after twice as many.
+        # Steps that alternate, such as every second one of an axis, repeat after twice as many.
         more = 2 * _MORE if one == other else _MORE
         grown = [
             {**sizes, **{name: sizes[name] + own.count(name) * more for name in (one, other)}}
@@ -80,11 +80,11 @@ def nested_loops(
 
 
 def shortened_axis(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> str | None:
-    """An axis of which each step of a loop takes several entries, as after a stride; None where there is none."""
+    """An axis of which each step of a loop takes several entries, such as after a stride; None where there is none."""
     for name in loops:
         grown = [sizes[name] + more for more in (0, 1, 2, _MANY_MORE, 2 * _MANY_MORE)]
         counts = [found for size in grown if (found := _calls(functional, {**sizes, name: size})) is not None]
-        # Not more calls for each further entry, but more for many: a branch by the size would add calls only once.
+        # One more entry adds no calls, but many do, repeatedly: a branch on the size would add calls only once.
         if len(counts) == len(grown) and len({*counts[:3]}) < 3 and counts[0] < counts[3] < counts[4]:
             return name
     return None
@@ -109,7 +109,7 @@ def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: Counte
 
 
 def may_be_static(functional: FunctionalModule, loops: list[str]) -> bool:
-    """Whether nobody named the dynamic axes, and one of `loops` is neither batch nor time: it can be made static."""
+    """Whether the caller named no dynamic axes, and one of `loops` is neither batch nor time: it can be made static."""
     arguments = functional.arguments
     if not arguments.guessed or not functional.recurrent_modules:
         return False

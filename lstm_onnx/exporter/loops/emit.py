@@ -1,4 +1,4 @@
-"""A program as a module to trace: its loops are torch's scan, or one call of a recurrent module."""
+"""Turns a program into a module to trace, in which a loop is torch's scan or one call of a recurrent module."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from .steps import Steps, interleaved, is_known_equal
 
 
 class RolledModule(nn.Module):
-    """A program as a module with the arguments and results of the module that it was found in.
+    """A program as a module, with the arguments and results of the module from which it was made.
 
     Args:
         program: with its loops already split (see `split`).
         inner: the module, whose parameters and buffers the program uses.
-        calls: by loop, the call of a recurrent module that it is.
+        calls: by loop, the call of a recurrent module that it amounts to.
         least: the least size of each dynamic axis.
     """
 
@@ -68,7 +68,7 @@ class RolledModule(nn.Module):
         """As `StatefulModule.forward`.
 
         Raises:
-            ExportError: the program has no form as a graph.
+            ExportError: a graph cannot express the program.
         """
         try:
             return self.run(tensors, states)
@@ -79,7 +79,7 @@ class RolledModule(nn.Module):
         """As `forward`.
 
         Raises:
-            NotRolled: the program has no form as a graph.
+            NotRolled: a graph cannot express the program.
         """
         inputs = [*tensors, *states]
         self.given: dict[Any, Any] = {Leaf(f"input {index}"): tensor for index, tensor in enumerate(inputs)}
@@ -89,7 +89,7 @@ class RolledModule(nn.Module):
         self.last: dict[tuple[int, int], Tensor] = {}
         self.numbers: dict[str, int] = {}
         self.scans: list[tuple[int, list[tuple[Carry, int]]]] = []
-        """The loops that became Scans, in order, with what each carries: a value, and how many steps ago."""
+        """The loops that became Scans, in order, each with what it carries: values, and from how many steps back."""
         for item in self.program.items:
             if isinstance(item, Loop):
                 self.run_loop(item)
@@ -99,7 +99,7 @@ class RolledModule(nn.Module):
         return pytree.tree_unflatten(list(flat), self.program.structure)
 
     def number(self, value: Any) -> Any:
-        """A whole number that does not depend on the step."""
+        """An integer that does not depend on the step."""
         return value.at(self.sizes) if isinstance(value, Affine) else value
 
     def value(self, value: Any) -> Any:
@@ -113,7 +113,7 @@ class RolledModule(nn.Module):
         if isinstance(value, tuple):
             return tuple(self.value(part) for part in value)
         if isinstance(value, (Listed, NoState)):
-            raise NotRolled("a list of all steps goes where only a tensor can")
+            raise NotRolled("a list of all steps is used where only a tensor can be")
         return value
 
     def element(self, value: Element) -> Tensor:
@@ -169,7 +169,7 @@ class RolledModule(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
     def run_loop(self, loop: Loop) -> None:
-        """Compute whatever is used after a loop."""
+        """Compute everything that is used after a loop."""
         count = self.number(loop.count)
         outer = {element for element in self.elements if element.loop == loop.index}
         listed = {position for index, position in self.listed if index == loop.index}
@@ -196,11 +196,11 @@ class RolledModule(nn.Module):
             self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
 
     def may_be_empty(self, loop: Loop) -> bool:
-        """Whether there is a length at which the loop has no step, which ONNX Runtime's Scan refuses."""
+        """Whether the loop may have no step at some length, which ONNX Runtime's Scan does not allow."""
         return bool(loop.count.at(self.least) < 1) if isinstance(loop.count, Affine) else loop.count < 1
 
     def copied(self, loop: Loop, buffers: set[int], count: Any) -> bool:
-        """Do without a loop that only copies values of an earlier loop; returns whether it is one."""
+        """Replace a loop that only copies values of an earlier loop; returns whether it is such a loop."""
         sources = {position: loop.body[position].args[1] for position in buffers}
         steps = (source.step if isinstance(source, Element) else None for source in sources.values())
         if not all(isinstance(step, Affine) and step.step == 1 for step in steps):
@@ -212,7 +212,7 @@ class RolledModule(nn.Module):
 
 
 def _flattened(columns: Sequence[Steps], axis: int) -> Tensor:
-    """The steps' values concatenated along one of their axes: of the first step those of all columns, and so on."""
+    """The steps' values concatenated along one of their axes: all columns of the first step, then of the second, ..."""
     parts = [column.along(axis) for column in columns]
     moved = parts[0] if len(parts) == 1 else torch.cat(parts, axis + 1)
     size = moved.shape[axis + 1]
@@ -224,13 +224,13 @@ def _flattened(columns: Sequence[Steps], axis: int) -> Tensor:
 def buffers_of(
     loop: Loop, outer: Collection[Element], wanted: Collection[int], is_last: Callable[[Element], bool]
 ) -> set[int]:
-    """The positions that fill, in each step, one row of a tensor that no step reads.
+    """The positions that in each step fill one row of a tensor that no step reads.
 
     Args:
         loop: the loop.
-        outer: its values that are used after it.
+        outer: those of its values that are used after it.
         wanted: positions of which all steps are used.
-        is_last: whether one of `outer` is of the last step.
+        is_last: whether one of `outer` is a value of the last step.
     """
     return {
         item.index
@@ -253,7 +253,7 @@ def _is_read(loop: Loop, item: Operator) -> bool:
 
 
 def filled(module: Any, item: Operator, rows: Steps, count: Any) -> Tensor:
-    """The tensor after all steps: the rows in place, and the rest as before the loop.
+    """The tensor after all steps, with the rows filled in and the rest as before the loop.
 
     Args:
         module: the `RolledModule` that runs.

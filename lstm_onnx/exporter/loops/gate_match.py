@@ -1,4 +1,4 @@
-"""The nonlinear parts of LSTMs, GRUs and RNNs in a loop's body: sigmoids, tanhs and products, matched by structure."""
+"""Finds LSTM, GRU and RNN cells in a loop's body by the structure of their sigmoids, tanhs and products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONLINEARITIES = {aten.tanh.default: "tanh", aten.relu.default: "relu"}
 
 @dataclass(frozen=True)
 class Gates:
-    """A cell in a body, of which the gates are still to be read.
+    """A cell in a body, whose weights are still to be read from its gates.
 
     Attributes:
         op_type: "LSTM", "GRU" or "RNN".
@@ -26,8 +26,8 @@ class Gates:
         used: the positions of the nonlinear part.
         h: the state.
         c: the cell state of an LSTM.
-        inner: values of the step itself that gates may depend on: "new c", and "r h" where r multiplies h itself.
-        nonlinearity: of an RNN.
+        inner: values of the step itself on which gates may depend: "new c", and "r h" where r multiplies h itself.
+        nonlinearity: that of an RNN.
     """
 
     op_type: str
@@ -45,12 +45,12 @@ class Gates:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What gates may depend on beside the input, by name."""
+        """What gates may depend on besides the input, by name."""
         return {"h": self.h, **({} if self.c is None else {"c": self.c}), **self.inner}
 
 
 def gates_in(loop: Loop, carries: Sequence[Carry]) -> Iterator[Gates]:
-    """All cells that a body may have, by their nonlinear parts alone."""
+    """All cells that a body may have, judged by their nonlinear parts alone."""
     for h in carries:
         yield from _grus(Match(loop), h)
         others = [_rnn(loop, h), *(_lstm(Match(loop), h, c) for c in carries if c != h)]
@@ -67,7 +67,7 @@ class Match:
         self.tanh = partial(self.unary, target=aten.tanh.default)
 
     def operator(self, value: Any, target: Any) -> tuple[Any, ...] | None:
-        """The arguments of a value that an operator of this kind makes."""
+        """The arguments of the operator that makes a value, if it is of this kind."""
         if not isinstance(value, Here) or self.loop.body[value.position].target is not target:
             return None
         if self.loop.body[value.position].kwargs:
@@ -97,7 +97,7 @@ class Match:
         return None
 
     def mixture(self, h: Carry) -> tuple[str, Any, Any] | None:
-        """The arguments of z (or "1-z") and n, where the new h lies between the old h and n, as z says."""
+        """The arguments of z (or "1-z") and n, where the new h interpolates between the old h and n by z."""
         return self._mixed(h) or self._moved(h)
 
     def _mixed(self, h: Carry) -> tuple[str, Any, Any] | None:
@@ -171,7 +171,7 @@ def _lstm(match: Match, h: Carry, c: Carry) -> Gates | None:
 
 
 def _grus(match: Match, h: Carry) -> Iterator[Gates]:
-    """A GRU whose r multiplies a part of n, as torch's, and one whose r multiplies h itself."""
+    """A GRU whose r multiplies a part of n, as in torch, and one whose r multiplies h itself."""
     mixture = match.mixture(h)
     if mixture is None:
         return

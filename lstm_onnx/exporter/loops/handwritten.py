@@ -1,4 +1,4 @@
-"""LSTMs, GRUs and RNNs that the user's own code writes out, as calls of recurrent modules with the same weights."""
+"""Replaces LSTM, GRU and RNN cells written out in the user's code by recurrent modules with the same weights."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operat
         for i, state in enumerate(cell.gates.states)
     ]
     stays = [item for item in loop.body if item.index not in cell.inside]
-    # What the cell gets comes before it, and what reads its states after that.
+    # The cell's input comes before it, and whatever reads its states after it.
     first = cell.source.position + 1 if isinstance(cell.source, Here) else 0
     head = [item for item in stays if item.index < first]
     moved = {item.index: i for i, item in enumerate(head)}
@@ -101,7 +101,7 @@ def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operat
 
     source = Here(moved[cell.source.position]) if isinstance(cell.source, Here) else cell.source
     x = add(aten.unsqueeze.default, (source, 0), (), (1, shape[0], cell.spec.input_size))
-    call = len(body)  # after which its results follow
+    call = len(body)  # its results follow
     count = len(cell.gates.states)
     carried: list[Any] = [Carry(call + 2 + i, 1, (Result(fresh + i),)) for i in range(count)]
     size = cell.spec.hidden_size

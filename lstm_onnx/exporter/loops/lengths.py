@@ -1,4 +1,4 @@
-"""Lengths at which a module with a loop may do something else: near the whole numbers that its code can see."""
+"""Lengths at which a module with a loop may do something else: near the integers that its code can see."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ LARGEST = 1000
 """Larger numbers are tried as lengths only while they are cheap, and not where they are sizes of weights."""
 _LARGEST_OF_ALL = 20_000
 _MOST_STEPS = 8000
-"""The most steps, over all lengths, that are tried for numbers that are not in the code itself; as many for larger
-ones."""
+"""The most steps, over all lengths, to try for numbers that are not in the code itself; as many for larger ones."""
 _MOST_STEPS_IN_CODE = 40_000
-"""The same for larger numbers that are."""
+"""The same for larger numbers that are in the code."""
 _REGULAR = range(8, 257, 8)
-"""Tried in any case, since what a step compares with may be computed; a state remembers for a few steps."""
+"""Lengths that are always tried, since a step may compare with a computed number; a state may last for a few steps."""
 
 
 def lengths_to_try(module: nn.Module) -> list[int]:
-    """Each number, that number plus 1 and plus 2, those from the code first; and some lengths at regular distances."""
+    """Each number, itself and plus 1 and 2, those in the code first; and some lengths at regular intervals."""
     numbers = code_numbers(module)
     code = _around(numbers)
     found = list(code)
@@ -37,7 +36,7 @@ def lengths_to_try(module: nn.Module) -> list[int]:
 
 
 def _above(numbers: Iterable[int], most: int) -> list[int]:
-    """Each larger number plus 1 and plus 2, while these are at most so many steps."""
+    """Each larger number plus 1 and plus 2, while they add up to at most `most` steps."""
     found: list[int] = []
     for number in sorted(number for number in numbers if LARGEST < number <= _LARGEST_OF_ALL):
         found += [number + 1, number + 2] if sum(found) + 2 * number + 3 <= most else []

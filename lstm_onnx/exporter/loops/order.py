@@ -1,4 +1,4 @@
-"""A trace in an order in which loops can be recognised: first what depends on no step, then the steps.
+"""Reorders a trace so that loops can be recognised: first what depends on no step, then the steps.
 
 Equal operators are merged only where they depend on no step; whatever uses an entry that a step picks gets a pick of
 its own, just before it.  So the same operators follow each other in all steps.
@@ -18,17 +18,17 @@ from ..aten import aten
 from .program import PICKS, Leaf, Node, Sizes, Trace, all_of
 
 MANY = 5
-"""From so many picks along one axis on, they count as steps: even the shortest trace has more, and a cell's gates are
-fewer."""
+"""With at least this many selects along one axis, they count as steps: even the shortest trace has more, and a cell has
+fewer gates."""
 
 
 def inputs_of(node: Node) -> Iterator[Node]:
-    """The nodes that an operator's arguments are."""
+    """The nodes among an operator's arguments."""
     return all_of(Node, (node.args, node.kwargs))
 
 
 class Alike(enum.Enum):
-    """Which operators that depend on no step, but look like a step's, belong to the first step.
+    """Which of the operators that depend on no step, but look like those of a step, belong to the first step.
 
     Its ``linear(h0)`` does; the unsqueeze that adds an axis to an initial state does not.
     """
@@ -59,8 +59,8 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike, picks: Pick
     Args:
         trace: in the order in which it ran.
         loops: the number of looped axes, whose sizes come first.
-        unused: also keep operators like those that are needed: the last step computes values for a step that never
-            comes.
+        unused: also keep operators that look like needed ones: the last step computes values for a step that does not
+            follow.
         alike: what counts as part of the first step.
         picks: where steps pick the entries that they need.
     """
@@ -83,7 +83,7 @@ def _live(trace: Trace, *, unused: bool) -> list[Node]:
     live = walk.seen
     if unused:
         keys = {node.key() for node in live}
-        # A pick that nothing takes is no step's: the old row where a tensor is filled, `y[:, t] = h`.
+        # A select that nothing uses belongs to no step: it is the old row where a tensor is filled, `y[:, t] = h`.
         live |= {node for node in trace.nodes if node.key() in keys and node.target not in PICKS}
         for node in reversed(trace.nodes):
             if node in live:
@@ -112,7 +112,7 @@ def _name(value: Any, numbers: dict[Node, int]) -> Any:
 
 
 def _static(nodes: list[Node]) -> set[Node]:
-    """What depends on no input but by its sizes."""
+    """The nodes that depend on the inputs only by their sizes."""
     static: set[Node] = set()
     for node in nodes:
         fed = node.target is not aten.sym_size.int and any(
@@ -124,7 +124,7 @@ def _static(nodes: list[Node]) -> set[Node]:
 
 
 def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike) -> set[Node]:
-    """What depends on what a step picks, and what is like it."""
+    """The nodes that depend on what a step picks, and those that look like them."""
     steps = _after(nodes, seeds)
     if alike is Alike.NONE:
         return steps
@@ -143,13 +143,13 @@ def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike)
 
 
 def _keys(node: Node) -> Iterator[Any]:
-    """What a node has in common with those like it, and with those that have its axes and sizes as well."""
+    """What a node has in common with similar ones, and with those that also have the same axes and sizes."""
     yield node.key()
     yield node.key(), tuple(all_of(int, node.args)), node.shape
 
 
 def _after(nodes: list[Node], first: set[Node]) -> set[Node]:
-    """What depends on some nodes, with these."""
+    """Some nodes, and all that depend on them."""
     after: set[Node] = set()
     for node in nodes:
         if node in first or any(before in after for before in inputs_of(node)):
@@ -158,7 +158,7 @@ def _after(nodes: list[Node], first: set[Node]) -> set[Node]:
 
 
 def _first_states(nodes: list[Node]) -> dict[Node, set[Node]]:
-    """What operators of the first steps take in the place of what another operator makes for all later ones."""
+    """What operators of the first steps take where those of later steps take another operator's result."""
     groups: dict[Any, list[tuple[Node, Node]]] = {}
     for node in nodes:
         numbers = tuple(all_of(float, node.args))
@@ -176,7 +176,7 @@ def _first_states(nodes: list[Node]) -> dict[Node, set[Node]]:
 
 
 class _Rebuilding:
-    """A trace's nodes, made anew in another order."""
+    """Rebuilds a trace's nodes in another order."""
 
     def __init__(
         self, nodes: list[Node], numbers: dict[Node, int], seeds: set[Node], steps: set[Node], picks: Picks
@@ -193,7 +193,7 @@ class _Rebuilding:
         for state in (node for node in self.nodes if node in states):
             if self.numbers[state] not in self.early:
                 self.early[self.numbers[state]] = self.remade(state)
-        # What each step computes anew of the same values comes before all steps, also where these pick nothing.
+        # What each step computes again from the same values goes before all steps.
         often = Counter(self.numbers[node] for node in self.nodes)
         before = [node for node in self.nodes if node not in self.steps]
         inside = [node for node in self.nodes if node in self.steps and node not in self.seeds]

@@ -1,4 +1,4 @@
-"""Operators that copy, join or cut tensors: which argument is copied, one concatenation, the bounds of slices."""
+"""Analyses operators that copy, join or cut tensors: the argument copied, the axis joined, the bounds of slices."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _NEW_AXES: dict[Any, dict[int, tuple[int, ...]]] = {
     aten.dstack.default: {0: (0, 0, 0), 1: (0, 2), 2: (2,)},
     aten.column_stack.default: {0: (0, 1), 1: (1,)},
 }
-"""The axes of size 1 that a tensor gets, one after the other, before it is joined: by its rank."""
+"""By a tensor's rank: the axes of size 1 that are inserted, one after the other, before it is joined."""
 
 
 def concatenation(item: torch.fx.Node) -> tuple[int, list[tuple[int, ...]]] | None:
@@ -76,7 +76,7 @@ def is_empty(part: Any, dim: int, value: Tensor) -> bool:
 
 
 def bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
-    """Of a slice; as numbers from 0 to the size where that is fixed."""
+    """The bounds of a slice, as numbers from 0 to the size where that is fixed."""
     end = _LARGEST if end is None else end
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
@@ -84,7 +84,7 @@ def bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
 
 
 def is_whole(start: Any, end: Any, step: int, size: Any) -> bool:
-    """Whether a slice, of which these are the bounds, takes a whole axis."""
+    """Whether a slice with these bounds takes the whole axis."""
     return bool(start == 0 and step == 1 and end == (size if isinstance(size, int) else _LARGEST))
 
 

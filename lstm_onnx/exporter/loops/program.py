@@ -1,4 +1,4 @@
-"""A trace at fixed lengths, a program with loops of any length, and the refusal where there is no such program."""
+"""The data types of this package: a trace at fixed lengths, a program with loops of any length, and a refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 Sizes = tuple[int, ...]
 """The size of each dynamic axis, in the order of `Program.axes`."""
 PICKS = (torch.ops.aten.select.int, torch.ops.aten.slice.Tensor)
-"""Operators that take one or some entries of a tensor, as a step does of its input."""
+"""Operators that take one or some entries of a tensor, as a step does with its input."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Leaf:
 
 @dataclass(frozen=True)
 class NoState:
-    """The zeros that a recurrent module starts from when it is called without a state."""
+    """The zeros from which a recurrent module starts when it is called without a state."""
 
 
 @dataclass(eq=False, repr=False)
 class Node:
     """One operator of a trace, in canonical form.
 
-    `shape` has the traced sizes, also of dynamic axes; `dtype` is the type's name for what is not a tensor.  `line` is
+    `shape` has the traced sizes, also of dynamic axes; `dtype` of anything but a tensor is the type's name.  `line` is
     the line of the user's code.
     """
 
@@ -52,17 +52,17 @@ class Node:
     module: str = ""
 
     def __repr__(self) -> str:
-        """Without its arguments: these would print their own arguments, once for each use."""
+        """Without its arguments, which would print their own arguments again for each use."""
         return f"<{self.target} {self.shape}>"
 
     def key(self, *, loose: bool = False) -> tuple[Any, ...]:
         """What an operator has in common in all steps of a loop: all but its numbers and where its values come from.
 
         Args:
-            loose: also leave out which parameters and modules it uses, so that a search gets to where these differ.
+            loose: ignore which parameters and modules it uses, so that a search reaches the place where they differ.
         """
-        # A state may be an input in the first step and a computed value in later ones; what all steps pick their
-        # entries from is one and the same input.
+        # A state may be an input in the first step and a computed value in later ones; but all steps pick their
+        # entries from one and the same input.
         named = self.target in PICKS
         outline = _outline(self.args, loose, named), _outline(self.kwargs, loose, named)
         return (str(self.target), *outline, str(self.dtype), len(self.shape or ()))
@@ -111,9 +111,9 @@ class Trace:
 
 @dataclass(frozen=True)
 class Affine:
-    """A whole number: `step` times the number of the step, plus each size times its factor in `sizes`, plus `const`.
+    """An integer: `step` times the number of the step, plus each size times its factor in `sizes`, plus `const`.
 
-    `product` adds a multiple of the product of two sizes: the factor and both indices, such as of batch and time.
+    `product` adds a multiple of the product of two sizes, such as batch and time: the factor and both indices.
     """
 
     step: int
@@ -122,7 +122,7 @@ class Affine:
     product: tuple[int, int, int] | None = None
 
     def at(self, sizes: Sequence[Any], step: Any = 0) -> Any:
-        """Its value; `sizes` and `step` may be torch's symbols."""
+        """Its value; `sizes` and `step` may be symbolic."""
         total: Any = self.const
         for factor, size in zip(self.sizes, sizes, strict=True):
             if factor:
@@ -166,7 +166,7 @@ class Here:
 
 @dataclass(frozen=True)
 class Carry:
-    """Within a body: the value at a position, `back` steps ago; `initial` are those before the first, oldest first."""
+    """Within a body: a position's value `back` steps ago; `initial` holds those before the first step, oldest first."""
 
     position: int
     back: int
@@ -232,15 +232,15 @@ class Loop:
 
     @property
     def carries(self) -> list[Carry]:
-        """What its steps take from earlier steps, each once."""
+        """What its steps take from earlier steps, without duplicates."""
         return list(dict.fromkeys(carry for item in self.body for carry in all_of(Carry, item.arguments)))
 
     def reached(self, values: Iterable[Any], ends: Callable[[Operator], bool] = lambda _: False) -> set[int]:
-        """The positions that some values are computed from within one step.
+        """The positions from which some values are computed within one step.
 
         Args:
             values: arguments in the body.
-            ends: whether to stop at an operator, whose own arguments are then left out.
+            ends: whether to stop at an operator and not follow its arguments.
         """
         positions: set[int] = set()
         todo = list(values)
@@ -301,7 +301,7 @@ class Program:
             yield from run.block
 
     def moved(self, moves: Mapping[int, Mapping[int, tuple[int, int]]]) -> Program:
-        """The program with some loops' positions read elsewhere: by loop and position, the new loop and position."""
+        """The program with some positions moved: by loop and position, the new loop and position to read."""
 
         def change(value: Any) -> Any:
             if isinstance(value, Element) and value.loop in moves:
@@ -369,12 +369,12 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 class NotRolled(Exception):  # noqa: N818 - for the search it is not an error
-    """There is no proof that the unrolled code is a loop.
+    """No loop could be proven equal to the unrolled code.
 
     Args:
-        reason: what stands in the way, as a clause.
+        reason: what prevents it, as a clause.
         line: the user's line at which it shows.
-        depth: how far the search had got; the refusal that got furthest says most.
+        depth: how far the search got; the refusal of the furthest path says most.
     """
 
     def __init__(self, reason: str, line: str | None = None, depth: int = 0) -> None:
@@ -383,7 +383,7 @@ class NotRolled(Exception):  # noqa: N818 - for the search it is not an error
 
 
 def deepest(refusals: Iterable[NotRolled]) -> NotRolled:
-    """The refusal that got furthest."""
+    """The refusal of the path that got furthest."""
     return max(refusals, key=lambda refusal: (refusal.depth, refusal.line is not None))
 
 
@@ -394,7 +394,7 @@ _ADVICE = (
 
 
 def refused(refusal: NotRolled) -> ExportError:
-    """The refusal as the user reads it."""
+    """The refusal as an error for the user."""
     at = f"at {refusal.line}: " if refusal.line else ""
     problem = f"a Python loop over a dynamic axis cannot be exported as a loop: {refusal.reason}"
     return ExportError(f"{at}{problem}; {_ADVICE}")

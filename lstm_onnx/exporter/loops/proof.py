@@ -1,4 +1,4 @@
-"""The proof that a program is what was traced: unrolled, it has the trace's hash.
+"""Proves that a program is what was traced: unrolled, it has the trace's hash.
 
 Each value's hash is that of its operator and its arguments, so two equal hashes are two equal computations.
 """
@@ -96,13 +96,13 @@ def unrolled(program: Program, sizes: Sizes, known: frozenset[str] | None = None
     Args:
         program: the program.
         sizes: the lengths.
-        known: the hashes of all that the module computes; a program that computes anything else has no hash.  Without
-            them, a step too many would go unseen, since nothing reads it.
+        known: the hashes of all that the module computes; a program that computes anything else has no hash.  They
+            reveal a step too many, which would otherwise go unnoticed, since nothing reads it.
     """
     unrolling = _Unrolled(program, sizes)
     try:
         outputs = unrolling.run()
-    except KeyError:  # a step that there is not
+    except KeyError:  # it reads a step that does not exist
         return None
     if known is not None and not known.issuperset([*unrolling.results.values(), *unrolling.steps.values()]):
         return None

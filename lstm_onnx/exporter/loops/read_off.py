@@ -1,4 +1,4 @@
-"""A cell's weights, read off its gates where these are affine in the step's input and in the states.
+"""Computes a cell's weights from its gates, if these are affine in the step's input and in the states.
 
 The gates are computed in float64, at zero and at each unit vector.
 """
@@ -23,7 +23,7 @@ from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program
 _AFFINE = aten_operators("linear add.Tensor sub.Tensor mul.Tensor neg cat slice.Tensor addmm mm matmul t")
 _PRODUCTS = aten_operators("linear matmul mm")
 _DTYPES = ("float32", "float16")
-"""In float64 ONNX Runtime has no recurrent operators, and runs a Scan."""
+"""ONNX Runtime has no recurrent operators in float64, where a Scan is used."""
 _MOST_FEATURES = 4096
 _SEQUENCE_RANK = 3
 _SPECS: dict[str, Any] = {"LSTM": LSTMSpec, "GRU": GRUSpec, "RNN": RNNSpec}
@@ -31,15 +31,15 @@ _SPECS: dict[str, Any] = {"LSTM": LSTMSpec, "GRU": GRUSpec, "RNN": RNNSpec}
 
 @dataclass(frozen=True)
 class Cell:
-    """A loop that is an LSTM, a GRU or an RNN: its states, what it gets, and what the file's operator needs.
+    """A loop that is an LSTM, a GRU or an RNN: its states, its input, and what the file's operator needs.
 
     Attributes:
-        gates: its parts.
-        source: what it gets in each step: a position, or an `Element` of an earlier loop.
-        read: in the place of the operator at `source`, one that picks the step of the tensor that it is computed of.
+        gates: its nonlinear part.
+        source: its input in each step: a position, or an `Element` of an earlier loop.
+        read: replaces the operator at `source`: it picks the step from the tensor from which `source` is computed.
         spec: its sizes.
         weights: by torch's names.
-        peepholes: ``(1, 3*H)`` of the input, output and forget gate; None without.
+        peepholes: ``(1, 3*H)``, of the input, output and forget gates; None if there are none.
         inside: the positions of the body that are part of it.
     """
 
@@ -71,7 +71,7 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
     """The cell, where its gates are affine in one input and in its states alone, as the file's operator needs them.
 
     Args:
-        program: what the loop is part of.
+        program: of which the loop is a part.
         loop: the loop.
         gates: the cell's nonlinear part.
         known: the values that depend on weights alone.
@@ -88,7 +88,7 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
     if not carries <= set(gates.states) or not all(_is_affine(item, known) for item in inner):
         return None
     if not _has_product(inner, {gates.h, *gates.inner.values()} - {Here(gates.states[-1].position)}):
-        return None  # each unit has its own number: a matrix would be far larger
+        return None  # each unit has a factor of its own: a matrix would be far larger
     at, given = loop.body[gates.h.position], _operator(program, loop, source.value)
     dtype = str(at.dtype).removeprefix("torch.")
     if len(at.shape) != 2 or dtype not in _DTYPES:
@@ -126,7 +126,7 @@ def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, 
     others = [loop.body[i] for i in sorted(needed) if not _is_given(loop, loop.body[i])]
     elements = {e for item in others for e in all_of(Element, item.arguments) if by_step(e)}
     reads = [item for item in given if is_read(item)]
-    if len(reads) < len(given):  # of a module: there is one of them, and nothing else
+    if len(reads) < len(given):  # a module's result can only be the single source
         return _Source(Here(given[0].index), given[0].shape[-1]) if len(given) == 1 and not elements else None
     if elements:
         (first, *more) = elements
@@ -149,7 +149,7 @@ def _operator(program: Program, loop: Loop, value: Here | Element) -> Operator:
 
 
 def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Operator]:
-    """The linear maps and slices of features that a sequence comes through, the last one first."""
+    """The linear maps and slices of features that a sequence has passed through, the last one first."""
     operators = program.results
     way: list[Operator] = []
     while isinstance(base, Result):
@@ -175,7 +175,7 @@ def _rooted(
     places = {item.args[1:] for item in reads}
     if len(roots) != 1 or len(places) != 1 or any(item.target is not first.target for item in reads):
         return None
-    # Each picks along another axis than that of the features.
+    # None picks along the axis of the features.
     keep = [item.args[1] in (0, 1) and len(item.shape) == _SEQUENCE_RANK - 1 for item in reads]
     if any(way and not kept for kept, way in zip(keep, ways, strict=True)):
         return None
@@ -210,7 +210,7 @@ def _is_affine(item: Operator, known: Mapping[Any, Tensor]) -> bool:
         return len(item.args) > 1 and item.args[1] in (1, -1)
     if item.target is aten.mul.Tensor and sum(isinstance(part, (Here, Carry, Element)) for part in parts) != 1:
         return False
-    # A tensor with a number for each row would be taken for a function of the row.
+    # A tensor with a number for each row would look like a function of the row.
     return all(known[part].dim() < 2 or known[part].shape[0] == 1 for part in outside)
 
 

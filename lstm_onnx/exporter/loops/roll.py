@@ -21,12 +21,12 @@ from .split import split
 from .trace import places_of, sizes_to_trace, trace_at
 
 _TRACING_SECONDS, _SEARCHING_SECONDS = 60.0, 14.0
-"""CPU time for all traces, and for all searches: traces are few, so that a long step on a slow machine gets its file; a
-search may be hopeless, and nobody should wait long for its refusal."""
+"""Seconds of CPU time for all traces, and for all searches.  Traces are few, so even a long step on a slow machine
+succeeds; a search may be hopeless, and nobody should wait long for its refusal."""
 _MOST_AXES = 3
 _NO_LOOP = "there is no loop over the axis"
 _MANY = 60
-"""So many more entries, and the line of a loop is called more often than any other."""
+"""With this many more entries, the line of a loop is called more often than any other."""
 _FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
@@ -35,10 +35,10 @@ class RolledUp:
     """A module whose loops were rolled up.
 
     Attributes:
-        program: the proven one: every trace is an unrolled form of it.
-        module: the one to trace: the program with its loops split.
-        recurrent_modules: by path, those of hand-written cells included.
-        checks: the user's lines of checks of numbers that are not in the program.
+        program: the proven program: every trace is an unrolled form of it.
+        module: the module to trace: the program with its loops split.
+        recurrent_modules: by path, including those for hand-written cells.
+        checks: the user's lines with checks of numbers that are not in the program.
     """
 
     program: Program
@@ -48,7 +48,7 @@ class RolledUp:
 
 
 def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> RolledUp | None:
-    """A module with its Python loops rolled up; None where nothing is repeated along one of the axes.
+    """A module with its Python loops rolled up; None where nothing repeats along one of the axes.
 
     Args:
         functional: the module.
@@ -56,8 +56,8 @@ def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping
         sizes: a size for each dynamic axis, 2 or more.
 
     Raises:
-        ExportError: there is a loop without a proof of what it computes, or the module cannot be traced even at fixed
-            lengths; the message has the line and the reason.
+        ExportError: no proof was found of what a loop computes, or the module cannot be traced even at fixed lengths;
+            the message has the line and the reason.
     """
     try:
         if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
@@ -84,7 +84,7 @@ def _rolled(
 
     def trace(own: Sizes) -> Trace:
         if time.process_time() > end:
-            raise NotRolled("tracing the loop takes too long; loop over fewer operations, or export one step")
+            raise NotRolled("tracing the loop takes too long; use fewer operations in each step, or export one step")
         # Messages have the lines of the first trace.
         return trace_at(functional, dict(zip(axes, own, strict=True)), axes, lines=own == lengths[0])
 
@@ -113,7 +113,7 @@ def _rolled(
 
 
 def _of_several_steps(program: Program, candidates: Sequence[Sizes]) -> Sequence[Sizes]:
-    """The sizes at which each loop has several steps: what a single one picks of its axis is traced as all of it."""
+    """The sizes at which each loop has several steps: what a single step picks looks like the whole axis in a trace."""
     counts = [loop.count for loop in program.loops if isinstance(loop.count, Affine)]
     return [own for own in candidates if all(count.at(own) > 1 for count in counts)] or candidates
 
@@ -159,13 +159,13 @@ def _found(traces: Sequence[Trace], axes: tuple[str, ...], loops: int, places: t
 
 
 def _without_unread(program: Program) -> Program:
-    """Without loops that nothing reads, such as those for results of a cell that its caller ignores."""
+    """The program without loops that nothing reads, such as those for unused results of a cell."""
     read = {loop for loop, _ in program.reads()}
     return replace(program, items=tuple(i for i in program.items if not isinstance(i, Loop) or i.index in read))
 
 
 def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRolled:
-    """The refusal or, where it only says that lengths differ, that of a search that looks less closely."""
+    """The refusal or, where it says only that lengths differ, that of a search that compares less strictly."""
     for alike in Alike:
         own = [ordered(trace, loops, unused=False, alike=alike, picks=Picks.EACH) for trace in traces]
         try:

@@ -1,4 +1,4 @@
-"""One loop as torch's scan, which becomes one Scan node."""
+"""Runs a loop as torch's scan, which becomes one Scan node."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .steps import Steps
 
 
 class ScanInputs:
-    """What a loop's body takes from outside: of some tensors one entry in each step, and others as a whole.
+    """What a loop's body takes from outside: one entry of some tensors in each step, and other tensors as a whole.
 
     Args:
         module: the `RolledModule` that runs.
         loop: the loop.
         count: the number of its steps.
-        buffers: positions that only fill one row of a tensor; just that row is needed.
+        buffers: positions that only fill one row of a tensor, so that only the row is needed.
     """
 
     def __init__(self, module: Any, loop: Loop, count: Any, buffers: frozenset[int]) -> None:
@@ -47,7 +47,7 @@ class ScanInputs:
         return len(self.xs) - 1
 
     def require_counter(self) -> None:
-        """Give the body the number of its step."""
+        """Give the body its step number."""
         if self.counter is None:
             self.counter = len(self.xs)
             self.xs.append(torch.arange(self.count))
@@ -87,7 +87,7 @@ class ScanInputs:
 
 
 def _is_read(item: Operator) -> bool:
-    """Whether an operator picks an entry, or a window of several, by the step's number from a tensor outside."""
+    """Whether an operator picks an entry, or a window of several, by the step number from a tensor outside."""
     if not is_read(item, aten.slice.Tensor):
         return is_read(item)
     start, end, by = item.args[2:]
@@ -95,11 +95,11 @@ def _is_read(item: Operator) -> bool:
 
 
 def run_scan(inputs: ScanInputs, carries: Sequence[Carry], wanted: Sequence[int], *, spare: bool) -> None:
-    """Run a loop as a scan; its module keeps its last states and the values of all its steps that are wanted.
+    """Run a loop as a scan; its module stores the last states, and the values of all steps at `wanted`.
 
     Args:
-        inputs: what it takes from outside; the rows that fill its buffers are kept.
-        carries: what one step takes from those before it.
+        inputs: what it takes from outside; the rows that fill its buffers are stored.
+        carries: what a step takes from those before it.
         wanted: positions whose values of all steps are used.
         spare: run one more step and drop its results: at some length the loop has no step, and a Scan needs one.
     """
@@ -139,7 +139,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _scanned(step: Any, start: list[Tensor], xs: list[Tensor], given: list[Any]) -> list[Tensor]:
-    # torch refuses two views of one tensor; in the ONNX graph the copies are gone.
+    # torch refuses two views of one tensor; the copies do not get into the ONNX graph.
     start = [_own(tensor) for tensor in start]
     if torch.compiler.is_exporting():
         xs, given = ([_own(t) if isinstance(t, Tensor) else t for t in part] for part in (xs, given))
@@ -181,8 +181,8 @@ class _Body:
 
     Attributes:
         inputs: what the loop takes from outside.
-        slots: for each of `state`, the carried value, and how many steps further back it lies.
-        state: what is carried.
+        slots: for each of `state`, the carried value, and how many steps further back it is.
+        state: the carried values.
         entries: the step's entries of `inputs.xs`.
         given: `inputs.given` within the scan.
         here: the values that are computed, by position; rows of buffers at ``~position``.

@@ -1,7 +1,7 @@
-"""Finds the loops in traces of several lengths: a program of which all of them are unrolled forms.
+"""Finds the loops in traces of several lengths: a program that gives each of them when it is unrolled.
 
-The traces are walked side by side.  Where they differ, a loop has ended there or before.  The search is heuristic;
-that what it finds is right is proven afterwards (`proof`).
+The traces are walked side by side.  Where they differ, a loop has ended there or before.  The search is heuristic:
+what it finds is proven right afterwards (`proof`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .program import (
 from .unify import OTHER_LIST, Place, as_number, as_one, in_body
 
 _Names = list[dict[Node, Any]]
-"""What the nodes of each trace are in the program."""
+"""The value in the program of each node of each trace."""
 DIFFERENT = "the code does something else at another length"
 _MOST_ATTEMPTS = 20_000
 _SEVERAL = "a state is several tensors"
 _MISALIGNED = {_SEVERAL, DIFFERENT}
-"""Reasons that also occur where a step is assumed to begin in the middle of one, and then mean nothing."""
+"""Reasons that mean nothing where a step is wrongly assumed to begin in the middle of one."""
 _NESTED = 12
 """The most loops, one after another, on one path of the search."""
 
@@ -46,7 +46,7 @@ class Search:
         traces: the first at base sizes, then one for each axis in which it is one larger, in order (`ordered`).
         loops: the number of looped axes, which come first.
         seconds: of CPU time after which it gives up.
-        loose: see `Node.key`; for the reason of a refusal alone.
+        loose: see `Node.key`; used only to find the reason of a refusal.
     """
 
     def __init__(self, traces: Sequence[Trace], loops: int, seconds: float, *, loose: bool = False) -> None:
@@ -65,14 +65,14 @@ class Search:
         """The items of a program, and its outputs.
 
         Raises:
-            NotRolled: none was found; the reason is that of the path that got furthest.
+            NotRolled: none was found; the reason is from the path that got furthest.
         """
         count = len(self.traces)
         try:
             items, outputs = self._walk([0] * count, [{} for _ in range(count)], [], 0)
         except NotRolled as refusal:
             told = [item for item in [*self.refusals, refusal] if item.reason not in _MISALIGNED]
-            # Of steps that differ a loop over some still begins, and then the list of all is another one.
+            # If steps differ, a loop over some of them still begins, and then the list of all steps differs.
             within = [item for item in told if item.reason != OTHER_LIST]
             raise deepest(within or told or [refusal]) from None
         return tuple(items), outputs
@@ -84,7 +84,7 @@ class Search:
     def _resolve(self, value: Any, names: dict[Node, Any]) -> Any:
         if isinstance(value, Node):
             if value not in names:
-                raise NotRolled("a value is used before it is made")
+                raise NotRolled("a value is used before it is computed")
             return names[value]
         if isinstance(value, tuple):
             return tuple(self._resolve(part, names) for part in value)
@@ -161,7 +161,7 @@ class Search:
         return NotRolled(refusal.reason, line, begin[0] + 1)
 
     def _candidates(self, at: Sequence[int], axis: int, low: int) -> Iterator[tuple[int, int, int]]:
-        """Start, period and number of steps of what may be a loop, the likeliest first."""
+        """Start, period and number of steps of possible loops, the likeliest first."""
         a, b = self.keys[0], self.keys[axis]
         i, j = at[0], at[axis]
         more = sum(self.sizes[axis]) - sum(self.sizes[0])
@@ -192,7 +192,7 @@ class Search:
             yield start, period, count
 
     def _loop(self, begin: Sequence[int], names: _Names, period: int, counts: Sequence[int], index: int) -> Loop:
-        """A loop, whose steps begin at these places.
+        """A loop whose steps begin at these places.
 
         Raises:
             NotRolled: its steps differ.
@@ -235,7 +235,9 @@ class Search:
                 continue
             shape, dtype = self._form(value, made, t)
             if shape != node.shape or dtype != node.dtype:
-                raise NotRolled("the state before the first step has another shape or dtype than after it", node.line)
+                raise NotRolled(
+                    "the state before the first step has a different shape or dtype than after it", node.line
+                )
 
     def _form(self, value: Any, made: dict[Any, Node], t: int) -> tuple[Any, Any]:
         if isinstance(value, Leaf):
@@ -258,5 +260,5 @@ def _shape_of_all(nodes: Sequence[Node], places: Sequence[Place]) -> Any:
 
 
 def _without(names: dict[Node, Any], kept: int) -> dict[Node, Any]:
-    """Names without those of operators from `kept` on."""
+    """`names` without those of operators from `kept` on."""
     return {node: name for node, name in names.items() if not (isinstance(name, Result) and name.index >= kept)}

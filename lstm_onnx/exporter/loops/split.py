@@ -1,4 +1,4 @@
-"""A loop over several recurrences that feed each other only within a step, split into one loop for each."""
+"""Splits a loop over several recurrences that feed each other only within a step into one loop for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Moved = dict[int, tuple[int, int]]
 
 
 def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Program, dict[int, RecurrentCall]]:
-    """The program with its loops taken apart where that makes recurrent calls, and these by loop."""
+    """The program with its loops split wherever that gives recurrent calls, and those calls by loop."""
     fresh = 1 + max((item.index for item in program.items), default=0)
     items: list[Operator | Loop] = []
     moves: dict[int, _Moved] = {}
@@ -36,7 +36,7 @@ def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Pro
 
 
 def _best(loop: Loop, first: int, modules: Mapping[str, RecurrentModule]) -> tuple[list[Loop], _Moved]:
-    """The split of a loop that makes most recurrent calls; the loop itself where no split makes any."""
+    """The split of a loop that gives most recurrent calls; the loop itself where no split gives any."""
     best: tuple[list[Loop], _Moved] = ([loop], {})
     most = 0
     for before in (False, True):
@@ -50,8 +50,8 @@ def _best(loop: Loop, first: int, modules: Mapping[str, RecurrentModule]) -> tup
 def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]:
     """A loop for each recurrence, in order, and loops between them for what is part of no recurrence.
 
-    What a recurrence reads is in its loop or, with `before`, in a loop of its own before that; what none reads comes
-    last.
+    What a recurrence reads is in its loop or, with `before`, in a separate loop before it; what no recurrence reads
+    comes last.
     """
     after = _readers(loop)
     reach = [set(own) for own in after]
@@ -70,8 +70,8 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
         if before and group[i] not in order and not _brings(loop, i, after):
             place[i] -= place[i] % 2
     carried = {carry.position for carry in loop.carries}
-    # The results of an operator stay with it; of a call, also those without their axis of one step, but for such a one
-    # that a later step reads, which stays with its readers.
+    # The results of an operator stay with it.  So do those of a call whose axis of length 1 was removed, unless a later
+    # step reads them: then they stay with their readers.
     for i in size:
         source = loop.body[i].args[0] if loop.body[i].args else None
         if not isinstance(source, Here) or place[i] <= place[source.position]:
@@ -98,7 +98,7 @@ def _brings(loop: Loop, position: int, after: list[set[int]]) -> bool:
 
 
 def _readers(loop: Loop) -> list[set[int]]:
-    """The positions that read each position; what reads a value of an earlier step counts as read by it, too."""
+    """The positions that read each position; a reader of an earlier step's value counts as read by it, too."""
     after: list[set[int]] = [set() for _ in loop.body]
     for item in loop.body:
         for here in all_of(Here, item.arguments):

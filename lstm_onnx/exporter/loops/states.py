@@ -1,4 +1,4 @@
-"""What loops carry, as states of the file: the inputs that they start from, and the outputs that they end with."""
+"""Turns what loops carry into states of the file: inputs with which they start, and outputs with which they end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONSTANT = (Affine, NoState, int, float, str, torch.dtype, torch.device, torch.
 
 
 def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[str]) -> dict[str, LoopedCall]:
-    """For each recurrent module, by its path, how one call stands for its calls in a Python loop.
+    """For each recurrent module, by path, how one call replaces its calls in a Python loop.
 
     Args:
         rolled: the module with its loops rolled up.
@@ -52,7 +52,7 @@ def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[s
 def expose_loop_states(
     graph: TracedGraph, rolled: RolledUp, inputs: Sequence[Tensor], exposed: ExposedStates
 ) -> tuple[str, ...]:
-    """Make inputs and outputs of what Scans carry; returns the names of the inputs.
+    """Turn what Scans carry into inputs and outputs; returns the names of the inputs.
 
     A state that the model computes from its inputs stays internal, and so does that of a loop that does not cover the
     whole sequence.
@@ -61,7 +61,7 @@ def expose_loop_states(
         graph: the traced graph, which is changed.
         rolled: the module with its loops rolled up, after its last trace.
         inputs: example inputs.
-        exposed: what is known of exposed states, which is changed.
+        exposed: the exposed states, which are extended.
     """
     program = rolled.module.program
     loops = {loop.index: loop for loop in program.loops}
@@ -93,7 +93,7 @@ def expose_loop_states(
 
 
 def _is_loop(node: NodeProto) -> bool:
-    """Whether a node is a loop of the module's code, and not one cumulative operator."""
+    """Whether a node is a loop of the module's code, rather than a cumulative operator."""
     return node.op_type == "Scan" and node.domain == "" and all(body.name != BODY for body in bodies_of(node))
 
 
@@ -116,7 +116,7 @@ def _is_whole(count: Any) -> bool:
 
 
 def _is_free(program: Program, value: Any) -> bool:
-    """Whether a value depends on nothing of the inputs but their shapes."""
+    """Whether a value depends on nothing but the inputs' shapes."""
     operators, todo = program.results, [value]
     while todo:
         part = todo.pop()

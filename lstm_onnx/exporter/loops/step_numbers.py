@@ -1,4 +1,4 @@
-"""Operators that take the number of the step, which within a Scan is a tensor and not a Python number."""
+"""Runs operators that take the step number, which inside a Scan is a tensor and not a Python number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = (
     *("gt", "ge", "lt", "le", "eq", "ne", "clamp", "clamp_min", "clamp_max", "where", "masked_fill"),
 )
 _WITH_TENSORS: dict[str, Callable[..., Any]] = {name: getattr(torch, name) for name in _NAMES}
-"""Operators that also take a tensor without axes where they take a number, by their names in aten."""
+"""Operators that accept a 0-d tensor in place of a number, by their names in aten."""
 _FILLED = {aten.full.default: 1, aten.new_full.default: 2, aten.full_like.default: 1, aten.fill.Scalar: 1}
 """Operators that fill a tensor with one number, and the index of that argument."""
 
@@ -30,7 +30,7 @@ def run_in_step(module: Any, item: Operator, value: Any) -> Any:
         value: gives its arguments in this step.
 
     Raises:
-        NotRolled: an argument is computed from the number of the step, and the operator takes no tensor there.
+        NotRolled: an argument is computed from the step number, and the operator accepts no tensor there.
     """
     if not takes_step(item.args):
         return module.call(item, value)
@@ -47,7 +47,7 @@ def run_in_step(module: Any, item: Operator, value: Any) -> Any:
         return _filled(item, args, args[place])
     name = str(getattr(item.target, "__name__", item.target)).split(".")[0]
     if name not in _WITH_TENSORS or takes_step(item.kwargs):
-        raise NotRolled(f"{name} takes the number of the step", item.line)
+        raise NotRolled(f"{name} takes the number of the step as an argument", item.line)
     if name == "pow" and item.dtype.is_floating_point:  # ONNX's Pow has the type of its base
         args = args[0].to(item.dtype), args[1]
     return _WITH_TENSORS[name](*args, **kwargs).to(item.dtype)

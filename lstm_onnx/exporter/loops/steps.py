@@ -28,7 +28,7 @@ class Steps:
             return self.tensor
         order = list(range(self.tensor.dim()))
         order.insert(axis, order.pop(self.axis))
-        return self.tensor.permute(order)  # movedim is the same and would have to be decomposed
+        return self.tensor.permute(order)  # movedim does the same, but would have to be decomposed
 
     def entry(self, index: Any) -> Tensor:
         """The value of one step."""

@@ -1,4 +1,4 @@
-"""A module's graph at fixed lengths of the looped axes."""
+"""Traces a module at fixed lengths of the looped axes."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def places_of(functional: FunctionalModule, loops: Collection[str]) -> tuple[tup
     """For each looped axis, an input's number and its axis.
 
     Raises:
-        NotRolled: a name occurs only within expressions of other axes.
+        NotRolled: an axis occurs only in expressions for other axes.
     """
     known: dict[str, tuple[int, int]] = {}
     for number, name in enumerate(functional.arguments.tensors):
         for axis, label in functional.arguments.axes[name].items():
             known.setdefault(label, (number, axis))
     if missing := [name for name in loops if name not in known]:
-        raise NotRolled(f"the axis {missing[0]} is part of another one alone")
+        raise NotRolled(f"the axis {missing[0]} occurs only as part of another axis")
     return tuple(known[name] for name in loops)
 
 
@@ -86,9 +86,9 @@ def sizes_to_trace(
 
 
 def _free_size(functional: FunctionalModule, name: str, size: int, taken: Collection[int], fixed: set[int]) -> int:
-    """A size of an axis that is none of the others' and may be one more.
+    """A size of an axis that differs from all others, and so does that size plus one.
 
-    Zeros of ``(batch, source)`` must not be those of ``(batch, features)`` by chance: they would be one value.
+    Otherwise zeros of ``(batch, source)`` might equal those of ``(batch, features)`` by chance, and become one value.
     """
     least, largest = functional.arguments.limits.get(name, (1, None))
     usual = (size, 2, 4, 5, 12, 13)

@@ -1,4 +1,4 @@
-"""What Python code reads from traced tensors: their numbers, ``len``, ``tolist``, checks of values."""
+"""What the user's Python code reads from traced tensors: values, ``len``, ``tolist``, checks, an ``if`` on a value."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Two branches of an ``if`` on a value, and what they leave in variables and attributes (`value_branches`)."""
+"""Chooses between the variables and attributes that both branches of an ``if`` on a value leave."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _NUMBERS = (bool, int, float, str, type(None), torch.SymInt, torch.SymFloat, tor
 
 
 class Choice:
-    """Two branches, of which a condition takes one.
+    """Two branches, one of which a condition selects.
 
     Args:
         values: of the trace.
-        leave: called with it when both branches are computed.
-        condition: a tensor; None if the first branch gives what the second one does, where that is taken.
+        leave: called with this object once both branches are computed.
+        condition: a tensor; None if both branches give the same result wherever the second one is taken.
         written: the places that a branch writes in place.
-        attributes: the places that are attributes, of both kinds.
-        before: all variables.
+        attributes: the attributes among the places, set or written in place.
+        before: all variables before the branches.
         shown: the variables that a branch may read after it wrote.
     """
 
@@ -69,10 +69,10 @@ class Choice:
     def _require_writable(self, name: str) -> None:
         value = self._at_begin(name)
         if type(value) not in (list, dict) and not isinstance(value, (Tensor, *_NUMBERS)):
-            raise branch_error(f"writes into {name}, which is no tensor")
+            raise branch_error(f"writes into {name}, which is not a tensor")
 
     def _require_alone(self, name: str, shown: tuple[str, ...]) -> None:
-        """Refuse to write into a copy of what may be read by another name."""
+        """Refuse to write into a copy of something that may be read under another name."""
         value = self._at_begin(name)
         if isinstance(value, _NUMBERS):
             return
@@ -82,12 +82,12 @@ class Choice:
             for item in reachable([found]):
                 if item is value:
                     if other not in (name, name.rpartition(".")[2], name.partition(".")[0]):
-                        raise branch_error(f"writes into {name}, which {other} is, too")
+                        raise branch_error(f"writes into {name}, which is the same object as {other}")
                 elif isinstance(value, Tensor) and isinstance(item, Tensor) and _memory(item) == _memory(value):
-                    raise branch_error(f"writes into {name}, whose memory {other} shares")
+                    raise branch_error(f"writes into {name}, which shares its memory with {other}")
 
     def require_own(self, value: Any, place: str) -> None:
-        """Refuse to write into something that was there before the branch.
+        """Refuse to write into something that existed before the branch.
 
         Raises:
             ExportError: it was.
@@ -99,12 +99,14 @@ class Choice:
         if isinstance(value, Tensor):
             memory = _memory(value)
             if any(isinstance(item, Tensor) and _memory(item) == memory for item in there):
-                raise branch_error(f"writes into {place}, which shares its memory with what was there before")
+                raise branch_error(
+                    f"writes into {place}, which shares its memory with something that existed before the if"
+                )
         elif type(value) not in (list, dict) or any(item is value for item in there):
-            raise branch_error(f"writes into {place}, which was there before")
+            raise branch_error(f"writes into {place}, which existed before the if")
 
     def at_first(self, name: str) -> Any:
-        """A place that is written in place, as the first branch begins with it."""
+        """The value with which the first branch starts, of a place that is written in place."""
         return self._copies[0][name]
 
     def then(self) -> None:
@@ -112,7 +114,7 @@ class Choice:
         self._then = {**sys._getframe(1).f_locals, **self._read()}
 
     def again(self, name: str) -> Any:
-        """A place as the second branch begins with it."""
+        """The value of a place with which the second branch starts."""
         if name in self._copies[1]:
             return self._copies[1][name]
         found = self._at_begin(name)
@@ -124,7 +126,7 @@ class Choice:
         self._leave(self)
 
     def value(self, name: str, hidden: bool) -> Any:
-        """A place after both branches; a variable may be hidden, which only they read."""
+        """The value of a place after both branches; `hidden` if it is a variable that only they read."""
         one, other = self._then.get(name, _MISSING), self._else.get(name, _MISSING)
         if one is _MISSING or other is _MISSING:
             return other if one is _MISSING else one
@@ -144,7 +146,7 @@ class Choice:
         return self._values.merged(self._condition, one, other)
 
     def _write(self, name: str, own: Any, contents: list[Any]) -> None:
-        """Write what the branches have made of copies into what they were copied from."""
+        """Write what the branches made of the copies back into the originals."""
         if isinstance(own, Tensor):
             if any(a is not b and a != b for each in contents for a, b in zip(each.shape, own.shape, strict=True)):
                 raise branch_error(f"changes the shape of {name}")
@@ -159,7 +161,7 @@ class Choice:
 
 
 class _Unmerged:
-    """One of two tensors that cannot be chosen between; it is refused where it is used."""
+    """Stands for two tensors between which no choice is possible; using it raises the error."""
 
     def __init__(self, error: ExportError) -> None:
         vars(self)["error"] = error
@@ -190,20 +192,20 @@ def _copy(value: Any) -> Any:
 
 
 def _owner(variables: dict[str, Any], place: str) -> Any:
-    """The object whose attribute a place is, if setting that does nothing else.
+    """The object whose attribute a place is, if setting that attribute has no other effect.
 
     Raises:
-        ExportError: it may, or there is no such attribute yet.
+        ExportError: it may have one, or there is no such attribute yet.
     """
     root, *path = place.split(".")
     owner = variables.get(root, _MISSING)
     for name in path[:-1]:
         owner = getattr(owner, name, _MISSING)
     own = getattr(type(owner), path[-1], None)
-    # Not one constant, as torch.export replaces it for the length of a trace.
+    # Not a module constant: torch.export replaces nn.Module.__setattr__ during a trace.
     setters: tuple[Any, ...] = (object.__setattr__, nn.Module.__setattr__)
     if type(owner).__setattr__ not in setters or hasattr(own, "__set__"):
-        raise branch_error(f"sets {place}, which may do more than keep a value")
+        raise branch_error(f"sets {place}, which may do more than store a value")
     if not hasattr(owner, path[-1]):
-        raise branch_error(f"sets {place}, which has no value before; give it one in __init__")
+        raise branch_error(f"sets {place}, which does not exist before the if; set it in __init__")
     return owner

@@ -1,4 +1,4 @@
-"""The code of functions with their ``if`` on values written so that both branches are computed (`value_branches`)."""
+"""Rewrites a function's code so that an ``if`` on a value computes both branches (see `value_branches`)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def rewritten_branches(code: CodeType) -> CodeType | None:
 def guarded_code(code: CodeType) -> CodeType | None:
     """The code of a function that a branch calls, with its own calls checked.
 
-    None where it may have other effects than its result, or where its source is not known.
+    None where it may have side effects, or where its source is not known.
     """
     return _rewritten(code, lambda function: FunctionRewriter(function).block(function.body))
 
 
 def with_helper(code: CodeType, helper: Any) -> CodeType:
-    """Rewritten code that calls `helper`, and so do the functions within it."""
+    """Rewritten code, including the functions nested in it, that calls `helper`."""
 
     def replaced(item: Any) -> Any:
         if isinstance(item, CodeType):

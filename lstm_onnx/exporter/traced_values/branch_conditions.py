@@ -1,4 +1,4 @@
-"""Conditions and expressions of rewritten code (`branch_code`): with tensors in the place of unknown truths."""
+"""Rewrites conditions and expressions so that a truth value that is unknown is a tensor (see `branch_code`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from .branch_syntax import EXPRESSIONS, is_item, is_pure
 
 HELPER = "lstm_onnx.exporter.traced_values.value_branches.Helper"
-"""The constant in rewritten code for which it gets what it calls."""
+"""The constant in rewritten code that is replaced by the helper it calls."""
 
 
 class Names:
-    """Names of variables that nobody uses.
+    """Makes names of variables that are not in use.
 
     Attributes:
         count: how many conditions were rewritten.
@@ -30,7 +30,7 @@ class Names:
 
 
 def as_condition(test: ast.expr, names: Names) -> ast.expr | None:
-    """A condition that gives a tensor where its truth is unknown; None where it has effects."""
+    """A condition that gives a tensor where its truth is unknown; None where it has side effects."""
     if not all(isinstance(node, EXPRESSIONS) for node in ast.walk(test)):
         return None
     return _as_value(copy.deepcopy(test), names)
@@ -68,7 +68,7 @@ def _as_value(test: ast.expr, names: Names) -> ast.expr:
 
 
 def _as_operand(value: ast.expr, names: Names) -> ast.expr:
-    """What is compared: of ``a and b`` that is one of the two, and not its truth."""
+    """An operand of a comparison: for ``a and b`` it is one of the two values, not a truth value."""
     return value if isinstance(value, ast.BoolOp) else _as_value(value, names)
 
 
@@ -79,7 +79,7 @@ class Conditionals(ast.NodeTransformer):
         self._names = names
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
-        """Compute both where the condition is unknown."""
+        """Compute both values where the condition is unknown."""
         condition = as_condition(node.test, self._names)
         if condition is None or not is_pure(node.body) or not is_pure(node.orelse):
             self.generic_visit(node)
@@ -98,10 +98,10 @@ class Conditionals(ast.NodeTransformer):
 
 
 class _Guards(ast.NodeTransformer):
-    """Has each function checked that an expression calls."""
+    """Wraps every function that an expression calls in a check."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Check the function."""
+        """Wrap the function of a call."""
         self.generic_visit(node)
         if not _is_ours(node):
             node.func = ast.copy_location(helper_call("calling", node.func), node.func)
@@ -116,7 +116,7 @@ def _is_ours(call: ast.Call) -> bool:
 
 
 def guarded(value: ast.expr) -> ast.expr:
-    """An expression that has each function checked that it calls."""
+    """The expression with every function that it calls wrapped in a check."""
     found: ast.expr = _Guards().visit(value)
     return found
 

@@ -1,4 +1,4 @@
-"""What a branch of an ``if`` on a value may call: what has no other effect than its result, and is valid anywhere."""
+"""What a branch of an ``if`` on a value may call: functions without side effects that are valid if it is not taken."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _METHODS: dict[type, frozenset[str]] = {
     list: frozenset({"copy", "count", "index"}),
     tuple: frozenset({"count", "index"}),
 }
-"""Methods of containers that write nothing."""
+"""Methods of containers that do not change the container."""
 _PLACES = ("torch.functional", "torch.nn.functional", "torch.nn.utils.rnn", "torch._jit_internal")
 """Where torch's functions are written in Python."""
 _OURS = f"{__package__}."
-"""Where Python's functions are that a trace replaces."""
+"""The module of the Python functions that replace built-in ones in a trace."""
 _INDEXING = frozenset(
     {"__getitem__", "__setitem__", "embedding", "gather", "index_select", "take", "nonzero", "argwhere", "where"}
     | {"masked_select", "unique", "repeat_interleave", "scatter", "index_copy", "index_fill", "index_put", "one_hot"}
@@ -47,7 +47,7 @@ _DIVISIONS = frozenset(
 
 
 def branch_error(what: str, mend: str = "write it with torch.where") -> ExportError:
-    """The refusal of a branch, by what it does."""
+    """The error that refuses a branch because of what it does."""
     return ExportError(
         f"at {user_line()}: the code has an if on the numbers in a tensor, and a graph has to compute both of its "
         f"branches and choose; but one {what}; {mend}"
@@ -55,10 +55,10 @@ def branch_error(what: str, mend: str = "write it with torch.where") -> ExportEr
 
 
 def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None:
-    """Refuse an operation that may fail in a branch that is not taken: its index or divisor may be wrong there.
+    """Refuse an operation that may fail in a branch that is not taken, such as an index or a division.
 
     Raises:
-        ExportError: it may.
+        ExportError: it may fail.
     """
     leaves = pytree.tree_leaves((args, kwargs))
     if _RANDOM.match(name) or ("dropout" in name and True in (*args[2:], kwargs.get("training"))):
@@ -70,21 +70,21 @@ def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None
         tensors = [item for item in index if isinstance(item, Tensor)]
         mask = name == "__setitem__" and all(item.dtype is torch.bool for item in tensors)
         if tensors and not mask and not (name == "where" and len(args) + len(kwargs) == 3):
-            raise branch_error("looks numbers up, or takes some by a mask, which may fail where it is not taken")
+            raise branch_error("indexes by numbers or by a mask, which may fail where the branch is not taken")
     floating = any(isinstance(item, Tensor) and item.is_floating_point() for item in leaves)
     if name in _DIVISIONS and not floating and isinstance(args[-1], Tensor):
-        raise branch_error("divides whole numbers, which fails by 0 even where it is not taken")
+        raise branch_error("divides integers, and a division by 0 fails even where the branch is not taken")
 
 
 def callable_in_branch(function: Any, helper: Any) -> Any:
     """A function that a branch calls, or one that computes the same with what it calls checked.
 
     Args:
-        function: it.
+        function: the function that is called.
         helper: what the checked code calls.
 
     Raises:
-        ExportError: it may have other effects than its result.
+        ExportError: it may have side effects.
     """
     if isinstance(function, nn.Module):
         return _layer(function, helper)
@@ -108,7 +108,7 @@ def _call_error(function: Any) -> ExportError:
 
 
 def _layer(layer: nn.Module, helper: Any) -> Any:
-    """A layer to be called in a branch: torch's own, or one of the user's whose code is checked."""
+    """A layer to call in a branch: one of torch's, or a user's layer whose code is checked."""
     hooks = layer._forward_hooks or layer._forward_pre_hooks
     ours = vars(getattr(vars(layer).get("forward"), "__func__", None) or object).get("is_recurrent", False)
     if hooks or type(layer).__call__ is not nn.Module.__call__ or ("forward" in vars(layer) and not ours):
@@ -135,11 +135,11 @@ def _layer(layer: nn.Module, helper: Any) -> Any:
 
 
 def _enter_recurrent(layer: nn.Module) -> None:
-    """Have a recurrent layer, or what a subclass with a forward of its own calls of it, be called in a branch."""
+    """Allow a call of a recurrent layer in a branch, or of the one that a subclass's own forward calls."""
     recurrent = vars(layer)["_lstm_onnx_recurrent"]
     if "parametrizations" in layer._modules and not recurrent.weights:
-        what = f"calls {recurrent.path}, whose weights are computed when it is called"
-        raise branch_error(what, "pass example inputs with which it is taken")
+        what = f"calls {recurrent.path}, whose weights are computed at each call"
+        raise branch_error(what, "pass example inputs with which the branch is taken")
     recurrent.branched = True
 
 
@@ -154,7 +154,7 @@ class _Sequence:
 
 
 def _checked(function: types.FunctionType, helper: Any) -> types.FunctionType | None:
-    """A function of the user's with its own calls checked; None where it may have other effects than its result."""
+    """A function of the user's with its own calls checked; None where it may have side effects."""
     code = function.__code__
     if any(item is helper for item in code.co_consts):
         return function

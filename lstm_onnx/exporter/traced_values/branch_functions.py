@@ -12,7 +12,7 @@ from .branch_syntax import is_no_grad, is_pure, raises
 
 
 class FunctionRewriter:
-    """Has what a function calls checked, and refuses what may have other effects than its result."""
+    """Wraps what a function calls in checks, and refuses a function that may have side effects."""
 
     def __init__(self, function: ast.FunctionDef) -> None:
         self._rewriter = Rewriter(function.body)
@@ -24,7 +24,7 @@ class FunctionRewriter:
         self._own = names | {item.arg for item in arguments}
 
     def block(self, statements: Statements) -> Statements | None:
-        """Statements with their calls checked; None where they may have other effects than what they compute."""
+        """Statements with their calls checked; None where they may have side effects."""
         found: Statements = []
         for index, statement in enumerate(statements):
             new = self._statement(copy.deepcopy(statement), statements[index + 1 :])
@@ -48,7 +48,7 @@ class FunctionRewriter:
             return [statement]
         if isinstance(statement, (ast.If, ast.For, ast.While, ast.With)) and not raises(statement.body):
             return self._nested(statement, rest)
-        # All that it can name is new, or what it was given, which is checked where it is written.
+        # All that it can name is new, or an argument, which is checked where it is written.
         branch = Branch(assigned=set(self._own))
         if not add_plain(branch, statement) or branch.written or any("." in name for name in branch.assigned):
             return None

@@ -1,6 +1,6 @@
 """Rewrites blocks of statements so that both branches of an ``if`` on a value are computed.
 
-What statements write is known by its place (`branch_statements`).
+What statements write is identified by its place (see `branch_statements`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Rewriter:
         function: all statements of the function.
 
     Attributes:
-        names: of its own variables.
+        names: makes names for the rewriter's own variables.
     """
 
     def __init__(self, function: Statements) -> None:
@@ -30,7 +30,7 @@ class Rewriter:
         self._loads = _loads_in(function)
 
     def block(self, statements: Statements) -> Statements:
-        """Statements with all ``if`` rewritten that can be."""
+        """Statements in which every ``if`` that can be rewritten is."""
         found: Statements = []
         for index, statement in enumerate(statements):
             rest = statements[index + 1 :]
@@ -48,12 +48,12 @@ class Rewriter:
     def rewritten_if(
         self, statement: ast.If, rest: Statements, known: list[Statements] | None = None
     ) -> tuple[ast.If, set[str]] | None:
-        """An ``if``, rewritten, with the places that it writes in place; None where it cannot be.
+        """A rewritten ``if``, and the places that it writes in place; None where it cannot be rewritten.
 
         Args:
-            statement: it.
+            statement: the ``if``.
             rest: the statements after it.
-            known: its branches as they are where the truth is known; None rewrites them as blocks.
+            known: its branches to run where the truth is known; None rewrites them as blocks.
         """
         if raises(statement.body) or raises(statement.orelse):
             return None  # a check
@@ -74,7 +74,7 @@ class Rewriter:
         hidden = {name for name in names if self._loads[name] == _loads_in([statement])[name]}
         read = set(_loads_in([statement, *(rest if one.returned is not None else ())]))
         lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement, hidden, read)
-        # Where its truth is known, the branch is taken that PyTorch takes.
+        # Where its truth is known, the same branch runs as in PyTorch.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"
         new = placed(ast.parse(rewritten).body, statement)[0]
         assert isinstance(new, ast.If)  # noqa: S101
@@ -92,8 +92,8 @@ class Rewriter:
         """What statements do; None where they may do more than compute variables.
 
         Args:
-            statements: they.
-            own: variables that are new at each pass.
+            statements: of the branch.
+            own: variables that are new at each iteration.
             in_loop: whether they may have break and continue.
             ends: whether the last one may be a return.
         """
@@ -117,7 +117,7 @@ class Rewriter:
         return branch
 
     def _returning(self, branch: Branch, statement: ast.If, rest: Statements) -> ast.expr | None:
-        """Add an ``if`` of which both branches return, the second one maybe after it; its result, or None."""
+        """Add an ``if`` whose branches both return, the second one possibly after the ``if``; its result, or None."""
         bodies = [_folded(statement.body), _folded(statement.orelse or copy.deepcopy(rest))]
         if (statement.orelse and rest) or not all(map(_returns, bodies)):
             return None
@@ -150,7 +150,7 @@ class Rewriter:
         return True
 
     def _add_block(self, branch: Branch, statement: ast.For | ast.With, *, in_loop: bool) -> bool:
-        """Add a loop, or what runs without gradients."""
+        """Add a loop, or a block without gradients."""
         targets: set[str] = set()
         if isinstance(statement, ast.For):
             found = places_of(statement.target)
@@ -172,7 +172,7 @@ class Rewriter:
 
 
 def _loads_in(statements: Statements) -> Counter[str]:
-    """How often each variable is read, also by ``x += 1``."""
+    """How often each variable is read, including by ``x += 1``."""
     nodes = [node for statement in statements for node in ast.walk(statement)]
     targets = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
     read = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Load, ast.Del))]
@@ -180,7 +180,7 @@ def _loads_in(statements: Statements) -> Counter[str]:
 
 
 def _folded(statements: Statements) -> Statements:
-    """Statements with those after an ``if`` that returns in its ``else``."""
+    """Statements in which those after an ``if`` that returns are moved into its ``else``."""
     for index, statement in enumerate(statements):
         rest = statements[index + 1 :]
         if rest and isinstance(statement, ast.If) and not statement.orelse and _returns(statement.body):
@@ -191,7 +191,7 @@ def _folded(statements: Statements) -> Statements:
 
 
 def _returns(body: Statements) -> bool:
-    """Whether statements end with a return of a value, or with an ``if`` of which both branches do."""
+    """Whether statements end with a return of a value, or with an ``if`` whose branches both do."""
     if not body:
         return False
     last = body[-1]
@@ -201,7 +201,7 @@ def _returns(body: Statements) -> bool:
 
 
 def _kept(last: ast.stmt, result: str) -> ast.stmt:
-    """A last statement that returns, with an assignment instead."""
+    """The last statement, a return, as an assignment to `result`."""
     if isinstance(last, ast.If):
         new = copy.deepcopy(last)
         new.body, new.orelse = ([*body[:-1], _kept(body[-1], result)] for body in (last.body, last.orelse))
@@ -222,15 +222,15 @@ def _computed(
     hidden: Collection[str],
     read: Collection[str],
 ) -> Statements:
-    """Both branches, and what is chosen of them.
+    """Statements that compute both branches and choose between their results.
 
-    They read the variables in `read`; nothing but they reads those that are hidden.
+    The branches read the variables in `read`; nothing else reads those that are hidden.
     """
     written = sorted(one.written | other.written)
     names = sorted({*written, *one.assigned, *other.assigned})
     attributes = tuple(name for name in names if "." in name)
     after = names
-    if one.returned is not None:  # of the variables, nothing more is seen
+    if one.returned is not None:  # nothing reads the variables afterwards
         names = [*names, result]
         after = [*(name for name in names if "." in name or name in written), result]
 

@@ -1,6 +1,6 @@
-"""What a statement of a branch assigns and writes in place.
+"""Finds what a statement of a branch assigns, and what it writes in place.
 
-It is known by its place: the name of a variable, or that of an attribute such as ``self.h``.
+Both are identified by a place: the name of a variable, or of an attribute such as ``self.h``.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Statements = list[ast.stmt]
 
 @dataclass
 class Branch:
-    """The statements of a branch: the places that they assign, those that they write in place, and a return."""
+    """The statements of a branch, the places that they assign or write in place, and what they return."""
 
     body: Statements = field(default_factory=list)
     assigned: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
     returned: ast.expr | None = None
     goes_on: bool = False
-    """Whether it computes anything after it wrote in place."""
+    """Whether anything is computed after a write in place."""
 
 
 def add_plain(branch: Branch, statement: ast.stmt) -> bool:
-    """Add a statement without others in it."""
+    """Add a statement that contains no other statements."""
     if isinstance(statement, (ast.Pass, ast.Import)) or only_tells(statement):
         return not isinstance(statement, ast.Import) or all(item.name in TELLERS for item in statement.names)
     if isinstance(statement, ast.Assert) or (isinstance(statement, ast.If) and not statement.orelse):
@@ -85,7 +85,7 @@ def _add_call(branch: Branch, statement: ast.Expr, call: ast.Call) -> bool:
 
 
 def _note_within(branch: Branch, value: ast.expr, statement: ast.stmt) -> None:
-    """Note what calls within an expression write, as ``x.float().masked_fill_(mask, 0)`` may write into x."""
+    """Note what calls within an expression write: ``x.float().masked_fill_(mask, 0)`` may write into x."""
     for node in ast.walk(value):
         if not isinstance(node, ast.Call):
             continue
@@ -99,7 +99,7 @@ def _note_within(branch: Branch, value: ast.expr, statement: ast.stmt) -> None:
 
 
 def _write_as_method(call: ast.Call) -> None:
-    """Write ``torch.clamp_(x, 0)`` as ``x.clamp_(0)``."""
+    """Rewrite ``torch.clamp_(x, 0)`` as ``x.clamp_(0)``."""
     function = call.func
     named = isinstance(function, ast.Attribute) and written_by(function.attr) and ast.unparse(function.value) == "torch"
     if isinstance(function, ast.Attribute) and named and call.args:
@@ -107,7 +107,7 @@ def _write_as_method(call: ast.Call) -> None:
 
 
 def _root_of(value: ast.expr) -> str | None:
-    """The place at the begin of a chain of indices and methods, which may give the same memory."""
+    """The place at the start of a chain of indices and methods, since these may return its memory."""
     while True:
         if isinstance(value, ast.Subscript):
             value = value.value
@@ -118,9 +118,9 @@ def _root_of(value: ast.expr) -> str | None:
 
 
 def _note_target(branch: Branch, target: ast.expr, statement: ast.stmt, *, itself: bool = False) -> bool:
-    """Note what is written in place, the target itself or an entry of it; False where its place is not known.
+    """Note what is written in place, the target itself or an item of it; False where its place is not known.
 
-    Of a list or a dict that was there before, a branch has a copy, but none of what is in it.
+    A branch works on a shallow copy of a list or a dict that existed before: its items are not copied.
     """
     inner = [target, getattr(target, "value", None)] if itself else [getattr(target, "value", None)]
     parts = [part for part in inner if isinstance(part, ast.Subscript)]
@@ -140,7 +140,7 @@ def _note_target(branch: Branch, target: ast.expr, statement: ast.stmt, *, itsel
 
 
 def note_written(branch: Branch, places: Collection[str], statement: ast.stmt) -> None:
-    """Note what a statement writes in place; what the branch itself has made is no other's, which is checked."""
+    """Note what a statement writes in place; that it was created in the branch is checked when that runs."""
     for place in sorted(places):
         if place in branch.assigned:
             branch.body += placed(ast.parse(f"{HELPER!r}.require_own({place}, {place!r})").body, statement)
@@ -158,7 +158,7 @@ def places_of(target: ast.expr) -> set[str] | None:
 
 
 def placed(statements: Statements, place: ast.stmt) -> Statements:
-    """Statements of ours, at a place of the user's code."""
+    """Generated statements, with the source position of a statement of the user's."""
     for statement in statements:
         for node in ast.walk(statement):
             ast.copy_location(node, place)

@@ -1,4 +1,4 @@
-"""What the syntax of an ``if`` and of its branches says: what has effects, and what a mask selects."""
+"""Reads from the syntax of an ``if`` and its branches what has side effects and what a mask selects."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import ast
 
 _TOLD = ("print", "breakpoint")
 TELLERS = ("warnings", "logging", "logger", "log", "pdb", "ipdb")
-"""What only tells something to a person."""
+"""Functions that only show something to a person."""
 EXPRESSIONS = (
     *(ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Attribute, ast.Subscript, ast.Slice, ast.Name),
     *(ast.Constant, ast.Tuple, ast.List, ast.Starred, ast.keyword, ast.IfExp, ast.operator, ast.unaryop, ast.cmpop),
     *(ast.boolop, ast.expr_context),
 )
-"""What a condition may have."""
+"""The syntax nodes that a condition may contain."""
 _MORE = (ast.ListComp, ast.GeneratorExp, ast.comprehension, ast.Dict)
-"""What an expression of a branch may have, too."""
+"""Further ones that an expression of a branch may contain."""
 _WRITING = frozenset({"append", "extend", "insert", "update"})
 """Methods that write into a list or a dict."""
 
 
 def is_pure(value: ast.expr) -> bool:
-    """Whether an expression does nothing but call functions, which are checked when they are called."""
+    """Whether an expression has no side effects but those of calls, which are checked when they are made."""
     for node in ast.walk(value):
         if not isinstance(node, (*EXPRESSIONS, *_MORE)) or (
             isinstance(node, ast.keyword) and node.arg in (None, "out", "inplace")
@@ -30,12 +30,12 @@ def is_pure(value: ast.expr) -> bool:
 
 
 def written_by(method: str) -> bool:
-    """Whether a method writes into its owner: ``masked_fill_`` of a tensor, ``append`` of a list."""
+    """Whether a method changes its object: ``masked_fill_`` of a tensor, ``append`` of a list."""
     return method in _WRITING or (method.endswith("_") and not method.startswith("_"))
 
 
 def place_of(target: ast.expr) -> str | None:
-    """The name of a variable, or that of an attribute such as ``self.h``; None for anything else."""
+    """The name of a variable, or of an attribute such as ``self.h``; None for anything else."""
     root = target
     while isinstance(root, ast.Attribute):
         root = root.value
@@ -48,7 +48,7 @@ def is_no_grad(item: ast.withitem) -> bool:
 
 
 def only_tells(statement: ast.stmt) -> bool:
-    """Whether a statement only tells something to a person: a print, a warning, a docstring."""
+    """Whether a statement only shows something to a person: a print, a warning, a docstring."""
     if not isinstance(statement, ast.Expr):
         return False
     call = statement.value
@@ -78,7 +78,7 @@ def is_item(call: ast.Call) -> bool:
 
 
 def mask_of(statement: ast.If) -> ast.expr | None:
-    """The mask of which a condition asks whether it has any True, if the body changes only what it selects."""
+    """The mask of a condition ``mask.any()``, if the body changes only what the mask selects."""
     test = statement.test
     while (
         isinstance(test, ast.Call)
@@ -111,7 +111,7 @@ def mask_of(statement: ast.If) -> ast.expr | None:
 
 
 def _changes_selected(statement: ast.stmt, mask: str) -> bool:
-    """Whether a statement changes only what a mask selects: nothing, where it selects nothing."""
+    """Whether a statement changes only what a mask selects, and so nothing where it selects nothing."""
     if isinstance(statement, (ast.Assign, ast.AugAssign)):
         target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
         if isinstance(target, ast.Subscript):
@@ -139,7 +139,7 @@ def _selects(value: ast.expr, method: str, name: str | None, mask: str) -> bool:
 
 
 def _widened(mask: ast.expr) -> ast.expr:
-    """A mask without the axes of one entry that were added to it."""
+    """A mask without the axes of size 1 that were added to it."""
     if isinstance(mask, ast.Call) and isinstance(mask.func, ast.Attribute) and mask.func.attr == "unsqueeze":
         return _widened(mask.func.value)
     if isinstance(mask, ast.Subscript):

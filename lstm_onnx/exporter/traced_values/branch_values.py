@@ -1,4 +1,4 @@
-"""The values after the two branches of an ``if`` on a value: of each pair one, chosen by the condition."""
+"""Chooses each value after the two branches of an ``if`` on a value by its condition."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _KINDS: dict[str, tuple[tuple[type, ...], torch.dtype]] = {
     "int": ((int, torch.SymInt), torch.int64),
     "float": ((float, torch.SymFloat), torch.float64),
 }
-"""Python's numbers: the types of each kind, and the dtype that holds them exactly."""
+"""The types of each kind of Python number, and the dtype that holds them exactly."""
 
 
 class BranchValues:
-    """Chooses between values, and knows which the module keeps from call to call.
+    """Chooses between values, and knows which ones the module keeps from call to call.
 
     Attributes:
-        others: what functions that were checked can name besides their arguments.
+        others: what checked functions can name besides their arguments.
     """
 
     def __init__(self, stateful: Any) -> None:
@@ -37,25 +37,25 @@ class BranchValues:
 
     @property
     def held(self) -> nn.Module:
-        """The module, which holds tensors from call to call."""
+        """The module that is traced."""
         module: nn.Module = self._stateful.inner
         return module
 
     def require_state(self, owner: Any, place: str, value: Any) -> None:
-        """Refuse to set an attribute that is no state: the example left it as it was, or no tensors are set.
+        """Refuse to set an attribute that is not a state: the example left it unchanged, or the value has no tensor.
 
         Raises:
-            ExportError: it is none.
+            ExportError: it is not a state.
         """
         name = place.rpartition(".")[2]
         tables = [vars(owner), owner._buffers] if isinstance(owner, nn.Module) else [getattr(owner, "__dict__", {})]
         if not any(name == key and any(table is own for own in tables) for table, key in self._states()):
             if not all(isinstance(item, (Tensor, int)) for item in pytree.tree_leaves(value)):
-                raise branch_error(f"sets {place} to something else than tensors", "keep tensors in it")
+                raise branch_error(f"sets {place} to something other than tensors", "keep tensors in it")
             raise _unseen(f"sets {place}")
 
     def kept_values(self) -> list[Any]:
-        """The tensors, lists and dicts that the module keeps from call to call, without known states."""
+        """The tensors, lists and dicts that the module keeps from call to call, except known states."""
         states = [table[key] for table, key in self._states() if key in table]
         own = {id(item) for item in reachable(states)}
         return [item for item in reachable([self.held]) if id(item) not in own]
@@ -65,8 +65,8 @@ class BranchValues:
 
         Args:
             value: what is written.
-            place: the name of it.
-            kept: `kept_values` before the branch: within it, copies are in the places of what it writes.
+            place: its name.
+            kept: `kept_values` before the branch; inside it, copies replace what it writes.
 
         Raises:
             ExportError: it is not.
@@ -93,9 +93,9 @@ class BranchValues:
         if structure != own:
             lists = isinstance(one, list) and isinstance(other, list)
             raise branch_error(
-                "gives a list of another length than if it is not taken"
+                "gives a list of a different length than the other one"
                 if lists
-                else "gives something else than if it is not taken"
+                else "gives something of a different type than the other one"
             )
         return pytree.tree_unflatten(list(map(self._merged_leaf, [condition] * len(leaves), leaves, others)), structure)
 
@@ -106,14 +106,14 @@ class BranchValues:
             return _merged_number(condition, one, other)
         alike = one.dtype == other.dtype and one.dim() == other.dim()
         if not alike or not all(statically_known_true(a == b) for a, b in zip(one.shape, other.shape, strict=True)):
-            raise branch_error("gives a tensor of another shape or dtype than if it is not taken")
+            raise branch_error("gives a tensor of a different shape or dtype than the other one")
         result = one if condition is None else torch.where(condition, one, other)
         line = user_line()
         self._chosen += [(tensor, tensor._version, line) for tensor in (result, one, other)]
         return result
 
     def require_unwritten(self) -> None:
-        """Refuse what is written in place into a tensor that was chosen, which in PyTorch is one of the two.
+        """Refuse a later write in place into one of two tensors that was chosen: in PyTorch they share memory.
 
         Raises:
             ExportError: there is such a tensor.
@@ -127,7 +127,7 @@ class BranchValues:
 
 
 def reachable(values: Iterable[Any]) -> Iterator[Any]:
-    """The tensors, lists and dicts among values, in containers of theirs, and in the attributes of modules."""
+    """The tensors, lists and dicts among values, also inside containers and the attributes of modules."""
     todo, seen = list(values), set()
     while todo:
         value = todo.pop()
@@ -146,7 +146,7 @@ def reachable(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:
-    """One of two of Python's objects, which are the same one or numbers of one kind.
+    """One of two Python objects, which are identical or numbers of one kind.
 
     Raises:
         ExportError: they are something else.
@@ -155,16 +155,16 @@ def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:
         return one
     if (
         isinstance(one, float) and isinstance(other, float) and one == other == 0
-    ):  # the tracer takes them for one constant
-        raise branch_error("gives -0.0 and the other one 0.0", "make it a tensor")
+    ):  # the tracer does not distinguish the two constants
+        raise branch_error("gives -0.0 and the other one 0.0", "make them tensors")
     kinds = list(map(_kind_of, (one, other)))
     if set(kinds) == {"int", "float"}:
-        raise branch_error("gives a whole number and the other one a float", "write both as floats, such as 1.0")
+        raise branch_error("gives an int and the other one a float", "write both as floats, such as 1.0")
     if "" in kinds or kinds[0] != kinds[1] or condition is None:
-        raise branch_error("gives another number or object of Python than if it is not taken", "make it a tensor")
+        raise branch_error("gives a different Python number or object than the other one", "make both tensors")
     dtype = _KINDS[kinds[0]][1]
     first, second = _as_tensor(one, dtype), _as_tensor(other, dtype)
-    # As Python's number it computes with tensors as one does in PyTorch.
+    # A Python number follows other rules of type promotion than a tensor does.
     return torch.where(condition, first, second).item()
 
 
@@ -180,6 +180,6 @@ def _as_tensor(number: Any, dtype: torch.dtype) -> Tensor:
 
 def _unseen(what: str) -> ExportError:
     return branch_error(
-        f"{what}, which the module keeps from call to call, and which the example inputs leave as it was",
+        f"{what}, which the module keeps from call to call, and which the example inputs leave unchanged",
         "pass example inputs with which it changes, or pass it as an argument of forward and return it",
     )

@@ -1,6 +1,6 @@
 """The numbers of tensors that depend on no input: buffers, ``torch.arange(1, 3)``, and what is computed from them.
 
-In a trace no tensor has numbers, not even those whose numbers PyTorch knows.  So each operation on constants only is
+In a trace no tensor has values, not even a constant.  So each operation whose inputs are all constants is
 also computed outside of the trace, and ``tolist()``, ``item()``, ``int()``, ``bool()`` or ``numpy()`` of its result
 give what they give in PyTorch.
 """
@@ -22,7 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from .each_number import EachNumber
 
 _LARGEST = 4096
-"""The most elements of a tensor whose numbers are kept."""
+"""Larger tensors are not remembered."""
 READS = frozenset(
     {
         *("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__"),
@@ -33,7 +33,7 @@ READS = frozenset(
 _SIZED_BY_NUMBERS = frozenset(
     {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "repeat_interleave"}
 )
-"""Functions whose result has a size that depends on numbers; ``where`` and indexing by a mask, too."""
+"""Functions whose result's size depends on values, as it does for ``where`` and for indexing by a mask."""
 _RANDOM = re.compile(
     "rand|normal|bernoulli|multinomial|dropout|empty|poisson|exponential|cauchy|geometric|uniform|rrelu"
 )
@@ -45,8 +45,8 @@ class Constants:
     """The numbers of a trace's constant tensors.
 
     Args:
-        module: the traced module, before its parameters and buffers lose their numbers.
-        kept: whether these keep them, in the trace as well.
+        module: the traced module, before its parameters and buffers lose their values.
+        kept: whether they keep their values in the trace.
     """
 
     def __init__(self, module: nn.Module, *, kept: bool = False) -> None:
@@ -56,13 +56,13 @@ class Constants:
         places = [
             (table, name) for part in module.modules() for table in (part._parameters, part._buffers) for name in table
         ]
-        # The tracer exchanges all at once, so the first plain one shows it.
+        # The tracer replaces all at once, so the first plain tensor shows whether it has.
         self._places = [item for item in places if type(item[0][item[1]]) in (Tensor, nn.Parameter)][:1] or places
         self._known: Any = WeakIdKeyDictionary()
         self._started = kept
 
     def read(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-        """The result of a function that reads numbers, in a tuple; None where an argument's are not known."""
+        """The result of a function that reads values, in a tuple; None where those of an argument are not known."""
         self._start()
         real = self._real(args, kwargs)
         if real is None:
@@ -70,7 +70,7 @@ class Constants:
         with _disable_current_modes():
             found = func(*real[0], **real[1])
         if isinstance(found, np.ndarray):
-            found.flags.writeable = False  # what is written into it would not be in the graph
+            found.flags.writeable = False  # the graph would not contain a write into it
         return (found,)
 
     def call(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
@@ -79,7 +79,7 @@ class Constants:
         name = getattr(func, "__name__", "")
         if args and type(args[0]) is FakeTensor and args[0] not in self._known:
             self._forget_changed(name, (), kwargs)
-            return func(*args, **kwargs)  # as most calls
+            return func(*args, **kwargs)  # most calls end here
         if name == "__get__" and (len(args) != 1 or not isinstance(args[0], FakeTensor)):
             return func(*args, **kwargs)
         real = None if _RANDOM.search(name) else self._real(args, kwargs)
@@ -96,7 +96,7 @@ class Constants:
             try:
                 with _disable_current_modes():
                     values, found = pytree.tree_flatten(func(*real[0], **real[1]))
-            except Exception:  # noqa: BLE001 - if this fails, the numbers are not known, and no more
+            except Exception:  # noqa: BLE001 - then the values are unknown, nothing else
                 self._forget_changed(name, args, kwargs)
                 return result
             if found == tree:
@@ -112,7 +112,7 @@ class Constants:
         """Find the fake tensors that took the places of the module's own."""
         if self._started:
             return
-        # Until then each call of torch comes here, so this does not go through the module.
+        # Each call of torch comes here until then, so this must not walk through the module.
         if any(isinstance(table.get(name), FakeTensor) for table, name in self._places):
             self._started = True
             for name, tensor in _tensors(self._module):
@@ -122,7 +122,7 @@ class Constants:
                         self._known[tensor] = value.detach().clone()
 
     def _real(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        """The arguments with their numbers; None where some are not known."""
+        """The arguments with their values; None where some are not known."""
         leaves, tree = pytree.tree_flatten((args, kwargs))
         real = []
         for leaf in leaves:
@@ -147,7 +147,7 @@ class Constants:
         return leaf
 
     def _forget_changed(self, name: str, args: Any, kwargs: dict[str, Any]) -> None:
-        """Forget the numbers of what a function writes into, and of all that shares its memory."""
+        """Forget the values of what a function writes into, and of everything that shares its memory."""
         targets = [*(pytree.tree_leaves(args[:1]) if _writes(name) else ()), *pytree.tree_leaves(kwargs.get("out"))]
         for target in targets:
             value = self._known.get(target) if isinstance(target, FakeTensor) else None
@@ -164,7 +164,7 @@ def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 
 def _is_kept(tensor: Tensor) -> bool:
-    """Whether its numbers are kept; always those of a sparse one, which has no other form in the graph."""
+    """Whether its values are remembered; those of a sparse tensor always, since a graph has no other form of it."""
     return tensor.layout is not torch.strided or tensor.numel() <= _LARGEST
 
 
@@ -182,7 +182,7 @@ def _is_small(item: Any) -> bool:
 
 
 def _chooses(args: Any) -> bool:
-    """Whether these arguments of ``where`` or of indexing make a result whose size depends on numbers."""
+    """Whether these arguments of ``where`` or of indexing make the result's size depend on values."""
     if len(args) == 1:
         return True
     masks = [item for item in pytree.tree_leaves(args[1]) if isinstance(item, Tensor)]

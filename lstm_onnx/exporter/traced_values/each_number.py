@@ -1,7 +1,7 @@
 """Numbers of a traced tensor that Python code takes one by one: ``lengths.tolist()``, ``[n // 2 for n in lengths]``.
 
-Such a list holds one item, an `EachNumber`, which stands for the number of every row and computes with all of them at
-once.  Anything but arithmetic on one number at a time has no form in a graph, and is refused.
+Such a list holds one item, an `EachNumber`, which stands for the numbers of all rows and computes with all of them at
+once.  Anything but arithmetic on one number at a time cannot be expressed in a graph and is refused.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Number = (int, float, torch.SymInt, torch.SymFloat)
 
 
 def _as_python(number: Any) -> Any:
-    """A number of numpy's as Python's."""
+    """A numpy number as a Python number."""
     return number.item() if isinstance(number, np.number) else number
 
 
 def _refusal() -> ExportError:
     return ExportError(
         f"at {user_line()}: the code depends on the numbers in a tensor, which it takes one by one (a loop, tolist(), "
-        "numpy()), and does more with them than arithmetic; write it with tensor operations such as torch.where, "
+        "numpy()), and does more with them than arithmetic; write it with tensor operations, such as torch.where, "
         "and keep lengths a tensor"
     )
 
 
 def _numpy_refusal() -> ExportError:
-    return ExportError(f"at {user_line()}: numpy computes outside of the graph; write it with torch's operations")
+    return ExportError(f"at {user_line()}: numpy computes outside of the graph; use torch's operations instead")
 
 
 def _method(function: Callable[[Any, Any], Any], *, swapped: bool = False) -> Any:
@@ -67,7 +67,7 @@ class _TracedNumbers:
 
     Args:
         tensor: all of them, ``(rows,)``.
-        checks: called with the user's line where a check of numbers is passed.
+        checks: called with the user's line wherever a check of numbers counts as passed.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -92,11 +92,11 @@ class _TracedNumbers:
 
 
 class RetraceError(ExportError):
-    """The trace has to start anew, since Python's own functions would fix a size.
+    """The trace has to start again with more functions replaced: Python's own would fix a size.
 
     Args:
-        frame: of the user's code that calls ``int``; None if only functions that are replaced in all files are
-            concerned.
+        frame: of the user's code that calls ``int``; None if it concerns only functions that are replaced in all
+            files.
         names: of Python's functions to replace in that code.
         branches: whether the code of an ``if`` on a value was rewritten.
     """
@@ -136,7 +136,7 @@ class EachNumber(_TracedNumbers):
     __floor__, __ceil__, __round__ = _whole(torch.floor), _whole(torch.ceil), _whole(torch.round)
 
     def truncated(self) -> EachNumber:
-        """What ``int`` makes of it."""
+        """The result of ``int``."""
         return EachNumber(self.tensor.to(torch.int64), self.checks)
 
     def clamped(self, number: Any, *, largest: bool) -> EachNumber:
@@ -146,7 +146,7 @@ class EachNumber(_TracedNumbers):
         return self._with(self.tensor.clamp(max=number) if largest else self.tensor.clamp(min=number))
 
     def item(self) -> EachNumber:
-        """As of a number of numpy's."""
+        """As for a numpy number."""
         return self
 
     def _compared(self, _: Any) -> _Comparison:
@@ -182,13 +182,13 @@ class EachTensor(EachNumber):
             raise _refusal()
         value: Any = other.tensor if isinstance(other, EachNumber) else other
         if isinstance(other, EachNumber) and not isinstance(other, EachTensor):
-            # With one of Python's numbers, a tensor keeps its dtype.
+            # Beside a Python number, a tensor keeps its dtype.
             keeps = self.tensor.is_floating_point() or not value.is_floating_point()
             value = value.to(self.tensor.dtype if keeps else torch.get_default_dtype())
         return self._with(function(value, self.tensor) if swapped else function(self.tensor, value))
 
     def item(self) -> EachNumber:
-        """As of a tensor of one number: Python's."""
+        """A Python number, as for a tensor with one element."""
         return EachNumber(self.tensor, self.checks)
 
     def long(self) -> EachTensor:
@@ -203,13 +203,13 @@ class EachTensor(EachNumber):
 
 
 class _Comparison:
-    """The comparison of each number with another, whose truth only a check may ask for."""
+    """The result of comparing each number with another; only a check may ask for its truth."""
 
     def __init__(self, checks: Callable[[str], None] | None) -> None:
         self.checks = checks
 
     def __bool__(self) -> bool:
-        """As a check passes."""
+        """The truth value with which a check passes."""
         check = find_check(sys._getframe(1))
         if check is None:
             raise _refusal()
@@ -219,14 +219,14 @@ class _Comparison:
 
 
 def only_each(values: Any) -> EachNumber | None:
-    """The item of a list (or an array of objects) of one `EachNumber`."""
+    """The item of a list (or object array) that holds one `EachNumber`; None for anything else."""
     if type(values) in (list, tuple) and values.__len__() == 1 and isinstance(values[0], EachNumber):
         return values[0]
     return None
 
 
 class TracedArray(_TracedNumbers):
-    """What ``numpy()`` gives of a traced tensor: it computes with the tensor, and may be a result of forward."""
+    """Stands for ``numpy()`` of a traced tensor: it computes with the tensor, and forward may return it."""
 
     _refused = staticmethod(_numpy_refusal)
 
@@ -240,7 +240,7 @@ class TracedArray(_TracedNumbers):
             raise self._refused()
 
     def __iter__(self) -> Any:
-        """As of an array, whose whole numbers compute as Python's, and whose float32 as torch's."""
+        """As for an array: its integers compute as Python's do, its float32 numbers as torch's do."""
         self._require_vector()
         each = EachTensor if self.tensor.is_floating_point() else EachNumber
         return iter([each(self.tensor, self.checks)])
@@ -273,12 +273,12 @@ class TracedArray(_TracedNumbers):
         return self.tensor.min().item()
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """As of an array: of the tensor's own memory."""
+        """As for an array, which writes into the tensor's memory."""
         found, numbers = (item.tensor if isinstance(item, TracedArray) else item for item in (index, value))
         self.tensor[found] = numbers
 
     def __getitem__(self, index: Any) -> TracedArray:
-        """As of an array, in another order."""
+        """As for an array, with an index that reorders it."""
         if isinstance(index, TracedArray):
             return self._with(self.tensor[index.tensor])
         if index == slice(None, None, -1):
@@ -332,7 +332,7 @@ class TracedArray(_TracedNumbers):
         if not tensor.is_floating_point() and (
             function is operator.truediv or isinstance(other, (float, torch.SymFloat))
         ):
-            tensor = tensor.to(torch.float64)  # as numpy computes
+            tensor = tensor.to(torch.float64)  # as numpy does
         if function in (torch.maximum, torch.minimum):
             other = torch.as_tensor(other)
         return self._with(function(other, tensor) if swapped else function(tensor, other))

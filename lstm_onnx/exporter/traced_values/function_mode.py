@@ -37,20 +37,20 @@ _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQU
 
 
 class TracingMode(TorchFunctionMode):
-    """Refuses what has no form in a graph, reads constants, and passes checks of numbers.
+    """Refuses what a graph cannot express, reads constants, and lets checks of numbers pass.
 
     Args:
-        module: the traced one.
+        module: the traced module.
         constants: the numbers of tensors that depend on no input.
         builtins: which of Python's functions are replaced.
 
     Attributes:
-        branches: what computes both branches of an ``if`` on a value.
-        passed_checks: the user's lines of checks that are not in the graph.
-        texts: the user's lines that make text of numbers that the graph computes.
+        branches: computes both branches of an ``if`` on a value.
+        passed_checks: the user's lines with checks that are not in the graph.
+        texts: the user's lines that turn numbers that the graph computes into text.
         squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
-        split: the parts of axes that are not fixed, where their number depends on the size, each with the user's line.
-        sorts: the user's lines that sort and leave the order of equal numbers open.
+        split: the parts of axes that are not fixed, if the number of parts depends on the size, each with the line.
+        sorts: the user's lines with sorts that are not stable.
         each: whether Python code took the numbers of a tensor one by one.
     """
 
@@ -80,10 +80,10 @@ class TracingMode(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in _RECURRENT_FUNCTIONS:
-            # Recurrent submodules are opaque while they are traced, and call none of these.
+            # Recurrent submodules are opaque operators in a trace, and call none of these.
             raise ExportError(
-                f"at {user_line()}: {name} is called past the module's own submodules; hold the nn.LSTM "
-                "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
+                f"at {user_line()}: {name} is called, but not by a submodule of the module; assign the nn.LSTM "
+                "(GRU, RNN, cell) to an attribute of an nn.Module, or put it in an nn.ModuleList, and call it"
             )
         if concerns_sparse(name, args, kwargs):
             return call_sparse(self.constants, func, args, kwargs)
@@ -125,22 +125,22 @@ class TracingMode(TorchFunctionMode):
         return self.constants.read(Tensor.item, (number,), {}) is None
 
     def require_builtins(self) -> None:
-        """Start the trace anew with Python's functions replaced, where they are not."""
+        """Start the trace again with Python's functions replaced, unless they already are."""
         if not self.builtins.everywhere:
             raise RetraceError
 
     def note_check(self, line: str) -> None:
-        """Remember a check that is passed."""
+        """Remember the line of a check that counts as passed."""
         self.passed_checks[line] = None
 
 
 def _require_no_autocast() -> None:
-    """Refuse what the CPU computes in bfloat16 or float16; on a machine without CUDA, CUDA's autocast is off."""
+    """Refuse autocast on the CPU or on CUDA; on a machine without CUDA, that of CUDA is off anyway."""
     if torch.is_autocast_enabled("cpu"):
         dtype = str(torch.get_autocast_dtype("cpu")).removeprefix("torch.")
         raise ExportError(
-            f"at {user_line()}: torch.autocast is on, and computes in {dtype} what a file computes in float32; export "
-            'with it off, as by an argument of the module; for a smaller file use precision="float16" or "int8"'
+            f"at {user_line()}: torch.autocast is on and computes in {dtype} what a file computes in float32; export "
+            'with it off, such as by an argument of the module; for a smaller file use precision="float16" or "int8"'
         )
 
 
@@ -168,7 +168,7 @@ def _length(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[int
     if not args[0].dim() or isinstance(args[0].shape[0], int):
         return None
     mode.require_builtins()
-    # Python's len is replaced by now, so this is list() or the like, which ask how much memory to reserve.
+    # Python's len is replaced by now, so the caller is list() or the like, which asks how much memory to reserve.
     return (1,) if is_open_vector(args[0]) else None
 
 
@@ -206,7 +206,7 @@ def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple
     """Ignore what is assigned to a recurrent module's parameter, as eager runs record its weights."""
     if not any(args[0] is parameter for part in mode.recurrent for parameter in part.parameters()):
         raise ExportError(
-            f"at {user_line()}: an assignment to the data of a tensor has no form in a graph; compute a new tensor "
+            f"at {user_line()}: a graph cannot express an assignment to the data of a tensor; compute a new tensor "
             f"and use that, or assign before the export"
         )
     return (None,)
@@ -218,7 +218,7 @@ def _joined(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
 
 
 def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """A tensor of a list or an array of traced numbers."""
+    """A tensor made from a list or an array of traced numbers."""
     if (repeated := _joined(mode, func, args, kwargs)) is not None:
         return repeated
     name = func.__name__
@@ -258,7 +258,7 @@ def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
 
 
 def _as_index(item: Any) -> Any:
-    """An index with tensors in the places of traced arrays and ranges."""
+    """An index with tensors in place of traced arrays and ranges."""
     if isinstance(item, (TracedArray, SymbolicRange)):
         return item.tensor
     if type(item) in (tuple, list):
@@ -268,14 +268,14 @@ def _as_index(item: Any) -> Any:
 
 
 def _in_int64(mode: TracingMode, item: Any) -> Any:
-    """A part of an index, of the one type that the operators of ONNX take beside others."""
+    """A part of an index in int64: ONNX's operators take several indices only of one type."""
     if isinstance(item, Tensor) and item.dtype is torch.int32:
         return mode.constants.call(Tensor.long, (item,), {})
     return item
 
 
 def _in_parts(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of an axis that is not fixed, which torch.onnx has no translation for."""
+    """Parts of an axis that is not fixed, for which torch.onnx has no translation."""
     how = [*args[1:2], *(value for name, value in kwargs.items() if name != "dim")]
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
     parts = parts_of(func.__name__, args[0], how[0], dim) if len(how) == 1 else None
@@ -301,7 +301,7 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
         return None
     if isinstance(sizes[dims], int) or sizes[dims] != 1:
         return None
-    # Traced for sizes at which the axis is 1, which the translation of a squeeze does not know.
+    # The trace holds for sizes at which the axis is 1, which the translation of squeeze does not handle.
     del sizes[dims]
     return (args[0].reshape(sizes),)
 
@@ -328,7 +328,9 @@ def _adaptive_pool(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, A
     indices = name != func.__name__ or ("max" in name and func is getattr(torch, name, None))
     pooled = pooled_to_parts(name, args[0], args[1] if len(args) > 1 else kwargs["output_size"])
     if pooled is not None and indices:
-        raise ExportError(f"at {user_line()}: return_indices of such parts has no translation to ONNX; leave them out")
+        raise ExportError(
+            f"at {user_line()}: return_indices has no translation to ONNX for parts of a dynamic axis; leave it out"
+        )
     return None if pooled is None else (pooled,)
 
 
@@ -348,7 +350,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "unbind": _iterate,
     "numpy": _array,
     "__int__": _to_int,
-    # torch's own copies memory, which a traced tensor does not have.
+    # torch's own method copies memory, and a traced tensor has none.
     "__deepcopy__": lambda _mode, _func, args, _kwargs: (args[0].clone(),),
     # The same numbers, within the graph.
     _READ_DATA: lambda mode, _func, args, _kwargs: (mode.constants.call(Tensor.detach, (args[0],), {}),),
@@ -368,9 +370,9 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "roll": lambda mode, _func, args, kwargs: rolled(mode.is_open, *args, **kwargs),
     "unfold": _unfold,
 }
-"""By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever.
+"""By names of torch's functions: what returns their result in a tuple, or None to call torch's function as usual.
 
-Those that need nothing but the constants are in `TORCH_FUNCTIONS`.
+Those that need only the constants are in `TORCH_FUNCTIONS`.
 """
 _WITHOUT_POSITIONAL = frozenset(("cat", "concat", "concatenate", "stack", "scaled_dot_product_attention", "where"))
 """Those that may be called with keyword arguments alone."""

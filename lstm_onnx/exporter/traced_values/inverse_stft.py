@@ -1,4 +1,4 @@
-"""torch.istft to a length that stays symbolic while it is traced; torch's own takes a number alone."""
+"""torch.istft with a length that stays symbolic in a trace; torch's own function takes only a number."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def istft(
     length: Any = None,
     return_complex: bool = False,
 ) -> Tensor | None:
-    """The inverse STFT by its definition: windowed frames are added up and divided by the sum of the squared windows.
+    """The inverse STFT by its definition: the sum of the windowed frames divided by that of the squared windows.
 
     Args:
-        input: complex ``(batch, frequencies, frames)`` or ``(frequencies, frames)``; as torch.istft takes all.
+        input: complex ``(batch, frequencies, frames)`` or ``(frequencies, frames)``; all arguments as for torch.istft.
 
     Returns:
-        ``(batch, length)`` or ``(length,)``; None where torch's own can be traced.
+        ``(batch, length)`` or ``(length,)``; None where torch's own function can be traced.
     """
     if not is_symbolic(length) or return_complex or onesided is False:
         return None
@@ -50,7 +50,7 @@ def istft(
         sums: Tensor = torch.ops.aten.unfold_backward.default(parts, [parts.shape[0], total], 1, n_fft, hop)
         return sums
 
-    # Zeros behind the last frame, as many as are asked for at the most: how many there are does not decide anything.
+    # As many zeros after the last frame as could be needed at most, so that no decision depends on their number.
     samples = pad(added(frames * weights), (0, length))[:, start : start + length]
     overlap = added((weights * weights).expand(1, count, n_fft))
     overlap = pad(overlap, (0, length), value=1.0)[:, start : start + length]

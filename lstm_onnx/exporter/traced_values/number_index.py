@@ -1,6 +1,6 @@
-"""Indexing by a number that is a tensor, such as ``ring[:, self.place] = x``, as by a tensor of one number.
+"""Rewrites an index that is a 0-d tensor, as in ``ring[:, self.place] = x``, as a tensor of shape (1,).
 
-torch reads the first, which a trace cannot, and gathers or scatters by the second.
+torch reads the value of a 0-d tensor, which a trace cannot; by the other it gathers or scatters.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .ranges import is_symbolic
 
 
 def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int] | None:
-    """The arguments for ``tensor[index]`` or ``tensor[index] = value`` with one number among the indices made a row.
+    """The arguments of ``tensor[index]`` or ``tensor[index] = value``, the one 0-d index reshaped to (1,).
 
     Args:
         is_open: whether a tensor's numbers are unknown while tracing.
         args: the tensor, the index, and the value that is assigned.
 
     Returns:
-        The arguments, and the axis of the number, which the result has more; None where the index has no such
-        number, several, or others than ints, slices, None and an ellipsis.
+        The arguments, and the extra axis that the result has for that index; None where there is no 0-d index, more
+        than one, or an index other than an int, a slice, None or an ellipsis.
     """
     tensor, index, *values = args
     items = list(index) if isinstance(index, tuple) else [index]

@@ -1,7 +1,7 @@
 """Slices, chunks and splits of an axis that is not fixed, with sizes that a graph computes.
 
-While it traces, torch decides whether ``x[:, :50]`` cuts anything off, which would be right only on one side of 50; and
-it has no translation of ``x.chunk(4)``.
+In a trace, torch decides whether ``x[:, :50]`` cuts anything off, so the graph would be right on only one side of 50;
+and it has no translation of ``x.chunk(4)``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 _smaller: Any = torch.sym_min
 _COUNTS: dict[str, tuple[Any, ...]] = {"chunk": (int,), "split": (int, torch.SymInt), "tensor_split": (int,)}
-"""The types that the number of parts, or of entries in each part, may have."""
+"""The types that the number of parts, or the size of each part, may have."""
 
 
 def with_clipped_slices(tensor: Tensor, index: Any) -> Any:
@@ -76,7 +76,7 @@ def _traced(size: Any) -> int | None:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a tensor, and from which to which size of its axis there are so many; `largest` may be None."""
+    """The parts of a tensor, and the sizes of its axis at which there are this many; `largest` may be None."""
 
     tensors: tuple[Tensor, ...]
     size: Any
@@ -85,9 +85,9 @@ class Parts:
 
 
 def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
-    """The result of ``chunk``, ``split`` or ``tensor_split`` of an axis that is not fixed; None for others.
+    """The result of ``chunk``, ``split`` or ``tensor_split`` of an axis that is not fixed; None for other calls.
 
-    None, too, for a list of sizes or of indices.
+    Also None for a list of sizes or of indices.
     """
     if not isinstance(tensor, Tensor) or type(dim) is not int or not -tensor.dim() <= dim < tensor.dim():
         return None
@@ -103,7 +103,7 @@ def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     if each_traced is None:
         return None
     count = -(-traced // each_traced)
-    if not ((count - 1) * each < size <= count * each):  # always true here; torch notes the sizes for which it is
+    if not ((count - 1) * each < size <= count * each):  # never; but torch records at which sizes the test holds
         return None
     parts = _between(tensor, dim, [part * each for part in range(count)])
     if isinstance(each, int):

@@ -1,4 +1,4 @@
-"""Pooling and windows over an axis whose size stays symbolic while it is traced."""
+"""Pooling and unfold over an axis whose size stays symbolic in a trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 def max_pool1d(
     x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
 ) -> Tensor:
-    """torch.max_pool1d as max_pool2d over one row, since torch.export makes max_pool1d's size a constant."""
+    """torch.max_pool1d as max_pool2d over one row: torch.export makes the output size of max_pool1d a constant."""
 
     def of_row(value: Any, above: int) -> tuple[int, int]:
         return above, value[0] if isinstance(value, (tuple, list)) else value
@@ -34,7 +34,7 @@ def pooled_over_all(
     divisor_override: int | None = None,
     **_: Any,
 ) -> Tensor | None:
-    """A pooling whose kernel is as long as an axis, whatever the axis' size; None for others.
+    """A pooling whose kernel is as long as an axis, whatever that axis's size; None for other poolings.
 
     It is the mean or the largest entry along the axis, even where its size depends on lengths.
     """
@@ -65,11 +65,11 @@ def pooled_over_all(
 
 
 def pooled_to_parts(name: str, x: Tensor, output_size: Any) -> Tensor | None:
-    """An adaptive pooling to fixed numbers of parts of axes whose sizes are dynamic, or no multiple; None for others.
+    """An adaptive pooling to a fixed output size of axes that are dynamic, or no multiple of it; None for others.
 
-    torch.export fixes the parts of the example, and torch.onnx has no maximum of parts of unequal sizes, and none of
-    three axes.  Here they are computed: part i of n begins at the step floor(i * size / n) and ends before
-    ceil((i + 1) * size / n).
+    torch.export fixes the parts of the example, and torch.onnx cannot translate a maximum over parts of unequal sizes
+    or over three axes.  Here the parts are computed: part i of n goes from floor(i * size / n) to just before
+    ceil((i + 1) * size / n), as in PyTorch.
     """
     count = int(name[-2])
     wanted = _each(output_size, count)
@@ -105,7 +105,7 @@ def pooled_to_parts(name: str, x: Tensor, output_size: Any) -> Tensor | None:
 
 
 def windows_of_all(x: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor | None:
-    """torch.nn.functional.unfold with a kernel as long as one axis, as windows along the other; None for others."""
+    """torch.nn.functional.unfold whose kernel spans one axis, as windows along the other; None for other calls."""
     kernel, dilations, paddings, strides = (_each(given, 2) for given in (kernel_size, dilation, padding, stride))
     whole = [
         isinstance(size, torch.SymInt) and statically_known_true(size == own)

@@ -1,7 +1,7 @@
-"""Python's ``len``, ``max``, ``min``, ``sum``, ``sorted``, ``int`` and ``range`` of traced tensors in a trace.
+"""Replaces Python's ``len``, ``max``, ``min``, ``sum``, ``sorted``, ``int`` and ``range`` in a trace.
 
-Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and goes through a tensor row by row in
-``max``, so that each would fix a size.  When the code calls one of them, the trace starts anew with all of them
+Python makes an int of what ``__len__``, ``__int__`` and ``__index__`` return, and ``max`` iterates over a tensor's
+rows, so each of them would fix a size.  When the code calls one of them, the trace starts again with all of them
 replaced.
 """
 
@@ -33,14 +33,14 @@ _MOST_RETRACES = 16
 _CONSTRUCTORS = tuple(
     f"{kind}Tensor" for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool", "Half", "BFloat16", "Float", "Double")
 )
-"""Old constructors of tensors from lists or sizes, which no function mode sees either."""
+"""Old constructors of tensors from lists or sizes, which a torch function mode does not see."""
 
 
 class Builtins:
     """Which of Python's functions are replaced in a trace.
 
     Attributes:
-        everywhere: whether ``len``, ``sum`` and ``sorted`` are, in all files.
+        everywhere: whether ``len``, ``sum`` and ``sorted`` are replaced in all files.
         branches: the ``if`` on values that are rewritten.
         raised: errors of the trace's own, which PyTorch would not raise; the user's code may catch them.
     """
@@ -54,7 +54,7 @@ class Builtins:
         self._max: Any = None
 
     def replace_more(self, retrace: RetraceError) -> bool:
-        """Whether a trace that starts anew replaces more than before."""
+        """Replace what an interrupted trace asks for; whether that is more than before."""
         table = retrace.table
         found = {} if table is None else {(id(table), name): table for name in retrace.names}
         more = retrace.branches or not self.everywhere or bool(found.keys() - self._tables.keys())
@@ -65,7 +65,7 @@ class Builtins:
 
     @contextlib.contextmanager
     def replaced(self) -> Iterator[None]:
-        """Within it, they are replaced; for other threads they do what Python's own do."""
+        """Replace them inside this context; in other threads they behave as Python's own."""
         with contextlib.ExitStack() as stack:
             for (_, name), table in self._tables.items():
                 if name not in table:
@@ -77,16 +77,16 @@ class Builtins:
                 (torch.SymFloat, "__int__", self._watched(torch.SymFloat.__int__)),
                 (torch.SymInt, "__mul__", multiplied(torch.SymInt.__mul__)),
                 (torch.SymInt, "__rmul__", multiplied(torch.SymInt.__rmul__)),
-                # No function mode sees torch.from_numpy.
+                # A torch function mode does not see torch.from_numpy.
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
                 *((torch, name, _constructor(getattr(torch, name))) for name in _CONSTRUCTORS),
-                # numpy asks an array-like for its numbers, which a traced tensor does not have.
+                # numpy asks an array-like for its values, and a traced tensor has none.
                 (np, "array", _array(np.array, copies=True)),
                 (np, "asarray", _array(np.asarray)),
                 (np, "arange", _arange(np.arange)),
                 (np, "zeros", _filled(np.zeros, torch.zeros)),
                 (np, "ones", _filled(np.ones, torch.ones)),
-                # Python's own ask a size for its number.
+                # Python's own functions ask for the value of a size.
                 (math, "sqrt", _of_size(math.sqrt, torch.sym_sqrt)),
                 (math, "log", _of_size(math.log, _log)),
                 (builtins, "divmod", _divmod),
@@ -100,7 +100,7 @@ class Builtins:
             yield
 
     def _watched(self, own: Callable[[Any], int]) -> Callable[[Any], int]:
-        """Start the trace anew if the user's code makes an int or a range from a size."""
+        """Start the trace again if the user's code makes an int or a range from a size."""
         thread = threading.get_ident()
 
         def to_int(number: Any) -> int:
@@ -166,13 +166,13 @@ def _items(values: Any) -> Any:
 def _require_no_key(kwargs: dict[str, Any]) -> None:
     if kwargs.get("key") is not None:
         raise ExportError(
-            f"at {user_line()}: the numbers of a tensor are compared by a key, one by one, which a graph cannot; write "
-            "it with tensor operations, such as torch.max or torch.sort"
+            f"at {user_line()}: the numbers of a tensor are compared one by one by a key function, which a graph "
+            "cannot do; use tensor operations, such as torch.max or torch.sort"
         )
 
 
 def _number_of(each: EachNumber, found: Tensor) -> Any:
-    """One number, which is Python's or a tensor as the numbers of the rows are."""
+    """One number: a Python number or a tensor, whichever the numbers of the rows are."""
     return found.to(each.tensor.dtype) if isinstance(each, EachTensor) else found.item()
 
 
@@ -215,7 +215,7 @@ def _constructor(own: Any) -> type:
             return torch.empty(args, dtype=own.dtype)
         return own(*args, **kwargs)
 
-    # Tensor.type knows the class by its whole name.
+    # Tensor.type identifies the class by its full name.
     return StandIn(f"torch.{own.__name__}", (), {"kinds": (own,), "dtype": own.dtype, "__new__": __new__})
 
 
@@ -262,7 +262,7 @@ def _of_size(own: Callable[..., Any], symbolic: Callable[..., Any]) -> Callable[
 
 
 def _log(size: Any, *base: Any) -> Any:
-    """The logarithm, computed with a tensor, since torch.export knows no logarithm of a size."""
+    """The logarithm, computed with a tensor, since torch.export has no logarithm of a size."""
     found = torch.scalar_tensor(size, dtype=torch.float64).log().item()
     return found / math.log(*base) if base else found
 
@@ -277,7 +277,7 @@ _to_float: Any = torch.sym_float
 
 
 class _Int(builtins.int, metaclass=StandIn):
-    """Python's int, but for traced numbers."""
+    """Python's int, which also takes traced numbers."""
 
     kinds = (builtins.int,)
 
@@ -294,7 +294,7 @@ class _Int(builtins.int, metaclass=StandIn):
 
 
 class _Float(builtins.float, metaclass=StandIn):
-    """Python's float, but for sizes that are not fixed."""
+    """Python's float, which also takes sizes that are not fixed."""
 
     kinds = (builtins.float, torch.SymFloat)
 

@@ -1,7 +1,7 @@
-"""Python's ``range`` of a size that is not fixed, as an index of a tensor: ``y[range(batch), lengths - 1]``.
+"""Python's ``range`` of a size that is not fixed, used to index a tensor: ``y[range(batch), lengths - 1]``.
 
-Any other use of it, such as a loop, asks for its numbers.  These are known if there are equally many at all sizes, as
-in ``range(0, steps, 512)`` on an axis of at most 512; otherwise asking fixes the size, as in Python.
+Any other use of it, such as a loop, needs its numbers.  They are known if all sizes give equally many, as
+in ``range(0, steps, 512)`` on an axis of at most 512; otherwise asking for them fixes the size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .each_number import RetraceError
 class SymbolicRange:
     """A range with an end that depends on a size.
 
-    It has no ``__getitem__``: torch takes the numbers of a sequence before any mode sees the index.
+    It has no ``__getitem__``: torch would read the items of a sequence before a function mode sees the index.
     """
 
     def __init__(self, *ends: Any) -> None:
@@ -33,7 +33,7 @@ class SymbolicRange:
 
     @property
     def _ends(self) -> tuple[Any, Any, Any]:
-        """First, end and step, whichever of them were given."""
+        """Start, stop and step; start and step have Python's defaults."""
         return (0, *self.ends, 1) if len(self.ends) == 1 else (*self.ends, 1)[:3]
 
     @property
@@ -42,9 +42,9 @@ class SymbolicRange:
         return torch.arange(*self.ends)
 
     def fixed(self) -> Sequence[int]:
-        """Its numbers, of which some may go by the size; Python's own, which fixes it, if their count does."""
+        """Its numbers, some of which may depend on the size; Python's range, which fixes it, if their count does."""
         first, end, step = self._ends
-        # What is computed from the numbers in a tensor has no value in the example.
+        # A number that is computed from values in a tensor has no value in the example.
         if not is_symbolic(step) and all(not is_symbolic(item) or item.node.has_hint() for item in (first, end)):
             shown = builtins.range(*(item.node.hint if is_symbolic(item) else item for item in (first, end, step)))
             if self._always(first, end, step, len(shown)):
@@ -59,7 +59,7 @@ class SymbolicRange:
         return within and (count == 0 or statically_known_true(length > (count - 1) * abs(step)))
 
     def __iter__(self) -> Iterator[int]:
-        """As of Python's own; where ``list`` may have been called, the trace starts anew, with that replaced."""
+        """As for Python's range; where ``list`` may have been called, the trace starts again with that replaced."""
         frame = sys._getframe(1)
         if is_user_code(frame.f_code.co_filename) and _calls(frame) and "list" not in frame.f_globals:
             raise RetraceError(frame, "list")
@@ -88,14 +88,14 @@ class RangeList(SymbolicRange):
         self.ends = (first + (count - 1) * step, first - step, -step)
 
     def __getattr__(self, name: str) -> Any:
-        """As of a list whose size is fixed; an AttributeError for Python's own protocols."""
+        """As for a list of fixed size; an AttributeError for Python's own protocols."""
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(list(self.fixed()), name)
 
 
 class StandIn(type):
-    """Of a class that takes the place of others, its `kinds`: what these are is an instance of it."""
+    """The metaclass of a class that replaces others, its `kinds`: their instances count as its own."""
 
     kinds: tuple[type, ...]
 
@@ -109,7 +109,7 @@ class StandIn(type):
 
 
 class Range(metaclass=StandIn):
-    """Python's range, but for sizes that are not fixed."""
+    """Python's range, which also takes sizes that are not fixed."""
 
     kinds = (builtins.range, SymbolicRange)
 
@@ -119,7 +119,7 @@ class Range(metaclass=StandIn):
 
 
 class List(builtins.list, metaclass=StandIn):  # type: ignore[type-arg]
-    """Python's list, but for ranges of sizes that are not fixed."""
+    """Python's list, which also takes ranges of sizes that are not fixed."""
 
     kinds = (builtins.list, RangeList)
 
@@ -131,7 +131,7 @@ class List(builtins.list, metaclass=StandIn):  # type: ignore[type-arg]
 
 
 def _calls(frame: FrameType) -> bool:
-    """Whether code is at a call, and not at a loop of its own."""
+    """Whether a frame is executing a call, and not a loop of its own."""
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith(("CALL", "PRECALL"))
 
 

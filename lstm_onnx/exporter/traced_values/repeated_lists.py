@@ -1,4 +1,4 @@
-"""Lists multiplied by a size that is not fixed, ``[z] * x.size(1)``, which torch then joins or makes a tensor of.
+"""Lists multiplied by a size that is not fixed, ``[z] * x.size(1)``, for ``torch.cat`` and the like.
 
 Such a list holds one period.  A function that joins it repeats the joined period in the graph; any other use asks for
 all of its items and so fixes the size, as in Python.
@@ -40,7 +40,7 @@ class RepeatedList(list[Any]):
         return list(list.__iter__(self))
 
     def __radd__(self, other: list[Any]) -> list[Any]:
-        """Python's own would take the items directly."""
+        """Expand it first: Python's own method would read the items directly."""
         return other + list(self)
 
 
@@ -59,7 +59,7 @@ for _name in _USES:
 
 
 def multiplied(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """`own`, a product of a size, and lists."""
+    """`own`, the multiplication of a size, extended to lists."""
 
     def product(size: torch.SymInt, other: Any) -> Any:
         if type(other) is list and other and not is_concrete_int(size):
@@ -70,7 +70,7 @@ def multiplied(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def expand_lists(*values: Any) -> None:
-    """Expand such lists among the arguments of a function that takes a list's items directly."""
+    """Expand such lists among the arguments of a function that reads a list's items directly."""
     for value in values:
         if isinstance(value, RepeatedList):
             value.expand()
@@ -79,7 +79,7 @@ def expand_lists(*values: Any) -> None:
 
 
 def joined(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Tensor | None:
-    """The tensor that `func` makes from such a list; None for other functions, or if another argument is one."""
+    """The tensor that `func` makes from such a list; None for other functions, or if it gets several such lists."""
     name = func.__name__
     place = 1 if name.startswith("new") else 0
     found = args[place] if len(args) > place else kwargs.get("tensors")

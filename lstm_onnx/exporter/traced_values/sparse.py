@@ -1,7 +1,7 @@
-"""Sparse tensors in a trace, such as the adjacency of a graph: ONNX has none, but sums of picked rows.
+"""Sparse tensors in a trace, such as the adjacency matrix of a graph, as sums of gathered rows: ONNX has none.
 
-What depends on no input has its numbers, so that such a sparse tensor is computed outside of the trace.  A product of
-it and a dense tensor is taken of the entries that are there alone, as PyTorch does: 0 times an infinity is NaN.
+A sparse tensor that depends on no input is computed outside of the trace, so its values are known.  Its product with
+a dense tensor uses only the stored entries, as in PyTorch: a zero that is not stored times infinity gives no NaN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAKES = frozenset({"sparse_coo_tensor", "sparse_csr_tensor", "to_sparse", "to_s
 
 
 def concerns_sparse(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether a function takes or makes sparse tensors."""
+    """Whether a function takes or returns sparse tensors."""
     return name in _MAKES or any(map(is_sparse, args)) or any(map(is_sparse, kwargs.values()))
 
 
@@ -33,7 +33,7 @@ def is_sparse(item: Any) -> bool:
 
 
 def call_sparse(constants: Constants, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """The result of a function that takes or makes sparse tensors.
+    """The result of a function that takes or returns sparse tensors.
 
     Raises:
         ExportError: it is not a product of a sparse and a dense tensor, or the sparse one depends on an input.
@@ -51,12 +51,12 @@ def call_sparse(constants: Constants, func: Callable[..., Any], args: Any, kwarg
             return _product(other.shape[1], entries[0].flip(0), entries[1], one.transpose(0, -1)).transpose(0, -1)
     raise ExportError(
         f"at {user_line()}: {name}: ONNX has no sparse tensors; only the product of a sparse matrix that depends on no "
-        "input with a dense one can be exported; compute with dense tensors, such as tensor.to_dense()"
+        "input with a dense one can be exported; use dense tensors, such as tensor.to_dense()"
     )
 
 
 def _own_memory(item: Any) -> Any:
-    """Indices and values of a sparse tensor, which torch cannot trace as views of it."""
+    """A copy of the indices or values of a sparse tensor, which torch cannot trace as views of it."""
     return item.detach().clone() if isinstance(item, Tensor) and not is_sparse(item) else item
 
 
@@ -72,7 +72,7 @@ def _entries(constants: Constants, matrix: Tensor) -> tuple[Tensor, Tensor] | No
 
 
 def _product(rows: int, indices: Tensor, values: Tensor, dense: Tensor) -> Tensor:
-    """A matrix of so many rows, times a matrix or a vector."""
+    """The product of a sparse matrix with `rows` rows and a dense matrix or vector."""
     picked = dense.index_select(0, indices[1])
     weighted = picked * (values[:, None] if dense.dim() > 1 else values)
     return dense.new_zeros((rows, *dense.shape[1:])).index_add(0, indices[0], weighted)

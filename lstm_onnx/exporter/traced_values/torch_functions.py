@@ -1,6 +1,6 @@
-"""torch's functions that a trace computes otherwise, such as those of complex numbers, byte masks or mixed dtypes.
+"""Replacements for torch's functions in a trace, such as those of complex numbers, byte masks or mixed dtypes.
 
-For these, torch.onnx has no translation, or a wrong one, and torch.export fixes the size or takes no such argument.
+For these, torch.onnx has no translation or a wrong one, or torch.export fixes the size or rejects the arguments.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .ranges import is_symbolic
 
 
 def _times(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
-    """A product with a complex number of Python's."""
+    """A product with a Python complex number."""
     number = next((item for item in args if isinstance(item, complex)), None)
     x = next((item for item in args if isinstance(item, Tensor)), None)
     if number is None or x is None:
@@ -29,7 +29,7 @@ def _times(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[
 
 
 def _copy(constants: Constants, func: Any, args: Any, kwargs: Any) -> tuple[Any] | None:
-    """`copy_` of fewer numbers than there are places: torch.onnx's result has the shape of what is copied."""
+    """`copy_` that broadcasts its source: torch.onnx's result would have the source's shape."""
     if len(args) < 2 or not isinstance(args[1], Tensor):
         return None
     x, source, *rest = args
@@ -50,7 +50,7 @@ def _angle(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[
 
 
 def _linspace(_constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """The numbers as PyTorch computes them: from both ends to the middle; None where their count is fixed."""
+    """The numbers as PyTorch computes them, from both ends to the middle; None where their count is fixed."""
     named = dict(zip(("start", "end", "steps"), args, strict=False)) | kwargs
     dtype = named.pop("dtype", None) or torch.get_default_dtype()
     device = named.pop("device", None)
@@ -73,7 +73,7 @@ def _istft(_constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any])
 
 
 def _fill_diagonal(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """Of a matrix: torch.export writes to memory, at steps that it counts in numbers."""
+    """For a matrix: torch.export would write through a strided view, whose strides it fixes."""
     named = dict(zip(("self", "fill_value", "wrap"), args, strict=False)) | kwargs
     x = named["self"]
     if x.dim() != 2 or named.get("wrap"):
@@ -84,12 +84,12 @@ def _fill_diagonal(constants: Constants, _func: Any, args: Any, kwargs: dict[str
 
 
 def _double(number: Any, device: Any) -> Any:
-    """An end as PyTorch computes with it, also one that is a size: ``linspace(0, steps - 1, steps)``."""
+    """A bound in the precision in which PyTorch uses it; it may be a size, as in ``linspace(0, steps - 1, steps)``."""
     return torch.scalar_tensor(number, dtype=torch.float64, device=device) if is_symbolic(number) else float(number)
 
 
 def _where(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """A choice by a mask of uint8, as PyTorch had them before bool; torch.export traces bool alone."""
+    """A choice by a uint8 mask, which PyTorch used before it had bool; torch.export traces only bool."""
     at = 1 if func is Tensor.where else 0
     condition = args[at] if len(args) > at else kwargs.get("condition")
     if len(args) + len(kwargs) < 3 or not isinstance(condition, Tensor) or condition.dtype != torch.uint8:
@@ -108,12 +108,12 @@ def _symbolic_one_hot(constants: Constants, _func: Any, args: Any, kwargs: dict[
 
 
 def one_hot(numbers: Tensor, classes: Any) -> Tensor:
-    """As torch.nn.functional.one_hot, whose number of classes may be a symbol."""
+    """torch.nn.functional.one_hot with a number of classes that may be symbolic."""
     return (numbers.unsqueeze(-1) == torch.arange(classes, device=numbers.device)).to(torch.int64)
 
 
 def _clamp(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of integers with a float, which the decomposition for ONNX does not take: computed in floats, as in PyTorch."""
+    """Integers clamped to a float, which the decomposition for ONNX rejects: computed in floats, as in PyTorch."""
     x, bounds = args[0], [*args[1:], *kwargs.values()]
     fractions = [bound for bound in bounds if isinstance(bound, (float, torch.SymFloat))]
     if not fractions or any(isinstance(bound, Tensor) for bound in bounds):
@@ -128,7 +128,7 @@ def _as_fraction(bound: Any) -> Any:
 
 
 def _pow(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of two dtypes, ONNX's result has the first one, PyTorch's the wider one."""
+    """With two dtypes, ONNX's result has the first one, PyTorch's the wider one."""
     if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
         return None
     wide = torch.result_type(*args)
@@ -136,7 +136,7 @@ def _pow(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> 
 
 
 def _floor_divide(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of floats, which torch.onnx has no translation for."""
+    """Floor division of floats, for which torch.onnx has no translation."""
     whole = all(isinstance(item, int) or (isinstance(item, Tensor) and item.dtype in INTEGERS) for item in args)
     if whole or len(args) != 2 or kwargs or any(isinstance(item, (torch.SymInt, torch.SymFloat)) for item in args):
         return None
@@ -144,7 +144,7 @@ def _floor_divide(constants: Constants, _func: Any, args: Any, kwargs: dict[str,
 
 
 def _floor_divided_by(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
-    """Of a number by a tensor."""
+    """Floor division of a number by a tensor."""
     tensor, number = args
     if type(number) not in (int, float):
         return None
@@ -153,7 +153,7 @@ def _floor_divided_by(constants: Constants, _func: Any, args: Any, kwargs: dict[
 
 
 def _attention(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """Of three axes, where torch.onnx only has a translation for four."""
+    """Attention on tensors with three axes; torch.onnx has a translation only for four."""
     names = ("query", "key", "value", "attn_mask")
     found = dict(zip(names, args[:4], strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
     if any(found[name].dim() != 3 for name in names[:3]):
@@ -184,4 +184,4 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[Constants, Any, Any, dict[str, Any]], tu
     "__rfloordiv__": _floor_divided_by,
     "scaled_dot_product_attention": _attention,
 }
-"""By the names of torch's functions, as in `function_mode`."""
+"""By names of torch's functions, as in `function_mode`."""

@@ -1,7 +1,7 @@
-"""Truth values of traced numbers, torch's SymBool: asked for their truth, and compared with Python's numbers.
+"""Makes torch's SymBool, the truth of a comparison of traced numbers, behave as a bool does in PyTorch.
 
-Sympy, which torch asks, takes a number to be equal to itself and less than infinity, which NaN is not; tensors compare
-such numbers.
+torch asks sympy, for which every number equals itself and is less than infinity.  That is not so for NaN, so tensors
+compare such numbers instead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _compared(name: str) -> Callable[[Any, Any], Any]:
 
     def compare(number: Any, other: Any) -> Any:
         found = own(number, other)
-        asked = is_user_code(sys._getframe(1).f_code.co_filename)  # torch compares again, within its own comparison
+        asked = is_user_code(sys._getframe(1).f_code.co_filename)  # torch's own comparison compares again
         if not asked or found is NotImplemented or not free_unbacked_symbols(number):
             return found
         known = not free_unbacked_symbols(found) or any(map(statically_known_true, (found, _negated(found))))
@@ -47,13 +47,13 @@ def _compared(name: str) -> Callable[[Any, Any], Any]:
 
 @contextlib.contextmanager
 def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) -> Iterator[None]:
-    """Within it, checks of what ``item()`` gives pass, and a truth value equals 1 where it is true, and 0 where not.
+    """A context in which checks of what ``item()`` gives pass, and a truth value equals 1 if true and 0 if not.
 
-    torch's own never equals a number, and raises an error beside True and False.
+    torch's own truth values never equal a number, and raise an error when they are compared with True or False.
 
     Args:
-        passes: gives the truth value with which a check in a frame passes; None where it is not a check.
-        raised: errors of the trace's own, which the user's code may catch.
+        passes: returns the truth value with which a check in a frame passes; None where it is not a check.
+        raised: collects the trace's own errors, since the user's code may catch them.
     """
     kind: Any = torch.SymBool
     own, own_equal = kind.__bool__, kind.__eq__
@@ -74,7 +74,7 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
     def equal(symbol: Any, other: Any) -> Any:
         if not isinstance(other, (int, float)):
             return own_equal(symbol, other)
-        # Not by sympy's negation: that of k > 0 is k <= 0, which does not hold for NaN either.
+        # Not by sympy's negation: it turns k > 0 into k <= 0, which does not hold for NaN either.
         return symbol if other == 1 else _as_tensor(_chosen(symbol, 1, 0)) == 0 if other == 0 else False
 
     def unequal(symbol: Any, other: Any) -> Any:

@@ -1,14 +1,14 @@
-"""An ``if`` on a value: a trace runs both of its branches, and chooses what they give by the value.
+"""An ``if`` on a value: a trace computes both branches and chooses between their results by the value.
 
-``if x.isnan().any(): x = torch.nan_to_num(x)`` asks a traced tensor for its truth, which only a run knows.  Where the
-branches do nothing but compute, both can be computed, and each variable is ``torch.where(condition, one, other)``
-afterwards: exactly what PyTorch computes on either way.  So the trace starts anew with such an ``if`` written this way
-(see `branch_code`); where the truth is known, it still runs one branch alone.
+``if x.isnan().any(): x = torch.nan_to_num(x)`` asks a traced tensor for its truth, which only a run knows.  If the
+branches have no side effects, both can be computed, and each variable is ``torch.where(condition, one, other)``
+afterwards: exactly what PyTorch computes in either case.  So the trace starts again with such an ``if`` rewritten
+this way (see `branch_code`); where the truth is known, it still runs only one branch.
 
-What a branch writes in place is written into a copy, which is chosen, and then written back; an attribute is a place
-like a variable.  What a branch calls may be torch's functions and layers, recurrent ones too, and functions of the
-user's that only compute (`branch_effects`).  Refused is what may have other effects, and indices, sizes or
-whole-number divisions that are only valid where the branch is taken.
+A branch writes in place into a copy; the chosen copy is then written back.  An attribute is treated like a variable.
+A branch may call torch's functions and layers, including recurrent ones, and functions of the user's without side
+effects (`branch_effects`).  Anything that may have side effects is refused, and so are indices, sizes and
+integer divisions that may only be valid where the branch is taken.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _sym_ite: Any = torch.sym_ite
 
 
 class Branches:
-    """The functions of the user's code whose ``if`` on values are rewritten in a trace."""
+    """The functions of the user's code in which an ``if`` on a value is rewritten."""
 
     def __init__(self) -> None:
         self._rewritten: list[tuple[types.FunctionType, CodeType]] = []
 
     def add(self, frame: FrameType) -> bool:
-        """Whether the code of a frame, which asks for a value's truth, can be rewritten and was not yet."""
+        """Add the code of a frame, which asks for a value's truth; whether it can be rewritten and was not yet."""
         code = frame.f_code
         if any(isinstance(item, Helper) for item in code.co_consts):
             return False
@@ -56,7 +56,7 @@ class Branches:
 
     @contextlib.contextmanager
     def replaced(self, helper: Helper) -> Iterator[None]:
-        """Within it, the functions have their rewritten code, which calls `helper`."""
+        """A context in which the functions have their rewritten code, which calls `helper`."""
         with contextlib.ExitStack() as stack:
             for function, new in self._rewritten:
                 stack.enter_context(replaced(function, "__code__", with_helper(new, helper)))
@@ -65,9 +65,9 @@ class Branches:
 
 
 def _functions(frame: FrameType) -> list[types.FunctionType]:
-    """Functions one of which may run in a frame: of its file, and of classes and objects of first arguments.
+    """Candidates for the function that runs in a frame: of its file, and of the classes of first arguments.
 
-    These are its own, and those of the user's functions that called it: a static method has no object.
+    The first arguments are its own and those of the user's functions that called it: a static method has no object.
     """
     tables: list[Any] = [frame.f_globals]
     caller: FrameType | None = frame
@@ -99,7 +99,7 @@ class Helper(BranchValues):
     """What rewritten code calls.
 
     Attributes:
-        depth: how many branches are being computed that may not be taken.
+        depth: how many branches that may not be taken are being computed.
         used: whether there were any.
     """
 
@@ -112,14 +112,14 @@ class Helper(BranchValues):
         self._open: list[Choice] = []
 
     def unknown(self, value: Any) -> bool:
-        """Whether a value is one traced number, a tensor or what ``item()`` gives, whose truth is not known."""
+        """Whether a value is a single traced number, a tensor or a result of ``item()``, whose truth is not known."""
         if isinstance(value, (torch.SymBool, torch.SymInt, torch.SymFloat)):
             return bool(free_unbacked_symbols(value))
         one = isinstance(value, FakeTensor) and all(isinstance(size, int) and size == 1 for size in value.shape)
         return one and not self._known(value)
 
     def item(self, value: Any) -> Any:
-        """``value.item()``, as a tensor where it is unknown, computed with as Python computes."""
+        """``value.item()``, as a tensor with the precision of a Python number where it is unknown."""
         if not self.unknown(value):
             return value.item()
         require_no_identity(sys._getframe(1))
@@ -154,30 +154,30 @@ class Helper(BranchValues):
         """A function that a branch calls, or one that computes the same with what it calls checked.
 
         Raises:
-            ExportError: it may have other effects than its result.
+            ExportError: it may have side effects.
         """
         return callable_in_branch(function, self)
 
     def in_place(self, method: Any) -> Any:
-        """A method of a tensor that writes into what a branch has a copy of.
+        """A method of a tensor that writes into the copy that a branch has of it.
 
         Raises:
-            ExportError: it is another object's.
+            ExportError: it is a method of another kind of object.
         """
         if not isinstance(getattr(method, "__self__", None), Tensor):
-            raise branch_error("writes into something else than a tensor")
+            raise branch_error("writes into something other than a tensor")
         return method
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is a list or a dict, whose entries are objects of their own."""
+        """Whether a value is a list or a dict, which holds other objects."""
         return isinstance(value, (list, dict))
 
     @contextlib.contextmanager
     def writing(self, leaves: Iterable[Any]) -> Iterator[None]:
-        """Within it, an operation may write into those tensors that a branch has made, or has a copy of.
+        """A context in which an operation may write only into tensors that a branch has made or copied.
 
         Raises:
-            ExportError: it wrote into another one, such as ``F.elu(x, 1.0, True)`` does.
+            ExportError: it wrote into another tensor, as ``F.elu(x, 1.0, True)`` does.
         """
         before = [(item, item._version) for item in leaves if isinstance(item, Tensor) and not item.is_inference()]
         yield
@@ -186,10 +186,10 @@ class Helper(BranchValues):
                 self.require_own(item, "a tensor")
 
     def require_own(self, value: Any, place: str) -> None:
-        """Refuse to write in place into what was there before the branch.
+        """Refuse to write in place into something that existed before the branch.
 
         Raises:
-            ExportError: it was.
+            ExportError: it did.
         """
         if self._open:
             self._open[-1].require_own(value, place)
@@ -197,15 +197,15 @@ class Helper(BranchValues):
     def begin(
         self, condition: Any, written: tuple[str, ...], attributes: tuple[str, ...], shown: tuple[str, ...], mask: Any
     ) -> Choice:
-        """The choice between two branches, in the first of which the caller is from now on.
+        """Begin the first of two branches, and return the choice between them.
 
         Args:
             condition: the value.
             written: the places that one of them writes in place.
             attributes: the attributes that one of them sets or writes in place.
             shown: the variables that a branch may read after it wrote.
-            mask: the condition is whether it has any True, and the first branch only changes what it selects, and the
-                second one nothing; None for others.
+            mask: given if the condition is whether it has any True, the first branch changes only what it selects, and
+                the second one changes nothing; None otherwise.
         """
         self.depth += 1
         self.used = True
@@ -216,13 +216,13 @@ class Helper(BranchValues):
         return choice
 
     def _leave(self, choice: Choice) -> None:
-        """Both branches of the innermost choice are computed."""
+        """End the innermost choice: both of its branches are computed."""
         last = self._open.pop()
         assert last is choice  # noqa: S101 - branches end in the order in which they are nested, the inner ones first
         self.depth -= 1
 
     def entered(self) -> None:
-        """The caller computes parts of an expression that PyTorch may not compute."""
+        """Begin a part of an expression that PyTorch may not compute."""
         self.depth += 1
         self._open.append(Choice(self, self._leave, None, (), (), dict(sys._getframe(1).f_locals), ()))
 

@@ -1,8 +1,8 @@
 """Checks of numbers that only raise an error: ``assert (x > 0).all()``, or ``if x.isnan().any(): raise ValueError``.
 
-A graph cannot raise an error by the numbers in a tensor, and where PyTorch raises none, such a check changes nothing.
-So while a module is traced, the check counts as passed, and its line is reported to the user.  An ``if`` with any other
-effect is not a check.
+A graph cannot raise an error that depends on values, and where PyTorch raises none, such a check changes nothing.
+So in a trace the check counts as passed, and its line is reported to the user.  An ``if`` with any other effect is
+not a check.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MANAGERS = {
 }
 """Context managers that suppress no error."""
 _ANSWERS = (AttributeError, LookupError, TypeError)
-"""Errors that Python's own functions may take for an answer, as ``getattr`` does an AttributeError."""
+"""Errors that Python itself may catch and interpret, as ``getattr`` does with an AttributeError."""
 _ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
 """Errors that end a loop."""
 _JUMPS = ("POP_JUMP", "JUMP_IF", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
@@ -50,7 +50,7 @@ _Place = tuple[int, int, int, int]
 class Check:
     """A condition on numbers that only decides whether an error is raised.
 
-    `passed` is the truth value with which none is raised; `line` is the user's.
+    `passed` is the truth value with which no error is raised; `line` is the user's line.
     """
 
     passed: bool
@@ -64,7 +64,7 @@ def find_check(frame: FrameType | None) -> Check | None:
     the code does anything but raise, or an error that it raises may be caught.
 
     Args:
-        frame: of the function that was called for the truth value.
+        frame: of the function that was called to get the truth value.
     """
     while frame is not None and not _checks(frame.f_code):
         frame = frame.f_back
@@ -105,18 +105,18 @@ def _users_frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def require_no_identity(frame: FrameType | None) -> None:
-    """Refuse code that asks whether a number, or what it computes from that, is True or False itself.
+    """Refuse code that asks by ``is`` whether a number, or something computed from it, is True or False.
 
     Args:
         frame: of the function that made the number.
 
     Raises:
-        ExportError: it asks, by ``is`` or a match.
+        ExportError: it asks, by ``is`` or by ``match``.
     """
     line = next(filter(None, map(_identity_at, _users_frames(frame))), None)
     if line is not None:
         raise ExportError(
-            f"at {line}: in a trace, item() gives neither True nor False itself, and nor does a comparison with it, so "
+            f"at {line}: in a trace, neither item() nor a comparison with its result returns True or False itself, so "
             "`is` and match never succeed; test it with if, or use torch.where"
         )
 
@@ -149,7 +149,7 @@ def _assigned(node: ast.AST) -> list[str]:
 
 
 def _asked_for_identity(node: ast.AST) -> list[ast.expr]:
-    """What a comparison or a match compares with True or False itself."""
+    """What a comparison by ``is`` or a ``match`` compares with True or False."""
     if isinstance(node, ast.Match):
         patterns = [item for case in node.cases for item in ast.walk(case.pattern)]
         singles = (item.value for item in patterns if isinstance(item, ast.MatchSingleton))
@@ -191,7 +191,7 @@ def _passed_at(frame: FrameType) -> bool | None:
         wanted = not _only_raises(statement.body)
     else:
         return None
-    whole = place == _place_of(statement)  # pytest rewrites asserts, and all that they become has this position
+    whole = place == _place_of(statement)  # pytest rewrites an assert into statements that all have its position
     passed = wanted if whole else _wanted_of(statement.test, place, wanted)
     return None if passed is None or _is_caught(statements, place, frame) else passed
 
@@ -203,7 +203,7 @@ def _caught_at(frame: FrameType) -> bool:
 
 
 def _raised_at(frame: FrameType) -> list[Any]:
-    """The classes of the errors that a check in a frame may raise; None in the place of one that is not known."""
+    """The classes of the errors that a check in a frame may raise; None for one that is not known."""
     place, statements = _place(frame), _statements(frame.f_code.co_filename)
     statement = None if place is None or statements is None else _statement_at(statements, place)
     if not isinstance(statement, ast.If):
@@ -215,7 +215,7 @@ def _raised_at(frame: FrameType) -> list[Any]:
 
 
 def _named(expression: ast.expr | None, frame: FrameType) -> Any:
-    """What a name, or an attribute of one, is where a frame runs; None where that is not known."""
+    """The value of a name, or of an attribute of one, in a running frame; None where that is not known."""
     if isinstance(expression, ast.Attribute):
         return getattr(_named(expression.value, frame), expression.attr, None)
     if not isinstance(expression, ast.Name):
@@ -229,7 +229,7 @@ def _is_any(kind: Any, errors: tuple[type[BaseException], ...]) -> bool:
 
 
 def _is_asked_by_python(frame: FrameType) -> bool:
-    """Whether a frame is of a property or a special method, whose errors Python may take for an answer.
+    """Whether a frame runs a property or a special method, whose errors Python itself may catch and interpret.
 
     An AttributeError in them gives ``getattr`` its default, an IndexError in ``__getitem__`` ends a loop.
     """
@@ -246,9 +246,9 @@ def _is_asked_by_python(frame: FrameType) -> bool:
 
 
 def _place(frame: FrameType) -> _Place | None:
-    """The place of the expression whose value the current instruction uses, or of its own where it calls something."""
+    """The place of the expression whose value the current instruction uses, or of the instruction if it is a call."""
     instructions = _instructions(frame.f_code)
-    # During a call the offset may be that of the call's inline cache.
+    # During a call, the offset may be that of the call's inline cache.
     index = sum(item.offset <= frame.f_lasti for item in instructions) - 1
     # In Python 3.11 a jump has the position of its whole statement; the instruction before it made the condition.
     while index > 0 and instructions[index].opname.startswith(_JUMPS):
@@ -300,7 +300,7 @@ def _path(tree: ast.AST, place: _Place) -> Iterator[ast.AST]:
 
 
 def _statement_at(tree: ast.Module, place: _Place) -> ast.stmt | None:
-    """The innermost statement that contains a place; None if the place is within a function of its own in there."""
+    """The innermost statement that contains a place; None if the place is in a function nested in that statement."""
     node = next((node for node in reversed(list(_path(tree, place))) if isinstance(node, (ast.stmt, *_INNER))), None)
     return node if isinstance(node, ast.stmt) else None
 
@@ -311,14 +311,14 @@ def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             wanted = not wanted
             if place == _place_of(test):
-                return wanted  # `not x` as a value asks for the truth of x at the position of the whole
+                return wanted  # `not x` as a value asks for the truth of x at the position of the whole expression
             test = test.operand
         elif place == _place_of(test):
             return wanted
         elif isinstance(test, ast.BoolOp):
             inner = next((value for value in test.values if _contains(_place_of(value), place)), None)
             if inner is None or any(map(_writes, test.values[test.values.index(inner) + 1 :])):
-                return None  # what is not computed after it may be computed in PyTorch
+                return None  # PyTorch might compute the operands that this truth value skips
             test = inner
         elif isinstance(test, ast.NamedExpr) and _contains(_place_of(test.value), place):
             test = test.value
@@ -348,7 +348,7 @@ def _only_raises(body: list[ast.stmt]) -> bool:
 
 
 def _is_caught(tree: ast.Module, place: _Place, frame: FrameType) -> bool:
-    """Whether an error at a place may be caught in the same function."""
+    """Whether an error raised at a place may be caught in the same function."""
     path = list(_path(tree, place))
     functions = [index for index, node in enumerate(path) if isinstance(node, _FUNCTIONS)]
     own = path[functions[-1] if functions else 0 :]
@@ -356,7 +356,7 @@ def _is_caught(tree: ast.Module, place: _Place, frame: FrameType) -> bool:
 
 
 def _catches(node: ast.AST, inner: ast.AST, frame: FrameType) -> bool:
-    """Whether a statement may catch an error that is raised in `inner`, a part of it."""
+    """Whether a statement may catch an error raised in `inner`, a part of it."""
     if isinstance(node, ast.Try):
         tried = inner in node.body and not all(_only_raises(handler.body) for handler in node.handlers)
         return tried or _leaves(node.finalbody)
@@ -377,6 +377,6 @@ def _lets_through(manager: ast.expr, frame: FrameType) -> bool:
     called = manager.func if isinstance(manager, ast.Call) else manager
     name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
     found = _named(called, frame)
-    # An object of the class is as good; of the user's own of these names nothing is known.
+    # An instance counts like its class; nothing is known of the user's own classes of these names.
     own = getattr(found, "__module__", "") or ""
     return name in _MANAGERS and own.partition(".")[0] in ("torch", "contextlib", "warnings")

@@ -1,1 +1,1 @@
-"""From a module and its example to the graph that torch.export traces, recurrent modules as opaque operators."""
+"""Traces a module with torch.export, with recurrent modules as opaque operators, and translates it with torch.onnx."""

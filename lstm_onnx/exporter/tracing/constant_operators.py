@@ -1,7 +1,7 @@
-"""Operators without a translation whose inputs are weights alone: computed at the export.
+"""Computes operators that have no translation during the export, if their inputs are only weights.
 
-An orthogonal weight is a product of reflections or the exponential of a matrix, which ONNX has no operators for.  The
-module computes it at each call; a file needs its value.
+An orthogonal weight is a product of reflections or the exponential of a matrix, for which ONNX has no operators.  The
+module computes it at each call; a file needs only its value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def computed_operators(
         program: a decomposed program.
         is_translated: whether an operator has a translation.
     """
-    with contextlib.suppress(ImportError):  # an older torch has no tokens, which keep checks in their order
+    with contextlib.suppress(ImportError):  # an older torch has no tokens, which keep checks in order
         from torch.export._remove_effect_tokens_pass import _remove_effect_tokens
 
         if any("with_effects" in str(node.target) for node in program.graph.nodes):
@@ -39,7 +39,7 @@ def computed_operators(
     nodes = [node for node in program.graph.nodes if _is_operator(node) and not is_translated(node.target)]
     for node in nodes:
         found = values.of(node) if values.are_known(node) else None
-        if node.target is aten._linalg_check_errors.default:  # of no result; what it checks has no translation, either
+        if node.target is aten._linalg_check_errors.default:  # has no result, and what it checks is computed here, too
             program.graph.erase_node(node)
             continue
         if found is None:
@@ -94,7 +94,7 @@ def _is_operator(node: Node) -> bool:
 
 
 def _replace(program: torch.export.ExportedProgram, node: Node, value: Tensor) -> None:
-    """Put a constant in the place of a node, as an input of the program before the module's own."""
+    """Replace a node by a constant, an input of the program before the module's own."""
     specs = program.graph_signature.input_specs
     place = next(index for index, spec in enumerate(specs) if spec.kind is InputKind.USER_INPUT)
     following = [item for item in program.graph.nodes if item.op == "placeholder"][place]
@@ -104,4 +104,4 @@ def _replace(program: torch.export.ExportedProgram, node: Node, value: Tensor) -
     specs.insert(place, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(made.name), made.name, None))
     program.constants[made.name] = value.contiguous()
     node.replace_all_uses_with(made)
-    program.graph_signature.replace_all_uses(node.name, made.name)  # it may be an output
+    program.graph_signature.replace_all_uses(node.name, made.name)  # the node may be an output

@@ -1,6 +1,6 @@
-"""``torch.compiler.is_compiling()`` and its like in a module: False in a trace, as where PyTorch runs the module.
+"""Makes ``torch.compiler.is_compiling()`` and the like return False in a trace, as they do when PyTorch runs a module.
 
-A module may compute something else when it is compiled.  What is exported is what it computes without.
+A module may compute something else when it is compiled.  Exported is what it computes in eager mode.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 
 _QUESTIONS: tuple[Any, ...] = (torch.compiler.is_compiling, torch.compiler.is_exporting, _symbolic_trace.is_fx_tracing)
-"""torch's own code asks them, too, and must get the true answer; the other functions of this kind say False anyway."""
+"""Functions that torch's own code calls, too; it must get the true answer.  Others of this kind return False anyway."""
 _OWN = {
     question.__name__: types.FunctionType(question.__code__, question.__globals__, question.__name__)
     for question in _QUESTIONS
@@ -29,12 +29,12 @@ _threads: list[int] = []
 
 @contextlib.contextmanager
 def eager_branches() -> Iterator[None]:
-    """Within it, the user's code in this thread is told that nothing compiles it."""
+    """A context in which the user's code in this thread is told that it is not being compiled."""
     _threads.append(threading.get_ident())
     try:
         with contextlib.ExitStack() as stack:
             for question in _QUESTIONS:
-                # Its code, as the user's file may hold the function itself.
+                # Replace the code, since the user's file may have imported the function.
                 code = _asked.__code__.replace(co_name=question.__name__)
                 stack.enter_context(replaced(question, "__code__", code))
             yield
@@ -43,14 +43,14 @@ def eager_branches() -> Iterator[None]:
 
 
 def _asked() -> bool:
-    """The code of a question; it runs with the globals of torch's file."""
+    """Its code replaces that of torch's functions, and runs with the globals of torch's file."""
     from lstm_onnx.exporter.tracing.eager_branches import answer
 
     return answer()
 
 
 def answer() -> bool:
-    """What the function that calls this answers to its own caller."""
+    """What the function that calls this returns to its own caller."""
     question = sys._getframe(1)
     asking = question.f_back
     while asking is not None and asking.f_code.co_name in _OWN:  # torch has older names for some of them

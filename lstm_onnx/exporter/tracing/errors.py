@@ -1,4 +1,4 @@
-"""Errors of torch.export and torch.onnx as errors that name the line of the user's code and what to write instead."""
+"""Turns errors of torch.export and torch.onnx into ones that name the user's line and say what to write instead."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _REWRITES = (
         r"aten\.nonzero|masked_select|unique|DynamicOutputShape",
         "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
     ),
-    (r"\.numpy\(\) is not supported", "numpy computes outside of the graph; write it with torch's operations"),
+    (r"\.numpy\(\) is not supported", "numpy computes outside of the graph; use torch's operations instead"),
     (
         r"'(SymbolicRange|RangeList)' object is not subscriptable",
-        "a part of a range or list as long as an axis would fix its size; index torch.arange(x.size(i)) instead",
+        "a slice of a range or list as long as an axis would fix its size; index torch.arange(x.size(i)) instead",
     ),
     (
         r"fake tensor in the exported program constant",
-        "a tensor is computed where tracing does not see it, such as in another thread; compute it in forward itself",
+        "a tensor is computed where the tracer cannot see it, such as in another thread; compute it in forward",
     ),
 )
 
 
-_LONGEST = "; in the place of a loop up to the longest length, go over the padded axis: range(x.size(1))"
+_LONGEST = "; instead of a loop up to the longest length, loop over the padded axis: range(x.size(1))"
 
 
 def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:
@@ -65,7 +65,7 @@ def unexplained(error: Exception) -> ExportError:
     cause = forward_error(error)
     at, kind, message = _at(error_line(cause)), type(cause).__name__, first_line(cause)
     if kind == "UnsupportedOperatorException":
-        return ExportError(f"{at}{message} is an operator that torch cannot trace; write it with others")
+        return ExportError(f"{at}{message} is an operator that torch cannot trace; use other operators")
     return ExportError(f"{at}torch.export cannot trace the module: {kind}: {message}")
 
 
@@ -78,7 +78,7 @@ _FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
 
 
 def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str]) -> FixedSizeError | None:
-    """Which axis torch says became a constant, and why."""
+    """An error that names the axis that, according to torch, became a constant, and why."""
     known = sources(functional)
     found: dict[str, str] = {}
     axes: list[tuple[str, int]] = []
@@ -122,7 +122,7 @@ def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapp
 
 _SIZE_ADVICE = (
     "the module's code turns the size into a constant (a Python loop over the axis, an if on a size, int() of one, a "
-    "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors in its place, or "
+    "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors instead, or "
     "leave the axis out of dynamic_shapes"
 )
 
@@ -137,12 +137,12 @@ def _loop_advice(recurrent: RecurrentModule) -> str:
 
 
 def sources(functional: FunctionalModule) -> dict[str, str]:
-    """Each input, by the name that torch gives it after StatefulModule.forward's own argument."""
+    """The name of each input, by the name that torch derives from StatefulModule.forward's argument."""
     return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
 
 
 def translation_error(error: BaseException, program: torch.export.ExportedProgram) -> LSTMOnnxError:
-    """An error of torch.onnx as ours, with the line whose operator it translated."""
+    """An error of torch.onnx as ours, with the line of the operator that it was translating."""
     own = own_error(error)
     if own is None:
         return _version_error(error) or ExportError(_translation_problem(error, program))
@@ -152,7 +152,7 @@ def translation_error(error: BaseException, program: torch.export.ExportedProgra
 
 
 def _version_error(error: BaseException) -> MissingDependencyError | None:
-    """The error of an onnxscript or onnx_ir that lacks what this torch calls, as older ones do; None for others."""
+    """The error of an onnxscript or onnx_ir too old for this torch; None for other errors."""
     root = _root(error)
     if not isinstance(root, (ImportError, AttributeError)) or not re.search(r"'(onnxscript|onnx_ir)\b", str(root)):
         return None
@@ -165,7 +165,7 @@ def _version_error(error: BaseException) -> MissingDependencyError | None:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The first cause: the exporter's own errors name its steps, and the innermost one what is wrong."""
+    """The innermost cause, which says what is wrong; the exporter's own errors only name its steps."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -185,13 +185,13 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
     line = line or (_line_of(program, missing.group(1)) if missing else None)
     if missing:
         return (
-            f"{_at(line)}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
+            f"{_at(line)}{missing.group(1)} has no translation to ONNX in this version of torch; use other operations, "
             "or update torch"
         )
     root = _root(error)
-    advice = "; write that line with other operations" if line else ""
-    if "data-dependent" in str(root):  # by a translation that takes a number out of a tensor without axes
-        return f"{_at(line)}a tensor without axes is an index or a number there; give it one: x.view(1)"
+    advice = "; use other operations in that line" if line else ""
+    if "data-dependent" in str(root):  # a translation reads the value of a 0-d tensor
+        return f"{_at(line)}a 0-d tensor is used as an index or a number there; give it an axis: x.view(1)"
     return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}{advice}"
 
 

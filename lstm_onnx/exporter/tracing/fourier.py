@@ -1,7 +1,7 @@
-"""Fourier transforms whose length is no power of two, written as matrix products.
+"""Rewrites Fourier transforms whose length is not a power of two as matrix products.
 
-For these, ONNX Runtime's kernels of DFT and STFT add up all products with angles in float32: for 400 samples, 25 ms of
-speech, the results are some 200 times as far off as PyTorch's.
+For these, ONNX Runtime's kernels of DFT and STFT sum up all products with angles in float32: for 400 samples (25 ms of
+speech) the error is some 200 times that of PyTorch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import onnx_ir as ir
 from onnx_ir import convenience, tape
 
 _LONGEST = 2048
-"""The longest transform whose matrix is no larger than a usual weight: 16 MB."""
+"""The longest transform whose matrix is no larger than a typical weight: 16 MB."""
 
 
 def replaced_transform(node: ir.Node) -> Callable[[tape.Tape, ir.Node], ir.Value] | None:
-    """The rewriting of a DFT or STFT as a product; None where its kernel is right, or its length not constant."""
+    """Rewrites a DFT or STFT as a product; None where its kernel is accurate, or its length is not constant."""
     x = node.inputs[0]
     if x is None or x.shape is None or x.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None
@@ -42,7 +42,7 @@ def _is_limited(size: int) -> bool:
 
 
 def constant_input(node: ir.Node, place: int) -> Any:
-    """The numbers of a node's input; None where it is absent or computed."""
+    """The value of a node's constant input; None where it is absent or computed."""
     value = node.inputs[place] if len(node.inputs) > place else None
     stored = None if value is None else convenience.get_const_tensor(value)
     return None if stored is None else stored.numpy()
@@ -65,14 +65,14 @@ def _axis(node: ir.Node) -> int:
 
 
 def _waves(rows: int, columns: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines (rows, columns) of the angles between samples and frequencies, whole numbers until the end."""
+    """Cosines and sines (rows, columns) of the angles of samples and frequencies, exact integers until the end."""
     angles = np.outer(np.arange(rows), np.arange(columns)) % size * (2 * np.pi / size)
     return np.cos(angles), np.sin(angles)
 
 
 def _matrix(given: int, parts: int, size: int, *, inverse: bool, onesided: bool) -> np.ndarray:
-    """(given * parts, results * their parts): numbers have a real part, or a real and an imaginary one."""
-    if inverse and onesided:  # half of a spectrum, of which the other half is its mirror image, to real numbers
+    """(given * parts, results * their parts); a number has one part if it is real and two if it is complex."""
+    if inverse and onesided:  # from half of a spectrum, whose other half mirrors it, to real numbers
         cosines, sines = _waves(given, size, size)
         bins = np.arange(given)[:, None]
         once = np.where((bins == 0) | (2 * bins == size), 1.0, np.where(2 * bins < size, 2.0, 0.0)) / size

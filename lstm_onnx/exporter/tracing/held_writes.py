@@ -1,7 +1,7 @@
-"""Writes into weights and buffers that a trace has, and its file would lose.
+"""Refuses writes into weights and buffers that a trace contains and the file would lose.
 
-What the example inputs change is an attribute state.  A write such as ``weight.mul_(1 + (x.max() > 8))`` may leave the
-numbers as they are for them, and is found in the graph instead.
+Whatever the example inputs change is an attribute state.  But a write such as ``weight.mul_(1 + (x.max() > 8))`` may
+change nothing for them, so it is looked for in the graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RENORMALIZED = aten_operators("alias detach embedding_renorm")
 
 
 def require_unwritten(program: torch.export.ExportedProgram) -> None:
-    """Refuse a module that writes what depends on its inputs into a weight or a buffer that is no state.
+    """Refuse a module that writes values that depend on its inputs into a weight or a buffer that is not a state.
 
     Args:
         program: a decomposed program.
@@ -29,7 +29,7 @@ def require_unwritten(program: torch.export.ExportedProgram) -> None:
         ExportError: it does.
     """
     signature: Any = program.graph_signature
-    # An older torch has no parameters here, and raises an error of its own for them.
+    # An older torch does not list parameters here; it raises its own error for them.
     written = {**signature.buffers_to_mutate, **getattr(signature, "parameters_to_mutate", {})}
     nodes = {node.name: node for node in program.graph.nodes}
     for name, target in written.items():
@@ -42,7 +42,7 @@ def require_unwritten(program: torch.export.ExportedProgram) -> None:
                 buffer = "" if target in signature.buffers else "make it a buffer, and "
                 raise ExportError(
                     f"{f'at {line}: ' if line else ''}{target.partition('.')[2]} is written in place with numbers that "
-                    "depend on the inputs, and kept for the next call, but the example inputs leave it as it was; "
+                    "depend on the inputs and kept for the next call, but the example inputs leave it unchanged; "
                     f"{buffer}pass example inputs with which it changes, or pass it as an argument of forward and "
                     "return it"
                 )
@@ -50,7 +50,7 @@ def require_unwritten(program: torch.export.ExportedProgram) -> None:
 
 
 def _is_renormalized(node: Node) -> bool:
-    """Whether an embedding's rows are only scaled to its largest norm, which each look-up does anew."""
+    """Whether an embedding's rows are only rescaled to max_norm, which each look-up does again."""
     while node.target in _RENORMALIZED:
         first = node.args[0]
         assert isinstance(first, Node)  # noqa: S101

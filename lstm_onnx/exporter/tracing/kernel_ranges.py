@@ -1,16 +1,16 @@
-"""Nodes whose ONNX Runtime kernels are right only for some numbers, written with other operators.
+"""Replaces nodes whose ONNX Runtime kernels are right only for some numbers by other operators.
 
-- Sigmoid in float32 is 0 below -18, where PyTorch's is 1.5e-8 and less, and off by a factor of up to 2 from -17 on.
-  Mostly that does not matter, but a logarithm gives -inf for -18.4, a division by a sum of such numbers NaN, and a root
-  magnifies the difference.
-- Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare the lower 32 bits on some machines, so that
-  times in milliseconds come out wrong.
-- ReduceSum and its like, ArgMax and ArgMin leave an empty tensor as it is if their axis counts from the end (up to
-  ONNX Runtime 1.31): without rows, `rows.sum(-1)` is as wide as a row.
-- Reductions of a tensor without axes take no axis, where PyTorch takes 0 and -1.
-- Div and Mod of whole numbers end the process for the smallest number and -1; Mod with the sign of the dividend (fmod)
+- Sigmoid in float32 is 0 below -18, where PyTorch's is up to 1.5e-8, and off by a factor of up to 2 from -17 on.
+  Mostly that does not matter, but then a logarithm gives -inf, a division by a sum of such numbers gives NaN, and a
+  root magnifies the difference.
+- Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare only the lower 32 bits on some machines, so
+  that times in milliseconds come out wrong.
+- ReduceSum and the like, ArgMax and ArgMin return an empty tensor unchanged if their axis counts from the end (up to
+  ONNX Runtime 1.31): without rows, `rows.sum(-1)` keeps the width of a row.
+- Reductions of a 0-d tensor accept no axis, where PyTorch accepts 0 and -1.
+- Div and Mod of integers crash the process for the smallest number and -1; Mod with the sign of the dividend (fmod)
   computes int64 in float64.
-- DFT and STFT are inexact where the length is no power of two: see `fourier`.
+- DFT and STFT are inexact if the length is not a power of two: see `fourier`.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ _PASSES = {
     *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
     *("Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
 }
-"""Operators that leave small numbers small; so do a sum of these, also with a constant, and powers of 1 and more."""
+"""Operators that keep small numbers small; so do sums of them, also with a constant, and powers of 1 or more."""
 
 _Build = Callable[[tape.Tape, ir.Node], ir.Value]
 
 
 def replace_limited_kernels(model: ir.Model) -> None:
-    """Write nodes with other operators where their kernels may be wrong."""
+    """Replace nodes by other operators where their kernels may be wrong."""
     _reduce_without_axes(model)
     _count_axes_from_start(model)
     nodes = list(model.graph.all_nodes())
     small = _small_values(node.outputs[0] for node in nodes if node.op_type == "Sigmoid")
-    for node, build in [(node, _replacement(node, small)) for node in nodes]:  # found before the first is replaced
+    for node, build in [(node, _replacement(node, small)) for node in nodes]:  # find all before replacing the first
         if build is not None:
             made = tape.Tape()
             put_in_place(node, made, [build(made, node)])
 
 
 def put_in_place(node: ir.Node, made: tape.Tape, values: Sequence[ir.Value]) -> None:
-    """Put the nodes that were made in the place of one, and `values`, of its types and shapes, in that of its outputs.
+    """Replace a node by the nodes that were made, and its outputs by `values`, which get their types and shapes.
 
-    Names are those of the time until `rename` gives others.
+    The names are temporary: `rename` gives others.
     """
     for number, part in enumerate(made.nodes):
         part.metadata_props.update(node.metadata_props)
@@ -78,14 +78,14 @@ def _replacement(node: ir.Node, small: Container[ir.Value]) -> _Build | None:
     if node.op_type in ("Div", "Mod"):
         return _divided if _is_wrong_division(node) else None
     build = _INT64_KERNELS.get(node.op_type)
-    # Numbers of one axis are lengths, which are small.
+    # Vectors hold lengths, which are small.
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
         return None
     return build if any(_may_be_large(value, {}) for value in node.inputs[:2]) else None
 
 
 def _reduce_without_axes(model: ir.Model) -> None:
-    """Leave the axis out of reductions of a number without axes, which PyTorch takes: ``x.sum().amax(0)``."""
+    """Remove the axis from reductions of a 0-d tensor, where PyTorch accepts it: ``x.sum().amax(0)``."""
     for node in model.graph.all_nodes():
         first = node.inputs[0] if node.inputs else None
         scalar = first is not None and first.shape is not None and len(first.shape) == 0
@@ -94,7 +94,7 @@ def _reduce_without_axes(model: ir.Model) -> None:
 
 
 def _count_axes_from_start(model: ir.Model) -> None:
-    """Count axes from the start in reductions of what may be empty, since one of its sizes is not an input's."""
+    """Count axes from the start in reductions of tensors that may be empty: one of their sizes is not an input's."""
     never_empty = {str(dim) for value in model.graph.inputs for dim in value.shape or ()}
     for node in model.graph.all_nodes():
         shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
@@ -138,7 +138,7 @@ def _is_magnified(value: ir.Value, small: Container[ir.Value]) -> bool:
 
 
 def _passes(user: ir.Node, place: int, small: Container[ir.Value]) -> bool:
-    """Whether a small number at this place leaves the result small, with the others in `small` or constant."""
+    """Whether a small number at this place keeps the result small, if the other inputs are small or constant."""
     if user.op_type == "Add":
         return user.inputs[1 - place] in small or constant_input(user, 1 - place) is not None
     if user.op_type == "Pow":
@@ -148,7 +148,7 @@ def _passes(user: ir.Node, place: int, small: Container[ir.Value]) -> bool:
 
 
 def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
-    """Whether a value may hold whole numbers beyond 32 bits, as it is computed from an input that may."""
+    """Whether a value may hold integers beyond 32 bits, since it is computed from an input that may."""
     if value is None or value.dtype not in _LARGE:
         return False
     if value in known:
@@ -172,7 +172,7 @@ def _is_fmod(node: ir.Node) -> bool:
 
 
 def _is_wrong_division(node: ir.Node) -> bool:
-    """Whether the smallest number of an integer type may be divided by -1, or a remainder be rounded."""
+    """Whether the smallest number of an integer type may be divided by -1, or a remainder may be rounded."""
     first, by = node.inputs[0], constant_input(node, 1)
     if first is None or constant_input(node, 0) is not None:
         return False

@@ -1,4 +1,4 @@
-"""The node that stands for a recurrent module in a graph of torch.onnx, until the real nodes take its place."""
+"""The placeholder node for a recurrent module in a graph of torch.onnx, until the real nodes replace it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _schema() -> OpSchema:
         OP_TYPE,
         DOMAIN,
         1,
-        "stands for a recurrent module until the real nodes take its place",
+        "a placeholder for a recurrent module until the real nodes replace it",
         inputs=[
             parameter("x", "T"),
             parameter("h0", "T", param_option=optional),
@@ -56,5 +56,5 @@ def translation(
     h_size: int,  # noqa: ARG001
     c_size: int,  # noqa: ARG001
 ) -> Any:
-    """The translation as torch.onnx takes it, with the operator's arguments."""
+    """The translation for torch.onnx, with the operator's arguments."""
     return _OPAQUE(x, h0, c0, lengths, module=module, call=call, batch_first=int(batch_first))

@@ -1,8 +1,8 @@
-"""A faster trace at fixed sizes: an operator is worked out only once for tensors of the same form.
+"""Speeds up a trace at fixed sizes: torch infers the result of an operator only once for tensors of the same form.
 
 A Python loop calls the same operators in each step.  For each call torch's tracer infers the form of the result from
-scratch, which is most of a trace's time.  Here the first call of each kind is torch's own; those after it give a new
-tensor of the form that the first one gave, and the same node.
+scratch, which takes most of a trace's time.  Here torch handles the first call of each kind; later ones get a new
+tensor of the form that the first one gave, and the same node as from torch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch._subclasses import FakeTensor
 from ..copies.caller_state import replaced
 
 _MOST_KNOWN = 20_000
-"""The most calls whose results' forms are kept; then the table starts anew."""
+"""The most calls whose results' forms are kept; then the table is cleared."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What the result of an operator is, except its numbers."""
+    """Everything about an operator's result except its values."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -34,14 +34,14 @@ class _Form:
 
 
 class _OtherCall(Exception):  # noqa: N818 - no error: torch's own code does it
-    """A call that is not a plain one."""
+    """A call that torch must handle."""
 
 
 @contextlib.contextmanager
 def operators_remembered() -> Iterator[None]:
-    """Within it, ``make_fx(..., tracing_mode="fake", pre_dispatch=True)`` infers each form once.
+    """A context in which ``make_fx(..., tracing_mode="fake", pre_dispatch=True)`` infers each form once.
 
-    With a torch whose tracer works otherwise, nothing changes.
+    If the tracer of this version of torch works differently, it has no effect.
     """
     try:
         from torch._subclasses.fake_tensor import in_kernel_invocation_manager
@@ -61,7 +61,7 @@ def operators_remembered() -> Iterator[None]:
 _KNOWN: dict[Any, _Form | tuple[type, tuple[_Form, ...]]] = {}
 """The form of a call's result, or its results' in a list or tuple, by the operator and the forms of its arguments."""
 _PLAIN: dict[Any, str] = {}
-"""Each operator's name in a graph; "" where torch's own code has more to do for it."""
+"""Each operator's name in a graph; "" where torch's own code does more for it."""
 
 
 class _Calls:
@@ -101,7 +101,7 @@ class _Calls:
         return func, given, named, torch.get_default_dtype()
 
     def key(self, value: Any, tracer: Any, modes: list[Any]) -> Any:
-        """As `key_of_call`, of one argument."""
+        """As `key_of_call`, for one argument."""
         kind = type(value)
         if kind is FakeTensor:
             entry = tracer.tensor_tracker.get(value)
@@ -122,7 +122,7 @@ class _Calls:
         return kind is FakeTensor, value.shape, value.stride(), value.dtype, value.device
 
     def repeated(self, tracer: Any, func: Any, name: str, args: Any, kwargs: Any, known: Any, mode: Any) -> Any:
-        """The node, and a new tensor of a known form; of several, a node for each, as torch's own code makes."""
+        """The node and a new tensor of a known form; for several results a node for each, as in torch's own code."""
 
         def argument(value: Any) -> Any:
             if type(value) is FakeTensor:
@@ -147,7 +147,7 @@ class _Calls:
         return result
 
     def given(self, tracer: Any, tensor: Tensor) -> Any:
-        """The node of one of the module's tensors; of a parameter, that of its first use."""
+        """The node of one of the module's tensors; for a parameter, that of its first use."""
         if not isinstance(tensor, nn.Parameter) or not tensor.is_floating_point():
             return tracer.create_arg(tensor)
         found = self.parameters.get((id(tracer), id(tensor)))
@@ -170,7 +170,7 @@ _ATOMS = frozenset(
 
 
 def _is_plain(func: Any) -> bool:
-    """Whether an operator writes nothing, draws nothing, and gives what only the forms of its arguments decide."""
+    """Whether an operator writes nothing, is not random, and gives a form that follows from its arguments' forms."""
     tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}
     return (
         isinstance(func, torch._ops.OpOverload)
@@ -178,13 +178,13 @@ def _is_plain(func: Any) -> bool:
         and not func._schema.is_mutable
         and not tags & set(func.tags)
         and func not in (torch.ops.aten.lift_fresh.default, torch.ops.aten.is_nonzero.default)
-        # Of zeros_like and its kind torch hands the caller another tensor than the tracer gave, which has no node.
+        # For zeros_like and the like, torch returns a tensor without a node in place of the tracer's.
         and not func.overloadpacket.__name__.endswith("_like")
     )
 
 
 def _remember(key: Any, args: Any, kwargs: Any, result: Any) -> None:
-    """Keep the form of a result that is new tensors."""
+    """Remember the form of a result that consists of new tensors."""
     several = type(result) in (list, tuple)
     found = list(result) if several else [result]
     given = {id(item) for value in (*args, *kwargs.values()) for item in _leaves(value)}

@@ -1,7 +1,6 @@
-"""Sizes at which float32 and double may round what is computed from them to different integers.
+"""Finds sizes at which a number computed from them is rounded to different integers in float32 and in double.
 
-A wrong precision of ``math.floor(x.size(1) * 0.7)`` shows only at such sizes (90, 170, 180), so a file is tried at
-them.
+Wrong precision in ``math.floor(x.size(1) * 0.7)`` shows only at such sizes (90, 170, 180), so a file is tried there.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 Axis = tuple[str, int]
 """An input's name and one of its axes."""
 MOST, _MOST_NEAREST = 2000, 500
-"""The largest sizes that are looked at; for nearest neighbours fewer, since each size has to be compared."""
+"""The largest sizes that are considered; less for nearest neighbours, since each size has to be compared."""
 _MOST_SIZES = 4
 """Only the first few sizes at which float32 and double are rounded differently are kept."""
 _NEAREST = {"upsample_nearest": False, "_upsample_nearest_exact": True}
@@ -37,19 +36,19 @@ _COMPUTED: Mapping[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(("FloorDiv", "CleanDiv"), np.floor_divide),
     **dict.fromkeys(("Mod", "PythonMod"), np.mod),
 }
-"""Of two parts; of more, of the result so far and the next one."""
+"""Functions of two arguments; with more, they are applied to the result so far and the next one."""
 _OF_ONE: Mapping[str, Callable[[Any], Any]] = {"Abs": np.abs, "OpaqueUnaryFn_sqrt": np.sqrt}
 
 
 class _UnknownFunctionError(Exception):
-    """sympy's expression has a function that is not evaluated here."""
+    """The sympy expression has a function that is not evaluated here."""
 
 
 def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating[Any]]) -> Any:
-    """sympy's expression of sizes, in arithmetic of a float type.
+    """The value of a sympy expression of sizes, computed in a floating-point type.
 
     Args:
-        expression: of the symbols in `values`.
+        expression: has the symbols in `values`.
         values: an int64 array for each.
         kind: the type of what is not an integer.
 
@@ -80,19 +79,19 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
 
 
 def rounding_sizes(expression: Any, symbol: Any) -> tuple[int, ...]:
-    """The first sizes at which an expression of one size is another integer in float32 than in double."""
+    """The first sizes at which an expression of one size gives different integers in float32 and in double."""
     sizes = np.arange(1, MOST + 1, dtype=np.int64)
     single, double = (at_sizes(expression, {symbol: sizes}, sizes.shape, kind) for kind in (np.float32, np.float64))
     return () if single is None or double is None else tuple(sizes[single != double][:_MOST_SIZES].tolist())
 
 
 def nearest_sizes(before: Any, after: Any, factor: float | None, symbol: Any, *, exact: bool) -> tuple[int, ...]:
-    """The first sizes at which float32 finds other nearest neighbours than exact arithmetic.
+    """The first sizes at which float32 and exact arithmetic find different nearest neighbours.
 
     Args:
-        before: sympy's expression of the size of the axis, of one symbol.
+        before: the sympy expression of the axis's size, with one symbol.
         after: that of the interpolated size.
-        factor: what was given instead of a size; None if a size was.
+        factor: the scale factor; None if a size was given.
         symbol: the symbol.
         exact: whether the mode is "nearest-exact".
     """
@@ -132,7 +131,7 @@ def _neighbours_differ(own: int, wanted: int, factor: float | None, *, exact: bo
     twice = 2 * np.arange(min(wanted, MOST), dtype=np.int64) + exact
     index = (twice / 2).astype(np.float32)
     others = twice * own // (2 * wanted) if factor is None else np.floor(twice / (2 * factor))
-    # As a product and as a quotient, which are both in use.
+    # As a product and as a quotient, since both are in use.
     forms = index * np.float32(scale), index / np.float32(1 / scale)
     return any(bool((np.minimum(np.floor(form), own - 1) != np.minimum(others, own - 1)).any()) for form in forms)
 

@@ -1,7 +1,7 @@
-"""TorchScript's functions, such as those with ``@torch.jit.script``, in a trace.
+"""Runs TorchScript functions, such as those with ``@torch.jit.script``, as Python in a trace.
 
-Compiled, they turn sizes into numbers, and their loops into as many steps as the example has.  While a module is traced
-the Python functions run that they were made from; trials still compare the file with the compiled ones.
+Compiled, they turn sizes into numbers, and their loops into as many steps as the example has.  So in a trace the Python
+functions run from which they were compiled; trials still compare the file with the compiled ones.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..copies.caller_state import replaced
 
 @contextlib.contextmanager
 def scripted_functions_in_python() -> Iterator[None]:
-    """Within it, this thread calls the Python function of each ScriptFunction that has kept it."""
+    """A context in which this thread calls the Python function of each ScriptFunction that still has it."""
     kind: Any = torch.jit.ScriptFunction
-    own = vars(kind)["__call__"]  # not by getattr, which gives what does not bind
+    own = vars(kind)["__call__"]  # getattr would return a bound method
     thread = threading.get_ident()
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:

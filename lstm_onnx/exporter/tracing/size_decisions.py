@@ -1,7 +1,7 @@
-"""What tracing decided by sizes: each comparison, its outcome, and the sizes at which the outcome would be another.
+"""Reads what a trace decided by sizes: each comparison, its outcome, and the sizes at which the outcome changes.
 
 A forward's ``if x.shape[1] > 200`` is run once, at the traced sizes, and only the branch taken then is in the graph.
-torch notes each such comparison; from them follow the sizes that an exported file must be tried at.
+torch records each such comparison; from them follow the sizes at which an exported file must be tried.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ...metadata import Metadata
 from .roundings import Axis, all_rounding_sizes, at_sizes
 
 LARGEST_SIZE = 1_000_000
-"""Decisions are followed up to here; an axis is rarely longer, and nothing longer is ever run for a trial."""
+"""The largest size at which decisions are evaluated; axes are rarely longer, and no trial runs anything longer."""
 _EACH_UP_TO = 16
 _GROWTH = 1.4
 _MOST_CHANGES = 6
-"""Of a comparison that changes again and again, such as of a size modulo a number, the first few changes are enough."""
+"""How many changes are enough for a comparison that keeps changing, such as of a size modulo a number."""
 _EVERY_UP_TO, _MOST_POINTS = 100_000, 64
-"""A comparison is computed for every size up to here, and so many of its changes are looked at one by one."""
+"""A comparison is computed for every size up to here, and this many of its changes are examined one by one."""
 _FIRST_VALUES = 64
 _LAYOUT = ("contiguous", "non_overlapping", "_strides")
-"""What is in the names of torch's functions that compare sizes for the layout of a tensor in memory."""
+"""Parts of the names of torch's functions that compare sizes to find the layout of a tensor in memory."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Decision:
     """A comparison of sizes that the traced code made.
 
     `expression` is a relation of symbols that holds at the traced sizes (sympy's); `symbols` maps its symbols to axes;
-    `line` is where the user's code led to it, None where that is not known.  `choice` says that the graph has only one
-    side; if it is False, the graph computes both (``max(time, 20)``).  `direct` says that the comparison itself is in
-    that line, and not in one of torch's functions that it calls; `inner` that torch compared them for the layout of a
-    tensor in memory, which changes no number.
+    `line` is the line of the user's code that led to it, None where that is not known.  `choice` says that the graph
+    has only one side; if it is False, the graph computes both (``max(time, 20)``).  `direct` says that the comparison
+    itself is in that line, and not in a torch function that the line calls; `inner` says that torch compared them to
+    find the layout of a tensor in memory, which changes no values.
     """
 
     expression: Any
@@ -55,7 +55,7 @@ class Decision:
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
         try:
             return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
-        except (ZeroDivisionError, AssertionError):  # torch's own functions assert that nothing is negative
+        except (ZeroDivisionError, AssertionError):  # torch's functions assert that nothing is negative
             return True
 
     def side(self, sizes: Mapping[Axis, int]) -> int:
@@ -64,17 +64,16 @@ class Decision:
         try:
             difference = float(self.expression.lhs.xreplace(values)) - float(self.expression.rhs.xreplace(values))
         except (TypeError, ZeroDivisionError, ValueError, OverflowError, AssertionError):
-            return 0  # no number at these sizes, such as a division by 0
+            return 0  # undefined at these sizes, such as a division by 0
         return (difference > 0) - (difference < 0)
 
 
 @dataclass(frozen=True)
 class RecurrentSize:
-    """How many steps, or how many rows, a call of a recurrent module gets.
+    """The number of steps, or of rows, that a call of a recurrent module gets.
 
-    `path` and `call` are the module's and the call's among its own; `what` is "steps" or "rows";
-    `expression` (sympy's) has the symbols of `symbols`, and others where the number depends on the
-    numbers in a tensor.
+    `path` is the module's, and `call` counts its calls; `what` is "steps" or "rows"; `expression` (sympy's) has the
+    symbols of `symbols`, and others where the number depends on the values in a tensor.
     """
 
     path: str
@@ -85,11 +84,11 @@ class RecurrentSize:
 
     @property
     def is_data(self) -> bool:
-        """Whether it depends on the numbers in a tensor."""
+        """Whether it depends on the values in a tensor."""
         return len(self.symbols) < len(self.expression.free_symbols)
 
     def at(self, sizes: Mapping[Axis, int]) -> int:
-        """The number of them at these sizes."""
+        """The number of steps or rows at these sizes."""
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
         try:
             return int(self.expression.xreplace(values))
@@ -101,10 +100,10 @@ class RecurrentSize:
 class SizeFacts:
     """All that tracing found out about sizes.
 
-    `texts` are the user's lines that make text of a size; `roundings` are, by axis, sizes at which a rounding may
-    differ; `sorts` are the user's lines that sort and leave the order of equal numbers open; `each` says that Python
-    code took the numbers of a tensor one by one; `looped` are axes over which Python loops go, and `lengths` lengths
-    at which their code may do something else.
+    `texts` are the user's lines that turn a size into text; `roundings` are, by axis, sizes at which a rounding may
+    differ; `sorts` are the user's lines with sorts that are not stable; `each` says that Python code took the numbers
+    of a tensor one by one; `looped` are the axes of Python loops, and `lengths` are lengths at which the loops' code
+    may do something else.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -134,7 +133,7 @@ def size_facts(
 
     Args:
         program: with the tracer's shapes on its nodes.
-        axes: each axis by what torch calls it, ``L['tensors'][0].size()[1]``.
+        axes: each axis by torch's name for it, ``L['tensors'][0].size()[1]``.
         lines: the user's line for a comparison, by the comparison's text.
         operator: the opaque recurrent operator.
     """
@@ -151,7 +150,7 @@ def size_facts(
 
 
 def _symbols(environment: Any, axes: Mapping[str, Axis]) -> dict[Any, Axis]:
-    """The axis of each symbol; any of them where several axes became one size."""
+    """The axis of each symbol; any one of them where several axes became one size."""
     known: dict[Any, Axis] = {}
     for symbol, sources in environment.var_to_sources.items():
         root = environment.replacements.get(symbol, symbol)
@@ -188,7 +187,7 @@ def _decision(expression: Any, known: Mapping[Any, Axis], line: str | None, *, c
 
 
 def _turns(values: Iterable[Any], environment: Any, known: Mapping[Any, Axis]) -> Iterator[Decision]:
-    """Where a maximum or a minimum of sizes turns from one of its arguments to another."""
+    """Decisions about which argument of a maximum or minimum of sizes it equals."""
     seen = set()
     for value in values:
         for size in _sizes_of(value):
@@ -210,7 +209,7 @@ def _sizes_of(value: Any) -> Iterator[torch.SymInt]:
 
 
 def _expression(size: Any, environment: Any) -> Any:
-    """A size as sympy's expression of the symbols that are left."""
+    """A size as a sympy expression of the remaining symbols."""
     return Integer(size) if isinstance(size, int) else size.node.expr.xreplace(environment.replacements)
 
 
@@ -227,7 +226,7 @@ def _recurrent_sizes(
         for what, axis in (("steps", steps), ("rows", rows)):
             expression = _expression(shape[axis], environment)
             if expression.is_Integer or (expression.is_symbol and expression in known):
-                continue  # a number, which ran, or an axis of an input, which is never empty
+                continue  # fixed, and it ran; or an axis of an input, which is never empty
             symbols = {symbol: known[symbol] for symbol in expression.free_symbols if symbol in known}
             found = RecurrentSize(given["module"], given["call"], what, expression, symbols)
             if found.is_data and environment.bound_sympy(expression).lower >= 1:
@@ -236,7 +235,7 @@ def _recurrent_sizes(
 
 
 def axis_of(size: torch.SymInt, axes: Mapping[str, Axis]) -> Axis | None:
-    """The axis of an input that a traced size is of; None where it is computed from sizes.
+    """The axis of an input whose size a traced size is; None where it is computed from sizes.
 
     Args:
         size: while or after it is traced.
@@ -257,7 +256,7 @@ def axis_names(metadata: Metadata) -> dict[Axis, str]:
 
 
 def changes(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> list[int]:
-    """The sizes n of an axis at which a comparison has another outcome than at n - 1; other axes are as in `sizes`."""
+    """The sizes n of an axis at which a comparison's outcome differs from that at n - 1; others are as in `sizes`."""
 
     def side(size: int) -> int:
         return decision.side({**sizes, axis: size})
@@ -286,7 +285,7 @@ def _scanned() -> Iterator[int]:
 def _changes_at_every_size(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> set[int]:
     """The first sizes at which a comparison changes, each with the size before; they may be inexact.
 
-    A scan in steps passes over a window, such as that of ``(n - 140) ** 2 < 4``.
+    A scan in larger steps would miss a window, such as that of ``(n - 140) ** 2 < 4``.
     """
     every = np.arange(1, _EVERY_UP_TO + 1, dtype=np.int64)
     values = {symbol: every if own == axis else np.int64(sizes[own]) for symbol, own in decision.symbols.items()}
@@ -301,12 +300,12 @@ def _changes_at_every_size(decision: Decision, axis: Axis, sizes: Mapping[Axis, 
 
 
 def _repeats(decision: Decision, found: list[int], side: Callable[[int], int]) -> bool:
-    """Whether a comparison of a remainder was seen with both outcomes: later changes are like these."""
+    """Whether a comparison of a remainder was seen with both outcomes, so that later changes are like these."""
     return len(found) > 1 and bool(decision.expression.has(Mod, PythonMod)) and any(side(size) == 0 for size in found)
 
 
 def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) -> int:
-    """A size above `low`, found by halving, at which `side` is not as at one less; at `high` it is not as at `low`."""
+    """A size above `low` at which `side` changes, found by bisection; `side` differs at `low` and at `high`."""
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if side(middle) == at_low else (low, middle)
@@ -315,14 +314,14 @@ def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) 
 
 @dataclass(frozen=True)
 class Bound:
-    """The least size of an axis; without an axis, no such bound is enough."""
+    """The least size of an axis; if the axis is None, no such bound is enough."""
 
     axis: Axis | None = None
     least: int = 1
 
 
 def least_steps(recurrent: RecurrentSize, sizes: Mapping[Axis, int], limits: Mapping[Axis, int]) -> Bound | None:
-    """The bound that leaves every call of a recurrent module at least one step and one row; None if all sizes do.
+    """The bound that leaves a call of a recurrent module at least one step or row; None if all sizes do.
 
     Args:
         recurrent: the number of steps or rows.

@@ -1,6 +1,6 @@
-"""The inputs whose integers are rows of a table, such as the tokens of an embedding.
+"""Finds the inputs whose integers are rows of a table, such as the tokens of an embedding.
 
-PyTorch raises an error for a row that a table does not have.  ONNX's Gather takes -1 for the last row instead; so the
+PyTorch raises an error for a row that a table does not have.  ONNX's Gather reads -1 as the last row instead, so the
 file says which integers an input may have, and its runtimes refuse others.
 """
 
@@ -20,9 +20,9 @@ _ALL_NUMBERS = aten_operators(
     "flatten.using_ints flip hstack lift_fresh_copy pad permute repeat reshape roll squeeze squeeze.dim "
     "squeeze.dims stack t tile to.device to.dtype to.dtype_layout to.other transpose.int unsqueeze view"
 )
-"""Operators whose result has all numbers of their first argument, a tensor or a list of them."""
+"""Operators whose result contains all values of their first argument, which is a tensor or a list of tensors."""
 _PADS = (aten.pad.default, aten.constant_pad_nd.default)
-"""Those of them that leave numbers out if a pad is negative."""
+"""Those of them that drop values if a pad is negative."""
 _OF_ROWS = aten_operators(
     "embedding embedding_bag embedding_bag.padding_idx _embedding_bag _embedding_bag_forward_only"
 )
@@ -31,11 +31,11 @@ _ALONG_AXIS = aten_operators(
     "gather index_add index_add_ index_select scatter.src scatter.value scatter_.src scatter_.value scatter_add "
     "scatter_add_"
 )
-"""Look-ups along an axis: ``(table, axis, entries)``.  PyTorch takes no negative ones, and ONNX's operators do."""
+"""Look-ups along an axis: ``(table, axis, entries)``.  PyTorch refuses negative entries, ONNX's operators do not."""
 
 
 def table_rows(program: torch.export.ExportedProgram, names: Sequence[str]) -> dict[str, int]:
-    """The inputs that are looked up unchanged in tables, each with the number of rows of the smallest table.
+    """The inputs whose values are looked up in tables unchanged, each with the number of rows of the smallest table.
 
     Args:
         program: the traced module.
@@ -52,7 +52,7 @@ def table_rows(program: torch.export.ExportedProgram, names: Sequence[str]) -> d
 
 
 def _look_up(node: Node) -> tuple[Any, int | None]:
-    """The rows that a node looks up, and how many there are; None where it is not a look-up, or that is not fixed."""
+    """The rows that a node looks up, and the table's number of rows; None if it is no look-up or that varies."""
     args = node.args
     if node.target in _OF_ROWS:
         return args[1], _size(args[0], 0)
@@ -70,7 +70,7 @@ def _size(table: Any, axis: int) -> int | None:
 
 
 def _sources(value: Any) -> Iterator[str]:
-    """The integer inputs all of whose numbers are in a value."""
+    """The integer inputs whose values are all contained in a value."""
     walk: Walk[Node] = Walk([value] if isinstance(value, Node) else [])
     for node in walk:
         found = node.meta.get("val")

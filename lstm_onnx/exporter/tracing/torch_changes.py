@@ -1,16 +1,16 @@
-"""Changes of torch's behaviour while a module is traced and translated.
+"""Changes torch's behaviour while a module is traced and translated.
 
-- It builds some tables at each export, which takes more than half of the time of a small one; they are kept.
-- It traces a program a second time to decompose its operators, a third of what is left; where each of them has a
-  translation as it is, that is left out.
+- torch builds some tables at each export, which takes more than half of the time of a small export; they are cached.
+- It traces a program a second time to decompose its operators, a third of the remaining time; that is skipped if each
+  operator has a translation.
 - DropConnect assigns ``dropout(weight_raw, p, self.training)`` to ``lstm.weight_hh_l0`` at each call.  In eval mode
-  dropout returns the parameter itself, which nn.Module takes; while it is traced, it returns another tensor, which
+  dropout returns the parameter itself, which nn.Module accepts; in a trace it returns another tensor, which
   nn.Module refuses.
-- It translates ``torch.divide`` and other second names as they are, without the types that it casts the operands of
-  ``torch.div`` to, and without our translations; so they are decomposed to the first names.  Those of ``atleast_1d``
-  and its like, as in ``torch.hstack``, are sequences, which have a single type.
+- It translates ``torch.divide`` and other aliases directly, without the casts of the operands that it adds for
+  ``torch.div``, and without our translations; so aliases are decomposed to the original names.  The translations of
+  ``atleast_1d`` and the like, as in ``torch.hstack``, give sequences, whose elements have one type.
 - onnxscript removes ``x + c`` and ``x - c`` where c is 0, and ``x * c`` and ``x / c`` where it is 1; but it takes
-  every c below 1e-8 for 0, and every c within 1e-5 of 1 for 1.  So it removes the eps of a norm: zeros divided by
+  every c below 1e-8 for 0, and every c within 1e-5 of 1 for 1.  So it removes the eps of a norm, and zeros divided by
   their deviation become NaN.
 """
 
@@ -34,23 +34,23 @@ from ..copies.caller_state import replaced
 from .constant_operators import computed_operators
 
 _ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default}
-"""Which torch.onnx removes, see its ``remove_assertion_nodes``."""
+"""Operators that torch.onnx removes, see its ``remove_assertion_nodes``."""
 _SECOND_NAMES = {
     *("divide", "true_divide", "multiply", "subtract", "greater", "greater_equal", "less", "less_equal"),
     *("concat", "concatenate", "atleast_1d", "atleast_2d", "atleast_3d"),
     *("special_erf", "special_erfc", "special_expm1", "special_sinc", "special_softmax", "special_log_softmax"),
 }
 _CACHES: dict[Callable[..., Any], Callable[..., Any]] = {}
-"""torch's functions with a cache of their results, which lasts from export to export."""
+"""torch's functions whose results are cached from export to export."""
 _LAST: dict[Callable[..., Any], tuple[Any, Any]] = {}
-"""Of torch's functions: what their last result was made from, and that result."""
+"""By torch's function: what its last result was made from, and that result."""
 
 
 @contextlib.contextmanager
 def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
-    """Let torch build its table of translations once in a process, and look for new operators once within.
+    """A context in which torch builds its table of translations once per process, and looks for new operators once.
 
-    With a torch that has these elsewhere, nothing changes.
+    If this version of torch has these elsewhere, it has no effect.
 
     Args:
         devices: the types of the devices, other than the CPU, that the program's tensors are on.
@@ -58,10 +58,10 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     kernels = functools.partial(_keys_of, {"cpu", "meta", *devices})
     changes: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("torch.onnx._internal.exporter._registration:ONNXRegistry", "from_torchlib", _built_once),
-        # torch reads the annotations of each of our translations at each export.
+        # Otherwise torch reads the annotations of each of our translations at each export.
         ("torch.onnx._internal.exporter._schemas", "op_signature_from_function", _cached),
         ("torch.onnx._internal.exporter._decomp", "create_onnx_friendly_decomposition_table", _last_table),
-        # For all composite operators, which torch asks its dispatcher for once for each namespace.
+        # torch asks its dispatcher for all composite operators once per namespace.
         ("torch._export.utils", "_materialize_cpp_cia_ops", functools.cache),
         ("torch._export.utils", "_check_valid_to_preserve", _asked_once),
         ("torch.onnx._internal.exporter._fx_passes", "decompose_with_registry", _where_needed),
@@ -87,7 +87,7 @@ def _built_once(own: Any) -> Any:
 
     def kept(kind: type, opset_version: int = 18) -> Any:
         table = copy.copy(build(kind, opset_version))
-        table.functions = {  # lists of their own, as callers add theirs
+        table.functions = {  # new lists, since callers add to them
             target: list(metas) for target, metas in table.functions.items() if not _is_second_name(target)
         }
         return table
@@ -96,14 +96,14 @@ def _built_once(own: Any) -> Any:
 
 
 def _is_second_name(target: Any) -> bool:
-    """Whether a key of torch's table, such as ``aten::divide.Tensor``, is one that has another operator's meaning."""
+    """Whether a key of torch's table, such as ``aten::divide.Tensor``, is an alias of another operator."""
     return isinstance(target, str) and target.removeprefix("aten::").partition(".")[0] in _SECOND_NAMES
 
 
 def _last_kept(
     own: Callable[[Any], Any], made_from: Callable[[Any], Any], copied: Callable[[Any], Any]
 ) -> Callable[[Any], Any]:
-    """Keep the last result, of which callers get copies, as long as everything that it is made from stays the same."""
+    """Cache the last result as long as everything it is made from stays the same; callers get copies."""
 
     def kept(given: Any) -> Any:
         composite = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
@@ -132,7 +132,7 @@ def _where_needed(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     def decomposed(program: Any, registry: Any) -> Any:
         def stays(operator: Any) -> bool:
-            # Composite views such as reshape are written as others, though they have a translation.
+            # Composite views such as reshape are decomposed, although they have a translation.
             return registry.is_registered(operator) and (_is_preservable_cia_op(operator) or not _is_cia_op(operator))
 
         if _is_translatable(program, stays):
@@ -159,7 +159,7 @@ def _is_translatable(program: torch.export.ExportedProgram, stays: Callable[[Any
 
 
 def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """torch asks for each of some 2 000 operators, several times, whether a decomposition may leave it as it is.
+    """Cache torch's question, asked several times for some 2 000 operators, whether not to decompose an operator.
 
     For torch's own operators the answer never changes; others may get a kernel later.
     """
@@ -169,12 +169,12 @@ def _asked_once(own: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _keys_of(kinds: Collection[str], keys: Any) -> list[Any]:
-    """torch replaces the kernels of some 700 operators for each kind of device that it knows; ours are enough."""
+    """The keys of `kinds` only: torch replaces the kernels of some 700 operators for each kind of device it knows."""
     return [key for key in keys if key.name.removeprefix("Autograd").lower() in kinds]
 
 
 def _faster_py_impl(own: Any) -> Any:
-    """Setting a kernel, which torch does some 3 000 times, takes most of its time for the annotations of a closure."""
+    """A faster way to set a kernel, some 3 000 times: torch's own spends most time on the annotations of a closure."""
     from torch._C import DispatchKey
     from torch._ops import OpOverload
 
@@ -194,7 +194,7 @@ def _faster_py_impl(own: Any) -> Any:
 
 @contextlib.contextmanager
 def assigned_parameters() -> Iterator[None]:
-    """Let modules of this thread take any tensor for a parameter.
+    """Let modules of this thread accept any tensor as a parameter.
 
     The caller must hold `caller_state.ONE_AT_A_TIME`.
     """
@@ -204,7 +204,7 @@ def assigned_parameters() -> Iterator[None]:
     def assign(module: nn.Module, name: str, value: Any) -> None:
         parameters = module.__dict__.get("_parameters") or {}
         if threading.get_ident() == thread and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            parameters.pop(name, None)  # as an attribute it is found in the same way
+            parameters.pop(name, None)  # it is found as a plain attribute in the same way
         own(module, name, value)
 
     with replaced(nn.Module, "__setattr__", assign):

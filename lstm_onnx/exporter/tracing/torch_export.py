@@ -1,4 +1,4 @@
-"""Tracing by torch.export and translation by torch.onnx, with opaque operators for recurrent modules.
+"""Traces with torch.export and translates with torch.onnx, with opaque operators for recurrent modules.
 
 What cannot be traced becomes an error that names the line of the user's code and what to write instead.
 """
@@ -54,7 +54,7 @@ from .torch_logs import GuardLog, record_guards, record_strings, suppress_torch_
 from .widened_kernels import widen_kernels
 
 TRACED_OPSET = 18
-"""The oldest opset that torch's translations are written in."""
+"""The oldest opset of torch's translations."""
 CHECK_NOTE = "the file does not check this; where PyTorch raises an error because of the numbers, it gives numbers"
 _TEXT_NOTE = "the code turns a number of a tensor into text; a file cannot do that, so no result may depend on the text"
 
@@ -63,10 +63,10 @@ _TEXT_NOTE = "the code turns a number of a tensor into text; a file cannot do th
 class Traced:
     """A traced module.
 
-    `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
-    and then the states after, in order and under torch's own names.  `facts` are what the tracer
-    decided by sizes; `notes` are for the user; `table_rows` are the inputs that are looked up in tables;
-    `state_axes` are those of `open_state_axes`.
+    `model` has as inputs those of the forward and then the attribute states, and as outputs those of the forward and
+    then the next states, in order and under torch's own names.  `facts` are what the tracer decided by sizes; `notes`
+    are for the user; `table_rows` are the inputs that are looked up in tables; `state_axes` are those of
+    `open_state_axes`.
     """
 
     model: onnx_ir.Model
@@ -85,11 +85,11 @@ def trace(
         functional: the module.
         inputs: with more than one entry along every dynamic axis.
         states: the attribute states, likewise.
-        opset: the file's; the trace is made at 18 at least (see `downgrade_opset`).
+        opset: the file's; the trace uses at least 18 (see `downgrade_opset`).
         rolled: a module that computes the same with its Python loops rolled up, which is traced instead.
 
     Raises:
-        ExportError: the module does something that has no form in ONNX.
+        ExportError: the module does something that ONNX cannot express.
     """
 
     state_axes = open_state_axes(functional)
@@ -142,7 +142,7 @@ def trace(
         require_open(functional, translated.model, guards.lines)
         replace_limited_kernels(translated.model)
         widen_kernels(translated.model)
-        # Here, as the translation may compare sizes, too.
+        # Read before the translation, which may compare sizes, too.
         facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
         noted = (mode.passed_checks, CHECK_NOTE), (mode.texts, _TEXT_NOTE)
         notes = tuple(f"{line}: {note}" for lines, note in noted for line in lines)
@@ -210,7 +210,7 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
 
     def run(builtins: Builtins) -> torch.export.ExportedProgram:
         args, _ = _export_arguments(functional, inputs, states, {name: {} for name in states})
-        # Keep what the last step computes for a further one: it makes the step like the others.
+        # Keep what the last step computes for a further one, so that it looks like the other steps.
         with _tracing(functional), replaced(torch.fx.Graph, "eliminate_dead_code", lambda *_, **__: False):
             program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
             functionalized: torch.export.ExportedProgram = program.run_decompositions({})
@@ -255,8 +255,8 @@ def _tracing(functional: FunctionalModule) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
-    # Only while the module's code runs: a mode sees every call of torch, and torch's decompositions make many.
-    # torch.export leaves copies in the places of containers that a module holds, and code would go on with those.
+    # The mode is on only while the module's code runs: it sees every call of torch, and decompositions make many.
+    # Restore containers, since torch.export replaces those that a module holds by copies.
     with assigned_parameters(), scripted_functions_in_python(), functional.stateful.kept.restored():
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = True
@@ -269,7 +269,7 @@ def _traced(functional: FunctionalModule) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _largest_sizes_known(functional: FunctionalModule) -> Iterator[None]:
-    """Within it, torch.export assumes no size above the requested largest one while the module's code runs."""
+    """A context in which torch.export assumes no size above the requested largest one while the module's code runs."""
     arguments, stateful = functional.arguments, functional.stateful
     own = stateful.call_arguments
 
@@ -277,7 +277,7 @@ def _largest_sizes_known(functional: FunctionalModule) -> Iterator[None]:
         for tensor, axes in zip(tensors, arguments.axes.values(), strict=True):
             for axis, label in axes.items():
                 size, largest = tensor.shape[axis], arguments.limits.get(label, (1, None))[1]
-                # One size alone, of the two or more that torch.export takes for granted, would fix it.
+                # torch.export assumes a size of at least 2, so a largest size of 2 would fix it.
                 if largest is not None and largest > 2 and is_symbolic(size) and size.node.expr.is_symbol:  # type: ignore[attr-defined]
                     size.node.shape_env.constrain_symbol_range(size.node.expr, 0, largest)  # type: ignore[attr-defined]
         return own(tensors)
@@ -299,7 +299,7 @@ def _exported(
 def _traced_by(
     functional: FunctionalModule, builtins: Builtins, tracer: Callable[[], _Result], *, fixed: bool = False
 ) -> tuple[_Result, GuardLog, TracingMode]:
-    """The module's code as traced by `tracer`, with everything in place that differs from PyTorch while it runs.
+    """Trace the module's code by `tracer`, with all replacements in place.
 
     With `fixed` sizes, the tracer leaves the module its parameters and buffers.
     """
@@ -319,7 +319,7 @@ def _traced_by(
     ):
         builtins.raised.clear()
         program = tracer()
-        if builtins.raised:  # and the user's code has caught it, as PyTorch would not raise it
+        if builtins.raised:  # the user's code has caught an error that PyTorch would not raise
             raise builtins.raised[0]
     for path, recurrent in functional.recurrent_modules.items():
         record_uncalled(functional.stateful.inner.get_submodule(path), recurrent)
@@ -328,7 +328,7 @@ def _traced_by(
 
 @contextlib.contextmanager
 def _branches_noted(functional: FunctionalModule, mode: TracingMode) -> Iterator[None]:
-    """Note at the end whether both branches of an ``if`` were computed; what a module sets, torch.export sets back."""
+    """Record at the end whether both branches of an ``if`` were computed: torch.export undoes what a module sets."""
     try:
         yield
     finally:
@@ -345,33 +345,33 @@ def _errors_explained(functional: FunctionalModule, guards: GuardLog) -> Iterato
     except Exception as error:
         problem = own_error(error) or explained(functional, error, guards.lines)
         if problem is not None:
-            raise problem from None  # torch's traceback, of some 90 lines, adds nothing
+            raise problem from None  # torch's traceback of some 90 lines adds nothing
         raise unexplained(error) from error
 
 
 def _devices(program: torch.export.ExportedProgram) -> set[str]:
-    """The types of the devices of all tensors that a program has, or makes."""
+    """The device types of all tensors that a program has or creates."""
     made = (node.meta.get("val") for node in program.graph.nodes)
     values = (*program.state_dict.values(), *program.constants.values(), *pytree.tree_leaves(list(made)))
     return {value.device.type for value in values if isinstance(value, torch.Tensor)}
 
 
 def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:
-    """Refuse a squeeze of an axis that may be 1: its result would have another rank then, and a graph has only one."""
+    """Refuse a squeeze of an axis that may be 1, since the rank of its result would vary."""
     axes = _input_axes(functional)
     for size, line in mode.squeezed:
         found = axis_of(size, axes)
         label = functional.arguments.axes.get(found[0], {}).get(found[1]) if found is not None else None
         if label is not None and functional.arguments.limits.get(label, (1, None))[0] == 1:
             raise ExportError(
-                f"at {line}: squeeze removes the axis {label} where it is 1, and keeps it elsewhere, so the result "
+                f"at {line}: squeeze removes the axis {label} where it is 1 and keeps it otherwise, so the result "
                 f"has a varying number of axes, which a graph cannot have; squeeze an axis that is always 1, or bound "
                 f"this one: torch.export.Dim({label!r}, min=2)"
             )
 
 
 def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
-    """Refuse a split whose number of parts depends on an axis' size, unless the axis is bounded to one such number."""
+    """Refuse a split whose number of parts depends on an axis's size, unless the axis is bounded to give one number."""
     axes = _input_axes(functional)
     for parts, line in mode.split:
         found = axis_of(parts.size, axes)
@@ -382,9 +382,9 @@ def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
         if least < parts.least or largest is None or largest > (parts.largest or 0):
             raise PartsError(
                 f"at {line}: split gives {len(parts.tensors)} parts where {label} is {parts.least} to {parts.largest}, "
-                "and another number elsewhere, but in a graph their number is fixed; cut the whole tensor with "
+                "and another number otherwise, but in a graph their number is fixed; cut the whole tensor with "
                 "unfold or "
-                "reshape, split it into as many parts at all sizes with chunk or tensor_split, or bound the axis: "
+                "reshape, split it into the same number of parts with chunk or tensor_split, or bound the axis: "
                 f"torch.export.Dim({label!r}, min={parts.least}, max={parts.largest})",
                 [found],
             )

@@ -1,4 +1,4 @@
-"""torch's warnings and log records while it traces: suppressed, and read for what torch decides by sizes."""
+"""Suppresses torch's warnings and log records in a trace, and reads from them what torch decides by sizes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _NOISY_LOGGERS = (
 
 @contextlib.contextmanager
 def suppress_torch_output() -> Iterator[None]:
-    """Without the warnings and log records of torch and its ONNX exporter."""
+    """A context without the warnings and log records of torch and its ONNX exporter."""
     with contextlib.ExitStack() as stack:
         for name in _NOISY_LOGGERS:
             logger = logging.getLogger(name)
@@ -76,7 +76,7 @@ def suppress_torch_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def record_strings(sizes: list[str], numbers: dict[str, None]) -> Iterator[None]:
-    """Record the user's lines that make text of a size or a number: comparing the text is not seen by the tracer."""
+    """Record the user's lines that turn a size or a number into text: the tracer does not see comparisons of text."""
     thread = threading.get_ident()
 
     def recording(own: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -102,8 +102,8 @@ def record_guards(through: Collection[str] = ()) -> Iterator[GuardLog]:
     """Read torch's log of symbolic shapes, without showing it.
 
     Args:
-        through: files between the user's code and torch's in a call: torch names the place of a comparison by the
-            innermost frame that is in none of its own files, nor in these.
+        through: files between the user's code and torch's in a call; torch says that a comparison is in the innermost
+            frame that is neither in its own files nor in these.
     """
     files = uninteresting_files()
     added = set(through) - files

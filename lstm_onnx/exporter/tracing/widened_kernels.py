@@ -1,9 +1,9 @@
-"""Nodes of types that ONNX Runtime's CPU provider has no kernel of, computed in int32.
+"""Computes nodes in int32 whose types have no kernel in ONNX Runtime's CPU provider.
 
-PyTorch computes with masks and small integers as with other numbers: the larger of two masks is true where either is,
+PyTorch computes with masks and small integers as with other numbers: the maximum of two masks is true where either is,
 the ceiling of an integer is that integer, and none is NaN.  ONNX has no such operators for booleans, and no products,
-powers and sums of 8 and 16 bits; ONNX Runtime lacks others for 16 bits.  int32 holds all these numbers, and a result
-beyond their type loses its upper bits as in PyTorch.  Gemm has no kernel of integers at all, and is written as MatMul.
+powers or sums of 8 and 16 bits; ONNX Runtime lacks others for 16 bits.  int32 holds all these numbers, and a result
+too large for their type loses its upper bits, as in PyTorch.  Gemm has no kernel for integers, so it becomes MatMul.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _LACKING: Mapping[str, tuple[ir.DataType, ...]] = {
     "NonZero": (_INT8, _INT16),
     "Trilu": _SMALL,
 }
-"""By operator, the types that it has no kernel of.
+"""By operator: the types for which it has no kernel.
 
-PyTorch has no differences of masks; where torch.onnx writes one, as of isclose, it casts a tolerance to True.
+PyTorch does not subtract masks; where torch.onnx does, as for isclose, it casts a tolerance to True.
 """
 _PLACES: Mapping[str, Sequence[int]] = {"Where": (1, 2), "Pad": (0, 2), "CumSum": (0,), "TopK": (0,), "Trilu": (0,)}
-"""The inputs of that type, of operators that have others; of reductions it is the first."""
+"""The inputs of that type, for operators that also have others; for reductions it is the first."""
 _OTHER_RESULT = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "ArgMax", "ArgMin", "NonZero")
 """Operators whose result is of another type."""
 _ROUNDINGS = ("Ceil", "Floor", "Round")
@@ -77,7 +77,7 @@ def _widened(made: tape.Tape, node: ir.Node, kind: ir.DataType) -> list[ir.Value
     found = list(made.op_multi_out(node.op_type, inputs, dict(node.attributes), num_outputs=len(node.outputs)))
     if node.op_type not in _OTHER_RESULT:
         found[0] = _cast(made, found[0], kind)
-        node.outputs[0].dtype = kind  # which is not known of a node that is not valid
+        node.outputs[0].dtype = kind  # an invalid node has no type yet
     return found
 
 

@@ -1,4 +1,4 @@
-"""A graph at fixed sizes without writes in place: as torch.export writes it, in a quarter of the time."""
+"""Removes writes in place from a graph at fixed sizes, as torch.export does, in a quarter of the time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def changes_graph(graph: FixedGraph) -> bool:
 
 
 def without_writes(functional: FunctionalModule, graph: FixedGraph) -> FixedGraph | None:
-    """A graph that computes the same, and writes into nothing; None where it writes into an input or a weight.
+    """A graph that computes the same without writes; None where the original writes into an input or a weight.
 
     Args:
         functional: the module.
@@ -67,7 +67,7 @@ def _functionalized(module: torch.fx.GraphModule) -> torch.fx.GraphModule | None
             ]
             return [unwrapped(value) for value in outputs]
 
-    # What the last step computes for a next one is what makes it like the others.
+    # Keep what the last step computes for a next one, so that it looks like the other steps.
     with replaced(torch.fx.Graph, "eliminate_dead_code", lambda *_, **__: False):
         made = make_fx(run, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(*values)
     return None if any(written) else made

@@ -1,1 +1,1 @@
-"""A file is run beside its module before it is kept: other shapes, both sides of each size decision, chunks."""
+"""Runs an exported file beside its module before it is kept: other shapes, both sides of size decisions, chunks."""

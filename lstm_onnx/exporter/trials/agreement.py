@@ -2,9 +2,9 @@
 
 An output is compared relative to its largest absolute value.  Where it differs by more than rounding does in most
 models, the effect of rounding in this module is measured: it runs again with the last bits of its parameters and
-inputs changed, and with those of every operator's result, such as of a sum over many steps, which PyTorch adds up in
-double and ONNX Runtime does not.  So a module that amplifies rounding errors is not refused, and small outputs are
-compared as strictly as large ones.
+inputs changed, and again with those of every operator's result changed, since PyTorch may add up a long sum in double
+where ONNX Runtime does not.  So a module that amplifies rounding errors is not refused, and small outputs are compared
+as strictly as large ones.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..functional.operator_roundings import OperatorRoundings
 
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5
-"""Always allowed, as above rounding in most models: differences relative to the largest absolute value of an output."""
+"""Differences that are always allowed, relative to an output's largest absolute value: rounding in most models."""
 _SMALLEST = 2.0**-40
 """Smaller differences are ignored: a closed gate gives 1e-17 in PyTorch and 0 in ONNX Runtime."""
 _TIMES_ROUNDING = 64
-"""The largest allowed multiple of the difference that changing the last bits makes."""
+"""The largest allowed multiple of the difference that a change of the last bits makes."""
 _TIMES_OPERATORS = 4
 """The same for one rounding of every operator's result, relative to what it adds up."""
 _REPEATS = 3
@@ -63,7 +63,7 @@ def first_difference(
             doubtful[name] = wanted
     if not doubtful:
         return None
-    # Only where needed, since it runs the module again.
+    # Only where needed: it runs the module again.
     draws = itertools.product((1, _FLIP_BITS), range(_REPEATS))
     roundings = [_arrays(_perturbed(functional, inputs, run, bits, seed)) for bits, seed in draws]
     operators = [_arrays(_rounded(functional, inputs, run, seed)) for seed in range(_REPEATS)]
@@ -122,9 +122,9 @@ def _is_like(other: np.ndarray, wanted: np.ndarray) -> bool:
 def _difference(
     actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], dtype: torch.dtype, least: float
 ) -> str:
-    """How an output differs, "" where rounding explains it.
+    """How an output differs; "" where rounding explains it.
 
-    `others` are those of the module with last bits changed; `least` is allowed in any case.
+    `others` are the module's outputs with last bits changed; a difference up to `least` is always allowed.
     """
     alike = [other for other in others if other.shape == wanted.shape]
     if wanted.dtype.kind not in "fc":
@@ -144,7 +144,7 @@ def _difference(
 
 
 def _jumped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
-    """Whether rounding makes each number that differs by more than `allowed` jump as far, as with ``round``."""
+    """Whether rounding makes each number that differs by more than `allowed` jump as far, as ``round`` does."""
     finite = np.isfinite(wanted)
     if not others or _error(actual, wanted) == float("inf"):
         return False
@@ -175,7 +175,7 @@ def _rounded(functional: FunctionalModule, inputs: Tensors, run: Callable[[Tenso
 
 @contextlib.contextmanager
 def _other_parameters(functional: FunctionalModule, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within it, every floating-point parameter of the copy is changed."""
+    """A context in which every floating-point parameter of the copy is changed."""
     parameters = [item for item in functional.stateful.parameters() if item.is_floating_point()]
     weights = [(recurrent, recurrent.weights) for recurrent in functional.recurrent_modules.values()]
     before = [parameter.detach().clone() for parameter in parameters]

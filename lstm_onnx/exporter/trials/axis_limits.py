@@ -1,4 +1,4 @@
-"""The sizes at which an exported file is right, found by running it on both sides of each decision by a size."""
+"""Finds the sizes at which an exported file is right: it runs on both sides of each decision about a size."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .row_order import SORTED_STABLY, require_row_order, sort_cause
 from .shape_trial import NAN_ALONE, RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
 
 _LONG = 509
-"""A size far above those of most examples; it reveals what grows with the size, or is kept from call to call."""
+"""A size far above those of most examples; it shows what grows with the size or is carried from call to call."""
 _LONG_COST, _MOST_COST = 2 * 10**9, 10**11
-"""The most multiplications for the long case, and for a case that a decision calls for: a part of a second; seconds."""
+"""The most multiplications of the long case (a fraction of a second), and of a case for a decision (seconds)."""
 _MOST_STEPS = 100_000
 _EACH_BELOW = 16
 _MOST_VARIED, _MANY = 2, 67
-"""The most sizes of a decision at which the other axes are varied, and how many entries these get."""
+"""The most sizes of a decision at which the other axes are varied, and the most elements that these get."""
 _SORT_NOTE = (
-    "states that come in and go out may be in the order of this sort, in which the file keeps equal numbers in their "
-    "own order; PyTorch leaves that open"
+    "state inputs and outputs may be in the order of this sort, which is stable in the file; PyTorch does not define "
+    "the order of equal numbers"
 )
 _TEXT_NOTE = "the module's code turns a size into text; a file cannot do that, so no result may depend on the text"
 
@@ -32,14 +32,14 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
     """Run a file beside its module, narrow `limits` to where it is right, and return notes for the user.
 
     Raises:
-        ExportError: the file fails, or gives other shapes, dtypes or clearly other numbers than the
-            module, at sizes that no limit keeps out.
+        ExportError: the file fails, or gives shapes, dtypes or clearly different numbers than the module, at sizes that
+            no limit excludes.
     """
     grown = {name: trial.own[name] + 1 + index for index, name in enumerate(trial.names)}
     _require(trial, limits.all_within(grown))
     _find_least(trial, limits)
     outcomes = [_require(trial, limits.all_within(sizes)) for sizes in _others(trial)]
-    if any(outcome.kind == UNRUN for outcome in outcomes):  # it may take only multiples, such as of a batch
+    if any(outcome.kind == UNRUN for outcome in outcomes):  # it may take only multiples of a number
         for factor in (2, 3):
             _require(trial, limits.all_within({name: factor * size for name, size in trial.own.items()}))
     for name, decision, at in _decided(trial):
@@ -56,7 +56,7 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
     require_row_order(trial, limits.all_within)
     _try_long(trial, limits)
     if not trial.ran and trial.functional.arguments.sizes:
-        return ("the file was not tested at other shapes: the module itself runs at none of those tried",)
+        return ("the file was not tested at other shapes: the module itself fails at all of those tried",)
     if any(limits.least[name] > size for name, size in trial.own.items()):
         raise FixedSizeError(f"the file is only right at sizes above the example's: {'; '.join(limits.notes)}")
     sorts = trial.facts.sorts[:1] if trial.metadata.origins else ()
@@ -80,7 +80,7 @@ def _others(trial: ShapeTrial) -> Iterator[Sizes]:
 def _require(
     trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None, outcome: Outcome | None = None
 ) -> Outcome:
-    """Run at sizes at which the file must not be wrong; `outcome` is what other inputs gave there."""
+    """Run at sizes at which the file must not be wrong; `outcome` is that of other inputs at these sizes."""
     outcome = outcome or trial.at(sizes)
     if outcome.kind == WRONG:
         unexplained = None if _is_users(trial, sizes, decision) else sizes
@@ -108,12 +108,12 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
         )
     elif line is None and runs_operator(trial.model.session, "DFT"):
         cause = (
-            "ONNX Runtime's Fourier transform is inexact where the length is no power of two; leave its axis out of "
+            "ONNX Runtime's Fourier transform is inexact where the length is not a power of two; leave its axis out of "
             "dynamic_shapes, or pad to a power of two"
         )
     elif line is None:
         cause = (
-            "something in the module freezes a size or a value: a Python loop, a number in view or expand, or a tensor "
+            "something in the module fixes a size or a value: a Python loop, a number in view or expand, or a tensor "
             "made of numbers"
         )
     else:
@@ -138,7 +138,7 @@ def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
         if nearest in (0, own) or abs(nearest - size) > _EACH_BELOW:
             return ""
     if size > own and any(holds(size + further) for further in range(1, _EACH_BELOW)):
-        return ""  # such as of a size modulo a number: no bound excludes the other outcome
+        return ""  # such as a size modulo a number: no bound excludes the other outcome
     return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
 
 
@@ -148,14 +148,14 @@ def _holds(trial: ShapeTrial, decision: Decision, name: str, size: int) -> bool:
 
 
 def _against(trial: ShapeTrial, sizes: Sizes) -> list[Decision]:
-    """The user's decisions that have another outcome at these sizes."""
+    """The user's decisions whose outcome at these sizes differs from the traced one."""
     at = trial.axis_sizes(sizes)
     found = [item for item in trial.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
     return sorted(found, key=_importance)
 
 
 def _importance(decision: Decision) -> tuple[bool, bool]:
-    """The order of decisions: the user's own first, those on a layout in memory last."""
+    """A sort key of decisions: the user's own first, those about memory layout last."""
     return decision.inner, not decision.direct
 
 
@@ -169,7 +169,7 @@ def _line(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str | N
 
 
 def _is_users(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> bool:
-    """Whether the user's own code decides by the sizes; torch's own functions may only compare a size with 1."""
+    """Whether the user's own code decides by the sizes, rather than a torch function that handles a size of 1."""
     found = [*([] if decision is None else [decision]), *_against(trial, sizes)]
     line = _line(trial, sizes, decision)
     torchs = bool(found) and not any(item.direct for item in found) and line in [item.line for item in found]
@@ -196,8 +196,8 @@ def _find_least(trial: ShapeTrial, limits: Limits) -> None:
 def _raise_to_right(trial: ShapeTrial, limits: Limits, name: str) -> None:
     own, least = trial.own[name], limits.least[name]
     below = {size: trial.at({**trial.own, name: size}) for size in range(least, min(own, least + _EACH_BELOW))}
-    # Sizes at which the module runs and the file is wrong are excluded; if the module does not run, only the sizes
-    # below the first at which it does: it may take each fourth size.
+    # Excluded are sizes at which the module runs and the file is wrong.  Of those at which the module does not run,
+    # only the ones below the first at which it does are: it may take only every fourth size.
     refused = [size for size, outcome in below.items() if outcome.kind == WRONG]
     first = max(refused, default=least - 1) + 1
     while first in below and below[first].kind != RIGHT:
@@ -259,7 +259,7 @@ def _fails_from(trial: ShapeTrial, name: str, size: int) -> bool:
 
 
 def _is_last(trial: ShapeTrial, name: str, decision: Decision, size: int) -> bool:
-    """Whether a decision has the traced outcome below a size and never from it on; not so one by a remainder."""
+    """Whether a decision has the traced outcome below a size and never from it on, unlike one about a remainder."""
     holds = partial(_holds, trial, decision, name)
     return holds(size - 1) and not any(map(holds, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
 
@@ -275,7 +275,7 @@ def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: De
         if against and alone and _is_last(trial, name, decision, size):
             line = f" at {decision.line}" if decision.line else ""
             limits.lower_largest(
-                name, size - 1, f"the module's code depends on the size{line}, and trying larger sizes takes too long"
+                name, size - 1, f"the module's code depends on the size{line}, and trials at larger sizes take too long"
             )
         return Outcome(RIGHT)
     outcome = trial.at(sizes)
@@ -304,7 +304,7 @@ def _try_other_branches(
 ) -> None:
     """Vary the sizes in branches that were not traced, where the file is right so far.
 
-    They may go by the other axes, as in ``x.shape == (4, 61, 3)``, or by a remainder.
+    Such branches may depend on the other axes, as in ``x.shape == (4, 61, 3)``, or on a remainder.
     """
     further = 1 + max((number for number in numbers if number <= _MANY), default=1)
     for name, size in branches:
@@ -317,10 +317,10 @@ def _try_other_branches(
 
 
 def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int], given: Mapping[str, int] = {}) -> None:
-    """Try the sizes that are numbers in the module's code, or that it holds, as long as all of them take seconds.
+    """Try sizes that are numbers in the module's code or its attributes, as long as all of them take seconds.
 
-    What it compares with the text that it makes of a size is such a number; so is what it compares a size with
-    in a branch that was not traced, into which the sizes `given` lead.
+    The code may compare a size with one in a branch that was not traced, which the sizes `given` lead into, or compare
+    the text of a size with it.
     """
     spent = 0
     own = {**trial.own, **given}
@@ -335,7 +335,7 @@ def _try_numbers(trial: ShapeTrial, limits: Limits, numbers: Sequence[int], give
 def _try_lengths(trial: ShapeTrial, limits: Limits) -> Iterator[str]:
     """Try lengths at which the code of a Python loop may do something else; yield a note of those that take too long.
 
-    The steps differ: those of a resized example repeat, and hide which one of its neighbours a step takes.
+    All steps get different values: those of a resized example repeat, and would hide that a wrong step is used.
     """
     for name in dict.fromkeys(trial.axes[axis] for axis in trial.facts.looped if axis in trial.axes):
         spent = longest = 0
@@ -354,13 +354,13 @@ def _try_lengths(trial: ShapeTrial, limits: Limits) -> Iterator[str]:
             _require(trial, sizes, outcome=None if outcome.kind == UNRUN else outcome)
         if further := sorted(size for size in untried if size > longest):
             yield (
-                f"{name} was tried up to {longest}, since more takes too long, and the module's loop may do something "
-                f"else near {further[0]}, a number that it can see; if it does, bound the axis with torch.export.Dim"
+                f"{name} was tried only up to {longest}, since more takes too long, and the module's loop may do "
+                f"something else near {further[0]}, a number in its code; if so, bound the axis with torch.export.Dim"
             )
 
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
-    """Try sizes at which what is computed from them may be rounded otherwise."""
+    """Try sizes at which a number that is computed from them may be rounded differently."""
     for axis, sizes in trial.facts.roundings:
         name = trial.axes[axis]
         for size in sizes:

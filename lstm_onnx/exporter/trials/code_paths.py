@@ -1,4 +1,4 @@
-"""The line of a module's code after which two runs of it branch differently."""
+"""Finds the line of a module's code after which two runs of it branch differently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Step = tuple[CodeType, int, int]
 
 
 def numbers_in_code(run: Callable[[], Any]) -> list[int]:
-    """The integer constants, also within strings but not docstrings, of the user's code that a run executes."""
+    """The integers in the user's code that a run executes: constants, and those in strings other than docstrings."""
     codes = dict.fromkeys(code for code, _, _ in _steps(run))
     items = (item for code in codes for item in constants(code) if item is not _docstring(code))
     return sorted({number for item in items for number in _numbers(item)})
@@ -39,7 +39,7 @@ def _numbers(item: Any) -> list[int]:
 def diverging_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
     """The line of the user's code after which two runs differ, as ``file.py:12: if short > 0``.
 
-    None where they never differ, or differ from the start.  A run ends where it raises.
+    None where they never differ, or differ from the start.  A run that raises ends there.
     """
     first, second = _steps(one), _steps(other)
     before: Step | None = None
@@ -53,7 +53,7 @@ def diverging_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | No
 def new_branch_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
     """The line of the user's code from which a run takes a branch that another run never takes; None if there is none.
 
-    For runs that repeat lines a different number of times, as loops over sequences of different lengths do.
+    For runs that repeat lines a different number of times, such as loops over sequences of different lengths.
     """
     known = {(before[:2], after[:2]) for before, after in itertools.pairwise(_steps(one))}
     before: Step | None = None
@@ -71,18 +71,18 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
     def traced(frame: FrameType, event: str, _: Any) -> Any:
         if not is_user_code(frame.f_code.co_filename):
             return None
-        frame.f_trace = traced  # without which Python 3.13 does not heed the next line
+        frame.f_trace = traced  # otherwise Python 3.13 ignores the next line
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode" and len(steps) < _MOST_STEPS:
             steps.append((frame.f_code, frame.f_lasti, frame.f_lineno))
         return traced
 
     before, collects = sys.gettrace(), gc.isenabled()
-    gc.disable()  # it may run finalizers of other objects in between
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 tells of instructions only if a frame asked before settrace
+    gc.disable()  # finalizers of other objects might run in between
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 reports instructions only if a frame asked before settrace
     sys.settrace(traced)
     try:
-        with contextlib.suppress(Exception):  # how it ends is not asked
+        with contextlib.suppress(Exception):  # a run that raises has steps, too
             run()
     finally:
         sys.settrace(before)

@@ -13,7 +13,7 @@ from ..tracing.size_decisions import SizeFacts, axis_names, least_steps
 from .shape_trial import Sizes
 
 _MOST_BOUNDARIES = 12
-"""The most sizes near which the code may branch differently that are kept, for later tests of the file."""
+"""How many sizes near which the code may branch differently are kept at most, for later tests of the file."""
 
 
 @dataclass
@@ -23,9 +23,9 @@ class Limits:
     Attributes:
         least: of each axis.
         largest: of each axis; None where there is none.
-        boundaries: sizes of an axis from which on the code may branch differently.
-        reasons: of limits that were not requested, by axis.
-        guarded: calls of recurrent modules, as ``(path, number)``, that may get 0 steps in spite of the limits.
+        boundaries: sizes of an axis at which the code may begin to branch differently.
+        reasons: for limits that were not requested, by axis.
+        guarded: calls of recurrent modules, as ``(path, number)``, that may get 0 steps despite the limits.
     """
 
     least: dict[str, int]
@@ -79,7 +79,7 @@ class Limits:
 def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: SizeFacts) -> Limits:
     """The limits of `dynamic_shapes`, and those that leave every recurrent module at least one step.
 
-    Where no limit does, the call is in `guarded`.
+    If no limit does so for a call, the call is in `guarded`.
     """
     axes = axis_names(metadata)
     names = dict.fromkeys(axes.values())
@@ -98,7 +98,7 @@ def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: Si
     for recurrent in facts.recurrent:
         found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})
         if found is not None and found.axis is not None:
-            reason = f"{recurrent.path or 'the module'} would get 0 {recurrent.what}, and needs one at least"
+            reason = f"{recurrent.path or 'the module'} would get 0 {recurrent.what}, and needs at least one"
             limits.raise_least(axes[found.axis], found.least, reason)
         elif found is not None:
             limits.guarded.add((recurrent.path, recurrent.call))

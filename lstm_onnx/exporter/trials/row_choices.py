@@ -1,6 +1,6 @@
-"""Whether a number of all rows of a batch chooses what each row gives, such as by ``if x.max() > 3``.
+"""Whether one number of all rows of a batch chooses the outputs of each row, as ``if x.max() > 3`` does.
 
-A trial on random rows may never see the other choice, so here each such choice is made both ways.
+A trial on random rows may never make the other choice, so here each such condition is forced both ways.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ _SHAPE_ONLY = ("Shape", "Size")
 
 
 def chooses_by_a_number(model: ModelProto, graph: TracedGraph) -> bool:
-    """Whether one number, such as whether a mean is above 0, chooses between values, whatever axes are called."""
+    """Whether one number, such as whether a mean is above 0, chooses between values."""
     return any(node.op_type == "Where" and graph.dims.get(node.input[0]) == () for node in nodes_of(model.graph.node))
 
 
 def rows_chosen(built: BuiltModel, metadata: Metadata, graph: TracedGraph, batch: str) -> str:
-    """Where a number of all rows chooses between values that differ for random rows; "" where none does.
+    """Where one number of all rows chooses between values that differ for random rows; "" where none does.
 
     Args:
         built: the file.
         metadata: its metadata, with the limits of its axes.
-        graph: the graph that it was made of, with the dimensions of values.
-        batch: what the batch axis is called.
+        graph: the graph from which it was made, with the dimensions of values.
+        batch: the name of the batch axis.
     """
     for condition, node in _conditions(built.model, graph, batch).items():
         try:
             differ = _differ(built, metadata, condition, batch)
         except (ConfigError, InputError, ModelError, RunError):
-            differ = True  # not known
+            differ = True  # unknown, so assume the worst
         if differ:
             line = graph.lines.get(node.name)
             at = f", at {line}," if line else ""
-            return f"a condition{at} is about all sequences of a batch together, and chooses what each one gives"
+            return f"a condition{at} depends on all sequences of a batch together, and chooses the outputs of each one"
     return ""
 
 
 def _conditions(model: ModelProto, graph: TracedGraph, batch: str) -> dict[str, NodeProto]:
-    """The conditions of one number for all rows that depend on rows, each with a node that chooses by it."""
+    """The conditions that are one number for all rows and depend on the rows, each with a node that chooses by it."""
     everywhere = list(nodes_of(model.graph.node))
     producers = {name: node for node in everywhere for name in node.output}
-    # What the body of a loop is given depends on what the loop is.
+    # The inputs of a loop's body depend on the inputs of the loop.
     producers |= {value.name: node for node in everywhere for body in bodies_of(node) for value in body.input}
     rows = {
         item.name

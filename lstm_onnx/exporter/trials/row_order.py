@@ -1,4 +1,4 @@
-"""The rows of an exported file come in the order of the module's, also where equal numbers are sorted."""
+"""Checks that the rows of a file's outputs come in the module's order, also where equal numbers are sorted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..functional.functional_module import FixedSizeError
 from .shape_trial import WRONG, ShapeTrial, Sizes
 
 SORTED_STABLY = 16
-"""Up to so many equal numbers, PyTorch's sort keeps their order in any case."""
+"""With up to this many equal numbers, PyTorch's sort is stable in practice."""
 _MANY = 67
 _LONGER = 5
 _COST = 2 * 10**9
@@ -17,13 +17,13 @@ _COST = 2 * 10**9
 
 
 def require_row_order(trial: ShapeTrial, within: Callable[[Sizes], Sizes]) -> None:
-    """Run a file on sequences of which no two are equal, and on lengths that differ, where the order may show.
+    """Run a file on sequences that all differ, and on lengths that differ, so that a wrong order shows.
 
-    A resized example does not show that order, since its sequences repeat and its lengths may be equal.
+    A resized example does not show it, since its sequences repeat and its lengths may be equal.
 
     Args:
-        trial: the file beside its module.
-        within: sizes within the limits of the axes.
+        trial: runs the file beside its module.
+        within: moves sizes into the limits of the axes.
 
     Raises:
         ExportError: the file's rows come in another order.
@@ -40,14 +40,14 @@ def require_row_order(trial: ShapeTrial, within: Callable[[Sizes], Sizes]) -> No
         if outcome.kind == WRONG:
             raise ExportError(
                 f"{outcome.message} where lengths differ from row to row, so it was not kept; the module's code takes "
-                "the numbers of a tensor one by one (a loop, tolist(), numpy()) and goes by their order; write it with "
-                "tensor operations, such as torch.sort"
+                "the numbers of a tensor one by one (a loop, tolist(), numpy()) and depends on their order; write it "
+                "with tensor operations, such as torch.sort"
             )
 
 
 def sort_cause(trial: ShapeTrial) -> str:
     """Why rows come in another order, and what to write instead."""
     return (
-        f"at {trial.facts.sorts[0]}: sort leaves open in which order equal numbers come, and the outputs or states "
+        f"at {trial.facts.sorts[0]}: sort does not define the order of equal numbers, and the outputs or states "
         "depend on it; pass stable=True, or put the rows back into the caller's order"
     )

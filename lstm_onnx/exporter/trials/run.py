@@ -1,4 +1,4 @@
-"""The trials of an exported file: at other shapes, in chunks, and row by row, before it is kept."""
+"""Runs all trials of an exported file: at other shapes, in chunks, and row by row."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def run_trials(
         functional: the module.
         graph: the lowered graph.
         built: the file, whose model's metadata is set.
-        facts: what tracing decided by sizes.
+        facts: the decisions that tracing made about sizes.
         limits: the requested limits of the axes, which the trial narrows.
-        batch: what the batch axis is called.
-        check: False leaves out whatever runs the file.
+        batch: the name of the batch axis.
+        check: False skips everything that runs the file.
 
     Returns:
-        The file, whose metadata has what was found of axes, streams and batches, with notes for the user.
+        The file, with notes for the user, and with metadata that says what was found about axes, streams and batches.
 
     Raises:
         ExportError: the file is wrong at sizes that no limit excludes.
         MissingDependencyError: ONNX Runtime is not installed.
     """
     time = find_time_axis(built, graph) if built.metadata.states else None
-    # In float64 ONNX Runtime's CPU provider runs no recurrent operator, and the trials run on the CPU.
+    # The trials run on ONNX Runtime's CPU provider, which has no recurrent operators in float64.
     unrunnable = float64_notes(graph.nodes.nodes, graph.nodes.initializers)
     opened = _open(built, graph.lines) if check and not unrunnable else None
     notes = limits.notes
@@ -85,7 +85,7 @@ def run_trials(
 def _run_module(
     functional: FunctionalModule, metadata: Metadata, feeds: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The module's outputs, for arrays by the names of the file's inputs and states."""
+    """The module's outputs for arrays, by the names of the file's inputs and states."""
     device = next(iter(functional.arguments.tensors.values())).device
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in feeds.items()}
     own = {name: tensors.pop(name) for name in functional.arguments.tensors}
@@ -93,15 +93,14 @@ def _run_module(
 
 
 def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[tuple[int, ...], Sizes]]]) -> None:
-    """Change the declared shapes of outputs that are not those of the trial.
+    """Change declared shapes of outputs that differ from those of the trial.
 
-    The trace declares the size of ``x[-4:]`` as 4, even where there are fewer entries, and the rank of ``x.squeeze()``
-    as that of the example.  A mask of ``(batch, time)`` that is joined with ``x.squeeze()`` gives ``(batch, batch)`` at
-    a time of 1.
+    The trace declares the size of ``x[-4:]`` as 4, even if the axis is shorter, and the rank of ``x.squeeze()`` as that
+    of the example.  A mask of ``(batch, time)`` times ``x.squeeze()`` gives ``(batch, batch)`` if time is 1.
 
     Args:
-        model: its outputs are changed.
-        shapes: the shapes of each output, each with the sizes of the axes that were tried.
+        model: changed in place.
+        shapes: of each output, with the sizes of the axes at which it had them.
     """
     for output in model.graph.output:
         found = shapes.get(output.name, ())
@@ -115,14 +114,14 @@ def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple
 
 
 def _declared(dim: TensorShapeProto.Dimension, sizes: Sizes) -> int | None:
-    """The size of an output's axis at these sizes of the axes; None where it does not follow from them."""
+    """The declared size of an output's axis at these sizes of the axes; None where it does not follow from them."""
     return dim.dim_value if dim.HasField("dim_value") else size_of(dim.dim_param, sizes)
 
 
 def _open(built: BuiltModel, lines: Mapping[str, str]) -> Model:
     try:
         return written_for_trial(built)
-    except ModelError as error:  # without the path, which is that of a temporary file
+    except ModelError as error:  # without its path, which is that of a temporary file
         line = next((line for node, line in lines.items() if f"({node})" in error.message), None)
         at = f"at {line}: " if line else ""
         raise ExportError(f"{at}the exported file of {built.model.graph.name} is not valid: {error.reason}") from error

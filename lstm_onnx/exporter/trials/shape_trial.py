@@ -1,7 +1,7 @@
-"""An exported file compared with its module at shapes other than the example's.
+"""Compares an exported file with its module at shapes other than the example's.
 
-This is not `verify`'s proof of parity: it makes sure that tracing has fixed no size, step or state, and
-finds the sizes at which a file is right.
+This is not `verify`'s proof of parity: it makes sure that tracing has fixed no size, step or state, and finds the sizes
+at which a file is right.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Outcome:
     """The result of a file at some sizes.
 
     Attributes:
-        kind: RIGHT, WRONG, or UNRUN where the module itself does not run.
+        kind: RIGHT, WRONG, or UNRUN where the module itself fails.
         message: how the file is wrong, or what the module raises.
-        cause: what ONNX Runtime raises, where the file fails.
+        cause: what ONNX Runtime raises, if the file fails.
     """
 
     kind: str
@@ -67,7 +67,7 @@ def open_for_trial(path: Path) -> Model:
 
 
 def written_for_trial(built: BuiltModel) -> Model:
-    """A model as the runtime opens its file; the file itself is only needed until then.
+    """The model, opened by the runtime from a temporary file.
 
     Args:
         built: the model, whose metadata is set.
@@ -85,7 +85,7 @@ def written_for_trial(built: BuiltModel) -> Model:
 def random_states(
     model: Model, names: Iterable[str], sizes: Mapping[str, int], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Random state inputs of a file at some sizes of its axes, within (-1, 1); whole numbers are 0 or 1."""
+    """Random state inputs of a file at these sizes of its axes, in (-1, 1); integers are 0 or 1."""
     found = {}
     for name in names:
         info = model.inputs[name]
@@ -101,7 +101,7 @@ class ShapeTrial:
     Args:
         model: the file, opened on the CPU.
         functional: the module.
-        facts: what tracing decided by sizes.
+        facts: the decisions that tracing made about sizes.
         guarded: the calls of recurrent modules, as ``(path, number)``, that fail in the file where they get 0 steps.
         chooses: whether one number chooses between values in the file.
     """
@@ -131,7 +131,7 @@ class ShapeTrial:
         self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
 
     def at(self, sizes: Sizes) -> Outcome:
-        """The outcome at these sizes; they are run once."""
+        """The outcome at these sizes, each of which runs only once."""
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
             self._known[key] = self._run(sizes)
@@ -143,14 +143,14 @@ class ShapeTrial:
         inputs = {name: tensor if name in self.lengths else _varied(tensor) for name, tensor in inputs.items()}
         outcome = self._outcome(inputs, states)
         if outcome.kind == RIGHT and self.metadata.origins:
-            # Sorts are only stable in a call with explicit states; the forward's own results do not show their order.
+            # The order of a sort is defined only in a call with explicit states, where sorts are made stable.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
             results = call_with_states(self.functional, self.metadata, inputs, own)
             outcome = self._compare(inputs, own, {name: results[name] for name in self.functional.outputs})
         return outcome
 
     def with_other_lengths(self, sizes: Sizes) -> Outcome:
-        """The outcome where lengths differ, which an example's may not, in any order that the module takes."""
+        """The outcome with lengths that differ, as an example's may not, in any order that the module takes."""
         inputs, states = self._example(sizes)
         for descending in (False, True):
             others = {name: _different(inputs[name], sizes[axis], descending) for name, axis in self.lengths.items()}
@@ -162,7 +162,7 @@ class ShapeTrial:
 
     @property
     def ran(self) -> bool:
-        """Whether the module ran at any of the sizes so far."""
+        """Whether the module ran at any of the sizes tried so far."""
         return any(outcome.kind != UNRUN for outcome in self._known.values())
 
     def axis_sizes(self, sizes: Mapping[str, int]) -> dict[Axis, int]:
@@ -187,7 +187,7 @@ class ShapeTrial:
         return numbers_in_code(lambda: self._expected(self.own))
 
     def short_lengths_note(self) -> str | None:
-        """A note where the file is not the module's when every sequence is shorter than the padded input.
+        """A note if the file differs from the module when every sequence is shorter than the padded input.
 
         pad_packed_sequence cuts its output to the longest sequence.  A module that joins it with the padded input
         then fails, or broadcasts a single step, while the file has one time axis for both.
@@ -200,9 +200,9 @@ class ShapeTrial:
         for length in sorted({1, longest - 1} - {0, longest}):
             shorter = {name: inputs[name].clamp(max=length) for name in self.lengths}
             outcome = self._outcome({**inputs, **shorter}, states)
-            if outcome.kind == WRONG:  # but not where PyTorch refuses it, too
+            if outcome.kind == WRONG:  # not if PyTorch refuses it, too
                 return (
-                    f"the file is only right where the longest of {', '.join(self.lengths)} is {axis} itself: at "
+                    f"the file is right only where the longest of {', '.join(self.lengths)} equals {axis}: at "
                     f"{axis} {longest} with lengths of at most {length} {outcome.message}; cut the padded input to "
                     "the longest sequence"
                 )
@@ -230,11 +230,11 @@ class ShapeTrial:
             except ExportError as error:
                 problem = problem or error
         if expected is None:
-            return Outcome(UNRUN, str(problem))  # such as sequences shorter than a kernel
+            return Outcome(UNRUN, str(problem))  # such as for sequences shorter than a kernel
         axes = self.axis_sizes(sizes)
         for recurrent in self.facts.recurrent:
             if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
-                # ONNX Runtime may end the process.
+                # ONNX Runtime may abort the process.
                 return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
         outcome = self._compare(inputs, states, expected, () if sizes == self.own else self._numbers)
         if outcome.kind == RIGHT and self.chooses:
@@ -249,21 +249,21 @@ class ShapeTrial:
         return outcome
 
     def _with_other_signs(self, inputs: Tensors, states: Tensors) -> Outcome:
-        """As another number may choose: a size may decide for that alone, ``if x.shape[1] > 2 and x.mean() > 0``."""
+        """The outcome with negated inputs, since ``if x.shape[1] > 2 and x.mean() > 0`` depends on size and sign."""
         others = {name: -tensor if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
         try:
             expected = call_with_states(self.functional, self.metadata, others, states)
         except ExportError:
             return Outcome(RIGHT)
         if any(bool(tensor.isnan().any()) for tensor in expected.values() if tensor.is_floating_point()):
-            return Outcome(RIGHT)  # such as of a logarithm: ONNX Runtime's LSTM gives numbers for it
+            return Outcome(RIGHT)  # NaN, such as of a logarithm, for which ONNX Runtime's LSTM gives numbers
         return self._compare(others, states, expected)
 
     def _valid_examples(self, inputs: Tensors, sizes: Sizes) -> Iterator[Tensors]:
-        """The example's inputs, and changed ones where the module does not run on these at these sizes.
+        """The example's inputs, and changed ones in case the module fails on these at these sizes.
 
-        Integers may be indices of steps that do not exist there; and of the lengths, none may fill its axis any more,
-        or one may be 0.  A mask may have more places than there are rows to put into them.
+        Integers may be indices of steps that do not exist at these sizes.  Of the lengths, none may fill its axis any
+        more, or one may be 0.  A mask may select more places than there are rows to put into them.
         """
         yield inputs
         least = min(sizes.values(), default=1)
@@ -280,19 +280,19 @@ class ShapeTrial:
         if any(not torch.equal(tensor, inputs[name]) for name, tensor in sparse.items()):
             yield {**clamped, **sparse}
         below = {name: tensor.clamp(max=least - 1) for name, tensor in clamped.items() if holds_integers(tensor)}
-        yield {**clamped, **below}  # as indices of an axis that has only so many entries
+        yield {**clamped, **below}  # as indices of an axis of this size
 
     @functools.cached_property
     def _numbers(self) -> list[str]:
-        """The outputs of floats that are not NaN throughout at the example's sizes."""
+        """The floating-point outputs that are not all NaN at the example's sizes."""
         expected = self._expected(self.own)
         return [name for name, tensor in expected.items() if tensor.is_floating_point() and not _all_nan(tensor)]
 
     def _compare(self, inputs: Tensors, states: Tensors, expected: Tensors, numbers: Iterable[str] = ()) -> Outcome:
-        """A run of the file beside the module's outputs.
+        """Run the file and compare its outputs with the module's.
 
-        Where one of `numbers` is NaN throughout, such as after a standard deviation over one step, the file must give
-        NaN, too: ONNX Runtime's LSTM gives numbers for it.
+        Where one of `numbers` is all NaN, such as after a standard deviation over one step, the file must give NaN,
+        too: ONNX Runtime's LSTM turns NaN into numbers.
         """
         try:
             actual = self.model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
@@ -311,8 +311,8 @@ class ShapeTrial:
     def _example(self, sizes: Sizes) -> tuple[Tensors, Tensors]:
         """The example inputs at these sizes, and random states.
 
-        The inputs are those of the example, resized: other values may not be valid for the module.  Lengths
-        are at most their sequences'.
+        The inputs are those of the example, resized: other values may not be valid for the module.  Lengths are
+        clipped to the size of their axis.
         """
         rng = np.random.default_rng(sum(sizes.values()))
         inputs: Tensors = {}
@@ -332,7 +332,7 @@ def _all_nan(tensor: Tensor) -> bool:
 
 
 def _varied(tensor: Tensor) -> Tensor:
-    """Other numbers in each row: floats near those that are there, integers in another order."""
+    """Different numbers in each row: floats are changed a little, integers get another order."""
     generator = torch.Generator().manual_seed(0)
     if tensor.is_floating_point():
         noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
@@ -341,7 +341,7 @@ def _varied(tensor: Tensor) -> Tensor:
 
 
 def _different(lengths: Tensor, longest: int, descending: bool) -> Tensor:
-    """Lengths from 1 to `longest`, which occurs."""
+    """Lengths from 1 to `longest`, at least one of which is `longest`."""
     found = torch.arange(lengths.numel(), dtype=lengths.dtype, device=lengths.device) * 5 % longest + 1
     found[lengths.numel() // 2] = longest
     return (found.sort(descending=True)[0] if descending else found).reshape(lengths.shape)
@@ -352,5 +352,5 @@ def _is_mask(tensor: Tensor) -> bool:
 
 
 def _first_set(mask: Tensor, count: int) -> Tensor:
-    """A mask with no more than the first `count` of its places."""
+    """A mask that selects only the first `count` of its places."""
     return torch.where(mask.bool().flatten().cumsum(0).reshape(mask.shape) <= count, mask, torch.zeros_like(mask))

@@ -1,4 +1,4 @@
-"""Whether an exported file can be streamed: by following its time axis, and by comparing chunks with the whole."""
+"""Finds out whether an exported file can be streamed: follows its time axis, and compares chunks with the whole."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ..result import BuiltModel
 from .shape_trial import random_states
 
 _STEPS, _BATCH, _OTHER = 8, 2, 5
-"""Sizes at which chunks are compared with the whole; other dynamic axes get sizes from _OTHER on."""
+"""Lengths at which chunks are compared with the whole; other dynamic axes get sizes from _OTHER up."""
 _ROWS = (_BATCH, 1)
-"""The rows of each comparison: one alone shows that an output has its steps in order, and not in parts of each."""
+"""The rows of each comparison; one row alone shows that an output has whole steps in order."""
 
 
 def find_time_axis(built: BuiltModel, graph: TracedGraph) -> TimeAxis:
@@ -34,7 +34,7 @@ def find_time_axis(built: BuiltModel, graph: TracedGraph) -> TimeAxis:
 
     Args:
         built: the file.
-        graph: the graph that it was made of, with the dimensions of values.
+        graph: the graph from which it was made, with the dimensions of values.
     """
     complete = ModelProto()
     complete.CopyFrom(built.model)
@@ -49,11 +49,11 @@ def find_time_axis(built: BuiltModel, graph: TracedGraph) -> TimeAxis:
 
 @dataclass(frozen=True)
 class StreamTrialResult:
-    """What running a file in chunks and row by row showed; "" where nothing differs, None where it was not run.
+    """What runs in chunks and row by row showed: "" where nothing differs, None where the file was not run.
 
     Attributes:
         chunks: where chunks differ from the whole sequence.
-        rows: where a sequence alone differs from the same one in a batch.
+        rows: where a sequence alone differs from the same sequence in a batch.
     """
 
     chunks: str | None = None
@@ -69,8 +69,8 @@ def run_stream_trial(
         model: the file, opened on the CPU.
         metadata: the file's, with the limits of its axes.
         time: its time axis, where it has states.
-        module: what the file was made of, from inputs and states to outputs, all by the file's names.
-        batch: what the batch axis is called.
+        module: runs the exported module, from inputs and states to outputs, all by the file's names.
+        batch: the name of the batch axis.
     """
     chunks = _chunks_differ(model, metadata, time) if time is not None else None
     if time is not None and not chunks:
@@ -81,7 +81,7 @@ def run_stream_trial(
 def with_stream_facts(
     metadata: Metadata, time: TimeAxis | None, result: StreamTrialResult, lines: Mapping[str, str]
 ) -> Metadata:
-    """The metadata with whether chunks of a sequence equal the whole, and whether a batch's rows are independent.
+    """The metadata with two more facts: whether chunks equal the whole, and whether a batch's rows are independent.
 
     Args:
         metadata: the file's.
@@ -93,14 +93,14 @@ def with_stream_facts(
         return replace(metadata, batch_mixes=result.rows)
     problem: str | None = _meeting(time, lines) or _derived(metadata, time)
     if not problem:
-        # Where state inputs go through other operators, only running it shows; without a trial that is unknown.
+        # Where state inputs go through other operators, only a run shows it; without a trial it is unknown.
         problem = result.chunks if result.chunks is not None or time.by_hand is not None else ""
     names = tuple(sorted(_time_axes(metadata, time)))
     return replace(metadata, not_streamable=problem, time_axes=names, batch_mixes=result.rows)
 
 
 def without_states(graph: TracedGraph, built: BuiltModel) -> BuiltModel:
-    """A file to which explicit states added none, with its time axis, along which caches may carry what is needed."""
+    """A file to which explicit states added none, with its time axis: caches may carry what streaming needs."""
     why = 'states="explicit" added no states: the initial states of its recurrent layers are computed from inputs'
     names = tuple(sorted(_time_axes(built.metadata, find_time_axis(built, graph)) - {BATCH}))
     return replace(built, metadata=replace(built.metadata, not_streamable=why, time_axes=names))
@@ -115,7 +115,7 @@ def _meeting(time: TimeAxis, lines: Mapping[str, str]) -> str:
 
 
 def _derived(metadata: Metadata, time: TimeAxis) -> str:
-    """An input with several entries for each step, which chunks of a stream do not have; "" where there is none."""
+    """Names an input with several entries for each step, which chunks of a stream lack; "" where there is none."""
     names = _time_axes(metadata, time)
     for spec in metadata.inputs:
         for dim in spec.shape:
@@ -130,7 +130,7 @@ def _time_axes(metadata: Metadata, time: TimeAxis) -> set[str]:
 
 
 def time_places(metadata: Metadata, names: Iterable[str]) -> dict[str, int]:
-    """Which axis of each input is time, by the names of such axes; states have none."""
+    """The time axis of each input, found by the axes' names; states have none."""
     return {
         spec.name: spec.shape.index(name)
         for spec in metadata.inputs
@@ -168,7 +168,7 @@ def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str
 
 
 def _longer_differ(model: Model, metadata: Metadata, time_axis: TimeAxis, module: Run) -> str:
-    """Where chunks differ from the module on more steps than the file takes at once; "" where it takes any number."""
+    """How chunks differ from the module on more steps than the file takes at once; "" where it takes any number."""
     time = _time_axes(metadata, time_axis)
     cut = time_places(metadata, time)
     most = min((high for dim in time if (high := metadata.axis_limits.get(dim, ANY_SIZE)[1]) is not None), default=None)
@@ -201,7 +201,7 @@ def _rows_differ(model: Model, metadata: Metadata, batch: str) -> str | None:
     ends = {name: info.shape.index(batch) for name, info in model.outputs.items() if info.shape.count(batch) == 1}
     if not axes or not ends:
         return None
-    # Fewer than the least may end the process: ONNX Runtime aborts where a recurrent operator gets no rows.
+    # Not fewer than the least: ONNX Runtime aborts the process where a recurrent operator gets no rows.
     rows, largest = metadata.axis_limits.get(batch, (1, None))
     if largest is not None and largest < 2 * rows:
         return None
@@ -216,7 +216,7 @@ def random_rows(model: Model, metadata: Metadata, batch: str) -> dict[str, np.nd
     """Random inputs and states of a batch, whose axis is called `batch`.
 
     Raises:
-        ConfigError: the inputs cannot be drawn.
+        ConfigError: random values cannot be made for an input.
     """
     least = metadata.axis_limits.get(batch, (1, None))[0]
     sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, rows={batch: max(least, _BATCH)})
@@ -224,7 +224,7 @@ def random_rows(model: Model, metadata: Metadata, batch: str) -> dict[str, np.nd
 
 
 def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
-    """One step at a time and uneven chunks of one length, at most `largest`; none has less than `least` steps."""
+    """Chunks of one step, and uneven ones that add up to one length of at most `largest`; none is below `least`."""
     count = min(_STEPS, largest // least)
     total = count * least
     if count < _STEPS:
@@ -253,10 +253,10 @@ def _sequence(
     feeds = draw(specs, sizes, rng)
     lengths = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
     for name, size in lengths.items():
-        feeds[name] = np.full_like(feeds[name], size)  # a stream has no lengths: its sequences all continue
+        feeds[name] = np.full_like(feeds[name], size)  # full lengths: all sequences of a stream continue
     return WholeSequence(feeds, cut, random_states(model, metadata.states, sizes, rng), tuple(lengths), batch)
 
 
 def two_values(spec: InputSpec) -> InputSpec:
-    """Draw integers from 0 and 1 if all were 0 or all 1 in the example, since equal steps would hide a difference."""
+    """Use random 0 and 1 for integers that were all 0 or all 1 in the example: equal steps would hide a difference."""
     return replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec

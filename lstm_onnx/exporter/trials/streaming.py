@@ -1,4 +1,4 @@
-"""A file whose steps meet outside of its recurrent states, made to stream by caches of earlier steps."""
+"""Adds caches of earlier steps to a file whose steps meet outside of its recurrent states, so that it streams."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .stream_trial import time_places
 
 
 def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -> BuiltModel:
-    """A model that streams, if that is possible; else the same with the reason in its metadata.
+    """A model that streams, if that is possible; otherwise the given one, with the reason in its metadata.
 
     Args:
         graph: the lowered graph.
-        whole: takes whole sequences; its metadata's `not_streamable` says why its own states are not enough.
-        options: with the most look-ahead, the length of chunks, and whether the model is compared with the whole one.
+        whole: the model that takes whole sequences; `not_streamable` says why its own states are not enough.
+        options: the largest look-ahead, the length of chunks, and whether the model is compared with the whole one.
     """
     metadata = whole.metadata
     time = time_places(metadata, metadata.time_axes)
@@ -54,7 +54,7 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
     found = BuiltModel(done.model, done.initializers, streaming_metadata(metadata, done), whole.notes).noted(note)
     if options.check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
         proof = _compared(whole, found)
-        if proof.problem:  # what the module does with its states, such as a tanh of them after each call
+        if proof.problem:  # the module changes its states, such as by a tanh after each call
             reason = f"the file in chunks differs from the whole sequence: {proof.problem}"
             return replace(whole, metadata=replace(metadata, not_streamable=reason))
         if proof.not_run:
@@ -63,7 +63,7 @@ def with_caches(graph: TracedGraph, whole: BuiltModel, options: ModuleOptions) -
 
 
 def _reason(why: RefusedError, lines: Mapping[str, str]) -> str:
-    """The node, the line of the module, and what could be written instead."""
+    """The node, the line of the module, and what can be written instead."""
     line = lines.get(why.node) if isinstance(why, NodeRefusedError) else None
     at = f", at {line}" if line else ""
     return f"{why}{at}{f'; what can be streamed: {why.instead}' if why.instead else ''}"

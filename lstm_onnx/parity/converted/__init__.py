@@ -1,1 +1,1 @@
-"""Files whose weights were rounded to float16 or quantized to int8: are they exactly that, and what does it cost?"""
+"""Verifies files with float16 or int8 weights: are they exactly what the conversion gives, and what is their drift?"""

@@ -1,4 +1,4 @@
-"""How far a file with smaller weights is from the float64 model: information, unless the user sets a limit."""
+"""Measures how far a file with smaller weights is from the float64 model: for information, unless there is a limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS = {"whole": "drawn", "data": "data"}
 
 
 def precision_of(model: Model) -> str:
-    """ "int8" or "float16" where a file's weights are stored so, else ""."""
+    """ "int8" or "float16" if a file's weights are stored in it, otherwise ""."""
     metadata = model.metadata
     if metadata.quantization is not None:
         return "int8"
@@ -52,7 +52,7 @@ def drifts(model: Model, expected: Iterable[Expected]) -> tuple[Drift, ...]:
         try:
             outputs = model.run(call.feeds)
         except (InputError, RunError):
-            continue  # which is a case that fails
+            continue  # its case fails anyway
         for name, reference in call.reference.items():
             actual = outputs.get(name)
             if actual is not None and actual.shape == reference.shape and reference.size:
@@ -100,7 +100,7 @@ def with_limited_drift(
 
 
 def limit_case(found: Sequence[Drift], limit: float, label: str = LIMIT) -> CaseResult:
-    """The case that fails where an output drifts farther than the user allows; its label says from what."""
+    """The case that fails if an output drifts farther than the user allows; its label says from what."""
     tensors = []
     for drift in found:
         ratio = K * drift.relative / limit if limit else (0.0 if drift.relative == 0 else np.inf)

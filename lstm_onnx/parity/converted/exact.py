@@ -1,4 +1,4 @@
-"""Two files, number by number and node by node: one as it is, and one made again from the source."""
+"""Compares a file with one converted again from its source, number by number and node by node."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ STORED = "the stored numbers"
 GRAPH = "the graph"
 """The label of the case on nodes, inputs, outputs and pairs of states."""
 _MOST = 8
-"""Differences that are listed one by one."""
+"""The most differences that are listed one by one."""
 _ENTRIES = ("states", "initial", "quantization", "spec", "origins", "streaming")
-"""The entries of the metadata on which a run depends."""
+"""The metadata entries on which a run depends."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compare_numbers(
     Args:
         file: the numbers by name.
         source: what they must be.
-        other_form: the nodes are others that give the same bits, and may have scalars and sizes of their own.
+        other_form: the nodes differ but give the same bits, and may have their own scalars and sizes.
     """
     if other_form:
         own = {name for name in file.keys() ^ source.keys() if _is_of_nodes({**file, **source}[name])}
@@ -76,7 +76,7 @@ def _different_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.n
     for name in dict.fromkeys([*source, *file]):
         one, other = file.get(name), source.get(name)
         if one is None or other is None:
-            yield _wrong(name, math.inf, (), "is missing in the file" if one is None else "is not of the source")
+            yield _wrong(name, math.inf, (), "is missing from the file" if one is None else "is not in the source")
         elif one.dtype != other.dtype or one.shape != other.shape:
             yield _wrong(name, math.inf, (), f"is {one.dtype} {one.shape}, the source's is {other.dtype} {other.shape}")
         elif one.tobytes() != other.tobytes():
@@ -138,7 +138,7 @@ def _different_nodes(file: Sequence[NodeProto], source: Sequence[NodeProto]) -> 
         if one is None or other is None:
             node = one or other
             assert node is not None  # noqa: S101 - it is in one of both
-            yield f"the node {node_name(node)} is {'not of the source' if other is None else 'missing in the file'}"
+            yield f"the node {node_name(node)} is {'not in the source' if other is None else 'missing from the file'}"
         elif one.SerializeToString(deterministic=True) != other.SerializeToString(deterministic=True):
             yield f"the node {node_name(one)} ({one.op_type}) has other inputs, attributes or a body than the source's"
 

@@ -1,4 +1,4 @@
-"""The int8 layers of a file compared with their arithmetic, and rows alone and step by step with the whole batch."""
+"""Compares a file's int8 layers with their emulation, and rows alone and single steps with the whole batch."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MOST_CASES = 8
 
 
 def layer_cases(expected: Sequence[Expected]) -> list[Expected]:
-    """The cases that layers are compared on: drawn, of ordinary size and numbers, whose gates do not saturate."""
+    """The random cases on which layers are compared: ordinary sizes and numbers, whose gates do not saturate."""
     usual = [case for case in expected if case.kind == "whole" and not case.inconclusive]
     return (usual or [case for case in expected if case.kind in ("whole", "steps", "data")])[:_MOST_CASES]
 
 
 def compare_layers(rewritten: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:
-    """Every int8 layer on the inputs that it has in one case, against its emulation."""
+    """Compare every int8 layer, on its inputs in one case, with its emulation."""
     feeds = model.completed(dict(expected.calls[0].feeds))
     tensors = [
         TensorResult(layer.name, layer.error, layer.rounding, layer.ratio, (), allowed=ROUNDINGS * layer.rounding)
@@ -41,7 +41,7 @@ def compare_layers(rewritten: Rewritten, probe: Probe, model: Model, expected: E
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Rows of layers that were run alone or step by step: how many had the same bits, other bits, or another input.
+    """Counts rows of layers that were run alone or step by step: the same bits, other bits, or another input.
 
     `different` names the layers whose results had other bits.
     """
@@ -57,7 +57,7 @@ class RowCounts:
 
 
 def rows_alone(rewritten: Rewritten, probe: Probe, model: Model, expected: Expected) -> RowCounts:
-    """Each row of a batch by itself: every layer whose input has the same bits must give the same bits."""
+    """Run each row of a batch alone: every layer whose input has the same bits must give the same bits."""
     feeds = model.completed(dict(expected.calls[0].feeds))
     axes = axes_of(model, expected.batch_axes)
     batch = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
@@ -71,7 +71,7 @@ def rows_alone(rewritten: Rewritten, probe: Probe, model: Model, expected: Expec
 
 
 def step_by_step(rewritten: Rewritten, probe: Probe, model: Model, expected: Expected) -> RowCounts:
-    """A batch step by step, with carried states, against one call; only of a file that streams, without lengths."""
+    """Run a batch step by step with carried states, against one call; only for a file that streams, without lengths."""
     feeds = model.completed(dict(expected.calls[0].feeds))
     axes = axes_of(model, expected.time_axes)
     times = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
@@ -116,7 +116,7 @@ def _sequences(rewritten: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) 
     for layer in (layer for layer in rewritten.layers if not layer.caller):
         for index, backwards in enumerate(layer.reverse):
             if backwards and len(steps) > 1:
-                continue  # it starts at the end, which steps do not know
+                continue  # it starts at the end, which single steps do not have
             rows = found.setdefault(f"{layer.name}/{index}", {})
             first = steps[0]
             x = np.concatenate([values[layer.x] for values in steps])

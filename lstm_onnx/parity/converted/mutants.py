@@ -1,7 +1,7 @@
 """Wrong copies of an int8 file, which its verification must reject.
 
-A changed integer or a scale that is off by one rounding shows in the exact comparison alone; everything else also shows
-in the layers' numbers, if these depend on it for the case's inputs.
+A changed integer or a scale that is off by one rounding shows only in the exact comparison; everything else also shows
+in the layers' numbers, if they depend on it for the case's inputs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def int8_mutants(
             ratio, place, reason = 0.0, judge, ""
             if judge == LAYERS:
                 ratio, place = _ratio(wrong, feeds), f"{judge}, {expected.label}"
-            # It may not show in these numbers: a gate may be closed for every input.
+            # It may not show in the layers' numbers: a gate may be closed for every input.
             if not ratio > ROUNDINGS and not compare_numbers(wrong.initializers, source.arrays).passed:
                 ratio, place = np.inf, STORED
             if not ratio > ROUNDINGS and different_nodes(wrong.model, source.model) and not _same(wrong, feeds, before):
@@ -76,7 +76,7 @@ def int8_mutants(
 
 
 def _without_order(scan: str, rewritten: Rewritten, model: Model, values: Mapping[str, np.ndarray]) -> str:
-    """Why a Scan gives the same from either end of its sequences; "" where it may not."""
+    """Why a Scan gives the same in either direction; "" where it may not."""
     layers = [layer for layer in rewritten.layers if scan.startswith(f"{layer.name}/")]
     fixed = all(isinstance(dim, int) for info in model.inputs.values() for dim in info.shape)
     if any(fixed and len(values.get(layer.x, ())) == 1 for layer in layers):
@@ -114,7 +114,7 @@ def _carries(scan: NodeProto) -> bool:
 
 
 def _values(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> Mapping[str, np.ndarray] | None:
-    """The values in a mutant; None where it does not run."""
+    """The values in a mutant; None where it fails."""
     try:
         return Probe(mutant, "a mutant").values(feeds)
     except LSTMOnnxError:
@@ -122,14 +122,14 @@ def _values(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> Mapping[str, np.
 
 
 def _same(mutant: Rewritten, feeds: dict[str, np.ndarray], before: Mapping[str, np.ndarray]) -> bool:
-    """Whether a graph with other nodes gives the same bits, with which its verification would accept it."""
+    """Whether a graph with other nodes gives the same bits, so that its verification would accept it."""
     values = _values(mutant, feeds)
     names = [value.name for value in mutant.model.graph.output]
     return values is not None and all(values[name].tobytes() == before[name].tobytes() for name in names)
 
 
 def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
-    """The largest of any layer; infinite where it does not run or gives other shapes."""
+    """The largest ratio of any layer; infinite where the mutant fails or gives other shapes."""
     values = _values(mutant, feeds)
     if values is None:
         return np.inf
@@ -137,7 +137,7 @@ def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
 
 
 def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[tuple[str, _Change]]]]:
-    """Each kind of mistake, the case that is to reject it, and where it can be made."""
+    """Each kind of mistake, the case that has to reject it, and the places where it can be made."""
     arrays = file.arrays
     every = [name for name, array in arrays.items() if name.endswith(_INTEGERS) and array.ndim >= 2 and array.any()]
     every_scale = [name for name in arrays if name.endswith(_SCALE) and arrays[name].size > 1]
@@ -170,7 +170,7 @@ def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[
 
 
 def _start_apart(file: Stored, scans: list[NodeProto]) -> Iterator[NodeProto]:
-    """Those whose h and c start from two values that are not both zeros."""
+    """The Scans whose h and c start from two values that are not both zeros."""
     model = deepcopy(file.model)
     small = {name: array for name, array in file.arrays.items() if array.size == 1 or not array.any()}
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in small.items())

@@ -31,14 +31,14 @@ from .mutants import int8_mutants
 _WHOLE = ("whole", "values", "data", "sweep")
 """Kinds of cases whose calls are independent of each other."""
 _ROUNDED = (
-    "the weights are rounded to float16, and computed with in float32: the file is compared with the float32 file with "
-    "its weights rounded, and the drift is what rounding costs"
+    "the weights are rounded to float16 and used in float32: the file is compared with the float32 file whose weights "
+    "are rounded, and the drift is the cost of rounding"
 )
 
 
 @dataclass
 class Converted:
-    """What was found of a file with smaller weights."""
+    """The results for a file with smaller weights."""
 
     cases: list[CaseResult] = field(default_factory=list)
     drift: tuple[Drift, ...] = ()
@@ -55,10 +55,10 @@ def converted_results(
     max_drift: float | None = None,
     drift_label: str = LIMIT,
 ) -> Converted:
-    """Compare a file with what its precision makes of the float32 file of its source.
+    """Compare a file with its source's float32 file converted to the file's precision.
 
     Args:
-        float32: that file.
+        float32: the float32 file.
         model: the file, open.
         expected: the cases of the float32 file.
         mutants: how many wrong copies of the file are tried.
@@ -96,12 +96,12 @@ def _int8(
     probe = Probe(rewritten, model.path, model.provider)
     cases = layer_cases(expected)
     results = [compare_layers(rewritten, probe, model, case) for case in cases]
-    found.cases += [result for result in results if result.tensors]  # a branch of an If is not taken in every case
+    found.cases += [result for result in results if result.tensors]  # not every case takes a branch of an If
     compared = {tensor.output for result in results for tensor in result.tensors}
     if missing := [name for name in rewritten.quantized if name not in compared]:
         found.notes.append(
-            f"{', '.join(missing)}: only the stored numbers and the graph were compared, since in no case it ran, or "
-            "gave finite numbers"
+            f"{', '.join(missing)}: only the stored numbers and the graph were compared, since there was no case in "
+            "which it ran and gave finite numbers"
         )
     if quantization.kernel in SAME_BITS_ALONE:
         for alone in row_results(rewritten, probe, model, cases):
@@ -151,8 +151,8 @@ def _compare_stored(found: Converted, file: Stored, source: Stored, model: Model
     written = f"lstm-onnx {versions.get('lstm_onnx')}" + (f", torch {versions['torch']}" if "torch" in versions else "")
     if other_form:
         found.notes.append(
-            f"the file was written by {written}, and its graph is not the one that this version writes, with the same "
-            f"bits in all outputs: {nodes}"
+            f"the file was written by {written}, and its graph is not the one that this version writes, but gives "
+            f"the same bits in all outputs: {nodes}"
         )
     else:
         found.cases.append(CaseResult(GRAPH, error=f"{nodes} (written by {written})", kind="stored"))
@@ -168,7 +168,7 @@ def _same_outputs(source: Stored, model: Model, expected: Sequence[Expected]) ->
     )
     try:
         with _opened(source, model) as other, warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of a NaN
+            warnings.simplefilter("ignore", RuntimeWarning)  # about a NaN
             return all(_bits(model, each) == _bits(other, each) for each in feeds)
     except LSTMOnnxError:
         return False
@@ -207,7 +207,7 @@ def _unusual(case: Expected) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def _with_states(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`feeds` with drawn states, also those that PyTorch does not have: in whole sequences each cache is empty."""
+    """`feeds` with random states, also those that PyTorch does not have: in whole sequences each cache is empty."""
     rng = np.random.default_rng(0)
     complete = model.completed(dict(feeds))
     states = {name: complete[name] for name in model.states if complete[name].dtype.kind == "f"}
@@ -224,7 +224,7 @@ def _repeated(array: np.ndarray, axes: tuple[int | None, ...]) -> np.ndarray:
 
 
 def _ties(array: np.ndarray) -> np.ndarray:
-    """Numbers below 1, whose row's scale is a power of 2, of which all but the first of a row are halves of it."""
+    """Numbers below 1 in rows whose scale is a power of 2; all but the first of a row lie between two integers."""
     halves = np.arange(array.size) % ROW_LIMIT + 0.5
     halves[1::2] *= -1
     numbers = np.minimum(halves, ROW_LIMIT - 0.5).reshape(array.shape)

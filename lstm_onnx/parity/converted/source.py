@@ -1,4 +1,4 @@
-"""The float32 export that a file with smaller weights was made of, from the same PyTorch model."""
+"""Exports again, from the PyTorch model, the float32 file from which a file with smaller weights was made."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def export_float32(
         model: the file, open.
         path: the file to write.
         example_inputs: for an nn.Module, as in `verify`.
-        seed: of inputs that are drawn to trace a module.
+        seed: of the random inputs for tracing a module.
 
     Raises:
         ModelError: the file was not exported by lstm-onnx.
-        ExportError, ConfigError: the source cannot be exported so.
+        ExportError, ConfigError: the source cannot be exported in this way.
     """
     options = model.metadata.options
     if options is None:
         raise ModelError(
-            "was made from a file that lstm-onnx did not export, so its float32 form cannot be exported again",
+            "was made from a file that lstm-onnx did not export, so that file cannot be exported again",
             path=model.path,
             hint='compare it with that file: lstm-onnx verify FLOAT32.onnx FILE, or verify("FLOAT32.onnx", FILE); '
             "and that file with PyTorch",
         )
     options = replace(options, precision="float32", layers=INT8_LAYERS[0], kernel=INT8_KERNELS[0])
-    # The states of a stream that a convolution keeps are found by the trials.
+    # The caches of a stream, such as those of convolutions, are found by the trials.
     streaming = model.metadata.streaming
     tried, delay = streaming is not None, 0 if streaming is None else streaming.delay
     chunk = streaming.chunk if streaming is not None and streaming.chunk > 1 else None

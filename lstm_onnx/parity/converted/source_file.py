@@ -1,4 +1,4 @@
-"""The verification of a file with smaller weights against the float32 file that it was made of, without torch.
+"""Verifies a file with smaller weights against the float32 file from which it was made, without torch.
 
 For a file of any origin: what `verify` does for an export in int8 or float16, without the comparison with PyTorch.
 """
@@ -41,7 +41,7 @@ REFERENCE = "float32"
 LIMIT = "the drift from float32"
 """The label of the case on the user's limit."""
 _SMALL, _OTHER = 3, 4
-"""Two sizes of a named axis, by which its role is found."""
+"""Two sizes of a named axis, which reveal its role."""
 _TIME = 12
 """Steps of random inputs."""
 
@@ -57,7 +57,7 @@ def verify_source_file(
     data: Sequence[Mapping[str, Any]] | UserData = (),
     max_drift: float | None = None,
 ) -> tuple[ParityReport, Golden]:
-    """Compare a file in int8 or float16 with what its precision makes of a float32 file.
+    """Compare a file in int8 or float16 with the conversion of a float32 file to that precision.
 
     Args:
         source: the float32 file.
@@ -69,7 +69,7 @@ def verify_source_file(
 
     Raises:
         ConfigError: an argument is not possible, or `file` is in neither precision.
-        ModelError: `source` is not a float32 model, or does not run on random inputs.
+        ModelError: `source` is not a float32 model, or fails on random inputs.
         FileError, InputError, ProviderError: see `verify`.
     """
     started = time.perf_counter()
@@ -96,7 +96,7 @@ def _verified(
             exchanged = bool(precision_of(other))
         hint = f"only such a file is compared with a file like {os.fspath(source)}; give the PyTorch model as SOURCE"
         raise ConfigError(
-            f"{model.path}: is neither int8 nor float16 by its metadata, as lstm-onnx quantize and export write them",
+            f"{model.path}: its metadata do not say that it is int8 or float16, as lstm-onnx quantize and export do",
             hint=f"{os.fspath(source)} is {precision_of(other)}: exchange the two" if exchanged else hint,
         )
     with load(source, provider=model.provider, threads=1, trial=None) as float32:
@@ -122,7 +122,7 @@ def _form(source: str | os.PathLike[str], model: Model) -> Rewritten:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The float32 file, open, its int8 form, and the seed of inputs that are drawn."""
+    """The float32 file, open, its int8 form, and the seed of random inputs."""
 
     model: Model
     form: Rewritten
@@ -135,7 +135,7 @@ class _Drawn:
 
     @cached_property
     def _positive(self) -> bool:
-        """Whether more of the int8 layers have finite numbers if none that is drawn is below 0, as before a root."""
+        """Whether more int8 layers have finite numbers if no random number is below 0, such as before a square root."""
         if not self.form.quantized:
             return False
         feeds = proof_inputs(self.model, self.form, self.seed)
@@ -155,7 +155,7 @@ class _Drawn:
     def axes(self) -> list[dict[str, int]]:
         """The batch and the time axis of each input that has one: those that change the axes of x of a layer.
 
-        None of a file without recurrent int8 layers.
+        None for a file without recurrent int8 layers.
         """
         names = [axis for axis in default_sizes(self.model) if axis.isidentifier()]
         layer = next((layer for layer in self.form.layers if not layer.caller), None)
@@ -193,10 +193,10 @@ def _cases(drawn: _Drawn, records: Sequence[Mapping[str, Any]]) -> tuple[list[Ex
         except RunError as error:
             if not records and not cases and sizes is ones:
                 raise ModelError(
-                    f"{drawn.model.path}: does not run on random inputs: {error.message}",
-                    hint="give some that it takes: --data, or data= in Python",
+                    f"{drawn.model.path}: fails on random inputs: {error.message}",
+                    hint="pass inputs that it accepts: --data, or data= in Python",
                 ) from error
-            notes.append(f"the float32 file does not run on {label}: {error.message}")
+            notes.append(f"the float32 file fails on {label}: {error.message}")
     for number, record in enumerate(records):
         feeds = complete_feeds(drawn.model, record)
         cases.append(_case(drawn.model, f"data {number}", feeds, batch, steps, kind="data"))
@@ -220,7 +220,7 @@ def _case(
 
 
 def _bytes_of(source: str | os.PathLike[str]) -> bytes | None:
-    """The file for a golden file; None of one whose weights are beside it."""
+    """The file's bytes for a golden file; None if its weights are in other files."""
     model = onnx.load(source, load_external_data=False)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         return None

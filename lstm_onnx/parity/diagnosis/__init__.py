@@ -1,1 +1,1 @@
-"""Why a file differs: the first step and layer that do, and the likely causes."""
+"""Finds out why a file differs: the first step and layer that do, and the likely causes."""

@@ -285,7 +285,7 @@ def parameters_of(module: nn.Module) -> dict[str, np.ndarray]:
 
 @contextmanager
 def changed_parameters(module: nn.Module, right: StateDict, wrong: StateDict) -> Iterator[None]:
-    """Within it, a module has the parameters `wrong` in place of its own, `right`."""
+    """A context in which a module has the parameters `wrong` in place of its own, `right`."""
     parameters = {
         name: value for name, value in module.named_parameters(recurse=False) if wrong[name] is not right[name]
     }

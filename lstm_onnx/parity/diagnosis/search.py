@@ -1,4 +1,4 @@
-"""Where a file first differs from PyTorch, and the likely causes."""
+"""Searches for the place where a file first differs from PyTorch, and for the likely causes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Suspect:
     Attributes:
         faults: the mistakes to try.
         module: the module, of a comparison's models, whose weights they change.
-        run: how PyTorch is run on the file's inputs, with that module.
-        where: names the module in a larger one, as in " in encoder.lstm".
+        run: runs PyTorch on the file's inputs, with that module.
+        where: the module's place in a larger one, such as " in encoder.lstm".
     """
 
     faults: Iterable[FaultModel]
@@ -73,7 +73,7 @@ def diagnose(
     location = first_difference([(done.expected, done.result) for done in wrong])
     found = list(baked_sizes(*_sizes(specs, compared)))
     numbers = [done for done in wrong if _has_numbers(done)]
-    # Extreme values explain little, but may be all that is wrong.
+    # Extreme values explain little, but they may be all that fails.
     numbers = [done for done in numbers if done.expected.kind in SINGLE] or numbers
     if wrong and not numbers:
         found += mispaired(wrong[0].models.file.states, state_pairs)
@@ -185,8 +185,8 @@ def baked_sizes(passed: Sequence[Mapping[str, int]], failed: Sequence[Mapping[st
         if len(works) == 1 and not works & fails:
             yield Cause(
                 f"baked shape: {axis}",
-                f"it runs where {axis} is {works.pop()}, and not where it is {', '.join(map(str, sorted(fails)))}",
-                f"lstm-onnx check says where a size of {axis} is written into the file; export it with that axis open",
+                f"it runs if {axis} is {works.pop()}, and not if it is {', '.join(map(str, sorted(fails)))}",
+                f"lstm-onnx check says where a size of {axis} is fixed in the file; export it with that axis dynamic",
             )
 
 
@@ -218,7 +218,7 @@ def causes_of_the_file(done: Comparison) -> Iterator[Cause]:
 
 
 def largest_error(expected: Expected, outputs: Arrays) -> float:
-    """The largest error of all floating-point outputs; infinite where there is none."""
+    """The largest error of all floating-point outputs; infinite if there are none."""
     reference = expected.calls[0].reference
     errors = [
         float(np.abs(outputs[name] - wanted).max(initial=0.0))
@@ -233,7 +233,7 @@ def quantized(model: Model, graph: ModelProto, error: float, precisely: Callable
 
     Args:
         model: the file, open.
-        graph: the same as a graph.
+        graph: its graph.
         error: the largest error of a failing case.
         precisely: computes the same with 8-bit products summed in full.
     """

@@ -1,1 +1,1 @@
-"""Generating files against their step in a Python loop in PyTorch."""
+"""Verifies generating files against their step in a Python loop in PyTorch."""

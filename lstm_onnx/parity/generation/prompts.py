@@ -1,4 +1,4 @@
-"""The prompts that a generating file is compared on: usual sizes, larger ones, and large numbers."""
+"""Chooses the prompts on which a generating file is compared: usual sizes, larger ones, and large numbers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ...runtime import Model
 _SIZES = ((1, 1, 5), (3, 4, 7), (2, 3, 12), (1, 6, 1), (4, 1, 2), (1, 2, 40), (2, 2, 0))
 """Batch, time steps of the prompt, and the largest number of steps."""
 _LARGER = ((7, 2, 3), (130, 1, 2), (1, 130, 2))
-"""Rows and steps past those where a file may be wrong."""
+"""Rows and steps beyond those at which a file may be wrong."""
 _MANY_STEPS = (1, 1, 130)
-"""Of tokens alone: the errors of numbers that are fed back may grow."""
+"""Only for tokens: the errors of numbers that are fed back may grow."""
 _LARGE_SIZES, _LARGE = (3, 2, 3), 200.0
-"""The factor of states, such as those that long sequences leave, and of a prompt that nobody has normalized."""
+"""The factor of states, such as after long sequences, and of a prompt that is not normalized."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is drawn for a case.
+    """The random inputs of a case.
 
     Attributes:
         label: of the case.
         sizes: batch, time steps of the prompt, and the largest number of steps.
-        states: whether states are drawn.
+        states: whether states are given.
         factor: of states and of numbers without a range.
-        extreme: whether its sizes or numbers are not usual, so that it is left out where PyTorch itself is chaotic.
+        extreme: whether its sizes or numbers are unusual, so that it is left out where PyTorch itself is chaotic.
     """
 
     label: str
@@ -58,7 +58,7 @@ def prompts(described: GeneratingStep, *, anew: bool) -> list[Prompt]:
 
     Args:
         described: its step.
-        anew: whether PyTorch cannot be given states, and takes all that came before anew in each step.
+        anew: whether PyTorch cannot be given states, and processes all earlier steps again in each step.
     """
     choose = described.generation.choose
     usual = [

@@ -1,6 +1,6 @@
-"""The verification of a generating file with smaller weights: beside its step's own file in a Python loop.
+"""Verifies a generating file with smaller weights against its step's own file in a Python loop.
 
-The step's file is exported again from the PyTorch model, in the same precision, and verified as any such file is.  What
+The step's file is exported again from the PyTorch model in the same precision and verified like any such file.  What
 remains to be proven is the loop: every token must be equal.
 """
 
@@ -92,7 +92,7 @@ def step_loop(
             path=model.path,
             hint="is it this model's file?",
         )
-    # A step whose inputs are changed by a rounding shows how far rounding can move a choice.
+    # A step with inputs off by a rounding shows how far rounding can move a choice.
     runs = (_StepRun(step, moved=True), _StepRun(step, moved=False))
     states = model.states
     return GenerationVerification(

@@ -1,7 +1,7 @@
-"""The verification of a generating file: its module in a Python loop, in two precisions.
+"""Verifies a generating file against its module in a Python loop, in two precisions.
 
-Tokens must be equal one by one.  Where two are so close that rounding may decide between them, nothing that follows
-can be compared; a case ends before the first such step.
+Tokens must be equal one by one.  Where two are so close that rounding may decide between them, nothing after that can
+be compared, so a case ends before the first such step.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from ..tolerances import NATIVE_EPSILON, K
 from .prompts import prompts
 
 _NEAR = 4 * K
-"""A choice is near where another one would be made with numbers that are off by so many of PyTorch's errors."""
+"""A choice is near if numbers that are off by this many of PyTorch's errors would change it."""
 _ENDING, _ENDING_ATTEMPTS = (6, 2, 24), 30
 """The sizes, as in `Prompt`, of the batch whose sequences end at different steps, and how often it is drawn."""
 _ATTEMPTS = 4
-"""Prompts that are drawn for a case, of which one ends before a near choice in its first step."""
+"""How many prompts are tried for a case if one leads to a near choice in its first step."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _StepView:
 
 
 def view_of_step(model: Model) -> Model:
-    """What a generating file says of its step, as a `Model` of the step says it; it cannot be run."""
+    """A stand-in for the step's `Model`, from what a generating file says about its step; it cannot be run."""
     described = generation_of(model)
     metadata = replace(model.metadata, inputs=described.inputs, generation=None)
     return cast("Model", _StepView(model.path, model.inputs, described.outputs, metadata))
@@ -70,17 +70,17 @@ class GenerationVerification(Verification):
 
     Args:
         model: the file, open.
-        module: what the step comes from.
+        module: the module that gives the step.
         native: the step in its own precision: arrays by name to arrays by name, and `largest_cell` of its last run.
         float64: the same in float64.
         dtype: the step's.
         argument_states: the states that the step cannot start itself.
-        own_states: the states that the step can be given; without some, each step takes all that came before anew.
+        own_states: the states that the step can be given; without them, each step processes all earlier steps again.
         seed: of the drawn prompts, states and noise.
         data: inputs to compare in addition to the drawn ones, by the file's input names.
 
     Raises:
-        ExportError: the step cannot be given some state, nor start anew.
+        ExportError: the step can neither be given some state nor process earlier steps again.
     """
 
     chaotic_note = "the other cases were judged"
@@ -136,7 +136,7 @@ class GenerationVerification(Verification):
             data: inputs to compare in addition to the drawn ones, by the file's input names.
 
         Raises:
-            ConfigError: the module has other inputs than the file's step.
+            ConfigError: the module's inputs differ from those of the file's step.
             ExportError: it cannot be run as the step.
         """
         view = view_of_step(model)
@@ -171,7 +171,7 @@ class GenerationVerification(Verification):
 
     @functools.cached_property
     def amplified(self) -> Target | None:
-        """Where no sequence ended: the file with another stop token, one that does occur."""
+        """The file with a stop token that does occur, if no sequence ended."""
         stops = self.described.generation.stop_token
         if self.ended or not stops:
             return None
@@ -193,7 +193,7 @@ class GenerationVerification(Verification):
         return Target(opened(self.model, proto), proto, [found]) if found is not None else None
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
-        """The first output that differs; the step's own file, which is verified like any other, tells more."""
+        """The first output that differs; the step's own file, verified like any other, shows more."""
         return first_difference([(one.expected, one.result) for one in self.compared if not one.result.passed]), ()
 
     def _comparisons(self) -> Iterator[Planned | CaseResult]:
@@ -202,10 +202,10 @@ class GenerationVerification(Verification):
         expected = [one for one in (*self._drawn(), *ending, *self._users()) if one is not None]
         if self.cut:
             self.notes.append(
-                f"{self.cut} of {len(expected)} cases end before a step in which rounding may choose between two tokens"
+                f"{self.cut} of {len(expected)} cases end before a step in which rounding may decide between two tokens"
             )
         if not any(call.reference[GENERATED].size for one in expected for call in one.calls):
-            yield CaseResult("generated", error="every drawn prompt leads to a near tie at once; pass data of your own")
+            yield CaseResult("generated", error="every random prompt leads to a near tie at once; pass your own data")
         usual = [one for one in expected if one.kind not in ("data", "values") and not one.inconclusive]
         exact = {GENERATED, COUNTS} if self.described.generation.choose != "value" else {COUNTS}
         least = {name: error for name, error in largest_relative_errors(usual).items() if name not in exact}
@@ -216,18 +216,18 @@ class GenerationVerification(Verification):
             yield from ((models, one) for one in self.amplified.expected)
 
     def _wrong_constants(self) -> Iterator[CaseResult]:
-        """A failing case for stop tokens that are not those that the file says, which few sequences would show."""
+        """A failing case if the graph's stop tokens differ from the file's metadata, which few sequences would show."""
         wanted = {stop_constant(token): token for token in self.described.generation.stop_token}
         initializers = read_graph(self.model).graph.initializer
         found = {item.name: item for item in initializers if item.name.startswith(STOPS_AT)}
         for name, token in wanted.items():
             if name not in found or not bool((numpy_helper.to_array(found[name]) == token).all()):
                 yield CaseResult(
-                    "stop tokens", error=f"the file says that {token} ends a sequence, and its graph differs"
+                    "stop tokens", error=f"the metadata say that {token} ends a sequence, but in the graph it does not"
                 )
         for name in found.keys() - wanted:
             token = name.removeprefix(STOPS_AT)
-            yield CaseResult("stop tokens", error=f"{token} ends a sequence, and the file does not say so")
+            yield CaseResult("stop tokens", error=f"{token} ends a sequence, but the metadata do not say so")
 
     def _drawn(self) -> Iterator[Expected | None]:
         rng = np.random.default_rng(self.seed)
@@ -241,7 +241,7 @@ class GenerationVerification(Verification):
                     break
 
     def _ending(self) -> Iterator[Expected]:
-        """A batch in which sequences end at different steps; stop tokens are rare, so more prompts are drawn for it."""
+        """A batch whose sequences end at different steps; stop tokens are rare, so more prompts are tried for it."""
         rng = np.random.default_rng(self.seed + 1)
         batch, _, steps = _ENDING
         for attempt in range(_ENDING_ATTEMPTS):
@@ -258,7 +258,7 @@ class GenerationVerification(Verification):
             self.notes.append("no drawn sequence ended before others of its batch; pass data with prompts that do")
 
     def _with_file_states(self, expected: Expected) -> Expected:
-        """States that PyTorch does not have must be those of each sequence alone, which ends with its last step."""
+        """Expect states that only the file has to be those of each sequence alone, which ends with its last step."""
         (call,) = expected.calls
         batch = self.model.inputs[self.described.generation.input].shape[self.described.batch_axis]
 
@@ -304,7 +304,7 @@ class GenerationVerification(Verification):
     def _expected(
         self, label: str, feeds: Arrays, kind: str = "whole", described: GeneratingStep | None = None
     ) -> Expected | None:
-        """What the Python loop gives; None where rounding may choose in its first step."""
+        """The results of the Python loop; None where rounding may decide its first step."""
         described = described or self.described
         given = self._with_states(feeds)
         reference, largest = self._loop(self.models.float64, given, described)
@@ -331,12 +331,12 @@ class GenerationVerification(Verification):
         )
 
     def _with_states(self, feeds: Arrays) -> Arrays:
-        """The same with the states that PyTorch does not start itself."""
+        """The inputs with the states that PyTorch does not start itself."""
         completed = self.model.completed(dict(feeds))
         return {**feeds, **{name: completed[name] for name in self.argument_states}}
 
     def _loop(self, run: Any, feeds: Arrays, described: GeneratingStep) -> tuple[Looped, float]:
-        """What the loop gives, and the largest |c| of its steps."""
+        """The results of the loop, and the largest |c| of its steps."""
         read: list[np.ndarray] = []
         largest = 0.0
 
@@ -377,5 +377,5 @@ def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | No
 
 
 def _floats(results: Arrays) -> Arrays:
-    """Tokens as floats as well, each of which must be right: of integers the criterion lets a few differ."""
+    """The results with tokens also as floats, which must all be right: the criterion lets a few integers differ."""
     return {name: array.astype(np.float64) for name, array in results.items()}

@@ -1,1 +1,1 @@
-"""The verification of a file against a bare nn.LSTM."""
+"""Verifies a file against a bare nn.LSTM."""

@@ -1,4 +1,4 @@
-"""The cases of a bare nn.LSTM: shapes, states, lengths and values, drawn from a seed."""
+"""Makes the cases of a bare nn.LSTM from a seed: shapes, states, lengths and values."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def lstm_value_cases(spec: LSTMSpec, gain: float, seed: int = 0, *, folded: bool
 
 
 def _value_sizes(spec: LSTMSpec) -> Sequence[tuple[int, int]]:
-    """Further sizes for every kind of values, so small that these take no longer than a sweep."""
+    """Further sizes for every kind of values, small enough to take no longer than a sweep."""
     batch, time = FEW_AND_MANY[-1]
     numbers = batch * time * spec.num_directions * spec.hidden_size
     weights = 4 * spec.num_layers * spec.num_directions * spec.hidden_size * (spec.input_size + 2 * spec.hidden_size)
@@ -108,7 +108,7 @@ def draw_case(
     feeds = {"input": x}
     label = f"batch {batch}, time {time}, {'states' if states else 'no states'}"
     if states:
-        # Never zero: with x = h0 = 0 a wrong weight has nothing to act on.  h is in tanh's range, c is not bounded.
+        # Never zero: with x = h0 = 0 a wrong weight has no effect.  h is within tanh's range, c is not bounded.
         feeds["h0"] = np.tanh(rng.standard_normal(spec.h_shape(batch))).astype(spec.dtype)
         feeds["c0"] = rng.standard_normal(spec.c_shape(batch)).astype(spec.dtype)
     if lengths:

@@ -1,4 +1,4 @@
-"""Where a file first differs from a bare nn.LSTM: time step, layer, direction and gate.
+"""Locates where a file first differs from a bare nn.LSTM: time step, layer, direction and gate.
 
 The file is run as a black box, so this works for files from any exporter: the states after the first steps give
 step, layer and direction, and one step from two values of c gives the forget gate (c changes by f times the
@@ -35,7 +35,7 @@ def locate(models: Models[nn.LSTM], spec: LSTMSpec, feeds: Arrays, location: Loc
         try:
             actual = models.file.run(prefix)
         except (InputError, RunError):
-            continue  # a size at which the file does not run
+            continue  # the file fails at this size
         native, reference = run_torch(models.native, prefix), run_torch(models.float64, prefix)
         wrong = _wrong_state(actual, native, reference, spec)
         if wrong is not None:
@@ -102,5 +102,5 @@ def _gate(models: Models[nn.LSTM], spec: LSTMSpec, prefix: Arrays, wrong: int) -
     ours, right = gates(actual), gates(reference)
     bound = K * EPSILON[spec.dtype] * max(1.0, float(np.abs(reference[1]["cn"]).max())) / LEAST_TANH
     names = [name for name in right if (np.abs(ours[name] - right[name]) > bound).any()]
-    # Where all of them are wrong, the fault is not in the gates.
+    # If all of them are wrong, the fault is not in the gates.
     return " and ".join(names) if len(names) < len(right) else None

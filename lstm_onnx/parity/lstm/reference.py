@@ -1,4 +1,4 @@
-"""Running a bare nn.LSTM in PyTorch, in its native precision or in float64."""
+"""Runs a bare nn.LSTM in PyTorch, in its native precision or in float64."""
 
 from __future__ import annotations
 

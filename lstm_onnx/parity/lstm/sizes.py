@@ -1,4 +1,4 @@
-"""A bare nn.LSTM at every size of an axis, at the cost of a few runs of PyTorch.
+"""Compares a bare nn.LSTM at every size of an axis, at the cost of a few runs of PyTorch.
 
 The rows of a batch are independent, so one large batch has the outputs of every smaller one; and in a batch of
 packed sequences of different lengths each has the outputs that it would have alone.
@@ -23,7 +23,7 @@ from .reference import Outputs, run_torch
 _STEPS = 3
 """Time steps of the sweep over batch sizes."""
 _LEAST_STEPS = 200
-"""The least total number of steps of the sweep over time, besides the long case, however large the model is."""
+"""The least total number of steps of the sweep over time, without the long case, for any model."""
 _MOST_STEPS = 16_000
 _LARGEST_BATCH = 1024
 _SHORT = 64

@@ -1,4 +1,4 @@
-"""The verification of a file against a bare nn.LSTM.
+"""Verifies a file against a bare nn.LSTM.
 
 Its weights are known by name and its rows and steps are independent of what follows, so its verification can do more
 than that of other modules: compare chaotic models step by step, try every size of an axis at the cost of a few runs,
@@ -43,8 +43,8 @@ from .sizes import batch_sweep, conclusive_calls, several_rows, time_sweep
 
 LSTMModels = Models[nn.LSTM]
 _NOT_EXTREME = (
-    "extreme inputs and states were not compared: rounding errors grow without bound in a chaotic model, so no result "
-    "could be judged"
+    "extreme inputs and states were not compared: rounding errors grow without bound in a chaotic model, so no verdict "
+    "is possible"
 )
 
 _HARMLESS = frozenset({"bias", "dropout", "dtype"})
@@ -105,14 +105,14 @@ class LSTMVerification(Verification):
         self._grown = 0  # the cases that growing roundings explain
         self.note_digest(digest(self.state))
         self.other_sizes = ""
-        """What the metadata says of axes and sizes that are not the module's: calls go by it, the numbers do not."""
+        """How the metadata's axes and sizes differ from the module's: calls use them, the numbers do not."""
         if model.spec is not None and model.spec != self.spec:
             theirs, own = asdict(model.spec), asdict(self.spec)
             different = [name for name in own if theirs[name] != own[name]]
             says = "; ".join(f"{name} is {theirs[name]}, not {own[name]}" for name in different)
             self.notes.append(f"the file was exported from an LSTM with other arguments: {says}")
             if not _HARMLESS.issuperset(different):
-                self.other_sizes = f"the metadata's are those of another LSTM: {says}"
+                self.other_sizes = f"the metadata are those of another LSTM: {says}"
 
     def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
         return [
@@ -177,7 +177,7 @@ class LSTMVerification(Verification):
         for expected in expectations(models, self.spec, case, lambda: self.compared[-1].result.inconclusive):
             yield models, expected
         if len(self.compared) > before and self.compared[-1].result.inconclusive:
-            problem = "PyTorch's own error is too large even for a single step, so this case cannot be judged"
+            problem = "PyTorch's own error is too large even for a single step, so no verdict is possible"
             yield CaseResult(case.label, error=problem)
 
     def explained(self, models: LSTMModels, expected: Expected) -> Expected | None:
@@ -219,7 +219,7 @@ class LSTMVerification(Verification):
         yield Suspect(faults, lambda models: models.float64, lambda _: run_torch)
 
     def _causes_of_the_file(self, done: Comparison) -> Iterator[Cause]:
-        """Also TF32, found by a run of the LSTM with weights and inputs rounded to it."""
+        """The causes, including TF32, tested by a run of the LSTM with weights and inputs rounded to it."""
         yield from causes_of_the_file(done)
         if done.models.file.provider != "cuda":
             return

@@ -1,4 +1,4 @@
-"""A module with small weights, with these amplified in the file and in PyTorch alike.
+"""Amplifies the weights of a module with small weights, both in the file and in PyTorch.
 
 See `amplify`, which does it for a bare LSTM.  Half precision needs it most: while the gates hardly move, the effect of
 a layer behind another one is below rounding.
@@ -36,12 +36,12 @@ _KINDS = ("weight_ih", "weight_hh", "bias", "weight_hr")
 _DENSE = "dense"
 """The kind of all other weight matrices."""
 _HEADROOM = 256
-"""How much larger numbers may be within a layer than its outputs, where an activation does not bound them."""
+"""How much larger numbers inside a layer may be than its outputs, if no activation bounds them."""
 
 
 @dataclass(frozen=True)
 class AmplifiedTarget(Target):
-    """The file with amplified weights; within `scaled()`, the module has the same weights."""
+    """The file with amplified weights; inside `scaled()`, the module has the same weights."""
 
     scaled: Callable[[], AbstractContextManager[None]]
 
@@ -180,7 +180,7 @@ def _has_weights(subject: Subject, layer: _Layer, edit: Edit, operator: Recurren
 
 @contextlib.contextmanager
 def _scaled(subject: Subject, layers: list[_Layer]) -> Iterator[None]:
-    """Within it, the parameters of both copies of the module are multiplied by their factors."""
+    """A context in which the parameters of both copies of the module are multiplied by their factors."""
     originals: dict[int, tuple[Tensor, Tensor]] = {}  # by id: tied parameters are scaled once
     try:
         with torch.no_grad():

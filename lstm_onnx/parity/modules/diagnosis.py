@@ -1,4 +1,4 @@
-"""Where a file first differs from a module, and the mistakes that may be in each of its LSTMs.
+"""Finds where a file first differs from a module, and lists the mistakes that may be in each of its LSTMs.
 
 For the first recurrent layer that is wrong, the final states of every layer with a name from lstm-onnx become outputs
 of a copy of the file, and are compared with those of the module's layers.
@@ -34,7 +34,7 @@ from .run import ModuleRun
 from .subject import Subject
 
 _MOST_MODULES = 4
-"""LSTMs of a module in which a fault is searched for, where the wrong one is not known."""
+"""The most LSTMs of a module in which a fault is searched for, if the wrong one is not known."""
 
 
 def with_first_wrong_layer(subject: Subject, done: Comparison, location: Location) -> Location:

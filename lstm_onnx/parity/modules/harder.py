@@ -1,7 +1,7 @@
-"""Further cases for mutants that the others do not reject, each compared with the right file as well.
+"""Makes further cases for mutants that no other case rejects; the file must pass each of them.
 
 They are made one after the other, only while mutants survive.  A half-precision file and its module are widened to
-float32: half precision rounds at 1e-3, so a mistake behind a layer that reacts weakly is within its rounding.
+float32: half precision rounds at 1e-3, so a mistake before a layer that reacts weakly is within its rounding.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _LONGER = ((4, 112), (2, 384))
 _LOUDER = 4.0
 """The factor of the inputs in some of the cases."""
 _SMALL = 2.0**-10
-"""Outputs below it are small: where outputs were below 2e-6, those of mutants were within 32 roundings of 1."""
+"""Smaller outputs count as small: mutants of files with outputs below 2e-6 were within 32 roundings of 1."""
 _LEAST_GAIN = 2.0
-"""The gain from which on weights are amplified."""
+"""The least gain with which weights are amplified."""
 
 
 def harder_targets(subject: Subject, compared: Sequence[Expected]) -> Iterator[Target]:

@@ -1,6 +1,6 @@
-"""The inputs that a module is verified on: their specs, and arguments that its forward accepts.
+"""Finds the inputs on which a module is verified: their specs, and arguments that its forward accepts.
 
-The integers that an input can be come from the tables that the module looks them up in.
+The range of an integer input comes from the tables in which the module looks it up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..own_states import file_only
 from ..sizes import Axes
 
 BATCH, TIME = 2, 3
-"""Sizes that distinguish the axes of batch and of time."""
+"""Sizes that distinguish the batch axis and the time axis."""
 
 
 def find_arguments(
@@ -105,7 +105,7 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
         if len(forward) == len(file):
             hint += "  If so, pass a module whose forward names its arguments as the file does"
         raise ConfigError(
-            f"{model.path}: takes {', '.join(sorted(file))}, and the module {', '.join(sorted(forward))}; {hint}"
+            f"{model.path}: takes {', '.join(sorted(file))}, and the module takes {', '.join(sorted(forward))}; {hint}"
         )
 
 
@@ -126,7 +126,7 @@ def _require_like_pairs(model: Model) -> None:
 
 
 def multiples(runs: Callable[[Mapping[str, int]], bool], own: Mapping[str, int], limits: Axes) -> dict[str, int]:
-    """The number that an axis' size is a multiple of, where the module takes no other sizes: whole blocks of steps.
+    """The number of which an axis's size must be a multiple, if the module takes only whole blocks of steps.
 
     Args:
         runs: whether the module runs at these sizes of all axes.
@@ -148,7 +148,7 @@ def with_wider_integers(
 ) -> tuple[InputSpec, ...]:
     """`specs` with integers in wider ranges than the example's, where the module runs on them.
 
-    What a source declares stays, and so do the numbers of steps of a stream, whose chunks are no whole sequences.
+    A range that a source declares stays, and so do a stream's numbers of steps: its chunks are no whole sequences.
     """
     if not (declared or model.metadata.states):
         specs = _with_steps_of_axis(model, specs, runs)
@@ -171,8 +171,8 @@ def _with_steps_of_axis(
 ) -> tuple[InputSpec, ...]:
     """`specs` with integers for each row, such as lengths, from 1 to a time axis, where the module runs on that alone.
 
-    The range in an example does not follow the number of steps, so that at fewer no module runs that reads its last
-    valid step, and at more none of the later steps is read.
+    The example's range does not follow the number of steps: with fewer steps, a module that reads its last valid step
+    would fail, and with more, it would read none of the later ones.
     """
     if runs(specs):
         return specs
@@ -266,7 +266,7 @@ Run = Callable[[Arrays], object]
 
 @dataclass(frozen=True)
 class Rows:
-    """The integers that an input can be, both ends included, and the table that they index.
+    """The range of an integer input, both ends included, and the table that it indexes.
 
     Row ``value + offset`` of `table` is looked up for `value`.
     """
@@ -281,7 +281,7 @@ def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[
     """The range of each integer input that is looked up in a table.
 
     An input belongs to a look-up when a change of its integers changes the rows by the same amount.  An index that
-    is computed from an input in another way than by an offset is left out, since its range is unknown.
+    is computed from an input other than by an offset is left out, since its range is unknown.
 
     Args:
         run: the module.
@@ -338,7 +338,7 @@ def _lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
 
 
 def with_all_rows(specs: Sequence[InputSpec], rows: Mapping[str, Rows]) -> tuple[InputSpec, ...]:
-    """`specs` with the whole range of each table, as far as the input's dtype goes."""
+    """`specs` with the whole range of each table, as far as the input's dtype allows."""
 
     def widened(spec: InputSpec, rows: Rows) -> InputSpec:
         return replace(spec, low=rows.low, high=min(rows.high, int(np.iinfo(spec.dtype).max)))

@@ -1,4 +1,4 @@
-"""Outputs that jump where a number is rounded on the way, such as to bfloat16, by ``round`` or by a comparison.
+"""Handles outputs that jump because a number is rounded inside, such as to bfloat16, by ``round`` or a comparison.
 
 If such a number lies at the edge between two roundings, the last bit of what comes before decides between them, and a
 right file may land on the other side than PyTorch.  For a call that fails, the module runs in float64 with its inputs
@@ -31,11 +31,11 @@ from .run import ModuleRun
 _RUNS, _UNITS = 8, (1, 4)
 """In half of the runs, a number at an edge is on its other side; right files were off by one or two roundings."""
 _MORE = 2.0
-"""How many times farther off than all these runs a file may be."""
+"""How many times farther off than all of these runs a file may be."""
 _TIE_RUNS, _TIE_UNITS = 6, (1, 4, 16)
-"""The same for integers: how many roundings operators are off by, in a few runs each."""
+"""For integers: by how many roundings operators are off, in a few runs each."""
 JUMPS_NOTE = (
-    "some outputs jump with the last bits of float32, as where the module rounds to bfloat16 on the way; there, both "
+    "some outputs jump with the last bits of float32, such as where the module rounds to bfloat16 inside; there, both "
     "sides of a jump pass"
 )
 

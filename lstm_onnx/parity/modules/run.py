@@ -1,4 +1,4 @@
-"""Running a module with arrays by name, as its file is run.
+"""Runs a module with arrays by name, as its file is run.
 
 In the model's precision PyTorch is made to round the way its float64 run does.  A module may round on the way: to
 bfloat16, by ``round``, by a cast to integers or by a comparison.  Where a number lies at the edge between two
@@ -35,7 +35,7 @@ from ..own_states import with_own_states
 from .inputs import forward_outputs
 
 _CALLS = 3
-"""After so many calls, states that begin with zeros hold other numbers."""
+"""After this many calls, states that begin with zeros hold other numbers."""
 
 
 def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[FunctionalModule, ModuleRun, ModuleRun]:
@@ -73,7 +73,7 @@ def _names_in_file(own: tuple[str, ...], model: Model) -> tuple[str, ...]:
     exchanged = any(one in own and one != other for one, other in zip(names, own, strict=False))
     if len(own) != len(names) or exchanged:
         raise ConfigError(
-            f"{model.path}: gives {', '.join(names)}, and the module {', '.join(own)}; is the file this module's?"
+            f"{model.path}: returns {', '.join(names)}, and the module {', '.join(own)}; is the file this module's?"
         )
     return names
 
@@ -89,10 +89,10 @@ class ModuleRun:
         self.dtypes: dict[str, str] = {}
         """The dtypes of the last run's outputs."""
         self.roundings = Roundings(prepared.native or prepared.dtype)
-        """The roundings on the way in the last run, such as to bfloat16."""
+        """The roundings inside the last run, such as to bfloat16."""
         self._rounds: bool | None = None
         self.left_out: dict[str, np.ndarray] = {}
-        """The next values of attribute states that the file does not have, such as of one that is never read."""
+        """The next values of attribute states that the file does not have, such as one that is never read."""
 
     @property
     def arguments(self) -> list[str]:
@@ -153,7 +153,7 @@ class ModuleRun:
                 return own
             same = self._run(feeds, Roundings(as_in.native, as_in))
             return {name: same[name] if array.dtype.kind == "f" else array for name, array in own.items()}
-        if self._rounds is False:  # looking at every operator takes long
+        if self._rounds is False:  # inspecting every operator takes long
             return self._run(feeds)
         self.roundings = Roundings(self.roundings.native)
         results = self._run(feeds, self.roundings)
@@ -192,9 +192,9 @@ class ModuleRun:
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
     def with_possible_states(self, feeds: Arrays) -> Arrays:
-        """The feeds, with the attribute states after a few calls where those given are none that it can have.
+        """The feeds, with the attribute states after a few calls if the module can never have those that are given.
 
-        A running variance is never below 0, and the root of one that is has no value.
+        For example, a running variance is never below 0, and a negative one has no square root.
         """
         if self.states.keys().isdisjoint(feeds) or self._is_finite(feeds):
             return feeds
@@ -278,7 +278,7 @@ def _array(tensor: Tensor) -> Any:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators within it."""
+    """Counts the operators that run inside it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""A module at every small size of each axis, and at every row of its tables.
+"""Compares a module at every small size of each axis, and at every row of its tables.
 
-A module's rows and steps may depend on each other in any way, so each size is a run of its own.
+A module's rows and steps may depend on each other in any way, so each size is a separate run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .inputs import BATCH, TIME, Rows
 from .subject import Subject
 
 _CALL = 5e7
-"""The cost that every call has at least, in multiplications."""
+"""The least cost of a call, in multiplications."""
 _OPERATOR = 5e4
 """The cost of an operator in PyTorch: a call with a loop in Python over many steps takes far longer than `_CALL`."""
 _MOST_LOOKUPS = 2e10
@@ -139,7 +139,7 @@ def _tokens(subject: Subject, name: str, rows: Rows, most: int, notes: list[str]
 
 
 def is_conclusive(expected: Expected) -> bool:
-    """Whether PyTorch's numbers are close enough to float64 for a file to be judged by them.
+    """Whether PyTorch's numbers are close enough to float64 for a verdict on a file.
 
     Infinities, such as those of logits that are masked, must be the same in both precisions, and so must NaN; among
     special values there may be no NaN, since a kernel may not pass it on.
@@ -178,7 +178,7 @@ def axis_sizes(
         limits: the axes' limits and boundaries.
         weights: the number of the module's parameters.
         numbers: the number of elements of an output at the base sizes.
-        batch: whether it is the batch axis, of which fewer sizes are enough.
+        batch: whether it is the batch axis, for which fewer sizes suffice.
         count: the number of operators at other sizes.
     """
     cells = float(np.prod([size for name, size in base.items() if name != axis], initial=1.0))
@@ -201,7 +201,7 @@ def sizes_together(
     numbers: float,
     count: Callable[[Mapping[str, int]], float] = lambda _: 0.0,
 ) -> list[dict[str, int]]:
-    """Sizes of all axes that are large together: what is wrong past some time may be so for several rows alone.
+    """Sizes of all axes that are large together: a fault past some time may occur only with several rows.
 
     Args:
         base: sizes of the axes, at which outputs have `numbers` elements.
@@ -253,9 +253,9 @@ def feature_steps(references: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def of_some_features(expected: Expected) -> Expected:
-    """A further case, which does not keep all features of outputs with many, as the usual cases do.
+    """A further case that, unlike the usual cases, keeps only some features of outputs with many.
 
-    Those of a language model with 50 000 tokens would take gigabytes, and what is wrong in a recurrent layer shows in
+    All features of a language model with 50 000 tokens would take gigabytes, and a fault in a recurrent layer shows in
     any of them.
     """
     return expected.with_features(feature_steps(expected.calls[0].reference))

@@ -1,4 +1,4 @@
-"""Outputs that are small beside 1, and features that are small beside others: they are judged by their own size.
+"""Judges outputs far smaller than 1, and features far smaller than others, by their own size.
 
 The criterion's unit is PyTorch's error in all of an output, and at least one rounding of 1.  Of an output in which that
 is far more than a feature's own rounding, each feature has its own unit: the largest of PyTorch's error in it over all
@@ -18,9 +18,9 @@ from ..tolerances import EPSILON, NATIVE_EPSILON
 from .run import ModuleRun
 
 _COARSE = 16.0
-"""How much larger than a feature's own unit that of the whole output is, for the feature to have its own."""
+"""A feature has its own unit if that of the whole output is this many times larger."""
 _RUNS = 3
-"""Runs with rounded operators of each case."""
+"""The number of runs with rounded operators for each case."""
 
 
 def with_small_features(run: ModuleRun, cases: Sequence[Expected]) -> list[Expected]:
@@ -32,7 +32,7 @@ def with_small_features(run: ModuleRun, cases: Sequence[Expected]) -> list[Expec
     """
     usual = [one for one in cases if one.kind == "whole" and not one.inconclusive and not one.feature_steps]
     if not usual or usual[0].dtype == "float16" or run.roundings.found:
-        # Half precision underflows, and a module that rounds on the way may be off by a whole unit of that.
+        # Half precision underflows, and a module that rounds inside may be off by a whole unit of that rounding.
         return list(cases)
     own = {
         name: _own_units(name, usual) for name, array in usual[0].calls[0].reference.items() if array.dtype.kind == "f"
@@ -78,7 +78,7 @@ def _torch_errors(cases: Sequence[Expected], name: str, axes: int) -> np.ndarray
 def _largest(array: np.ndarray, axes: int) -> np.ndarray:
     """The largest finite size of each feature (1 axis), or of all (0)."""
     finite = np.abs(np.where(np.isfinite(array), array, 0.0))
-    # Of a sequence that is too short for a kernel an output has no numbers.
+    # If a sequence is too short for a kernel, an output is empty.
     return np.asarray(finite.max(axis=tuple(range(finite.ndim - 1)) if axes else None, initial=0.0))
 
 

@@ -1,6 +1,6 @@
-"""What a file's metadata say of its states, beside the module: what they start from, and which output feeds which.
+"""Compares a file's metadata on states with the module: their initial values, and the outputs that feed them.
 
-Cases pass the states, or start both from what the file says, so none of these shows in their numbers.
+Cases pass states, or start both from the file's values, so their numbers show no mistake in the metadata.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..results import CaseResult
 from .run import ModuleRun
 from .subject import Subject
 
-STATES = "what the states start from, and what feeds them"
-"""The label of a case on what the metadata say of that."""
+STATES = "initial states, and the outputs that feed states"
+"""The label of the case on these metadata."""
 _Place = tuple[str, int]
 """A recurrent module's path, and 0 for h or 1 for c."""
 
 
 def state_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[CaseResult]:
-    """A failure for each thing that the metadata say wrongly; `cases` are those of the subject."""
+    """A failure for each mistake in the metadata; `cases` are those of the subject."""
     metadata = subject.metadata
     problems = list(initial_problems(metadata, subject.own.attribute_states))
     feeds = next((one.calls[0].feeds for one in cases if one.kind == "whole"), {})
@@ -34,7 +34,7 @@ def state_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[Case
 
 
 def initial_problems(metadata: Metadata, states: tuple[AttributeState, ...]) -> Iterator[str]:
-    """The states that the module starts from other numbers than the file.
+    """The states whose initial values in the module and in the file differ.
 
     Args:
         metadata: the file's.
@@ -55,7 +55,7 @@ def initial_problems(metadata: Metadata, states: tuple[AttributeState, ...]) -> 
 
 
 def _equal(given: np.ndarray, own: np.ndarray) -> bool:
-    """Whether a file's initial value, which may be one for all of a batch, is the module's, but for a cast."""
+    """Whether a file's initial value, which may be one for a whole batch, equals the module's, up to a cast."""
     try:
         given, own = np.broadcast_arrays(given, own)
     except ValueError:
@@ -74,7 +74,7 @@ def _shown(array: np.ndarray) -> str:
 
 
 def pair_problems(run: ModuleRun, feeds: Mapping[str, np.ndarray], states: Mapping[str, str]) -> Iterator[str]:
-    """The states that the caller passes and that another output than theirs is the next value of.
+    """The states that the caller passes and whose next value is another output than the metadata say.
 
     Only where one is exactly what a recurrent module starts from, and the outputs exactly what such modules end with.
 

@@ -1,4 +1,4 @@
-"""A module's streams: every chunking of a sequence must give what PyTorch gives for the whole sequence."""
+"""Compares a module's streams: every chunking of a sequence must give PyTorch's outputs for the whole sequence."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .inputs import BATCH, TIME, axes_of_size
 from .subject import Subject
 
 _BATCHES, _STEPS = (1, 3), 6
-"""The sizes of the sequences that are cut in every way."""
+"""The lengths of the sequences that are cut in every possible way."""
 _COUNTED = 40
-"""Calls where a state is a whole number: a place in a ring comes round, a count passes what it is compared with."""
+"""The number of calls if a state is an integer: a ring buffer wraps around, a counter passes its limit."""
 _LONG_STEPS, _MOST_STEPS, _MOST_STREAM_WORK = 130, 4096, 1e9
-"""Of a longer one: chunks of the least size, steps, and multiplications."""
+"""Limits of a longer stream: chunks of the least size, steps, and multiplications."""
 _OTHER_CHUNKS = (*range(1, 13), 16, 17, 15, 32, 33, 31, 64, 65, 63)
 """Sizes of chunks, in units of the least one, by importance; each is followed by another."""
 _OTHER_BATCHES = (2, 4, 5, 6, 7, 8, 9, 16, 17, 32, 33)
@@ -35,7 +35,7 @@ _SHORT_CHUNKS = (1, 1, 2, 1)
 def streamed_cases(subject: Subject, notes: list[str]) -> Iterator[Expected]:
     """The cases that run through streams.
 
-    They cut whole sequences or, where a call is one step whatever its size, compare several calls in turn.  What is
+    They cut whole sequences or, where a call is one step whatever its size, compare several calls in turn.  Anything
     not compared is added to `notes`.
     """
     model = subject.model
@@ -168,9 +168,9 @@ def _chunked_cases(subject: Subject) -> Iterator[Expected]:
 
 
 def _long_stream(subject: Subject, time: TimeAxes, least: int, most: int) -> Iterator[Expected]:
-    """A stream of many steps, in long chunks and single ones: what a cache holds may be wrong past some step.
+    """A stream of many steps, in long chunks and single steps: a cache may be wrong past some step.
 
-    Nothing else shows that: whole sequences start without one, and the module does not give it.
+    Nothing else shows that: whole sequences start without a cache, and the module has none.
     """
     work = subject.models.float64.weights * least
     count = min(_LONG_STEPS, most // least, _MOST_STEPS // least, int(_MOST_STREAM_WORK / max(work, 1)))
@@ -213,7 +213,7 @@ def _other_sizes(subject: Subject, time: TimeAxes, least: int, most: int) -> Ite
 
 
 def streams_of_huge_inputs(subject: Subject) -> Iterator[Expected]:
-    """A short stream of huge inputs: a cache may hold them otherwise, which no whole sequence shows."""
+    """A short stream of huge inputs, which a cache may store differently; no whole sequence shows that."""
     model = subject.model
     streaming = model.metadata.streaming
     inputs = unbounded_inputs(subject.specs)

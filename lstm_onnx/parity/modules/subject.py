@@ -1,4 +1,4 @@
-"""What is verified: a file beside the PyTorch module that it came from, and the inputs that both take.
+"""The subject of a verification: a file, the PyTorch module from which it came, and the inputs that both take.
 
 The module is run in its native precision and as a float64 copy, with the same inputs and states by name as the file;
 inputs are drawn from the ranges in the file's metadata or its source, at many sizes of every named axis.
@@ -47,9 +47,9 @@ from .inputs import (
 from .run import ModuleRun, runs_of
 
 _SHORT = 12
-"""The largest number of steps that a module may need for the usual cases; for others each is that much longer."""
+"""If a module needs more steps than this, each case is that much longer than usual."""
 _MOST_ENTRIES = 2**21
-"""Entries of an input from which axes other than batch and time are short."""
+"""If an input has more elements than this, axes other than batch and time are short."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Subject:
         declared: the inputs as a source describes them, instead of the file's metadata.
         example_inputs: as in `export`.
         seed: of the random inputs and states.
-        unsaved: the graph of a file that is open and on no disk.
-        own: the module as a function, with its own names of its outputs.
+        unsaved: the graph of an open file that is not on disk.
+        own: the module as a function, with its own names for its outputs.
         models: the file, and the module's runs in both precisions.
         accepted: the example, or inputs that the module was found to accept.
         specs: the inputs that are not states, to draw from.
-        multiples: the number that an axis' size is a multiple of, where the module takes no other sizes.
+        multiples: by axis, the number of which its size must be a multiple, if the module accepts no other sizes.
         rows: by input, the integers that are looked up in a table.
-        kept_sizes: the axes that have one size in every drawn case.
+        kept_sizes: the axes that have the same size in every random case.
     """
 
     model: Model
@@ -97,7 +97,7 @@ class Subject:
         example_inputs: Any = None,
         unsaved: ModelProto | None = None,
     ) -> Subject:
-        """A file and its module, with what runs of the module tell of the inputs.
+        """A file and its module, with what runs of the module show about the inputs.
 
         Args:
             model: the file, open.
@@ -105,11 +105,11 @@ class Subject:
             seed: of the random inputs and states.
             inputs: the inputs as a source describes them, instead of the file's metadata.
             example_inputs: as in `export`.
-            unsaved: the graph of a file that is open and on no disk.
+            unsaved: the graph of an open file that is not on disk.
 
         Raises:
-            ConfigError: the file and the module have other inputs or outputs, or nothing describes them.
-            ExportError: the module does not run.
+            ConfigError: the inputs or outputs of the file and the module differ, or nothing describes them.
+            ExportError: the module fails.
         """
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
@@ -124,7 +124,7 @@ class Subject:
 
     @property
     def metadata(self) -> Metadata:
-        """What the file says of itself, with the states of its own."""
+        """The file's metadata, with the states that only it has."""
         return with_own_states(self.model.metadata)
 
     @functools.cached_property
@@ -200,7 +200,7 @@ class Subject:
         return random_states(self.model, [name for name in self.metadata.states if name not in without], sizes, rng)
 
     def expect(self, case: Case) -> Expected | None:
-        """What PyTorch gives; None where the module itself does not run, such as on fewer steps than its kernel."""
+        """PyTorch's outputs; None where the module itself fails, such as on fewer steps than its kernel."""
         try:
             return self._expected(case)
         except ExportError as error:
@@ -209,7 +209,7 @@ class Subject:
             return None
 
     def refusal(self, case: Case) -> str:
-        """Why the module itself does not run on a case; empty where it does."""
+        """Why the module itself fails on a case; "" where it does not."""
         try:
             self._expected(case)
         except ExportError as error:
@@ -225,7 +225,7 @@ class Subject:
             native = farther(native, float64_run(perturbed(case.feeds, self.dtype), as_in), reference)
             rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype], as_in=as_in)
             native = farther(native, rounded, reference)
-            # With saturated gates an argmax is of equal numbers.
+            # With saturated gates an argmax compares equal numbers.
             reference = {name: array for name, array in reference.items() if array.dtype.kind == "f"} or reference
             native = {name: native[name] for name in reference}
         states = [array for name, array in case.feeds.items() if name not in native_run.arguments]

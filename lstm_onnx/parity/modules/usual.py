@@ -1,4 +1,4 @@
-"""The usual cases of a module: few and many rows and steps, with and without states and lengths, and special values."""
+"""Makes the usual cases of a module: few and many rows and steps, with and without states and lengths."""
 
 from __future__ import annotations
 

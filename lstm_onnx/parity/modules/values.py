@@ -1,8 +1,8 @@
-"""Cases with other values than those drawn: zero, one-signed or large ones, each at several sizes.
+"""Makes cases with special values: zero, of one sign or large, each at several sizes.
 
-A file may be wrong for such values at some sizes alone, as where all numbers are negative and there are many steps; so
-each kind of values is compared at few and at many rows and steps.  And integers that are the same in all other cases,
-such as whether a score is above a threshold, are put to the test with values for which they differ.
+A file may be wrong for such values only at some sizes, such as where all numbers are negative and there are many steps,
+so each kind of values is compared at few and at many rows and steps.  Integers that are the same in all other cases,
+such as whether a score is above a threshold, are tested with values for which they differ.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .sizes import is_conclusive, of_some_features
 from .subject import Subject
 
 _MOST_ENTRIES = 2**16
-"""Entries of an input, such as of pictures, up to which a case has many rows and steps."""
+"""If an input, such as of pictures, has more elements than this, cases do not have many rows and steps."""
 _KINDS = 20
-"""About how many kinds of values there are."""
+"""Roughly the number of kinds of values."""
 _FACTORS = (1.0, 1.0, 1.0, 3.0, 10.0, 100.0)
-"""The factors of the inputs for which integers are searched that are the same elsewhere."""
+"""The factors of inputs that are tried to change integers that are the same elsewhere."""
 _OFFSETS = (1.0, -1.0, 5.0, -5.0)
 """The means of such inputs."""
 _OTHER_CASES = 2
-"""In how many cases such an integer shall differ."""
+"""The number of cases in which such an integer should differ."""
 _UNITS, _RUNS = 16, 3
 """How many roundings operators are off by in so many runs, in all of which integers must be the same to be compared."""
 
@@ -49,7 +49,7 @@ def cases_with_values(subject: Subject, rng: np.random.Generator, batch: int, ti
 
 
 def _open_integers(subject: Subject) -> list[str]:
-    """The integers of which nothing but an example says what they can be."""
+    """The integers whose range only an example shows."""
     known = {spec.name for spec in subject.declared if spec.low is not None}
     return [
         spec.name
@@ -59,7 +59,7 @@ def _open_integers(subject: Subject) -> list[str]:
 
 
 def values_at_other_sizes(subject: Subject, cases: Sequence[Case]) -> Iterator[Expected]:
-    """Every kind of values at few and at many rows and steps, but for `cases`, as far as the budget allows."""
+    """Every kind of values at few and at many rows and steps, except `cases`, as far as the budget allows."""
     if not axes(subject.specs):
         return
     rng = np.random.default_rng([subject.seed, 13])

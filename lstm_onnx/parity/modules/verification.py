@@ -1,4 +1,4 @@
-"""The verification of a file against any PyTorch module: its steps, in order."""
+"""Verifies a file against any PyTorch module, step by step."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class ModuleVerification(Verification):
         return found
 
     def _weights_of(self, file: Model) -> AbstractContextManager[None]:
-        """Within it, the module has the weights of a file: its own, or amplified ones."""
+        """A context in which the module has the weights of a file: its own, or amplified ones."""
         if file is self.model or self.amplified is None:
             return contextlib.nullcontext()
         return self.amplified.scaled()
@@ -163,7 +163,7 @@ class ModuleVerification(Verification):
         skipped = len(self.cases) - len(found)
         if skipped:
             why = "" if found else f": {self.subject.refusal(self.cases[-1])}"
-            self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases{why}")
+            self.notes.append(f"the module itself fails in {skipped} of the {len(self.cases)} cases{why}")
             found += filter(None, map(self.subject.expect, even_cases(self.subject)))
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
         found += values_at_other_sizes(self.subject, self.cases)
@@ -200,7 +200,7 @@ class ModuleVerification(Verification):
             if len(more) > len(found):
                 self.cases += cases
                 sizes = ", ".join(f"{axis} {size}" for axis, size in kept.items())
-                self.notes.append(f"the module itself runs at few sizes of other axes than these: {sizes}")
+                self.notes.append(f"the module itself runs only at few sizes of other axes, besides {sizes}")
                 found += more
             else:
                 self.subject = subject

@@ -1,4 +1,4 @@
-"""The mistakes that an exporter can make, each as an edit of a model that reports whether it applies."""
+"""Lists the mistakes that an exporter can make, each as an edit of a model that reports whether it applies."""
 
 from __future__ import annotations
 

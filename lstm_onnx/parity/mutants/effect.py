@@ -1,4 +1,4 @@
-"""What a model's outputs depend on, and whether two models compute the same, judged by their graphs alone.
+"""Decides from graphs alone what a model's outputs depend on, and whether two models compute the same.
 
 An output's expression has the operators, attributes and inputs that it is computed from.  Where a constant index takes
 some rows of a concatenation, it has only those parts: the unread state of a layer is in none.  The same holds for a

@@ -1,4 +1,4 @@
-"""Mistakes in the loop of a generating file: its steps, its end, what is fed back, and what is chosen."""
+"""Makes mistakes in the loop of a generating file: its steps, its end, what is fed back, and what is chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Editing a model: its recurrent layers, and edits that insert nodes between a value and its readers.
+"""Edits a model: finds its recurrent layers, and inserts nodes between a value and its readers.
 
 Nothing is computed on the weights themselves, so a mutant of a large model costs no more than one of a small model.
 """

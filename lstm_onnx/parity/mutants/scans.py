@@ -1,4 +1,4 @@
-"""Mistakes in the body of a Scan that is not an LSTM, such as a Python loop: carries, steps and elements."""
+"""Makes mistakes in the body of a Scan that is not an LSTM, such as a Python loop: carries, steps and elements."""
 
 from __future__ import annotations
 

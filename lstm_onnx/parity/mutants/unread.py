@@ -1,4 +1,4 @@
-"""Mutants that only change what no output depends on, proven by putting other numbers there.
+"""Proves that a mutant only changes what no output depends on, by putting other numbers there.
 
 The graph alone cannot tell if rows are picked by numbers, like those of a packed sequence.  If large numbers of either
 sign in place of what a mutant changes leave the bits of all outputs the same in every case, the file does not read it.

@@ -1,4 +1,4 @@
-"""Mistakes in a layer's weights: order, orientation, omissions."""
+"""Makes mistakes in a layer's weights: order, orientation, omissions."""
 
 from __future__ import annotations
 

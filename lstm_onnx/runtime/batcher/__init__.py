@@ -1,1 +1,1 @@
-"""`Batcher`: requests of threads and asyncio tasks, run together."""
+"""`Batcher`: runs requests of threads and asyncio tasks together."""

@@ -36,17 +36,17 @@ class BatchedStream(QueuedStream):
 
     def __init__(self, batcher: Batcher, slot: Slot) -> None:
         super().__init__(slot)
-        self._batcher = batcher  # which lives as long as its streams
+        self._batcher = batcher  # a batcher lives as long as its streams
         self._scheduler = batcher._scheduler
 
     def step(self, x: Any) -> Any:
         """The next time steps; the calling thread sleeps until they are done.
 
         Args:
-            x: what `Pool.step` takes for one slot; for a bare LSTM also ``(time, input_size)``.
+            x: as for `Pool.step` with one slot; for a bare LSTM also ``(time, input_size)``.
 
         Returns:
-            What `Pool.step` returns for one slot, without the batch axis where `x` has none.
+            As from `Pool.step` for one slot, without the batch axis if `x` has none.
 
         Raises:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
@@ -74,7 +74,7 @@ class BatchedStream(QueuedStream):
     def astep(self, x: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """`step` for an asyncio task, on any event loop.
 
-        `x` is read by the call itself, not when its task begins: its memory may be reused at once.  A cancelled task
+        `x` is read in the call itself, not when its task begins, so its memory may be reused at once.  A cancelled task
         withdraws its request.  A step that is already running is finished, and the stream advances.
 
         Args:
@@ -117,7 +117,7 @@ class BatchedStream(QueuedStream):
     def submit(self, x: Any) -> StepFuture:
         """Request the next time steps without waiting: for a thread that drives many streams, or works ahead.
 
-        While the queue is full it waits for room, for as long as the batcher's `timeout`.
+        If the queue is full, it waits for room, at most for the batcher's `timeout`.
 
         Returns:
             A ``concurrent.futures.Future`` whose result is that of `step`.  Its callbacks run in the batcher's thread:
@@ -193,7 +193,7 @@ class BatchedStream(QueuedStream):
         self.close()
 
     def __del__(self) -> None:
-        """Otherwise a forgotten stream would keep its slot, and the others would wait for its requests."""
+        """Close it, since a forgotten stream would keep its slot, and others would wait for its requests."""
         if not self.closed:
             self._scheduler.close_stream(self)
 
@@ -202,9 +202,9 @@ class Batcher:
     """Steps the streams of many callers together; a context manager that closes it.
 
     A batch runs as soon as it has `max_batch` requests, or one from each stream that is likely to send one soon, and
-    at the latest `window` seconds after these streams were opened or answered.  Likely are new streams, and those that
-    last time sent a request within `window` seconds of an answer; so nobody waits for idle streams, or for streams
-    whose frames come at longer intervals.  Requests run together if they have the same number of time steps, and the
+    at the latest `window` seconds after these streams were opened or answered.  Likely are new streams, and those whose
+    last request came within `window` seconds of an answer; so nobody waits for idle streams, or for streams whose
+    frames come at longer intervals.  Requests run together if they have the same number of time steps, and the
     same values in inputs without a batch axis.  An error is raised only for the caller whose input caused it.
 
     Attributes:
@@ -229,8 +229,8 @@ class Batcher:
             pool: the pool, whose slots limit the number of open streams; or a model, for a pool of `max_batch`
                 slots.
             max_batch: the largest number of requests in a batch.
-            window: seconds for which a batch waits for streams that are likely to ask; 0 to never wait.
-            queue: the largest number of waiting requests.  The callers of further ones wait for room, in order.
+            window: seconds for which a batch waits for streams that are likely to send a request; 0 to never wait.
+            queue: the largest number of waiting requests; the callers of further ones wait for room, in order.
             timeout: seconds from the call to the output; None for no limit.
 
         Raises:
@@ -244,14 +244,14 @@ class Batcher:
         self.pool = pool if isinstance(pool, Pool) else pool.pool(max_batch)
         if self.pool.least > 1:
             raise InputError(
-                f"is only right for {self.pool.least} rows or more, and a stream may have to be stepped alone",
+                f"is right only for {self.pool.least} rows or more, but a stream may have to be stepped alone",
                 path=self.pool.model.path,
                 hint="use pool.step",
             )
         max_batch = min(max_batch, self.pool.largest or max_batch)
         self._scheduler = Scheduler(self.pool, max_batch, window, queue)
         self._scheduler.start()
-        # The thread only refers to the scheduler, so that a forgotten batcher is collected, and its thread ended.
+        # The thread refers only to the scheduler, so that a forgotten batcher is collected and its thread ends.
         weakref.finalize(self, self._scheduler.stop, drain=False).atexit = False
 
     @property
@@ -319,5 +319,5 @@ class Batcher:
 
 def _late(request: Request, timeout: float | None) -> str:
     if request.admitted:
-        return f"no output within {timeout} s; the step was running already, and the stream advances"
+        return f"no output within {timeout} s; the step was already running, and the stream advances"
     return f"no output within {timeout} s; the request was withdrawn, and the stream is unchanged"

@@ -1,4 +1,4 @@
-"""Steps of streams that a batcher was asked for: one, those that wait, and the batch in which they ran."""
+"""The requests of a batcher for steps of streams: one request, the queue, and the batch in which they ran."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LOST = (
 
 
 class QueuedStream:
-    """What the queue knows of a stream; its callers have a `BatchedStream`."""
+    """What the queue knows about a stream; its callers have a `BatchedStream`."""
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
         self.closed = False
         self.listed = False  # whether it is one of the `ready` streams of the queue
-        self.prompt = True  # whether it asked soon after its last answer; see `RequestQueue`
-        self.answered = math.inf  # when; asking before the first answer is prompt
+        self.prompt = True  # whether its last request came soon after an answer; see `RequestQueue`
+        self.answered = math.inf  # when; a request before the first answer is prompt
         self.pending: deque[Request] = deque()
 
 
@@ -43,19 +43,19 @@ class Request:
         stream: the stream.
         arrays: the inputs by name.
         key: requests with the same key can run in one batch.
-        admitted: whether it is in the queue, and not waiting for room there.
-        started: whether it was taken from the queue, by the thread or by who cancelled it.
-        abandoned: whether its caller waits for it no more.
+        admitted: whether it is in the queue, rather than waiting for room there.
+        started: whether it was taken from the queue, by the thread or by whoever cancelled it.
+        abandoned: whether its caller no longer waits for it.
         woken: whether that thread was woken.
         by_name: whether the inputs were passed by name, so that the outputs are returned by name.
         to_caller_type: converts results to the type that was passed; None for numpy arrays.
         removed_axis: the batch axis that the input did not have.
         batch: the batch in which it ran; None before.
-        index: its row there.
-        error: what is raised for it.
+        index: its row in the batch.
+        error: the error to raise for it.
         wake: the lock on which the calling thread sleeps.
         loop, loop_future: the event loop and the future of an asyncio task that waits for it.
-        future: what `BatchedStream.submit` returned.
+        future: the future that `BatchedStream.submit` returned.
     """
 
     stream: QueuedStream
@@ -77,7 +77,7 @@ class Request:
     future: Future[Any] | None = None
 
     def answer(self) -> Any:
-        """What the caller gets: the outputs, or an exception."""
+        """The outputs for the caller, or an exception."""
         if self.error is not None:
             raise self.error
         assert self.batch is not None  # noqa: S101 - it has run
@@ -113,7 +113,7 @@ class Request:
 class Batch:
     """The results of requests that ran together, and those whose threads still sleep.
 
-    All woken at once, they would queue for the interpreter's lock, and most be put to sleep again.
+    If all were woken at once, they would queue for the interpreter's lock, and most would go back to sleep.
     """
 
     results: Mapping[str, Any]
@@ -155,9 +155,9 @@ def resolve_loop_futures(requests: list[Request]) -> None:
 class RequestQueue:
     """Requests in the order in which they are run.  The caller of every method holds the scheduler's lock.
 
-    A batch need not wait for a stream that is unlikely to ask within the window: for an idle one, or for one whose
+    A batch need not wait for a stream that is unlikely to send a request within the window: an idle one, or one whose
     frames come at longer intervals.  So only these streams are expected, each for `window` seconds: one that was just
-    opened, and one that was just answered and last time asked again within `window` seconds of an answer.
+    opened, and one that was just answered and whose last request came within `window` seconds of an answer.
 
     Attributes:
         max_batch: the largest number of requests in a batch.
@@ -179,7 +179,7 @@ class RequestQueue:
         self.expected: dict[Slot, float] = {}
 
     def add(self, request: Request) -> bool:
-        """Queue a request, or let it wait for room; whether it is queued."""
+        """Queue a request, or let it wait for room; returns whether it is queued."""
         if self.waiting >= self.limit:
             self.overflow.append(request)
             return False
@@ -266,7 +266,7 @@ class RequestQueue:
     # --- which streams to wait for ------------------------------------------------------------------------
 
     def expect_opened(self, slot: Slot) -> None:
-        """A stream was opened, and may ask soon."""
+        """A stream was opened, and may soon send a request."""
         if self.window:
             self.expected[slot] = monotonic() + self.window
 

@@ -48,14 +48,14 @@ class Scheduler:
         self.closing = self.exiting = False
         self.on_batch: Callable[[int, float], object] | None = None
         self.lost = False
-        self.running: list[Request] = []  # the requests of the batch that runs, and what ends it
+        self.running: list[Request] = []  # the requests of the running batch, and what cancels it
         self.cancellation = Cancellation()
         self.thread = threading.Thread(target=self.run_until_closed, name="lstm-onnx batcher", daemon=True)
 
     def start(self) -> None:
         """Start the thread (RunError where the interpreter is exiting)."""
         require_running("a batcher")
-        with self.lock:  # or the interpreter could exit in between
+        with self.lock:  # otherwise the interpreter could exit in between
             watch(threaded=self, forking=self)
             if not self.closing:
                 self.thread.start()
@@ -63,8 +63,8 @@ class Scheduler:
     def end_threads(self) -> None:
         """See `shutdown`.
 
-        Only daemon threads can still wait, as others have been joined.  They are left asleep: they would print an
-        error that nobody could act on.
+        Only daemon threads can still be waiting, since others have been joined.  They are left asleep: they would print
+        an error that nobody could act on.
         """
         if self.lost:
             return
@@ -107,7 +107,7 @@ class Scheduler:
         """Refuse to wait in the thread that would end the waiting."""
         if threading.get_ident() == self.thread.ident:
             raise InputError(
-                "a callback of a step runs in the batcher's thread, and cannot wait there for a step",
+                "a callback of a step runs in the batcher's thread, where it cannot wait for a step",
                 hint="call submit in it, and add a callback to its result",
             )
 
@@ -125,7 +125,7 @@ class Scheduler:
                 self.wake_thread()
 
     def submit_ahead(self, request: Request, timeout: float | None) -> None:
-        """The same for a caller that does not wait for the result, and so waits here for room in the queue."""
+        """`submit` for a caller that does not wait for the result, and so waits here for room in the queue."""
         with self.lock:
             queue = self.queue
             if not self.closing and queue.waiting >= queue.limit:
@@ -137,7 +137,7 @@ class Scheduler:
             self.submit(request)
 
     def notify_room(self) -> None:
-        """Wake who waits for room in the queue; the caller holds the lock."""
+        """Wake those who wait for room in the queue; the caller holds the lock."""
         if self.queue.waiting < self.queue.limit:
             self.room.notify_all()
 
@@ -157,7 +157,7 @@ class Scheduler:
             return True
 
     def abandon(self, request: Request) -> bool:
-        """The same for a caller that waits no more; whether its thread was woken, and has to wake the next one."""
+        """`drop` for a caller that stops waiting; returns whether its thread was woken and has to wake another."""
         self.drop(request)
         with self.lock:
             request.abandoned = True
@@ -165,7 +165,7 @@ class Scheduler:
             return request.woken
 
     def cancel_if_unneeded(self) -> None:
-        """End the batch that is running once nobody needs an output or a state of it; the caller holds the lock."""
+        """Cancel the running batch once nobody needs its outputs and states; the caller holds the lock."""
         if self.running and all(request.abandoned and request.stream.closed for request in self.running):
             self.cancellation.cancel()
 

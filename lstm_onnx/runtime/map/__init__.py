@@ -1,1 +1,1 @@
-"""`Model.map`: sequences of varying lengths, padded into batches."""
+"""`Model.map`: runs sequences of varying lengths, padded into batches."""

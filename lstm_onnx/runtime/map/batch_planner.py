@@ -1,7 +1,7 @@
-"""Which sequences run in one batch: functions of their lengths and of what a run costs, without ONNX Runtime.
+"""Plans which sequences run in one batch, from their lengths and the cost of a run, without ONNX Runtime.
 
-More rows per run make a row cheaper, but every row costs as much as the longest.  So sequences are sorted by length and
-divided where the total cost is smallest, given what a step costs on this model: that is measured once per model.
+With more rows per run a row is cheaper, but every row costs as much as the longest.  So sequences are sorted by length
+and divided so that the total cost is smallest; the cost of a step is measured once per model.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Cost:
     """The cost of a run, ``call + length * step(rows)``, in seconds or any other unit.
 
     Attributes:
-        call: what every run costs.
-        steps: pairs of a number of rows, the first of which is 1, and the cost of one time step for so many.
-            In between and after the last pair, the cost is linear.
+        call: the fixed cost of a run.
+        steps: pairs of a number of rows, the first of which is 1, and the cost of one time step for that many rows.
+            Between the pairs and after the last one, the cost is linear.
     """
 
     call: float
     steps: tuple[tuple[int, float], ...]
 
     def step(self, rows: int) -> float:
-        """The cost of a time step of `rows` rows."""
+        """The cost of a time step with `rows` rows."""
         if len(self.steps) == 1:
             return self.steps[0][1] * rows / self.steps[0][0]
         at = bisect_left(self.steps, rows, key=lambda pair: pair[0])
@@ -52,18 +52,18 @@ class Cost:
 
     @property
     def best(self) -> int:
-        """The smallest measured number of rows at which the cost of a row is about minimal."""
+        """The smallest measured number of rows with about the minimal cost of a row."""
         return next(rows for rows, step in self.steps if step / rows <= self.row * EQUAL_RATE)
 
 
 CPU_COST = Cost(1.0, ((1, 2.0), (2, 3.0)))
-"""Without a measurement: a run costs as much as one more row, and a call as half a step of one row."""
+"""Used without a measurement: a run costs as much as one more row, and a call as half a step of one row."""
 CUDA_COST = Cost(64.0, ((1, 65.0), (2, 66.0)))
 """A GPU takes about as long for a few rows as for one."""
 
 
 def monotonic(measured: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Rows and costs without the measurement noise that would make more rows cost less than fewer."""
+    """Rows and costs, without measurement noise that makes more rows cheaper than fewer."""
     steps = list(measured)
     for at in range(len(steps) - 1, 0, -1):
         if steps[at - 1][1] > steps[at][1]:
@@ -80,7 +80,7 @@ def plan(
         lengths: the time steps of each sequence.
         keys: only sequences of equal keys may share a run.
         cost: of a run.
-        most: the largest number of rows of a run.
+        most: the largest number of rows in a run.
         workers: how many runs are executed at once.
 
     Returns:
@@ -99,7 +99,7 @@ def plan(
 
 
 def in_order(lengths: Sequence[int], keys: Sequence[Hashable], most: int) -> list[tuple[int, ...]]:
-    """As `plan`, for runs that take about as long for each row whatever their number is."""
+    """As `plan`, for runs whose time per row does not depend on the number of rows."""
     return [tuple(group[at : at + most]) for group in _groups(lengths, keys) for at in range(0, len(group), most)]
 
 
@@ -114,7 +114,7 @@ def _groups(lengths: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]]
 def _divide(
     group: Sequence[int], lengths: Sequence[int], call: float, steps: Sequence[tuple[int, float]]
 ) -> list[tuple[int, ...]]:
-    """The cheapest division of a sorted group into runs, of which `steps` has the possible rows and a step's cost.
+    """The cheapest division of a sorted group into runs; `steps` has the possible numbers of rows and a step's cost.
 
     Dynamic programming: an optimal division extends an optimal one of a prefix.
     """
@@ -135,16 +135,16 @@ def _divide(
 
 
 clock = thread_time if get_clock_info("thread_time").resolution < 1e-6 else perf_counter
-"""The thread's CPU time where its resolution is fine enough, so that other programs do not count."""
+"""The thread's CPU time if its resolution is fine enough, so that other programs do not count."""
 
 
 def measured_cost(seconds: Callable[[int], float], length: int, budget: float = CALIBRATION_SECONDS) -> Cost:
-    """What runs cost: tries `CALIBRATION_ROWS` until more rows are clearly worse, and repeats while time is left.
+    """Measure the cost of runs: try `CALIBRATION_ROWS` until more rows are clearly worse; repeat while time remains.
 
     Args:
-        seconds: executes a run of so many rows, and returns how long it took.
+        seconds: executes a run with that many rows, and returns how long it took.
         length: the time steps of these runs.
-        budget: in seconds; a size that is being tried when it ends is still measured.
+        budget: in seconds; the size that is being tried when it ends is still measured.
     """
     least: dict[int, float] = {}
     spent = 0.0
@@ -162,7 +162,7 @@ def measured_cost(seconds: Callable[[int], float], length: int, budget: float = 
         # The first run at a size allocates memory that later ones reuse.
         measure(rows)
         measure(rows)
-        # Other load makes a run slower, never faster: what looks worse is measured again before it is believed.
+        # Other load makes a run slower, never faster: an apparently worse size is measured again.
         for _ in range(CALIBRATION_REPEATS - 2):
             if spent < budget and worse(fewer, rows):
                 measure(rows)

@@ -1,4 +1,4 @@
-"""Sequences of any length, from any iterable, through a model on every core, in the caller's order."""
+"""Runs sequences of any length, from any iterable, on every core, and yields results in the caller's order."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ class _Mapping:
         self.window: list[tuple[int, Sample]] = []
         self.window_size = 0
         self.pending: dict[int, tuple[int, ToCallerType, bool]] = {}
-        """Of each sequence that was read its bytes, and what its results become."""
+        """For each sequence that was read: its bytes, and how to convert its results."""
         self.pending_size = 0
         self.read = 0
         self.ended = False
         self.failure: Exception | None = None
-        """What ended the reading, raised after the results of everything that was read."""
+        """The error that ended the reading, raised after the results of everything that was read."""
 
     def results(self) -> Iterator[Any]:
         yielded = 0
@@ -148,9 +148,9 @@ class _Mapping:
         return _as_passed(self.model.outputs, outcome, to_caller_type, is_pair)
 
     def _read_one(self) -> bool:
-        """Read a sequence if there is room for it; whether one was read.
+        """Read a sequence if there is room for it; returns whether one was read.
 
-        What was read goes to the workers once it is half of what may be pending: the other half is read meanwhile.
+        Sequences go to the workers once half of the pending ones are read: the other half is read meanwhile.
         """
         if self.ended or len(self.pending) >= self.most or self.pending_size >= self.most_bytes:
             return False
@@ -180,7 +180,7 @@ class _Mapping:
         return False
 
     def _submit(self) -> None:
-        """Divide what was read into batches, and start them."""
+        """Divide the sequences that were read into batches, and start them."""
         window, self.window, self.window_size = self.window, [], 0
         if not window:
             return
@@ -200,14 +200,14 @@ class _Mapping:
             self._start(tuple([window[at] for at in run]), start)
 
     def _rows_of_small(self, lengths: Sequence[int], cost: Cost) -> int:
-        """How many rows make a run last `RUN_SECONDS`."""
+        """The number of rows with which a run takes `RUN_SECONDS`."""
         if cost in (CPU_COST, CUDA_COST):
             return 1
         rows = ceil(RUN_SECONDS / cost.row * len(lengths) / sum(lengths))
         return min(rows, -(-len(lengths) // self.workers), self.layout.rows or rows)
 
     def _start(self, batch: Batch, start: Callable[[int, Feeds], None]) -> None:
-        """Run a batch by `start`.  All but the run happens here: threads share one interpreter lock."""
+        """Run a batch by `start`.  Everything but the run happens here, since threads share one interpreter lock."""
         try:
             feeds = padded_feeds(self.layout, [sample for _, sample in batch])
             warn_of_non_finite(self.model, feeds)
@@ -250,7 +250,7 @@ class _Mapping:
             self.progress(self.done)
 
     def _try_padding(self, samples: Sequence[Sample]) -> None:
-        """Before the first sequences of a module are padded: whether padding changes their results."""
+        """Test, before the first sequences of a module are padded, whether padding changes their results."""
         lengths = sorted({sample.length for sample in samples})
         if self.padding_tried or len(lengths) < 2:
             return
@@ -266,7 +266,7 @@ class _Mapping:
             return  # the sequence fails again in its own run, which reports its number
 
     def _cost(self, samples: Sequence[Sample]) -> tuple[Cost, int]:
-        """What runs cost, and the largest number of rows of one."""
+        """The cost of runs, and the largest number of rows of one."""
         cost, rows = self._cost_without_limit(samples)
         return cost, rows if self.padded.rows is None else min(rows, self.padded.rows)
 
@@ -330,7 +330,7 @@ def _beginning(sample: Sample, steps: int) -> Sample:
 
 
 def _as_passed(names: Collection[str], outputs: Sequence[Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
-    """Results in the form and of the type in which the sequence was passed."""
+    """Results in the form and the type in which the sequence was passed."""
     if to_caller_type is not unchanged:
         outputs = [to_caller_type(value) if isinstance(value, np.ndarray) else value for value in outputs]
     if not is_pair:

@@ -1,4 +1,4 @@
-"""Sequences of different lengths as one batch, and each one's own results out of the batch's."""
+"""Pads sequences of different lengths into one batch, and takes each one's own results from the batch's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def padded_feeds(layout: SequenceLayout, samples: Sequence[Sample]) -> Arrays:
 
 
 def _fill(rows: np.ndarray, arrays: Sequence[np.ndarray | None], padding: int | float) -> None:
-    """Write arrays into the rows of zeros: a missing one is a state of zeros."""
+    """Write arrays into rows of zeros; a missing array is a state of zeros."""
     shape, tail = rows.shape[1:], rows.shape[2:]
     if not shape:  # one number for each sequence
         rows[:] = [0 if array is None else array for array in arrays]
@@ -59,7 +59,7 @@ def _fill(rows: np.ndarray, arrays: Sequence[np.ndarray | None], padding: int | 
 
 
 def _padding(layout: SequenceLayout, name: str) -> int | float:
-    """What follows a sequence's end: 0, or the closest value in the input's range."""
+    """The value of padding: 0, or the closest value in the input's range."""
     for spec in layout.model.metadata.inputs:
         if spec.name == name and isinstance(spec.low, (int, float)):
             high = spec.high if isinstance(spec.high, (int, float)) else max(0, spec.low)
@@ -106,7 +106,7 @@ def results_agree(alone: Sequence[Any], padded: Sequence[Any]) -> bool:
 
 
 def _batch_first(array: np.ndarray, at: int) -> np.ndarray:
-    """A view with axis `at` in front, as np.moveaxis gives it in ten times the time."""
+    """A view with axis `at` in front; np.moveaxis takes ten times as long."""
     return array.transpose(at, *range(at), *range(at + 1, array.ndim))
 
 

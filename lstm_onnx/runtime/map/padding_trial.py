@@ -1,7 +1,7 @@
-"""Whether sequences may be padded: tried before the first ones are.
+"""Tests whether padding changes the results of sequences, before the first ones are padded.
 
-That a module has an input for lengths is no proof: what follows its LSTM may use the padding, as a mean does.  What
-takes the largest of all steps does so too, though hardly any result of a long sequence shows it.
+An input for lengths is no proof that it does not: what follows the LSTM may use the padding, as a mean does.  So does a
+maximum over all steps, though hardly any result of a long sequence shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Run = Callable[[Arrays], Sequence[Any]]
 """The model, from inputs by name to outputs in its order."""
 
 _FEWEST = (1, 2, 3)
-"""Steps of the beginnings that are tried."""
+"""Numbers of steps of the beginnings that are tried."""
 _SAMPLES = 8
 """The number of sequences whose beginnings are tried."""
 
@@ -34,7 +34,7 @@ def padding_changes_nothing(
     Args:
         padded: the layout in which sequences of different sizes run together.
         layout: the one in which they do not.
-        samples: of which the shortest and the beginnings of some are tried.
+        samples: the shortest one, and the beginnings of some, are tried.
         long: one of them.
         run: the model.
 
@@ -49,7 +49,7 @@ def padding_changes_nothing(
             if not _agree(padded, layout, group, long, run):
                 return False
         except RunError:
-            # With too few steps for the model: such a sequence has no results at all, which its own run reports.
+            # Too few steps for the model: such a sequence has no results, which its own run reports.
             continue
     return True
 
@@ -65,10 +65,10 @@ def _agree(padded: SequenceLayout, layout: SequenceLayout, group: list[Sample], 
 def _beginnings(layout: SequenceLayout, samples: Sequence[Sample], long: Sample) -> Iterator[list[Sample]]:
     """Groups of equal sizes: the first steps of some samples, and the same with all signs changed.
 
-    The largest of a few steps is often one that padding adds; so is the least, for the other sign.
+    The maximum of a few steps is often one that padding adds; so is the minimum, for the other sign.
     """
     if any(names_in(dim) & layout.padded for info in layout.single.values() for dim in _derived(info.shape)):
-        return  # an axis that follows from one that is padded is not cut with it
+        return  # an axis that follows from a padded axis is not cut with it
     (key,) = layout.keys([long])
     alike = [sample for sample, own in zip(samples, layout.keys(samples), strict=True) if own == key]
     some = list(islice(alike, 0, None, -(-len(alike) // _SAMPLES)))

@@ -1,4 +1,4 @@
-"""One sequence of `Model.map`: validated, and without the batch axis."""
+"""Validates one sequence of `Model.map`, and removes its batch axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     Attributes:
         arrays: by input name, without the batch axis, and without missing states that are zeros.
         sizes: of the named axes.
-        length: the sum of the dynamic ones, which is the number of time steps where there is only one.
+        length: the sum of the dynamic ones, which is the number of time steps if there is only one.
         size: approximately, the bytes of the arrays and of the results.
         to_caller_type: converts a result to the type that was passed.
         is_pair: whether the results are returned as ``output, (hn, cn)`` instead of by name.
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 
 class _InputAlone(NamedTuple):
-    """A bare LSTM's input, of which a sequence may consist; the states are then zeros."""
+    """A bare LSTM's input as the only array of a sequence; the states are then zeros."""
 
     name: str
     dtype: np.dtype[Any] | None
@@ -60,13 +60,13 @@ class SequenceLayout:
 
     Attributes:
         model: the model.
-        batch: the name of the batch axis; None where its inputs have none, so that each sequence is a run.
+        batch: the name of the batch axis; None if its inputs have none, so that each sequence is a run.
         single: the inputs without the batch axis.
         outputs: the same for the outputs.
         counts: each input that holds lengths, and the axis along which it counts.
         padded: the axes along which sequences of different sizes may run together.
         together: whether several sequences can run together at all.
-        rows: the largest number of these; None for no limit.
+        rows: the largest number of sequences that run together; None for no limit.
     """
 
     model: LoadedModel
@@ -99,7 +99,7 @@ class SequenceLayout:
         least, rows = model.metadata.axis_limits.get(batch or "", (1, None))
         if least > 1:
             raise InputError(
-                f"is only right where {batch} is {allowed_sizes(least, rows)}, and a sequence may have to run alone",
+                f"is right only if {batch} is {allowed_sizes(least, rows)}, but a sequence may have to run alone",
                 path=model.path,
                 hint="use run",
             )
@@ -141,7 +141,7 @@ class SequenceLayout:
         arrays, to_caller_type = to_arrays(named, self.single)
         streaming = self.model.metadata.streaming
         if streaming is not None and streaming.last is not None:
-            arrays.setdefault(streaming.last, np.ones(1, np.int64))  # each is a whole sequence
+            arrays.setdefault(streaming.last, np.ones(1, np.int64))  # each run is a whole sequence
         sizes = axis_sizes(self.single, arrays)
         require_counts(self.model.counts, arrays, sizes)
         require_table_rows(self.model.metadata.table_rows, arrays)
@@ -158,8 +158,8 @@ class SequenceLayout:
         return Sample(validated, sizes, length, size, to_caller_type, is_pair)
 
     def _is_input_alone(self, array: np.ndarray) -> bool:
-        """Whether an array is what the general way would pass on unchanged, for a bare LSTM; that costs more than a
-        small one's steps."""
+        """Whether an array needs none of the general conversions, which cost more than the steps of a small bare
+        LSTM."""
         _, dtype, features, least, most, _ = self._input_alone
         if array.dtype != dtype or array.ndim != 2:
             return False
@@ -169,7 +169,7 @@ class SequenceLayout:
 
     @cached_property
     def _input_alone(self) -> _InputAlone:
-        """No array has its dtype where that is None: for another model, or one whose file has initial states."""
+        """The input of a bare LSTM; its dtype is None, which fits no array, for other models and for initial states."""
         none = _InputAlone("", None, 0, 1, 0, 0)
         info = self.single.get("input")
         states = [self.model.metadata.initial.get(name) for name in self.model.states]
@@ -206,10 +206,10 @@ class SequenceLayout:
 
     @cached_property
     def cut_axes(self) -> dict[str, list[str | None]]:
-        """Of each output of one sequence, the padded axes to whose sizes its axes are cut; None for no cut.
+        """For each output of one sequence, the padded axes to whose sizes its axes are cut; None for no cut.
 
-        An axis that no input has, as pad_packed_sequence creates one, is taken for the one that is padded; this is
-        tried before padding is used (see `results_agree`).
+        An axis that no input has, as pad_packed_sequence creates it, is assumed to be the padded one; that is
+        tested before padding is used (see `results_agree`).
         """
         only = next(iter(self.padded)) if len(self.padded) == 1 else None
         known = {axis for info in self.single.values() for axis in info.shape if axis is not None} - self.padded
@@ -222,7 +222,7 @@ class SequenceLayout:
         }
 
     def keys(self, samples: Sequence[Sample]) -> list[Hashable]:
-        """One for each: samples with equal keys may run together."""
+        """A key for each sample: samples with equal keys may run together."""
         names: set[str] = set().union(*[sample.arrays for sample in samples])
         axes: set[str] = set().union(*[sample.sizes for sample in samples])
         if axes <= self.padded and names.isdisjoint(self._own_keys):
@@ -247,7 +247,7 @@ class SequenceLayout:
 
     @cached_property
     def _shared(self) -> list[str]:
-        """The inputs without a batch axis, of which sequences that run together have the same."""
+        """The inputs without a batch axis, which must be the same for sequences that run together."""
         return [name for name, info in self.model.inputs.items() if self.batch not in info.shape and self.together]
 
     def _size(self, arrays: Arrays, sizes: Mapping[str, int]) -> int:

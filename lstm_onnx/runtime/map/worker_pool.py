@@ -1,7 +1,6 @@
-"""Threads that execute numbered tasks, whose outcomes are taken in the order in which they end.
+"""Threads that execute numbered tasks; outcomes are taken in the order in which the tasks end.
 
-A ThreadPoolExecutor would run everything that is queued before the interpreter exits; these threads stop after the task
-that they are running.
+A ThreadPoolExecutor would run all queued tasks before the interpreter exits; these threads stop after the current one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class WorkerPool(Generic[Task, Result]):
     should be short: a thread waits up to 5 ms (`sys.getswitchinterval`) for one that does not wait for anything.
 
     Args:
-        count: how many.
+        count: the number of threads.
         work: called in a thread; returns a task's result.
     """
 
@@ -50,7 +49,7 @@ class WorkerPool(Generic[Task, Result]):
         self._tasks.put((number, task))
         if len(self._threads) == self._count:
             return
-        with self._starting:  # or the interpreter could exit between two of them
+        with self._starting:  # otherwise the interpreter could exit between two threads
             while len(self._threads) < self._count and not self._closed:
                 thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
                 thread.start()
@@ -65,7 +64,7 @@ class WorkerPool(Generic[Task, Result]):
         return not self._ended.empty()
 
     def next_ended(self) -> tuple[int, Result | Exception]:
-        """Wait for a task to end: its number, and its result or error.
+        """Wait for a task to end; returns its number, and its result or error.
 
         Raises:
             RunError: the process was forked since the threads started, or the interpreter is exiting.
@@ -96,7 +95,7 @@ class WorkerPool(Generic[Task, Result]):
     def forked(self) -> None:
         """In a forked child the threads do not exist, and locks that they held are never released."""
         self._lost = (
-            "this process was forked while sequences were being mapped, and the threads are not in it; start it with "
+            "this process was forked while sequences were being mapped, and has no threads of the map; start it with "
             'multiprocessing\'s method "spawn", or call map in the child'
         )
 
@@ -110,7 +109,7 @@ class WorkerPool(Generic[Task, Result]):
         while (item := self._tasks.get()) is not None and not self._closed:
             number, task = item
             self.run(number, task)
-            del item, task  # or an idle thread would keep them
+            del item, task  # otherwise an idle thread would keep them alive
 
     def _outcome(self, task: Task) -> Result | Exception:
         try:

@@ -1,6 +1,6 @@
-"""A pool's bound batches: divided into parts that run in parallel, one thread each.
+"""Binds a pool's batches, divided into parts that run in parallel, one thread each.
 
-A model with `spin` divides nothing here: ONNX Runtime's threads, which are awake, start sooner than ours wake up.
+A model with `spin` divides nothing here: ONNX Runtime's threads are awake, and start sooner than ours would wake up.
 
 A batch shape is bound after its first run, which gives the shapes of its outputs.  Each part is bound twice, from
 either buffer of the states into the other (see `SlotStates`).
@@ -47,7 +47,7 @@ class BoundPart:
         row_range: its rows of the batch.
         inputs: the bound arrays of its inputs.
         bindings: from the first buffer into the second, and back.
-        input_index: by name, where its rows are in an input of the whole batch.
+        input_index: by name, the index of its rows in an input of the whole batch.
         output_index: the same for the outputs that a step returns.
     """
 
@@ -60,7 +60,7 @@ class BoundPart:
     def run(self, options: Any, buffer_index: int, arrays: Arrays, results: Arrays) -> None:
         """Step its rows of `arrays` from this buffer into the other, and write its rows of `results`.
 
-        In the thread that computes it, so that no core waits for what another one copies.
+        The thread that computes the part also copies, so that no core waits for another one's copies.
         """
         for name, buffer in self.inputs.items():
             np.copyto(buffer, arrays[name][self.input_index[name]])
@@ -72,7 +72,7 @@ class BoundPart:
 
 @dataclass(frozen=True)
 class BoundBatch:
-    """A batch of one shape at one offset of the buffers: its parts, the dtypes of its inputs, and what it returns."""
+    """A batch of one shape at one offset of the buffers: its parts, the dtypes of its inputs, and its outputs."""
 
     parts: tuple[BoundPart, ...]
     dtypes: dict[str, Any]
@@ -92,7 +92,7 @@ class BoundBatchCache:
         inputs: its inputs that are not states.
         output_names: the outputs that `run` returns.
         states: the memory of its states.
-        axes: the axes along which a batch can be divided; None where they are not known.
+        axes: the axes along which a batch can be divided; None if they are not known.
         least: the smallest number of rows of a part.
     """
 
@@ -138,7 +138,7 @@ class BoundBatchCache:
             RunError: ONNX Runtime failed.
         """
         results = {name: np.empty(shape, dtype) for name, (shape, dtype) in bound.outputs.items()}
-        options = options_of(self.model)  # of this thread, which is not the one that runs a part
+        options = options_of(self.model)  # read here, since another thread may run a part
         self.threads.run([partial(part.run, options, buffer_index, arrays, results) for part in bound.parts])
         return results
 
@@ -206,7 +206,7 @@ class BoundBatchCache:
     def _row_ranges(self, rows: int, arrays: Arrays, known: OutputShapes) -> tuple[RowRange, ...]:
         """Divide a batch into parts, at most one per thread, each large enough for a thread.
 
-        They are equal, but for the first one of a model whose FLOPs are known, which starts before the others.
+        They are equal, except that the first one is larger if the model's FLOPs are known, since it starts first.
         """
         axes = self.axes
         if axes is None or any(known.outputs[name][0][axis] != rows for name, axis in axes.outputs.items()):
@@ -224,5 +224,5 @@ class BoundBatchCache:
 
 
 def _index(axis: int | None, row_range: RowRange) -> tuple[Any, ...]:
-    """The index of these rows along `axis`; of the whole array where it has no such axis."""
+    """The index of these rows along `axis`; of the whole array if it has no such axis."""
     return (...,) if axis is None else (*(slice(None),) * axis, slice(*row_range))

@@ -1,11 +1,11 @@
-"""Threads that each run a part of a batch, on a core of their own.
+"""Threads that each run a part of a batch on a separate core.
 
 ONNX Runtime's own threads synchronize at every time step of an LSTM and, where they do not spin, sleep in between.
 Measured on 2 cores, a step of 64 rows (I80 H256 L2) takes 1.96 ms on its two threads, 1.33 ms on one, and 0.7 ms as
 two halves on one thread each.
 
-Most of what is left is the time until a thread wakes up (20 to 40 us).  So the caller's thread computes a part itself,
-which is larger by what it computes in that time.
+Most of the remaining overhead is the time until a thread wakes up (20 to 40 us).  So the caller's thread computes a
+part itself, which is larger by as much as it computes in that time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def cores() -> int:
 
 
 class PinnedThreads:
-    """Up to `count` calls at the same time, one of them in the caller's thread.
+    """Makes up to `count` calls at the same time, one of them in the caller's thread.
 
     With one call per core there is a thread for each core, pinned to it, and those of other cores than the caller's
     help: Linux may wake a thread on the core of the thread that wakes it, and the two then take turns (measured on 2
     cores, a step of 64 rows after a pause: 19.5 us per row, and 11.5 with pinned threads).
 
-    A call belongs to no thread.  On a machine that is busy with other work a thread may wake up milliseconds later, and
-    by then the caller has made its call as well.
+    Calls are not assigned to threads.  On a machine that is busy with other work a thread may wake up milliseconds
+    later, and by then the caller has made its call.
     """
 
     def __init__(self, count: int) -> None:
@@ -66,9 +66,9 @@ class PinnedThreads:
                 worker.tasks.put(task)
             task.make_calls()
             error = task.wait()
-        except BaseException:  # a signal's, perhaps between taking a call and making it
+        except BaseException:  # from a signal, perhaps between taking a call and making it
             task.cancel()
-            for worker in helpers:  # a thread that makes a later call has ended the earlier one
+            for worker in helpers:  # a thread takes the next call only after the one before
                 later = _Task([_nothing])
                 worker.tasks.put(later)
                 later.wait()
@@ -85,7 +85,7 @@ class PinnedThreads:
             worker.thread.join()
 
     def forked(self) -> None:
-        """In a forked child the threads do not exist; others are started when needed."""
+        """In a forked child the threads do not exist; new ones are started when needed."""
         self._workers = None
 
 
@@ -113,11 +113,11 @@ class _Task:
                 ended(None)
 
     def cancel(self) -> None:
-        """Leave out the calls that nobody has taken."""
+        """Drop the calls that no thread has taken."""
         self._left.clear()
 
     def wait(self) -> BaseException | None:
-        """Wait until every call has ended; the first error."""
+        """Wait until every call has ended; returns the first error."""
         errors = [self._ended.get() for _ in range(self._count)]
         return next((error for error in errors if error is not None), None)
 
@@ -142,7 +142,7 @@ class _Worker:
 
 
 def _help(core: int | None, tasks: SimpleQueue[_Task | None]) -> None:
-    """A thread's life: tasks until there is None.  It keeps no pool alive."""
+    """A thread's loop: tasks until it gets None.  It keeps no pool alive."""
     _pin_to_core(core)
     while True:
         task = tasks.get()
@@ -153,9 +153,9 @@ def _help(core: int | None, tasks: SimpleQueue[_Task | None]) -> None:
 
 
 def _start(count: int) -> dict[int, _Worker]:
-    """One pinned thread per core, by core, where there are as many as cores; otherwise one less than `count`, of any.
+    """One pinned thread per core, by core, if `count` is the number of cores; otherwise `count` - 1 unpinned threads.
 
-    Those of no core have negative numbers.
+    Unpinned threads have negative numbers.
     """
     if hasattr(os, "sched_setaffinity") and count == cores() and current_core() is not None:
         return {core: _Worker(f"lstm-onnx pool {core}", core) for core in sorted(os.sched_getaffinity(0))}
@@ -189,5 +189,5 @@ def current_core() -> int | None:
 def _pin_to_core(core: int | None) -> None:
     """Pin the calling thread to a core, if this is permitted."""
     if core is not None:
-        with contextlib.suppress(OSError):  # the process may not use it any more
+        with contextlib.suppress(OSError):  # the process may no longer use that core
             os.sched_setaffinity(0, {core})

@@ -1,6 +1,6 @@
-"""`Pool`: many streams, stepped as one batch.
+"""`Pool`: steps many streams as one batch.
 
-One stream's step takes as long as reading the weights; a step of 64 streams reads them once as well.  `SlotStates`
+One stream's step takes as long as reading the weights; a step of 64 streams also reads them only once.  `SlotStates`
 stores the states, and `BoundBatchCache` runs a batch on every core.
 """
 
@@ -48,10 +48,10 @@ class Pool:
         inputs: the model's inputs that are not states, which `step` takes.
         output_names: the outputs that `step` returns: those that are not states, or all where every one is.
         axes: the batch axis of each state.
-        initial_state: what each state starts from, with a batch axis of 1.
+        initial_state: the initial value of each state, with a batch axis of 1.
         least: the smallest number of slots that can be stepped together.
         largest: the largest one; None for no limit.
-        last: the input that says that a sequence ends, which is 0 in every step; None for most models.
+        last: the input that marks the end of a sequence, which is 0 in every step; None for most models.
         has_phases: whether only slots of equal `phase` can be stepped together.
     """
 
@@ -66,7 +66,7 @@ class Pool:
             if self.initial_state[name].shape[axis] != 1:  # an axis such as 4*batch
                 raise InputError(
                     f"the state {model.inputs[name]} has {self.initial_state[name].shape[axis]} rows per "
-                    "stream, and a pool stores one",
+                    "stream, but a pool stores one",
                     hint="use model.stream()",
                     path=model.path,
                 )
@@ -200,7 +200,7 @@ class Pool:
         return one_line(f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>")
 
     def forked(self) -> None:
-        """In a forked child it keeps working, unless a step was running, whose thread is not in the child."""
+        """In a forked child it keeps working, unless a step was running: its thread is not in the child."""
         locked = isinstance(self._lock, LostLock) or self._lock.locked()
         self._lock = LostLock(_LOST) if locked else threading.Lock()
         self._parts.threads.forked()
@@ -304,14 +304,14 @@ class Pool:
         if bound is None:
             hint = "x has one row for each slot of the step"
             require_batch(self.model, arrays, len(rows), carrier="the number of slots is", hint=hint)
-            # The states are only validated for the sizes of their axes, so any of that size will do.
+            # States are only needed for the sizes of their axes, so any rows will do.
             validated_feeds(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
             bound = self._parts.bind(offset, key, arrays)
         active = self._states.activate(rows, offset, bound.row_ranges if bound else ((0, len(rows)),))
         try:
             results = None if bound is None else self._parts.run(bound, active.buffer_index, arrays)
         except RunError:
-            # Either the model fails on this input, and does so again, or its output shapes depend on more than
+            # Either the model fails on this input, and will fail again, or its output shapes depend on more than
             # its input shapes, and it must not be bound.
             results = self._run_unbound(key, active, arrays)
             self._parts.exclude(offset, key)
@@ -325,10 +325,10 @@ class Pool:
         return results
 
     def _common_phase(self, rows: list[int]) -> int:
-        """The phase of all rows, by which outputs have other shapes.
+        """The common phase of all rows, on which output shapes depend.
 
         Raises:
-            InputError: they have several.
+            InputError: their phases differ.
         """
         if not self.has_phases:
             return 0
@@ -336,7 +336,7 @@ class Pool:
         if len(phases) > 1:
             steps = ", ".join(str(count) for count in sorted({self._steps[row] for row in rows})[:5])
             raise InputError(
-                f"the slots have had {steps} steps, and the model gives different numbers of steps for them",
+                f"the slots have had {steps} steps, so the model gives different numbers of steps for them",
                 hint="step slots of equal pool.phase(slot) together; a Batcher does so by itself",
                 path=self.model.path,
             )

@@ -1,10 +1,9 @@
 """The memory of a pool's states.
 
-There is one array per state with the rows of all slots.  The rows of the slots that were stepped last are in a second
-place as well, as the batch for the next step of the same slots: two buffers, of which a step reads one and writes the
-other, so that nothing is copied between steps.  Two batches of different slots are kept like this, one at either end
-of the buffers, for streams that are stepped in two alternating groups.  Where a batch is divided among threads, the
-rows of each part are contiguous.
+There is one array per state with the rows of all slots.  The rows of the slots that were stepped last are also in two
+buffers, as the batch for the next step of the same slots: a step reads one buffer and writes the other, so that nothing
+is copied between steps.  Two batches of different slots are kept like this, one at each end of the buffers, for streams
+that are stepped in two alternating groups.  If a batch is divided among threads, the rows of each part are contiguous.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ class ActiveBatch:
 
     Attributes:
         rows: its slots' rows.
-        index: the same as an array.
+        index: `rows` as an array.
         offset: its first row in the buffers.
         row_ranges: the parts into which it is divided.
         buffer_index: the buffer with the current states, 0 or 1.
-        dirty: whether the slots' own arrays are older.
+        dirty: whether the slots' own arrays are out of date.
     """
 
     rows: list[int]
@@ -66,9 +65,9 @@ class SlotStates:
     """The states of all slots of a pool.  For one thread at a time.
 
     Args:
-        initial_state: what each state starts from, with a batch axis of 1.
+        initial_state: the initial value of each state, with a batch axis of 1.
         axes: the batch axis of each state.
-        slots: how many there are.
+        slots: the number of slots.
     """
 
     def __init__(self, initial_state: Mapping[str, np.ndarray], axes: Mapping[str, int], slots: int) -> None:

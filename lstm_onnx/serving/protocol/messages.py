@@ -1,7 +1,7 @@
-"""Message classes from a descriptor pool of their own.
+"""Makes the classes of the protocol's messages, from a descriptor pool of their own.
 
-In protobuf's default pool they would collide with those of other packages that have the same messages, such as
-tritonclient: the second import of either raises an error.
+In protobuf's default pool they would collide with those of other packages with the same messages, such as
+tritonclient: whichever is imported second raises an error.
 """
 
 from __future__ import annotations

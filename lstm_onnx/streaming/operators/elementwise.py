@@ -52,12 +52,12 @@ def _numeric(a: Size, b: Size, compute: Callable[[int, int], int]) -> Size | Non
 
 
 def _no_less(a: Size, b: Size) -> Size | None:
-    """`a` where it is a product of dynamic axes, each of which has one entry at least, and `b` asks for no more."""
+    """`a` where it is a product of dynamic axes, each at least 1, and `b` is no more than 1."""
     return a if a == b or (a.is_product and b.number is not None and b.number <= 1) else None
 
 
 def _least(a: Size, b: Size) -> Size | None:
-    """`a` where `b` is no less, or is what exporters write for the end of any axis."""
+    """`a` where `b` is no less, or is the number that exporters write for the end of any axis."""
     if _no_less(b, a) is not None:
         return a
     return a if a.symbol is not None and b.number is not None and b.number >= END_OF_AXIS else None
@@ -75,7 +75,7 @@ def elementwise(call: Call) -> list[Fact]:
 
 @operator(*COPIES, "CastLike")
 def same(call: Call) -> list[Fact]:
-    """About the values of the first input; a Cast to integers keeps sizes unchanged."""
+    """The values of the first input; a Cast to integers keeps sizes unchanged."""
     first = call.fact(0)
     floats = call.op == "CastLike" or (call.op == "Cast" and call.attributes.get("to", 0) not in _WHOLE)
     if first.numbers is not None and floats:
@@ -85,7 +85,7 @@ def same(call: Call) -> list[Fact]:
 
 @operator(*COMPARISONS)
 def compared(call: Call) -> list[Fact]:
-    """Positions compared with lengths are a mask, which is correct in a chunk as in the whole sequence."""
+    """Positions compared with lengths: a mask, which is correct in a chunk as in the whole sequence."""
     facts = call.given
     if any(fact.positions for fact in facts) and any(fact.varies for fact in facts):
         masking = [fact for fact in facts if fact.varies]
@@ -113,7 +113,7 @@ def require_steps_alone(call: Call, facts: Sequence[Fact], result: Fact) -> None
     reached = findings.first_names(result.open)
     for fact in facts:
         late = {name for name in fact.last if findings.first_name(name) in reached - findings.first_names(fact.open)}
-        call.meet(late, "joins the last step, or a summary of all, to every step")
+        call.meet(late, "combines the last step, or a summary of all steps, with every step")
         if fact.states:
             findings.handled(call)
 
@@ -130,9 +130,9 @@ def broadcast(call: Call, facts: Sequence[Fact]) -> tuple[Axis, ...] | None:
 
 
 def one_axis(call: Call, axes: Sequence[Axis]) -> Axis:
-    """The axis that an operator makes of one of each input, of which those of a single entry are repeated."""
+    """The axis that results from one axis of each input, where those of size 1 are repeated."""
     wide = [axis for axis in axes if axis]
-    # Of an axis of two factors and one without, the one that tells more.
+    # An axis with two factors says more than the same axis as one factor.
     first = max(wide, key=len, default=())
     for other in wide:
         a, b = length(first), length(other)

@@ -23,7 +23,7 @@ def slice_(call: Call) -> list[Fact]:
         return [Fact.of_numbers(numbers)]
     if fact.axes is None or starts is None:
         if fact.varies:
-            call.meet(fact.open, "takes a part of the steps")
+            call.meet(fact.open, "slices the steps")
         return [fact.without_axes()]
     ends = ends or [None] * len(starts)
     asked = call.attributes.get("axes") or call.integers(3) or range(len(starts))
@@ -43,7 +43,7 @@ def slice_(call: Call) -> list[Fact]:
             axes[place] = ()
             continue
         if fact.varies or fact.positions:
-            call.meet(names, "takes a part of the steps")
+            call.meet(names, "slices the steps")
         axes[place] = axis_of(_cut(own, start, end, step))
     return [replace(fact, axes=tuple(axes), last=last, numbers=None)]
 
@@ -62,7 +62,7 @@ def _bounds(call: Call, name: str, index: int) -> list[Size | None] | None:
 def _is_whole(call: Call, axis: Axis, start: Size | None, end: Size | None, step: int) -> bool:
     if start != Size.of(0) or step != 1:
         return False
-    # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
+    # Up to the longest of the lengths, which is right in a chunk as in the whole sequence.
     return call.fact(2).lengths if end is None else _reaches_end(end, axis)
 
 
@@ -88,7 +88,7 @@ def gather(call: Call) -> list[Fact]:
         return [_numbers_gathered(call, data, indices)]
     if data.axes is None:
         if data.varies:
-            call.meet(data.open, "takes steps by their indices")
+            call.meet(data.open, "selects steps by their indices")
         return [replace(join([data, indices]), spans=data.open | indices.open)]
     place = normal(axis, data.rank)
     if not 0 <= place < data.rank:
@@ -101,7 +101,7 @@ def gather(call: Call) -> list[Fact]:
         last = names
         indices = replace(indices, numbers=None, sized=NONE)
     elif names and (data.varies or data.positions):
-        call.meet(names, "takes steps by their indices")
+        call.meet(names, "selects steps by their indices")
     inner = indices.axes
     axes = None if inner is None else (*data.axes[:place], *inner, *data.axes[place + 1 :])
     joined = join([data, indices])
@@ -125,9 +125,9 @@ def gather_elements(call: Call) -> list[Fact]:
     axis = call.attributes.get("axis", 0)
     joined = join([data, indices])
     if data.axes is None or indices.axes is None or not -data.rank <= axis < data.rank:
-        call.meet(data.open, "takes steps by their indices")
+        call.meet(data.open, "selects steps by their indices")
         return [replace(joined, spans=data.open | indices.open)]
-    call.meet(length(data.axes[axis]).names, "takes steps by their indices")
+    call.meet(length(data.axes[axis]).names, "selects steps by their indices")
     result = replace(joined, axes=indices.axes)
     require_steps_alone(call, [data, indices], result)
     return [result]
@@ -141,10 +141,10 @@ def gather_nd(call: Call) -> list[Fact]:
     first = int(call.attributes.get("batch_dims", 0))
     depth = length(indices.axes[-1]).number if indices.axes else None
     if data.axes is None or depth is None or not 0 <= first < indices.rank or not first + depth <= data.rank:
-        call.meet(data.open if joined.varies else NONE, "takes steps by their indices")
+        call.meet(data.open if joined.varies else NONE, "selects steps by their indices")
         return [replace(joined, spans=data.open | indices.open)]
     picked = data.axes[first : first + depth]
-    call.meet({name for axis in picked for name in length(axis).names}, "takes steps by their indices")
+    call.meet({name for axis in picked for name in length(axis).names}, "selects steps by their indices")
     result = replace(joined, axes=(*(indices.axes or ())[:-1], *data.axes[first + depth :]))
     require_steps_alone(call, [data, indices], result)
     return [result]
@@ -161,7 +161,7 @@ def concat(call: Call) -> list[Fact]:
     ranks = {fact.rank for fact in facts}
     if call.op != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
         spans = open_names(facts)
-        call.meet(spans if joined.varies else NONE, "puts values end to end along an axis that is not known")
+        call.meet(spans if joined.varies else NONE, "concatenates along an unknown axis")
         return [replace(joined, spans=spans)]
     rank = ranks.pop()
     place = normal(call.attributes.get("axis", 0), rank)
@@ -172,7 +172,8 @@ def concat(call: Call) -> list[Fact]:
             total = own[0] if len(own) == 1 else axis_of(sum(map(length, own), Size.of(0)))
             if len(own) > 1 and (joined.varies or joined.positions):
                 call.meet(
-                    {name for item in own for name in length(item).names}, "adds further steps to those of the call"
+                    {name for item in own for name in length(item).names},
+                    "concatenates further steps with those of the call",
                 )
             axes.append(total)
             continue
@@ -200,7 +201,7 @@ def split(call: Call) -> list[Fact]:
     place = normal(axis, fact.rank)
     whole = length(fact.axes[place])
     if count > 1 and (fact.varies or fact.positions):
-        call.meet(whole.names, "parts the steps")
+        call.meet(whole.names, "splits the steps")
     if count == 1:
         return [replace(fact, numbers=None)]
     before, after = fact.axes[:place], fact.axes[place + 1 :]

@@ -70,7 +70,7 @@ def multiplied(call: Call, left: Fact, right: Fact) -> Fact:
 
 
 def _require_one_axis(call: Call, result: Fact) -> None:
-    """Record a dynamic axis that occurs twice in a product: it pairs each step with each."""
+    """Record a dynamic axis that occurs twice in a product: every step is paired with every other."""
     seen: set[str] = set()
     for axis in result.axes or ():
         names = call.findings.first_names(length(axis).names)
@@ -90,7 +90,7 @@ def einsum(call: Call) -> list[Fact]:
     letters = terms.split(",")
     known = all(fact.axes is not None and fact.rank == len(term) for fact, term in zip(facts, letters, strict=False))
     if not arrow or "." in text or len(letters) != len(facts) or not known:
-        call.meet(spans if joined.varies else (), "is an Einsum that is not followed")
+        call.meet(spans if joined.varies else (), "is an Einsum that cannot be followed")
         return [replace(joined, spans=spans)]
     axes = _letters(call, letters, facts)
     for letter, axis in axes.items():

@@ -17,10 +17,10 @@ _LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
 
 @operator("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 def recurrent(call: Call) -> list[Fact]:
-    """X ``(time, batch, features)`` to Y, Y_h and, of an LSTM, Y_c."""
+    """X ``(time, batch, features)`` to Y, Y_h and, for an LSTM, Y_c."""
     x = call.fact(0)
     cell = "LSTM" in call.op
-    # What a recurrence starts from is accounted for, and makes no other use of a state.
+    # The initial states are handled separately: starting from a state is no other use of it.
     whole, call = call, replace(call, facts=call.facts[:_LENGTHS])
     starts = [whole.fact(index) if whole.has(index) else None for index in (_INITIAL_H, _INITIAL_C)[: 1 + cell]]
     if x.axes is None or x.rank != 3:
@@ -29,7 +29,7 @@ def recurrent(call: Call) -> list[Fact]:
         return [joined] * 3
     first_batch = call.attributes.get("layout", 0) == 1
     time, batch = (x.axes[1], x.axes[0]) if first_batch else (x.axes[0], x.axes[1])
-    call.meet(length(x.axes[2]).names, "takes steps for features")
+    call.meet(length(x.axes[2]).names, "uses the steps as features")
     names = _went_along(call, time, starts, x)
     direction = call.attributes.get("direction", b"forward")
     if direction not in (b"forward", "forward"):
@@ -39,7 +39,7 @@ def recurrent(call: Call) -> list[Fact]:
         if carried and not names and length(time) != Size.of(1):
             call.findings.from_the_end = call.findings.from_the_end or Meeting(str(call.node.name), call.op, how)
     if call.op == "DynamicQuantizeLSTM":
-        call.meet(names, "takes the scale of its activations from all steps of a call")
+        call.meet(names, "computes the scale of its activations from all steps of a call")
     hidden = axis_of(Size.of(int(call.attributes.get("hidden_size", 0))))
     directions = axis_of(Size.of(2 if direction in (b"bidirectional", "bidirectional") else 1))
     joined = _joined(call, [x, *(start for start in starts if start is not None)], names)
@@ -62,19 +62,19 @@ def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
 def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) -> Names:
     """The dynamic axes of the recurrence; records states that are not carried from call to call.
 
-    A Scan may be without `starts`: each of its steps is for itself.
+    A Scan may have no `starts`: then its steps are independent.
     """
     names = length(time).names
     given = [start for start in starts if start is not None]
     from_states = [start for start in given if start.states]
     if not names:
         if from_states:
-            how = "goes on by one step at each call, however many steps the call has"
+            how = "advances by one step at each call, however many steps the call has"
             call.findings.per_call = call.findings.per_call or Meeting(str(call.node.name), call.op, how)
             call.meet(x.last, how)
         return names
     if length(time).symbol is None:
-        call.meet(names, "goes along an axis that is not only the sequence")
+        call.meet(names, "runs along an axis that holds more than the sequence")
     if not starts:
         return names
     for name in names:
@@ -104,7 +104,7 @@ def scan(call: Call) -> list[Fact]:
     time = _scanned_axis(call, scanned, axes)
     if time is None:
         reached = open_names(facts)
-        call.meet(reached, "goes through an axis that is not known")
+        call.meet(reached, "scans an unknown axis")
         return [replace(join(facts), states=NONE, spans=reached)] * len(call.node.output)
     names = _went_along(call, time, [carried[index] for index in changing], join(scanned))
     if any((*call.attributes.get("scan_input_directions", []), *call.attributes.get("scan_output_directions", []))):
@@ -115,18 +115,18 @@ def scan(call: Call) -> list[Fact]:
 
 
 def _changing(call: Call, count: int) -> list[int]:
-    """The carried values that a step may change; a loop that has none carries one that passes through each step."""
+    """The carried values that a step may change; a loop without any carries one that no step changes."""
     body = next(iter(bodies_of(call.node)))
     pairs = enumerate(zip(body.input[:count], body.output[:count], strict=True))
     return [index for index, (before, after) in pairs if not is_handed_on(body, before.name, after.name)]
 
 
 def _same_in_all_steps(call: Call, facts: Sequence[Fact], names: Names) -> None:
-    """Record where what every step reads is not the same in all calls."""
+    """Record a value that every step reads and that differs between calls."""
     call.meet({name for fact in facts if fact.varies for name in fact.open & names}, "reads all steps at each step")
     late = call.findings.first_names(NONE.union(*(fact.last for fact in facts)))
     if late & call.findings.first_names(names):
-        call.meet(names, "joins the last step, or a summary of all, to every step")
+        call.meet(names, "combines the last step, or a summary of all steps, with every step")
     if any(fact.states for fact in facts):
         call.findings.handled(call)
 

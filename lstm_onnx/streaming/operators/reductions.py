@@ -1,4 +1,4 @@
-"""Reductions, normalisations, softmax, cumulative sums, sorting: they compute across their axes."""
+"""Reductions, normalisations, softmax, cumulative sums and sorting, which combine the entries along their axes."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def _from(axis: int, rank: int) -> range:
 
 
 def _taken_together(call: Call, rank: int) -> Iterable[int]:
-    """The axes over which a normalisation goes."""
+    """The axes over which a normalisation computes its statistics."""
     axis = call.attributes.get("axis")
-    if call.op in SOFTMAXES:  # before opset 13 over all later axes as well
+    if call.op in SOFTMAXES:  # before opset 13 also over all later axes
         return _from(1 if axis is None else axis, rank) if call.opset < 13 else [-1 if axis is None else axis]
     if "Layer" in call.op or call.op == "RMSNormalization":
         return _from(-1 if axis is None else axis, rank)
@@ -94,13 +94,13 @@ def cumulative(call: Call) -> list[Fact]:
         names = length(fact.axes[asked[0]]).names
     if fact.varies:
         call.meet(names, "adds up the steps of each call")
-    # Of equal numbers it counts steps.
+    # A cumulative sum of a constant counts steps.
     return [replace(fact, numbers=None, positions=fact.positions | (frozenset() if fact.varies else names))]
 
 
 @operator("DFT")
 def transformed(call: Call) -> list[Fact]:
-    """DFT along one axis, of real numbers or, with a last axis of 2, complex ones."""
+    """DFT along one axis, of real numbers or, if the last axis is 2, of complex ones."""
     fact = call.fact(0)
     asked = call.integers(2, default=[call.attributes.get("axis", 1 if call.opset < 20 else -2)])
     if fact.axes is None or asked is None or not -fact.rank <= asked[0] < fact.rank:
@@ -141,7 +141,7 @@ def top(call: Call) -> list[Fact]:
 def dynamic_scale(call: Call) -> list[Fact]:
     """Dynamic quantization: one scale for all values, which depends on every step of a call."""
     fact = call.fact(0)
-    call.meet(fact.open, "takes its scale from all steps of a call")
+    call.meet(fact.open, "computes its scale from all steps of a call")
     scalar = replace(fact, axes=(), numbers=None)
     return [replace(fact, numbers=None), scalar, scalar]
 

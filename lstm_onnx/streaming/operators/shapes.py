@@ -99,7 +99,7 @@ def reshape(call: Call) -> list[Fact]:
 def resolved(
     call: Node[Any], shape: Sequence[Size], asked: Sequence[Size], quotient: Callable[[Size, Size], Size]
 ) -> list[Size]:
-    """The sizes of a Reshape, with 0 and -1 resolved; `quotient` is for sizes that are no exact multiples."""
+    """The sizes of a Reshape, with 0 and -1 resolved; `quotient` divides sizes that are not exact multiples."""
     keep_zeros = bool(call.attributes.get("allowzero", 0))
     sizes = [
         shape[place] if size.number == 0 and not keep_zeros and place < len(shape) else size
@@ -122,7 +122,7 @@ def regrouped(call: Call, fact: Fact, sizes: Sequence[Size]) -> Fact:
         if axis is None:
             names = names_of(todo) | size_.names
             if fact.varies or fact.positions:
-                call.meet(names, f"cuts or joins steps: it makes an axis of {size_} out of others")
+                call.meet(names, f"splits or merges steps: it makes an axis of {size_} out of others")
             return replace(fact, axes=tuple(map(axis_of, sizes)), numbers=None)
         axes.append(axis)
     return replace(fact, axes=tuple(axes), numbers=None)

@@ -22,10 +22,10 @@ class Window:
     """The window of a convolution or a pool along each spatial axis.
 
     Attributes:
-        before: padding at the start, as an attribute says it.
+        before: padding at the start, from the attributes.
         after: padding at the end.
-        extra: what a transposed convolution adds at the end of its result.
-        auto: what chooses the padding, such as SAME_UPPER; NOTSET or VALID where nothing does.
+        extra: the output_padding of a transposed convolution.
+        auto: auto_pad, such as SAME_UPPER; with NOTSET or VALID it pads nothing.
     """
 
     kernel: list[int]
@@ -42,12 +42,12 @@ class Window:
         return self.auto not in ("NOTSET", "VALID")
 
     def reach(self, place: int) -> int:
-        """From the first entry of a window to the last, along one spatial axis."""
+        """The number of entries from the first to the last of a window, along one spatial axis."""
         return (self.kernel[place] - 1) * self.dilations[place] + 1
 
 
 def window_of(node: Node[Any], rank: int, weight: Sequence[Size] = ()) -> Window | None:
-    """The window of a node on an input of so many axes; None where its kernel is not known.
+    """The window of a node on an input with `rank` axes; None where its kernel is not known.
 
     Args:
         node: a convolution or a pool.
@@ -99,7 +99,7 @@ def _windowed(call: Call, x: Fact, window: Window | None, channels: Axis) -> Fac
         call.meet(x.open, "computes one step from several")
         return replace(joined, spans=x.open)
     if call.op not in ("AveragePool", "MaxPool", "LpPool"):
-        call.meet(length(x.axes[1]).names, "takes steps for channels")
+        call.meet(length(x.axes[1]).names, "uses the steps as channels")
     axes: list[Axis] = [x.axes[0], channels]
     for place, axis in enumerate(x.axes[FIRST_SPATIAL:]):
         before, after = window.before[place], window.after[place]
@@ -133,5 +133,5 @@ def batch_norm(call: Call) -> list[Fact]:
     if call.attributes.get("training_mode", 0):
         call.meet(x.open, "takes the mean of all steps (training mode)")
     elif x.axes is not None and x.rank > 1:
-        call.meet(length(x.axes[1]).names, "takes steps for channels")
+        call.meet(length(x.axes[1]).names, "uses the steps as channels")
     return [replace(x, numbers=None)]

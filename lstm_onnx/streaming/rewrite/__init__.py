@@ -1,4 +1,4 @@
-"""A whole-sequence graph rewritten to one that takes the sequence in chunks of any length."""
+"""Rewrites a graph that takes whole sequences to one that takes them in chunks of any length."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How many steps of a value exist after m steps of the input: compositions of floor, max and min.
 
-Every such function is monotone, and periodic in its growth from some m on, so that equality and bounds for *all* m
-are decided by a finite range of them.
+Every such function is monotone, and its growth is periodic from some m on, so a finite range of m decides equality
+and bounds for *all* m.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from math import lcm
 from .errors import RefusedError
 
 MOST_STEPS = 2**18
-"""Steps of the longest range that is looked at; a count that needs more is refused."""
+"""The length of the longest range that is checked; a count that needs more is refused."""
 
 
 class TooLongError(RefusedError):
-    """A count is periodic only over more than `MOST_STEPS` steps."""
+    """A count's period is longer than `MOST_STEPS` steps."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Count(ABC):
     @property
     @abstractmethod
     def settled(self) -> int:
-        """The m from which on growth is periodic."""
+        """The m from which growth is periodic."""
 
     @abstractmethod
     def value(self, m: int, *, ended: bool) -> int:
@@ -58,7 +58,7 @@ class Count(ABC):
 
     @cached_property
     def is_input(self) -> bool:
-        """Whether each step of the input is a step of the value at once."""
+        """Whether each step of the input immediately gives a step of the value."""
         return isinstance(self, Input)
 
     @cached_property
@@ -72,7 +72,7 @@ class Count(ABC):
         return all(self.available(m) == self.total(m) for m in span(self))
 
     def __hash__(self) -> int:
-        """By identity of structure; computed once."""
+        """By structure; computed once."""
         return self._hash
 
     @cached_property
@@ -97,7 +97,7 @@ class Input(Count):
 
 @dataclass(frozen=True)
 class Stage(Count):
-    """``max(source * times + plus, 0) // by``, and `at_end` more in the bracket once the sequence has ended."""
+    """``max(source * times + plus, 0) // by``; once the sequence has ended, `at_end` is added to `plus`."""
 
     source: Count
     times: int = 1
@@ -129,7 +129,7 @@ class Stage(Count):
 
 @dataclass(frozen=True)
 class Gate(Count):
-    """None until the source has `need` steps; from then on `plus` more than the source."""
+    """No steps until the source has `need` steps; from then on `plus` more than the source."""
 
     source: Count
     need: int
@@ -202,7 +202,7 @@ def _whole(source: Count, times: int, by: int) -> int:
 
 
 def least_input(source: Count, steps: int) -> int:
-    """The least number of steps of the input with `steps` steps of the source available."""
+    """The least number of steps of the input after which `steps` steps of the source are available."""
     if source.available(0) >= steps:
         return 0
     low, high = 0, 1
@@ -218,7 +218,7 @@ def bounded(steps: int) -> int:
     """`steps`, if that is not too many.
 
     Raises:
-        TooLongError: it is.
+        TooLongError: it is too many.
     """
     if steps > MOST_STEPS:
         raise TooLongError(f"its steps repeat only after {steps} steps of the input")
@@ -226,7 +226,7 @@ def bounded(steps: int) -> int:
 
 
 def span(*counts: Count) -> range:
-    """The m by which a property of these counts is decided for all m."""
+    """The range of m that decides a property of these counts for all m."""
     return range(bounded(max(count.settled for count in counts) + 2 * lcm(*(count.period for count in counts)) + 1))
 
 
@@ -240,14 +240,14 @@ def equal(one: Count, other: Count) -> bool:
 
 
 def total_multiple(counts: list[Count]) -> int | None:
-    """The least k so that all totals are equal for every multiple of k steps of the input; None if there is none."""
+    """The least k such that all totals are equal for every multiple of k steps of the input; None if there is none."""
     if len({count.rate for count in counts}) > 1:
         return None
     period = bounded(lcm(*(count.period for count in counts)))
     start = max(count.settled for count in counts)
     base = -(-start // period) * period + period
     fits = [len({count.total(base + m) for count in counts}) == 1 for m in range(period)]
-    # Shorter sequences than `start` are those of which the whole model makes nothing, or refuses them.
+    # For sequences shorter than `start`, the whole model gives nothing or fails.
     divisors = (k for k in range(1, period + 1) if period % k == 0)
     return next((k for k in divisors if all(fits[::k])), None)
 

@@ -10,7 +10,7 @@ class RefusedError(Exception):
 
     Attributes:
         reason: why.
-        instead: what could be written instead; "" where nothing could.
+        instead: what can be written instead; "" if there is nothing.
     """
 
     def __init__(self, reason: str, instead: str = "") -> None:
@@ -20,11 +20,11 @@ class RefusedError(Exception):
 
 
 class FoldedError(RefusedError):
-    """A node takes steps together where the time axis holds other axes as well."""
+    """A node combines steps where the time axis is merged with other axes."""
 
 
 class OwnStateError(RefusedError):
-    """A module carries states itself, in another way than recurrent nodes do."""
+    """A module carries states itself, other than through recurrent nodes."""
 
 
 class NodeRefusedError(RefusedError):

@@ -1,4 +1,4 @@
-"""What is known of a value of the whole graph, what stands for it in the streaming one, and what a rewrite gives."""
+"""The data types of a rewrite: what is known about values of the original graph, and the streaming graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = tuple[Size, ...]
 
 @dataclass(frozen=True)
 class Fold:
-    """What else is in the time axis: (before, time, after) were reshaped to one axis."""
+    """What else is in the time axis: (before, time, after) were merged into one axis."""
 
     before: Size
     after: Size
@@ -25,10 +25,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Places:
-    """Numbers of steps: ``stride * i + offsets`` for each i along an axis.
+    """Step numbers: ``stride * i + offsets`` for each i along an axis.
 
     Attributes:
-        axis: along which i goes from 0 on, to a size that depends on the number of time steps.
+        axis: along which i counts from 0, up to a size that depends on the number of time steps.
         stride: 1 or more.
         offsets: with a size of 1 along `axis`.
     """
@@ -44,12 +44,12 @@ class Static:
 
     Attributes:
         shape: its axes in the whole-sequence graph; None where they are not known.
-        numbers: the integers that it holds, where these are known; they may depend on the number of time steps.
-        array: its content, where it is a constant.
-        fill: the one number that all its elements are, where that is known.
-        repeated: the axis that has a step for each time step in the whole graph and only one here, and their count.
-        quotient: a number that depends on the number of time steps, as a size and what it is divided by.
-        places: numbers of steps, which no node computes until one reads them.
+        numbers: the integers that it holds, if they are known; they may depend on the number of time steps.
+        array: its content, if it is a constant.
+        fill: the number that all its elements equal, if that is known.
+        repeated: the axis that has equal steps in the original graph and only one of them here, and their count.
+        quotient: a number that depends on the number of time steps, as a size and its divisor.
+        places: step numbers, which are computed only when a node reads them.
     """
 
     shape: Shape | None
@@ -64,7 +64,7 @@ class Static:
 
 @dataclass(frozen=True)
 class Carry:
-    """The value at the last step so far, such as a final state: right as an output once the sequence has ended."""
+    """The value at the last step so far, such as a final state; as an output right once the sequence has ended."""
 
     shape: Shape | None
     dtype: np.dtype | None = None
@@ -72,12 +72,12 @@ class Carry:
 
 @dataclass(frozen=True)
 class Stream:
-    """A value with steps: in each call the next ones, and at least one even where none is due.
+    """A value with steps.  A call has the next ones, or one step to be ignored if there are none.
 
     Attributes:
         shape: its axes in the whole-sequence graph.
         axis: the time axis.
-        count: how many steps there are.
+        count: the number of steps.
         fold: what else is in the time axis.
     """
 
@@ -103,16 +103,16 @@ class Stream:
             return self.shape[self.axis]
         steps = self.shape[self.axis].divided(self.fold.before * self.fold.after)
         if steps is None:
-            raise RefusedError("takes apart an axis into which time was reshaped")
+            raise RefusedError("splits an axis into which time was reshaped")
         return steps
 
     def with_steps(self, size: Size, count: Count) -> Stream:
-        """The same with another number of steps."""
+        """The same stream with another number of steps."""
         return replace(self, shape=with_size(self.shape, self.axis, size), count=count)
 
 
 def with_size(shape: Shape, axis: int, size: Size) -> Shape:
-    """A shape with another size of one axis, counted from the front."""
+    """A shape with the size of one axis replaced; the axis counts from the front."""
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -124,9 +124,9 @@ class StreamOutput:
     """An output of a streaming graph.
 
     Attributes:
-        axis: its time axis; None for a value at the last step so far, or the same at every step.
-        rest: the most steps of it that come only once the sequence has ended.
-        first: after so many steps of the input its first step is there.
+        axis: its time axis; None for a value at the last step so far, or one that is the same at every step.
+        rest: the most steps that come only once the sequence has ended.
+        first: the number of input steps after which its first step is available.
     """
 
     axis: int | None
@@ -142,8 +142,8 @@ class Rewritten:
         model: without initializers and metadata.
         initializers: by name.
         caches: the new states, each with the output that feeds it.
-        initial: what they start from, with a batch axis of 1; those that are not here start from zeros.
-        outputs: those that are not states.
+        initial: their initial values, with a batch axis of 1; other caches start from zeros.
+        outputs: the outputs that are not states.
         streaming: how it takes chunks.
         time: the name of the time axis.
         look_ahead: the nodes that need later steps.

@@ -1,4 +1,4 @@
-"""Small integer constants that other exporters compute in the graph, such as the amounts of a Pad."""
+"""Folds small integer constants that other exporters compute in the graph, such as the amounts of a Pad."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FOLDED = frozenset(
 
 
 def folded(call: Call, opset: int) -> np.ndarray | None:
-    """The integers, or the one number, that a node makes of small integer constants; None of any other node."""
+    """The integers, or the one number, that a node computes from small integer constants; None for other nodes."""
     if call.op not in _FOLDED or len(call.node.output) != 1 or not call.given:
         return None
     arrays = {name: _constant(fact) for name, fact in zip(call.node.input, call.facts, strict=True) if name}
     if any(array is None for array in arrays.values()):
         return None
-    from onnx.reference import ReferenceEvaluator  # no file of ours needs it
+    from onnx.reference import ReferenceEvaluator  # no file of this package needs it
 
     known = {name: array for name, array in arrays.items() if array is not None}
     try:
@@ -32,7 +32,7 @@ def folded(call: Call, opset: int) -> np.ndarray | None:
     except Exception:  # noqa: BLE001 - a node that it does not run is not a constant
         return None
     array = np.asarray(found)
-    bound = call.op == "Cast" and array.size == 1  # of a Range of floats
+    bound = call.op == "Cast" and array.size == 1  # a bound of a Range of floats
     return array if (array.dtype.kind in "iub" or bound) and array.size <= _SMALL else None
 
 

@@ -1,4 +1,4 @@
-"""The streaming graph as it is built: nodes, states, counts of steps, and numbers that depend on the batch."""
+"""Builds the streaming graph: nodes, states, counts of steps, and numbers that depend on the batch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class State:
     """A state input and the output that is its next value.
 
     Attributes:
-        shape: its axes; only the batch is open.
-        fill: what it starts from.
+        shape: its axes; only the batch is dynamic.
+        fill: its initial value.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Graph:
         opset: of the model.
         ending: whether the graph has the input `last`, and calls may have no steps.
         sizes: for each name of a dynamic axis that is not time, an input and its axis.
-        taken: all names of values so far.
+        taken: the names of all values so far.
         prefix: the name of the node that is being rewritten.
         last_name: of the input that is 1 in the call that ends the sequence.
         steps_name: of the state that counts the steps of the input.
@@ -82,7 +82,7 @@ class Graph:
         return found
 
     def add(self, op: str, *inputs: str, hint: str = "", **attributes: Any) -> str:
-        """A node with one output, shared by equal calls.  Returns the output."""
+        """Add a node with one output, shared by equal calls; returns the output."""
         key = (op, inputs, tuple(sorted((name, str(value)) for name, value in attributes.items())))
         if key not in self._made:
             name = self.fresh(f"{self.prefix}/{hint or op}" if self.prefix else hint or op)
@@ -123,7 +123,7 @@ class Graph:
     def padded(self, x: str, axis: int, rank: int, amount: int | str, fill: float, dtype: np.dtype[Any]) -> str:
         """More entries at the end of an axis.
 
-        Not with the input `axes`: ONNX Runtime moves a Transpose over such a Pad as if it had all axes.
+        The Pad has no input `axes`: ONNX Runtime moves a Transpose past such a Pad as if it had all axes.
         """
         if isinstance(amount, int):
             pads = [0] * 2 * rank
@@ -135,7 +135,7 @@ class Graph:
         return self.add("Pad", x, where, self.constant(fill_value(fill, dtype)), hint="padded")
 
     def total(self, x: str, axis: int) -> str:
-        """The sum along an axis, which is kept."""
+        """The sum along an axis, with keepdims."""
         return self.add("ReduceSum", x, self.ints(axis), keepdims=1, hint="sum")
 
     # --- integers that depend on the batch ----------------------------------------------------------------------------
@@ -169,12 +169,12 @@ class Graph:
         """A new state.
 
         Raises:
-            RefusedError: an axis of it is open and not the batch.
+            RefusedError: one of its axes is dynamic and not the batch.
         """
         for size in shape:
             if size.number is None and (self.batch is None or not size.names <= self.batch.names):
                 raise RefusedError(
-                    f"it would keep steps of the shape ({', '.join(map(str, shape))}), and a state has no dynamic axis "
+                    f"it would keep steps of shape ({', '.join(map(str, shape))}), and a state has no dynamic axis "
                     "but the batch"
                 )
         found = self.fresh(name)
@@ -190,7 +190,7 @@ class Graph:
     # --- counts -----------------------------------------------------------------------------------------------------
 
     def is_exact(self, count: Count) -> bool:
-        """Whether a call's tensor has the steps of the call and no other; there is one at least."""
+        """Whether a call's tensor has exactly the steps of the call, of which there is always at least one."""
         return self.steady or (count.is_input and not self.ending)
 
     def new(self, count: Count) -> str:
@@ -204,19 +204,19 @@ class Graph:
         return self._top("Sub", self._top("Slice", both, 1), self._top("Slice", both, 0), hint="new")
 
     def before(self, count: Count) -> str:
-        """The number of steps that were given before this call, of shape (1,)."""
+        """The number of steps before this call, of shape (1,)."""
         return self._top("Slice", self._given(count), 0)
 
     def at_least_one(self, count: Count) -> str:
-        """The number of steps of the tensor that stands for them in this call."""
+        """The number of steps of the tensor in this call, which is 1 if there are none."""
         return self.new(count) if self.is_exact(count) else self._top("Max", self.new(count), 1)
 
     def started(self) -> str:
-        """1 where the input had a step before this call, else 0."""
+        """1 if the input had a step before this call, otherwise 0."""
         return self._top("Slice", self._begun(), 0, hint="started")
 
     def starts(self) -> str:
-        """1 in the call that has the first step of the input, else 0."""
+        """1 in the call that has the first step of the input, otherwise 0."""
         return self._top("Sub", self._top("Slice", self._begun(), 1), self.started(), hint="starts")
 
     def _begun(self) -> str:
@@ -228,7 +228,7 @@ class Graph:
         return self._top("Greater", self.new(count), 0)
 
     def last(self) -> str:
-        """1 in the call that ends the sequence, else 0."""
+        """1 in the call that ends the sequence, otherwise 0."""
         return self.last_name
 
     def math(self, op: str, *values: int | str) -> str:
@@ -242,7 +242,7 @@ class Graph:
         return self._top(op, *values)
 
     def _top(self, op: str, *values: int | str, hint: str = "", **attributes: Any) -> str:
-        """A node of the arithmetic of counts, which belongs to no node of the source."""
+        """Add a node that computes counts, and so belongs to no node of the source."""
         prefix, self.prefix = self.prefix, "steps"
         try:
             if op == "Slice":
@@ -254,13 +254,13 @@ class Graph:
             self.prefix = prefix
 
     def _fed(self) -> str:
-        """(steps of the input before this call, and with it)."""
+        """The steps of the input before this call, and including it."""
         self.used_steps = True
         before = self._top("Slice", self.steps_name, 0)
         return self._top("Concat", before, self._top("Add", before, self.length(*self.step_input)), axis=0, hint="fed")
 
     def _given(self, count: Count) -> str:
-        """(steps before this call, and with it), where none are before the first step of the input."""
+        """The steps before this call, and including it, counted as none before the first step of the input."""
         vector = self._vector(count)
         return self._top("Mul", vector, self._begun()) if count.at_start else vector
 
@@ -298,7 +298,7 @@ class Graph:
         self.nodes.initializers = {name: array for name, array in self.nodes.initializers.items() if name in needed}
 
     def without_identities(self, ends: set[str]) -> None:
-        """Let nodes make outputs under these names, where an Identity only renames what they made."""
+        """Remove each Identity that only renames a node's result to one of these outputs."""
         inside = {name for node in self.nodes.nodes for name in outer_values(node)}
         made = {name for node in self.nodes.nodes for name in node.output} - ends - inside
         renamed: dict[str, str] = {}
@@ -313,7 +313,7 @@ class Graph:
 
 
 def fill_value(fill: float, dtype: np.dtype[Any]) -> np.ndarray:
-    """A scalar of a dtype; minus infinity is an integer's least value."""
+    """A scalar of a dtype; for an integer dtype, minus infinity is its least value."""
     if dtype.kind in "iu" and fill == -np.inf:
         return np.array(np.iinfo(dtype).min, dtype)
     return np.array(fill, dtype)

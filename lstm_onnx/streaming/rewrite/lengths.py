@@ -1,4 +1,4 @@
-"""Axis sizes that depend on the number of time steps, with floors that can be compared."""
+"""Sizes of axes that depend on the number of time steps, with floors that can be compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .counts import Count, Input, Stage, span
 
 
 class Lengths:
-    """Sizes of the axes of one graph; floors are symbols whose content is known.
+    """The sizes of the axes of one graph; a floor is a symbol whose operands are known.
 
     Attributes:
         time: the symbol of the number of time steps.
@@ -48,11 +48,11 @@ class Lengths:
         return front + Size.of(text)
 
     def floor_of(self, symbol: str) -> tuple[Size, int] | None:
-        """What the symbol of a floor divides, and by what; None of another symbol."""
+        """The dividend and divisor of a floor's symbol; None for another symbol."""
         return self._floors.get(symbol)
 
     def value(self, size: Size, m: int) -> int | None:
-        """The size of a sequence of m time steps; None where it depends on more than that."""
+        """The size for a sequence of m time steps; None if it depends on more than that."""
         total = 0
         for symbols, factor in size.terms:
             for symbol in symbols:
@@ -74,7 +74,7 @@ class Lengths:
 
 
 def count_by(lengths: Lengths, size: Size) -> Count | None:
-    """The count of a value that has this size at once; None where the size is not ``a * ((steps + b) // c) + d``."""
+    """The count of a value with this size in the source; None where it is not ``a * ((steps + b) // c) + d``."""
     count = _stages(lengths, size)
     if count is None or any(lengths.value(size, m) != count.total(m) for m in span(count)[1:]):
         return None

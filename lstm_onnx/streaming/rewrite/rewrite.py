@@ -1,4 +1,4 @@
-"""The rewrite of a graph: every node in order, by the function of its operator; what has none is refused."""
+"""Rewrites a graph node by node with the functions of their operators; an operator without one is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEAST_OPSET = 13
 _MOVES = frozenset(
     ("Identity", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Split", "Concat", "Cast")
 )
-"""What may lie between a state input and the recurrent node that starts from it."""
+"""Operators that may be between a state input and the recurrent node that starts from it."""
 _NOT_STEADY = (
     "its first or last chunk gives another number of steps than the others, and with chunk all must be equal",
     "chunks of any length (without chunk)",
@@ -50,11 +50,11 @@ def rewrite(
     """Rewrite a model.
 
     Args:
-        model: with its functions inlined; it is not changed.  Initializers in it are not read.
+        model: with its functions inlined; not changed.  Its initializers are not read.
         initializers: its constants by name.
         time: the time axis of each input that has one.
         states: the state inputs that it has, and the outputs that feed them.
-        chunk: every chunk is a multiple of so many steps; None for chunks of any length.
+        chunk: the number of steps of which every chunk is a multiple; None for chunks of any length.
         limit: the least and the largest number of steps for which the model is right.
 
     Raises:
@@ -73,7 +73,7 @@ def rewrite(
             raise RefusedError(*_NOT_STEADY) from None
         rewriting = _Rewrite(source, opset, ending=True, least=least)
         done = rewriting.result()
-    # `Streaming` counts to no end, but a table's rows may.
+    # `Streaming` has no largest number of steps, but a table's rows may limit it.
     if most is not None and not any(count.total(most + 1) > rows for count, rows in rewriting.p.table_rows):
         raise RefusedError(
             f"takes sequences of at most {most} steps, and a stream may have more", "a time axis without a largest size"
@@ -93,17 +93,17 @@ def _require_steady(counts: Sequence[Count], chunk: int) -> None:
 
 
 def _is_own(p: Rewriter, name: str) -> bool:
-    """Whether a value is a state that comes in, or what it is at the end of a chunk."""
+    """Whether a value is a state input, or the state at the end of a chunk."""
     return name in p.tainted or isinstance(p.facts.get(name), Carry)
 
 
 class _Rewrite:
-    """One pass over a graph, for graphs with or without the input `last`."""
+    """One pass over a graph, which gives a graph with or without the input `last`."""
 
     def __init__(self, source: Source, opset: int, *, ending: bool, chunk: int | None = None, least: int = 1) -> None:
         self.source, self.chunk = source, chunk
         self.beyond: set[str] = set()
-        """Values of recurrent modules that go on from a state without a step of the sequence."""
+        """Values of recurrent modules that continue from a state without a step of the sequence."""
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(source.time.items())))
         graph.batch = source.batch()
         graph.steady = chunk is not None
@@ -121,7 +121,7 @@ class _Rewrite:
         for name in self.source.inputs:
             p.facts[name] = self._input(name)
         for node in self.source.model.graph.node:
-            if any(node.output):  # without any, nothing depends on it
+            if any(node.output):  # otherwise nothing depends on it
                 self._node(node)
         return self._assembled()
 
@@ -175,7 +175,7 @@ class _Rewrite:
         inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
         if call.op in RANDOM:
-            raise RefusedError("draws random numbers, which differ at each call")
+            raise RefusedError("generates random numbers, which differ at each call")
         numbered = any(isinstance(fact, Static) and fact.places is not None for fact in call.given)
         found = placed(p, call) if numbered and is_default(call.node.domain) else None
         if found is not None:
@@ -191,14 +191,14 @@ class _Rewrite:
         if any(map(p.lengths.depends, sizes)):
             raise RefusedError(*AS_NUMBER)
         if any(isinstance(fact, Stream) for fact in facts):
-            raise RefusedError("is an operator that is not known to keep steps apart")
+            raise RefusedError("is an operator that is not known to compute each step separately")
         for name in outer_values(call.node):
             if p.names.get(name, name) != name or (name in p.facts and p.name(name) != name):
                 raise RefusedError("has a body that reads a value that changes from step to step")
         return p.plain(call)
 
     def _by(self, family: Family, call: Call) -> list[Fact]:
-        """What a family makes of a node; entries of a step become steps where it needs these apart, and only there."""
+        """The result of a node by its family; merged axes are split into steps only where the family needs that."""
         try:
             return list(family(self.p, call))
         except FoldedError:
@@ -208,7 +208,7 @@ class _Rewrite:
             return list(family(self.p, apart))
 
     def _unfolded(self, call: Call) -> Call:
-        """The call with several entries of each step in time axes as steps of their own; the same if it has none."""
+        """The call with time axes that hold several entries of each step, as streams of more steps."""
         p, facts = self.p, list(call.facts)
         for place, fact in call.streams:
             value = call.node.input[place]
@@ -217,7 +217,7 @@ class _Rewrite:
         return call if tuple(facts) == call.facts else replace(call, facts=tuple(facts))
 
     def _note_arrivals(self, call: Call, found: Sequence[Fact]) -> None:
-        """What is made of the first step of a stream is nothing before that has come."""
+        """Record that a value computed from the first step of a stream does not exist before that step."""
         p = self.p
         names = (*call.node.input, *outer_values(call.node))
         counts = tuple(dict.fromkeys(count for name in names for count in p.arrivals.get(name, ())))
@@ -234,7 +234,7 @@ class _Rewrite:
                 p.arrives(value, *counts)
 
     def _require_states_apart(self, call: Call) -> None:
-        """State inputs may only be moved to where a recurrent node starts from them."""
+        """Require that nothing but recurrent nodes that start from them computes with state inputs."""
         p = self.p
         names = [name for name in (*call.node.input, *outer_values(call.node)) if name in p.tainted]
         if not names:
@@ -255,7 +255,7 @@ class _Rewrite:
         beyond = next((name for name in self.source.states.values() if name in self.beyond), None)
         if beyond is not None:
             raise OwnStateError(
-                f"{beyond} is a state after further steps, which are not in the sequence",
+                f"{beyond} is a state after further steps that are not in the sequence",
                 "leave the states out, and give the module whole sequences",
             )
         outputs: list[ValueInfoProto] = []
@@ -361,7 +361,7 @@ class _Rewrite:
             inner, fact = unfolded(p, inner, fact)
             if fact.fold is not None:
                 problem = RefusedError(
-                    f"gives out {value.name} with time and other axes as one", "reshape it before it is returned"
+                    f"returns {value.name} with time merged with other axes", "reshape it before it is returned"
                 )
                 raise NodeRefusedError(producer, problem)
             count = fact.count

@@ -1,4 +1,4 @@
-"""The state of a rewrite: facts of the source's values, names in the streaming graph, and the registry of operators."""
+"""The state of a rewrite (facts of the source's values, names in the streaming graph), and the operator registry."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .graph import Graph, make_node_like
 from .lengths import Lengths, count_by
 from .source import Source
 
-OTHER_AXES = "joins values that have time on different axes: every step meets every other"
-TWO_AXES = "makes two axes of the number of time steps: every step meets every other"
+OTHER_AXES = "joins values that have time on different axes: every step is combined with every other"
+TWO_AXES = "makes two axes with the number of time steps: every step is combined with every other"
 AS_NUMBER = ("uses the number of time steps as a number", "a constant, or an input of its own")
 
 
 @dataclass(frozen=True)
 class Call(Node[Fact]):
-    """A node of the source, and what is known of its inputs."""
+    """A node of the source, and what is known about its inputs."""
 
     def fact(self, index: int) -> Fact | None:
         """The fact of an input; None if it is left out."""
@@ -34,7 +34,7 @@ class Call(Node[Fact]):
 
     @property
     def streams(self) -> list[tuple[int, Stream]]:
-        """The inputs that have steps, with their places."""
+        """The inputs that have steps, with their indices."""
         return [(place, fact) for place, fact in enumerate(self.facts) if isinstance(fact, Stream)]
 
     def constant(self, index: int) -> np.ndarray | None:
@@ -46,7 +46,7 @@ class Call(Node[Fact]):
 Family = Callable[["Rewriter", Call], Sequence[Fact]]
 FAMILIES: dict[str, Family] = {}
 ANY_STATIC: set[str] = set()
-"""Operators that understand a value whose equal steps were kept as one (`Static.repeated`)."""
+"""Operators that accept a value whose equal steps are stored as one (`Static.repeated`)."""
 
 
 def family(*op_types: str, repeated: bool = False) -> Callable[[Family], Family]:
@@ -62,7 +62,7 @@ def family(*op_types: str, repeated: bool = False) -> Callable[[Family], Family]
 
 
 def of_stream(function: Callable[[Rewriter, Call, Stream], Sequence[Fact]]) -> Family:
-    """Decorator of what a family does to a first input with steps; without any steps its node stays as it is."""
+    """Decorator for a family's function of a first input with steps; without steps, the node stays unchanged."""
 
     def emit(p: Rewriter, call: Call) -> Sequence[Fact]:
         fact = call.fact(0)
@@ -85,8 +85,8 @@ class Rewriter:
         lengths: sizes that depend on the number of time steps.
         facts: of the source's values.
         names: of the source's values in the streaming graph, where they differ.
-        multiple: the whole model takes sequences of multiples of so many steps.
-        hop: so many steps of the input always give the same number of steps of every output.
+        multiple: the number of steps of which the source's sequences must be multiples.
+        hop: the number of input steps that always give the same number of steps of every output.
     """
 
     graph: Graph
@@ -95,31 +95,31 @@ class Rewriter:
     facts: dict[str, Fact] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     tainted: set[str] = field(default_factory=set)
-    """Values that are made of state inputs."""
+    """Values that are computed from state inputs."""
     arrivals: dict[str, tuple[Count, ...]] = field(default_factory=dict)
-    """Values that are what they are once these counts have a step: made of the first step of a stream."""
+    """Values that exist once these counts have a step: they are computed from the first step of a stream."""
     settled: int = 0
-    """After so many steps of the input a call is as later ones, beside what `Count.settled` says."""
+    """The number of input steps, besides `Count.settled`, after which a call is like all later ones."""
     chunk: int | None = None
-    """Every chunk is a multiple of so many steps; None for chunks of any length."""
+    """The number of steps of which every chunk is a multiple; None for chunks of any length."""
     multiple: int = 1
     least: int = 1
-    """Sequences have so many steps or more: of fewer a value has no step of which one is picked, or another size."""
+    """The least number of steps of a sequence: with fewer, a value lacks a step that is read, or has another size."""
     table_rows: list[tuple[Count, int]] = field(default_factory=list)
-    """Counts of steps that each take a row of a table, and its rows: past the last one a stream ends with an error."""
+    """Counts of steps that each read a row of a table, and its number of rows: a longer stream fails."""
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
     module: str = ""
     cropped: set[str] = field(default_factory=set)
-    """Outputs of Slice whose cut at the end was made by the node before."""
+    """Outputs of Slice nodes whose cut at the end was already made by the node before."""
     counts: list[Count] = field(default_factory=lambda: [Input()])
-    """All counts of steps, the input's first, those between the stages of one node as well."""
+    """All counts of steps, the input's first, including those between the stages of one node."""
     _known: dict[Count, Count] = field(default_factory=dict)
 
     # --- facts ------------------------------------------------------------------------------------------------------
 
     def name(self, value: str) -> str:
-        """The name of a source's value in the streaming graph, where integers that depend on sizes are made."""
+        """The name in the streaming graph of a source's value; integers that depend on sizes are computed first."""
         fact = self.facts.get(value)
         if isinstance(fact, Static) and value not in self.names and (fact.quotient or fact.places) is not None:
             raise RefusedError(*AS_NUMBER)
@@ -156,15 +156,15 @@ class Rewriter:
         return f"{self.module}.{kind}" if self.module else kind
 
     def count(self, count: Count) -> Count:
-        """An equal count that is known already, or this one.
+        """An equal count that already exists, or this one.
 
         Raises:
-            RefusedError: its steps repeat only after very many.
+            RefusedError: its period is too long.
         """
         if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
             return count.source
         if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and self._ends_early(count):
-            count = replace(count, at_end=0)  # a stride leaves out what the end would add
+            count = replace(count, at_end=0)  # a stride drops what the end would add
         if count not in self._known:
             found = next((known for known in self.counts if equal(known, count)), None)
             if found is None:
@@ -187,26 +187,26 @@ class Rewriter:
         """The count of a stream whose time axis has this size in the source.
 
         Raises:
-            RefusedError: no stream has, and the size is no multiple of a floor of the number of time steps.
+            RefusedError: no stream has it, and the size is not a multiple of a floor of the number of time steps.
         """
         for fact in self.facts.values():
             if isinstance(fact, Stream) and fact.fold is None and fact.shape[fact.axis] == size:
                 return fact.count
         made = count_by(self.lengths, size)
         if made is None:
-            raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
-        for fact in self.facts.values():  # a cut of more steps than there are leaves none, which no size says
+            raise RefusedError(f"makes {size} steps, a number that no value before it has")
+        for fact in self.facts.values():  # a cut of more steps than exist leaves none, which a size cannot express
             if isinstance(fact, Stream) and fact.fold is None:
                 self.require_sized(fact.shape[fact.axis], fact.count)
         return self.count(made)
 
     def require_sized(self, size: Size, count: Count) -> None:
-        """Refuse sequences of which this size is another number than this count has steps, such as one below 0."""
+        """Refuse sequences for which this size differs from the number of steps of this count, such as below 0."""
         wrong = [m for m in span(count)[1:] if self.lengths.value(size, m) not in (None, count.total(m))]
         self.require_more_steps_than(max(wrong, default=0))
 
     def require_steps(self, count: Count, steps: int = 1) -> None:
-        """Refuse sequences that are too short for a value of this count to have so many steps."""
+        """Refuse sequences that are too short for a value of this count to have `steps` steps."""
         known = span(Stage(count, 1, 1 - steps))
         self.require_more_steps_than(max((m for m in known[1:] if count.total(m) < steps), default=0))
 
@@ -215,9 +215,9 @@ class Rewriter:
         self.least = max(self.least, steps + 1)
 
     def crop_after(self, value: str, axis: int) -> tuple[str, int]:
-        """The output of a Slice that alone reads a value and cuts so many steps at its end; 0 where there is none.
+        """The output of a Slice that is a value's only reader, and how many steps it cuts at the end; 0 if none does.
 
-        A convolution that is padded at both ends and then cut at the end has no look-ahead.
+        It is needed since a convolution that is padded at both ends and then cut at the end has no look-ahead.
         """
         node, *others = self.source.consumers.get(value) or [NodeProto()]
         if others or value in self.source.outputs or node.op_type != "Slice" or node.input[0] != value:
@@ -233,18 +233,18 @@ class Rewriter:
         return "", 0
 
     def arrives(self, value: str, *counts: Count) -> None:
-        """Note that a value is made of the first step of these counts."""
+        """Record that a value is computed from the first step of these counts."""
         self.arrivals[value] = tuple(dict.fromkeys((*self.arrivals.get(value, ()), *counts)))
 
     def require_arrived(self, counts: Sequence[Count], count: Count | None) -> None:
-        """Refuse a value that may be computed before the steps of which it is made; None is the first call."""
+        """Refuse a value that may be needed before the steps from which it is computed; None is the first call."""
         for other in counts:
             for m in span(other, *([count] if count is not None else []))[1:]:
                 if other.available(m) < 1 and (count is None or count.available(m) > 0):
                     raise RefusedError("needs the first step of a value that comes later than its own")
 
     def require_equal_totals(self, counts: list[Count]) -> None:
-        """Refuse streams of different lengths; where these are equal for multiples only, or from some on, note that."""
+        """Refuse streams of different lengths; record if they are equal only for multiples, or from some length on."""
         multiple = total_multiple(counts)
         if multiple is None:
             raise RefusedError("joins sequences of different numbers of steps, or of different rates")
@@ -255,7 +255,7 @@ class Rewriter:
     # --- emitting -----------------------------------------------------------------------------------------------------
 
     def own_name(self, value: str) -> str:
-        """The name under which a value is made; that of an output is for what it gives out."""
+        """The name of the value that a node makes; an output's name is reserved for what the graph returns."""
         return self.graph.fresh(f"{value}/steps") if value in self.source.outputs else value
 
     def copy(self, call: Call, inputs: Sequence[str] | None = None, **changed: Any) -> None:
@@ -270,7 +270,7 @@ class Rewriter:
         self.graph.nodes.nodes.append(make_node_like(call.node, given, outputs, **changed))
 
     def emitted(self, call: Call, name: str) -> None:
-        """Let a value of the streaming graph stand for the first output of the node."""
+        """Let a value of the streaming graph replace the first output of the node."""
         self.names[call.node.output[0]] = name
 
     def target(self, shape: Sequence[Size], axis: int, size: int | str = -1) -> str:
@@ -284,7 +284,7 @@ class Rewriter:
         return self.graph.joined(parts, 0, "shape")
 
     def plain(self, call: Call) -> list[Fact]:
-        """The node as it is, on values without steps: the results are the same at every step, or those so far."""
+        """Copy a node whose inputs have no steps: its results are the same at every step, or those so far."""
         carry = any(isinstance(fact, Carry) for fact in call.given)
         self.copy(call)
         found: list[Fact] = []
@@ -299,7 +299,7 @@ class Rewriter:
         return dtype if dtype is not None else next((fact.dtype for _, fact in call.streams), None)
 
     def materialized(self, call: Call) -> Call:
-        """The call with equal steps, kept as one, repeated again, and with numbers of steps computed."""
+        """The call with steps repeated that were stored as one, and with step numbers computed."""
         facts: list[Fact | None] = list(call.facts)
         for place, fact in enumerate(facts):
             if isinstance(fact, Static) and fact.places is not None:
@@ -318,11 +318,11 @@ class Rewriter:
         size, g = require_shape(fact)[places.axis], self.graph
         count = self.count_of(size)
         g.used_positions = True
-        # Added to a Range from 0: of Gather by a Range ONNX Runtime makes a Slice, which ends where a table does.
+        # Added to a Range from 0, since ONNX Runtime turns a Gather by a Range into a Slice, which ends with the table.
         end = g.add("Squeeze", g.at_least_one(count), g.ints(0))
         x = g.add("Range", g.integers([Size.of(0)], scalar=True), end, g.integers([ONE], scalar=True))
         begin = g.before(count)
-        if not g.is_exact(count):  # where no step is due, the first, which every table has
+        if not g.is_exact(count):  # without a step, use the first number, a row that every table has
             begin = g.math("Mul", begin, g.math("Min", g.new(count), 1))
         x = g.add("Add", x, begin, hint="steps")
         if places.stride > 1:
@@ -368,7 +368,7 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
 
 
 def require_static(call: Call, what: str) -> None:
-    """Refuse what a node takes beside its first input if it varies with time; `what` it is, such as "kernel"."""
+    """Refuse a node if any input but the first varies with time; `what` names it, such as "kernel"."""
     if any(not isinstance(fact, Static) for fact in call.given[1:]):
         raise RefusedError(f"has a {what} that varies with time")
 
@@ -378,7 +378,7 @@ def require_no_carry(call: Call) -> None:
     if any(isinstance(fact, Carry) for fact in call.given):
         raise RefusedError(
             "joins every step with a value that is only known at the last one",
-            "a value of each step, or give it out beside the steps",
+            "a value of each step, or return it besides the steps",
         )
 
 

@@ -1,4 +1,4 @@
-"""The whole-sequence graph: its inputs, the names of its axes, and what shape inference knows of its values."""
+"""Reads the graph that takes whole sequences: its inputs, the names of its axes, and the shapes of its values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .errors import RefusedError
 from .facts import Shape
 
 _NUMBERED = re.compile(r"unk__\d+|(axis_)?DynamicDimension[._]\d+")
-"""What tf2onnx and paddle2onnx call an axis: another name in each input, also where inputs have it in common.  Of the
-inputs with time, the only other such axis, at the same place, is taken for one: their batch.
+"""Names of axes by tf2onnx and paddle2onnx, which differ in each input even for a common axis.  If the inputs with time
+have only one other such axis, at the same place, it is taken to be their batch.
 """
 
 Inferred = dict[str, tuple[np.dtype[Any] | None, Shape | None]]
@@ -34,7 +34,7 @@ class Source:
         open_axes: for each name of a dynamic axis that is not time, an input and its axis.
         outputs: their names.
         inferred: the dtypes and shapes of values that shape inference knows.
-        ranks: the number of axes of values, of more of them.
+        ranks: the number of axes of values, known for more of them.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Source:
         for name, value in self.inputs.items():
             for axis, dim in enumerate(shape_of(value.type) or ()):
                 if dim in names and self.time.get(name) != axis:
-                    raise RefusedError(f"the axis {axis} of {name} is {dim} as well; time names one axis of each input")
+                    raise RefusedError(f"the axis {axis} of {name} is {dim}, too; time names one axis of each input")
         return names[0]
 
     def _open_axes(self) -> dict[str, tuple[str, int]]:

@@ -1,6 +1,6 @@
-"""The stages that couple steps: each keeps in states what later calls still need of earlier ones.
+"""Stages that combine steps: each keeps in states what later calls still need from earlier ones.
 
-All take the name and the fact of a stream, and return those of the result.  A tensor of a stream has ``max(n, 1)``
+All take the name and the fact of a stream, and return those of the result.  The tensor of a stream has ``max(n, 1)``
 steps in a call with n new ones, so that no operator gets an empty axis.
 """
 
@@ -19,44 +19,44 @@ from .rewriter import Call, Rewriter
 
 
 def real(p: Rewriter, x: str, f: Stream) -> str:
-    """The steps of this call alone, possibly none."""
+    """Only the steps of this call, possibly none."""
     if p.graph.is_exact(f.count):
         return x
     return p.graph.cut(x, f.axis, 0, p.graph.new(f.count), "new_steps")
 
 
 def guarded(p: Rewriter, x: str, axis: int, count: Count) -> str:
-    """The first ``max(n, 1)`` steps of a tensor that has one at least."""
+    """The first ``max(n, 1)`` steps of a tensor that has at least one."""
     if p.graph.is_exact(count):
         return x
     return p.graph.cut(x, axis, 0, p.graph.at_least_one(count))
 
 
 def give_where_none_is_due(p: Rewriter, value: str, f: Stream, number: int) -> None:
-    """Let a stream of integers be this number in calls without new steps: the one step that stands for them may hold
-    what an operator does not take, such as a row that a table does not have, or 0 as a divisor."""
+    """Set a stream of integers to this number in calls without new steps: its one step may hold a number that an
+    operator rejects, such as a row that a table does not have, or 0 as a divisor."""
     if not p.graph.is_exact(f.count):
         other = p.graph.constant(np.array(number, f.dtype or np.int64))
         p.names[value] = p.graph.add("Where", p.graph.any_new(f.count), p.name(value), other, hint="due")
 
 
 def require_plain(f: Stream) -> None:
-    """Refuse a time axis that holds other axes too.
+    """Refuse a time axis that is merged with other axes.
 
     Raises:
-        FoldedError: it does.
+        FoldedError: it is.
     """
     if f.fold is not None:
         raise FoldedError(
-            "computes a step from several where time is one axis with others",
+            "computes a step from several where time is merged with other axes",
             "reshape it so that time has an axis of its own",
         )
 
 
 def unfolded(p: Rewriter, x: str, f: Stream) -> tuple[str, Stream]:
-    """A stream whose time axis holds a known number of entries of each step, as a stream of so many times the steps.
+    """A stream whose time axis holds a known number of entries of each step, as a stream with that many more steps.
 
-    Others are returned as they are.
+    Other streams are returned unchanged.
     """
     times = None if f.fold is None or f.fold.before != ONE else f.fold.after.number
     if times is None:
@@ -68,13 +68,13 @@ def unfolded(p: Rewriter, x: str, f: Stream) -> tuple[str, Stream]:
 
 
 def cache(p: Rewriter, f: Stream, steps: int, fill: float = 0.0, kind: str = "cache") -> State:
-    """A state of so many steps of a stream."""
+    """A state that holds `steps` steps of a stream."""
     require_plain(f)
     return p.graph.state(p.state_name(kind), p.dtype(f), with_size(f.shape, f.axis, Size.of(steps)), fill)
 
 
 def _held(p: Rewriter, x: str, f: Stream, steps: int, fill: float, kind: str = "cache") -> str:
-    """The last `steps` steps before this call, and those of it; the cache keeps the last of them."""
+    """The last `steps` steps before this call, followed by those of this call; the cache keeps the last of them."""
     if not steps:
         return real(p, x, f)
     state = cache(p, f, steps, fill, kind)
@@ -86,9 +86,9 @@ def _held(p: Rewriter, x: str, f: Stream, steps: int, fill: float, kind: str = "
 def window(
     p: Rewriter, x: str, f: Stream, kernel: int, stride: int = 1, left: int = 0, right: int = 0, fill: float = 0.0
 ) -> tuple[str, Stream]:
-    """The input of an operator that computes one step from `kernel`, every `stride` steps; and what it gives.
+    """The input of an operator that computes one step from `kernel` steps, every `stride` steps; and its result.
 
-    Padding at the start is what the cache holds at first.  The result has the shape of its input but along time.
+    Padding at the start is the cache's initial content.  The result has the shape of its input except along time.
     """
     require_plain(f)
     if left < 0 or right < 0:
@@ -99,31 +99,31 @@ def window(
         return x, f
     count = p.count(Stage(f.count, 1, left + stride - kernel, right, stride))
     g = p.graph
-    if g.steady:  # as many steps are waiting before each call as were padded before the first
+    if g.steady:  # the cache holds as many steps before each call as padding before the first
         return _held(p, x, f, left, fill), f.with_steps(size, count)
     capacity = max(left, kernel - 1)
     held = _held(p, x, f, capacity, fill)
-    full = left == kernel - 1 and stride == 1  # so many steps before every call, the first included
+    full = left == kernel - 1 and stride == 1  # this many steps are there before every call, also the first
     if full and g.is_exact(f.count) and g.is_exact(count):
         return held, f.with_steps(size, count)
     start: int | str = 0
     if not full:
-        # Below 0 where a stride over the kernel leaves out steps that have not come yet.
+        # Below 0 where a stride larger than the kernel skips steps that have not come yet.
         given = g.math("Sub", g.before(f.count), g.math("Mul", g.before(count), stride))
         start = g.math("Sub", capacity - left, given)
     span = g.math("Add", g.math("Mul", g.math("Sub", g.at_least_one(count), 1), stride), kernel)
-    # Enough for the padding at the end, and for one window where none is due.
+    # Enough for the padding at the end, and for one window in a call without a step.
     held = g.padded(held, f.axis, f.rank, right + max(kernel, stride), fill, p.dtype(f))
     return g.cut(held, f.axis, start, g.math("Add", start, span), "window"), f.with_steps(size, count)
 
 
 def hold_back(p: Rewriter, x: str, f: Stream, count: Count, steps: int, kind: str = "cache") -> str:
-    """The steps of a stream up to `count`, which is at most `steps` behind; the others wait."""
+    """The steps of a stream up to `count`, which is at most `steps` behind; the cache holds the others back."""
     g = p.graph
     held = _held(p, x, f, steps, 0.0, kind)
     waiting = g.math("Sub", g.before(f.count), g.before(count))
     start = g.math("Sub", steps, waiting)
-    last = g.math("Add", steps - 1, g.new(f.count))  # where none is due, any step
+    last = g.math("Add", steps - 1, g.new(f.count))  # without a step, any step will do
     start = g.math("Min", start, last)
     return g.cut(held, f.axis, start, g.math("Add", start, g.at_least_one(count)), "due")
 
@@ -131,7 +131,7 @@ def hold_back(p: Rewriter, x: str, f: Stream, count: Count, steps: int, kind: st
 def drop_end(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
     """All but the last steps of the sequence: each waits until that many more have come.
 
-    As many as come only with the end of the sequence need no waiting.
+    Steps that come only at the end of the sequence need not wait.
     """
     require_plain(f)
     late = min(steps, least_rest(f.count))
@@ -152,7 +152,7 @@ def drop_start(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]
 
 
 def put_before(p: Rewriter, x: str, f: Stream, prefix: str, steps: int) -> tuple[str, Stream]:
-    """Other steps before the first; `prefix` has `steps` of them."""
+    """The stream with the `steps` steps of `prefix` before its first step."""
     require_plain(f)
     g = p.graph
     count = p.count(Stage(f.count, 1, steps))
@@ -162,7 +162,7 @@ def put_before(p: Rewriter, x: str, f: Stream, prefix: str, steps: int) -> tuple
 
 
 def put_after(p: Rewriter, x: str, f: Stream, suffix: str, steps: int) -> tuple[str, Stream]:
-    """Other steps after the last; `suffix` has `steps` of them."""
+    """The stream with the `steps` steps of `suffix` after its last step."""
     require_plain(f)
     count = p.count(Stage(f.count, 1, 0, steps))
     both = p.graph.joined([real(p, x, f), suffix], f.axis, "with_last")
@@ -170,7 +170,7 @@ def put_after(p: Rewriter, x: str, f: Stream, suffix: str, steps: int) -> tuple[
 
 
 def mirror(p: Rewriter, x: str, f: Stream, left: int, right: int, mode: str) -> tuple[str, Stream]:
-    """Padding with steps of the sequence itself: "reflect" or "edge"."""
+    """Padding with the sequence's own steps: mode "reflect" or "edge"."""
     require_plain(f)
     p.require_steps(f.count, max(left, right) + 1 if mode == "reflect" else 1)
     if right:
@@ -186,14 +186,14 @@ def _mirror_end(p: Rewriter, x: str, f: Stream, right: int, mode: str) -> tuple[
     tail = _held(p, x, f, keep, 0.0, "tail")
     if mode == "reflect":
         suffix = g.add("Slice", tail, g.ints(-2), g.ints(-right - 2), g.ints(f.axis), g.ints(-1))
-        # Slice counts its stop from the end as well; the steps are at -2, -3, ... -right - 1.
+        # Slice also counts its stop from the end; the steps are at -2, -3, ... -right - 1.
     else:
         suffix = g.joined([g.cut(tail, f.axis, -1, END)] * right, f.axis)
     return put_after(p, x, f, suffix, right)
 
 
 def _mirror_start(p: Rewriter, x: str, f: Stream, left: int, mode: str) -> tuple[str, Stream]:
-    """Nothing is due until the steps that are mirrored have come."""
+    """There are no steps until the mirrored ones have come."""
     g = p.graph
     need = left + 1 if mode == "reflect" else 1
     count = p.count(Gate(f.count, need, left))
@@ -222,7 +222,7 @@ def last_step(p: Rewriter, x: str, f: Stream) -> str:
 
 
 def first_step(p: Rewriter, x: str, f: Stream) -> str:
-    """The first step of the sequence, from the call that has it on."""
+    """The first step of the sequence, available from the call that has it."""
     g, state = p.graph, cache(p, f, 1, kind="first_step")
     p.require_steps(f.count)
     p.settled = max(p.settled, least_input(f.count, 1))
@@ -233,14 +233,14 @@ def first_step(p: Rewriter, x: str, f: Stream) -> str:
 
 
 def last_steps(p: Rewriter, x: str, f: Stream, steps: int) -> str:
-    """The last steps so far, of a sequence that has so many however short it is."""
+    """The last steps so far, if every sequence has that many, however short it is."""
     if f.count.total(1) < steps:
-        raise RefusedError(f"gives its last {steps} steps, and a short sequence has fewer")
+        raise RefusedError(f"returns its last {steps} steps, and a short sequence has fewer")
     return p.graph.cut(_held(p, x, f, steps, 0.0, "last_steps"), f.axis, -steps, END, "last")
 
 
 def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Count]:
-    """Streams that meet step by step: those that lead wait for the others.
+    """Align streams that are joined step by step: those that are ahead wait for the others.
 
     Returns:
         Their names, and the count that all of them have now.
@@ -258,16 +258,16 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
             names.append(x)
             continue
         if f.fold is not None:
-            raise FoldedError("joins streams of different delays where time is one axis with others")
+            raise FoldedError("joins streams of different delays where time is merged with other axes")
         lead = largest_lead(f.count, count)
         names.append(hold_back(p, x, f, count, lead, "wait") if lead else x)
     return names, count
 
 
 def copy_aligned(p: Rewriter, call: Call) -> Count:
-    """Emit a node whose streams meet step by step; returns the count that all of them have now."""
+    """Emit a node that joins its streams step by step; returns the count that all of them have now."""
     if len({fact.fold for _, fact in call.streams}) > 1:
-        raise FoldedError("joins time with a time axis that holds other axes too")
+        raise FoldedError("joins time with a time axis that is merged with other axes")
     names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     inputs = p.inputs(call)
     for (place, _), name in zip(call.streams, names, strict=True):

@@ -128,7 +128,7 @@ def test_a_batch_with_a_name_in_each_input(tmp_path: Path):
     edits = [axis("initial_h", 1, "h_batch"), axis("Y_h", 1, "h_batch"), axis("initial_c", 1, "c_batch")]
     report = checked(tmp_path, *edits, axis("Y_c", 1, "c_batch"))
     assert said(report, "unnamed-axes") == [
-        "batch, h_batch, c_batch are the same batch, with another name in each input"
+        "batch, h_batch, c_batch are the same batch, with a different name in each input"
     ]
     assert report, str(report)
     assert "runs at batch 1, time 1; batch 3, time 1" in str(report)
@@ -136,7 +136,7 @@ def test_a_batch_with_a_name_in_each_input(tmp_path: Path):
 
 def test_lengths_have_the_batch_too(tmp_path: Path):
     report = checked(tmp_path, axis("sequence_lens", 0, "rows"), given=LENGTHS)
-    assert said(report, "unnamed-axes") == ["batch, rows are the same batch, with another name in each input"]
+    assert said(report, "unnamed-axes") == ["batch, rows are the same batch, with a different name in each input"]
     assert report, str(report)
 
 

@@ -293,7 +293,7 @@ def test_an_operator_of_a_later_opset(tmp_path: Path, kind: str, opset: int, fir
     node = helper.make_node(kind, ["x"] if kind == "Gelu" else ["x", "s"], ["y"], "late")
     report = check(saved(tmp_path, helper.make_graph([node], "g", [x], [y], [scale]), opset=opset), provider="cpu")
     if first > opset:
-        said = f"late: {kind} exists since opset {first}, and the file asks for opset {opset}"
+        said = f"late: {kind} exists since opset {first}, but the file requires opset {opset}"
         assert failing(report, "unknown-operator") == said
     else:  # ONNX Runtime knows it from before ONNX did
         assert "unknown-operator" in report.silent

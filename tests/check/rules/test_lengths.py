@@ -142,7 +142,7 @@ def test_lengths_that_are_wider_than_the_operator_takes(tmp_path: Path):
         report = check(save(graph, tmp_path / "m.onnx"), provider="cpu")
         assert bool(report) is not told
         if told:
-            assert "sequence_lens lengths is int64, and must be int32" in failing(report, "lengths-type")
+            assert "sequence_lens lengths is int64, but must be int32" in failing(report, "lengths-type")
 
 
 def test_constant_lengths_are_shown_and_not_at_length(tmp_path: Path):

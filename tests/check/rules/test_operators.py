@@ -43,7 +43,7 @@ def said(report: CheckReport, rule: str) -> list[str]:
     [
         ({"direction": "sideways"}, 'direction is "sideways"; it must be forward, reverse, bidirectional'),
         ({"hidden_size": 0}, "hidden_size is missing, or less than 1"),
-        ({"activations": ["Tanh"] * 5}, "it has 5 activations, and needs"),
+        ({"activations": ["Tanh"] * 5}, "it has 5 activations, but needs"),
         ({"activations": ["Gelu"] * 3}, "the activation Gelu, Gelu, Gelu is unknown"),
     ],
 )
@@ -82,14 +82,14 @@ def test_activations_without_their_numbers(kind: str, name: str, tmp_path: Path)
     names = [*RIGHT[kind][:-1], name]
     messages = said(checked(tmp_path, kind, activations=names), "activation-numbers")
     needs = {"ThresholdedRelu": ["alpha"], "Affine": ["alpha", "beta"], "ScaledTanh": ["alpha", "beta"]}.get(name, [])
-    assert messages == [f"{name} has no activation_{which}, and ONNX Runtime takes 0" for which in needs]
+    assert messages == [f"{name} has no activation_{which}, and ONNX Runtime uses 0" for which in needs]
 
 
 def test_numbers_are_handed_out_in_order(tmp_path: Path):
     """The one alpha goes to HardSigmoid, which comes first, and nothing is left for the other."""
     names = ["HardSigmoid", "ThresholdedRelu", "Tanh"]
     report = checked(tmp_path, activations=names, activation_alpha=[0.2], activation_beta=[0.5])
-    assert said(report, "activation-numbers") == ["ThresholdedRelu has no activation_alpha, and ONNX Runtime takes 0"]
+    assert said(report, "activation-numbers") == ["ThresholdedRelu has no activation_alpha, and ONNX Runtime uses 0"]
     report = checked(tmp_path, activations=names, activation_alpha=[0.2, 1.0])
     assert said(report, "activation-numbers") == []
 
@@ -111,7 +111,7 @@ def test_a_clip_that_the_cell_state_may_reach(kind: str, values: dict[str, Any],
     report = checked(tmp_path, kind, **values)
     assert report, str(report)
     assert said(report, "clip") == (
-        [f"clip is {values['clip']:g}, and ONNX Runtime does not clip the cell state on its way to h"] * told
+        [f"clip is {values['clip']:g}, but ONNX Runtime does not clip the cell state on its way to h"] * told
     )
 
 
@@ -161,13 +161,13 @@ def test_a_final_state_may_go_by_way_of_others(tmp_path: Path):
     assert said(report, "lost-state") == []
     lost = graph_of(nodes[:1], ends, {"Y": ("time", *state)}, weights(given))
     report = check(save(lost, tmp_path / "m.onnx"), provider="cpu")
-    assert said(report, "lost-state") == ["it starts from the input initial_c, and nothing reads its final cell state"]
+    assert said(report, "lost-state") == ["it starts from the input initial_c, but nothing reads its final cell state"]
 
 
 @pytest.mark.parametrize(("gone", "absent"), [("initial_h", "initial_h"), ("initial_c", "initial_c")])
 def test_one_state_alone(gone: str, absent: str, tmp_path: Path):
     (message,) = said(plain(tmp_path, pair({}), without_input(gone)), "h0-without-c0")
-    assert f"{absent} is left out: zeros" in message
+    assert f"{absent} is left out and is zeros" in message
     both = plain(tmp_path, pair({}), without_input("initial_h"), without_input("initial_c"))
     assert "h0-without-c0" in both.silent
 

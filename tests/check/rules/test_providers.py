@@ -82,7 +82,7 @@ def test_peepholes_and_int8_are_variants_too(tmp_path: Path):
     peepholes = Node({**inputs_of(), "P": np.ones((1, 3 * H), np.float32)}).save(tmp_path / "m.onnx")
     assert said(check(peepholes, provider="auto"), "variant-on-cuda") == ["LSTM with peepholes does not run on CUDA"]
     (message,) = said(check(quantized(tmp_path), provider="auto"), "variant-on-cuda")
-    assert message == "DynamicQuantizeLSTM has a kernel for the CPU only"
+    assert message == "DynamicQuantizeLSTM has a kernel only for the CPU"
 
 
 @pytest.mark.parametrize(("opset", "told"), [(21, False), (22, True), (23, True)])
@@ -108,7 +108,7 @@ def test_steps_that_the_host_starts_are_told_and_a_fold_has_none(tmp_path: Path)
 
 def test_double_is_refused_on_the_cpu_in_an_lstm_and_not_in_a_scan(tmp_path: Path):
     lstm = check(export(tmp_path, {**PLAIN, "dtype": "float64"}, projection="fold"), provider="cpu")
-    assert "opens on the CPU and cannot run" in failing(lstm, "float64-on-cpu")
+    assert "opens on the CPU but cannot run" in failing(lstm, "float64-on-cpu")
     assert [finding.rule for finding in lstm.failures] == ["float64-on-cpu"]
     assert check(export(tmp_path, {**PLAIN, "dtype": "float64"}), provider="cpu")
     assert check(export(tmp_path, {**PROJECTED, "dtype": "float64"}), provider="cpu")
@@ -150,7 +150,7 @@ def test_int8_saturates_where_there_is_no_vnni(
     monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
     report = check(quantized(tmp_path), provider="cpu")
     assert report, str(report)
-    expected = ["DynamicQuantizeLSTM has int8 weights, and this CPU (no VNNI) saturates their products"]
+    expected = ["DynamicQuantizeLSTM has int8 weights, whose products saturate on this CPU (no VNNI)"]
     assert said(report, "int8-saturation") == expected * told
 
 

@@ -83,7 +83,7 @@ def test_a_bomb_is_not_opened(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("onnx.checker.check_model", lambda *_, **__: pytest.fail("checked"))
     report = check(path, provider="cpu")
     said = failing(report, "resource-bomb")
-    assert "MiB whatever its input" in said
+    assert "MiB for any input" in said
     assert len(report.failures) == 1
     assert {finding.rule for finding in report.findings if finding.skipped} >= {"valid-onnx", "provider", "runnable"}
     assert report.placements == ()
@@ -196,7 +196,7 @@ def test_tensors_that_say_more_than_they_hold(tmp_path: Path):
     model = onnx.load_model(path)
     model.graph.initializer[0].dims[0] = FLOATS
     said = failing(check(write(tmp_path, model), provider="cpu"), "resource-bomb")
-    assert said == "w: is declared as 32768 MiB and stored in 21 bytes"
+    assert said == "w: is declared as 32768 MiB but stored in 21 bytes"
     # The same with numbers that should be in a file, which is there and is short.
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")

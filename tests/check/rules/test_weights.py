@@ -123,11 +123,11 @@ def test_a_weight_in_another_file_is_looked_at(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "shape", "text"),
     [
-        ("W", (1, 4 * H, SIZE + 1), "W W is (1, 12, 5), and LSTM with hidden_size 3 and 1 direction wants (1, 12, 4)"),
+        ("W", (1, 4 * H, SIZE + 1), "W W is (1, 12, 5), but LSTM with hidden_size 3 and 1 direction needs (1, 12, 4)"),
         ("W", (4 * H, SIZE), "W W is (12, 4)"),
-        ("R", (1, H, 4 * H), "R R is (1, 3, 12), and LSTM with hidden_size 3 and 1 direction wants (1, 12, 3)"),
+        ("R", (1, H, 4 * H), "R R is (1, 3, 12), but LSTM with hidden_size 3 and 1 direction needs (1, 12, 3)"),
         ("R", (2, 4 * H, H), "R R is (2, 12, 3)"),
-        ("B", (1, 4 * H), "B B is (1, 12), and LSTM with hidden_size 3 and 1 direction wants (1, 24)"),
+        ("B", (1, 4 * H), "B B is (1, 12), but LSTM with hidden_size 3 and 1 direction needs (1, 24)"),
     ],
 )
 def test_weights_that_do_not_fit(name: str, shape: tuple[int, ...], text: str, tmp_path: Path):
@@ -139,7 +139,7 @@ def test_states_of_another_size(tmp_path: Path):
     node = Node({**inputs_of(), "initial_h": np.zeros((1, 2, H), np.float32)}, {"direction": "bidirectional"})
     report = check(node.save(tmp_path / "m.onnx"), provider="cpu")
     text = failing(report, "weight-shapes")
-    assert "initial_h initial_h is (1, batch, 3), and LSTM with hidden_size 3 and 2 directions wants (2, ?, 3)" in text
+    assert "initial_h initial_h is (1, batch, 3), but LSTM with hidden_size 3 and 2 directions needs (2, ?, 3)" in text
 
 
 @pytest.mark.parametrize(("kind", "gates"), [("GRU", 3), ("RNN", 1)])

@@ -84,7 +84,7 @@ HEADER = "{'descr': %s, 'fortran_order': False, 'shape': %s, }"
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (npy_bytes((HEADER % ("'<f4'", "(3,)")).encode(), b"\0" * 8), "declares 12 bytes of numbers and has 8"),
+        (npy_bytes((HEADER % ("'<f4'", "(3,)")).encode(), b"\0" * 8), "declares 12 bytes of numbers, but has 8"),
         (npy_bytes((HEADER % ("'<f4'", "(1,)")).encode(), b"\0" * 8), "4 bytes after its array"),
         (npy_bytes((HEADER % ("'<f4'", "(10**3,)")).encode()), "invalid npy header"),
         (npy_bytes((HEADER % ("'<f4'", "(99999999999999,)")).encode(), b"\0" * 8), "declares 399999999999996 bytes"),

@@ -184,7 +184,7 @@ def test_records_that_nobody_reads_leave_no_file_open(format: str, tmp_path: Pat
 @pytest.mark.parametrize("format", ["npz", "npy", "safetensors", "jsonl"])
 def test_columns_go_with_tables_only(format: str) -> None:
     message = refused(encoded(format), format, columns=["a"])
-    assert "--columns is for csv and parquet tables only" in message
+    assert "--columns is only for csv and parquet" in message
     assert format in message
 
 
@@ -201,9 +201,9 @@ def test_a_file_of_another_format_is_named(format: str, true: str) -> None:
         return
     message = refused(encoded(true), format)
     if true not in text:
-        assert f"is not {format}, its content is {true}" in message
+        assert f"is not {format}: its content is {true}" in message
     elif format not in text:
-        assert f"is not {format}, its content is text" in message
+        assert f"is not {format}: its content is text" in message
 
 
 @pytest.mark.parametrize("format", BINARY)

@@ -249,7 +249,7 @@ def test_deep_metadata_is_refused() -> None:
 @pytest.mark.parametrize("value", [Slots(X), {X}, [Slots(X)], Plain(Slots(X))])  # type: ignore[arg-type]
 def test_tensors_that_cannot_be_replaced_are_refused(value: Any) -> None:
     """They would be constants in the file."""
-    with pytest.raises(ExportError, match="holds tensors in a way that is not known here"):
+    with pytest.raises(ExportError, match="holds tensors in an unknown way"):
         bind_arguments(Late(), (X, value), None)
 
 

@@ -351,10 +351,10 @@ class OtherThanZeros(AtFirstNone):
         (EveryOther, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
         (FromTheThirdCall, "output depends on what earlier calls left in self.called, self.begun, which a file cannot"),
         (SetBackFirst, "output depends on what earlier calls left in self.started, which a file cannot remember"),
-        (Memo, "with zeros in self.memo the module gives another output than at its first call"),
+        (Memo, "with zeros in self.memo the module gives a different output than at its first call"),
         (Random, r"dropout\(self.lstm\(x\)\[0\]\): draws random numbers in eval mode"),
         (Building, "the forward of Building adds submodules, with random weights; call it once before the export"),
-        (OtherThanZeros, "with zeros in self.hidden the module gives another output than at its first call, so"),
+        (OtherThanZeros, "with zeros in self.hidden the module gives a different output than at its first call, so"),
     ],
 )
 def test_what_a_file_cannot_remember_is_refused(make: type[nn.Module], problem: str, tmp_path: Path) -> None:

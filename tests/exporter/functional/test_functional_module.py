@@ -180,5 +180,5 @@ def test_explicit_states_take_the_place_of_those_that_the_code_passes() -> None:
 def test_states_of_another_module_are_refused() -> None:
     found = functional(Plain())
     metadata = Metadata(states={"a.h0": "a.hn"}, origins={"a.h0": Origin("a", 0, 0, 0)})
-    with pytest.raises(ExportError, match="the file has a state of a, which the module does not have"):
+    with pytest.raises(ExportError, match="the file has a state of a, which does not exist in the module"):
         call_with_states(found, metadata, found.arguments.tensors, {"a.h0": torch.ones(1)})

@@ -93,8 +93,8 @@ def test_tensors_in_views_of_dicts_arrays_and_slots() -> None:
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (map(torch.exp, [torch.zeros(())]), "an iterator, which is read only later"),
-        ((torch.zeros(()), (item for item in [torch.zeros(())])), "an iterator, which is read only later"),
+        (map(torch.exp, [torch.zeros(())]), "an iterator, which computes its items later"),
+        ((torch.zeros(()), (item for item in [torch.zeros(())])), "an iterator, which computes its items later"),
         ({"a": {torch.zeros(()), torch.ones(())}}, "a set of tensors, which has no order"),
     ],
 )
@@ -147,5 +147,5 @@ class _Each(nn.Module):
 def test_another_number_of_results_at_other_sizes_is_refused() -> None:
     module = _Each().eval()
     functional = make_functional(module, bind_arguments(module, signal(2, 5), X))
-    with pytest.raises(ExportError, match="forward returns 7 tensors, and 5 for the example"):
+    with pytest.raises(ExportError, match="forward returns 7 tensors, but 5 for the example"):
         functional.run({"x": signal(2, 7)[0]}, {})

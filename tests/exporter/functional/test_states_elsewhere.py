@@ -60,7 +60,7 @@ def test_what_is_written_by_way_of_data_is_a_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [InParameter, InClass])
 def test_a_state_elsewhere_is_refused(make: type[nn.Module], tmp_path: Path) -> None:
     with pytest.raises(
-        ExportError, match="another output at its second call: it keeps something between calls that is"
+        ExportError, match="a different output at its second call: it keeps something between calls that is"
     ):
         made(make(), (torch.randn(2, 3),), {"x": {0: "batch"}}, tmp_path)
 

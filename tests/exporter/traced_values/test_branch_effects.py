@@ -261,7 +261,7 @@ def doubled(y: Tensor) -> Tensor:
     return y
 
 
-@refused("writes into y, which shares its memory with what was there before")
+@refused("writes into y, which shares its memory with something that existed before")
 def with_a_write_elsewhere(self: Base, x: Tensor) -> Tensor:
     y, _ = self.lstm(x)
     z = y
@@ -279,7 +279,7 @@ def with_a_view(self: Base, x: Tensor) -> Tensor:
     return y
 
 
-@refused("a list of another length")
+@refused("a list of a different length")
 def with_a_longer_list(self: Base, x: Tensor) -> Tensor:
     y, _ = self.lstm(x)
     found = [y]
@@ -288,7 +288,7 @@ def with_a_longer_list(self: Base, x: Tensor) -> Tensor:
     return torch.stack(found).sum(0)
 
 
-@refused("writes into found, which same is, too")
+@refused("writes into found, which is the same object as same")
 def with_a_list_of_two_names(self: Base, x: Tensor) -> Tensor:
     y, _ = self.lstm(x)
     found = same = [y]
@@ -298,7 +298,7 @@ def with_a_list_of_two_names(self: Base, x: Tensor) -> Tensor:
     return y + found[0]
 
 
-@refused("another number or object of Python")
+@refused("a different Python number or object")
 def with_none(self: Base, x: Tensor) -> Tensor:
     y, _ = self.lstm(x)
     factor = None

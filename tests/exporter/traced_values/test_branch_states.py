@@ -111,7 +111,7 @@ def an_item(self: Base, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forward", [an_attribute, a_tuple, a_counter, in_place_elsewhere, in_place, an_item])
 def test_a_state_that_the_example_leaves_is_refused(forward: Any, tmp_path: Path) -> None:
     module = type("Module", (Base,), {"forward": forward})()
-    with pytest.raises(ExportError, match="which the example inputs leave as it was; pass"):
+    with pytest.raises(ExportError, match="which the example inputs leave unchanged; pass"):
         made(module, [-signal(2, 4)[0].abs()], X, tmp_path)
 
 
@@ -172,7 +172,7 @@ def test_a_choice_in_the_body_of_a_loop_is_one(tmp_path: Path) -> None:
     axes = {"x": {0: "rows", 1: "time"}, "h": {0: "rows"}}
     exported = made(RareInALoop(), (torch.ones(2, 5, 3), torch.zeros(2, 4)), axes, tmp_path)
     assert "Scan" in exported.operators
-    assert "is about all sequences of a batch together" in (exported.model.metadata.batch_mixes or "")
+    assert "depends on all sequences of a batch together" in (exported.model.metadata.batch_mixes or "")
 
 
 @pytest.mark.parametrize("batch", ["batch", "rows"])
@@ -181,7 +181,7 @@ def test_streams_are_not_stepped_together_where_one_decides_for_all(batch: str, 
     example = torch.ones(2, 3), torch.zeros(2, 4)
     rare = made(Rare(), example, axes, tmp_path)
     assert any("a condition, at test_branch_states.py" in note for note in rare.exported.notes)
-    with pytest.raises(InputError, match="is about all sequences of a batch together"):
+    with pytest.raises(InputError, match="depends on all sequences of a batch together"):
         rare.model.pool(slots=2)
     cleaned = made(Cleaned(), example, axes, tmp_path)
     assert cleaned.model.metadata.batch_mixes == ""

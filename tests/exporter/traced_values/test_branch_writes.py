@@ -85,18 +85,18 @@ def argument_inplace(self: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("forward", "what"),
     [
-        (tensor_in_a_list, r"found\[0\], which shares its memory with what"),
-        (sum_in_a_dict, r"found\['y'\], which shares its memory with what"),
-        (steps_in_a_list, r"found\[0\], which shares its memory with what"),
+        (tensor_in_a_list, r"found\[0\], which shares its memory with something that"),
+        (sum_in_a_dict, r"found\['y'\], which shares its memory with something that"),
+        (steps_in_a_list, r"found\[0\], which shares its memory with something that"),
         (list_in_a_dict, r"found\['y'\], which"),
         (entry_of_a_list_in_a_list, r"found\[0\], which"),
-        (own_list_of_what_was_there, r"found\[0\], which shares its memory with what"),
-        (in_place_within_an_expression, "a tensor, which shares its memory with what"),
-        (argument_inplace, "a tensor, which shares its memory with what"),
+        (own_list_of_what_was_there, r"found\[0\], which shares its memory with something that"),
+        (in_place_within_an_expression, "a tensor, which shares its memory with something that"),
+        (argument_inplace, "a tensor, which shares its memory with something that"),
     ],
 )
-def test_a_write_into_what_was_there_is_refused(forward: Forward, what: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=f"at test_branch_writes.py:[0-9]+: .*writes into {what} was there before"):
+def test_a_write_into_what_existed_before_is_refused(forward: Forward, what: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"at test_branch_writes.py:[0-9]+: .*writes into {what} existed before"):
         made(_module(forward), signal(2, 4), X, tmp_path)
 
 

@@ -79,7 +79,7 @@ def after_a_branch(self: Asking, x: Tensor) -> Tensor:
     "ask", [directly, by_a_variable, by_a_match, of_a_comparison, by_variables, of_a_function, after_a_branch]
 )
 def test_identity_with_true_or_false_is_refused(ask: Callable[[Any, Tensor], Tensor], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"at test_identity.py:\d+: .*: in a trace, item\(\) gives neither True"):
+    with pytest.raises(ExportError, match=r"at test_identity.py:\d+: .*: in a trace, neither item\(\) nor a"):
         made(Asking(ask).eval(), signal(2, 4), {"x": BATCH_TIME}, tmp_path)
 
 

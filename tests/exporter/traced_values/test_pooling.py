@@ -118,7 +118,7 @@ class Refused(nn.Module):
     ("pool", "words"),
     [
         (lambda y: F.avg_pool2d(y, (1, 2), divisor_override=3), "divisor_override has no translation"),
-        (lambda y: F.adaptive_max_pool2d(y, (4, 3), return_indices=True), "return_indices of such parts has no"),
+        (lambda y: F.adaptive_max_pool2d(y, (4, 3), return_indices=True), "return_indices has no translation"),
     ],
 )
 def test_pools_without_a_translation_are_refused(pool: Any, words: str, tmp_path: Path) -> None:

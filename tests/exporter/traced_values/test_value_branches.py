@@ -204,7 +204,7 @@ def with_a_call(self: Base, x: Tensor) -> Tensor:
     return y
 
 
-@refused("another shape or dtype")
+@refused("different shape or dtype")
 def of_another_dtype(self: Base, x: Tensor) -> Tensor:
     y = self.lstm(x)[0]
     if y.sum() > 0:
@@ -220,7 +220,7 @@ def of_numbers_of_two_kinds(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x)[0] * factor
 
 
-@refused("may fail where it is not taken")
+@refused("may fail where the branch is not taken")
 def with_an_index(self: Base, x: Tensor) -> Tensor:
     y = self.lstm(x)[0]
     last = (x[:, :, 0] > 0).sum(1) - 1
@@ -230,7 +230,7 @@ def with_an_index(self: Base, x: Tensor) -> Tensor:
     return z
 
 
-@refused("divides whole numbers")
+@refused("divides integers")
 def with_a_division(self: Base, x: Tensor) -> Tensor:
     count, whole = (x > 1).sum(), torch.tensor(100)
     if count > 0:
@@ -247,7 +247,7 @@ def written_later(self: Base, x: Tensor) -> Tensor:
     return z
 
 
-@refused("whose memory y shares")
+@refused("which shares its memory with y")
 def read_by_another_name(self: Base, x: Tensor) -> Tensor:
     y = self.lstm(x)[0]
     first, z = y[:, 0], y[:, 0] * 0
@@ -257,7 +257,7 @@ def read_by_another_name(self: Base, x: Tensor) -> Tensor:
     return z
 
 
-@refused("sets self.last, which has no value before")
+@refused("sets self.last, which does not exist before the if")
 def with_an_attribute(self: Base, x: Tensor) -> Tensor:
     if x.sum() > 0:
         self.last = x.sum()

@@ -368,7 +368,7 @@ def early_return(self: Base, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("forward", REFUSED)
 def test_what_does_more_than_raise_is_refused(forward: Any, tmp_path: Path) -> None:
     module = type("Module", (Base,), {"forward": forward})()
-    known = r"# here: the code depends on the numbers in a tensor \(an if on a value|gives a list of another length"
+    known = r"# here: the code depends on the numbers in a tensor \(an if on a value|gives a list of a different length"
     with pytest.raises(ExportError, match=known):
         made(module, signal(2, 4), X, tmp_path)
 

@@ -131,14 +131,14 @@ def parameter_of_that_size(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x)[0] + self.position  # here
 
 
-@refused("lstm is called past the module's own submodules; hold the nn.LSTM (GRU, RNN, cell) as an attribute")
+@refused("lstm is called, but not by a submodule of the module; assign the nn.LSTM (GRU, RNN, cell) to an attribute")
 def torch_lstm(self: Base, x: Tensor) -> Tensor:
     h = torch.zeros(1, x.size(0), 4)
     weights = [parameter.detach() for parameter in self.lstm.parameters()]
     return self.lstm(x)[0] + torch.lstm(x, (h, h), weights, True, 1, 0.0, False, False, True)[0]  # here
 
 
-@refused("lstm is called past the module's own submodules")
+@refused("lstm is called, but not by a submodule")
 def lstm_in_a_plain_object(self: Base, x: Tensor) -> Tensor:
     return self.held.lstm(self.lstm(x)[0])[0]  # here
 
@@ -163,7 +163,7 @@ def wrong_features(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x[..., :2])[0]  # here
 
 
-@refused("aten._linalg_svd has no translation to ONNX in this torch; write it with other operations")
+@refused("aten._linalg_svd has no translation to ONNX in this version of torch; use other operations")
 def no_translation(self: Base, x: Tensor) -> Tensor:
     return torch.linalg.svd(self.lstm(x)[0])[1]
 
@@ -174,7 +174,7 @@ def numbers_compared(self: Base, x: Tensor) -> Tensor:
     return out if torch.allclose(out, x[..., :1]) else -out  # here
 
 
-@refused("a tensor is computed where tracing does not see it, such as in another thread")
+@refused("a tensor is computed where the tracer cannot see it, such as in another thread")
 def another_thread(self: Base, x: Tensor) -> Tensor:
     found: list[Tensor] = []
     out = self.lstm(x)[0]

@@ -1,4 +1,4 @@
-"""Nothing that freezes a size or drops a step is kept."""
+"""A file that fixes a size or drops a step is not kept."""
 # nn.Module's call is typed as Any
 # mypy: disable-error-code="no-any-return"
 
@@ -185,7 +185,7 @@ def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> Non
     Picky.trying = True
     trial = ShapeTrial(open_for_trial(good), functional)
     assert run_shape_trial(trial, requested_limits(functional, trial.metadata, trial.facts)) == (
-        "the file was not tested at other shapes: the module itself runs at none of those tried",
+        "the file was not tested at other shapes: the module itself fails at all of those tried",
     )
 
 
@@ -274,7 +274,7 @@ def test_a_note_says_where_the_longest_sequence_must_fill_the_padding(tmp_path: 
     shapes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
     notes = made(Gated().eval(), inputs, shapes, tmp_path).exported.notes
     assert [note.partition(": ")[0] for note in notes] == (
-        [] if cut else ["the file is only right where the longest of lengths is time itself"]
+        [] if cut else ["the file is right only where the longest of lengths equals time"]
     )
 
 

@@ -99,7 +99,7 @@ MEETS: dict[str, tuple[Step, str]] = {
         lambda m, x: m.lstm(x + x.size(1) // 1000)[0],
         "uses the number of time steps as a number",
     ),
-    "self-attention": (lambda m, x: (x @ x.transpose(1, 2)).softmax(-1) @ m.lstm(x)[0], "every step meet every other"),
+    "self-attention": (lambda m, x: (x @ x.transpose(1, 2)).softmax(-1) @ m.lstm(x)[0], "every step with every other"),
     "decoder from encoder": (
         lambda m, x: m.second(m.lstm(x)[0], _one_layer(m.lstm(x)[1]))[0],
         "only known at the last step of another sequence",
@@ -215,7 +215,7 @@ def test_a_file_that_was_not_tried_is_tried_when_a_stream_is_opened(tmp_path: Pa
             model = lstm_onnx.load(path, provider="cpu")
             assert (model.metadata.not_streamable is None) is not check
             if wrong:
-                with pytest.raises(InputError, match="give another output than all at once"):
+                with pytest.raises(InputError, match="give a different output than all at once"):
                     model.stream()
             else:
                 x = torch.randn(1, 9, 4)
@@ -245,7 +245,7 @@ def test_a_window_of_more_steps_than_a_short_call_has_is_refused(tmp_path: Path)
     shapes = {"x": {1: "time"}}
     path, example = tmp_path / "m.onnx", torch.randn(1, 6, 4)
     lstm_onnx.export(seeded(Reaching)(), path, example_inputs=example, dynamic_shapes=shapes, states="explicit")
-    with pytest.raises(InputError, match=r"48 steps in chunks of 1\+30\+17 give another output than all at once"):
+    with pytest.raises(InputError, match=r"48 steps in chunks of 1\+30\+17 give a different output than all at once"):
         lstm_onnx.load(path, provider="cpu").stream()
 
 

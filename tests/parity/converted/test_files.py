@@ -87,7 +87,7 @@ def test_a_file_with_other_nodes_and_the_same_bits_passes_with_a_note(
     assert all(case.passed for case in found.cases)
     (note,) = found.notes
     assert note.startswith("the file was written by lstm-onnx")
-    assert "with the same bits in all outputs: the node of another version" in note
+    assert "gives the same bits in all outputs: the node of another version" in note
 
 
 def _limit_renamed(file: Stored) -> None:
@@ -277,8 +277,8 @@ def test_graphs_are_compared_whatever_the_order_of_their_nodes(bare: Files) -> N
     other.graph.node[0].name = "renamed"
     assert "renamed" in different_nodes(other, one)
     del other.graph.node[0]
-    assert "is missing in the file" in different_nodes(other, one)
-    assert "is not of the source" in different_nodes(one, other)
+    assert "is missing from the file" in different_nodes(other, one)
+    assert "is not in the source" in different_nodes(one, other)
     other.graph.output[0].name = "y"
     assert different_interface(other, one) == "the outputs are y, hn, cn, the source's output, hn, cn"
 

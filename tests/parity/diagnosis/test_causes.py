@@ -37,7 +37,7 @@ def test_a_size_is_baked_in_where_it_alone_works(
     found = list(causes.baked_sizes(passed, failed))
     assert [cause.name for cause in found] == [f"baked shape: {axis}" for axis in axes]
     for cause in found:
-        assert "it runs where" in cause.evidence
+        assert "it runs if" in cause.evidence
 
 
 def _model(provider: str = "cpu", **fields: Any) -> Any:

@@ -149,7 +149,7 @@ def test_a_mistake_in_one_direction_is_told_as_such(tmp_path: Path) -> None:
 def test_a_baked_size_is_named(axis: str, arguments: dict[str, Any], tmp_path: Path) -> None:
     report = _wrong(tmp_path, [(f"{axis} baked in", 0)], **arguments)
     assert [cause.name for cause in report.causes] == [f"baked shape: {axis}"]
-    assert f"it runs where {axis} is {3 if axis == 'batch' else 7}" in report.causes[0].evidence
+    assert f"it runs if {axis} is {3 if axis == 'batch' else 7}" in report.causes[0].evidence
 
 
 def test_streams_that_are_mispaired(tmp_path: Path) -> None:

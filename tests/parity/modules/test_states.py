@@ -70,7 +70,7 @@ def test_a_right_file_passes(path: Path) -> None:
 def test_other_starts_and_pairs_are_not_in_parity(changes: dict[str, Any], found: str, path: Path) -> None:
     report = report_of(path, **changes)
     assert not report
-    errors = [case.error for case in report.cases if case.label == "what the states start from, and what feeds them"]
+    errors = [case.error for case in report.cases if case.label == "initial states, and the outputs that feed states"]
     assert any(error.startswith(found) for error in errors), errors
 
 

@@ -193,11 +193,11 @@ def test_axes_that_say_too_little_are_refused(tmp_path: Path) -> None:
 
     model = opened()
     model.inputs["x"] = type(model.inputs["x"])("x", np.dtype(np.float32), ("N", 3))
-    with pytest.raises(InputError, match=r"which axis of its input x float32 \(N, 3\) is the batch is not known"):
+    with pytest.raises(InputError, match=r"it is not known which axis of its input x float32 \(N, 3\) is the batch"):
         Batcher(model)
     model = opened()
     model.outputs["y"] = type(model.inputs["x"])("y", np.dtype(np.float32), (3,))
-    with pytest.raises(InputError, match=r"which axis of its output y float32 \(3\) is the batch is not known"):
+    with pytest.raises(InputError, match=r"it is not known which axis of its output y float32 \(3\) is the batch"):
         Batcher(model)
 
 

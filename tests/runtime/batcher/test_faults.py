@@ -60,7 +60,7 @@ def test_callers_that_come_too_late(model: Model) -> None:
         assert isinstance(caller.done().error, TimeoutError)
         assert "withdrawn, and the stream is unchanged" in str(caller.error)
     assert isinstance(running.done().error, TimeoutError)
-    assert "running already, and the stream advances" in str(running.error)
+    assert "already running, and the stream advances" in str(running.error)
     with pytest.raises(TimeoutError, match="withdrawn"):
         asyncio.run(streams[0].astep(randoms(1, 1, 4)))
     assert server.waiting == 0

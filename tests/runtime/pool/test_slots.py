@@ -79,7 +79,7 @@ def test_slots_are_a_positive_integer(models: dict[str, Model], slots: Any) -> N
         (lambda *_: ([], randoms(1, 2, 4)), "no slot to step"),
         (
             lambda a, b: ([a, b], randoms(1, 3, 4)),
-            "is 3 sequences, and the number of slots is 2; x has one row for each slot",
+            "is 3 sequences, but the number of slots is 2; x has one row for each slot",
         ),
         (lambda a, b: ([a, b], randoms(1, 2, 5)), "axis 2 must be 4"),
         (lambda a, b: ([a, b], randoms(2, 4)), "the model takes 3 axes"),
@@ -121,7 +121,7 @@ def test_a_state_of_several_rows_for_each_stream_is_refused(tmp_path: Path) -> N
     metadata = {"lstm_onnx.states": '{"state": "stateN"}'}
     model = load(accumulator(tmp_path / "m.onnx", axis="2*batch", metadata=metadata), "cpu", threads=1)
     assert model.stream().state["state"].shape == (2, 3)
-    with pytest.raises(InputError, match=r"the state .* has 2 rows per stream, and a pool stores one"):
+    with pytest.raises(InputError, match=r"the state .* has 2 rows per stream, but a pool stores one"):
         model.pool()
 
 

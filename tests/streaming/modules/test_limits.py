@@ -61,7 +61,7 @@ def test_a_shorter_sequence_is_refused_and_shorter_chunks_are_not(
         np.testing.assert_allclose(np.concatenate(parts, 1), module(x).detach().numpy(), atol=1e-6)
         short = x[:, : least - 1].numpy()
         for _ in range(3):  # a call that repeats is bound
-            with pytest.raises(InputError, match=f"ends a sequence of {least - 1} steps, and the model takes {least}"):
+            with pytest.raises(InputError, match=f"ends a sequence of {least - 1} steps, but the model takes {least}"):
                 model.run({"x": short})
         with pytest.raises(InputError, match=f"a sequence of {least - 1} steps"):
             list(model.map([{"x": short[0]}]))

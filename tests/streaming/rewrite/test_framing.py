@@ -123,8 +123,8 @@ def numbers_of_pairs(b: Builder) -> str:
 
 
 REFUSED = {
-    "fewer windows than there are": (lambda b: frames(b, 4, 2, limit=5), "but not all that there are"),
-    "a number of each pair of steps": (numbers_of_pairs, "which is the number of steps of no value before it"),
+    "fewer windows than there are": (lambda b: frames(b, 4, 2, limit=5), "but not all of them"),
+    "a number of each pair of steps": (numbers_of_pairs, "a number that no value before it has"),
     "a transform along time": (
         lambda b: b.add("DFT", b.add("Unsqueeze", "x", b.const([3])), axis=2),
         "computes a Fourier transform over all steps",

@@ -76,13 +76,13 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a norm": (lambda b: b.add("InstanceNormalization", "x", b.weight(4), b.weight(4)), "normalises over all steps"),
     "a pool over everything": (lambda b: b.add("GlobalAveragePool", "x"), "pools over all steps"),
     "a flip": (lambda b: b.cut("x", -1, -(2**40), 2, -1), "reverses the steps"),
-    "the first steps alone": (lambda b: b.cut("x", 0, 3, 2), "takes steps 0 to 3 of a sequence only"),
-    "a step in the middle": (lambda b: b.add("Gather", "x", b.const(3), axis=2), "by their place in the sequence"),
+    "the first steps alone": (lambda b: b.cut("x", 0, 3, 2), "takes only steps 0 to 3 of a sequence"),
+    "a step in the middle": (lambda b: b.add("Gather", "x", b.const(3), axis=2), "by their position in the sequence"),
     "a place from the end": (lambda b: b.cut("x", -3, 2**40, 2), "a short sequence has fewer"),
     "the last step for all": (lambda b: b.add("Sub", "x", b.cut("x", -1, 2**40, 2)), "only known at the last one"),
     "two time axes": (
         lambda b: b.add("MatMul", b.add("Transpose", "x", perm=[0, 2, 1]), "x"),
-        "every step meet every other",
+        "every step with every other",
     ),
     "a sum of products": (
         lambda b: b.add("MatMul", "x", b.add("Transpose", "x", perm=[0, 2, 1])),
@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "two time axes by letters": (
         lambda b: b.add("Einsum", "x", "x", equation="bct,bcs->bts"),
-        "every step meet every other",
+        "every step with every other",
     ),
     "fixed steps by letters": (
         lambda b: b.add("Einsum", "x", b.weight(9), equation="bct,t->bct"),
@@ -105,7 +105,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
         "has axes or sizes that are not constant",
     ),
     "sorted steps": (lambda b: b.add("TopK", "x", steps_of(b), axis=2, outputs=2), "sorts all steps"),
-    "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "one sequence after another"),
+    "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "concatenates sequences"),
     "fixed steps": (lambda b: b.add("Add", "x", b.weight(1, 1, 9)), "joins time with the 9 steps of"),
     "other lengths": (lambda b: b.add("Add", "x", b.cut("x", 1, 2**40, 2)), "different numbers of steps"),
     "other rates": (lambda b: b.add("Add", "x", b.cut("x", 0, 2**40, 2, 2)), "of different rates"),
@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "time for channels": (
         lambda b: b.add("Conv", b.add("Transpose", "x", perm=[0, 2, 1]), b.weight(3, 9, 1)),
-        "has time for its channels",
+        "uses time as its channels",
     ),
     "a sum from the end": (lambda b: b.add("CumSum", "x", b.const(2), reverse=1), "sums from the end"),
     "wrapped padding": (lambda b: b.add("Pad", "x", b.const([0, 0, 1, 0, 0, 0]), mode="wrap"), "from the other end"),
@@ -138,8 +138,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda b: b.add("Sub", "x", b.cut(b.add("Conv", "x", b.weight(4, 4, 3)), 0, 1, 2)),
         "needs the first step of a value that comes later",
     ),
-    "an unknown operator": (lambda b: b.add("Det", "x"), "is not known to keep steps apart"),
-    "noise": (lambda b: b.add("RandomNormalLike", "x"), "draws random numbers"),
+    "an unknown operator": (lambda b: b.add("Det", "x"), "is not known to compute each step separately"),
+    "noise": (lambda b: b.add("RandomNormalLike", "x"), "generates random numbers"),
     "backwards": (
         lambda b: b.add(
             "GRU",
@@ -156,11 +156,11 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda b: b.add(
             "Gather", "x", b.add("Concat", b.const([0]), b.add("Sub", steps_of(b), b.const([1])), axis=0), axis=2
         ),
-        "by their place in the sequence",
+        "by their position in the sequence",
     ),
     "scattered steps": (
         lambda b: b.add("GatherElements", "x", b.add("Cast", "x", to=TensorProto.INT64), axis=2),
-        "by their place in the sequence",
+        "by their position in the sequence",
     ),
 }
 

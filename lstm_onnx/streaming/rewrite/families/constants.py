@@ -1,4 +1,4 @@
-"""Constants, tensors of one number, and Range, whose numbers may be those of steps."""
+"""Constant, ConstantOfShape, and Range, whose numbers may be step numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..facts import Fact, Places, Static
 from ..rewriter import AS_NUMBER, TWO_AXES, Call, Rewriter, family, stored
 
 _LONGEST = 2**16
-"""A Range of at most so many constant numbers is stored."""
+"""A Range of at most this many constant numbers is stored."""
 
 
 @family("Constant")
@@ -28,7 +28,7 @@ def constant(p: Rewriter, call: Call) -> list[Fact]:
 
 @family("ConstantOfShape")
 def constant_of_shape(p: Rewriter, call: Call) -> list[Fact]:
-    """One number, repeated; an axis of time steps is kept as one step."""
+    """One number, repeated; an axis of time steps is reduced to one step."""
     sizes = call.numbers(0)
     tensor = next((item.t for item in call.node.attribute if item.name == "value"), None)
     value = np.zeros(1, np.float32) if tensor is None else numpy_helper.to_array(tensor)
@@ -45,7 +45,7 @@ def constant_of_shape(p: Rewriter, call: Call) -> list[Fact]:
 
 @family("Range")
 def numbered(p: Rewriter, call: Call) -> list[Fact]:
-    """From a constant on, one number for each step of a stream or each window of several."""
+    """Range: from a constant, one number for each step of a stream or each window of steps."""
     bounds = [_bound(call.fact(place)) for place in range(3)]
     dtype = p.output_dtype(call) or np.dtype(np.int64)
     if any(bound is None for bound in bounds):
@@ -58,7 +58,7 @@ def numbered(p: Rewriter, call: Call) -> list[Fact]:
     if not p.lengths.depends(size) and not p.lengths.depends(start):
         return _counted(p, call, size.number, first, step, dtype)
     if first is None or step is None or step < 1:
-        raise RefusedError("counts the steps from another than the first", "torch.arange(x.shape[1])")
+        raise RefusedError("counts the steps from one other than the first", "torch.arange(x.shape[1])")
     windows = p.lengths.floor(size + Size.of(step - 1), step)
     return [Static((windows,), dtype, places=Places(0, step, np.array([first])))]
 
@@ -75,7 +75,7 @@ def _counted(
 
 
 def _bound(fact: Fact | None) -> Size | None:
-    """A whole number, of any type; None where it is another, or not known."""
+    """The bound of a Range, if it is an integer of any type; None if it is not, or is not known."""
     if not isinstance(fact, Static):
         return None
     if fact.array is not None and fact.array.size == 1 and fact.array.dtype.kind == "f":

@@ -1,6 +1,6 @@
-"""Convolutions, pooling and STFT: a window over steps, whose earlier ones are kept.
+"""Convolutions, pooling and STFT: a window over steps, of which a cache holds the earlier ones.
 
-For transposed convolutions and `F.fold`, what a step adds to later ones is kept until they are complete.
+For transposed convolutions and `F.fold`, a cache holds what a step adds to later ones until these are complete.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from ..stages import drop_end, drop_start, guarded, require_plain, window
 def windowed(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     """``(N, C, spatial...)``; a kernel does not vary with time."""
     require_static(call, "kernel")
-    if fact.axis == 1 and call.op == "Conv":  # a pool takes each channel by itself
-        raise RefusedError("has time for its channels")
+    if fact.axis == 1 and call.op == "Conv":  # a pool computes each channel separately
+        raise RefusedError("uses time as its channels")
     shape = padded_window(call, fact)
     if fact.axis >= FIRST_SPATIAL:
         shape = with_last_window(call, shape)
     elif call.attributes.get("ceil_mode"):
-        raise RefusedError("has ceil_mode over other axes than time", "padding")
+        raise RefusedError("has ceil_mode on axes other than time", "padding")
     channels = fact.shape[1]
     if call.op == "Conv":
         channels = require_shape(call.given[1])[0]
     sizes = [fact.shape[0], channels]
     sizes += [size_of(p, shape, place, size) for place, size in enumerate(fact.shape[FIRST_SPATIAL:])]
     if any(call.node.output[1:]):
-        raise RefusedError("gives the places of the largest steps, counted from the first of the sequence")
-    if fact.axis < FIRST_SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
+        raise RefusedError("gives the indices of the largest steps, counted from the start of the sequence")
+    if fact.axis < FIRST_SPATIAL:  # time is (part of) the node's batch axis, or the channels of a pool
         p.copy(call)
         return [replace(fact, shape=tuple(sizes), dtype=p.output_dtype(call))]
     return [_along_time(p, call, fact, shape, sizes)]
@@ -119,7 +119,7 @@ def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     steps, lengths = call.integers(1), call.integers(3)
     require_static(call, "window")
     if f.axis != 1:
-        raise RefusedError("has time for another axis than that of its samples")
+        raise RefusedError("has time on an axis other than that of its samples")
     shape = call.fact(2).shape if call.has(2) else None  # type: ignore[union-attr]
     number = lengths[0] if lengths else shape[0].number if shape else None
     if steps is None or number is None:
@@ -133,7 +133,7 @@ def frames(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
 
 
 def with_last_window(call: Call, shape: Window) -> Window:
-    """With padding at the end instead of ceil_mode, whose last window may go over the end but starts before it."""
+    """The window with padding in place of ceil_mode, whose last window may extend past the end but starts before it."""
     if not call.attributes.get("ceil_mode"):
         return shape
     after = [
@@ -144,7 +144,7 @@ def with_last_window(call: Call, shape: Window) -> Window:
 
 
 def averages_fewer(call: Call, shape: Window, d: int) -> bool:
-    """Whether some windows are divided by another number than others, in a way that depends on the end of time."""
+    """Whether windows are divided by different numbers, depending on where the sequence ends."""
     if call.op != "AveragePool":
         return False
     if call.attributes.get("count_include_pad"):
@@ -153,21 +153,21 @@ def averages_fewer(call: Call, shape: Window, d: int) -> bool:
 
 
 def _explicit(call: Call, shape: Window) -> tuple[list[int], list[int]]:
-    """The padding that the node itself has."""
+    """The node's own padding."""
     count = len(shape.kernel)
     pads = list(call.attributes.get("pads", [0] * 2 * count))
     return pads[:count], pads[count:]
 
 
 def averaged(p: Rewriter, call: Call, fact: Stream, shape: Window, total: str, found: Stream) -> str:
-    """The average of what is there, of the average that counts all of a window.
+    """The average over existing steps, from an average that divides by the whole window.
 
     Args:
         p: the rewrite.
         call: the AveragePool.
         fact: its input.
         shape: its window, with `with_last_window`.
-        total: its output with zeros for what is not there, counted.
+        total: its output with zeros for steps that do not exist, which are counted.
         found: the fact of that.
     """
     g, dtype = p.graph, p.dtype(fact)
@@ -224,7 +224,7 @@ def transposed(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     ]
     if f.axis < FIRST_SPATIAL:
         if f.axis == 1:
-            raise RefusedError("has time for its channels")
+            raise RefusedError("uses time as its channels")
         p.copy(call)
         return [replace(f, shape=(f.shape[0], channels, *sizes), dtype=p.output_dtype(call))]
     d = f.axis - FIRST_SPATIAL

@@ -1,4 +1,4 @@
-"""Concat; Expand, and Tile where it does the same."""
+"""Concat, Expand, and Tile where it does the same as Expand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .unchanged import unchanged
 
 @family("Expand", repeated=True)
 def expand(p: Rewriter, call: Call) -> list[Fact]:
-    """To a shape; what is the same at every step stays one step."""
+    """Broadcasting to a shape; a value that is the same at every step stays one step."""
     fact, asked = call.fact(0), call.numbers(1)
     if asked is None or fact is None or fact.shape is None:
         if isinstance(fact, Stream) or (isinstance(fact, Static) and fact.repeated):
@@ -52,7 +52,7 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
 
 @family("Tile")
 def tile(p: Rewriter, call: Call) -> Sequence[Fact]:
-    """Repeated as often as there are steps, an axis of size 1 is expanded: ``label.unsqueeze(1).repeat(1, T, 1)``."""
+    """An axis of size 1 that is repeated for every step is expanded: ``label.unsqueeze(1).repeat(1, T, 1)``."""
     times, fact = call.numbers(1), call.fact(0)
     if call.streams or fact is None or times is None:
         return unchanged(p, call)
@@ -82,13 +82,13 @@ def _stream(p: Rewriter, call: Call, f: Stream, asked: tuple[Size, ...]) -> Stre
 
 @family("Concat", repeated=True)
 def concat(p: Rewriter, call: Call) -> Sequence[Fact]:
-    """Along another axis streams meet step by step; along time constant steps come before or after a stream."""
+    """Along another axis, streams are joined step by step; along time, constant steps come before or after a stream."""
     numbers = call.concatenated()
     if numbers is not None:
         return [Static((Size.of(len(numbers)),), call.given[0].dtype or np.dtype(np.int64), numbers)]
     if any(isinstance(fact, Static) and fact.repeated for fact in call.given):
         if call.streams and normal(int(call.attributes["axis"]), call.streams[0][1].rank) == call.streams[0][1].axis:
-            raise RefusedError("puts one sequence after another")
+            raise RefusedError("concatenates sequences")
         call = p.materialized(call)
     if not call.streams:
         return p.plain(call)
@@ -107,9 +107,9 @@ def concat(p: Rewriter, call: Call) -> Sequence[Fact]:
 
 def _along_time(p: Rewriter, call: Call) -> Stream:
     if len(call.streams) > 1:
-        raise RefusedError("puts one sequence after another")
+        raise RefusedError("concatenates sequences")
     [(at, found)] = call.streams
-    require_no_carry(replace(call, facts=call.facts[:at]))  # after the steps it comes when it is known
+    require_no_carry(replace(call, facts=call.facts[:at]))  # after the steps it is fine: it is known by then
     x, t = p.name(call.node.input[at]), found.axis
     for places, put in ((range(at), put_before), (range(at + 1, len(call.facts)), put_after)):
         if not places:
@@ -117,10 +117,10 @@ def _along_time(p: Rewriter, call: Call) -> Stream:
         shapes = [require_shape(call.given[place]) for place in places]
         sizes = [shape[t].number for shape in shapes]
         if None in sizes:
-            raise RefusedError("puts an open number of steps beside a sequence")
+            raise RefusedError("concatenates an unknown number of steps with a sequence")
         names = [p.name(call.node.input[place]) for place in places]
         if any(call.node.input[place] in p.tainted for place in places):
-            raise RefusedError("puts a state that the module carries itself before the steps")
+            raise RefusedError("concatenates a state that the module carries itself with the steps")
         total = sum(size for size in sizes if size is not None)
         if total:
             x, found = put(p, x, found, p.graph.joined(names, t), total)

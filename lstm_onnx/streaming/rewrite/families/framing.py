@@ -1,7 +1,7 @@
-"""Windows that are picked by the numbers of their steps: `Tensor.unfold`, `nn.Unfold`.
+"""Windows that are gathered by step numbers: `Tensor.unfold`, `nn.Unfold`.
 
-Exporters number the windows by a Range, and add the place of each step in its window; a Gather reads the steps of these
-numbers.  Such numbers are followed from the Range to the Gather (`Static.places`); what else reads them gets a stream.
+Exporters number the windows with a Range, and add the position of each step in its window; a Gather reads the steps of
+these numbers.  They are followed from the Range to the Gather (`Static.places`); any other node gets them as a stream.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..stages import window
 
 
 def placed(p: Rewriter, call: Call) -> list[Fact] | None:
-    """What a node makes of numbers of steps that is such numbers again, or the steps; None where it is neither."""
+    """The result of a node on step numbers, if it is step numbers again, or the steps of windows; otherwise None."""
     if call.op in ("Gather", "GatherND"):
         return _picked(p, call)
     found = [fact for fact in call.given if isinstance(fact, Static) and fact.places is not None]
@@ -39,7 +39,7 @@ def placed(p: Rewriter, call: Call) -> list[Fact] | None:
     wanted = broadcast([shape, tuple(map(Size.of, other.shape))])
     axis = places.axis + len(wanted) - len(shape)
     if other.ndim >= len(wanted) - axis and other.shape[axis - len(wanted)] != 1:
-        return None  # another number for each window
+        return None  # a different number for each window
     if call.op == "Add":
         return [replace(fact, shape=wanted, places=replace(places, axis=axis, offsets=places.offsets + other))]
     times = int(other.reshape(-1)[0]) if other.size == 1 else 0
@@ -74,7 +74,7 @@ def _picked(p: Rewriter, call: Call) -> list[Fact] | None:
     windows = p.lengths.floor(f.shape[f.axis] - Size.of(last + 1), places.stride) + ONE
     if places.offsets.min() < 0 or windows != sizes[places.axis]:
         raise RefusedError(
-            f"picks windows of {last + 1} steps, {places.stride} apart, but not all that there are",
+            f"picks windows of {last + 1} steps, {places.stride} apart, but not all of them",
             "x.unfold(dimension, size, step)",
         )
     x, found = window(p, p.name(call.node.input[0]), f, last + 1, places.stride)
@@ -96,7 +96,7 @@ def _picked(p: Rewriter, call: Call) -> list[Fact] | None:
 
 
 def _goes_along_time(call: Call, f: Stream, sizes: Shape) -> bool:
-    """Whether each index, or each row of one, is a place along the time axis."""
+    """Whether each index, or each row of indices, is a position along the time axis."""
     if call.op == "Gather":
         return normal(int(call.attributes.get("axis", 0)), f.rank) == f.axis
     return not call.attributes.get("batch_dims", 0) and f.axis == 0 and sizes[-1] == ONE

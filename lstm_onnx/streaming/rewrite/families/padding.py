@@ -1,4 +1,4 @@
-"""Pad: at the start it is what comes first, at the end what comes once the sequence has ended."""
+"""Pad: padding at the start comes before the first step, padding at the end once the sequence has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Completion:
 @family("Pad")
 @of_stream
 def pad(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
-    """Constant, reflect or edge; negative amounts cut."""
+    """Pad with mode constant, reflect or edge; negative amounts crop."""
     before, after = _amounts(call, fact)
     size, completion = after[fact.axis], None
     if size.number is None:
@@ -42,7 +42,7 @@ def pad(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
     first[fact.axis] = last[fact.axis] = 0
     if completion is not None:
         x, found = _completed(p, (x, found), completion, mode, fill)
-    # Before steps are cut: of F.pad(x, (3, -2)) a sequence of one step gets two.
+    # Pad before cropping: F.pad(x, (3, -2)) makes two steps of one.
     if left > 0 or right > 0:
         x, found = _longer(p, (x, found), max(left, 0), max(right, 0), mode, fill)
     if left < 0:
@@ -59,7 +59,7 @@ def pad(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
 
 
 def _amounts(call: Call, fact: Stream) -> tuple[list[Size], list[Size]]:
-    """Before and after each axis."""
+    """The amounts before and after each axis."""
     amounts = call.numbers(1)
     axes = call.integers(3, default=range(fact.rank))
     if amounts is None or axes is None:
@@ -72,10 +72,10 @@ def _amounts(call: Call, fact: Stream) -> tuple[list[Size], list[Size]]:
 
 
 def _completion(p: Rewriter, fact: Stream, amount: Size) -> _Completion:
-    """What the amount makes of the number of steps.
+    """The number of steps after padding by an amount that depends on it.
 
     Raises:
-        RefusedError: another than what `_Completion` says, or less than there is.
+        RefusedError: it is not of the form of `_Completion`, or fewer steps than before.
     """
     steps = fact.shape[fact.axis]
     wanted = steps + amount
@@ -94,7 +94,7 @@ def _completed(
     require_plain(f)
     by, plus, more = completion.by, completion.plus, completion.more
     size = p.lengths.floor(f.shape[f.axis] + Size.of(plus), by) * Size.of(by) + Size.of(more)
-    if p.graph.steady:  # every chunk has a multiple of the steps, of which nothing is left to complete
+    if p.graph.steady:  # every chunk is a multiple already, so nothing is left to complete
         count = p.count(Stage(Stage(f.count, by=by), by, more))
         if more:
             raise RefusedError("pads the end of a sequence")

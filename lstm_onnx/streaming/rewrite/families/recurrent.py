@@ -1,4 +1,4 @@
-"""LSTM, GRU, RNN and Scan, whose states are carried, and CumSum, whose sum so far is."""
+"""LSTM, GRU, RNN and Scan, whose states are carried, and CumSum, whose running sum is."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def recurrent(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
     if direction != "forward":
         raise RefusedError(f"goes through the sequence from its end (direction {direction})", _REVERSE)
     if f.axis or a.get("layout"):  # ONNX Runtime refuses layout 1
-        raise RefusedError("has time for another axis than that of its steps")
+        raise RefusedError("has time on an axis other than that of its steps")
     if call.has(4):
-        raise RefusedError("has lengths of sequences (sequence_lens), and those of a stream continue", "no lengths")
+        raise RefusedError("has lengths (sequence_lens), but the sequences of a stream continue", "no lengths")
     if any(isinstance(call.fact(place), Stream | Carry) for place in (1, 2, 3, 7)):
         raise RefusedError("has weights that vary with time")
     p.require_steps(f.count)
@@ -59,7 +59,7 @@ def recurrent(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
 def _start(
     p: Rewriter, call: Call, place: int, kind: str, form: tuple[tuple[Size, ...], np.dtype]
 ) -> tuple[str, State | None]:
-    """What a state is before the call, and the new state for it; None where the source has one."""
+    """A state's value before the call, and the new state for it; None if the source has a state."""
     fact, g = call.fact(place), p.graph
     if fact is not None and call.node.input[place] in p.tainted:
         return p.name(call.node.input[place]), None
@@ -72,7 +72,7 @@ def _start(
 
 
 def _started(p: Rewriter, state: State, call: Call, place: int) -> str:
-    """The state, or in the first call the input that it starts from, unless that is left out or zeros."""
+    """The state; in the first call the input from which it starts, unless that is left out or zeros."""
     fact, g = call.fact(place), p.graph
     if not isinstance(fact, Static) or fact.fill == 0:
         return state.name
@@ -83,7 +83,7 @@ def _started(p: Rewriter, state: State, call: Call, place: int) -> str:
 def _carry(
     p: Rewriter, f: Stream, starts: Sequence[tuple[str, State | None]], ends: Sequence[str], outputs: Sequence[str]
 ) -> None:
-    """Let states go on from what they are after this call, and outputs be that."""
+    """Carry states from the end of this call to the next one, and make outputs of them."""
     for place, ((start, state), end) in enumerate(zip(starts, ends, strict=True)):
         after = kept(p, f, end, start)
         if state is not None:
@@ -93,7 +93,7 @@ def _carry(
 
 
 def kept(p: Rewriter, f: Stream, after: str, before: str) -> str:
-    """The state after this call: that before it where the call has no step."""
+    """The state after this call, which is the one before it if the call has no step."""
     if p.graph.is_exact(f.count):
         return after
     return p.graph.add("Where", p.graph.any_new(f.count), after, before, hint="kept")
@@ -111,14 +111,14 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
     if any(place < count for place, _ in call.streams):
         raise RefusedError("starts from a value that varies with time")
     if len(call.streams) != inputs:
-        raise RefusedError("goes along steps of which not all vary with time")
+        raise RefusedError("scans inputs of which not all vary with time")
     if any(a.get("scan_input_directions", [])) or any(a.get("scan_output_directions", [])):
         raise RefusedError("goes through the sequence from its end", _REVERSE)
     axes = list(a.get("scan_input_axes", [0] * inputs))
     for axis, (_, fact) in zip(axes, call.streams, strict=True):
         require_plain(fact)
         if normal(axis, fact.rank) != fact.axis:
-            raise RefusedError("goes along another axis than time")
+            raise RefusedError("scans an axis other than time")
     names, steps = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     f = replace(call.streams[0][1], count=steps)
     g = p.graph
@@ -162,7 +162,7 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
 
 
 def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count: int) -> list[Fact]:
-    """The outputs with a step for each step; their other axes are those of the body's outputs."""
+    """The outputs with one entry per step; their other axes are those of the body's outputs."""
     body = next(bodies_of(call.node))
     axes = list(call.attributes.get("scan_output_axes", [0] * len(outputs)))
     found: list[Fact] = []
@@ -187,7 +187,7 @@ def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count:
 def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, call: Call) -> tuple[Size, ...] | None:
     """The axes of an output of the body; one without a size is the batch."""
     if not info.HasField("shape"):
-        # A state's next value is often given out as it is.
+        # The output is often the state's next value itself.
         states = [fact.shape for fact in call.given if isinstance(fact, Static) and fact.shape is not None]
         return states[0] if len(set(states)) == 1 else None
     sizes: list[Size] = []
@@ -204,7 +204,7 @@ def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, call: Call) -> tuple[S
 @family("CumSum")
 @of_stream
 def cumsum(p: Rewriter, call: Call, fact: Stream) -> list[Fact]:
-    """Along time the sum of the calls before is added."""
+    """Along time, the sum of earlier calls is added."""
     axes = call.integers(1)
     if axes is None:
         raise RefusedError("sums along an axis that is not constant")

@@ -1,4 +1,4 @@
-"""Reshape and Flatten: the time axis is followed through them."""
+"""Reshape and Flatten, through which the time axis is followed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _still(p: Rewriter, call: Call, fact: Fact | None, asked: Sequence[Size] | N
 
 def _resolved(p: Rewriter, shape: Sequence[Size], asked: Sequence[Size], call: Call) -> list[Size]:
     def quotient(whole: Size, by: Size) -> Size:
-        """By a product of dynamic axes and a number, of which only the number may leave a rest."""
+        """Divide by a product of dynamic axes and a number; only the number may leave a remainder."""
         symbols, number = by.term or ((), 0)
         rest = whole.divided(Size(frozenset({(symbols, 1)})))
         if rest is None or number <= 0:
@@ -59,10 +59,10 @@ def _resolved(p: Rewriter, shape: Sequence[Size], asked: Sequence[Size], call: C
 
 
 def _regrouped(p: Rewriter, call: Call, f: Stream, sizes: list[Size]) -> Stream:
-    """Where the time axis is among the new ones, and what else is in it."""
+    """The place of the time axis among the new axes, and what else is in it."""
     axes = [axis for axis, size in enumerate(sizes) if p.lengths.depends(size)]
     if len(axes) != 1:
-        raise RefusedError("makes several axes, or none, of the number of time steps")
+        raise RefusedError("makes several axes, or none, with the number of time steps")
     axis = axes[0]
     fold = f.fold or Fold(ONE, ONE)
     steps = f.steps
@@ -88,17 +88,17 @@ def _stacked(p: Rewriter, x: str, f: Stream, sizes: list[Size], axis: int) -> tu
     number = None if times is None else times.number
     same = product(list(f.shape[: f.axis])) == product(sizes[:axis])
     if number is None or number < 2 or not same or p.lengths.floor(f.shape[f.axis], number) != sizes[axis]:
-        raise RefusedError("takes the time axis apart, or makes other steps of its elements")
+        raise RefusedError("splits the time axis, or regroups its elements into other steps")
     x, result = window(p, x, f, number, number)
     p.multiple = lcm(p.multiple, _multiple(f, number))
     return x, Stream(tuple(sizes), f.dtype, axis, result.count)
 
 
 def _multiple(f: Stream, number: int) -> int:
-    """The least k so that every multiple of k steps of the input gives a multiple of `number` steps."""
+    """The least k such that every multiple of k steps of the input gives a multiple of `number` steps."""
     limit = f.count.period * number
     start = -(-f.count.settled // limit) * limit
     for k in range(1, limit + 1):
         if limit % k == 0 and all(f.count.total(start + m) % number == 0 for m in range(0, limit, k)):
             return k
-    raise RefusedError(f"makes one step of {number}, and no number of steps can be divided so")
+    raise RefusedError(f"makes one step of {number}, and no number of steps can be divided that way")

@@ -1,4 +1,4 @@
-"""Resize by whole factors: each step is repeated, or steps between two are interpolated."""
+"""Resize by integer factors: each step is repeated, or steps between two are interpolated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..stages import guarded, mirror, require_plain, window
 @family("Resize")
 @of_stream
 def resize(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
-    """Nearest or linear along time; other axes in any way that does not move time."""
+    """Nearest or linear along time; any mode that leaves time unchanged along other axes."""
     g = p.graph
     factors = _factors(call, f)
     by, options = factors[f.axis], _options(call, factors, f.axis)
@@ -25,13 +25,13 @@ def resize(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
         require_plain(f)
     x, found, before = p.name(call.node.input[0]), f, 0
     between = options["mode"] == "linear" and by != 1
-    if between:  # two steps, of which those beyond the first and the last are the same as there
+    if between:  # between two steps; past the first or last step the value is that of the step
         before = 0 if options["coordinate_transformation_mode"] == "asymmetric" else 1
         x, found = mirror(p, x, found, before, 1, "edge")
         x, found = window(p, x, found, before + 2)
     x = g.add("Resize", x, "", g.constant(np.array(factors, np.float32), "scales"), **options)
     count = p.count(Stage(found.count, by))
-    if between:  # the steps that were interpolated with the ends of this chunk are cut
+    if between:  # cut the steps that were interpolated with the ends of this chunk
         x = g.cut(x, f.axis, before * by, -by, "between")
     if by != 1:
         x = guarded(p, x, f.axis, count)
@@ -44,7 +44,7 @@ def _options(call: Call, factors: list[int], axis: int) -> dict[str, str]:
     """The attributes of a Resize of chunks.
 
     Raises:
-        RefusedError: it takes steps from elsewhere.
+        RefusedError: its steps come from elsewhere in the sequence.
     """
     mode = bytes(call.attributes.get("mode", b"nearest")).decode()
     coordinates = bytes(call.attributes.get("coordinate_transformation_mode", b"half_pixel")).decode()
@@ -66,10 +66,10 @@ def _options(call: Call, factors: list[int], axis: int) -> dict[str, str]:
 
 
 def _factors(call: Call, f: Stream) -> list[int]:
-    """The whole factor of each axis.
+    """The integer factor of each axis.
 
     Raises:
-        RefusedError: one is none.
+        RefusedError: one is not an integer.
     """
     scales, sizes = call.constant(2), call.numbers(3)
     axes = call.attributes.get("axes") or range(f.rank)
@@ -78,12 +78,12 @@ def _factors(call: Call, f: Stream) -> list[int]:
         if scales is not None and scales.size:
             factor = float(scales.reshape(-1)[place])
             if factor != int(factor) or factor < 1:
-                raise RefusedError(f"changes the number of steps by {factor:g}, which is not a whole factor")
+                raise RefusedError(f"changes the number of steps by {factor:g}, which is not an integer factor")
             found[axis] = int(factor)
         elif sizes is not None:
             number = _ratio(sizes[place], f.shape[axis])
             if number is None:
-                raise RefusedError("changes the number of steps by no whole factor")
+                raise RefusedError("changes the number of steps by a factor that is not an integer")
             found[axis] = number
         else:
             raise RefusedError("resizes to a size that is not known")
@@ -99,7 +99,7 @@ def _ratio(size: Size, own: Size) -> int | None:
 
 
 def _repeats(factor: int, coordinates: str, nearest: str) -> bool:
-    """Whether nearest interpolation by this factor repeats every entry so many times."""
+    """Whether nearest interpolation by this factor repeats every entry `factor` times."""
     out = np.arange(factor * 8, dtype=np.float64)
     if coordinates in ("half_pixel", "pytorch_half_pixel"):
         x = (out + 0.5) / factor - 0.5

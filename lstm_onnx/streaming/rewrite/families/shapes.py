@@ -1,6 +1,6 @@
-"""Sizes of axes, and arithmetic with them: followed as expressions, never computed in the graph.
+"""Sizes of axes and arithmetic with them, which are followed as expressions and never computed in the graph.
 
-Numbers of steps are followed as floats, too, divided and rounded: ``math.ceil((x.shape[1] - 4) / 2 + 1)``.
+That includes numbers of steps that are divided and rounded as floats: ``math.ceil((x.shape[1] - 4) / 2 + 1)``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def size(p: Rewriter, call: Call) -> list[Fact]:
 
 
 def arithmetic(p: Rewriter, call: Call) -> Fact | None:
-    """The result of Add, Sub, Mul, Div, Cast and the like on sizes; None where they are none."""
+    """The result of Add, Sub, Mul, Div, Cast and the like on sizes; None where the operands are not sizes."""
     quotient = divided(p, call)
     if quotient is not None:
         return quotient
@@ -62,7 +62,7 @@ def arithmetic(p: Rewriter, call: Call) -> Fact | None:
 
 
 def _compared(p: Rewriter, call: Call, operands: list[tuple[Size, ...]]) -> Fact | None:
-    """Which sizes are alike, such as those that are -1 of ``Tensor.expand``; None where that depends on the sizes."""
+    """Which sizes are equal, such as to the -1 of ``Tensor.expand``; None where that depends on the sizes."""
     found = []
     for one, two in operands:
         rest = (one - two).number
@@ -78,7 +78,7 @@ def _compared(p: Rewriter, call: Call, operands: list[tuple[Size, ...]]) -> Fact
 
 
 def _chosen(p: Rewriter, call: Call) -> Fact | None:
-    """One of two sizes for each axis, by known conditions."""
+    """Where on sizes, by known conditions."""
     which, one, two = call.constant(0), call.numbers(1), call.numbers(2)
     if which is None or which.ndim > 1 or one is None or two is None:
         return None
@@ -106,7 +106,7 @@ def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:
         return None
     if call.op == "Mod":
         return one - p.lengths.floor(one, by) * two
-    negative = one.number is not None and one.number < 0  # which ONNX rounds towards zero
+    negative = one.number is not None and one.number < 0  # ONNX rounds its quotient towards zero
     return -p.lengths.floor(-one, by) if negative else p.lengths.floor(one, by)
 
 
@@ -115,7 +115,7 @@ _LARGEST = 2**20
 
 
 def divided(p: Rewriter, call: Call) -> Static | None:
-    """The result of an operator on a number of steps as a float; None where it is another or cannot be followed."""
+    """The result of an operator on a number of steps as a float; None where it is anything else."""
     if len(call.node.output) != 1 or len(call.facts) not in (1, 2):
         return None
     place = 1 if call.op in ("Add", "Mul") and _quotient(p, call.facts[0]) is None else 0
@@ -126,7 +126,7 @@ def divided(p: Rewriter, call: Call) -> Static | None:
     dtype = p.inferred(call.node.output[0])[0] or fact.dtype
     if dtype is None:
         return None
-    if dtype.kind in "iu":  # what was rounded is a number of steps again
+    if dtype.kind in "iu":  # a rounded float is a number of steps again
         whole = call.op == "Cast" and fact.quotient is not None and found[1] == 1
         return Static(fact.shape, dtype, (found[0],)) if whole else None
     found = _result(p, call, place, *found) if dtype.kind == "f" else None

@@ -1,6 +1,6 @@
-"""Slice: steps left out at the start or at the end, every k-th step, the first, the last; rows of a table.
+"""Slice: drops steps at the start or the end, and selects every k-th, the first or the last step, or rows of a table.
 
-And Gather: embeddings, channels, the first step and the last.
+And Gather: reads embeddings, channels, the first step and the last.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .unchanged import BY_PLACE, unchanged
 
 @dataclass(frozen=True)
 class _Bounds:
-    """A slice along one axis; a bound counts from the start, or from the end where `from_end` says so."""
+    """A slice along one axis; a bound counts from the start, or from the end if `from_end` says so."""
 
     start: int
     start_from_end: bool
@@ -46,7 +46,7 @@ class _Bounds:
 
 @family("Slice")
 def cut(p: Rewriter, call: Call) -> list[Fact]:
-    """Along time by stages, along other axes as it is."""
+    """Slice: by stages along time, unchanged along other axes."""
     fact = call.fact(0)
     numbers = call.sliced() if not call.has(3) or call.integers(3) else None
     if numbers is not None and isinstance(fact, Static):
@@ -80,9 +80,9 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
 
 
 def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
-    """As many rows of a table as there are steps, such as positions: ``table[:, : x.shape[1]]``; None of another part.
+    """As many rows of a table as there are steps, such as positions: ``table[:, : x.shape[1]]``; None for others.
 
-    In a sequence of more steps than rows, what joins them fails in the source, and the look-up of a row here.
+    If a sequence has more steps than rows, the source fails where it joins them, and this graph fails at the look-up.
     """
     starts, stops = call.numbers(1), call.numbers(2)
     if not isinstance(fact, Static) or fact.shape is None or starts is None or stops is None:
@@ -100,7 +100,7 @@ def _rows(p: Rewriter, call: Call, fact: Fact | None) -> list[Fact] | None:
     p.table_rows.append((steps.count, rows - first))
     g, table = p.graph, p.name(call.node.input[0])
     found = g.add("Gather", table, x, axis=axis)
-    # CUDA gives zeros for a row that there is not, where a Slice has fewer rows and a Split of other sizes fails.
+    # On CUDA a Gather of a missing row gives zeros; a Slice has fewer rows there, and a Split of wrong sizes fails.
     there = g.cut(table, axis, g.cut(x, 0, 0, 1), g.math("Add", g.cut(x, 0, -1, END), 1))
     p.emitted(call, g.add("Split", found, g.length(there, axis), axis=axis))
     return [Stream(with_size(fact.shape, axis, size), fact.dtype, axis, steps.count)]
@@ -117,7 +117,7 @@ def _of_time(
 
 
 def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, int]) -> tuple[str, Stream]:
-    """Along another axis than time, as it is."""
+    """A slice along an axis other than time, unchanged."""
     start, stop, step = bounds
     size = f.shape[axis].number
     first, end = start.number, stop.number
@@ -140,15 +140,15 @@ def _bounds(p: Rewriter, f: Stream, bounds: tuple[Size, Size, int]) -> _Bounds:
         raise RefusedError("reverses the steps: needs the whole sequence", "a model without a reverse direction")
 
     def place(bound: Size) -> tuple[int, bool]:
-        """Of few steps a bound that is computed has the other sign, and counts from the other end."""
+        """The bound; with few steps, a computed bound may change its sign and count from the other end."""
         if bound.number is not None:
             return bound.number, bound.number < 0
         from_end, from_start = (bound - size).number, (bound + size).number
-        if from_start is not None and from_start >= 0:  # x[-y.shape[0]:], where y is so many steps shorter
+        if from_start is not None and from_start >= 0:  # x[-y.shape[0]:], where y is that many steps shorter
             p.require_steps(f.count, from_start + 1)
             return from_start, False
         if from_end is None or from_end > 0:
-            raise RefusedError("has a bound that depends on the number of steps in another way than from its end")
+            raise RefusedError("has a bound that depends on the number of steps, other than counting from the end")
         p.require_steps(f.count, -from_end)
         return from_end, True
 
@@ -162,12 +162,12 @@ def _is_length(size: Size, stop: Size) -> bool:
 
 
 def _as_long(p: Rewriter, x: str, f: Stream, stop: Size) -> tuple[str, Stream]:
-    """As many steps as another value has: what padding to a multiple added is cut again."""
+    """As many steps as another value has: padding to a multiple is cut off again."""
     require_plain(f)
     count = p.count_of(stop)
     p.require_sized(stop, count)
     if count.rate != f.count.rate:
-        raise RefusedError("is cut to the steps of a value of another rate")
+        raise RefusedError("is cut to the number of steps of a value with another rate")
     least = p.count(Least((f.count, count)))
     lead = largest_lead(f.count, least)
     x = hold_back(p, x, f, least, lead) if lead else guarded(p, x, f.axis, least)
@@ -182,7 +182,7 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
         return Static(with_size(f.shape, f.axis, ONE), f.dtype)
     if not bounds.stop_from_end:
         raise RefusedError(
-            f"takes steps {bounds.start} to {bounds.stop} of a sequence only", "give them an input of their own"
+            f"takes only steps {bounds.start} to {bounds.stop} of a sequence", "give them an input of their own"
         )
     if bounds.start_from_end:
         if bounds.stop == 0 and bounds.step == 1:
@@ -202,14 +202,14 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
 
 @family("Gather")
 def gather(p: Rewriter, call: Call) -> Sequence[Fact]:
-    """From a table by a stream of indices, or from a stream along another axis than time."""
+    """Gather: from a table by a stream of indices, or from a stream along an axis other than time."""
     data, index = call.fact(0), call.fact(1)
     axis = int(call.attributes.get("axis", 0))
     numbers = call.gathered()
     if numbers is not None and isinstance(data, Static) and index is not None:
         return [Static(index.shape, data.dtype, numbers)]
     if isinstance(data, Stream) and isinstance(index, Stream):
-        raise RefusedError("picks by indices that vary with time from a value that does so too")
+        raise RefusedError("selects by indices that vary with time from a value that also varies with time")
     if isinstance(data, Stream) and normal(axis, data.rank) == data.axis:
         return [_step(p, call, data, data.axis)]
     if isinstance(index, Stream):
@@ -219,7 +219,7 @@ def gather(p: Rewriter, call: Call) -> Sequence[Fact]:
 
 
 def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
-    """The first step or the last; any other is refused."""
+    """The first step or the last; any other step is refused."""
     places = call.integers(1)
     if places is None and call.numbers(1) == (data.shape[axis] - Size.of(1),):
         places = [-1]
@@ -239,7 +239,7 @@ def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
 
 @family("ScatterND")
 def scatter(p: Rewriter, call: Call) -> Sequence[Fact]:
-    """Rows along the first axis, such as channels, replaced in every step: ``y[:, 2:4] = x`` moves them there."""
+    """Replaces rows of the first axis, such as channels, in every step: ``y[:, 2:4] = x`` moves them to that axis."""
     if not call.streams:
         return p.plain(call)
     data, places, rows = (call.fact(place) for place in range(3))
@@ -253,7 +253,7 @@ def scatter(p: Rewriter, call: Call) -> Sequence[Fact]:
 
 @family("ScatterElements", "Compress", "NonZero", "Unique")
 def by_places(p: Rewriter, call: Call) -> list[Fact]:
-    """Picks by places that are counted from the first step."""
+    """Refuse to select by positions that count from the first step."""
     if not call.streams:
         return p.plain(call)
     raise RefusedError(*BY_PLACE)

@@ -1,7 +1,7 @@
-"""Operators that stay as they are in chunks, since they keep steps apart, or take each element by itself.
+"""Operators that are the same for chunks, since they compute each step, or each element, separately.
 
-What an operator does to axes is written once, in `operators`: here it is asked of a single node, in which the time
-axis of every stream has one name.  A node is refused where it takes steps together, makes two time axes, or none.
+What an operator does to axes is defined once, in `operators`; here it is applied to a single node, in which the time
+axis of every stream has the same name.  A node that combines steps, or gives two time axes or none, is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ..rewriter import OTHER_AXES, Call, Rewriter, broadcast, family, require_no
 from ..stages import copy_aligned, give_where_none_is_due
 from .shapes import arithmetic
 
-_EVERY = "makes every step meet every other (attention): needs the whole sequence"
+_EVERY = "combines every step with every other (attention): needs the whole sequence"
 _ALL_STEPS = "all steps: needs the whole sequence"
 _RUNNING = "a running mean (torch.cumsum), or a mean over a window of steps (AvgPool1d)"
 _SUMS = (f"sums over {_ALL_STEPS}", "torch.cumsum, or a convolution")
-BY_PLACE = ("picks steps by their place in the sequence", "the first step, x[:, 0], or the last, x[:, -1]")
+BY_PLACE = ("selects steps by their position in the sequence", "the first step, x[:, 0], or the last, x[:, -1]")
 _REASONS = {
     **dict.fromkeys(("Einsum", "Gemm", "MatMul", "MatMulInteger"), _SUMS),
     **dict.fromkeys((*NORMALIZATIONS, "BatchNormalization"), (f"normalises over {_ALL_STEPS}", _RUNNING)),
@@ -44,22 +44,22 @@ _REASONS = {
     **dict.fromkeys(("GatherElements", "GatherND"), BY_PLACE),
     "DFT": (f"computes a Fourier transform over {_ALL_STEPS}", "torch.stft, or torch.fft.rfft of each frame"),
     "Split": ("divides the steps of a sequence", ""),
-    "Tile": ("puts the sequence after itself", ""),
+    "Tile": ("repeats the sequence", ""),
     "TopK": (f"sorts {_ALL_STEPS}", ""),
 }
-"""Why an operator is refused where it takes steps together, and what could be written instead."""
+"""Why an operator that combines steps is refused, and what can be written instead."""
 _VARYING = {
     **dict.fromkeys(("Concat", "Einsum", *ELEMENTWISE, *COMPARISONS), 2**31),
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "MatMul", "MatMulInteger"), 2),
 }
-"""So many inputs, the first ones, may have steps; of other operators the first alone."""
+"""How many inputs, from the first, may have steps; only the first one for other operators."""
 _CONSTANT = (*REDUCTIONS, "OneHot", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze")
 """Operators with axes or sizes as input 1."""
 
 
 @family(*(op for op in _REASONS if op != "Tile"), "OneHot")
 def unchanged(p: Rewriter, call: Call) -> list[Fact]:
-    """Nodes that compute a step from the same step of their inputs: as they are, on chunks."""
+    """A node that computes a step from the same step of its inputs, unchanged."""
     if not call.streams:
         return p.plain(call)
     require_no_carry(call)
@@ -77,7 +77,7 @@ def unchanged(p: Rewriter, call: Call) -> list[Fact]:
 
 @family("Squeeze", "Unsqueeze", "Transpose")
 def moved(p: Rewriter, call: Call) -> Sequence[Fact]:
-    """Axes of size 1 removed or inserted, or all in another order: of any value, sizes as well."""
+    """Squeeze, Unsqueeze or Transpose of any value, also of sizes."""
     fact = call.fact(0)
     if isinstance(fact, Static) and fact.numbers is not None:
         if call.op == "Squeeze" and len(fact.numbers) == 1:
@@ -104,24 +104,24 @@ class _OneNode(Findings):
         self.time = time
 
     def same(self, one: str, other: str) -> None:
-        """Two axes have the same size: time, and one that another value has."""
+        """Two axes have the same size: record it if one is time and the other another value's."""
         if self.time in (one, other) and one != other:
             self.meetings.setdefault(self.time, Meeting("", "", "joins time with another axis"))
 
 
 def _followed(p: Rewriter, call: Call) -> list[FollowedFact]:
-    """What following time says of the results.
+    """The results according to following time.
 
     Raises:
-        RefusedError: the node takes steps together.
+        RefusedError: the node combines steps.
     """
     time = p.lengths.time
     findings = _OneNode(time)
     facts = tuple(None if fact is None else _fact(fact, time, place) for place, fact in enumerate(call.facts))
     try:
         found = OPERATORS[call.op](FollowedCall(call.node, call.attributes, facts, p.graph.opset, findings))
-    except (ArithmeticError, LookupError, TypeError, ValueError):  # a node that lacks what its operator needs
-        raise RefusedError("is an operator that is not known to keep steps apart") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # the node lacks something that its operator needs
+        raise RefusedError("is an operator that is not known to compute each step separately") from None
     if time in findings.meetings:
         how = findings.meetings[time].how
         if any(fact.shape is None for fact in call.given):
@@ -132,12 +132,12 @@ def _followed(p: Rewriter, call: Call) -> list[FollowedFact]:
             raise RefusedError(_joined(call))
         if how.startswith("is an Einsum"):
             raise RefusedError(how)
-        raise RefusedError(*_REASONS.get(call.op, ("takes steps together", "")))
+        raise RefusedError(*_REASONS.get(call.op, ("combines steps", "")))
     return list(found)[: len(call.node.output)]
 
 
 def _joined(call: Call) -> str:
-    """The reason where time is joined with an axis of another value."""
+    """The reason for a node that joins time with an axis of another value."""
     _, stream = call.streams[0]
     back = stream.axis - stream.rank
     for name, fact in zip(call.node.input, call.facts, strict=True):
@@ -148,7 +148,7 @@ def _joined(call: Call) -> str:
 
 
 def _fact(fact: Fact, time: str, place: int) -> FollowedFact:
-    """What `fact` says of the axes, and of the integers of a later input; the steps of all streams are one size."""
+    """`fact` in the form for following time, with the same size for the steps of all streams."""
     if fact.shape is None:
         return FollowedFact()
     axes: list[Axis] = list(map(axis_of, fact.shape))
@@ -162,7 +162,7 @@ def _fact(fact: Fact, time: str, place: int) -> FollowedFact:
 
 
 def _stream(p: Rewriter, fact: FollowedFact, first: Stream) -> Stream:
-    """The result with time where `fact` has it."""
+    """The result as a stream, with time where `fact` has it."""
     time = Size.of(p.lengths.time)
     if fact.axes is None:
         raise RefusedError("gives a value of unknown shape")
@@ -172,7 +172,7 @@ def _stream(p: Rewriter, fact: FollowedFact, first: Stream) -> Stream:
     [axis] = places
     own = fact.axes[axis]
     if time not in own:
-        raise RefusedError("makes other steps of the elements of several")
+        raise RefusedError("regroups the elements of several steps")
     fold = Fold(product(own[: own.index(time)]), product(own[own.index(time) + 1 :]))
     steps = fold.before * first.steps * fold.after
     shape = tuple(steps if place == axis else length(each) for place, each in enumerate(fact.axes))

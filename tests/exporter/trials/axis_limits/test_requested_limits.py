@@ -59,7 +59,7 @@ def test_an_example_outside_of_the_limits_is_refused(tmp_path: Path) -> None:
 def test_without_a_trial_steps_are_still_counted(tmp_path: Path) -> None:
     result = made(module(first_steps_left_out), signal(2, 9), X, tmp_path, check=False)
     assert result.model.metadata.axis_limits == {"time": (3, None)}
-    assert result.exported.notes == ("time is 3 or more in the file: gru would get 0 steps, and needs one at least",)
+    assert result.exported.notes == ("time is 3 or more in the file: gru would get 0 steps, and needs at least one",)
 
 
 def test_a_module_that_stops_at_a_size_gives_a_file_that_does(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_takes_too_long_to_try_is_left_out(tmp_path: Path, monkeypatch: pyt
 
     result = made(module(forward), signal(2, 4), X, tmp_path)
     assert result.model.metadata.axis_limits == {"time": (1, 300_000)}
-    assert "trying larger sizes takes too long" in result.exported.notes[0]
+    assert "trials at larger sizes take too long" in result.exported.notes[0]
 
 
 def fades(self: Any, x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def test_lengths_of_loops_that_take_too_long_to_try_are_noted(tmp_path: Path, mo
     monkeypatch.setattr("lstm_onnx.exporter.trials.axis_limits._LONG_COST", 0)
     monkeypatch.setattr("lstm_onnx.exporter.trials.axis_limits._MOST_COST", 0)
     notes = made(module(fades), signal(2, 4), X, tmp_path).exported.notes
-    assert any(note.startswith("time was tried up to 16, since more takes too long") for note in notes)
+    assert any(note.startswith("time was tried only up to 16, since more takes too long") for note in notes)
 
 
 def root_of_what_is_left(self: Any, x: Tensor) -> Tensor:

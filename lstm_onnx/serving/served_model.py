@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -195,7 +196,8 @@ class ServedModel:
 
     def _close_if_unused(self) -> None:
         if self.retired and not self._running and not self.streams:
-            self.close()
+            # A step whose client has gone may still run, and the server's loop must not wait for its end.
+            threading.Thread(target=self.close, name="lstm-onnx close", daemon=True).start()
 
     def close(self) -> None:
         """Close it now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,3 +28,22 @@ def test_a_model_without_states_says_how_it_gets_them(tmp_path: Path) -> None:
         served = ServedModel("m", model, "", Settings(), executor, Metrics(), Statistics())
         with pytest.raises(RequestError, match='export it with states="explicit"; lstm-onnx serve --state'):
             served.require_batcher()
+
+
+def test_nobody_waits_for_a_step_that_runs_when_its_model_is_retired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(tmp_path / "m.onnx")
+    running = threading.Event()
+    closed = threading.Event()
+
+    def close(self: ServedModel) -> None:
+        assert running.wait(30)
+        closed.set()
+
+    monkeypatch.setattr(ServedModel, "close", close)
+    with load(tmp_path / "m.onnx", "cpu", threads=1) as model, ThreadPoolExecutor(1) as executor:
+        ServedModel("m", model, "", Settings(), executor, Metrics(), Statistics()).retire()
+        assert not closed.is_set()
+        running.set()
+        assert closed.wait(30)

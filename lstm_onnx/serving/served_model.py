@@ -83,7 +83,7 @@ class ServedModel:
             pass  # its batch is fixed or not known, or its rows affect each other
         try:
             if self._batcher is None:  # one without streams is false
-                self._batcher = SingleStreams(model, executor, settings.max_streams, record)
+                self._batcher = SingleStreams(model, executor, record)
         except InputError as error:
             subject = "it " if error.path is not None else ""  # which follows the path in the whole message
             hint = "send whole sequences" if model.states else _NO_STATES
@@ -230,7 +230,8 @@ def open_model(
 
 
 def _batcher(model: Model, settings: Settings, record: Callable[[int, float], None]) -> Batcher:
-    pool = model.pool(settings.max_streams)
+    # More slots than streams: one that was closed while it ran keeps its slot, and a new one must not wait for that.
+    pool = model.pool(settings.max_streams + settings.max_batch)
     batcher = Batcher(pool, max_batch=settings.max_batch, window=settings.window, queue=settings.queue)
     batcher.on_batch = record
     return batcher

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lstm_onnx.serving.http_app import HttpApp
+from lstm_onnx.serving.http_app import HttpApp, page
 from lstm_onnx.serving.logs import Log
 from lstm_onnx.serving.service import Service
 from lstm_onnx.serving.settings import Settings
@@ -59,3 +59,10 @@ def test_a_page_of_another_origin_does_not(settings: Settings, method: str) -> N
     assert (status, "access-control-allow-origin" in headers) == (403, False)
     status, headers = answered(settings, method, authorization=f"Bearer {TOKEN}")
     assert (status, "vary" in headers) == ({"GET": 200, "OPTIONS": 405}[method], False)
+
+
+@pytest.mark.parametrize("name", ["index.html", "page.mjs"])
+def test_the_page_works_under_a_prefix_of_a_proxy(name: str) -> None:
+    found = page(name)
+    assert found is not None
+    assert not any(start in found[0] for start in (b"location.origin", b'="/', b'("/'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..errors import InputError
 
@@ -79,6 +80,12 @@ class Settings:
             raise InputError("--token-file and --no-token were both given", hint="keep one of them")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("TLS takes a certificate and its key", hint="pass both --tls-cert and --tls-key")
+        for origin in self.origins:
+            if not _is_origin(origin):
+                raise InputError(
+                    f"--origin {origin} is not how a browser writes an origin, and would allow none",
+                    hint="write it as https://example.com or http://example.com:8080, in lower case and without a path",
+                )
 
     def warnings(self) -> list[str]:
         """What should be known of these settings before the server listens."""
@@ -89,3 +96,13 @@ class Settings:
         if not self.is_loopback and self.tokens is None:
             found.append("every machine that reaches this one can run and reload the models")
         return found
+
+
+def _is_origin(text: str) -> bool:
+    """Whether a browser may send it: a scheme and a host, with the port where that is not the scheme's own."""
+    try:
+        parts = urlsplit(text)
+        usual = parts.port == {"http": 80, "https": 443}.get(parts.scheme, -1)
+    except ValueError:  # no port
+        return False
+    return text == "null" or (parts.netloc != "" and text == f"{parts.scheme}://{parts.netloc}".lower() and not usual)

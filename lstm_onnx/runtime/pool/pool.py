@@ -107,16 +107,17 @@ class Pool:
         Raises:
             InputError: all slots are open.
         """
-        with self._lock:
-            if not self._free:
-                raise InputError(
-                    f"all {self.slots} slots of the pool are open", hint="close one, or create the pool with more slots"
-                )
+        # Without the lock, which a step of other slots may hold for long: a free row is in no batch.
+        try:
             row = self._free.pop()
-            self._states.write(row, self.initial_state)
-            self._steps[row] = 0
-            slot = Slot(row)
-            self._rows[slot] = row
+        except IndexError:
+            raise InputError(
+                f"all {self.slots} slots of the pool are open", hint="close one, or create the pool with more slots"
+            ) from None
+        self._states.write(row, self.initial_state)
+        self._steps[row] = 0
+        slot = Slot(row)
+        self._rows[slot] = row
         return slot
 
     def close(self, slot: Slot) -> None:

@@ -538,8 +538,9 @@ export async function load(ort, source, options = {}) {
   } catch (error) {
     throw new ModelError(`ONNX Runtime cannot open it: ${error.message ?? error}`, { path, cause: error });
   }
+  const isUnnamed = (dim) => dim === "" || dim === 2 ** 32 - 1; // in onnxruntime-node and onnxruntime-web
   for (const { name, isTensor, shape } of session.outputMetadata ?? []) { // as inferred, where the file has none
-    if (isTensor && Object.hasOwn(file.outputs, name)) file.outputs[name].shape = shape.map((dim) => (dim === "" ? null : dim));
+    if (isTensor && Object.hasOwn(file.outputs, name)) file.outputs[name].shape = shape.map((dim) => (isUnnamed(dim) ? null : dim));
   }
   return new Model(runtime, { ...file, path, session, metadata, states, initial });
 }
@@ -572,7 +573,7 @@ export class Model {
     for (const [name, axis] of Object.entries(time)) {
       const steps = feeds[name].dims[axis];
       if (steps % chunk) {
-        const hint = "collect so many, or make the file for chunks of any length (without chunk)";
+        const hint = "collect that many, or make the file without chunk, for chunks of any length";
         throw new InputError(`${name} has ${steps} steps, and the file takes multiples of ${chunk}`, { name, hint });
       }
     }
@@ -624,7 +625,7 @@ export class Model {
     try {
       return await this.session.run(feeds);
     } catch (error) {
-      throw new RunError(`ONNX Runtime failed: ${error.message ?? error}`, { path: this.path, cause: error });
+      throw new RunError(`ONNX Runtime failed while running: ${error.message ?? error}`, { path: this.path, cause: error });
     }
   }
 
@@ -695,6 +696,11 @@ export class Model {
     if (shared.has(BATCH) || names.has(BATCH)) return BATCH;
     const candidates = names.size === 1 ? [...names] : [...names].filter((name) => shared.has(name));
     return candidates.length === 1 ? candidates[0] : null;
+  }
+
+  /** Whether an axis of a state has no name: the batch, since all others are fixed. */
+  get hasUnnamedBatch() {
+    return Object.keys(this.states).some((name) => this.inputs[name].shape.includes(null));
   }
 
   /** Refuses a model whose chunks give other numbers than the whole sequence. */
@@ -1068,15 +1074,23 @@ export class Stream {
     const namesIn = (dim) => (typeof dim === "string" ? dim.match(NAMES) ?? [] : []);
     const times = metadata.time_axes?.length ? metadata.time_axes : ["time"];
     const known = Object.values(inputs).flatMap(({ shape }) => shape.flatMap(namesIn)).filter((dim) => !times.includes(dim));
-    const axis = outputs[name].shape.findIndex((dim) => namesIn(dim).some((one) => !known.includes(one)));
-    return axis < 0 ? null : axis;
+    const { shape } = outputs[name];
+    const axesWhere = (isTime) => [...shape.keys()].filter((axis) => isTime(shape[axis]));
+    const unnamed = axesWhere((dim) => dim === null);
+    const others = unnamed.length > Number(this.model.hasUnnamedBatch) ? unnamed : []; // not all of them are the batch
+    return [...axesWhere((dim) => namesIn(dim).some((one) => !known.includes(one))), ...others][0] ?? null;
   }
 
   #requireBatch(feeds) {
+    const { inputs, hasUnnamedBatch } = this.model;
+    const { batchName } = this;
+    if (batchName === null && !hasUnnamedBatch) return;
     for (const name in feeds) {
-      const axis = this.batchName === null ? -1 : this.model.inputs[name]?.shape.indexOf(this.batchName) ?? -1;
+      const shape = inputs[name]?.shape ?? [];
       const dims = feeds[name]?.dims;
-      if (axis < 0 || dims?.length !== this.model.inputs[name].shape.length) continue;
+      const axis = shape.indexOf(batchName);
+      if (axis < 0 || dims?.length !== shape.length) continue;
+      if (batchName === null && shape.lastIndexOf(null) !== axis) continue; // time has no name either
       if (dims[axis] !== 0 && dims[axis] !== this.batch) {
         const message = `${name} has shape ${tuple(dims)}, which is ${dims[axis]} sequences, and this stream carries ${this.batch}`;
         throw new InputError(message, { name, hint: `open it with stream({ batch: ${dims[axis]} })` });

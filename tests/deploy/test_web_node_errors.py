@@ -267,3 +267,10 @@ def test_a_state_that_a_worker_has_copied_has_no_numbers(perform: Node, folders:
     (answer,) = perform([{"kind": "cloned state", "runtime": "onnxruntime-node", "model": folders.file("tutorial")}])
     assert answer["kind"] == "InputError"
     assert answer["error"].startswith("c0 is a tensor without its numbers; set a state that was read from a stream")
+
+
+def test_a_tensor_that_was_disposed_is_refused(perform: Node, folders: Folders) -> None:
+    feeds = pack({"input": np.zeros((1, 1, 4), np.float32)})
+    job = {"kind": "disposed", "runtime": "onnxruntime-node", "model": folders.file("tutorial"), "feeds": feeds}
+    for found in result_of(perform([job])[0]):
+        assert found.startswith("InputError: input cannot be read: The tensor is disposed.; create it anew")

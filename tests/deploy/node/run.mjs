@@ -76,6 +76,12 @@ async function perform(ort, job) {
     });
     return (await Promise.all(running)).map(packed);
   }
+  if (job.kind === "disposed") {
+    const given = tensors(ort, job.feeds);
+    for (const tensor of Object.values(given)) tensor.dispose();
+    const running = [model.stream().run(given), model.run(given)]; // neither throws here
+    return Promise.all(running.map((outputs) => outputs.catch((error) => `${error.constructor.name}: ${error.message}`)));
+  }
   if (job.kind === "cloned state") {
     const stream = model.stream();
     stream.state = { ...structuredClone({ ...stream.state }) };

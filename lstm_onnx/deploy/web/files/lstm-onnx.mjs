@@ -261,8 +261,13 @@ function held(ort, feeds) {
   const copies = {};
   for (const name in feeds) {
     const tensor = feeds[name];
-    const isHere = Array.isArray(tensor?.dims) && (tensor.location ?? "cpu") === "cpu" && ArrayBuffer.isView(tensor.data);
-    copies[name] = isHere ? copied(ort, tensor) : tensor;
+    try {
+      const isHere = Array.isArray(tensor?.dims) && ["cpu", "none", undefined].includes(tensor.location); // none: disposed
+      copies[name] = isHere && ArrayBuffer.isView(tensor.data) ? copied(ort, tensor) : tensor;
+    } catch (error) { // it was disposed, or its memory went to a worker, or its size is not that of its shape
+      const hint = "create it anew with new ort.Tensor";
+      throw new InputError(`${name} cannot be read: ${error.message}`, { name, hint, cause: error });
+    }
   }
   return copies;
 }
@@ -846,7 +851,7 @@ export class Stream {
    * Runs one chunk: the inputs that are not states, by name.  Returns the outputs that are not states, or all of them
    * where every output is a state.  Calls that are not awaited run in their order, each on the numbers that it was given.
    */
-  run(feeds) {
+  async run(feeds) {
     const given = held(this.model.ort, feeds);
     return this.#queued(() => this.#run(given));
   }

@@ -121,7 +121,8 @@ def require_whole_sequence(
 def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError)."""
     counted = arrays.get(streaming.steps or "")
-    if counted is None or counted.dtype.kind != "i":  # where metadata call something else a count, `verify` says so
+    # Where metadata call something else a count, `verify` says so.
+    if counted is None or counted.size < 2 or counted.dtype.kind != "i":
         return
     counts = np.unique(counted).tolist()
     if len({streaming.place(steps) for steps in counts}) > 1:
@@ -133,12 +134,9 @@ def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) ->
         )
 
 
-def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse chunks that are not multiples of what the file takes (InputError)."""
-    if streaming.chunk == 1:
-        return
-    for name, axis in streaming.time.items():
-        steps = arrays[name].shape[axis]
+def require_whole_chunks(streaming: Streaming, sizes: Mapping[str, int]) -> None:
+    """Refuse chunks that are not multiples of what the file takes (InputError); `sizes` are the steps of each input."""
+    for name, steps in sizes.items():
         if steps % streaming.chunk:
             raise InputError(
                 f"{name} has {steps} steps, and the file takes multiples of {streaming.chunk}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..metadata import Metadata, Streaming
+from ..metadata import ENDED, Metadata, Streaming
 from .tensor_info import ValueInfo
 
 
@@ -119,12 +119,20 @@ def require_whole_sequence(
 
 
 def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError)."""
+    """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError).
+
+    Nor can those that have ended.
+    """
     counted = arrays.get(streaming.steps or "")
-    # Where metadata call something else a count, `verify` says so.
-    if counted is None or counted.size < 2 or counted.dtype.kind != "i":
+    if counted is None or counted.dtype.kind != "i":  # where metadata call something else a count, `verify` says so
         return
-    counts = np.unique(counted).tolist()
+    counts = sorted(set(counted.reshape(-1).tolist()))
+    if ENDED in counts:
+        raise InputError(
+            f"{streaming.steps} is that of a sequence that has ended, and nothing can follow on its states",
+            hint="keep those before the end; stream.reset() starts another sequence",
+            name=streaming.steps,
+        )
     if len({streaming.place(steps) for steps in counts}) > 1:
         raise InputError(
             f"{streaming.steps} is that of sequences after {', '.join(map(str, counts[:5]))} steps, which cannot be "

@@ -140,7 +140,7 @@ class Stream:
 
         The results of all calls and of `flush`, concatenated along time, are the outputs of the whole sequence.
         Outputs without a time axis (a score of the whole sequence) are final.  `reset` starts another sequence; so
-        does setting `state`.
+        does setting `state`, but not to what it is after the end, which is refused if the end has changed it.
 
         Returns:
             As the last call did: an array after ``stream(chunk)``, a dict after ``stream.run(feeds)``.

@@ -99,6 +99,29 @@ def test_states_of_sequences_in_several_phases_are_refused(files: dict[str, Path
         np.testing.assert_allclose(found[:, :, 1:], other(x[:, :, 8:18]), rtol=0, atol=1e-6)
 
 
+def test_nothing_follows_on_states_of_a_sequence_that_has_ended(files: dict[str, Path]) -> None:
+    x = weights(1, 4, STEPS)
+    with lstm_onnx.load(files["late"], "cpu") as model:
+        stream, pool = model.stream(), model.pool(1)
+        stream(x[:, :, :9])
+        stream.flush()
+        ended, slot = stream.state, pool.open()
+        single = {name: array.squeeze(BATCH[name]) for name, array in ended.items()}
+        for go_on in (
+            lambda: setattr(stream, "state", ended),
+            lambda: pool.set_state(slot, ended),
+            lambda: model.run({"x": x, **ended}),
+            lambda: list(model.map([{"x": x[0], **single}])),
+        ):
+            with pytest.raises(InputError, match="steps is that of a sequence that has ended"):
+                go_on()
+        one = model.run({"x": x})  # a whole sequence, at once
+        with pytest.raises(InputError, match="has ended"):
+            model.run({"x": x, **{name: one[output] for name, output in model.states.items()}})
+        stream.reset()
+        assert stream(x).shape[0] == STEPS - 1
+
+
 def test_the_rest_is_an_array_after_a_chunk_that_was_refused(files: dict[str, Path]) -> None:
     with lstm_onnx.load(files["late"], "cpu") as model:
         stream = model.stream()

@@ -13,7 +13,13 @@ import numpy as np
 from ...errors import InputError
 from ..batch_axes import TIME, batch_name
 from ..conversion import ToCallerType, to_arrays, unchanged
-from ..counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
+from ..counts import (
+    require_counts,
+    require_one_place,
+    require_table_rows,
+    require_whole_chunks,
+    require_whole_sequence,
+)
 from ..initial_states import initial_state
 from ..loaded_model import LoadedModel
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
@@ -153,6 +159,7 @@ class SequenceLayout:
         validated = {name: array.copy() for name, array in validated_feeds(infos, arrays).items()}
         if streaming is not None:
             time = {name: sizes[str(self.model.inputs[name].shape[axis])] for name, axis in streaming.time.items()}
+            require_one_place(streaming, validated)
             require_whole_chunks(streaming, time)
             require_whole_sequence(streaming, validated, time, named.keys() & self.model.states.keys())
         length, size = sum(sizes.values()) or 1, self._size(validated, sizes)

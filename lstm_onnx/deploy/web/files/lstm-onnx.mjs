@@ -769,7 +769,7 @@ export class Stream {
     this.#restored = true;
   }
 
-  /** Refuses states of sequences that cannot be stepped together, or have ended: a file counts the steps of the first. */
+  /** Refuses states of sequences that have ended, or cannot be stepped together: a file counts the first one's steps. */
   #requireOnePlace(tensors) {
     const { steps, settled, period, positions } = this.streaming ?? {};
     if (!steps) return;

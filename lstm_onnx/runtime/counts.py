@@ -130,7 +130,7 @@ def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) ->
     if ENDED in counts:
         raise InputError(
             f"{streaming.steps} is that of a sequence that has ended, and nothing can follow on its states",
-            hint="keep those before the end; stream.reset() starts another sequence",
+            hint=f"keep the states before flush; run needs {streaming.last} = 0 before the end",
             name=streaming.steps,
         )
     if len({streaming.place(steps) for steps in counts}) > 1:

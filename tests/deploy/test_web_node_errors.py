@@ -145,6 +145,7 @@ def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folde
     wrong = {**state, "c0": np.zeros((1, 2, 3), np.float32)}
     with load(folders.file("denoiser"), "cpu") as model:
         apart = model.stream(batch=2).state
+    ended = {**apart, "steps": np.full_like(apart["steps"], -1)}
     apart["steps"][1] = 1
     jobs: list[dict[str, Any]] = [
         {"model": bidirectional},
@@ -156,6 +157,7 @@ def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folde
         {"model": bare, "state": pack({"h0": state["h0"], "c0": wrong["c0"]})},
         {"model": folders.file("denoiser"), "chunks": [pack({"last": np.zeros(1, np.int64)})]},
         {"model": folders.file("denoiser"), "stream": {"batch": 2}, "state": pack(apart)},
+        {"model": folders.file("denoiser"), "stream": {"batch": 2}, "state": pack(ended)},
         {"model": accumulator(tmp_path / "other.onnx"), "options": {"states": {"state": "stateN"}}},
     ]
     jobs = [{"kind": "stream", "runtime": "onnxruntime-node", "chunks": [], **job} for job in jobs]

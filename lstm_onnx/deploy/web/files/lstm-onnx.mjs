@@ -829,11 +829,16 @@ export class Stream {
     this.#restored = true;
   }
 
-  /** Refuses states of sequences that cannot be stepped together: a file counts the steps of the first. */
+  /** Refuses states of sequences that have ended, or cannot be stepped together: a file counts the first one's steps. */
   #requireOnePlace(tensors) {
-    const { steps, settled, period, positions } = this.streaming ?? {};
+    const { steps, last, settled, period, positions } = this.streaming ?? {};
     if (!steps) return;
     const counts = [...new Set(Array.from(tensors[steps].data, Number))].sort((one, other) => one - other);
+    if (counts.includes(-1)) {
+      const message = `${steps} is that of a sequence that has ended, and nothing can follow on its states`;
+      const hint = `keep the states before flush; run needs ${last} = 0 before the end`;
+      throw new InputError(message, { name: steps, hint });
+    }
     const place = (count) => (positions || count < settled ? count : settled + (count - settled) % period);
     if (new Set(counts.map(place)).size < 2) return;
     const after = counts.slice(0, 5).join(", ");

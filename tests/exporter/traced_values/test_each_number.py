@@ -63,6 +63,19 @@ def sum_of_a_generator(counts: Tensor) -> Tensor:
     return torch.tensor([sum((n // 2 for n in counts.tolist()), 1)])
 
 
+@counted
+def of_single_rows(counts: Tensor) -> Tensor:
+    found = counts.tolist()
+    first, second, last = found[0], sorted(found)[1], counts.numpy().tolist()[-1]
+    return torch.tensor([second + n - first * last for n in found])
+
+
+@counted
+def of_slices(counts: Tensor) -> Tensor:
+    found = counts.tolist()
+    return torch.tensor(found[::-1]) - sum(found[1:])
+
+
 class Counting(nn.Module):
     def __init__(self, counts: Any) -> None:
         super().__init__()

@@ -298,10 +298,12 @@ class TracedArray(_TracedNumbers):
         found, numbers = (item.tensor if isinstance(item, TracedArray) else item for item in (index, value))
         self.tensor[found] = numbers
 
-    def __getitem__(self, index: Any) -> TracedArray:
-        """As of an array, in another order."""
+    def __getitem__(self, index: Any) -> Any:
+        """As of an array: in another order, or one number that computes as Python's."""
         if isinstance(index, TracedArray):
             return self._with(self.tensor[index.tensor])
+        if type(index) is int and self.tensor.dim() == 1 and self.tensor.dtype is torch.int64:
+            return self.tensor[index].item()
         if index == slice(None, None, -1):
             return self._with(self.tensor.flip(0))
         raise _refusal()

@@ -66,8 +66,8 @@ def sum_of_a_generator(counts: Tensor) -> Tensor:
 @counted
 def of_single_rows(counts: Tensor) -> Tensor:
     found = counts.tolist()
-    first, second, last = found[0], sorted(found)[1], counts.numpy().tolist()[-1]
-    return torch.tensor([second + n - first * last for n in found])
+    first, second, last = counts.numpy()[0], sorted(found)[1], counts.numpy().tolist()[-1]
+    return torch.tensor([second + n * found[1] - first * last for n in found])
 
 
 @counted

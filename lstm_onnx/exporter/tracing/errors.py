@@ -42,7 +42,10 @@ _REWRITES = (
 )
 
 
-_LONGEST = "; in the place of a loop up to the longest length, go over the padded axis: range(x.size(1))"
+_LONGEST = (
+    "; in the place of a loop up to the longest length, go over the padded axis: range(x.size(1)), of what "
+    "pad_packed_sequence(..., total_length=x.size(1)) gives"
+)
 
 
 def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:

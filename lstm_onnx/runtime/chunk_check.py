@@ -36,8 +36,11 @@ _OTHER = 3
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _UNEQUAL = 6
 """Other axes than the batch where sequences have unequal lengths, which are along one of them."""
-_LARGEST = (7, 1)
-"""Of integers with a time axis, such as tokens: more of them than two show their order; 1 where 7 is out of range."""
+LARGEST_INTEGERS = (7, 2, 1)
+"""Of integers with a time axis, such as tokens, of which 0 may be padding: two others show their order.
+
+The smaller ones are for where the first is out of range.
+"""
 _LIKELY_TIME = ("time", "seq", "frame", "step", "length", "sample")
 
 
@@ -322,7 +325,7 @@ def sequences(model: LoadedModel, frame: int = 1) -> Iterator[WholeSequence]:
         for batch in (1, _BATCH) if fixed else (_BATCH, 1):
             # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
-                for most in _LARGEST if has_integers else _LARGEST[-1:]:
+                for most in LARGEST_INTEGERS if has_integers else LARGEST_INTEGERS[-1:]:
                     yield _random_sequence(model, free, groups[key], batch, other, most, frame)
 
 

@@ -33,6 +33,8 @@ ONNX_ERRORS = (
     MemoryError,
 )
 """What the onnx package raises about a model; its C++ errors share no base but Exception."""
+OVERRIDABLE = 4
+"""The IR version since which a stored value that is an input, too, may be given by a caller; before, all had to be."""
 _LARGEST_PROTOBUF = 2**31 - 1
 _LONGEST_ERROR = 400
 
@@ -65,7 +67,8 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
 def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
     """The model in a file, with its functions inlined, its nodes in order and all its names text.
 
-    ONNX Runtime orders nodes itself, and takes files whose nodes are in none, such as its float16 converter's.
+    ONNX Runtime orders nodes itself, and takes files whose nodes are in none, such as its float16 converter's.  Of an
+    old IR version, the stored values are no inputs any more.
 
     Raises:
         FileError: see `load_model`.
@@ -74,6 +77,10 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
     model = load_model(path)
     if not _is_text(model):
         raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
+    if model.ir_version < OVERRIDABLE:
+        stored = {tensor.name for tensor in model.graph.initializer}
+        for value in [value for value in model.graph.input if value.name in stored]:
+            model.graph.input.remove(value)
     if not model.functions:
         return _in_order(model)
     if inlined_size(model) > MOST_NODES:

@@ -285,7 +285,8 @@ def layer_file(path: Path, op_type: str, *, lengths: bool = False, states: bool 
     inputs = ["x", "W", "R", "B", "lengths" if lengths else "", *(initial or [""] * (2 if op_type == "LSTM" else 1))]
     inputs += ["P"] if "P" in stored else []
     outputs = ["Y", "Y_h", "Y_c"][: 3 if op_type == "LSTM" else 2]
-    node = helper.make_node(op_type, inputs, outputs, "/encoder/rnn/" + op_type, hidden_size=4, **attributes)
+    attributes = {"hidden_size": 4, **attributes}
+    node = helper.make_node(op_type, inputs, outputs, "/encoder/rnn/" + op_type, **attributes)
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("t", "b", 3))]
     given += [helper.make_tensor_value_info("lengths", TensorProto.INT32, ("b",))] if lengths else []
     given += [helper.make_tensor_value_info(name, TensorProto.FLOAT, (directions, "b", 4)) for name in initial]
@@ -332,6 +333,7 @@ def test_a_recurrent_operator_becomes_torchs_module(tmp_path: Path, op_type: str
 @pytest.mark.parametrize(
     ("op_type", "options", "message"),
     [
+        ("RNN", {"hidden_size": 5}, r"the shapes \(1, 4, 3\), \(1, 4, 4\), \(1, 8\), and not \(1, 5, 3\)"),
         ("LSTM", {"peepholes": True}, "it has peepholes"),
         ("LSTM", {"clip": 3.0}, "it clips at 3"),
         ("LSTM", {"input_forget": 1}, "coupled"),

@@ -35,8 +35,8 @@ TRAINING_MODE = rule(
     "error",
     summary="Dropout or BatchNormalization is in training mode",
     why="ONNX Runtime obeys: Dropout with training_mode true zeroes other values at each run (its optimizer removes "
-    "the node where it is no output of the graph; other runtimes do not), and BatchNormalization takes the statistics of "
-    "the current batch, so a row's result depends on the other rows (for equal rows it is zero).",
+    "the node where it is no output of the graph; other runtimes do not), and BatchNormalization takes the statistics "
+    "of the current batch, so a row's result depends on the other rows (for equal rows it is zero).",
     fix="call module.eval() before the export",
 )
 RANDOM_OPERATOR = rule(

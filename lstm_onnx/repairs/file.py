@@ -207,7 +207,10 @@ def _name_output_axes(
     declared = {value.name: value.type for value in graph.model.graph.output}
     for value in graph.outputs:
         value.type.CopyFrom(declared.get(value.name, value.type))
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        dims = value.type.tensor_type.shape.dim
+        if any(len(shapes[value.name]) != len(dims) for _, shapes in runs):
+            continue  # declared with another number of axes, or none
+        for axis, dim in enumerate(dims):
             stated = dim.HasField("dim_value") or dim.dim_param in names
             sizes = [shapes[value.name][axis] for _, shapes in runs]
             if stated and sizes == [axes.get(dim.dim_param, dim.dim_value) for axes, _ in runs]:
@@ -228,12 +231,14 @@ def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> 
             kinds = ", ".join(dict.fromkeys(inner))
             why = [f"its operators ({kinds}) are within a branch or a loop, where they stay as they are"]
     elif not notes:
-        sizes = fixed_sizes(graph)
+        sizes, of_states = fixed_sizes(graph)
         why = ["its states are inputs, and its batch has any size"]
         if sizes:
             why = [f"its states are inputs; the batch of {', '.join(map(str, sizes))} that they have is not opened"]
         elif all(isinstance(dim, int) for value in graph.inputs for dim in shape_of(value.type) or ()):
             why = ["its states are inputs; each of its sizes is fixed, and is not opened"]
+        elif of_states:
+            why = [f"its states are inputs, of a batch of {', '.join(map(str, of_states))}, which is not opened"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
 
 

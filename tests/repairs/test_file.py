@@ -41,6 +41,11 @@ def test_outputs_are_declared_as_they_are(tmp_path: Path, declared: str):
     assert lstm_onnx.check(tmp_path / "b.onnx", provider="cpu")
 
 
+def test_outputs_that_are_declared_with_other_axes_stay_so(tmp_path: Path) -> None:
+    graph = f"(float[time, batch, 2] x) => (float[time, 1, batch, 3, 1] y) {{ y = {LSTM} }}"
+    assert repair(file_of(tmp_path / "a.onnx", graph), tmp_path / "b.onnx").states
+
+
 def test_a_file_of_an_old_version_becomes_a_valid_one(tmp_path: Path):
     graph = f"(float[time, batch, 2] x) => (float[time, 1, batch, 3] y) {{ y = {LSTM} }}"
     repair(file_of(tmp_path / "a.onnx", graph, ir_version=3), tmp_path / "b.onnx")
@@ -60,3 +65,16 @@ def test_values_that_are_sequences_are_left(tmp_path: Path):
     {{ none = SequenceEmpty ()  one = SequenceInsert (none, inputs)
        x = ConcatFromSequence <axis: int = 0> (one)  y = {LSTM} }}"""
     assert repair(file_of(tmp_path / "a.onnx", graph), tmp_path / "b.onnx").not_streamable == ""
+
+
+def test_a_fixed_batch_of_the_states_alone_is_named(tmp_path: Path) -> None:
+    """As silero-vad, whose sequence has no batch: a Squeeze hides that of its operator."""
+    graph = """(float[time, 2] input, float[1, 1, 3] h, float[1, 1, 3] c) => (float[time, 1, 1, 3] y) {
+        middle = Constant <value_ints: ints = [1, 2]> ()  wide = Unsqueeze (input, middle)  narrow = Squeeze (wide)
+        one = Constant <value_ints: ints = [1]> ()  x = Unsqueeze (narrow, one)
+        y = LSTM <hidden_size: int = 3> (x, W, R, , , h, c)
+    }"""
+    path = file_of(tmp_path / "a.onnx", graph)
+    with pytest.raises(lstm_onnx.ModelError, match="its states are inputs, of a batch of 1, which is not opened"):
+        repair(path, tmp_path / "b.onnx")
+    assert not any("batch is fixed" in finding.message for finding in lstm_onnx.check(path, provider="cpu").findings)

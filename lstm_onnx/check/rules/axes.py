@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from ...input_spec import InputSpec
 from ...metadata import Metadata
-from ...onnxgraph import Scope, Shape, attributes_of, shape_of, shown, typed
+from ...onnxgraph import Dim, Scope, Shape, attributes_of, shape_of, shown, typed
 from ...onnxgraph.nodes import END_OF_AXIS
 from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
 from ...spec import LSTMSpec
@@ -164,8 +164,8 @@ def _operator_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Se
         yield _fixed_axis(graph, scope, node, x, "batch", batch)
         return
     for value in initial_states(node):
-        # A constant state is not broadcast: it fixes the batch, too, other than that of one sequence without a batch.
-        if value and _is_fixed(scope, value, batch) and scope.dim(value, batch) != scope.dim(x, batch):
+        # A constant state is not broadcast: it fixes the batch, too.
+        if value and _is_fixed(scope, value, batch) and _is_other(scope.dim(x, batch), scope.dim(value, batch)):
             yield _fixed_axis(graph, scope, node, value, "batch", batch, STATE_BATCH)
 
 
@@ -233,6 +233,11 @@ def _is_fixed(scope: Scope, value: str, axis: int) -> bool:
     return isinstance(size, int) and not (size == 1 and "Unsqueeze" in scope.source(value)[1])
 
 
+def _is_other(batch: Dim, size: Dim) -> bool:
+    """Whether a batch is known not to be of a size; one without a name, or that shape inference named, may be."""
+    return batch != size and batch is not None and not str(batch).startswith("unk__")
+
+
 def _fixed_axis(
     graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int, violated: Rule = DYNAMIC_AXES
 ) -> Finding:
@@ -288,8 +293,7 @@ def _other_batch(scope: Scope, node: NodeProto) -> Iterator[Finding]:
     batch = scope.dim(input_of(node, 0), axis)
     for value in initial_states(node):
         size = scope.dim(value, axis)
-        # An axis without a name, or one that shape inference named, may have that size.
-        if isinstance(size, int) and batch != size and batch is not None and not str(batch).startswith("unk__"):
+        if isinstance(size, int) and _is_other(batch, size):
             shape = shown(scope.shape(value))
             message = f"batch is fixed at {size} in the initial state {value} {shape}, and {batch} in its input"
             yield STATE_BATCH.violated(node, message)

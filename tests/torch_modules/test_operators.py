@@ -39,6 +39,7 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     *((f"Reduce{name}", 18, [X], [ints(1)], {}) for name in ("Mean", "Sum", "Max", "Min", "L2", "L1", "Prod")),
     *((f"Reduce{name}", 13, [X], [], {"axes": [0, 2], "keepdims": 0}) for name in ("Mean", "Max", "LogSumExp")),
     *((name, 18, [X], [], {"axis": 1}) for name in ("Softmax", "LogSoftmax", "ArgMax", "ArgMin")),
+    ("ReduceMean", 18, [-10 * PLACES], [ints(1)], {}),
     ("Softmax", 11, [X], [], {"axis": 1}),
     ("Gelu", 20, [X], [], {"approximate": "tanh"}),
     ("Clip", 18, [X], [np.float32(-0.3), np.float32(0.4)], {}),

@@ -1,7 +1,7 @@
-"""Truth values of traced numbers, torch's SymBool: asked for their truth, and compared with Python's numbers.
+"""Traced numbers, and torch's SymBool of them: computed with, compared, and asked for their truth, as Python does.
 
-Sympy, which torch asks, takes a number to be equal to itself and less than infinity, which NaN is not; tensors compare
-such numbers.
+Sympy, which torch asks, takes a number to be equal to itself and less than infinity, and the difference from itself to
+be 0, which does not hold for NaN; tensors compare and compute such numbers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,14 +22,23 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
+from .value_checks import identity_line, require_no_identity
 
 _negated: Any = torch.sym_not
 _chosen: Any = torch.sym_ite
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
+_ARITHMETIC = [
+    f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow") for side in ("", "r")
+]
 
 
 def _as_tensor(number: Any) -> torch.Tensor:
     return torch.scalar_tensor(number, dtype=torch.float64)
+
+
+def _is_asked(frame: FrameType) -> bool:
+    """Whether the user's code computes; torch does so again, within its own functions."""
+    return is_user_code(frame.f_code.co_filename)
 
 
 def _compared(name: str) -> Callable[[Any, Any], Any]:
@@ -36,11 +46,39 @@ def _compared(name: str) -> Callable[[Any, Any], Any]:
 
     def compare(number: Any, other: Any) -> Any:
         found = own(number, other)
-        asked = is_user_code(sys._getframe(1).f_code.co_filename)  # torch compares again, within its own comparison
-        if not asked or found is NotImplemented or not free_unbacked_symbols(number):
+        if not _is_asked(sys._getframe(1)) or found is NotImplemented or not free_unbacked_symbols(number):
             return found
         known = not free_unbacked_symbols(found) or any(map(statically_known_true, (found, _negated(found))))
         return getattr(_as_tensor(number), name)(_as_tensor(other)) if known else found
+
+    return compare
+
+
+def _computed(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymFloat, name)
+
+    def compute(number: Any, other: Any) -> Any:
+        found = own(number, other)
+        if not _is_asked(sys._getframe(1)) or found is NotImplemented:
+            return found
+        if free_unbacked_symbols([number, other]) <= free_unbacked_symbols(found):
+            return found
+        return getattr(_as_tensor(number), name)(_as_tensor(other)).item()
+
+    return compute
+
+
+def _size_compared(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymInt, name)
+
+    def compare(size: Any, other: Any) -> Any:
+        found, frame = own(size, other), sys._getframe(1)
+        if not isinstance(found, torch.SymBool) or not _is_asked(frame):
+            return found
+        if free_unbacked_symbols(found):
+            require_no_identity(frame)
+            return found
+        return bool(found) if identity_line(frame) else found  # a decision of the trace, as in an if
 
     return compare
 
@@ -88,4 +126,7 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
             stack.enter_context(replaced(kind, name, value))
         for name in _COMPARISONS:
             stack.enter_context(replaced(torch.SymFloat, name, _compared(name)))
+            stack.enter_context(replaced(torch.SymInt, name, _size_compared(name)))
+        for name in _ARITHMETIC:
+            stack.enter_context(replaced(torch.SymFloat, name, _computed(name)))
         yield

@@ -113,12 +113,17 @@ def require_no_identity(frame: FrameType | None) -> None:
     Raises:
         ExportError: it asks, by ``is`` or a match.
     """
-    line = next(filter(None, map(_identity_at, _users_frames(frame))), None)
+    line = identity_line(frame)
     if line is not None:
         raise ExportError(
             f"at {line}: in a trace, item() gives neither True nor False itself, and nor does a comparison with it, so "
             "`is` and match never succeed; test it with if, or use torch.where"
         )
+
+
+def identity_line(frame: FrameType | None) -> str | None:
+    """The user's line that asks whether a number, or what it computes from that, is True or False itself."""
+    return next(filter(None, map(_identity_at, _users_frames(frame))), None)
 
 
 def _identity_at(frame: FrameType) -> str | None:

@@ -1,31 +1,43 @@
-"""Which of the tensors that a module keeps have memory in common, as a tensor and a view of it have."""
+"""Which of the tensors and arrays that a module keeps have memory in common, as a tensor and a view of it have."""
 
 from __future__ import annotations
 
 import contextlib
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
 class SharedMemory:
-    """Where tensors lie in memory, each with its copy."""
+    """Where tensors and arrays lie in memory, each with its copy."""
 
     def __init__(self) -> None:
-        self._places: dict[int, list[tuple[int, int, Tensor]]] = {}
+        self._places: list[tuple[int, int, Tensor]] = []
 
     def add(self, value: Tensor, copy: Tensor) -> None:
         """Remember a tensor, which has to stay alive, and its copy."""
         with contextlib.suppress(NotImplementedError, RuntimeError):  # of tensors that have no memory of their own
             entries = int(sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))) + 1
-            start = int(value.storage_offset()) * value.itemsize
-            place = (start, start + entries * value.itemsize, copy)
-            self._places.setdefault(value.untyped_storage()._cdata, []).append(place)
+            self._add(value.data_ptr(), entries * value.itemsize, copy)
+
+    def add_array(self, value: np.ndarray, copy: np.ndarray) -> None:
+        """Remember an array of numpy's, likewise."""
+        with contextlib.suppress(TypeError):  # of a dtype that torch does not have
+            start, end = np.lib.array_utils.byte_bounds(value)
+            self._add(start, end - start, torch.from_numpy(copy))
+
+    def _add(self, start: int, size: int, copy: Tensor) -> None:
+        if start and copy.numel():
+            self._places.append((start, start + size, copy))
 
     def copies(self) -> tuple[Tensor, ...]:
-        """The copies of tensors that share bytes with another one."""
-        return tuple(
-            copy
-            for places in self._places.values()
-            for start, end, copy in places
-            if any(start < last and first < end for first, last, other in places if other is not copy)
-        )
+        """The copies of those that share bytes with another one; of an array, a tensor of its memory."""
+        found: dict[int, Tensor] = {}
+        reaching: tuple[int, Tensor] | None = None  # of those that start before, the one that ends last
+        for start, end, copy in sorted(self._places, key=lambda place: place[:2]):
+            if reaching is not None and start < reaching[0]:
+                found |= {id(one): one for one in (reaching[1], copy)}
+            if reaching is None or end > reaching[0]:
+                reaching = (end, copy)
+        return tuple(found.values())

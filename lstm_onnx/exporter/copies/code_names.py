@@ -79,8 +79,8 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
         names = set(_names(function.__code__))
         names.update(item for name in names & table.keys() for item in _strings(table[name]))
         named = [*(table[name] for name in names & table.keys()), *closure_values(function)]
-        attributes = [vars(owner)[name] for owner in owners for name in names & vars(owner).keys()]
         if not names.isdisjoint(("type", "__class__")):
+            attributes = [vars(owner)[name] for owner in owners for name in names & vars(owner).keys()]
             found.compared += [kind for value in (*named, *attributes) for kind in _classes(value)]
         found.functions.append(function)
         found.shared += filter(_is_shared, named)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -68,6 +68,18 @@ def _computed(name: str) -> Callable[[Any, Any], Any]:
     return compute
 
 
+def _counted(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymBool, name)
+
+    def compute(symbol: Any, other: Any) -> Any:
+        if not _is_asked(sys._getframe(1)) or not free_unbacked_symbols(symbol):
+            return own(symbol, other)
+        # torch's own asks for its truth.
+        return getattr(_chosen(symbol, 1, 0), name)(_chosen(other, 1, 0) if isinstance(other, torch.SymBool) else other)
+
+    return compute
+
+
 def _size_compared(name: str) -> Callable[[Any, Any], Any]:
     own = getattr(torch.SymInt, name)
 
@@ -85,9 +97,9 @@ def _size_compared(name: str) -> Callable[[Any, Any], Any]:
 
 @contextlib.contextmanager
 def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) -> Iterator[None]:
-    """Within it, checks of what ``item()`` gives pass, and a truth value equals 1 where it is true, and 0 where not.
+    """Within it, checks of what ``item()`` gives pass, and a truth value is 1 where it is true, and 0 where not.
 
-    torch's own never equals a number, and raises an error beside True and False.
+    torch's own never equals a number, and raises an error beside True and False, and in arithmetic.
 
     Args:
         passes: gives the truth value with which a check in a frame passes; None where it is not a check.
@@ -124,9 +136,16 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
     with contextlib.ExitStack() as stack:
         for name, value in (("__bool__", truth), ("__eq__", equal), ("__ne__", unequal)):
             stack.enter_context(replaced(kind, name, value))
-        for name in _COMPARISONS:
-            stack.enter_context(replaced(torch.SymFloat, name, _compared(name)))
-            stack.enter_context(replaced(torch.SymInt, name, _size_compared(name)))
-        for name in _ARITHMETIC:
-            stack.enter_context(replaced(torch.SymFloat, name, _computed(name)))
+        for owner, make, names in _REPLACED:
+            for name in names:
+                stack.enter_context(replaced(owner, name, make(name)))
         yield
+
+
+_REPLACED: tuple[tuple[type, Callable[[str], Any], Sequence[str]], ...] = (
+    (torch.SymFloat, _compared, _COMPARISONS),
+    (torch.SymInt, _size_compared, _COMPARISONS),
+    (torch.SymFloat, _computed, _ARITHMETIC),
+    (torch.SymBool, _counted, ("__mul__", "__rmul__", "__add__", "__radd__", "__sub__", "__rsub__")),
+)
+"""By their class, methods that `truth_values` replaces, and what makes the new ones."""

@@ -287,3 +287,20 @@ def test_a_forward_that_writes_into_its_inputs(tmp_path: Path) -> None:
         ran = result.run(arguments)
         agree(ran, eager(module, arguments))
     assert lstm_onnx.verify(module, result.path, provider="cpu", threads=1, mutants="none")
+
+
+class Same(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = self.lstm(x)[0]
+        return found if x is y else found + self.lstm(y)[0]
+
+
+def test_one_tensor_for_two_arguments_is_refused_where_that_makes_a_difference(tmp_path: Path) -> None:
+    (x,) = signal(2, 5)
+    with pytest.raises(ExportError, match="x and y are one tensor in the example, and the module gives another output"):
+        made(Same().eval(), (x, x), {"x": BATCH_TIME, "y": BATCH_TIME}, tmp_path)
+    made(Same().eval(), (x, x.clone()), {"x": BATCH_TIME, "y": BATCH_TIME}, tmp_path)

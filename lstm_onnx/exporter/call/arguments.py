@@ -249,6 +249,7 @@ def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: s
     arguments = arguments_of(_bind(module, example_inputs, where))
     shapes = by_argument(dynamic_shapes, [name for name, _, _ in arguments])
     tensors: dict[str, Tensor] = {}
+    detached: dict[int, Tensor] = {}  # one for what is one tensor
     axes: dict[str, Axes] = {}
     limits: list[Limits] = []
 
@@ -268,7 +269,7 @@ def _bound(module: nn.Module, example_inputs: Any, dynamic_shapes: Any, where: s
             raise ExportError(f"{name} is on the meta device, where tensors have no values; pass a tensor on the CPU")
         if tensor.layout is not torch.strided:
             raise ExportError(f"{name} is sparse, and a file's inputs are dense; pass {name}.to_dense()")
-        tensors[name] = tensor.detach()
+        tensors[name] = detached.setdefault(id(tensor), tensor.detach())
         axes[name], own = axes_of(name, tensor, shape_at(shapes, path, name))
         limits.append(own)
 

@@ -19,7 +19,8 @@ from torch.nn.parameter import is_lazy
 from ...errors import ExportError
 from ..user_code import is_library
 from .caller_state import add_hooks, global_hooks
-from .code_names import HOOKS, CodeNames, code_names
+from .code_names import HOOKS, CodeNames, code_names, user_classes
+from .contents import Shared
 from .copier import Copier
 
 _UNUSED_HOOKS = (
@@ -35,7 +36,8 @@ class Clone:
 
     Attributes:
         module: the copy.
-        mutable: the other copied objects that code may write into: containers, objects, closure cells.
+        mutable: what code may write into besides: copied containers, objects and closure cells, and what the copy shares
+            with the original.
         shared: tensors that share memory with another one in the original, and share none here.
     """
 
@@ -96,7 +98,15 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
             if part.__dict__.get(name):
                 part.__dict__[name] = type(part.__dict__[name])()
     copy.eval()  # not `copy = copy.eval()`: a user's own eval() may return nothing
-    return Clone(copy, tuple(copier.mutable), copier.memory.copies())
+    return Clone(copy, (*copier.mutable, *_shared(copy, names)), copier.memory.copies())
+
+
+def _shared(copy: nn.Module, names: CodeNames) -> list[Any]:
+    """What a copy shares with its original, and its own classes, as far as code may write into them."""
+    classes = [kind for part in copy.modules() for kind in user_classes(type(part))]
+    owners = {id(owner): owner for owner in (*classes, *names.shared)}
+    written = frozenset(names.stored)
+    return [*names.functions, *(Shared(owner, written) for owner in owners.values())]
 
 
 def _refuse_keys(names: CodeNames, ids: set[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import threading
 import types
 import weakref
 from collections.abc import Iterable, Iterator
@@ -33,13 +34,19 @@ class CodeNames:
         attributes: all attribute names in it.
         tables: the globals of each file, by their id, and the names that the code reads from them.
         assigned: the ids of globals to which the code assigns.
-        compared: classes named by functions that ask for the class of an object.
+        compared: classes named by functions that ask for the class of an object, also in containers that they name.
+        functions: all functions of the code.
+        shared: classes, Python modules and thread-local variables that the functions name.
+        stored: all attribute names that the code may set.
     """
 
     attributes: set[str] = field(default_factory=set)
     tables: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
     assigned: set[int] = field(default_factory=set)
     compared: list[type] = field(default_factory=list)
+    functions: list[types.FunctionType] = field(default_factory=list)
+    shared: list[Any] = field(default_factory=list)
+    stored: set[str] = field(default_factory=set)
 
     def require_uncompared(self, kind: type) -> None:
         """Refuse code that may compare a class with the copy's class, which is derived from it (ExportError)."""
@@ -61,6 +68,7 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
             todo += _functions(value)
             if name in HOOKS:
                 todo += [function for hook in value.values() for function in _functions(hook)]
+    owners: list[Any] = [*classes, *module.modules()]
     seen: set[tuple[int, int]] = set()
     while todo:
         function = todo.pop()
@@ -70,15 +78,20 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
         seen.add(key)
         names = set(_names(function.__code__))
         names.update(item for name in names & table.keys() for item in _strings(table[name]))
+        named = [*(table[name] for name in names & table.keys()), *closure_values(function)]
         if not names.isdisjoint(("type", "__class__")):
-            found.compared += [table[name] for name in names & table.keys() if isinstance(table[name], type)]
+            attributes = [vars(owner)[name] for owner in owners for name in names & vars(owner).keys()]
+            found.compared += [kind for value in (*named, *attributes) for kind in _classes(value)]
+        found.functions.append(function)
+        found.shared += filter(_is_shared, named)
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
-        if any(
-            item.opname == "STORE_GLOBAL"
-            for own in nested_codes(function.__code__)
-            for item in dis.get_instructions(own)
-        ):
-            found.assigned.add(id(table))
+        for item in (item for own in nested_codes(function.__code__) for item in dis.get_instructions(own)):
+            if item.opname == "STORE_GLOBAL":
+                found.assigned.add(id(table))
+            elif item.opname in ("STORE_ATTR", "DELETE_ATTR"):
+                found.stored.add(item.argval)
+        if "setattr" in names:
+            found.stored |= names
         todo += [other for value in closure_values(function) for other in _functions(value)]
         todo += [other for name in names & table.keys() for other in _functions(table[name])]
         for name in names - found.attributes:
@@ -90,6 +103,21 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
 def user_classes(kind: type) -> list[type]:
     """The user's classes among the bases of an object's class and that class itself, the most basic first."""
     return [owner for owner in reversed(kind.__mro__) if not is_library(owner.__module__)]
+
+
+def _classes(value: Any) -> list[type]:
+    """A class, or those in a container, also as keys."""
+    items = [*value, *value.values()] if isinstance(value, dict) else value
+    found = list(items) if isinstance(value, (dict, list, tuple, set, frozenset)) else [value]
+    return [item for item in found if isinstance(item, type)]
+
+
+def _is_shared(value: Any) -> bool:
+    """Whether a value is the user's, is not copied, and has attributes to write."""
+    if type(value) is threading.local:
+        return True
+    name = value.__name__ if type(value) is types.ModuleType else getattr(value, "__module__", None)
+    return isinstance(value, (type, types.ModuleType)) and not is_library(str(name))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

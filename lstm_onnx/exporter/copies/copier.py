@@ -189,7 +189,9 @@ class Copier:
         if type(value) is not np.ndarray or value.dtype.hasobject:
             return value
         if value.nbytes <= _LARGE:
-            return self._enter(value, value.copy(), mutable=True)
+            copy = self._enter(value, value.copy(), mutable=True)
+            self.memory.add_array(value, copy)
+            return copy
         view = value.view()
         view.flags.writeable = False
         return view
@@ -249,7 +251,7 @@ class Copier:
         if table is value.__globals__ and not keeps_anything(value):
             return value
         cells, defaults = value.__closure__ or (), (value.__defaults__, value.__kwdefaults__)
-        new = self._enter(value, rebuilt_function(value, table, tuple(self._cell(cell) for cell in cells)))
+        new = self._enter(value, rebuilt_function(value, table, tuple(map(self._cell, cells))), mutable=True)
         new.__defaults__ = self.of(defaults[0])
         new.__kwdefaults__ = self.of(defaults[1])
         new.__dict__.update({name: self.of(item) for name, item in value.__dict__.items()})

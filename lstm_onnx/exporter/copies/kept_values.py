@@ -7,7 +7,6 @@ and `attribute_states` turns the attributes on which the outputs depend into inp
 
 from __future__ import annotations
 
-import array
 import collections
 import contextlib
 import operator
@@ -15,24 +14,22 @@ import random
 import types
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from .contents import COPIED, EMPTY, NUMBERS, Shared, content_of, holds_same, restore, set_item
 from .copier import GENERATORS
-from .object_parts import attributes_of, slots_of
+from .object_parts import attributes_of
 
 _LONGER = 64
 """The factor by which lists are lengthened, to see whether the outputs depend on them."""
-_EMPTY = object()
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
 _ITEMS = (dict, set, *_SEQUENCES)
-_NUMBERS = (array.array, np.ndarray)
-_COPIED = frozenset({list, dict, set})
 _SIZED: tuple[Any, ...] = (str, bytes, tuple, list, set, dict)
 
 
@@ -60,7 +57,8 @@ class KeptValues:
 
     Args:
         module: the copy.
-        mutable: the containers, objects and cells that were copied with it.
+        mutable: the containers, objects and cells that were copied with it, and what its code may write into that is
+            shared with the original.
     """
 
     def __init__(self, module: nn.Module, mutable: Sequence[Any]) -> None:
@@ -94,12 +92,12 @@ class KeptValues:
 
     def contents(self) -> list[Any]:
         """The current contents of everything, for `put_back`."""
-        return list(map(_content, self._parts))
+        return list(map(content_of, self._parts))
 
     def put_back(self, contents: Sequence[Any]) -> None:
         """Restore the contents of everything."""
         for part, content, _ in self._changed(contents):
-            _restore(part, content)
+            restore(part, content)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
@@ -124,8 +122,8 @@ class KeptValues:
     def _changed(self, before: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
         """Each part that holds other objects than before, with its contents then and now."""
         for part, content in zip(self._parts, before, strict=True):
-            now = part if type(part) in _COPIED else _content(part)
-            if not _same(now, content):
+            now = part if type(part) in COPIED else content_of(part)
+            if not holds_same(now, content):
                 yield part, content, now
 
     def _names(self) -> dict[int, str]:
@@ -187,10 +185,13 @@ def _state_of(generator: Any) -> object:
 
 def counting(changes: Sequence[Change]) -> list[Change]:
     """The changes that may continue from call to call: of counters, of stored sizes, of lists that grow."""
-    return [
-        change
+    # A counter that is absent before the first call begins at 0.
+    found = [
+        replace(change, before=type(change.after)(0)) if change.before is None and _is_number(change.after) else change
         for change in changes
-        if isinstance(change.part, _NUMBERS) or _rate(change.before, change.after) is not None
+    ]
+    return [
+        change for change in found if isinstance(change.part, NUMBERS) or _rate(change.before, change.after) is not None
     ]
 
 
@@ -204,8 +205,8 @@ def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactl
         exactly: set a counter to `number` plus `more` steps, even if calls like the first one skip that value.
     """
     for change in changes:
-        if isinstance(change.part, _NUMBERS):
-            _restore(change.part, change.before)
+        if isinstance(change.part, NUMBERS):
+            restore(change.part, change.before)
             numbers = np.asarray(change.part)
             if numbers.dtype.kind in "iufc":
                 numbers += np.array((number or 0) + more).astype(numbers.dtype)
@@ -216,9 +217,9 @@ def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactl
         if exactly and number is not None and _is_number(change.before):
             value = number + more * step
         if change.key is None:
-            _restore(change.part, value)
+            restore(change.part, value)
         else:
-            _set(change, value)
+            set_item(change.part, change.key, value)
 
 
 def _is_number(value: Any) -> bool:
@@ -281,97 +282,13 @@ def lengthen_lists(changes: Sequence[Change]) -> bool:
     return bool(lists)
 
 
-def _base(part: Any) -> Any:
-    """The built-in class of a container, whose methods have no side effects, as those of a user's class may."""
-    return next(base for base in _SEQUENCES if isinstance(part, base))
-
-
-def _content(part: Any) -> Any:
-    if type(part) in _COPIED:  # the fast path: a module may hold a hundred thousand of them
-        return part.copy()
-    if isinstance(part, dict):
-        return dict.copy(part)  # not a subclass's own `copy`
-    if isinstance(part, _SEQUENCES):
-        return list(_base(part).__iter__(part))
-    if isinstance(part, set):
-        return set(set.__iter__(part))
-    if isinstance(part, _NUMBERS):
-        return part.tobytes()
-    if isinstance(part, types.CellType):
-        try:
-            return (part.cell_contents,)
-        except ValueError:
-            return (_EMPTY,)
-    content = dict(attributes_of(part))
-    for slot in slots_of(type(part)):
-        with contextlib.suppress(AttributeError):  # an empty one
-            content[slot.__name__] = slot.__get__(part)
-    return content
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two contents hold the same objects."""
-    if len(one) != len(other):
-        return False
-    if isinstance(one, bytes):
-        return bool(one == other)
-    if isinstance(one, set):
-        return {id(item) for item in one} == {id(item) for item in other}
-    if not isinstance(one, dict):
-        return all(map(operator.is_, one, other))
-    if all(map(operator.is_, one, other)):  # the fast path: a vocabulary is compared at each call
-        return all(map(operator.is_, one.values(), other.values()))
-    return _in_one_order(one, other) and all(other[key] is item for key, item in one.items())
-
-
-def _in_one_order(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    """Whether two dicts of the same length have equal keys in the same order."""
-    return all(key in {own: None} for own, key in zip(one, other, strict=True))
-
-
-def _restore(part: Any, content: Any) -> None:
-    if isinstance(part, dict):
-        base = collections.OrderedDict if isinstance(part, collections.OrderedDict) else dict
-        base.clear(part)
-        for key, item in content.items():
-            base.__setitem__(part, key, item)
-    elif isinstance(part, _SEQUENCES):
-        sequence = _base(part)
-        sequence.clear(part)
-        sequence.extend(part, content)
-    elif isinstance(part, set):
-        set.clear(part)
-        set.update(part, content)
-    elif isinstance(part, types.CellType):
-        if content[0] is _EMPTY:
-            del part.cell_contents
-        else:
-            part.cell_contents = content[0]
-    elif isinstance(part, array.array):
-        del part[:]
-        part.frombytes(content)
-    elif isinstance(part, np.ndarray):
-        part[...] = np.frombuffer(content, part.dtype).reshape(part.shape)
-    else:
-        slots = {slot.__name__: slot for slot in slots_of(type(part))}
-        own = attributes_of(part)
-        own.clear()
-        own.update({name: item for name, item in content.items() if name not in slots})
-        for name, slot in slots.items():
-            if name in content:
-                slot.__set__(part, content[name])
-            else:
-                with contextlib.suppress(AttributeError):  # it is empty
-                    slot.__delete__(part)
-
-
 def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Change]:
     own = names.get(id(part))
     if isinstance(part, types.CellType):
         return [Change(part, "cell_contents", before[0], "a variable of the function around a hook or lambda", now[0])]
     if not isinstance(before, dict):
         return [Change(part, None, before, own or f"a {type(part).__name__} outside of the module", copy(now))]
-    keys = [key for key in {**before, **now} if before.get(key, _EMPTY) is not now.get(key, _EMPTY)]
+    keys = [key for key in {**before, **now} if before.get(key, EMPTY) is not now.get(key, EMPTY)]
     if not keys:  # only their order changed
         return [Change(part, None, before, own or "a dict outside of the module")]
     grown = []
@@ -381,19 +298,8 @@ def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Ch
         if len(now) > len(before) and "__builtins__" not in part:
             grown = [Change(part, None, before, where, dict(dict.items(now)))]
     else:
-        places = {key: f"{own or type(part).__name__}.{key}" for key in keys}
+        named = part.owner if isinstance(part, Shared) else part
+        name = getattr(named, "__name__", type(named).__name__)
+        places = {key: f"{own or name}.{key}" for key in keys}
         before = {**{key: _number_of_class(type(part), key) for key in keys}, **before}
     return grown + [Change(part, key, before.get(key), places[key], now.get(key)) for key in keys]
-
-
-def _set(change: Change, value: Any) -> None:
-    if isinstance(change.part, types.CellType):
-        change.part.cell_contents = value
-    elif isinstance(change.part, dict):
-        dict.__setitem__(change.part, change.key, value)
-    else:
-        slots = {slot.__name__: slot for slot in slots_of(type(change.part))}
-        if change.key in slots:
-            slots[change.key].__set__(change.part, value)
-        else:
-            attributes_of(change.part)[change.key] = value

@@ -32,6 +32,7 @@ Key = tuple[str, tuple[Any, ...], bool]
 """Identifies an attribute: the submodule's path, the keys that lead from there to it, and whether it is a buffer."""
 _SEQUENCES = (list, tuple, collections.deque)
 _PLAIN = frozenset((bool, int, float, complex, str, bytes, type(None)))
+_UNNAMED = "a tensor or array of the module"
 _DEEPEST = 4
 """The most keys from a module to an object that may hold states."""
 
@@ -150,11 +151,11 @@ def are_equal(now: Tensor, then: Tensor) -> bool:
 
 
 def name_of(copy: nn.Module, tensor: Tensor) -> str:
-    """The attribute that holds a tensor, as the user writes it, or "a tensor of the module"."""
+    """The attribute that holds a tensor, as the user writes it, or "a tensor or array of the module"."""
     for key, value in _attributes(copy):
         if any(leaf is tensor for leaf in pytree.tree_leaves(value)):
             return f"self.{state_name(key)}"
-    return next((f"self.{name}" for name, own in copy.named_parameters() if own is tensor), "a tensor of the module")
+    return next((f"self.{name}" for name, own in copy.named_parameters() if own is tensor), _UNNAMED)
 
 
 def _are_tensors(leaves: Sequence[Any]) -> bool:

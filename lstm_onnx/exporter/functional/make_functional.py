@@ -54,7 +54,12 @@ def make_functional(
         for item in recurrent.values():
             item.reset_calls()
 
-    copied = {name: tensor.clone() for name, tensor in arguments.tensors.items()}
+    given = {id(tensor): tensor.clone() for tensor in arguments.tensors.values()}
+    copied = {name: given[id(tensor)] for name, tensor in arguments.tensors.items()}
+    twice = _given_twice(arguments)
+    # The first call gets one tensor for those, as the caller's does; what a file is given are several.
+    apart = {name: tensor.clone() if name in twice else tensor for name, tensor in arguments.tensors.items()}
+    arguments = replace(arguments, tensors=apart)
     versions = {name: version_of(tensor) for name, tensor in copied.items()}
     args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
@@ -93,14 +98,21 @@ def make_functional(
         for tensor, then in shared:
             if not are_equal(tensor, then):
                 raise ExportError(
-                    f"{name_of(copy, tensor)} shares its memory with another tensor that the module keeps, as a view "
-                    "does, and forward writes into it; keep one of the two, and make the view of it within forward"
+                    f"{name_of(copy, tensor)} shares its memory with another tensor that the module keeps, or with an "
+                    "array, as a view does, and forward writes into it; keep one of the two, and make the view of it "
+                    "within forward"
                 )
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes))
+    select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes), twice)
     return functional
+
+
+def _given_twice(arguments: Arguments) -> tuple[str, ...]:
+    """The names of arguments that are the same tensor."""
+    ids = [id(tensor) for tensor in arguments.tensors.values()]
+    return tuple(name for name, tensor in arguments.tensors.items() if ids.count(id(tensor)) > 1)
 
 
 def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:

@@ -44,6 +44,7 @@ def select_states(
     first: Sequence[Tensor],
     changes: Sequence[Change],
     numbers: tuple[NumberState, ...] = (),
+    twice: tuple[str, ...] = (),
 ) -> None:
     """Keep as states those attributes with which the module repeats the outputs of its first call.
 
@@ -52,6 +53,7 @@ def select_states(
         first: the outputs of the first call of the module itself.
         changes: everything that this call changed.
         numbers: attributes with integers that might also be states.
+        twice: arguments that were the same tensor in the first call of the module itself.
 
     Raises:
         ExportError: there are none, or the outputs depend on something else that calls change.
@@ -67,7 +69,7 @@ def select_states(
             problem = problem or error
             continue
         if different := _different(outputs, dict(zip(outputs, first, strict=True))):
-            problem = problem or _first_call_problem(functional, different)
+            problem = problem or _first_call_problem(functional, different, twice)
             continue
         before_calls = functional.stateful.kept.contents()
         try:
@@ -196,10 +198,15 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
 
-def _first_call_problem(functional: FunctionalModule, name: str) -> ExportError:
+def _first_call_problem(functional: FunctionalModule, name: str, twice: tuple[str, ...]) -> ExportError:
     problem = _random_problem(functional)
     if problem is not None:
         return problem
+    if twice:
+        return ExportError(
+            f"{' and '.join(twice)} are one tensor in the example, and the module gives another {name} for several "
+            "tensors of the same numbers, which a file's inputs always are; pass a tensor for each"
+        )
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
     if not empty:
         return ExportError(

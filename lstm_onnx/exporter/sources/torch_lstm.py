@@ -33,7 +33,15 @@ def is_bare_lstm(module: nn.Module) -> bool:
     classes = type(module).__mro__
     added = {name for cls in classes[: classes.index(nn.LSTM)] for name in vars(cls)}
     added |= vars(module).keys() - {"_flat_weights"}
-    return added.isdisjoint(_CALLED)
+    return added.isdisjoint(_CALLED) and _uses_its_parameters(module)
+
+
+def _uses_its_parameters(module: nn.LSTM) -> bool:
+    """Whether a call computes with the parameters, and not with tensors that were put into the list of them."""
+    torch = import_torch("exporting a module needs it")
+    own = module._parameters
+    used = zip(module._flat_weights_names, vars(module).get("_flat_weights", ()), strict=False)
+    return all(tensor is own.get(name, tensor) or torch.equal(tensor, own[name]) for name, tensor in used)
 
 
 def require_lstm_options(states: str | None, max_delay: int | None, chunk: int | None) -> None:
@@ -66,8 +74,9 @@ def spec_of(module: Any) -> LSTMSpec:
         )
     if not is_bare_lstm(module):
         raise ExportError(
-            f"{type(module).__name__} has hooks, or a forward of its own or another method that a call runs, so it is "
-            "more than the nn.LSTM it derives from, and is traced; pass example_inputs"
+            f"{type(module).__name__} has hooks, a forward of its own or another method that a call runs, or "
+            "_flat_weights that are not its parameters, so it is more than the nn.LSTM it derives from, and is traced; "
+            "pass example_inputs"
         )
     if any(parameter.is_meta for parameter in module.parameters()):
         raise ExportError("the LSTM is on the meta device, where weights have no values; load them first")

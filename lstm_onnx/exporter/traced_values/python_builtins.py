@@ -229,6 +229,8 @@ def _array(own: Callable[..., Any], *, copies: bool = False) -> Callable[..., An
         each = only_each(values)
         if isinstance(values, SymbolicRange):
             values = TracedArray(values.tensor)
+        elif is_symbolic(values):
+            values = TracedArray(torch.scalar_tensor(values, dtype=torch.int64))
         found = values if each is None else TracedArray(each.tensor, each.checks)
         if not isinstance(found, TracedArray):
             return own(values, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""Makes torch's SymBool, the truth of a comparison of traced numbers, behave as a bool does in PyTorch.
+"""Makes traced numbers, and torch's SymBool (the truth of a comparison), compute and compare as in PyTorch.
 
-torch asks sympy, for which every number equals itself and is less than infinity.  That is not so for NaN, so tensors
-compare such numbers instead.
+torch asks sympy, for which every number equals itself, is less than infinity, and minus itself is 0.  That is not so for
+NaN, so tensors compare and compute such numbers instead.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,14 +22,23 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
+from .value_checks import identity_line, require_no_identity
 
 _negated: Any = torch.sym_not
 _chosen: Any = torch.sym_ite
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
+_ARITHMETIC = [
+    f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow") for side in ("", "r")
+]
 
 
 def _as_tensor(number: Any) -> torch.Tensor:
     return torch.scalar_tensor(number, dtype=torch.float64)
+
+
+def _is_asked(frame: FrameType) -> bool:
+    """Whether the user's code computes; torch does so again, within its own functions."""
+    return is_user_code(frame.f_code.co_filename)
 
 
 def _compared(name: str) -> Callable[[Any, Any], Any]:
@@ -36,8 +46,7 @@ def _compared(name: str) -> Callable[[Any, Any], Any]:
 
     def compare(number: Any, other: Any) -> Any:
         found = own(number, other)
-        asked = is_user_code(sys._getframe(1).f_code.co_filename)  # torch's own comparison compares again
-        if not asked or found is NotImplemented or not free_unbacked_symbols(number):
+        if not _is_asked(sys._getframe(1)) or found is NotImplemented or not free_unbacked_symbols(number):
             return found
         known = not free_unbacked_symbols(found) or any(map(statically_known_true, (found, _negated(found))))
         return getattr(_as_tensor(number), name)(_as_tensor(other)) if known else found
@@ -45,11 +54,52 @@ def _compared(name: str) -> Callable[[Any, Any], Any]:
     return compare
 
 
+def _computed(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymFloat, name)
+
+    def compute(number: Any, other: Any) -> Any:
+        found = own(number, other)
+        if not _is_asked(sys._getframe(1)) or found is NotImplemented:
+            return found
+        if free_unbacked_symbols([number, other]) <= free_unbacked_symbols(found):
+            return found
+        return getattr(_as_tensor(number), name)(_as_tensor(other)).item()
+
+    return compute
+
+
+def _counted(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymBool, name)
+
+    def compute(symbol: Any, other: Any) -> Any:
+        if not _is_asked(sys._getframe(1)) or not free_unbacked_symbols(symbol):
+            return own(symbol, other)
+        # torch's own method would ask for its truth value.
+        return getattr(_chosen(symbol, 1, 0), name)(_chosen(other, 1, 0) if isinstance(other, torch.SymBool) else other)
+
+    return compute
+
+
+def _size_compared(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymInt, name)
+
+    def compare(size: Any, other: Any) -> Any:
+        found, frame = own(size, other), sys._getframe(1)
+        if not isinstance(found, torch.SymBool) or not _is_asked(frame):
+            return found
+        if free_unbacked_symbols(found):
+            require_no_identity(frame)
+            return found
+        return bool(found) if identity_line(frame) else found  # a decision of the trace, as in an if
+
+    return compare
+
+
 @contextlib.contextmanager
 def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) -> Iterator[None]:
-    """A context in which checks of what ``item()`` gives pass, and a truth value equals 1 if true and 0 if not.
+    """A context in which checks of what ``item()`` gives pass, and a truth value counts as 1 if true and 0 if not.
 
-    torch's own truth values never equal a number, and raise an error when they are compared with True or False.
+    torch's own truth values never equal a number, and raise an error in arithmetic and in comparisons with True or False.
 
     Args:
         passes: returns the truth value with which a check in a frame passes; None where it is not a check.
@@ -86,6 +136,16 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
     with contextlib.ExitStack() as stack:
         for name, value in (("__bool__", truth), ("__eq__", equal), ("__ne__", unequal)):
             stack.enter_context(replaced(kind, name, value))
-        for name in _COMPARISONS:
-            stack.enter_context(replaced(torch.SymFloat, name, _compared(name)))
+        for owner, make, names in _REPLACED:
+            for name in names:
+                stack.enter_context(replaced(owner, name, make(name)))
         yield
+
+
+_REPLACED: tuple[tuple[type, Callable[[str], Any], Sequence[str]], ...] = (
+    (torch.SymFloat, _compared, _COMPARISONS),
+    (torch.SymInt, _size_compared, _COMPARISONS),
+    (torch.SymFloat, _computed, _ARITHMETIC),
+    (torch.SymBool, _counted, ("__mul__", "__rmul__", "__add__", "__radd__", "__sub__", "__rsub__")),
+)
+"""By their class, methods that `truth_values` replaces, and what makes the new ones."""

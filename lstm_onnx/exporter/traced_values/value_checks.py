@@ -113,12 +113,17 @@ def require_no_identity(frame: FrameType | None) -> None:
     Raises:
         ExportError: it asks, by ``is`` or by ``match``.
     """
-    line = next(filter(None, map(_identity_at, _users_frames(frame))), None)
+    line = identity_line(frame)
     if line is not None:
         raise ExportError(
             f"at {line}: in a trace, neither item() nor a comparison with its result returns True or False itself, so "
             "`is` and match never succeed; test it with if, or use torch.where"
         )
+
+
+def identity_line(frame: FrameType | None) -> str | None:
+    """The user's line that asks whether a number, or what it computes from that, is True or False itself."""
+    return next(filter(None, map(_identity_at, _users_frames(frame))), None)
 
 
 def _identity_at(frame: FrameType) -> str | None:

@@ -36,6 +36,10 @@ _REWRITES = (
         "a slice of a range or list as long as an axis would fix its size; index torch.arange(x.size(i)) instead",
     ),
     (
+        r"unhashable type: .*Sym(Int|Float|Bool)",
+        "a size, or a number of a tensor, is looked up in a set or a dict, which a trace cannot do; compare it by ==",
+    ),
+    (
         r"fake tensor in the exported program constant",
         "a tensor is computed where the tracer cannot see it, such as in another thread; compute it in forward",
     ),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript.function_libs.torch_lib.ops.core import aten_argmax, aten_argmin
@@ -30,9 +31,23 @@ def _top_k(x: Any, k: Any, dim: int, *, largest: bool) -> tuple[Any, Any]:
 
 def without_nan(x: Any, infinity: float = math.inf) -> Any:
     """The numbers to compare: an infinity for each NaN."""
-    if not is_fraction(x):
+    if not is_fraction(x) or _is_without_nan(x):
         return x
     return typed(op.Where(op.IsNaN(x), constant(infinity, x.dtype), x), x.dtype, x.shape)
+
+
+def _is_without_nan(x: Any) -> bool:
+    """Whether another number is in the place of each NaN already, as in a module that was made from a file."""
+    chosen = x.producer()
+    if chosen is None or chosen.op_type != "Where":
+        return False
+    condition, number, numbers = chosen.inputs
+    asked = condition.producer()
+    while (made := number.producer()) is not None and made.op_type == "Cast":
+        number = made.inputs[0]
+    value = ir.convenience.get_const_tensor(number)
+    is_nan = asked is not None and asked.op_type in ("IsNaN", "aten_isnan") and asked.inputs[0] is numbers
+    return is_nan and value is not None and not np.isnan(value.numpy()).any()
 
 
 def _ordered(x: Any, k: Any, dim: int, *, largest: bool) -> tuple[Any, Any]:

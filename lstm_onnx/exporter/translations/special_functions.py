@@ -1,7 +1,8 @@
 """Translations of special functions that torch.onnx lacks, or has with few digits for numbers far from 0.
 
 Each is computed in double, in which nothing that cancels is seen in single, and so has single precision in its whole
-range; in float64 lgamma and digamma alone have that of double.  Windows of a fixed size are constants.
+range; in float64 lgamma and digamma alone have that of double.  Windows of a fixed size are constants.  Shifts of uint8
+are here as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxscript.function_libs.torch_lib.ops.core import aten_bitwise_left_shift, aten_bitwise_right_shift
 
 from ...errors import ExportError
 from .size_arithmetic import DOUBLE, FLOAT, cast, constant, is_fraction, op, requested, typed
@@ -156,7 +158,23 @@ def _window(make: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     return translated
 
 
+def _shift(direction: str, of_others: Callable[..., Any]) -> Callable[..., Any]:
+    """A shift; torch.onnx takes uint8 for int8."""
+
+    def shift(x: Any, by: Any) -> Any:
+        number = constant(by, x.dtype) if isinstance(by, int) else cast(by, x.dtype)
+        if x.dtype != ir.DataType.UINT8:
+            return of_others(x, number)
+        return typed(op.BitShift(x, number, direction=direction), x.dtype, x.shape)
+
+    return shift
+
+
 _aten, _prims = torch.ops.aten, torch.ops.prims
+_SHIFTS = {
+    "left": _shift("LEFT", aten_bitwise_left_shift),
+    "right": _shift("RIGHT", aten_bitwise_right_shift),
+}
 SPECIAL_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _prims.lgamma.default: _in_double(_log_gamma, doubles=True),
     _prims.digamma.default: _in_double(_digamma, doubles=True),
@@ -169,5 +187,12 @@ SPECIAL_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
         for name in ("bartlett_window", "hamming_window", "kaiser_window")
         for overload in getattr(_aten, name).overloads()
         if not overload.endswith("out")
+    },
+    **{
+        overload: shift
+        for side, shift in _SHIFTS.items()
+        for operator in (getattr(_aten, f"__{side[0]}shift__"), getattr(_aten, f"bitwise_{side}_shift"))
+        for name in operator.overloads()
+        if name in ("Tensor", "Scalar", "Tensor_Scalar") and (overload := getattr(operator, name))
     },
 }

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import pytest
 import torch
@@ -291,6 +291,30 @@ class Compared(Masked):
 def test_a_class_that_is_compared_is_refused_where_the_copy_has_another() -> None:
     with pytest.raises(ExportError, match=r"write isinstance\(\.\.\., Compared\)"):
         clone_module(Compared())
+
+
+class InATable(Masked):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * FACTORS.get(self.__class__, 1)
+
+
+FACTORS: dict[type, int] = {InATable: 2}
+
+
+class InItsTable(Masked):
+    factors: ClassVar[dict[type, int]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.factors.get(type(self), 1)
+
+
+InItsTable.factors[InItsTable] = 2
+
+
+@pytest.mark.parametrize("kind", [InATable, InItsTable])
+def test_a_class_that_is_looked_up_is_refused_where_the_copy_has_another(kind: type[nn.Module]) -> None:
+    with pytest.raises(ExportError, match=rf"write isinstance\(\.\.\., {kind.__name__}\)"):
+        clone_module(kind())
 
 
 class Viewing(nn.Module):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,32 @@ def test_a_write_into_memory_that_two_attributes_share_is_refused(tmp_path: Path
         made(InViews(1, 1), (torch.randn(5, 2, 3),), {"x": {0: "time"}}, tmp_path)
 
 
+class InArray(nn.Module):
+    """It writes into an array, and reads a tensor of its memory."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4)
+        numbers = np.ones(8, np.float32)
+        self.written, self.read = numbers[start:], torch.from_numpy(numbers[:4])
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.written[:] = 3
+        y: Tensor = self.lstm(x)[0]
+        return y * self.read
+
+
+def test_a_write_into_the_memory_of_an_array_and_a_tensor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="array of the module shares its memory with another tensor"):
+        made(InArray(3), (torch.randn(5, 2, 3),), {"x": {0: "time"}}, tmp_path)
+
+
+def test_other_numbers_of_an_array_may_be_written(tmp_path: Path) -> None:
+    module, x = InArray(4), torch.randn(5, 2, 3)
+    model = made(module, (x,), {"x": {0: "time"}}, tmp_path).model
+    agree([model.run({"x": x.numpy()})["output"]], eager(module, (x,)))
+
+
 def test_rows_of_one_tensor_share_no_memory(tmp_path: Path) -> None:
     module, x = InViews(0, 1), torch.randn(5, 2, 3)
     model = made(module, (x,), {"x": {0: "time"}}, tmp_path).model
@@ -139,3 +167,71 @@ def test_calls_that_are_counted_outside_of_the_module_are_refused(kind: Any, tmp
     with pytest.raises(ExportError, match=r"output depends on what earlier calls left in a (global|dict)"):
         made(kind(), (torch.randn(2, 5, 3),), {"x": {0: "batch", 1: "time"}}, tmp_path)
     assert CALLS == 0
+
+
+class InItsClass(InAGlobal):
+    count = 0
+
+    def calls(self) -> int:
+        InItsClass.count += 1
+        return InItsClass.count
+
+
+class InItsFunction(InAGlobal):
+    def calls(self) -> int:
+        return counted()
+
+
+def counted() -> int:
+    calls: int = getattr(counted, "count", 0) + 1
+    counted.count = calls  # type: ignore[attr-defined]
+    return calls
+
+
+class Meta(type):
+    count = 0
+
+
+class Kind(metaclass=Meta):
+    pass
+
+
+class InAMetaclass(InAGlobal):
+    def calls(self) -> int:
+        setattr(Meta, "count", Kind.count + 1)  # noqa: B010
+        return Kind.count
+
+
+class InAThread(InAGlobal):
+    def calls(self) -> int:
+        held = HELD
+        held.count = getattr(held, "count", 0) + 1
+        count: int = held.count
+        return count
+
+
+HELD = threading.local()
+
+
+class InAModule(InAGlobal):
+    """Of Python's."""
+
+    def calls(self) -> int:
+        MODULE.count += 1
+        count: int = MODULE.count
+        return count
+
+
+MODULE: Any = types.ModuleType("counts")
+MODULE.count = 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner"),
+    [(InItsClass, InItsClass), (InItsFunction, counted), (InAMetaclass, Meta), (InAThread, HELD), (InAModule, MODULE)],
+)
+def test_calls_that_are_counted_in_what_a_copy_shares_are_refused(kind: Any, owner: Any, tmp_path: Path) -> None:
+    name = getattr(owner, "__name__", "_local")
+    with pytest.raises(ExportError, match=rf"output depends on what earlier calls left in {name}\.count,"):
+        made(kind(), (torch.randn(2, 5, 3),), {"x": {0: "batch", 1: "time"}}, tmp_path)
+    assert getattr(owner, "count", 0) == 0

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, LSTMSpec
-from lstm_onnx.exporter.sources.torch_lstm import check_sizes, module_of, seeded_state, spec_of, state_of
+from lstm_onnx.exporter.sources.torch_lstm import check_sizes, is_bare_lstm, module_of, seeded_state, spec_of, state_of
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,15 @@ def test_weight_norm_exports_the_weight_that_it_gives(tmp_path: Path) -> None:
         expected, _ = module(x)
     output, _ = lstm_onnx.load(path, provider="cpu", threads=1)(x.numpy())
     np.testing.assert_allclose(output, expected.numpy(), atol=1e-6)
+
+
+def test_weights_that_a_call_takes_instead_of_the_parameters_are_traced() -> None:
+    module = nn.LSTM(4, 3)
+    module._flat_weights = [weight.detach().clone() for weight in module._flat_weights]
+    assert is_bare_lstm(module)
+    module._flat_weights[1] *= 2
+    with pytest.raises(ExportError, match=r"_flat_weights that are not its parameters.*pass example_inputs"):
+        spec_of(module)
 
 
 class _OwnForward(nn.LSTM):

@@ -93,6 +93,21 @@ def test_other_values_may_be_asked_for_it(tmp_path: Path) -> None:
     right(Asking(of_another).eval(), signal, {"x": BATCH_TIME}, tmp_path)
 
 
+def of_a_size(self: Asking, x: Tensor) -> Tensor:
+    return x * 2 if (x.shape[1] > 50) is True else x
+
+
+def of_a_size_by_a_variable(self: Asking, x: Tensor) -> Tensor:
+    short = x.shape[1] <= 50
+    return x if short is not False else x * 2
+
+
+@pytest.mark.parametrize("ask", [of_a_size, of_a_size_by_a_variable])
+def test_the_truth_of_a_size_is_decided_as_in_an_if(ask: Callable[[Any, Tensor], Tensor], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"off by .* at .*time 51.*only one of its branches"):
+        made(Asking(ask).eval(), signal(2, 4), {"x": BATCH_TIME}, tmp_path)
+
+
 def as_text(self: Asking, x: Tensor) -> Tensor:
     return x * 2 if str(x.mean().item() > 9) == "True" else x
 

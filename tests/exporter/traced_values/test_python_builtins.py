@@ -257,3 +257,17 @@ def test_numbers_and_arrays_of_an_open_size(compute: Callable[[Tensor, int], Ten
     for steps in (1, 9, 30):
         x = torch.randn(3, steps, 3)
         np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], module(x).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_an_array_of_a_size_is_a_result(tmp_path: Path) -> None:
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.lstm(x)[0], np.array(x.shape[1])
+
+    model = made(Sized(), signal(2, 4), X, tmp_path).model
+    outputs = model.run({"x": np.zeros((1, 9, 3), np.float32)})
+    assert list(outputs.values())[1] == 9

@@ -78,9 +78,29 @@ def at_least_itself(y: Tensor, mean: Tensor) -> Tensor:
     return y
 
 
+def minus_itself(y: Tensor, mean: Tensor) -> Tensor:
+    number = mean.item()
+    return y + (number - number)
+
+
+def times_zero(y: Tensor, mean: Tensor) -> Tensor:
+    return y + mean.item() * 0
+
+
+def back_again(y: Tensor, mean: Tensor) -> Tensor:
+    number = mean.item()
+    return y + (1 + number - number)
+
+
+def as_numbers(y: Tensor, mean: Tensor) -> Tensor:
+    number = mean.item()
+    return y * ((number > 0) + (number > 0.1)) + 2.5 * (number < 0.6) - (1 - (number > 0.3))
+
+
 ASKS = [
     *(equal_to_true, equal_to_one, not_equal_to_zero, equal_to_zero),
     *(nan_by_itself, factor_by_itself, below_infinity, at_least_itself),
+    *(minus_itself, times_zero, back_again, as_numbers),
 ]
 
 

@@ -45,6 +45,11 @@ def test_what_torch_onnx_cannot_translate_has_its_line(
         made(Scaled(scale), signal(2, 4), X, tmp_path)
 
 
+def test_a_size_that_is_looked_up(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^at test_errors.py:\d+: .*: a size, .* is looked up in a set or a dict"):
+        made(Scaled(lambda size: 2.0 if size in {4, 50} else 1.0), signal(2, 4), X, tmp_path)
+
+
 def test_an_index_without_axes(tmp_path: Path) -> None:
     class Largest(Scaled):
         def forward(self, x: Tensor) -> Any:

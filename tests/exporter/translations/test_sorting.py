@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -148,3 +149,17 @@ def test_places_in_sorted_numbers(tmp_path: Path) -> None:
             )
 
     right(Places(), signal, X, tmp_path)
+
+
+def test_a_nan_that_is_replaced_already_is_not_replaced_again(tmp_path: Path) -> None:
+    class Replacing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.lstm(x)[0]
+            return torch.where(y.isnan(), torch.scalar_tensor(9.0), y).argmax(-1)
+
+    nodes = onnx.load(made(Replacing(), signal(2, 4), X, tmp_path).exported.path).graph.node
+    assert [node.op_type for node in nodes].count("IsNaN") == 1

@@ -61,3 +61,17 @@ class LastSteps(nn.Module):
 
 def test_indices_of_two_types(tmp_path: Path) -> None:
     right(LastSteps(), signal, X, tmp_path)
+
+
+def test_shifts_of_bytes(tmp_path: Path) -> None:
+    class Shifting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            y = self.lstm(x)[0]
+            bits = (y > 0).to(torch.uint8)
+            return bits << 7, (bits * 200) >> 3, bits << bits, torch.bitwise_left_shift(bits, 3), y.int() >> 1
+
+    right(Shifting(), signal, X, tmp_path)

@@ -18,7 +18,6 @@ from ...input_spec import axes, most_entries, unbounded_inputs
 from ..cases import FEW_AND_MANY, FEW_AND_SOME, Case, integer_cases, mask_cases, value_cases
 from ..expected import Expected, constant_outputs
 from ..sizes import MOST_NUMBERS, MOST_WORK
-from ..tolerances import NATIVE_EPSILON
 from .inputs import BATCH, TIME, axes_of_size
 from .sizes import is_conclusive, of_some_features
 from .subject import Subject
@@ -33,8 +32,6 @@ _OFFSETS = (1.0, -1.0, 5.0, -5.0)
 """The means of such inputs."""
 _OTHER_CASES = 2
 """In how many cases such an integer shall differ."""
-_UNITS, _RUNS = 16, 3
-"""How many roundings operators are off by in so many runs, in all of which integers must be the same to be compared."""
 
 
 def cases_with_values(subject: Subject, rng: np.random.Generator, batch: int, time: int) -> Iterator[Case]:
@@ -128,26 +125,16 @@ def _candidates(subject: Subject) -> Iterator[Case]:
 def _with_integers(subject: Subject, case: Case, constant: dict[str, np.ndarray]) -> Expected | None:
     """What PyTorch gives if one of the integers differs, and roundings do not change it; else None."""
     with contextlib.suppress(ExportError):
-        run = subject.models.float64
-        reference = run(case.feeds)
+        reference = subject.models.float64(case.feeds)
         others = [name for name, value in constant.items() if (reference[name] != value).any()]
         if not others:
             return None
-        unit = _UNITS * NATIVE_EPSILON[subject.dtype]
-        runs = [run.with_rounded_operators(case.feeds, unit, seed) for seed in range(_RUNS)]
-        native = subject.models.native(case.feeds)
-        certain = {
-            name: reference[name]
-            for name in others
-            if all(np.array_equal(reference[name], one[name]) for one in (native, *runs))
-        }
-        if not certain:
+        certain = subject.certain_integers(case.feeds, reference, (subject.models.native(case.feeds),))
+        differ = [name for name in others if name in certain]
+        if not differ:
             return None
-        label = f"{case.label}, where {' and '.join(certain)} differs"
+        label = f"{case.label}, where {' and '.join(differ)} differs"
         expected = subject.expect(replace(case, label=label, kind="values"))
         if expected is not None and is_conclusive(expected):
-            some = of_some_features(expected)
-            (call,) = some.calls
-            call = replace(call, native={**call.native, **certain}, reference={**call.reference, **certain})
-            return replace(some, calls=(call,))
+            return of_some_features(expected)
     return None

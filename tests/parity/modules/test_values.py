@@ -128,15 +128,20 @@ def test_integers_are_compared_where_they_differ(tmp_path: Path) -> None:
 
 
 class _Counted(_Scores):
-    """Beside the scores the number of steps that `is_step` holds for, and the largest of saturated states."""
+    """Beside the scores the number of steps that `is_step` holds for, and places of numbers that may be equal."""
 
     def __init__(self, is_step: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.is_step = is_step
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         states, _ = self.lstm(x)
-        return self.head(states)[..., 0], self.is_step(x.abs().sum(-1)).sum(1), states.argmax(-1)
+        return (
+            self.head(states)[..., 0],
+            self.is_step(x.abs().sum(-1)).sum(1),
+            states.argmax(-1),
+            x.topk(2, -1).indices,
+        )
 
 
 def test_integers_beside_floats_are_compared_at_padding(tmp_path: Path) -> None:

@@ -306,13 +306,14 @@ def with_largest_errors(cases: Sequence[Expected]) -> list[Expected]:
 
 
 def farther(first: Arrays, second: Arrays, reference: Arrays) -> dict[str, np.ndarray]:
-    """Element by element, that number of `first` and `second` which is farther from the reference."""
+    """Element by element, that number of `first` and `second` which is farther from the reference, or not it."""
     chosen = {}
     for name, wanted in reference.items():
         one, other = first[name], second[name]
-        if wanted.dtype.kind == "f" and one.shape == wanted.shape == other.shape:
+        if one.shape == wanted.shape == other.shape:
             with np.errstate(invalid="ignore"):
-                one = np.where(np.abs(other - wanted) > np.abs(one - wanted), other, one)
+                floats = wanted.dtype.kind == "f"
+                one = np.where(np.abs(other - wanted) > np.abs(one - wanted) if floats else one == wanted, other, one)
         chosen[name] = one
     return chosen
 

@@ -36,7 +36,7 @@ class Clone:
 
     Attributes:
         module: the copy.
-        mutable: what code may write into besides: copied containers, objects and closure cells, and what the copy shares
+        mutable: what else code may write into: copied containers, objects and closure cells, and what the copy shares
             with the original.
         shared: tensors that share memory with another one in the original, and share none here.
     """

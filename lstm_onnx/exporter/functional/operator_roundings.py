@@ -51,7 +51,7 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not any(isinstance(arg, Tensor) for arg in tree_leaves((args, keywords))):
             return func(*args, **keywords)  # a constant
         terms = self._terms(func, name, args, keywords)
-        results = func(*args, **keywords)
+        results = (_topk if name == "topk" else func)(*args, **keywords)
         every = results if isinstance(results, (tuple, list)) else (results,)
         rounded = [
             result if view or not _rounds(result) else self._rounded(result, name, terms, in_place=write)
@@ -75,6 +75,13 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         off = torch.rand(result.shape, generator=self._rng, dtype=torch.float64).mul_(2).sub_(1).to(result)
         change = torch.nan_to_num(self._unit * size * off, nan=0.0, posinf=0.0, neginf=0.0)
         return result.add_(change) if in_place else result + change
+
+
+def _topk(numbers: Tensor, k: int, dim: int = -1, largest: bool = True, *_: Any, **__: Any) -> tuple[Tensor, ...]:
+    """As ONNX has it: of equal numbers the first ones in their order, where PyTorch takes any in any order."""
+    if not numbers.ndim:
+        return numbers.topk(k, dim, largest)
+    return tuple(found.narrow(dim, 0, k) for found in numbers.sort(dim=dim, descending=largest, stable=True))
 
 
 def _padded(flags: list[bool], results: Any) -> list[bool]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .constants import Constants
 from .inverse_stft import istft
@@ -49,13 +50,19 @@ def _angle(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[
     return (torch.atan2(args[0].imag, args[0].real),) if args[0].is_complex() else None
 
 
-def _linspace(_constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    """The numbers as PyTorch computes them, from both ends to the middle; None where their count is fixed."""
+def _linspace(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """The numbers as PyTorch computes them: from both ends to the middle; a fixed count as its kernel does."""
     named = dict(zip(("start", "end", "steps"), args, strict=False)) | kwargs
     dtype = named.pop("dtype", None) or torch.get_default_dtype()
     device = named.pop("device", None)
     known = named.keys() == {"start", "end", "steps"} and dtype.is_floating_point
-    if not known or not is_symbolic(named["steps"]) or any(isinstance(named[end], Tensor) for end in ("start", "end")):
+    if not known or any(isinstance(named[end], Tensor) for end in ("start", "end")):
+        return None
+    if not any(map(is_symbolic, named.values())):
+        with _disable_current_modes():
+            numbers = func(**named, dtype=dtype).tolist()
+        return (constants.call(torch.tensor, (numbers,), {"dtype": dtype, "device": device}),)
+    if not is_symbolic(named["steps"]):
         return None
     start, end = (_double(named[end], device) for end in ("start", "end"))
     steps = named["steps"]

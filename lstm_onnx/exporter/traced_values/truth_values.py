@@ -1,7 +1,7 @@
 """Makes traced numbers, and torch's SymBool (the truth of a comparison), compute and compare as in PyTorch.
 
-torch asks sympy, for which every number equals itself, is less than infinity, and minus itself is 0.  That is not so for
-NaN, so tensors compare and compute such numbers instead.
+torch asks sympy, for which every number equals itself, is less than infinity, and minus itself is 0.  That is not so
+for NaN, so tensors compare and compute such numbers instead.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _size_compared(name: str) -> Callable[[Any, Any], Any]:
 def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) -> Iterator[None]:
     """A context in which checks of what ``item()`` gives pass, and a truth value counts as 1 if true and 0 if not.
 
-    torch's own truth values never equal a number, and raise an error in arithmetic and in comparisons with True or False.
+    torch's own truth values never equal a number, and raise an error in arithmetic and beside True or False.
 
     Args:
         passes: returns the truth value with which a check in a frame passes; None where it is not a check.

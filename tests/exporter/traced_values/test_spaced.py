@@ -1,4 +1,4 @@
-"""``torch.linspace`` over an axis has PyTorch's numbers at every length."""
+"""``torch.linspace`` over an axis has PyTorch's numbers at every length, and of a fixed count its bits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tests.exporter.helpers import X, right, signal
 class Positions(nn.Module):
     """An LSTM that is given where its steps lie."""
 
+    edges: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.register_buffer("edges", torch.linspace(-1, 1, 21))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         where = torch.linspace(-1, 1, x.size(1))
@@ -29,6 +32,7 @@ class Positions(nn.Module):
             ends,
             torch.linspace(-x.size(0), x.size(1), x.size(1)),
             torch.linspace(0, 1, 3),
+            torch.bucketize(self.edges, torch.linspace(-1, 1, 21)),
         ]
 
 

@@ -127,6 +127,29 @@ def test_integers_are_compared_where_they_differ(tmp_path: Path) -> None:
     assert not _verified(_Scores(0.7), _Scores(50.0), tmp_path / "wrong.onnx")
 
 
+class _Counted(_Scores):
+    """Beside the scores the number of steps that `is_step` holds for, and places of numbers that may be equal."""
+
+    def __init__(self, is_step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.is_step = is_step
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        states, _ = self.lstm(x)
+        return (
+            self.head(states)[..., 0],
+            self.is_step(x.abs().sum(-1)).sum(1),
+            states.argmax(-1),
+            x.topk(2, -1).indices,
+        )
+
+
+def test_integers_beside_floats_are_compared_at_padding(tmp_path: Path) -> None:
+    right, wrong = _Counted(lambda x: x > 0), _Counted(lambda x: x >= 0)
+    assert _verified(right, right, tmp_path / "right.onnx")
+    assert not _verified(right, wrong, tmp_path / "wrong.onnx")
+
+
 def test_a_note_names_outputs_that_are_one_number_in_every_case(tmp_path: Path) -> None:
     report = _verified(_Scores(50.0), _Scores(51.0), tmp_path / "m.onnx")
     assert report  # nothing shows that the threshold is another

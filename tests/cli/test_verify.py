@@ -163,4 +163,4 @@ def test_lengths_that_the_source_asks_for_and_the_file_lacks(run_cli: Run, toml:
     asking = toml(export="lengths = true").name
     done = run_cli("verify", asking, "m.onnx")
     assert done.code == 1
-    assert "asks for the input lengths, and the file has none" in done.out
+    assert "asks for the input lengths, but the file has none" in done.out

@@ -59,7 +59,8 @@ def stream_problems(model: Model) -> Iterator[str]:
         for what, size in (("hop", streaming.hop), ("period", streaming.period)):
             later = [m for m in available if m >= streaming.settled and m + size in available]
             if len({available[m + size] - available[m] for m in later}) > 1:
-                yield f"the metadata's {what} of the stream is {size}, and so many steps give other numbers of {name}"
+                found = f"the metadata's {what} of the stream is {size}, but this many steps"
+                yield f"{found} return varying numbers of steps of {name}"
     yield from _of_delay(counts.rest, streaming, every=apart == 1)
     wrong = next((m for m, count in counts.counted.items() if count != m), None)
     if wrong is not None:
@@ -72,9 +73,9 @@ def _of_first_step(name: str, available: dict[int, int], streaming: Streaming) -
     if first is None:
         yield f"the metadata do not say after how many steps of a stream {name} begins"
     elif found is not None and first != found and (first in available or first > max(available)):
-        yield f"the metadata say that {name} of a stream begins after {first} steps, and it does after {found}"
+        yield f"the metadata say that {name} of a stream begins after {first} steps, but it begins after {found}"
     elif found is None and first <= max(available, default=0):
-        yield f"the metadata say that {name} of a stream begins after {first} steps, and it does not"
+        yield f"the metadata say that {name} of a stream begins after {first} steps, but it does not begin"
 
 
 def _of_delay(rest: dict[int, int], streaming: Streaming, *, every: bool) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _of_delay(rest: dict[int, int], streaming: Streaming, *, every: bool) -> Ite
     # If only multiples, or a few lengths, are possible, the length with the largest delay may not be among them.
     exact = every and streaming.multiple == 1
     if most > streaming.delay or (exact and most < streaming.delay):
-        yield f"the metadata's delay of the stream is {streaming.delay}, and flush gives up to {most} steps"
+        yield f"the metadata's delay of the stream is {streaming.delay}, but flush returns up to {most} steps"
 
 
 def _places(streaming: Streaming) -> tuple[list[int], int]:

@@ -135,8 +135,8 @@ def test_outputs_that_a_source_names_otherwise_fail(configured: Path) -> None:
         ({"choose": None}, []),
         ({"stop_token": 3}, ["stop_token (3,), but the file with (2,)"]),
         ({"stop_token": ()}, ["stop_token (), but the file with (2,)"]),
-        ({"pad": 9}, ["padding 9, and the file with 0"]),
-        ({"choose": "sample"}, ["choose sample, and the file with greedy"]),
+        ({"pad": 9}, ["padding 9, but the file with 0"]),
+        ({"choose": "sample"}, ["choose sample, but the file with greedy"]),
     ],
 )
 def test_a_source_that_generates_otherwise_fails(changed: dict[str, Any], said: list[str]) -> None:

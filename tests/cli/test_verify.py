@@ -138,7 +138,7 @@ def test_the_seed_draws_the_inputs(run_cli: Run, source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, and m.onnx was given"),
+        (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, but m.onnx was given"),
         (["net.toml", "none.onnx"], "none.onnx"),
         (["net.toml", "--precision", "int4"], "int4"),
         (["net.toml", "--max-drift", "-1"], "--max-drift"),

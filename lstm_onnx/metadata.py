@@ -62,6 +62,10 @@ class Quantization:
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
+ENDED = -1
+"""The count of steps of a sequence that has ended: its states are final, and hold what its end has added."""
+
+
 @dataclass(frozen=True)
 class Streaming:
     """How a file takes a sequence in chunks, where its states hold more than those of recurrent layers.
@@ -80,7 +84,8 @@ class Streaming:
         period: see `settled`.
         positions: whether results depend on the number of a step.
         first: for each output with a time axis, the steps of the input after which its first step is there.
-        steps: the state that counts the steps of the input; None where nothing depends on that.
+        steps: the state that counts the steps of the input, and is `ENDED` after the last; None where nothing depends
+            on that.
         last: the input that is 1 where the sequence ends with a chunk; None where the end changes nothing.
         chunk: every chunk has a multiple of so many steps.
     """

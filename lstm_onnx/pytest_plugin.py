@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .parity.report import ParityReport
 
 _NAME = "lstm_onnx_parity"
+_PAGES = pytest.StashKey[int]()
+"""How many pages a test has so far."""
 _OPTIONS = tuple(inspect.getfullargspec(assert_parity).kwonlyargs)
 
 
@@ -73,10 +75,13 @@ class ParityCheck:
         """
         __tracebackhide__ = True
         self.called = True
+        if self.problem:
+            pytest.fail(self.problem, pytrace=False)
         if source is None:
             if self.source is None:
                 pytest.fail(f"{_NAME}() needs a source here: only the marker {_NAME} gives one")
-            source, file = _relative(self.source), _relative(self.file) if file is None else file
+            source = _relative(self.source)
+        file = _relative(self.file) if file is None else file
         options = {**self.options, **options}
         if "golden" in options:
             options["golden"] = _relative(options["golden"])
@@ -221,7 +226,8 @@ def pytest_runtest_makereport(
         # Test names may have characters that file names cannot, and be longer.
         name = re.sub(r"[^\w.-]+", "-", item.nodeid)[:80].strip("-")
         digest = hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]
-        path = item.config.invocation_params.dir / folder / f"{name}-{digest}.html"
+        number = item.stash[_PAGES] = item.stash.get(_PAGES, 0) + 1  # a test with subtests has several
+        path = item.config.invocation_params.dir / folder / f"{name}-{digest}{f'-{number}' if number > 1 else ''}.html"
         result.sections.append(("lstm-onnx", _write_page(call.excinfo.value.report, item.nodeid, path)))
     return result
 

@@ -167,6 +167,35 @@ def test_a_wrong_marker_is_one_test_that_fails_in_one_line(run_here: Run):
     result.stdout.no_fnmatch_line("E  *")
 
 
+def test_a_wrong_marker_fails_in_another_fixture_too(run_here: Run):
+    text = """
+import pytest
+
+@pytest.fixture
+def report(lstm_onnx_parity):
+    return lstm_onnx_parity()
+
+@pytest.mark.lstm_onnx_parity("*.toml", mutant="all")
+def test_marked(report): pass
+"""
+    result = run_here(test_it=text)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["the marker lstm_onnx_parity has no option mutant; *"])
+
+
+def test_another_source_is_compared_with_the_file_of_the_marker(run_here: Run):
+    text = """
+import pytest
+from lstm_onnx import pytest_plugin
+
+@pytest.mark.lstm_onnx_parity("net.toml", file="{stem}.onnx")
+def test_marked(lstm_onnx_parity, monkeypatch):
+    monkeypatch.setattr(pytest_plugin, "assert_parity", lambda source, file: (source, str(file)))
+    assert lstm_onnx_parity("other.toml") == ("other.toml", "net.onnx")
+"""
+    run_here(test_it=text).assert_outcomes(passed=1)
+
+
 def test_of_several_patterns_only_the_misspelt_one_fails(run: Run):
     text = """
 import pytest
@@ -269,3 +298,15 @@ def test_the_page_of_a_failed_check(run: Run, pytester: pytest.Pytester):
     result = run("--lstm-onnx-html", "net.onnx", test_it=CHECKS)
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["no report was written: *net.onnx*"])
+
+
+@pytest.mark.skipif(not hasattr(pytest, "Subtests"), reason="pytest has subtests from version 9 on")
+def test_each_failed_subtest_has_a_page(run: Run, pytester: pytest.Pytester):
+    text = """
+def test_all(subtests, lstm_onnx_parity):
+    for _ in range(2):
+        with subtests.test():
+            lstm_onnx_parity("wrong.onnx", golden="net.npz")
+"""
+    run("--lstm-onnx-html", "pages", test_it=text)
+    assert len(list((pytester.path / "pages").iterdir())) == 2

@@ -297,6 +297,8 @@ class _Trials:
         for name, info in self.model.inputs.items():
             if name not in feeds:
                 feeds[name] = _drawn(rng, info, bound[name], sizes)
+        if (steps := self.model.metadata.streaming_or_default.steps) in feeds:
+            feeds[steps][...] = 0  # all sequences begin: others cannot always be stepped together
         problem = _run_problem(self.model, feeds, sizes)
         lengths = {spec.name: spec.high for spec in self.specs if isinstance(spec.high, str)}
         if problem is not None and lengths:

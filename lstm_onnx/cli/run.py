@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .child import needs_child, run_in_child
-from .options import detail, json_option, note, progress, provider_options, seed_option, state_option
+from .options import detail, is_given, json_option, note, progress, provider_options, seed_option, state_option
 from .params import FILE, by_name, column_names, option
 from .streams import data_stdout, reader_left, say, stdout_is_closed
 
@@ -104,9 +104,8 @@ def run(
     if engine == "ray":
         from .run_on_ray import run_on_ray
 
-        _require_absent(
-            "ray", {"--format": format_, "--size": size, "--json": as_json, "--isolate": isolate is not None}
-        )
+        absent = {"--format": format_, "--size": size, "--seed": is_given("seed"), "--json": as_json}
+        _require_absent("ray", {**absent, "--isolate": isolate is not None})
         run_on_ray(file, data, output, address, columns, steps, states, provider, threads)
         return
     _require_absent("local", {"--address": address})
@@ -115,14 +114,7 @@ def run(
     from .. import data as data_files
     from ..data.run import run_records
 
-    if data is not None and size:
-        raise click.UsageError("--size is for random input, but DATA was given")
-    if data is None and columns:
-        raise click.UsageError("--columns is for a table, but no DATA was given")
-    if format_ and "-" not in (data, output) and not as_json:
-        raise click.UsageError("--format is for stdin and stdout, but neither DATA nor -o is -")
-    if as_json and output not in (None, "-"):
-        raise click.UsageError("--json prints the outputs to stdout; leave out --json or -o")
+    _require_fitting(data, output, {"--size": size, "--seed": is_given("seed")}, columns, format_, as_json=as_json)
     target = "-" if as_json and output is None else output
     _check_target(target, file, data)
     model = _load(file, provider, threads, states or None, isolate=isolate, limited=data is None and not size)
@@ -162,6 +154,27 @@ def _steps(stream: bool, chunk: int | None) -> int | None:
     if stream and chunk is not None:
         raise click.UsageError("--stream and --chunk were both given; pass one of them")
     return 1 if stream else chunk
+
+
+def _require_fitting(
+    data: str | None,
+    output: str | None,
+    of_random_input: dict[str, Any],
+    columns: list[str] | None,
+    format_: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Refuse options that would have no effect (click.UsageError)."""
+    for name, given in of_random_input.items():
+        if data is not None and given:
+            raise click.UsageError(f"{name} is for random input, but DATA was given")
+    if data is None and columns:
+        raise click.UsageError("--columns is for a table, but no DATA was given")
+    if format_ and "-" not in (data, output) and not as_json:
+        raise click.UsageError("--format is for stdin and stdout, but neither DATA nor -o is -")
+    if as_json and output not in (None, "-"):
+        raise click.UsageError("--json prints the outputs to stdout; leave out --json or -o")
 
 
 def _require_absent(engine: str, options: dict[str, Any]) -> None:

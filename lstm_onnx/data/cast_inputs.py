@@ -11,6 +11,8 @@ from ..runtime.counts import Count
 from ..runtime.tensor_info import ValueInfo, axis_sizes
 from .formats import Record
 
+_FIRST_ROUNDED = 2**53
+"""From here on a float64 may stand for several integers."""
 Inputs = Mapping[str, ValueInfo]
 
 
@@ -41,9 +43,14 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
             feeds[name] = array.astype(info.dtype)
             rounded = feeds[name].astype(array.dtype) != array
             if array.dtype.kind == "f":  # such as from a .csv, whose integers are read as floats
-                rounded &= (np.floor(array) == array) & (np.abs(array) <= 2**53)
+                rounded &= (np.floor(array) == array) & (np.abs(array) <= _FIRST_ROUNDED)
         if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
             raise InputError(f"{name} has values that the model's {info.dtype} cannot represent")
+        if array.dtype == np.float64 and info.dtype.kind in "iu" and (np.abs(array) >= _FIRST_ROUNDED).any():
+            raise InputError(
+                f"{name} has integers of 2**53 or more that were read as floats, which may have rounded them",
+                hint=f"write them as {info.dtype} alone, in a .npy or .parquet",
+            )
         if np.isinf(feeds[name]).any() and not np.isinf(array).any():
             raise InputError(f"{name} has values that are too large for the model's {info.dtype}")
         if typed and np.issubdtype(array.dtype, np.floating):

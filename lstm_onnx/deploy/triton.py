@@ -225,6 +225,13 @@ def _states(model: Model, axes: Mapping[str, int], initial: Mapping[str, tuple[s
                 path=model.path,
                 name=name,
             )
+        if not tensor.dims:
+            raise ModelError(
+                f"the state {model.inputs[name]} has no axis beside the batch, and Triton's states have one",
+                path=model.path,
+                hint="make it (batch, 1) in the module, or run the file with lstm-onnx serve",
+                name=name,
+            )
         states.append(TritonState(tensor, end, initial[name][0] if name in initial else None))
     return tuple(states)
 

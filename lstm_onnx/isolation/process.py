@@ -238,7 +238,9 @@ def started(
             "a child process cannot be started: this program is frozen into one file, which is no Python interpreter",
             hint="open the files in a Python environment, or leave out trial=True for files that you trust",
         )
-    command = [sys.executable, "-P", "-c", boot, json.dumps(sys.path), str(os.getpid()), *more]
+    isolated = ["-I"] if sys.flags.isolated else ["-E"] if sys.flags.ignore_environment else []
+    places = json.dumps([place for place in sys.path if isinstance(place, str)])  # import skips all others
+    command = [sys.executable, *isolated, "-P", "-c", boot, places, str(os.getpid()), *more]
     try:
         return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)  # noqa: S603
     except OSError as error:

@@ -33,6 +33,8 @@ ONNX_ERRORS = (
     MemoryError,
 )
 """What the onnx package raises about a model; its C++ errors have no common base but Exception."""
+OVERRIDABLE = 4
+"""From this IR version on, an initializer may also be an input, which callers may override; before, each had to be."""
 _LARGEST_PROTOBUF = 2**31 - 1
 _LONGEST_ERROR = 400
 
@@ -65,7 +67,8 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
 def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
     """Read the model in a file, inline its functions, sort its nodes, and make sure that its names are valid text.
 
-    ONNX Runtime sorts nodes itself, so it accepts files whose nodes are not sorted, as its float16 converter's.
+    ONNX Runtime sorts nodes itself, so it accepts files whose nodes are not sorted, as its float16 converter's.  In a
+    file of an old IR version, initializers are removed from the inputs.
 
     Raises:
         FileError: see `load_model`.
@@ -74,6 +77,10 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
     model = load_model(path)
     if not _is_text(model):
         raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
+    if model.ir_version < OVERRIDABLE:
+        stored = {tensor.name for tensor in model.graph.initializer}
+        for value in [value for value in model.graph.input if value.name in stored]:
+            model.graph.input.remove(value)
     if not model.functions:
         return _in_order(model)
     if inlined_size(model) > MOST_NODES:

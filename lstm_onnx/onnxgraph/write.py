@@ -17,7 +17,7 @@ from ..atomic_io import atomic_write, one_writer, require_writable
 from ..checksum import KEY, UNKNOWN, with_checksum
 from ..errors import FileError, ModelError
 from ..metadata import Metadata
-from .load import read_external
+from .load import OVERRIDABLE, read_external
 from .serialize import Tensor, model_pieces
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
@@ -127,6 +127,7 @@ def _remove_stale(target: Path, data: Path) -> None:
 def _write_proto(model: ModelProto, tensors: Sequence[Tensor], path: str | os.PathLike[str]) -> int:
     marked = ModelProto()
     marked.CopyFrom(model)
+    marked.ir_version = max(marked.ir_version, OVERRIDABLE)  # initializers need not be inputs
     # The first of the metadata, so that check recognizes a file that is truncated after it.
     marked.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
     pieces, end = model_pieces(marked, tensors)

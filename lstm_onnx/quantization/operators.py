@@ -32,8 +32,10 @@ def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
     if w.ndim != 3 or r.shape != (directions, gates * hidden, hidden) or w.shape[1] != gates * hidden:
         return f"its weights have shapes {w.shape} and {r.shape}"
     bias = constant(input_of(node, 3)) if input_of(node, 3) else np.zeros((directions, 2 * gates * hidden), np.float32)
-    if bias is None or bias.shape != (directions, 2 * gates * hidden):
+    if bias is None:
         return "its biases are computed"
+    if bias.shape != (directions, 2 * gates * hidden):
+        return f"its biases have shape {bias.shape}"
     peepholes = constant(input_of(node, PEEPHOLES)) if input_of(node, PEEPHOLES) and node.op_type == "LSTM" else None
     if input_of(node, PEEPHOLES) and (peepholes is None or peepholes.shape != (directions, 3 * hidden)):
         return "its peepholes are computed"

@@ -45,11 +45,17 @@ def fixed_batch(graph: Graph, size: int | str | None) -> tuple[int, int] | None:
 
 
 def open_batch(graph: Graph, axis: int, size: int, states: dict[str, str]) -> None:
-    """Make an axis of the inputs and outputs dynamic."""
+    """Make an axis of the inputs and states dynamic; which axis of another output it is can only be seen in runs."""
     after = set(states.values())
     for value in (*graph.inputs, *graph.outputs):
-        state = value.name in states or value.name in after
-        _open(value, 1 if state else axis, size)
+        if value.name in states or value.name in after:
+            _open(value, 1, size)
+        elif any(value is one for one in graph.inputs):
+            _open(value, axis, size)
+        else:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_value == size:
+                    dim.ClearField("value")
 
 
 def _open(value: ValueInfoProto, axis: int, size: int) -> None:

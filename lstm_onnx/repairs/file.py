@@ -47,7 +47,7 @@ class RepairResult:
         num_bytes: the total size of the files that were written.
         proof: how it was compared with the source.
         not_streamable: how its chunks differ from the whole sequence; "" if they do not.
-        time: the time axis of each input along which a stream is cut; empty if every call is one step.
+        time: the time axis of each input along which a stream is cut; empty if every call has a fixed size.
         notes: what was not repaired, and why.
     """
 
@@ -78,7 +78,7 @@ class RepairResult:
             pairs = ", ".join(f"{one_line(name)} -> {one_line(after)}" for name, after in self.states.items())
             lines.append(f"states: {pairs}")
             along = ", ".join(f"axis {axis} of {one_line(name)}" for name, axis in self.time.items())
-            yes = f"along {along}" if along else "each call is one step"
+            yes = f"along {along}" if along else "each call goes on where the one before ended"
             lines.append(f"streams: {'no, ' + self.not_streamable if self.not_streamable else yes}")
         if self.batch_opened:
             lines.append("batch: any size")
@@ -162,7 +162,7 @@ def repair(
             times = () if why else tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
             metadata = replace(metadata, not_streamable=why or None, time_axes=times)
     if runs:
-        _name_output_axes(graph, runs)
+        _name_output_axes(graph, runs, opened=opened)
     num_bytes = _write(graph, metadata, path)
     return RepairResult(
         os.fspath(path),
@@ -189,22 +189,36 @@ def _compared(model: Model) -> Compared | None:
     return compared
 
 
-def _name_output_axes(graph: Graph, runs: Sequence[tuple[Mapping[str, int], Mapping[str, Sequence[int]]]]) -> None:
+def _name_output_axes(
+    graph: Graph, runs: Sequence[tuple[Mapping[str, int], Mapping[str, Sequence[int]]]], *, opened: bool
+) -> None:
     """Give the outputs' dynamic axes the names of the inputs' axes whose size they had in every run.
+
+    An axis that the file declares otherwise, which was wrong or was that of the fixed batch, becomes dynamic.
 
     Args:
         graph: its outputs are changed.
         runs: of each, the sizes of the inputs' axes by name, and the outputs' shapes.
+        opened: whether the batch had a fixed size.
     """
     names = list(dict.fromkeys(name for axes, _ in runs for name in axes))
     varied = [name for name in names if len({axes.get(name) for axes, _ in runs}) > 1]
     limits = limited(graph.nodes, graph.arrays)
+    declared = {value.name: value.type for value in graph.model.graph.output}
     for value in graph.outputs:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if dim.HasField("dim_value") or dim.dim_param in names or value.name in limits:
+        value.type.CopyFrom(declared.get(value.name, value.type))
+        dims = value.type.tensor_type.shape.dim
+        if any(len(shapes[value.name]) != len(dims) for _, shapes in runs):
+            continue  # declared with another number of axes, or none
+        for axis, dim in enumerate(dims):
+            stated = dim.HasField("dim_value") or dim.dim_param in names
+            sizes = [shapes[value.name][axis] for _, shapes in runs]
+            if stated and sizes == [axes.get(dim.dim_param, dim.dim_value) for axes, _ in runs]:
                 continue
-            same = [name for name in varied if all(axes.get(name) == shapes[value.name][axis] for axes, shapes in runs)]
-            if len(same) == 1:
+            if stated:
+                dim.ClearField("value")
+            same = [name for name in varied if sizes == [axes.get(name) for axes, _ in runs]]
+            if len(same) == 1 and (value.name not in limits or (opened and same[0] == BATCH)):
                 dim.dim_param = same[0]
 
 
@@ -217,12 +231,14 @@ def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> 
             kinds = ", ".join(dict.fromkeys(inner))
             why = [f"its operators ({kinds}) are inside a branch or a loop, where they are not changed"]
     elif not notes:
-        sizes = fixed_sizes(graph)
+        sizes, of_states = fixed_sizes(graph)
         why = ["its states are inputs, and its batch is dynamic"]
         if sizes:
             why = [f"its states are inputs; their batch of {', '.join(map(str, sizes))} cannot be made dynamic"]
         elif all(isinstance(dim, int) for value in graph.inputs for dim in shape_of(value.type) or ()):
             why = ["its states are inputs; each of its sizes is fixed and cannot be made dynamic"]
+        elif of_states:
+            why = [f"its states are inputs; their batch of {', '.join(map(str, of_states))} cannot be made dynamic"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
 
 

@@ -142,10 +142,12 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
     found = list(values_at_sizes(alone, source, wanted, seed=seed))
     if not found:
         return Sizes({}, {})
+    # A Loop of TorchScript's appends to a sequence, which is a list.
+    wanted = [name for name in wanted if all(isinstance(item[name], np.ndarray) for item in found)]
     constants = {
         name: array
-        for name, array in found[0].items()
-        if array.size <= _MOST_ENTRIES
+        for name in wanted
+        if (array := found[0][name]).size <= _MOST_ENTRIES
         and array.dtype.kind in "ib"
         and all(np.array_equal(array, other[name]) for other in found[1:])
     }

@@ -12,9 +12,10 @@ from onnx import ModelProto, NodeProto, helper
 
 from ..errors import InputError, ModelError, RunError
 from ..runtime import Model
-from ..runtime.chunk_check import mismatch, rounded
+from ..runtime.chunk_check import LARGEST_INTEGERS, mismatch, rounded
 from ..runtime.providers import open_session, ort_errors
 from ..runtime.tensor_info import ValueInfo
+from ..symbolic_dims import is_expression, names_in, size_of
 
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
@@ -63,19 +64,21 @@ def prove(
         marks: numbers that mark steps in the inputs, such as the 0 of padding (see `marks_of`).
 
     Raises:
-        ModelError: the source runs at none of the sizes.
+        ModelError: the source runs at none of the sizes, or gives other numbers each time, as Dropout in training mode.
     """
     runs, failed = 0, ""
     short, together = _Outputs(), _Outputs()
     compared = [short]
     for sizes in _sizes(source):
-        feeds = drawn(source, sizes, seed + runs, marks)
         try:
-            whole = source.run(feeds)
+            feeds, whole = _run(source, sizes, seed + runs, marks)
             near = source.run(rounded(feeds))
         except (InputError, RunError) as error:
             failed = failed or error.reason
             continue
+        again = _Outputs()
+        if not runs and (again.add(source.run(feeds), whole, whole) or again.difference()):
+            raise ModelError("cannot be compared: it gives other numbers each time it runs", path=source.path)
         alone = short
         if sizes not in _SIZES:
             if not all(np.isfinite(array).all() for array in whole.values() if array.dtype.kind == "f"):
@@ -99,6 +102,19 @@ def prove(
         return Proof(runs, problem)
     problem = together.difference()
     return Proof(runs, f"in a larger batch: {problem}" if problem else "")
+
+
+def _run(
+    source: Model, sizes: Sequence[int], seed: int, marks: Sequence[float]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Random inputs, of integers as large as the source takes, and its outputs (InputError, RunError)."""
+    *larger, least = LARGEST_INTEGERS
+    for most in larger:
+        feeds = drawn(source, sizes, seed, marks, most)
+        with contextlib.suppress(InputError, RunError):
+            return feeds, source.run(feeds)
+    feeds = drawn(source, sizes, seed, marks, least)
+    return feeds, source.run(feeds)
 
 
 def _batched(
@@ -171,33 +187,40 @@ def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[f
     return tuple(dict.fromkeys(float(item) for item in compared if item.size == 1 and item.dtype.kind == "f"))
 
 
-def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
+def drawn(
+    model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] = (), most: int = 1
+) -> dict[str, Array]:
     """Random inputs: the first dynamic axis has the first size, the next axis the next size, and all others the last.
 
     Axes are identified by name.  If the inputs share no names, as in files of tf2onnx, which names each axis of each
     input separately, or if axes have no names, they are identified by position: the batch of all inputs has one size.
-    So do two sequences then, unless there are more than two sizes.
+    So do two sequences then, unless there are more than two sizes.  An axis such as 2*time has the size that follows.
 
     Args:
         model: the model that takes them.
         sizes: see above.
         seed: of the numbers.
         marks: numbers with which a third of the entries of the first two axes of floats are filled.
+        most: the largest integer.
     """
     rng = np.random.default_rng(seed)
-    known: dict[str | int, int] = {}
+    known: dict[str, int] = {}
     feeds: dict[str, Array] = {}
     infos = {name: info for name, info in model.inputs.items() if name not in model.states}
     by_place = _by_place(infos.values())
     for name, info in infos.items():
         shape = []
         for axis, dim in enumerate(info.shape):
+            if isinstance(dim, int):
+                shape.append(dim)
+                continue
             placed = by_place and (axis == 0 or len(sizes) == len(_SIZES[0]))
-            label = axis if placed else dim if isinstance(dim, str) else f"{name}.{axis}"
-            size = dim if isinstance(dim, int) else known.setdefault(label, sizes[min(len(known), len(sizes) - 1)])
+            label = f"axis {axis}" if placed else dim if isinstance(dim, str) else f"{name}.{axis}"
+            follows = size_of(str(dim), known) if is_expression(dim) else None
+            size = known.setdefault(label, follows or sizes[min(len(known), len(sizes) - 1)])
             shape.append(size)
         dtype = np.dtype(np.float32 if info.dtype is None else info.dtype)
-        array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, most + 1, shape)
         for mark in marks if dtype.kind == "f" and len(shape) > 1 else ():
             array[rng.random(shape[:2]) < _MARKED] = mark
         feeds[name] = np.asarray(array, dtype)
@@ -206,7 +229,7 @@ def drawn(model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] 
 
 def _by_place(infos: Iterable[ValueInfo]) -> bool:
     """Whether no axis of an input has the name of another input's."""
-    named = [dim for info in infos for dim in {*info.shape} if isinstance(dim, str)]
+    named = [name for info in infos for dim in {*info.shape} if isinstance(dim, str) for name in names_in(dim)]
     return len(set(named)) == len(named)
 
 

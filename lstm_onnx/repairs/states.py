@@ -11,7 +11,15 @@ from onnx import ModelProto, NodeProto, helper
 
 from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, node_name, shape_of, typed
 from ..onnxgraph.builder import Nodes, unique_name
-from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, batch_axis, direction_of, input_of, is_onnx_operator
+from ..onnxgraph.recurrent import (
+    INITIAL_C,
+    INITIAL_H,
+    batch_axis,
+    direction_of,
+    initial_states,
+    input_of,
+    is_onnx_operator,
+)
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from .graph import Graph
 from .masks import add_final
@@ -82,12 +90,14 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
     return found, notes
 
 
-def fixed_sizes(graph: Graph) -> list[int]:
-    """The sizes of the operators' batches that are numbers."""
+def fixed_sizes(graph: Graph) -> tuple[list[int], list[int]]:
+    """The sizes of the operators' batches that are numbers: of their sequences, and of their initial states."""
     scope = Scope.of(_shaped(graph.complete()).graph)
     operators = [node for node in graph.nodes if is_onnx_operator(node)]
     sizes = [scope.dim(_sequence(scope, node), batch_axis(node)) for node in operators]
-    return list(dict.fromkeys(size for size in sizes if isinstance(size, int)))
+    starts = [scope.dim(value, batch_axis(node)) for node in operators for value in initial_states(node)]
+    found, of_states = ([size for size in dict.fromkeys(dims) if isinstance(size, int)] for dims in (sizes, starts))
+    return found, of_states
 
 
 def _sequence(scope: Scope, node: NodeProto) -> str:

@@ -40,6 +40,11 @@ def batch_name(model: LoadedModel) -> str | None:
     return str(next(iter(candidates))) if len(candidates) == 1 else None
 
 
+def has_unnamed_batch(model: LoadedModel) -> bool:
+    """Whether an axis of a state has no name: the batch, since all others are fixed."""
+    return any(None in model.inputs[name].shape for name in model.states)
+
+
 def axis_roles(model: LoadedModel) -> dict[str, str]:
     """The roles "batch" and "time" of axes in a file with states, by the file's names, such as ``rows``."""
     found = dict.fromkeys(model.metadata.time_axes, TIME)
@@ -67,12 +72,17 @@ def require_batch(
     Raises:
         InputError: an input has a different number.
     """
-    axis = batch_name(model)
+    named = batch_name(model)
+    if named is None and not has_unnamed_batch(model):
+        return
     for name, value in feeds.items():
         info, shape = model.inputs.get(name), getattr(value, "shape", ())
-        if info is None or axis not in info.shape or len(shape) != len(info.shape):
+        axes = [] if info is None else [axis for axis, dim in enumerate(info.shape) if dim == named]
+        if info is None or not axes or len(shape) != len(info.shape):
             continue
-        size = int(shape[info.shape.index(axis)])
+        if named is None and len(axes) > 1:  # time has no name either
+            continue
+        size = int(shape[axes[0]])
         if size not in (0, batch):
             raise InputError(
                 f"{name} has shape {tuple(shape)}, which is {size} sequences, but {carrier} {batch}",

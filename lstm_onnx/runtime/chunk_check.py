@@ -36,8 +36,11 @@ _OTHER = 3
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _UNEQUAL = 6
 """The sizes of axes other than the batch if sequences have unequal lengths, one of which is the lengths' axis."""
-_LARGEST = (7, 1)
-"""Largest integers with a time axis, such as tokens: more than two values show their order; 1 if 7 is out of range."""
+LARGEST_INTEGERS = (7, 2, 1)
+"""The largest integers with a time axis, such as tokens; a smaller one is taken where the one before is out of range.
+
+0 may be padding, so two other values are needed to show their order.
+"""
 _LIKELY_TIME = ("time", "seq", "frame", "step", "length", "sample")
 
 
@@ -321,7 +324,7 @@ def sequences(model: LoadedModel, frame: int = 1) -> Iterator[WholeSequence]:
         for batch in (1, _BATCH) if fixed else (_BATCH, 1):
             # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
-                for most in _LARGEST if has_integers else _LARGEST[-1:]:
+                for most in LARGEST_INTEGERS if has_integers else LARGEST_INTEGERS[-1:]:
                     yield _random_sequence(model, free, groups[key], batch, other, most, frame)
 
 

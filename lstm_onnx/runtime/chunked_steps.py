@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import names_in, size_of
-from .batch_axes import BATCH, TIME, batch_name
+from .batch_axes import BATCH, TIME, batch_name, has_unnamed_batch
 from .bindings import Key
 from .call import call
 from .cancellation import options_of
@@ -235,7 +235,11 @@ class ChunkedSteps:
             times = {each for info in stream_inputs(model).values() for each in _names(info)} - states - {BATCH}
         known -= times
         shape = model.outputs[name].shape
-        return next((axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) - known), None)
+        found = [axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) - known]
+        unnamed = [axis for axis, dim in enumerate(shape) if dim is None]
+        if len(unnamed) > has_unnamed_batch(model):  # not all of them are the batch
+            found += unnamed
+        return found[0] if found else None
 
     def flushed(self, states: Arrays) -> dict[str, Any] | None:
         """All outputs of the call that ends the sequence, including states; None if it would change nothing.

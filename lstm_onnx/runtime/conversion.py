@@ -60,6 +60,8 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
     except Exception as error:  # numpy calls the object's own methods, which may raise any error
         raise InputError(f"{name} is not an array of numbers: {reason(error)}", name=name) from error
     _refuse_masked(as_given, name)
+    if array.dtype == np.uint64 and set(map(type, np.asarray(value, object).flat)) == {int}:
+        inferred = array  # by itself numpy makes floats of 1 beside 2**63
     if inferred.dtype.kind not in _LOSSLESS.get(array.dtype.kind, inferred.dtype.kind):
         raise InputError(
             f"{name} holds values of dtype {inferred.dtype}", hint=f"the model takes {array.dtype}", name=name

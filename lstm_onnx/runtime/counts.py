@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..metadata import Metadata, Streaming
+from ..metadata import ENDED, Metadata, Streaming
 from .tensor_info import ValueInfo
 
 
@@ -119,11 +119,20 @@ def require_whole_sequence(
 
 
 def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError)."""
+    """Refuse states of sequences that cannot be stepped together: a file counts the steps of the first (InputError).
+
+    Nor can those that have ended.
+    """
     counted = arrays.get(streaming.steps or "")
     if counted is None or counted.dtype.kind != "i":  # `verify` reports metadata that are wrong about it
         return
-    counts = np.unique(counted).tolist()
+    counts = sorted(set(counted.reshape(-1).tolist()))
+    if ENDED in counts:
+        raise InputError(
+            f"{streaming.steps} is that of a sequence that has ended, and nothing can follow on its states",
+            hint=f"keep the states before flush; run needs {streaming.last} = 0 before the end",
+            name=streaming.steps,
+        )
     if len({streaming.place(steps) for steps in counts}) > 1:
         raise InputError(
             f"{streaming.steps} says that the sequences are after {', '.join(map(str, counts[:5]))} steps; such "
@@ -133,12 +142,9 @@ def require_one_place(streaming: Streaming, arrays: Mapping[str, np.ndarray]) ->
         )
 
 
-def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse chunks that are not multiples of what the file takes (InputError)."""
-    if streaming.chunk == 1:
-        return
-    for name, axis in streaming.time.items():
-        steps = arrays[name].shape[axis]
+def require_whole_chunks(streaming: Streaming, sizes: Mapping[str, int]) -> None:
+    """Refuse chunks that are not multiples of what the file takes (InputError); `sizes` are the steps of each input."""
+    for name, steps in sizes.items():
         if steps % streaming.chunk:
             raise InputError(
                 f"{name} has {steps} steps, but the file takes multiples of {streaming.chunk}",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from ..atomic_io import require_readable
+from ..checksum import is_intact
 from ..errors import FileError
 
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")
@@ -44,6 +45,28 @@ def files_beside(path: str | os.PathLike[str]) -> list[str]:
     return [os.fsdecode(file) for file in _existing(path, names).values()]
 
 
+def weights_of_others(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    """The content of the files in the folder of a model's file that hold its weights, by their names in it.
+
+    ONNX Runtime maps them into memory: where another program writes into one of them, as ``cp`` does, an open model
+    would give other results, or end the process.  lstm-onnx names its own by digest, and never writes into them.
+
+    Raises:
+        FileError: a file cannot be read.
+    """
+    names = {name for _, found in _chunks(path) for name in found}
+    if not names or is_intact(path):
+        return {}
+    try:
+        # Absolute names, and what leads out of the folder, as a link may, are left to ONNX Runtime, which refuses them.
+        folder = os.path.join(os.fsencode(os.path.dirname(os.path.realpath(path))), b"")  # noqa: PTH118, PTH120
+        found = _existing(path, names).items()
+        files = {name: os.path.realpath(file) for name, file in found if not os.path.isabs(name)}  # noqa: PTH117
+        return {os.fsdecode(name): _content(file) for name, file in files.items() if file.startswith(folder)}
+    except OSError as error:
+        raise FileError(f"cannot be read: {error}", path=path) from error
+
+
 def _chunks(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, set[bytes]]]:
     """The bytes of a file, and the names of external data that end in each chunk.
 
@@ -59,6 +82,11 @@ def _chunks(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, set[bytes]]]:
                 before = content[-_LONGEST_ENTRY:]
     except OSError as error:
         raise FileError(f"cannot be read: {error}", path=path) from error
+
+
+def _content(file: bytes) -> bytes:
+    with open(file, "rb") as stream:
+        return stream.read()
 
 
 def _value(content: bytes, match: re.Match[bytes]) -> bytes:

@@ -13,7 +13,13 @@ from ..errors import FileError, InputError, ModelError, RunError
 from ..metadata import Metadata
 from ..spec import LSTMSpec
 from .bindings import BindingCache
-from .counts import require_counts, require_table_rows, require_whole_chunks, require_whole_sequence
+from .counts import (
+    require_counts,
+    require_one_place,
+    require_table_rows,
+    require_whole_chunks,
+    require_whole_sequence,
+)
 from .flops import is_small
 from .initial_states import known_initial_states
 from .interface import read_interface
@@ -135,17 +141,19 @@ class LoadedModel:
         watch(sleeping=self, forking=self)
 
     def require_counts(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Refuse counts outside of 1 to the size of their axis, and rows that a table lacks (InputError)."""
+        """Refuse counts outside of 1 to the size of their axis, rows that a table lacks, and states of sequences that
+        cannot be stepped together (InputError)."""
         if self.counts:
             require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
         if self.metadata.table_rows:
             require_table_rows(self.metadata.table_rows, arrays)
+        require_one_place(self.metadata.streaming_or_default, arrays)
 
     def require_steps(self, arrays: Mapping[str, np.ndarray], passed: Iterable[str]) -> None:
         """Refuse chunks and ending sequences with too few steps (InputError); inputs not `passed` were filled in."""
         streaming = self.metadata.streaming_or_default
-        require_whole_chunks(streaming, arrays)
         steps = {name: arrays[name].shape[axis] for name, axis in streaming.time.items()}
+        require_whole_chunks(streaming, steps)
         require_whole_sequence(streaming, arrays, steps, self.states.keys() & set(passed))
 
     def validated(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

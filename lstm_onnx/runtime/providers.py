@@ -221,6 +221,10 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
             ort.preload_dlls()
     try:
+        weights = {} if isinstance(model, bytes) or settings.session_options is not None else _weights(model)
+        if weights:  # which live until the session is open
+            sizes = list(map(len, weights.values()))
+            options.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
         with _silent_provider_loading(ort, providers):
             return opened(
                 ort.InferenceSession(
@@ -235,6 +239,12 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
         raise ModelError("ran out of memory while opening it", path=settings.name) from error
     except ort_errors() as error:
         raise open_error(error, settings.name, on_cpu=providers == [CPU]) from error
+
+
+def _weights(model: str) -> dict[str, bytes]:
+    from .file_digest import weights_of_others
+
+    return weights_of_others(model)
 
 
 def _session_options(ort: Any, settings: _Settings) -> Any:

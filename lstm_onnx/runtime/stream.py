@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -36,16 +36,16 @@ class _Last(NamedTuple):
     """The chunk shape that was bound last, to avoid a look-up: most chunks of a stream have the same shape.
 
     Attributes:
+        output: the name of the only output that is not a state.
         phase: of the stream before and after such a chunk; None if it has none.
         steps: the number of steps in the chunk.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    binding: Binding
-    execute: tuple[Callable[[], object], Callable[[], object]]
+    bindings: tuple[Binding, Binding]
     chunk: np.ndarray
-    output: np.ndarray
+    output: str
     phase: int | None = None
     steps: int = 0
 
@@ -140,7 +140,7 @@ class Stream:
 
         The results of all calls and of `flush`, concatenated along time, are the outputs of the whole sequence.
         Outputs without a time axis (a score of the whole sequence) are final.  `reset` starts another sequence; so
-        does setting `state`.
+        does setting `state`, but not to what it is after the end, which is refused if the end has changed it.
 
         Returns:
             As the last call did: an array after ``stream(chunk)``, a dict after ``stream.run(feeds)``.
@@ -205,20 +205,20 @@ class Stream:
         ):
             if self.model.hides_nan and not is_finite(chunk):
                 warn_of_non_finite(self.model, {self._names[0]: chunk})
-            current = self._current
+            binding = last.bindings[self._current]
             last.chunk[...] = chunk
             try:
-                last.execute[current]()
-            except last.binding.errors:
+                binding.execute()
+            except binding.errors:
                 self._last = None  # `run` tries again, unbound if that fails as well
                 return self(chunk)
-            self._current = current ^ 1
-            self._results = last.binding.outputs
+            self._current ^= 1
+            self._results = binding.outputs
             self._returns_dict = False
             self._chunks.to_caller_type = None
             if last.phase is not None:
                 self._chunks.count(last.steps)
-            return last.output.copy()
+            return binding.outputs[last.output].copy()
         spec = self.model.spec
         if spec is None:
             return self._call_module(chunk)
@@ -357,20 +357,19 @@ class Stream:
             pair = []
             try:
                 for before, after in (self._buffers, self._buffers[::-1]):
+                    # Each has its own, so that a chunk that fails leaves the outputs of the one before it intact.
+                    outputs = {name: np.empty_like(array) for name, array in buffers.items()}
                     ends = {model.states[name]: array for name, array in after.items()}
-                    pair.append(Binding(session, model.path, {**arrays, **before}, {**buffers, **ends}))
+                    pair.append(Binding(session, model.path, {**arrays, **before}, {**outputs, **ends}))
             except RunError:  # the caller has its results anyway
                 self._unbound.add(key)
                 return
-            self._bound[key] = (pair[0], pair[1])
+            bound = self._bound[key] = (pair[0], pair[1])
             is_simple = len(self._names) == 1 and self._has_single_output and not model.checks_numbers
             if is_simple and self._chunks.repeats(feeds):
                 chunk = arrays[self._names[0]]
-                runs = (pair[0].execute, pair[1].execute)
                 phase, steps = (self._chunks.phase, self._chunks.steps_of(feeds)) if self._phased else (None, 0)
-                self._last = _Last(
-                    chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]], phase, steps
-                )
+                self._last = _Last(chunk.shape, chunk.dtype, bound, chunk, self._output_names[0], phase, steps)
         while len(self._bound) > MAX_STREAM_BINDINGS:
             self._bound.popitem(last=False)
 

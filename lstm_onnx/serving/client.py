@@ -135,7 +135,7 @@ async def open_stream(
         return
     connection = await target.connect()
     async with connection:
-        stream = ClientStream(connection, json.loads(await connection.recv()))
+        stream = ClientStream(connection, await target.first_message(connection))
         try:
             yield stream
         finally:

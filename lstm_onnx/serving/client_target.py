@@ -80,3 +80,11 @@ class Target:
             raise refused from error
         except (OSError, WebSocketException) as error:
             raise ConnectionError(f"{self.server} cannot be reached: {error}") from error
+
+    async def first_message(self, connection: ClientConnection) -> dict[str, Any]:
+        """What a server says of its frames (ConnectionError where it ended the connection before)."""
+        try:
+            first: dict[str, Any] = json.loads(await connection.recv())
+        except (WebSocketException, OSError) as error:
+            raise ConnectionError(f"{self.server} ended the connection: {error}") from error
+        return first

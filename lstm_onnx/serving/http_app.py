@@ -87,8 +87,13 @@ class HttpApp:
 
     async def _respond(self, request: HttpRequest, send: Send) -> None:
         try:
-            require_access(self.service, request.path, request.headers)
-            answer = await self._answer(request)
+            if request.method == "OPTIONS" and self._shared(request):
+                asked = request.headers.get("access-control-request-headers", "")
+                allowed = {"access-control-allow-methods": "GET, HEAD, POST", "access-control-allow-headers": asked}
+                answer = Answer(headers=allowed)  # a browser asks so, without the token, before it sends JSON
+            else:
+                require_access(self.service, request.path, request.headers)
+                answer = await self._answer(request)
         except VanishedError:
             return
         except asyncio.CancelledError:
@@ -113,8 +118,19 @@ class HttpApp:
             headers["retry-after"] = "1"
         return Answer(json.dumps({"error": str(failure)}).encode(), headers, failure.kind.status)
 
+    def _shared(self, request: HttpRequest) -> dict[str, str]:
+        """The headers with which a browser lets a page of an origin that is allowed read an answer (CORS)."""
+        origin = request.headers.get("origin", "")
+        if origin not in self.service.settings.origins:
+            return {}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": HEADER_LENGTH,
+            "vary": "origin",
+        }
+
     async def _send(self, answer: Answer, request: HttpRequest, send: Send) -> None:
-        body, headers = answer.body, dict(answer.headers)
+        body, headers = answer.body, {**answer.headers, **self._shared(request)}
         accepted = request.headers.get("accept-encoding", "")
         if accepted and body:
             body, encoding = await _computed(len(body), compressed, body, accepted)

@@ -137,10 +137,7 @@ class ResumingStream:
             await self._keeping
 
     async def _first_message(self, connection: ClientConnection) -> dict[str, Any]:
-        try:
-            first: dict[str, Any] = json.loads(await connection.recv())
-        except (WebSocketException, OSError) as error:
-            raise ConnectionError(f"{self._target.server} ended the connection: {error}") from error
+        first = await self._target.first_message(connection)
         if "snapshots" not in first:
             raise ConnectionError(f"{self._target.server} has no snapshots; its lstm-onnx is too old")
         return first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -82,7 +83,7 @@ class ServedModel:
             pass  # its batch size is fixed, or its batch axis is not known, or its rows affect each other
         try:
             if self._batcher is None:  # not `if not`: a batcher without streams is falsy
-                self._batcher = SingleStreams(model, executor, settings.max_streams, record)
+                self._batcher = SingleStreams(model, executor, record)
         except InputError as error:
             subject = "it " if error.path is not None else ""  # a reason with a path has no subject of its own
             hint = "send whole sequences" if model.states else _NO_STATES
@@ -193,7 +194,8 @@ class ServedModel:
 
     def _close_if_unused(self) -> None:
         if self.retired and not self._running and not self.streams:
-            self.close()
+            # A step whose client has gone may still run, and the server's loop must not wait for its end.
+            threading.Thread(target=self.close, name="lstm-onnx close", daemon=True).start()
 
     def close(self) -> None:
         """Close it now."""
@@ -226,7 +228,8 @@ def open_model(
 
 
 def _batcher(model: Model, settings: Settings, record: Callable[[int, float], None]) -> Batcher:
-    pool = model.pool(settings.max_streams)
+    # More slots than streams: one that was closed while it ran keeps its slot, and a new one must not wait for that.
+    pool = model.pool(settings.max_streams + settings.max_batch)
     batcher = Batcher(pool, max_batch=settings.max_batch, window=settings.window, queue=settings.queue)
     batcher.on_batch = record
     return batcher

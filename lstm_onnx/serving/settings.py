@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..errors import InputError
 
@@ -80,6 +81,12 @@ class Settings:
             raise InputError("--token-file and --no-token were both given", hint="pass one of them")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InputError("TLS needs a certificate and its key", hint="pass both --tls-cert and --tls-key")
+        for origin in self.origins:
+            if not _is_origin(origin):
+                raise InputError(
+                    f"--origin {origin} is not how a browser writes an origin, and would allow none",
+                    hint="write it as https://example.com or http://example.com:8080, in lower case and without a path",
+                )
 
     def warnings(self) -> list[str]:
         """Warnings about these settings, for before the server listens."""
@@ -90,3 +97,13 @@ class Settings:
         if not self.is_loopback and self.tokens is None:
             found.append("every machine that reaches this one can run and reload the models")
         return found
+
+
+def _is_origin(text: str) -> bool:
+    """Whether a browser may send it: a scheme and a host, with the port where that is not the scheme's own."""
+    try:
+        parts = urlsplit(text)
+        usual = parts.port == {"http": 80, "https": 443}.get(parts.scheme, -1)
+    except ValueError:  # no port
+        return False
+    return text == "null" or (parts.netloc != "" and text == f"{parts.scheme}://{parts.netloc}".lower() and not usual)

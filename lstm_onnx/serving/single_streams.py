@@ -121,7 +121,6 @@ class SingleStream:
         """Close the stream; a running step finishes, unless its caller has given up."""
         if not self._closed:
             self._closed = True
-            self._owner.open_streams -= 1
             self._cancel_if_unneeded()
 
 
@@ -132,30 +131,19 @@ class SingleStreams:
         model: the model.
         executor: where steps run.
         waiting: how many requests wait for their turn.
-        open_streams: how many streams are open.
     """
 
-    def __init__(self, model: Model, executor: Executor, most: int, on_batch: Callable[[int, float], object]) -> None:
+    def __init__(self, model: Model, executor: Executor, on_batch: Callable[[int, float], object]) -> None:
         """Raises InputError where the model cannot be streamed."""
         model.stream()
         self.model = model
         self.executor = executor
         self.on_batch = on_batch
         self.waiting = 0
-        self.open_streams = 0
-        self._most = most
 
     def open(self) -> SingleStream:
-        """Open a stream.
-
-        Raises:
-            InputError: the most streams are open already.
-        """
-        if self.open_streams >= self._most:
-            raise InputError(f"all {self._most} streams are open")
-        stream = SingleStream(self, self.model.stream())
-        self.open_streams += 1
-        return stream
+        """Open a stream."""
+        return SingleStream(self, self.model.stream())
 
     def close(self, *, drain: bool = True) -> None:
         """Does nothing; for the interface of `Batcher`."""

@@ -88,11 +88,10 @@ def open_stream(served: ServedModel) -> OpenStream:
         RequestError: the model cannot be streamed, or has no room for another stream.
     """
     batcher = served.require_batcher()
-    try:
-        stream = OpenStream(served, batcher.open())
-    except InputError as error:
-        limit = served.settings.max_streams
-        raise RequestError(f"all {limit} streams of {served.name} are open; try again later", Kind.FULL) from error
+    limit = served.settings.max_streams
+    if served.streams >= limit:
+        raise RequestError(f"all {limit} streams of {served.name} are open; try again later", Kind.FULL)
+    stream = OpenStream(served, batcher.open())
     served.stream_opened()
     return stream
 

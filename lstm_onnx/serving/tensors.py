@@ -32,6 +32,13 @@ NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _MOST_AXES = 32
 _AT_ONCE = 4096
 """How many numbers one call of json.dumps writes: it holds the GIL, which would block the server's event loop."""
+_READ_AS: dict[str, tuple[type[np.generic], set[type]]] = {
+    "b": (np.bool_, {bool}),
+    "i": (np.int64, {int}),
+    "u": (np.uint64, {int}),  # by itself numpy makes floats of 1 beside 2**63
+    "f": (np.float64, {int, float}),
+}
+"""By the kind of a dtype: the widest one, and the Python types of its numbers in JSON."""
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """Names for the numbers that JSON lacks, as in protobuf's JSON."""
 _NAME_OF = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -75,16 +82,17 @@ def from_numbers(name: str, datatype: object, shape: object, data: object) -> np
     dtype, sizes = dtype_of(name, datatype), validated_shape(name, shape)
     if not isinstance(data, list):
         raise RequestError(f"{name} has data {shown(data)}; it must be a list")
+    widest, allowed = _READ_AS[dtype.kind]
     try:
-        array = np.asarray(data)
-        if array.dtype.kind in "US" and dtype.kind == "f":
-            array = np.asarray(_with_numbers(data))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        types = _types(data)
+        if str in types and dtype.kind == "f":
+            data, types = _with_numbers(data), types - {str} | {float}
+        array = np.asarray(data, widest if types <= allowed else None)
+    except OverflowError as error:
+        raise RequestError(f"{name} has a number that {datatype} cannot hold") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"{name} has data that are neither a list of numbers nor lists of one shape") from error
-    if array.size == 0:
-        array = np.zeros(array.shape, dtype)
-    allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if array.dtype.kind not in allowed or (dtype.kind != "b" and bool in _types(data)):  # NumPy would read true as 1
+    if not types <= allowed:
         raise RequestError(f"{name} has data that are not numbers of its datatype {datatype}")
     if array.size != math.prod(sizes) or (array.ndim > 1 and array.shape != sizes):
         raise RequestError(f"{name} has data of shape {list(array.shape)}, but its shape is {list(sizes)}")

@@ -15,6 +15,7 @@ from ..exporter.weights import GATE_ORDER, Array, LayerWeights
 from ..onnxgraph import node_name
 from ..onnxgraph.recurrent import (
     DEFAULT_ACTIVATIONS,
+    GATES,
     INITIAL_C,
     INITIAL_H,
     PEEPHOLES,
@@ -73,13 +74,21 @@ def _problems(graph: FileGraph, node: NodeProto, attributes: dict[str, Any]) -> 
     computed = [
         kind for index, kind in ((1, "W"), (2, "R"), (3, "B")) if input_of(node, index) not in (*graph.arrays, "")
     ]
+    directions = 2 if attributes.get("direction") == "bidirectional" else 1
     if computed:
         yield f"its {', '.join(computed)} {'are' if len(computed) > 1 else 'is'} computed, not stored in the file"
     elif str(graph.arrays[input_of(node, 1)].dtype) not in DTYPES:
         yield f"its weights are {graph.arrays[input_of(node, 1)].dtype}"
+    else:
+        shapes = [graph.arrays[input_of(node, index)].shape for index in (1, 2, 3) if input_of(node, index)]
+        hidden = int(attributes.get("hidden_size") or (shapes[1] or (0,))[-1])
+        rows = GATES[str(node.op_type)] * hidden
+        fitting = [(directions, rows, (shapes[0] or (0,))[-1]), (directions, rows, hidden), (directions, 2 * rows)]
+        if shapes != fitting[: len(shapes)]:
+            sizes = ", ".join(map(str, shapes))
+            yield f"its weights have the shapes {sizes}, and not {', '.join(map(str, fitting[: len(shapes)]))}"
     wanted = DEFAULT_ACTIVATIONS[str(node.op_type)]
     given = [value.lower() for value in activations_of(node)]
-    directions = 2 if attributes.get("direction") == "bidirectional" else 1
     relu = node.op_type == "RNN" and given == ["relu"] * directions
     if given and not relu and tuple(given) != wanted * directions:
         yield f"its activations are {', '.join(given)}, but torch's are {', '.join(wanted)}"

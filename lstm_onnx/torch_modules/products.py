@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -182,6 +183,13 @@ def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x
 
 
+def _mean(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return torch.mean(x, axes, keep)
+    count = prod(x.shape[axis] for axis in axes)
+    return torch.div(torch.sum(x, axes, keep), count, rounding_mode="trunc")
+
+
 def _norm(p: int) -> Callable[..., Tensor]:
     return lambda x, axes, keep: torch.linalg.vector_norm(x, p, axes, keep)
 
@@ -235,7 +243,7 @@ PRODUCTS: dict[str, Operator] = {
     "ReduceL2": partial(_reduction, _norm(2), None),
     "ReduceLogSumExp": partial(_reduction, torch.logsumexp, None),
     "ReduceMax": partial(_reduction, torch.amax, torch.max),
-    "ReduceMean": partial(_reduction, torch.mean, None),
+    "ReduceMean": partial(_reduction, _mean, None),
     "ReduceMin": partial(_reduction, torch.amin, torch.min),
     "ReduceProd": partial(_reduction, _product, None),
     "ReduceSum": partial(_reduction, torch.sum, torch.sum),

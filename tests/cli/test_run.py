@@ -213,6 +213,11 @@ def test_sizes_that_are_none(run_cli, model, arguments):
     assert "--size" in done.err
 
 
+def test_a_seed_beside_data_is_refused(run_cli, model):
+    done = run_cli("run", model, "x.npy", "--seed", "0")
+    assert (done.code, "--seed is for random input, but DATA was given" in done.err) == (2, True)
+
+
 def test_steps_of_one_and_of_several_exclude_each_other(run_cli, model):
     done = run_cli("run", model, "--stream", "--chunk", "4")
     assert done.code == 2

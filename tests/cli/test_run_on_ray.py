@@ -23,6 +23,7 @@ REFUSED = [
     (["m.onnx", "data", "-o", "-"], "--engine ray writes a folder"),
     (["m.onnx", "data", "-o", "out", "--json"], "--json is not for --engine ray"),
     (["m.onnx", "data", "-o", "out", "--format", "npz"], "--format is not for --engine ray"),
+    (["m.onnx", "data", "-o", "out", "--seed", "0"], "--seed is not for --engine ray"),
     (["m.onnx", "data", "-o", "out", "--no-isolate"], "--isolate is not for --engine ray"),
 ]
 

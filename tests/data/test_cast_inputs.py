@@ -21,6 +21,7 @@ INPUTS = {
     "h0": info("h0", np.float32, 1, "batch", 3),
     "lengths": info("lengths", np.int32, "batch"),
     "half": info("half", np.float16, "batch"),
+    "ids": info("ids", np.int64, "batch"),
     "words": info("words", object, "batch"),
     "sequence": info("sequence", None),
 }
@@ -34,6 +35,7 @@ INPUTS = {
         ("input", np.ones((2, 1, 2), np.int64), np.float32, None),
         ("lengths", np.array([2.0]), np.int32, "lengths is cast from float64 to int32"),
         ("input", np.full((2, 1, 2), 2**24), np.float32, None),
+        ("ids", np.array([2.0**53 - 1]), np.int64, "ids is cast from float64 to int64"),
         ("half", np.array([np.inf]), np.float16, "half contains NaN or infinity"),
         ("sequence", np.ones(3), np.float64, None),
         ("unknown", np.ones(3), np.float64, None),
@@ -71,6 +73,7 @@ def test_text_has_no_dtype_of_its_own_to_be_said() -> None:
         ("lengths", np.array([np.nan]), "lengths has values that the model's int32"),
         ("lengths", np.array([2**40]), "lengths has values that the model's int32"),
         ("half", np.array([1e6]), "half has values that are too large for the model's float16"),
+        ("ids", np.array([2.0**53]), r"ids has integers of 2\*\*53 or more that were read as floats"),
         ("words", np.array([1.0]), "the model takes strings as words, but a data file has numbers"),
     ],
 )

@@ -311,6 +311,23 @@ def test_what_is_refused(tmp_path: Path) -> None:
         deploy_triton(tmp_path / "a b.onnx", tmp_path / "repository")
 
 
+def test_a_state_of_one_number_for_each_sequence_is_refused(tmp_path: Path) -> None:
+    """Its dims would be empty, and Triton's states need one."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "n"], ["y"]), helper.make_node("Identity", ["y"], ["nN"])],
+        "sum",
+        [info(name, TensorProto.FLOAT, ["batch"]) for name in ("x", "n")],
+        [info(name, TensorProto.FLOAT, ["batch"]) for name in ("y", "nN")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"lstm_onnx.states": '{"n": "nN"}', "lstm_onnx.not_streamable": '""'})
+    onnx.save(model, tmp_path / "sum.onnx")
+    with pytest.raises(ModelError, match="has no axis beside the batch, and Triton's states have one"):
+        deploy_triton(tmp_path / "sum.onnx", tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
 def test_a_model_that_was_written_wrongly_is_not_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lstm_onnx.deploy import batch_first
 

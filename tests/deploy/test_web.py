@@ -12,6 +12,7 @@ import pytest
 from onnxruntime.quantization import quantize_dynamic
 
 import lstm_onnx
+from lstm_onnx.checksum import is_intact
 from lstm_onnx.deploy.web import deploy_web
 from lstm_onnx.errors import FileError, InputError, ModelError
 from lstm_onnx.runtime import load
@@ -165,3 +166,47 @@ def test_a_changed_file_is_told_that_it_has_no_streams(tmp_path: Path) -> None:
     found = lstm_onnx.load(tmp_path / "web" / "model.onnx", "cpu").metadata.not_streamable
     assert found is not None
     assert found.startswith("6 steps in chunks of")
+
+
+def rescaled(path: Path, target: Path) -> Path:
+    """A copy with another weight, as of another tool, which keeps the metadata."""
+    model = onnx.load(path)
+    weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 3)
+    weight.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(weight), weight.name))
+    onnx.save(model, target)
+    return target
+
+
+def test_a_changed_file_that_can_be_streamed_gets_a_checksum_of_its_own(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx")
+    changed = rescaled(tmp_path / "m.onnx", tmp_path / "changed.onnx")
+    assert not is_intact(changed)
+    assert deploy_web(changed, tmp_path / "web").streams
+    assert is_intact(tmp_path / "web" / "model.onnx")
+    found = lstm_onnx.load(tmp_path / "web" / "model.onnx", "cpu").metadata
+    assert (found.not_streamable, found.batch_mixes) == ("", "")
+
+
+def waves(path: Path, *, steady: bool) -> Path:
+    """y jumps with each rounding of x; `steady` adds an output that does not."""
+    info = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Mul", ["x", "large"], ["phase"]),
+        onnx.helper.make_node("Sin", ["phase"], ["y"]),
+        onnx.helper.make_node("Neg", ["x"], ["z"]),
+    ]
+    outputs = ["y", "z"] if steady else ["y"]
+    x, *ends = (info(name, onnx.TensorProto.FLOAT, ["batch", 3]) for name in ("x", *outputs))
+    large = onnx.helper.make_tensor("large", onnx.TensorProto.FLOAT, [], [1e9])
+    graph = onnx.helper.make_graph(nodes[: len(outputs) + 1], "waves", [x], ends, [large])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_outputs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
+    result = deploy_web(waves(tmp_path / "waves.onnx", steady=True), tmp_path / "web")
+    assert result.uncompared == ("y",)
+    assert "the page does not compare y, which roundings change too much" in str(result)
+    with pytest.raises(ModelError, match="has no output that a page can compare"):
+        deploy_web(waves(tmp_path / "waves.onnx", steady=False), tmp_path / "none")
+    assert not (tmp_path / "none").exists()

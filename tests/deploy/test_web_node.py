@@ -10,10 +10,12 @@ import onnx
 import pytest
 
 import lstm_onnx
+from lstm_onnx.deploy.web import deploy_web
 from lstm_onnx.runtime import load
 from lstm_onnx.runtime.stream import Stream
 
 from ..parity_files import parity_files
+from ..runtime.models import exported
 from .node_process import CONFIGS, NEEDS_NODE, RUNTIMES, Folders, Node, arrays_of, close, pack, result_of
 
 pytestmark = NEEDS_NODE
@@ -156,3 +158,94 @@ def test_the_first_number_that_is_not_finite_is_warned_of(perform: Node, folders
     job["chunks"] = [pack(chunk) for chunk in chunks[:2]]
     (answer,) = perform([{**job, "runtime": "onnxruntime-node"}])
     assert result_of(answer)["warnings"] == []
+
+
+def test_a_run_that_is_not_awaited_is_of_the_numbers_that_it_was_given(perform: Node, folders: Folders) -> None:
+    rng = np.random.default_rng(0)
+    chunks = [{"input": rng.standard_normal((2, 1, 4)).astype(np.float32)} for _ in range(3)]
+    job = {"kind": "unawaited runs", "model": folders.file("tutorial"), "chunks": [pack(chunk) for chunk in chunks]}
+    for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
+        with load(folders.file("tutorial"), "cpu") as model:
+            for chunk, outputs in zip(chunks, result_of(answer), strict=True):
+                close(arrays_of(outputs), model.run(chunk), 1e-6)
+
+
+def test_the_bytes_of_a_buffer_are_copied(perform: Node, tmp_path: Path) -> None:
+    """The method slice of Node's Buffer makes no copy."""
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, [3]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "bytes", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "bytes.onnx")
+    chunk = pack({"x": np.array([1, 2, 3], np.uint8)})
+    job = {"kind": "unawaited runs", "model": tmp_path / "bytes.onnx", "chunks": [chunk]}
+    for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
+        (outputs,) = result_of(answer)
+        assert arrays_of(outputs)["y"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("place", ["an If", "a function"])
+def test_a_layer_in_another_graph_is_warned_of_nan(perform: Node, tmp_path: Path, place: str) -> None:
+    path = inner_gru(tmp_path / "inner.onnx", in_function=place == "a function")
+    job = {"kind": "warned run", "runtime": "onnxruntime-node", "model": path}
+    feeds = [{"x": np.full((4, 2, 3), fill, np.float32)} for fill in (np.nan, 1)]
+    bad, good = perform([{**job, "feeds": pack(each)} for each in feeds])
+    assert "x has a NaN or an infinity" in result_of(bad)["warning"]
+    assert result_of(good)["warning"] == ""
+
+
+def inner_gru(path: Path, *, in_function: bool) -> Path:
+    """A GRU in a branch of an If, or in a function."""
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    gru = make("GRU", ["x", "W", "R"], ["Y"], hidden_size=4)
+    weights = [onnx.numpy_helper.from_array(np.ones((1, 12, n), np.float32), name) for name, n in (("W", 3), ("R", 4))]
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    x = info("x", onnx.TensorProto.FLOAT, ["time", "batch", 3])
+    y = info("y", onnx.TensorProto.FLOAT, ["time", 1, "batch", 4])
+    functions = []
+    if in_function:
+        functions = [onnx.helper.make_function("own", "Layer", ["x", "W", "R"], ["Y"], [gru], opsets[:1])]
+        nodes = [make("Layer", ["x", "W", "R"], ["y"], domain="own")]
+    else:
+        body = onnx.helper.make_graph([gru], "body", [], [info("Y", onnx.TensorProto.FLOAT, None)])
+        weights.append(onnx.helper.make_tensor("many", onnx.TensorProto.INT64, [], [2]))
+        nodes = [
+            make("Size", ["x"], ["size"]),
+            make("Greater", ["size", "many"], ["is_long"]),
+            make("If", ["is_long"], ["y"], then_branch=body, else_branch=body),
+        ]
+    graph = onnx.helper.make_graph(nodes, "graph", [x], [y], weights)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions), path)
+    return path
+
+
+def test_a_nan_of_float16_is_warned_of(perform: Node, tmp_path: Path) -> None:
+    exported(tmp_path / "half.onnx", dtype="float16")
+    job = {"kind": "warned run", "runtime": "onnxruntime-node", "model": tmp_path / "half.onnx"}
+    feeds = [{"input": np.full((2, 1, 4), fill, np.float16)} for fill in (np.nan, -np.inf, 6e4, 0)]
+    warnings = [result_of(answer)["warning"] for answer in perform([{**job, "feeds": pack(each)} for each in feeds])]
+    assert [bool(warning) for warning in warnings] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["time", "länge", ""])
+def test_flush_gives_no_chunk_again_where_the_file_has_no_shape(perform: Node, tmp_path: Path, name: str) -> None:
+    """As some tools leave it out: ONNX Runtime infers it; or where axes have no names."""
+    exported(tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    for item in list(model.metadata_props):
+        model.metadata_props.remove(item)
+    model.producer_name = "other"
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == "time" and name:
+                dim.dim_param = name
+            elif dim.dim_param == "time":
+                dim.ClearField("dim_param")
+    if name == "time":
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "other.onnx")
+    deploy_web(tmp_path / "other.onnx", tmp_path / "web", states={"h0": "hn", "c0": "cn"})
+    chunk = pack({"input": np.ones((2, 3, 4), np.float32)})
+    job = {"kind": "stream", "model": tmp_path / "web/model.onnx", "stream": {"batch": 3}, "chunks": [chunk]}
+    for answer in perform([{**job, "flush": True, "runtime": runtime} for runtime in RUNTIMES]):
+        last = arrays_of(result_of(answer)["outputs"][-1])
+        assert last["output"].shape == (0, 3, 5)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.quantization import quantize_dynamic
 
 from lstm_onnx import make_streaming
 from lstm_onnx.errors import LSTMOnnxError
@@ -144,6 +145,7 @@ def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folde
     wrong = {**state, "c0": np.zeros((1, 2, 3), np.float32)}
     with load(folders.file("denoiser"), "cpu") as model:
         apart = model.stream(batch=2).state
+    ended = {**apart, "steps": np.full_like(apart["steps"], -1)}
     apart["steps"][1] = 1
     jobs: list[dict[str, Any]] = [
         {"model": bidirectional},
@@ -155,6 +157,7 @@ def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folde
         {"model": bare, "state": pack({"h0": state["h0"], "c0": wrong["c0"]})},
         {"model": folders.file("denoiser"), "chunks": [pack({"last": np.zeros(1, np.int64)})]},
         {"model": folders.file("denoiser"), "stream": {"batch": 2}, "state": pack(apart)},
+        {"model": folders.file("denoiser"), "stream": {"batch": 2}, "state": pack(ended)},
         {"model": accumulator(tmp_path / "other.onnx"), "options": {"states": {"state": "stateN"}}},
     ]
     jobs = [{"kind": "stream", "runtime": "onnxruntime-node", "chunks": [], **job} for job in jobs]
@@ -249,3 +252,27 @@ def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: 
     assert "the metadata lstm_onnx.* is damaged" in answers[3]["error"]
     assert "absent.onnx: cannot be read: ENOENT" in answers[5]["error"]
     assert answers[4]["error"].endswith("the state input 'h' does not exist; its inputs are input, h0, c0")
+
+
+def test_a_file_that_another_tool_has_changed_is_not_taken_at_its_word(
+    perform: Node, folders: Folders, tmp_path: Path
+) -> None:
+    quantize_dynamic(folders.file("tutorial"), tmp_path / "changed.onnx")  # its metadata stay
+    job = {"kind": "stream", "runtime": "onnxruntime-node", "chunks": [], "model": tmp_path / "changed.onnx"}
+    refused, unchecked = perform([job, {**job, "stream": {"check": False}}])
+    assert refused["kind"] == "InputError"
+    assert "may not be streamed: another tool has changed it since it was written" in refused["error"]
+    assert "error" not in unchecked
+
+
+def test_a_state_that_a_worker_has_copied_has_no_numbers(perform: Node, folders: Folders) -> None:
+    (answer,) = perform([{"kind": "cloned state", "runtime": "onnxruntime-node", "model": folders.file("tutorial")}])
+    assert answer["kind"] == "InputError"
+    assert answer["error"].startswith("c0 is a tensor without its numbers; set a state that was read from a stream")
+
+
+def test_a_tensor_that_was_disposed_is_refused(perform: Node, folders: Folders) -> None:
+    feeds = pack({"input": np.zeros((1, 1, 4), np.float32)})
+    job = {"kind": "disposed", "runtime": "onnxruntime-node", "model": folders.file("tutorial"), "feeds": feeds}
+    for found in result_of(perform([job])[0]):
+        assert found.startswith("InputError: input cannot be read: The tensor is disposed.; create it anew")

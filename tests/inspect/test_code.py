@@ -35,13 +35,13 @@ NODE_MODULES = ROOT / ".ci/node_modules"
 DECLARATIONS = Path(__file__).parent / "declarations"
 
 
-def starting_from(path: Path, name: str, array: np.ndarray) -> None:
-    """Give a file an initial state."""
+def starting_from(path: Path, initial: dict[str, np.ndarray]) -> None:
+    """Give a file initial states."""
     from lstm_onnx.metadata import Metadata
 
     model = onnx.load(path)
     props = {item.key: item.value for item in model.metadata_props if item.key != "lstm_onnx.checksum"}
-    helper.set_model_props(model, props | Metadata(initial={name: array}).to_metadata_entry("initial"))
+    helper.set_model_props(model, props | Metadata(initial=initial).to_metadata_entry("initial"))
     onnx.save(model, path)
 
 
@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("code")
     exported(folder / "net.onnx", num_layers=2)
     exported(folder / "learned.onnx")
-    starting_from(folder / "learned.onnx", "h0", np.array([[[0.5, -0.25, 0, 1, -1]]], np.float32))
+    starting_from(folder / "learned.onnx", {"h0": np.array([[[0.5, -0.25, 0, 1, -1]]], np.float32)})
     exported(folder / "whole.onnx", bidirectional=True, options=ExportOptions(lengths=True))
     exported(folder / "double.onnx", proj_size=2, dtype="float64", options=ExportOptions(projection="scan"))
     source = saved(conv_lstm((1, 1), stride=3), folder / "source.onnx")
@@ -219,9 +219,14 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ModelError, match="is of a dtype that programs are not written for; they are for float32"):
         program(tmp_path / "half.onnx", "python")
     exported(tmp_path / "large.onnx")
-    starting_from(tmp_path / "large.onnx", "c0", np.ones((1, 1, 5), np.float32))
+    ones = np.ones((1, 1, 5), np.float32)
+    starting_from(tmp_path / "large.onnx", {"c0": ones})
     monkeypatch.setattr("lstm_onnx.inspect.code._MOST_INITIAL", 4)
     with pytest.raises(ModelError, match="the initial state of c0 is 5 numbers"):
+        program(tmp_path / "large.onnx", "java")
+    starting_from(tmp_path / "large.onnx", {"h0": ones, "c0": ones})
+    monkeypatch.setattr("lstm_onnx.inspect.code._MOST_INITIAL", 9)
+    with pytest.raises(ModelError, match="the initial state of c0 and h0 is 10 numbers"):
         program(tmp_path / "large.onnx", "java")
     name = 'x");import os;("'
     info = helper.make_tensor_value_info
@@ -277,3 +282,39 @@ def test_a_file_that_does_not_say_which_sizes_it_takes_is_refused_with_a_hint(tm
             write(path, "python", {"z": given["x"]})
     with pytest.raises(InputError, match="golden and inputs were both given"):
         deploy_web(path, tmp_path / "web", inputs=given, golden="none.npz")
+
+
+def applied(operator: str, path: Path, axis: str) -> Path:
+    """One operator, of an input whose first axis has a name."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [axis, 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "one", [x], [y])
+    return saved(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+@pytest.mark.parametrize("axis", ["rows\n    }\nimport os\n", "rows\\u000a int evil", "r\u2028ws", "größe"])
+def test_the_name_of_an_axis_stays_in_its_comment(tmp_path: Path, axis: str) -> None:
+    path = applied("Neg", tmp_path / "m.onnx", axis)
+    for language in LANGUAGES:
+        text = program(path, language)
+        assert axis not in text
+        assert "(?, 3)" in text
+    assert "(rows % 2, 3)" in program(applied("Neg", path, "rows % 2"), "python")
+
+
+def test_outputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = applied("Log", tmp_path / "log.onnx", "batch")
+    with pytest.raises(ModelError, match="gives NaN or infinity in y for the inputs that a program makes up"):
+        program(path, "python")
+
+
+def test_a_token_beside_the_right_one_fails(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.INT64, [1]) for name in "xy")
+    large = helper.make_tensor("large", TensorProto.INT64, [], [90001])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "large"], ["y"])], "token", [x], [y], [large])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = saved(model, tmp_path / "m.onnx")
+    text = program(path, "python")
+    assert run("python", text, tmp_path).stdout == "90001\npass\n"
+    wrong = text.replace("[90001.0]", "[90002.0]")
+    assert wrong != text
+    assert "FAIL" in run("python", wrong, tmp_path).stderr

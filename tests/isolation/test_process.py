@@ -171,6 +171,24 @@ def test_the_current_folder_is_not_searched_for_modules(child: Child, tmp_path: 
     assert child.call(f"{WORK}:echo", {"value": 1}) == 1
 
 
+def test_a_path_that_import_skips_is_left_out(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [tmp_path, b"x", None, *sys.path])
+    assert child.call(f"{WORK}:echo", {"value": 1}) == 1
+
+
+@pytest.mark.parametrize("option", ["-I", "-E"])
+def test_variables_that_this_python_ignores_are_ignored_there(option: str, tmp_path: Path):
+    (tmp_path / "json.py").write_text("raise SystemExit('this was run')")
+    found = subprocess.run(
+        [sys.executable, option, "-c", ASKING, "pid"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 ASKING = f"""
 import sys
 sys.path[:] = {sys.path!r}

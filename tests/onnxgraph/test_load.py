@@ -58,6 +58,16 @@ def test_a_name_that_is_not_text_is_refused_where_names_count(tmp_path: Path):
         load_inlined(tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize(("ir_version", "inputs"), [(3, ["x"]), (4, ["x", "w"])])
+def test_stored_values_of_old_files_are_no_inputs(ir_version: int, inputs: list[str], tmp_path: Path):
+    """Before IR version 4 they had to be inputs as well; since then a caller may give others."""
+    model = model_of(helper.make_node("Add", ["x", "w"], ["y"]))
+    model.ir_version = ir_version
+    model.graph.input.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xw")
+    model.graph.initializer.append(helper.make_tensor("w", onnx.TensorProto.FLOAT, [2], [1.0, 2.0]))
+    assert [value.name for value in load_inlined(written(tmp_path / "m.onnx", model)).graph.input] == inputs
+
+
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
 def test_where_external_data_may_be(tmp_path: Path):
     folder = tmp_path / "models"

@@ -52,6 +52,9 @@ def test_computed_weights_and_other_dtypes(tmp_path: Path):
     model.graph.node.insert(0, helper.make_node("Add", ["W", "W"], ["doubled"], name="double"))
     assert kept(tmp_path / "m.onnx", model) == {"layer": "its weights are computed"}
     model = Case("LSTM").model()
+    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.zeros((1, 80), np.float32), "B"))
+    assert kept(tmp_path / "m.onnx", model) == {"layer": "its biases have shape (1, 80)"}
+    model = Case("LSTM").model()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((1, 80, 24), np.inf, np.float32), "W"))
     assert kept(tmp_path / "m.onnx", model) == {"layer": "a weight is not finite"}
     for index, name in enumerate("WR"):

@@ -39,6 +39,7 @@ def test_another_shape_is_a_difference_at_once(shape: tuple[int, int]):
         ((None, None, 4), (None, 6), [(3, 9, 4), (3, 6)]),
         (("time", "batch", 4), ("batch",), [(3, 9, 4), (9,)]),
         (("batch", "time", 4), ("batch", "other"), [(3, 9, 4), (3, 9)]),
+        (("time", 4), ("2*time", 4), [(3, 4), (6, 4)]),
     ],
 )
 def test_the_batch_has_one_size_in_all_inputs(first: tuple, second: tuple, shapes: list):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import lstm_onnx
 from lstm_onnx import FileError, InputError, ModelError, RunError
@@ -325,6 +326,27 @@ def test_a_model_that_fails_on_a_value_is_bound_all_the_same(tmp_path: Path) -> 
     before = stream.state["state"]
     assert stream._bound[key] is not None
     np.testing.assert_array_equal(stream(np.array([[2]])), np.add(before, [[4, 5]]))
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_rest_is_not_that_of_a_chunk_that_failed(by_name: bool, tmp_path: Path) -> None:
+    model = onnx.load(lookup(tmp_path / "m.onnx").path)
+    del model.graph.output[0]
+    model.graph.node.insert(0, helper.make_node("Sub", ["twice", "x"], ["own"]))
+    model.graph.node.insert(0, helper.make_node("Add", ["x", "x"], ["twice"]))  # before the look-up, which fails
+    model.graph.node[2].input[0] = "own"
+    model.graph.output.append(helper.make_tensor_value_info("twice", TensorProto.INT64, ["batch", 1]))
+    onnx.save(model, tmp_path / "twice.onnx")
+    stream = lstm_onnx.load(tmp_path / "twice.onnx", "cpu", states={"state": "stateN"}).stream(check=False)
+
+    def step(token: int) -> Any:
+        return stream.run({"x": np.array([[token]])})["twice"] if by_name else stream(np.array([[token]]))
+
+    assert [int(step(token)[0, 0]) for token in (1, 2, 3, 4)] == [2, 4, 6, 8]
+    with pytest.raises(RunError, match="ONNX Runtime failed"):
+        step(11)
+    rest = stream.flush()
+    assert (rest["twice"] if by_name else rest).tolist() == [[8]]
 
 
 def test_a_binding_that_cannot_be_made_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 import lstm_onnx
 from lstm_onnx import InputError
 
+from .models import exported
+
 OPERATORS = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -158,3 +160,24 @@ def test_flush_gives_what_the_last_chunk_gave_and_no_step(
         return
     with pytest.raises(InputError, match="score is not known: no chunk has been run since the state was set"):
         stream.flush()
+
+
+@pytest.mark.parametrize("batch", [1, None])
+def test_time_without_a_name_is_neither_the_batch_nor_known_at_the_end(batch: int | None, tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    for item in list(model.metadata_props):
+        model.metadata_props.remove(item)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                fixed = batch if dim.dim_param == "batch" else None
+                dim.Clear()
+                if fixed is not None:
+                    dim.dim_value = fixed
+    onnx.save(model, tmp_path / "other.onnx")
+    with lstm_onnx.load(tmp_path / "other.onnx", "cpu", states={"h0": "hn", "c0": "cn"}) as other:
+        stream = other.stream(check=False)
+        for steps in (1, 5):
+            assert stream.run({"input": np.ones((steps, 1, 4), np.float32)})["output"].shape == (steps, 1, 5)
+        assert stream.flush()["output"].shape == (0, 1, 5)

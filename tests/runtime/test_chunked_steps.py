@@ -99,6 +99,29 @@ def test_states_of_sequences_in_several_phases_are_refused(files: dict[str, Path
         np.testing.assert_allclose(found[:, :, 1:], other(x[:, :, 8:18]), rtol=0, atol=1e-6)
 
 
+def test_nothing_follows_on_states_of_a_sequence_that_has_ended(files: dict[str, Path]) -> None:
+    x = weights(1, 4, STEPS)
+    with lstm_onnx.load(files["late"], "cpu") as model:
+        stream, pool = model.stream(), model.pool(1)
+        stream(x[:, :, :9])
+        stream.flush()
+        ended, slot = stream.state, pool.open()
+        single = {name: array.squeeze(BATCH[name]) for name, array in ended.items()}
+        for go_on in (
+            lambda: setattr(stream, "state", ended),
+            lambda: pool.set_state(slot, ended),
+            lambda: model.run({"x": x, **ended}),
+            lambda: list(model.map([{"x": x[0], **single}])),
+        ):
+            with pytest.raises(InputError, match=r"has ended, .*; run needs last = 0 before the end"):
+                go_on()
+        one = model.run({"x": x})  # a whole sequence, at once
+        with pytest.raises(InputError, match="has ended"):
+            model.run({"x": x, **{name: one[output] for name, output in model.states.items()}})
+        stream.reset()
+        assert stream(x).shape[0] == STEPS - 1
+
+
 def test_the_rest_is_an_array_after_a_chunk_that_was_refused(files: dict[str, Path]) -> None:
     with lstm_onnx.load(files["late"], "cpu") as model:
         stream = model.stream()
@@ -353,6 +376,57 @@ def test_map_runs_whole_sequences(files: dict[str, Path], kind: str) -> None:
     with lstm_onnx.load(files[kind], "cpu") as model:
         for row, found in enumerate(model.map({"x": array} for array in x)):
             np.testing.assert_allclose(found["y"], whole(files, kind, x[row : row + 1])[:, :, 0], rtol=0, atol=1e-6)
+
+
+def states_after(model: lstm_onnx.Model, x: np.ndarray, steps: int) -> dict[str, np.ndarray]:
+    stream = model.stream()
+    stream(x[:, :, :steps])
+    return stream.state
+
+
+def test_a_run_takes_no_states_of_sequences_in_several_phases(files: dict[str, Path]) -> None:
+    x, last = weights(1, 4, STEPS), np.zeros(1, np.int64)
+    with lstm_onnx.load(files["strided"], "cpu") as model:
+        some = [states_after(model, x, steps) for steps in (4, 8)]
+        both = {name: np.concatenate([state[name] for state in some], axis) for name, axis in BATCH.items()}
+        feeds = {"x": x[:, :, :9].repeat(2, 0), "last": last, **both}
+        for _ in range(3):  # the second call of a shape is bound
+            with pytest.raises(InputError, match="after 4, 8 steps, which cannot be stepped together"):
+                model.run(feeds)
+        equal = {**feeds, "steps": both["steps"][:1].repeat(2, 0)}
+        for _ in range(3):
+            model.run(equal)
+        with pytest.raises(InputError, match="cannot be stepped together"):
+            model.run(feeds)
+
+
+def test_map_goes_on_from_states_of_several_phases(files: dict[str, Path]) -> None:
+    x, last = weights(1, 4, STEPS), np.zeros(1, np.int64)
+    with lstm_onnx.load(files["strided"], "cpu") as model:
+        expected, sequences = [], []
+        for steps in (4, 8, 4, 7):
+            state, chunk = states_after(model, x, steps), x[:, :, steps : steps + 9]
+            expected.append(model.run({"x": chunk, "last": last, **state})["y"][:, :, 0])
+            single = {name: array.squeeze(BATCH[name]) for name, array in state.items()}
+            sequences.append({"x": chunk[0], "last": last, **single})
+        for found, want in zip(model.map(sequences, workers=1, batch=4), expected, strict=True):
+            np.testing.assert_allclose(found["y"], want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("feeds", "problem"), [({}, "missing input: x"), ({"x": weights(4, 2, 9)}, "x has shape")])
+def test_map_says_what_does_not_fit(files: dict[str, Path], feeds: dict[str, np.ndarray], problem: str) -> None:
+    with lstm_onnx.load(files["strided"], "cpu") as model, pytest.raises(InputError, match=f"sequence 0: {problem}"):
+        list(model.map([feeds]))
+
+
+def test_map_takes_chunks_of_the_length_of_the_file(tmp_path: Path) -> None:
+    source = saved(conv_lstm((2, 0)), tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(source, tmp_path / "m.onnx", time={"x": 2}, chunk=4, trial=False)
+    x = weights(1, 4, STEPS)
+    with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as model:
+        state = {name: array.squeeze(BATCH[name]) for name, array in states_after(model, x, 4).items()}
+        with pytest.raises(InputError, match="x has 5 steps, and the file takes multiples of 4"):
+            list(model.map([{"x": x[0, :, 4:9], **state}]))
 
 
 def test_triton_takes_no_file_with_phases(files: dict[str, Path], tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 import lstm_onnx
 
 
-def token_file(path: Path, direction: str) -> Path:
-    """An embedding of 8 tokens, of which 0 and 1 are alike, and a GRU; its state is an input and an output."""
+def token_file(path: Path, direction: str, tokens: int) -> Path:
+    """An embedding of some tokens, of which 0 and 1 are alike, and a GRU; its state is an input and an output."""
     rng = np.random.default_rng(0)
-    table = rng.standard_normal((8, 3)).astype(np.float32)
+    table = rng.standard_normal((tokens, 3)).astype(np.float32)
     table[1] = table[0]
     stored = {
         "table": table,
@@ -40,9 +40,10 @@ def token_file(path: Path, direction: str) -> Path:
     return path
 
 
-def test_the_order_of_tokens_counts(tmp_path: Path):
-    reverse = lstm_onnx.load(token_file(tmp_path / "a.onnx", "reverse"), provider="cpu", states={"h0": "hn"})
+@pytest.mark.parametrize("tokens", [8, 5])
+def test_the_order_of_tokens_counts(tmp_path: Path, tokens: int):
+    reverse = lstm_onnx.load(token_file(tmp_path / "a.onnx", "reverse", tokens), provider="cpu", states={"h0": "hn"})
     with pytest.raises(lstm_onnx.InputError, match="a different hn than all at once"):
         reverse.stream(batch=1)
-    forward = lstm_onnx.load(token_file(tmp_path / "b.onnx", "forward"), provider="cpu", states={"h0": "hn"})
+    forward = lstm_onnx.load(token_file(tmp_path / "b.onnx", "forward", tokens), provider="cpu", states={"h0": "hn"})
     assert forward.stream(batch=1).run({"x": np.array([[3]])})["hn"].shape == (1, 1, 4)

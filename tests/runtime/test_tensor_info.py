@@ -158,6 +158,14 @@ def test_lists_take_the_models_dtype(value: Any):
     assert isinstance(restore(array), np.ndarray)
 
 
+def test_large_integers_beside_small_ones():
+    info = ValueInfo("ids", np.dtype(np.uint64), (None,))
+    assert to_numpy([2**63 + 1, 1], info, "ids")[0].tolist() == [2**63 + 1, 1]
+    for wrong in ([2**63, 1.5], [2**63, 1.0], [2**63, -1]):
+        with pytest.raises(InputError, match=r"^ids (holds values of dtype float64|is not an array of numbers)"):
+            to_numpy(wrong, info, "ids")
+
+
 def test_numbers_take_the_models_dtype():
     array, _ = to_numpy(16000, RATE, "rate")
     assert (array.shape, array.dtype, int(array)) == ((), np.int64, 16000)

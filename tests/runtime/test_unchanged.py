@@ -24,7 +24,7 @@ from lstm_onnx.runtime import open_model
 from lstm_onnx.runtime.file_digest import file_digest, files_beside
 from lstm_onnx.runtime.unchanged import of_one_file, unchanged
 
-from .models import exported
+from .models import exported, lookup
 
 USES: dict[str, tuple[str, str, Callable[[Path, Path], Any]]] = {
     "quantized": ("lstm_onnx.quantization.int8_file", "load", lstm_onnx.quantize),
@@ -50,9 +50,9 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(other, path)
 
 
-def _with_external_data(path: Path) -> Path:
-    """The file that holds its weights."""
-    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0)
+def _with_external_data(path: Path, least: int = 0) -> Path:
+    """The file that holds its weights of so many bytes or more."""
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=least)
     return path.with_name("m.data")
 
 
@@ -155,3 +155,25 @@ def test_names_of_weights_are_found_wherever_they_are(tmp_path: Path) -> None:
     before = file_digest(tmp_path / "m.onnx")
     (tmp_path / "w.bin").write_bytes(np.ones(3).tobytes())
     assert file_digest(tmp_path / "m.onnx") != before
+
+
+def test_weights_that_are_written_in_place_later_change_no_open_model(tmp_path: Path) -> None:
+    """ONNX Runtime maps them into memory by itself."""
+    path = tmp_path / "m.onnx"
+    lookup(path).close()
+    data = _with_external_data(path, 64)
+    with lstm_onnx.load(path, "cpu") as model:
+        feeds = {"x": np.array([[7]]), "state": np.zeros((1, 2), np.float32)}
+        data.write_bytes(bytes(data.stat().st_size))
+        assert model.run(feeds)["y"].tolist() == [[14, 15]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege")
+def test_a_link_that_leads_out_of_the_folder_is_still_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    lookup(tmp_path / "in/m.onnx").close()
+    data = _with_external_data(tmp_path / "in/m.onnx", 64)
+    data.rename(tmp_path / "w")
+    data.symlink_to(tmp_path / "w")
+    with pytest.raises(ModelError, match=r"in/m\.onnx"):
+        lstm_onnx.load(tmp_path / "in/m.onnx", "cpu")

@@ -256,4 +256,4 @@ def test_a_stream_that_is_stepped_alone(model: Path) -> None:
         assert (await other.astep({"x": np.full((1, 1), 3, np.float32)}, timeout=LONG))["total"].item() == 3
 
     with load(model, "cpu", 1) as loaded, ThreadPoolExecutor(1) as executor:
-        asyncio.run(main(SingleStreams(loaded, executor, 4, lambda *_: None)))
+        asyncio.run(main(SingleStreams(loaded, executor, lambda *_: None)))

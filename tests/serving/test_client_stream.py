@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.serving.client import ClientStream, open_stream
@@ -104,5 +105,17 @@ def test_a_server_that_is_no_url_is_said(server: str) -> None:
         with pytest.raises(InputError, match=r"^server = '.*' is not a URL; write it as http://HOST:PORT$"):
             async with open_stream(server, "m"):
                 pass
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("snapshots", [None, 5])
+def test_a_server_that_ends_the_connection_at_once_is_said(snapshots: int | None) -> None:
+    async def main() -> None:
+        async with serve(ServerConnection.close, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+            with pytest.raises(ConnectionError, match=rf"^{url} ended the connection: "):
+                async with open_stream(url, "m", snapshots=snapshots):
+                    pass
 
     asyncio.run(main())

@@ -89,3 +89,23 @@ def test_many_names_take_no_time_that_grows_with_their_square() -> None:
 def test_true_among_numbers_is_refused(data: str) -> None:
     with pytest.raises(RequestError, match="x has data that are not numbers of its datatype FP32"):
         read_inference(request(data), None)
+
+
+@pytest.mark.parametrize(
+    ("data", "datatype", "numbers"),
+    [
+        ("[9223372036854775809, 1]", "UINT64", [2**63 + 1, 1]),
+        ("[100000000000000000000, -1]", "FP64", [1e20, -1]),  # as JavaScript writes 1e20
+        ("[9007199254740993, -1]", "INT64", [2**53 + 1, -1]),
+    ],
+)
+def test_large_integers_beside_small_ones(data: str, datatype: str, numbers: list[float]) -> None:
+    assert read_inference(request(data, datatype), None).request.inputs["x"].ravel().tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("data", "datatype"), [("[-1, 1]", "UINT8"), ("[1, 9223372036854775808]", "INT64"), (f"[1, 1{'0' * 400}]", "FP32")]
+)
+def test_integers_that_no_datatype_of_a_kind_holds_are_refused(data: str, datatype: str) -> None:
+    with pytest.raises(RequestError, match=f"x has a number that {datatype} cannot hold"):
+        read_inference(request(data, datatype), None)

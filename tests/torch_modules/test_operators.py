@@ -39,6 +39,7 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     *((f"Reduce{name}", 18, [X], [ints(1)], {}) for name in ("Mean", "Sum", "Max", "Min", "L2", "L1", "Prod")),
     *((f"Reduce{name}", 13, [X], [], {"axes": [0, 2], "keepdims": 0}) for name in ("Mean", "Max", "LogSumExp")),
     *((name, 18, [X], [], {"axis": 1}) for name in ("Softmax", "LogSoftmax", "ArgMax", "ArgMin")),
+    ("ReduceMean", 18, [-10 * PLACES], [ints(1)], {}),
     ("Softmax", 11, [X], [], {"axis": 1}),
     ("Gelu", 20, [X], [], {"approximate": "tanh"}),
     ("Clip", 18, [X], [np.float32(-0.3), np.float32(0.4)], {}),
@@ -285,7 +286,8 @@ def layer_file(path: Path, op_type: str, *, lengths: bool = False, states: bool 
     inputs = ["x", "W", "R", "B", "lengths" if lengths else "", *(initial or [""] * (2 if op_type == "LSTM" else 1))]
     inputs += ["P"] if "P" in stored else []
     outputs = ["Y", "Y_h", "Y_c"][: 3 if op_type == "LSTM" else 2]
-    node = helper.make_node(op_type, inputs, outputs, "/encoder/rnn/" + op_type, hidden_size=4, **attributes)
+    attributes = {"hidden_size": 4, **attributes}
+    node = helper.make_node(op_type, inputs, outputs, "/encoder/rnn/" + op_type, **attributes)
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("t", "b", 3))]
     given += [helper.make_tensor_value_info("lengths", TensorProto.INT32, ("b",))] if lengths else []
     given += [helper.make_tensor_value_info(name, TensorProto.FLOAT, (directions, "b", 4)) for name in initial]
@@ -332,6 +334,7 @@ def test_a_recurrent_operator_becomes_torchs_module(tmp_path: Path, op_type: str
 @pytest.mark.parametrize(
     ("op_type", "options", "message"),
     [
+        ("RNN", {"hidden_size": 5}, r"the shapes \(1, 4, 3\), \(1, 4, 4\), \(1, 8\), and not \(1, 5, 3\)"),
         ("LSTM", {"peepholes": True}, "it has peepholes"),
         ("LSTM", {"clip": 3.0}, "it clips at 3"),
         ("LSTM", {"input_forget": 1}, "coupled"),

@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from ...input_spec import InputSpec
 from ...metadata import Metadata
-from ...onnxgraph import Scope, Shape, attributes_of, shape_of, shown, typed
+from ...onnxgraph import Dim, Scope, Shape, attributes_of, shape_of, shown, typed
 from ...onnxgraph.nodes import END_OF_AXIS
 from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
 from ...spec import LSTMSpec
@@ -49,9 +49,10 @@ FROZEN_SLICE = rule(
     "LO203",
     "frozen-slice",
     "warning",
-    summary="a Slice or a Gather by constants cuts a dynamic axis where the example ended",
+    summary="a Slice, Gather or SequenceAt by constants cuts a dynamic axis where the example ended",
     why="x[:, :100] and x[:, 99] may be intended, or may come from the length of the example: then the rest of a "
-    "longer sequence is dropped silently, and a shorter one fails.",
+    "longer sequence is dropped silently, and a shorter one fails. torch.onnx.export of torch 2.13 unrolls an nn.RNN "
+    "like this.",
     fix="take the size from a tensor (x.size(1), or -1 for the last step); --ignore LO203 if the cut is intended",
 )
 STATE_BATCH = rule(
@@ -165,7 +166,7 @@ def _operator_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Se
         return
     for value in initial_states(node):
         # A constant state is not broadcast: it fixes the batch, too.
-        if value and _is_fixed(scope, value, batch):
+        if value and _is_fixed(scope, value, batch) and _is_other(scope.dim(x, batch), scope.dim(value, batch)):
             yield _fixed_axis(graph, scope, node, value, "batch", batch, STATE_BATCH)
 
 
@@ -233,6 +234,11 @@ def _is_fixed(scope: Scope, value: str, axis: int) -> bool:
     return isinstance(size, int) and not (size == 1 and "Unsqueeze" in scope.source(value)[1])
 
 
+def _is_other(batch: Dim, size: Dim) -> bool:
+    """Whether a batch is known not to be of a size; one without a name, or that shape inference named, may be."""
+    return batch != size and batch is not None and not str(batch).startswith("unk__")
+
+
 def _fixed_axis(
     graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int, violated: Rule = DYNAMIC_AXES
 ) -> Finding:
@@ -288,8 +294,7 @@ def _other_batch(scope: Scope, node: NodeProto) -> Iterator[Finding]:
     batch = scope.dim(input_of(node, 0), axis)
     for value in initial_states(node):
         size = scope.dim(value, axis)
-        # An axis without a name, or one that shape inference named, may have that size.
-        if isinstance(size, int) and batch != size and batch is not None and not str(batch).startswith("unk__"):
+        if isinstance(size, int) and _is_other(batch, size):
             shape = shown(scope.shape(value))
             message = f"batch is fixed at {size} in the initial state {value} {shape}, but is {batch} in its input"
             yield STATE_BATCH.violated(node, message)
@@ -322,22 +327,25 @@ def _names(shape: Shape) -> set[str]:
 
 @applies(FROZEN_SLICE)
 def frozen_slice(context: CheckContext) -> Iterator[Finding]:
-    """A Slice to [0, n), or a Gather of step n, of an axis that is dynamic in an input."""
+    """A Slice to [0, n), or a Gather or SequenceAt of step n, of an axis that is dynamic in an input."""
     axes = context.graph.axes
-    for scope, node in context.onnx_nodes("Slice", "Gather"):
-        before = scope.shape(input_of(node, 0)) or ()
-        for axis, cut in _cuts(context, scope, node):
+    for scope, node in context.onnx_nodes("Slice", "Gather", "SequenceAt"):
+        whole = scope.producer(input_of(node, 0)) if node.op_type == "SequenceAt" else node
+        if whole is None or (whole is not node and (whole.op_type != "SplitToSequence" or input_of(whole, 1))):
+            continue  # what takes a step of x.unbind() reads all of them, each by itself
+        before = scope.shape(input_of(whole, 0)) or ()
+        for axis, cut in _cuts(context, scope, node, whole):
             if -len(before) <= axis < len(before) and before[axis] in axes:
-                message = f"{node.op_type} {cut} of {before[axis]} in {node.input[0]} {shown(before)}"
+                message = f"{node.op_type} {cut} of {before[axis]} in {whole.input[0]} {shown(before)}"
                 yield FROZEN_SLICE.violated(node, message)
 
 
-def _cuts(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[tuple[int, str]]:
+def _cuts(context: CheckContext, scope: Scope, node: NodeProto, whole: NodeProto) -> Iterator[tuple[int, str]]:
     """The axes that are cut, and how.  The first step and the last one are intended."""
-    if node.op_type == "Gather":
+    if node.op_type != "Slice":
         steps = context.integers(scope, input_of(node, 1)) or []
         if len(steps) == 1 and steps[0] > 0:
-            yield typed(attributes_of(node), "axis", int), f"takes index {steps[0]}"
+            yield typed(attributes_of(whole), "axis", int), f"takes index {steps[0]}"
     for axis, start, end, _ in context.slices(scope, node) if node.op_type == "Slice" else ():
         if start == 0 and 1 < end < END_OF_AXIS:
             yield axis, f"takes the first {end}"

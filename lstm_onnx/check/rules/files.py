@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto
 
 from ...metadata import PRODUCER, Metadata
 from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown, stored_tensors
+from ...onnxgraph.load import OVERRIDABLE
 from ...onnxgraph.shape_inference import has_negative_dims
 from ..context import CheckContext, listed
 from ..finding import Finding
@@ -51,9 +52,9 @@ INITIALIZER_INPUT = rule(
     "initializer-input",
     "warning",
     summary="weights are also inputs of the graph",
-    why="A caller could then pass other weights in any run, so ONNX Runtime folds no constants and fuses little. IR "
-    "version 3 required it.",
-    fix="export with a newer IR version, or remove the initializers from graph.input",
+    why="A caller could then pass other weights in any run, so ONNX Runtime folds no constants and fuses little. In a "
+    "file of IR version 3 all weights are listed as inputs, but ONNX Runtime treats them as constants.",
+    fix="remove the initializers from graph.input",
 )
 
 
@@ -137,6 +138,8 @@ def external_data_problem(file: str, keys: Mapping[str, str]) -> str:
 def initializer_input(context: CheckContext) -> Iterator[Finding]:
     """Weights that a caller could replace."""
     graph = context.model.graph
+    if context.model.ir_version < OVERRIDABLE:
+        return
     large = {tensor.name for tensor in graph.initializer if Tensor.of(tensor).num_bytes > _SMALL_BYTES}
     names = [str(item.name) for item in graph.input if item.name in large]
     if names:

@@ -34,9 +34,9 @@ TRAINING_MODE = rule(
     "training-mode",
     "error",
     summary="Dropout or BatchNormalization is in training mode",
-    why="ONNX Runtime obeys: Dropout with training_mode true zeroes different values in each run, and "
-    "BatchNormalization uses the statistics of the current batch, so a row's result depends on the other rows (for "
-    "equal rows it is zero).",
+    why="ONNX Runtime obeys: Dropout with training_mode true zeroes different values in each run (unless its "
+    "optimizer removes the node, as it does inside a graph; other runtimes do not), and BatchNormalization uses the "
+    "statistics of the current batch, so a row's result depends on the other rows (for equal rows it is zero).",
     fix="call module.eval() before the export",
 )
 RANDOM_OPERATOR = rule(

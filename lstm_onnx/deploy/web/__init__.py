@@ -24,7 +24,7 @@ from ...runtime.arguments import integer
 from ...runtime.batch_axes import TIME
 from ...runtime.providers import onnxruntime
 from ...runtime.run import complete_feeds
-from ...runtime.streamable import found_chunks, is_streamable, stream_inputs
+from ...runtime.streamable import found_chunks, is_proven, is_streamable, rows_mix, stream_inputs
 from ...runtime.unchanged import of_one_file
 from ..folder import files_together
 from .cases import WebCase, from_file, from_golden
@@ -38,6 +38,7 @@ _AUDIO_RATE = 16_000
 _ROUNDING = ("MatMulInteger", "MatMulNBits")
 """Operators that round activations, in addition to those with Quant in their names."""
 _RATES = (8_000, 192_000)
+_CHANGED = "another tool has changed it since it was written"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class WebResult:
         streams: whether the model can be streamed.
         cases: how many cases the page compares.
         compared_with: the source of the expected numbers.
-        microphone: the sample rate at which the page streams the microphone; None for models that do not take audio.
+        uncompared: the outputs that no case compares, since roundings change them by as much as any other number
+            would, or change their size.
+        microphone: the sample rate at which the page streams the microphone; None for models that do not take
+            audio.
         onnxruntime_web: the version that the page loads, and whether it is in the folder.
     """
 
@@ -61,6 +65,7 @@ class WebResult:
     compared_with: str
     microphone: int | None
     onnxruntime_web: str
+    uncompared: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ready for JSON."""
@@ -74,6 +79,8 @@ class WebResult:
             f"{self.folder}: {', '.join(self.files)}",
             f"{how}; the page compares {cases} with {self.compared_with}, on {self.onnxruntime_web}",
         ]
+        if self.uncompared:
+            lines.append(f"the page does not compare {', '.join(self.uncompared)}, which roundings change too much")
         if self.microphone is not None:
             lines.append(f"the page streams the microphone at {self.microphone} Hz")
         return "\n".join([*lines, f"see it: python -m http.server -d {self.folder}"])
@@ -119,6 +126,10 @@ def deploy_web(
         streams = is_streamable(model)
         audio = _audio(model, sample_rate)
         cases, header = _cases(model, golden, inputs)
+        compared = {name for case in cases for call in case.calls for name in call.expected}
+        uncompared = tuple(name for name in model.outputs if name not in compared)
+        if not compared:
+            raise ModelError("has no output that a page can compare: roundings change them too much", path=model.path)
         content = _content(model, file, states)
     settings = {"name": Path(file).stem, "onnxruntime": runtime.to_dict(), "audio": audio}
     index, numbers = golden_files(cases, header)
@@ -137,6 +148,7 @@ def deploy_web(
         header["source"],
         None if audio is None else audio["rate"],
         f"onnxruntime-web {runtime.version}" + (", which is in the folder" if runtime.files else " from a CDN"),
+        uncompared,
     )
 
 
@@ -205,14 +217,18 @@ def _takes_samples(model: Model, info: ValueInfo) -> bool:
 def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:
     """The model's bytes, with external weights embedded, and with the given states or why it cannot be streamed."""
     proto = load_model(file)
-    streams, compared = is_streamable(model), found_chunks(model)
-    why = "" if compared is None else compared.why
+    streams, compared, changed = is_streamable(model), found_chunks(model), not is_proven(model)
+    why = compared.why if compared is not None else (model.metadata.not_streamable or _CHANGED) if changed else ""
     dims = [model.inputs[name].shape[axis] for name, axis in compared.inputs.items()] if compared and streams else []
     times = tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
-    metadata = Metadata(states=model.states, not_streamable="" if streams else why or None, time_axes=times)
-    given = states is not None and dict(model.metadata.states) != model.states
-    # A file that another tool has changed may wrongly say that it can be streamed, and the page would believe it.
-    entries = metadata.to_metadata() if given else metadata.to_metadata_entry("not_streamable") if why else {}
+    mixes = rows_mix(model) if changed else None
+    reason = "" if streams else why or None
+    metadata = Metadata(states=model.states, not_streamable=reason, time_axes=times, batch_mixes=mixes)
+    entries = metadata.to_metadata()
+    if states is None or dict(model.metadata.states) == model.states:
+        # What a changed file says was found before the change, and its copy would be taken for an unchanged one.
+        found = ("not_streamable", "batch_mixes") if compared is not None or changed else ()
+        entries = {key: value for name in found for key, value in metadata.to_metadata_entry(name).items()}
     return embedded(proto, file, entries)
 
 

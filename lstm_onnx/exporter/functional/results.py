@@ -17,9 +17,9 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError
 from ..call.structure import key_of, registered_items
 from ..copies.object_parts import attributes_of, slots_of
-from ..traced_values.each_number import TracedArray
+from ..traced_values.each_number import EachNumber, EachTensor, TracedArray
 
-_NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
+_NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool, EachNumber)
 
 
 def _is_packed(value: Any) -> bool:
@@ -35,6 +35,8 @@ def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
         ExportError: the result holds tensors without an order, or an iterator that computes them later.
     """
     kind = type(value)
+    if isinstance(value, EachTensor):
+        raise ExportError("forward returns the rows of a tensor one by one; return the tensor itself")
     if isinstance(value, (Tensor, TracedArray, type, str, *_NUMBERS)) or _is_packed(value):
         return value
     if id(value) in within:

@@ -9,6 +9,7 @@ only for its thread.
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..copies.rebuilt_code import rebuilt_function
-from ..traced_values.each_number import TracedArray, only_each
+from ..traced_values.each_number import EachNumber, TracedArray, only_each
 from ..user_code import user_line
 
 _tracing_thread: int | None = None
@@ -329,6 +330,8 @@ def pad(
     else:
         if isinstance(total_length, Tensor):
             total_length = total_length.item()
+        elif isinstance(total_length, EachNumber):
+            operator.index(total_length)  # an error: it stands for all rows' numbers
         value = _of_length(value, axis, total_length, padding_value)
     if batch_first != sequence.batch_first:
         value = value.transpose(0, 1)

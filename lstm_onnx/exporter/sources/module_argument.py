@@ -172,8 +172,12 @@ def _problems(module: nn.Module) -> Iterator[str]:
         kind = f"{type(part).__module__}.{type(part).__name__}"
         if isinstance(part, torch.jit.ScriptModule):
             name = getattr(part, "original_name", "") or "a module"
+            if getattr(type(part), "_methods", None):  # those with @script_method, of a class that derives from it
+                mend = f"derive {type(part).__name__} from nn.Module, and leave out @torch.jit.script_method"
+            else:
+                mend = "pass the nn.Module that it was made from"
             yield (
-                f"{path or name} is {_SCRIPT}; pass the nn.Module that it was made from (its weights fit that: "
+                f"{path or name} is {_SCRIPT}; {mend} (its weights fit that: "
                 "module.load_state_dict(scripted.state_dict()))"
             )
         elif _is_exported(part):

@@ -1,7 +1,8 @@
 """Numbers of a traced tensor that Python code takes one by one: ``lengths.tolist()``, ``[n // 2 for n in lengths]``.
 
 Such a list holds one item, an `EachNumber`, which stands for the numbers of all rows and computes with all of them at
-once.  Anything but arithmetic on one number at a time cannot be expressed in a graph and is refused.
+once.  An index of the list takes the number of one row.  Anything but arithmetic on one number at a time cannot be
+expressed in a graph and is refused.
 """
 
 from __future__ import annotations
@@ -218,10 +219,30 @@ class _Comparison:
         return check.passed
 
 
+class EachNumbers(list[EachNumber]):
+    """The list of one `EachNumber` that ``tolist()`` returns: an index takes the number of one row."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """As for the list of all numbers."""
+        each = only_each(self)
+        if each is None:  # further items were added
+            return super().__getitem__(index)
+        if not isinstance(index, slice):
+            return one_number(each, each.tensor[index])
+        tensor = each.tensor.flip(0) if index == slice(None, None, -1) else each.tensor[index]
+        return EachNumbers([each._with(tensor)])
+
+
+def one_number(each: EachNumber, found: Tensor) -> Any:
+    """One number: a Python number or a tensor, whichever the numbers of the rows are."""
+    return found.to(each.tensor.dtype) if isinstance(each, EachTensor) else found.item()
+
+
 def only_each(values: Any) -> EachNumber | None:
     """The item of a list (or object array) that holds one `EachNumber`; None for anything else."""
-    if type(values) in (list, tuple) and values.__len__() == 1 and isinstance(values[0], EachNumber):
-        return values[0]
+    if type(values) in (list, tuple, EachNumbers) and values.__len__() == 1:
+        item = next(iter(values))
+        return item if isinstance(item, EachNumber) else None
     return None
 
 
@@ -230,10 +251,10 @@ class TracedArray(_TracedNumbers):
 
     _refused = staticmethod(_numpy_refusal)
 
-    def tolist(self) -> list[EachNumber]:
+    def tolist(self) -> EachNumbers:
         """As of an array."""
         self._require_vector()
-        return [EachNumber(self.tensor, self.checks)]
+        return EachNumbers([EachNumber(self.tensor, self.checks)])
 
     def _require_vector(self) -> None:
         if not is_open_vector(self.tensor):
@@ -277,10 +298,12 @@ class TracedArray(_TracedNumbers):
         found, numbers = (item.tensor if isinstance(item, TracedArray) else item for item in (index, value))
         self.tensor[found] = numbers
 
-    def __getitem__(self, index: Any) -> TracedArray:
-        """As for an array, with an index that reorders it."""
+    def __getitem__(self, index: Any) -> Any:
+        """As for an array: with an index that reorders it, or one number, which computes like Python's."""
         if isinstance(index, TracedArray):
             return self._with(self.tensor[index.tensor])
+        if type(index) is int and self.tensor.dim() == 1 and self.tensor.dtype is torch.int64:
+            return self.tensor[index].item()
         if index == slice(None, None, -1):
             return self._with(self.tensor.flip(0))
         raise _refusal()
@@ -299,6 +322,8 @@ class TracedArray(_TracedNumbers):
         """
         if func is np.argsort and args[0] is self:
             return self.argsort(*args[1:], **kwargs)
+        if func is np.sort and args == (self,) and not kwargs:
+            return self._with(torch.sort(self.tensor, stable=True)[0])
         if func is np.flip and args == (self,) and not kwargs:
             return self[::-1]
         if func in (np.max, np.amax, np.min, np.amin) and args == (self,) and not kwargs:

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, is_concrete_int
 
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code, user_line
-from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
+from .each_number import EachNumber, EachNumbers, RetraceError, TracedArray, is_open_vector, one_number, only_each
 from .ranges import List, Range, StandIn, SymbolicRange, is_symbolic
 from .repeated_lists import RepeatedList, multiplied
 from .value_branches import Branches
@@ -77,8 +78,9 @@ class Builtins:
                 (torch.SymFloat, "__int__", self._watched(torch.SymFloat.__int__)),
                 (torch.SymInt, "__mul__", multiplied(torch.SymInt.__mul__)),
                 (torch.SymInt, "__rmul__", multiplied(torch.SymInt.__rmul__)),
-                # A torch function mode does not see torch.from_numpy.
+                # A torch function mode does not see torch.from_numpy and tolist.
                 (torch, "from_numpy", _from_numpy(torch.from_numpy)),
+                (FakeTensor, "tolist", _tolist(FakeTensor.tolist)),
                 *((torch, name, _constructor(getattr(torch, name))) for name in _CONSTRUCTORS),
                 # numpy asks an array-like for its values, and a traced tensor has none.
                 (np, "array", _array(np.array, copies=True)),
@@ -133,7 +135,7 @@ _OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in
 def _len(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dim():
         return value.shape[0]
-    if type(value) is list and (each := only_each(value)) is not None:
+    if isinstance(value, list) and (each := only_each(value)) is not None:
         return each.tensor.shape[0]
     return _OWN["len"](value)
 
@@ -149,7 +151,7 @@ def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
             each = only_each(args[0])
             if each is not None:
                 _require_no_key(kwargs)
-                return _number_of(each, getattr(each.tensor, name)())
+                return one_number(each, getattr(each.tensor, name)())
         elif any(isinstance(item, EachNumber) for item in args):
             _require_no_key(kwargs)
             return _extreme_of_each(args, largest=largest)
@@ -171,11 +173,6 @@ def _require_no_key(kwargs: dict[str, Any]) -> None:
         )
 
 
-def _number_of(each: EachNumber, found: Tensor) -> Any:
-    """One number: a Python number or a tensor, whichever the numbers of the rows are."""
-    return found.to(each.tensor.dtype) if isinstance(each, EachTensor) else found.item()
-
-
 def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> Any:
     found, *others = sorted(args, key=lambda item: not isinstance(item, EachNumber))
     return functools.reduce(lambda one, other: one.clamped(other, largest=largest), others, found)
@@ -188,7 +185,7 @@ def _sum(values: Any, *args: Any, **kwargs: Any) -> Any:
     each = only_each(values)
     if each is None:
         return _OWN["sum"](values, *args, **kwargs)
-    return _OWN["sum"]([_number_of(each, each.tensor.sum())], *args, **kwargs)
+    return _OWN["sum"]([one_number(each, each.tensor.sum())], *args, **kwargs)
 
 
 def _sorted(values: Any, **kwargs: Any) -> Any:
@@ -197,7 +194,7 @@ def _sorted(values: Any, **kwargs: Any) -> Any:
     if each is None:
         return _OWN["sorted"](values, **kwargs)
     _require_no_key(kwargs)
-    return [each._with(torch.sort(each.tensor, descending=bool(kwargs.get("reverse")))[0])]
+    return EachNumbers([each._with(torch.sort(each.tensor, descending=bool(kwargs.get("reverse")))[0])])
 
 
 def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,6 +202,14 @@ def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
         return array.tensor.detach() if isinstance(array, TracedArray) else own(array)  # of the same memory
 
     return from_numpy
+
+
+def _tolist(own: Callable[..., Any]) -> Callable[..., Any]:
+    def tolist(tensor: Tensor) -> Any:
+        numbers = own(tensor)
+        return numbers if only_each(numbers) is None else EachNumbers(numbers)
+
+    return tolist
 
 
 def _constructor(own: Any) -> type:

@@ -42,7 +42,10 @@ _REWRITES = (
 )
 
 
-_LONGEST = "; instead of a loop up to the longest length, loop over the padded axis: range(x.size(1))"
+_LONGEST = (
+    "; instead of a loop up to the longest length, loop over the padded axis, range(x.size(1)), of the result of "
+    "pad_packed_sequence(..., total_length=x.size(1))"
+)
 
 
 def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:

@@ -58,6 +58,11 @@ class Decision:
         except (ZeroDivisionError, AssertionError):  # torch's functions assert that nothing is negative
             return True
 
+    @property
+    def of_remainder(self) -> bool:
+        """Whether it compares the remainder of a division."""
+        return bool(self.expression.has(Mod, PythonMod))
+
     def side(self, sizes: Mapping[Axis, int]) -> int:
         """-1, 0 or 1 for less, equal and greater."""
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
@@ -301,7 +306,7 @@ def _changes_at_every_size(decision: Decision, axis: Axis, sizes: Mapping[Axis, 
 
 def _repeats(decision: Decision, found: list[int], side: Callable[[int], int]) -> bool:
     """Whether a comparison of a remainder was seen with both outcomes, so that later changes are like these."""
-    return len(found) > 1 and bool(decision.expression.has(Mod, PythonMod)) and any(side(size) == 0 for size in found)
+    return len(found) > 1 and decision.of_remainder and any(side(size) == 0 for size in found)
 
 
 def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) -> int:

@@ -71,9 +71,10 @@ def _along(reduce: Callable[..., Any], find: Callable[..., Any], infinity: float
 def _vector_norm(
     x: Any, order: float = 2.0, dim: Sequence[int] | None = None, keepdim: bool = False, dtype: int = -1
 ) -> Any:
-    if not math.isinf(order) or requested(dtype) or not dim:
-        return aten_linalg_vector_norm(x, order, dim, keepdim, -1 if dtype is None else dtype)
-    return _extreme(op.ReduceMax if order > 0 else op.ReduceMin, typed(op.Abs(x), x.dtype, x.shape), dim, keepdim)
+    axes = list(dim or range(len(x.shape)))  # torchlib's norm of all axes has no axes, also for keepdim
+    if not math.isinf(order) or requested(dtype) or not axes:
+        return aten_linalg_vector_norm(x, order, axes or None, keepdim, -1 if dtype is None else dtype)
+    return _extreme(op.ReduceMax if order > 0 else op.ReduceMin, typed(op.Abs(x), x.dtype, x.shape), axes, keepdim)
 
 
 def _fitting(source: Any, index: Any) -> Any:

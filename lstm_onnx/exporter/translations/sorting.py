@@ -60,7 +60,13 @@ def _largest(x: Any, k: Any, dim: int = -1, largest: bool = True, *_: Any, **__:
 
 def _place(find: Callable[..., Any], infinity: float) -> Callable[..., Any]:
     """argmax or argmin."""
-    return lambda x, dim=None, keepdim=False: find(without_nan(x, infinity), dim, keepdim)
+
+    def place(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+        found = find(without_nan(x, infinity), dim, keepdim)
+        # torchlib's search of all axes gives shape (1,) for keepdim.
+        return op.Reshape(found, constant([1] * len(x.shape), INT64)) if dim is None and keepdim else found
+
+    return place
 
 
 def _search_sorted(

@@ -25,6 +25,10 @@ _SORT_NOTE = (
     "state inputs and outputs may be in the order of this sort, which is stable in the file; PyTorch does not define "
     "the order of equal numbers"
 )
+_REMAINDER = (
+    "where it only cuts or pads steps, compute how many: x[:, : x.shape[1] // 2 * 2], F.pad(x, (0, 0, 0, "
+    "-x.shape[1] % 2))"
+)
 _TEXT_NOTE = "the module's code turns a size into text; a file cannot do that, so no result may depend on the text"
 
 
@@ -125,8 +129,10 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
 
 
 def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
-    """How to bound the one axis that a decision is about."""
+    """How to do without a decision, or to bound the one axis that it is about."""
     decisions = [decision] if decision is not None else _against(trial, sizes)
+    if decisions and decisions[0].of_remainder:
+        return f"; {_REMAINDER}"
     names = {trial.axes[axis] for found in decisions[:1] for axis in found.symbols.values()}
     if len(names) != 1 or (name := next(iter(names))) not in sizes:
         return ""

@@ -179,7 +179,7 @@ class Scheduler:
                     raise InputError("the batcher is closed")
                 some_closing = bool(self.slots_to_close)
             try:
-                slot = self.pool.open()  # without the lock, since it may wait for a step
+                slot = self.pool.open()
             except InputError:
                 with self.lock:
                     if not (some_closing or self.slots_to_close):

@@ -225,7 +225,7 @@ class _Mapping:
         try:
             if not isinstance(outcome, Exception):
                 results = own_results(self.layout, outcome, [sample for _, sample in batch])
-        except MemoryError as error:
+        except (MemoryError, RunError) as error:
             outcome = error
         if isinstance(outcome, Exception):
             self._failed(batch, outcome)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import RunError
 from ..tensor_info import ValueInfo
 from ..tuning import DEFAULT_PADDING_TOLERANCE, PADDING_TOLERANCE
 from .sample import Arrays, Sample, SequenceLayout
@@ -68,7 +69,11 @@ def _padding(layout: SequenceLayout, name: str) -> int | float:
 
 
 def own_results(layout: SequenceLayout, outputs: Sequence[Any], samples: Sequence[Sample]) -> list[tuple[Any, ...]]:
-    """Each sample's own outputs, in the model's order, in new memory and without the batch axis."""
+    """Each sample's own outputs, in the model's order, in new memory and without the batch axis.
+
+    Raises:
+        RunError: the axis that the file calls the batch is another one.
+    """
     columns = [_rows(layout, name, value, samples) for name, value in zip(layout.outputs, outputs, strict=True)]
     return list(zip(*columns, strict=True))
 
@@ -79,6 +84,9 @@ def _rows(layout: SequenceLayout, name: str, value: Any, samples: Sequence[Sampl
     if layout.batch not in shape:
         return [value]
     batch = _batch_first(value, shape.index(layout.batch))
+    if len(batch) != len(samples):
+        wrong = f"gives {name} of shape {value.shape} for a batch of {len(samples)}"
+        raise RunError(f"{wrong}, and declares {layout.model.outputs[name]}", path=layout.model.path)
     rows = list(batch) if batch.ndim > 1 else [batch[index, ...] for index in range(len(batch))]
     for at, axis in enumerate(layout.cut_axes[name]):
         if axis is not None:

@@ -13,7 +13,13 @@ import numpy as np
 from ...errors import InputError
 from ..batch_axes import TIME, batch_name
 from ..conversion import ToCallerType, to_arrays, unchanged
-from ..counts import require_counts, require_table_rows, require_whole_sequence
+from ..counts import (
+    require_counts,
+    require_one_place,
+    require_table_rows,
+    require_whole_chunks,
+    require_whole_sequence,
+)
 from ..initial_states import initial_state
 from ..loaded_model import LoadedModel
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
@@ -145,15 +151,17 @@ class SequenceLayout:
         sizes = axis_sizes(self.single, arrays)
         require_counts(self.model.counts, arrays, sizes)
         require_table_rows(self.model.metadata.table_rows, arrays)
-        if streaming is not None:
-            time = {name: sizes[str(self.model.inputs[name].shape[axis])] for name, axis in streaming.time.items()}
-            require_whole_sequence(streaming, arrays, time, named.keys() & self.model.states.keys())
         for name, array in arrays.items():
             if name in self.counts and array.dtype.kind in "iu":
                 arrays[name] = array.astype(self.single[name].dtype)
         later = self._fill_in_states(arrays, sizes)
         infos = {name: info for name, info in self.single.items() if name not in later}
         validated = {name: array.copy() for name, array in validated_feeds(infos, arrays).items()}
+        if streaming is not None:
+            time = {name: sizes[str(self.model.inputs[name].shape[axis])] for name, axis in streaming.time.items()}
+            require_one_place(streaming, validated)
+            require_whole_chunks(streaming, time)
+            require_whole_sequence(streaming, validated, time, named.keys() & self.model.states.keys())
         length, size = sum(sizes.values()) or 1, self._size(validated, sizes)
         return Sample(validated, sizes, length, size, to_caller_type, is_pair)
 
@@ -238,12 +246,23 @@ class SequenceLayout:
             if name in sample.arrays and sample.arrays[name] != sample.sizes[axis]
         )
         shared = tuple([sample.arrays[name].tobytes() for name in self._shared if name in sample.arrays])
-        return sizes, shorter, shared
+        steps = sample.arrays.get(self._steps)
+        return (
+            sizes,
+            shorter,
+            shared,
+            0 if steps is None else self.model.metadata.streaming_or_default.place(int(steps)),
+        )
 
     @cached_property
     def _own_keys(self) -> frozenset[str]:
         """The inputs whose values are in a sample's key."""
-        return frozenset([*self.counts, *self._shared])
+        return frozenset([*self.counts, *self._shared, self._steps])
+
+    @property
+    def _steps(self) -> str:
+        """The state that tells which sequences can be stepped together (see `Streaming.place`); "" for none."""
+        return self.model.metadata.streaming_or_default.steps or ""
 
     @cached_property
     def _shared(self) -> list[str]:

@@ -19,6 +19,7 @@ from ...terminal_text import one_line
 from ..arguments import positive_integer
 from ..batch_axes import BatchAxes, require_batch, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
+from ..counts import require_one_place
 from ..loaded_model import LoadedModel
 from ..non_finite_inputs import warn_of_non_finite
 from ..run import run_model
@@ -107,16 +108,17 @@ class Pool:
         Raises:
             InputError: all slots are open.
         """
-        with self._lock:
-            if not self._free:
-                raise InputError(
-                    f"all {self.slots} slots of the pool are open", hint="close one, or create the pool with more slots"
-                )
+        # Without the lock, which a step of other slots may hold for long: a free row is in no batch.
+        try:
             row = self._free.pop()
-            self._states.write(row, self.initial_state)
-            self._steps[row] = 0
-            slot = Slot(row)
-            self._rows[slot] = row
+        except IndexError:
+            raise InputError(
+                f"all {self.slots} slots of the pool are open", hint="close one, or create the pool with more slots"
+            ) from None
+        self._states.write(row, self.initial_state)
+        self._steps[row] = 0
+        slot = Slot(row)
+        self._rows[slot] = row
         return slot
 
     def close(self, slot: Slot) -> None:
@@ -164,6 +166,7 @@ class Pool:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self.initial_state.items()}
         validated = validated_states(infos, values, shapes, "a slot's")
+        require_one_place(self._streaming, validated)
         warn_of_non_finite(self.model, validated)
         with self._lock:
             row = self._row(slot)
@@ -336,7 +339,7 @@ class Pool:
         if len(phases) > 1:
             steps = ", ".join(str(count) for count in sorted({self._steps[row] for row in rows})[:5])
             raise InputError(
-                f"the slots have had {steps} steps, so the model gives different numbers of steps for them",
+                f"the slots have had {steps} steps, and cannot be stepped together",
                 hint="step slots of equal pool.phase(slot) together; a Batcher does so by itself",
                 path=self.model.path,
             )

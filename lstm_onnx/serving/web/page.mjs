@@ -43,7 +43,7 @@ function show(times, outputs) {
 }
 
 async function run() {
-  stream = await openStream(location.origin, element("model").value, { token: element("token").value });
+  stream = await openStream(new URL(".", location.href).href, element("model").value, { token: element("token").value });
   element("toggle").textContent = "Stop";
   const times = [];
   while (stream) {

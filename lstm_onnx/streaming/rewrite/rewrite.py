@@ -9,10 +9,10 @@ from math import lcm
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from ...metadata import Streaming
+from ...metadata import ENDED, Streaming
 from ...onnxgraph import attributes_of, is_default, node_name, outer_values
 from ...onnxgraph.load import opset_of
-from ...onnxgraph.nodes import RANDOM
+from ...onnxgraph.nodes import RANDOM, needed_nodes
 from ...onnxgraph.recurrent import GATES
 from ...symbolic_dims import ANY_SIZE, Limit
 from . import families  # noqa: F401 - importing them registers them
@@ -268,15 +268,15 @@ class _Rewrite:
                 streams[value.name] = output
         caches = {state.name: state.after for state in g.states}
         g.used_steps = g.used_steps or p.least > (self.chunk or 1)
+        _, needed = needed_nodes(g.nodes.nodes, [*(value.name for value in outputs), *caches.values()])
+        last = g.last_name if g.last_name in needed else None
+        if last is not None and not g.ending:
+            raise NeedsEndError
         if g.used_steps:
-            self._count_steps(caches)
+            self._count_steps(caches, last)
         ends = [value.name for value in outputs] + list(caches.values())
         g.prune(ends)
         g.without_identities(set(ends))
-        used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
-        last = g.last_name if g.last_name in used else None
-        if last is not None and not g.ending:
-            raise NeedsEndError
         inputs = [self._input_info(name) for name in self.source.inputs]
         if last is not None:
             inputs.append(helper.make_tensor_value_info(last, TensorProto.INT64, [1]))
@@ -326,12 +326,16 @@ class _Rewrite:
         time, ahead = self.source.axis_name, tuple(p.look_ahead)
         return Rewritten(model, dict(g.nodes.initializers), caches, initial, streams, streaming, time, ahead)
 
-    def _count_steps(self, caches: dict[str, str]) -> None:
+    def _count_steps(self, caches: dict[str, str], last: str | None) -> None:
+        """The steps so far, or `ENDED`: no call can go on from the states of one that has ended the sequence."""
         g = self.p.graph
         g.prefix = "steps"
-        after = g.fresh(f"{g.steps_name}_next")
-        g.nodes.one("Add", g.steps_name, g.length(*g.step_input), name=g.fresh("steps/Add"), output=after)
-        caches[g.steps_name] = after
+        after = g.add("Add", g.steps_name, g.length(*g.step_input))
+        if last is not None:
+            ended = g.add("Greater", last, g.ints(0), hint="ended")
+            after = g.add("Where", ended, g.ints(ENDED), after, hint="counted")
+        caches[g.steps_name] = g.fresh(f"{g.steps_name}_next")
+        g.nodes.add("Identity", after, name=g.fresh("steps/Identity"), outputs=[caches[g.steps_name]])
 
     def _input_info(self, name: str) -> ValueInfoProto:
         info = ValueInfoProto()

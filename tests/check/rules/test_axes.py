@@ -31,6 +31,15 @@ def cut(kind: str, rank: int, *names: str, source: str = "X", axis: int | None =
     return all_of(stored, then(kind, *names, source=source, rank=rank, **({} if axis is None else {"axis": axis})))
 
 
+def step_of_unbind(index: int) -> Any:
+    """As torch.onnx.export writes ``x.unbind()[index]``."""
+
+    def split(model: onnx.ModelProto) -> None:
+        model.graph.node.append(helper.make_node("SplitToSequence", ["X"], ["steps"], axis=0, keepdims=0))
+
+    return all_of(split, store(i=np.array(index)), then("SequenceAt", "i", source="steps", rank=2))
+
+
 @pytest.mark.parametrize(
     ("edit", "text"),
     [
@@ -40,6 +49,7 @@ def cut(kind: str, rank: int, *names: str, source: str = "X", axis: int | None =
         (cut("Gather", 2, "i", i=4), "Gather takes index 4 of time in X"),
         (cut("Gather", 3, "i", i=[4]), "Gather takes index 4"),
         (cut("Gather", 2, "i", i=1, axis=1), "Gather takes index 1 of batch in X"),
+        (step_of_unbind(1), "SequenceAt takes index 1 of time in X (time, batch, 4)"),
     ],
 )
 def test_a_cut_where_the_example_ended(edit: Any, text: str, tmp_path: Path):
@@ -56,6 +66,7 @@ def test_a_cut_where_the_example_ended(edit: Any, text: str, tmp_path: Path):
         cut("Slice", 3, "s", "e", s=[0], e=[-1]),  # all but the last one
         cut("Slice", 3, "s", "e", "a", s=[0], e=[2], a=[2]),  # features, of which there are 4
         cut("Gather", 2, "i", i=0),
+        step_of_unbind(0),
         cut("Gather", 2, "i", i=-1),
         cut("Gather", 2, "i", i=2, axis=2),
         cut("Gather", 3, "i", i=[0, 1, 2]),  # a choice of several, as of beams

@@ -35,6 +35,7 @@ def test_one_sequence_without_a_batch_is_by_design(tmp_path: Path) -> None:
     path = by_hand(tmp_path, axis, add, x=("time", 4), h=(1, 1, H), feature="x3")
     text = str(check(path, provider="cpu"))
     assert "in the value x3" not in text
+    assert "batch is fixed" not in text  # its state h is of one sequence
 
 
 def test_the_batch_first_layout_is_refused_by_onnx_runtime(tmp_path: Path) -> None:

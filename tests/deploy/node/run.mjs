@@ -22,6 +22,7 @@ const ARRAYS = {
   int64: BigInt64Array,
 };
 const tensor = (ort, { dtype, shape, data }) => {
+  if (dtype === "uint8") return new ort.Tensor(dtype, Buffer.from(data, "base64"), shape); // as what Node reads
   const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
   return new ort.Tensor(dtype, new ARRAYS[dtype](bytes.buffer), shape);
 };
@@ -57,6 +58,34 @@ async function perform(ort, job) {
     await model.run(tensors(ort, job.chunks[0]));
     console.warn = warn;
     return { warnings };
+  }
+  if (job.kind === "warned run") {
+    let warning = "";
+    const { warn } = console;
+    console.warn = (text) => (warning = text);
+    await model.run(tensors(ort, job.feeds));
+    console.warn = warn;
+    return { warning };
+  }
+  if (job.kind === "unawaited runs") {
+    const running = job.chunks.map((feeds) => {
+      const given = tensors(ort, feeds);
+      const outputs = model.run(given);
+      for (const { data } of Object.values(given)) data.fill(0);
+      return outputs;
+    });
+    return (await Promise.all(running)).map(packed);
+  }
+  if (job.kind === "disposed") {
+    const given = tensors(ort, job.feeds);
+    for (const tensor of Object.values(given)) tensor.dispose();
+    const running = [model.stream().run(given), model.run(given)]; // neither throws here
+    return Promise.all(running.map((outputs) => outputs.catch((error) => `${error.constructor.name}: ${error.message}`)));
+  }
+  if (job.kind === "cloned state") {
+    const stream = model.stream();
+    stream.state = { ...structuredClone({ ...stream.state }) };
+    return {};
   }
   if (job.kind === "unawaited") {
     const stream = model.stream();

@@ -125,6 +125,10 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda _: nn.Sequential(torch.jit.script(Net())),
         "0 is TorchScript, which keeps the weights and no Python code to trace; pass the nn.Module that it was made",
     ),
+    "class with a script method": (
+        lambda _: _script_class()(),
+        "Part is TorchScript, which keeps the weights and no Python code to trace; derive Part from nn.Module, and",
+    ),
     "scripted function": (lambda _: torch.jit.script(_relu), "this is a function of TorchScript, which keeps the"),
     "program": (lambda _: _program(), "this is an ExportedProgram, in which torch.export has already replaced the"),
     "program's module": (lambda _: _program().module(), "GraphModule comes from torch.export, which has already"),
@@ -143,6 +147,15 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "other tensors": (lambda _: _wrapped_weight(), "out.weight is a Wrapped, a tensor of another kind than"),
 }
+
+
+def _script_class() -> Any:
+    class Part(torch.jit.ScriptModule):
+        @torch.jit.script_method
+        def forward(self, x: Tensor) -> Tensor:
+            return x.relu()
+
+    return Part
 
 
 def _relu(x: Tensor) -> Tensor:

@@ -63,6 +63,19 @@ def sum_of_a_generator(counts: Tensor) -> Tensor:
     return torch.tensor([sum((n // 2 for n in counts.tolist()), 1)])
 
 
+@counted
+def of_single_rows(counts: Tensor) -> Tensor:
+    found = counts.tolist()
+    first, second, last = counts.numpy()[0], sorted(found)[1], counts.numpy().tolist()[-1]
+    return torch.tensor([second + n * found[1] - first * last for n in found])
+
+
+@counted
+def of_slices(counts: Tensor) -> Tensor:
+    found = counts.tolist()
+    return torch.tensor(found[::-1]) - sum(found[1:])
+
+
 class Counting(nn.Module):
     def __init__(self, counts: Any) -> None:
         super().__init__()
@@ -91,6 +104,35 @@ def first_of_sorted(counts: Tensor) -> Tensor:
 def test_a_sort_in_place_shows_in_other_numbers_than_the_examples(tmp_path: Path) -> None:
     with pytest.raises(lstm_onnx.ExportError, match="depends on their order"):
         made(Counting(first_of_sorted).eval(), (torch.randn(2, 5, 3), torch.tensor([5, 3])), SHAPES, tmp_path)
+
+
+class Reading(nn.Module):
+    def __init__(self, read: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.lstm, self.read = nn.LSTM(3, 4, batch_first=True), read
+
+    def forward(self, x: Tensor, counts: Tensor) -> Any:
+        return self.lstm(x)[0], self.read(x, counts)
+
+
+def _padded(x: Tensor, counts: Tensor) -> Tensor:
+    packed = nn.utils.rnn.pack_padded_sequence(x, counts, batch_first=True)
+    return nn.utils.rnn.pad_packed_sequence(packed, batch_first=True, total_length=list(counts)[0])[0]  # noqa: RUF015
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [(lambda _, counts: list(counts), "the rows of a tensor one by one"), (_padded, "which it takes one by one")],
+)
+def test_what_stands_for_all_rows_is_no_result_and_no_number_of_steps(read: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(lstm_onnx.ExportError, match=message):
+        made(Reading(read).eval(), (torch.randn(2, 5, 3), torch.tensor([5, 3])), SHAPES, tmp_path)
+
+
+def test_numbers_are_no_output_in_a_list_either(tmp_path: Path) -> None:
+    module = Reading(lambda _, counts: counts.tolist()).eval()
+    file = made(module, (torch.randn(2, 5, 3), torch.tensor([5, 3])), SHAPES, tmp_path)
+    assert list(file.exported.outputs) == ["output.0"]
 
 
 def test_a_key_is_refused(tmp_path: Path) -> None:

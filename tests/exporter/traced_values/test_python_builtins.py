@@ -104,6 +104,7 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
     "a tensor as total length": lambda m, x, n: m.packed(x, n, total_length=n.max()),
     "subsampled": subsampled,
     "sorted by numpy": sorted_by_numpy,
+    "lengths sorted by numpy": lambda m, x, n: m.packed(x, np.sort(n.numpy())[::-1].copy()),
     "arithmetic": of_each,
     "arithmetic of numpy": by_numpys_arithmetic,
 }
@@ -167,8 +168,9 @@ def test_code_that_goes_by_the_order_of_numbers_is_refused(order: str, tmp_path:
         if order == "sorted":
             numbers.sort()
         elif order == "reversed":
-            numbers = numbers[::-1]
+            numbers.reverse()
         else:
+            numbers = list(map(int, lengths))
             numbers = [min(numbers[0], number) for number in numbers]
         return self.packed(x, numbers, total_length=x.size(1))
 

@@ -60,3 +60,21 @@ def test_an_index_without_axes(tmp_path: Path) -> None:
         assert re.search(r"^at test_errors.py:\d+: .*a 0-d tensor is used as an index .*: x\.view\(1\)$", refusal)
     else:  # torch 2.14 translates it
         agree(found.run(signal(3, 5)), eager(module, signal(3, 5)))
+
+
+def test_a_loop_up_to_the_longest_length(tmp_path: Path) -> None:
+    class Stepwise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.cell = nn.LSTM(3, 4, batch_first=True), nn.GRUCell(4, 4)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            y = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+            h = y.new_zeros(len(y), 4)
+            for t in range(y.size(1)):
+                h = self.cell(y[:, t], h)
+            return h
+
+    with pytest.raises(ExportError, match=r"range\(x.size\(1\)\), of what pad_packed_sequence\(\.\.\., total_length="):
+        made(Stepwise(), (signal(2, 4)[0], torch.tensor([4, 2])), {**X, "lengths": {0: "batch"}}, tmp_path)

@@ -1,7 +1,8 @@
-"""Means of whole numbers, and the largest and smallest entries of masks and of whole tensors."""
+"""Means of whole numbers, norms, and the largest and smallest entries of masks and of whole tensors."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -27,6 +28,9 @@ class Reductions(nn.Module):
             torch.mean(whole, dtype=torch.float32),
             torch.mean(y, -1, dtype=torch.float64),
             torch.mean(y, None, keepdim=True),
+            y.argmax(keepdim=True),
+            y.argmin(keepdim=True),
+            *(torch.linalg.vector_norm(y, order, keepdim=True) for order in (2, 3, -math.inf)),
             y.amax(),
             y.amin((0, -1), keepdim=True),
             *torch.aminmax(y),

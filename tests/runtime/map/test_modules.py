@@ -215,6 +215,17 @@ def test_rows_of_a_foreign_file_that_affect_each_other_run_alone(tmp_path: Path)
         np.testing.assert_array_equal(result["y"], np.zeros(3, np.float32))
 
 
+def test_a_batch_axis_that_is_none_is_an_error(tmp_path: Path) -> None:
+    """The file declares its output batch first, and gives it time first."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "time", 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0, 2])], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    sequences = [{"x": np.ones((3, 2), np.float32)}] * 2
+    with pytest.raises(lstm_onnx.RunError, match=r"y of shape \(3, 1, 2\) for a batch of 1, and declares y"):
+        list(load(tmp_path / "m.onnx", "cpu").map(sequences))
+
+
 def test_an_input_of_one_number_for_each_sequence(tmp_path: Path) -> None:
     shapes = {"x": ["batch", "time", 2], "gain": ["batch"], "y": ["batch", "time", 2]}
     x, gain, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())

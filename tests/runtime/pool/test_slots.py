@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ def test_a_full_pool_says_how_many(models: dict[str, Model]) -> None:
         own.open()
     own.close(slots[0])
     own.open()
+
+
+def test_a_slot_opens_while_a_step_of_others_runs(models: dict[str, Model]) -> None:
+    own = Pool(models["plain"], 2)
+    opened = threading.Event()
+    thread = threading.Thread(target=lambda: (own.open(), opened.set()), daemon=True)
+    with own._lock:
+        thread.start()
+        assert opened.wait(5)
 
 
 @pytest.mark.parametrize("slots", [0, -1, True, 1.0, "2", None])

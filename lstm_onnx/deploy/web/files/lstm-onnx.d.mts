@@ -65,7 +65,8 @@ export class Model<Tensor extends TensorLike = TensorLike> {
   readonly session: unknown;
   /**
    * Runs the model by the names of its inputs. States that are left out start from the file's initial state or zeros;
-   * lengths of a bare LSTM that are left out are those of complete sequences.
+   * lengths of a bare LSTM that are left out are those of complete sequences. A call that is not awaited runs on the
+   * numbers that it was given.
    *
    * @throws {InputError} something does not fit; the message names it.
    * @throws {RunError} ONNX Runtime failed.
@@ -73,7 +74,7 @@ export class Model<Tensor extends TensorLike = TensorLike> {
   run(feeds: Feeds<Tensor>): Promise<Record<string, Tensor>>;
   /**
    * A stream that carries the states, of `batch` sequences side by side. `check: false` opens one also for a file that
-   * does not say whether chunks give what the whole sequence gives.
+   * does not say whether chunks give what the whole sequence gives, or that another tool has changed since.
    *
    * @throws {InputError} the model cannot be streamed, with the reason.
    */

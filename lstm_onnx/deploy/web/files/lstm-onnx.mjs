@@ -13,6 +13,7 @@
  */
 
 const PREFIX = "lstm_onnx.";
+const CHECKSUM = `${PREFIX}checksum`;
 const BATCH = "batch";
 const HIDING_NAN = ["LSTM", "GRU", "RNN"]; // ONNX Runtime's make ordinary numbers of it
 const LSTM_STATES = { h0: "hn", c0: "cn" };
@@ -26,6 +27,11 @@ const ARRAYS = {
   int8: Int8Array, int16: Int16Array, int32: Int32Array, int64: BigInt64Array,
   uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, uint64: BigUint64Array,
 };
+
+const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
+  for (let bit = 0; bit < 8; bit += 1) byte = byte & 1 ? (byte >>> 1) ^ 0xedb88320 : byte >>> 1;
+  return byte;
+});
 
 // --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -77,7 +83,18 @@ function readMessage(bytes, on) {
   }
 }
 
-/** The inputs, outputs, operators and metadata of an ONNX file. */
+/** What the checksum of a file is: the CRC-32 of all bytes, with zeros in place of the digits in `entry`, as JSON. */
+function checksum(bytes, entry) {
+  const start = entry.byteOffset - bytes.byteOffset + 1; // after its quote
+  let crc = -1;
+  for (let at = 0; at < bytes.length; at += 1) {
+    const byte = at >= start && at < start + 8 ? 48 : bytes[at];
+    crc = (crc >>> 8) ^ CRC[(crc ^ byte) & 255];
+  }
+  return JSON.stringify((~crc >>> 0).toString(16).padStart(8, "0"));
+}
+
+/** The inputs, outputs, operators and metadata of an ONNX file, and whether another tool has changed it. */
 function readModel(bytes, path) {
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   const text = (value) => utf8.decode(value);
@@ -93,25 +110,29 @@ function readModel(bytes, path) {
     readMessage(message, { 1: (name) => (info.name = text(name)), 2: (type) => readMessage(type, { 1: tensor }) });
     return info;
   };
-  const found = { inputs: {}, outputs: {}, properties: {}, hasGraph: false, operators: new Set() };
+  const found = { inputs: {}, outputs: {}, properties: {}, hasGraph: false, operators: new Set(), isChanged: false };
   const initializers = new Set();
   const property = (value) => {
     const item = { key: "", value: "" };
-    readMessage(value, { 1: (key) => (item.key = text(key)), 2: (v) => (item.value = text(v)) });
+    let bytesOfValue = null;
+    readMessage(value, { 1: (key) => (item.key = text(key)), 2: (v) => (item.value = text((bytesOfValue = v))) });
     found.properties[item.key] = item.value;
+    if (item.key === CHECKSUM) found.isChanged = checksum(bytes, bytesOfValue) !== item.value;
   };
   const add = (values) => (value) => {
     const info = valueInfo(value);
     values[info.name] = info;
   };
+  const attribute = (message) => readMessage(message, { 6: body, 11: body });
+  const node = (message) => readMessage(message, { 4: (type) => found.operators.add(text(type)), 5: attribute });
+  const body = (message) => readMessage(message, { 1: node });
   const graph = (value) => {
     found.hasGraph = true;
     const initializer = (tensor) => readMessage(tensor, { 8: (name) => initializers.add(text(name)) });
-    const node = (message) => readMessage(message, { 4: (type) => found.operators.add(text(type)) });
     readMessage(value, { 1: node, 5: initializer, 11: add(found.inputs), 12: add(found.outputs) });
   };
   try {
-    readMessage(bytes, { 7: graph, 14: property });
+    readMessage(bytes, { 7: graph, 14: property, 25: (one) => readMessage(one, { 7: node }) });
   } catch (error) {
     throw new ModelError(`is not an ONNX model: ${error.message}`, { path, cause: error });
   }
@@ -124,7 +145,7 @@ function readModel(bytes, path) {
 function readMetadata(properties, path) {
   const metadata = {};
   for (const [key, value] of Object.entries(properties)) {
-    if (!key.startsWith(PREFIX) || key === `${PREFIX}checksum`) continue;
+    if (!key.startsWith(PREFIX) || key === CHECKSUM) continue;
     try {
       metadata[key.slice(PREFIX.length)] = JSON.parse(value);
     } catch (error) {
@@ -160,7 +181,7 @@ async function readSource(source) {
 // --- axes whose size is an expression of others: 4*batch, (time - 1)//2 + 1 ------------------------------------------
 
 const NAME = /^[\p{L}_][\p{L}\p{N}_]*$/u;
-const NAMES = /[\p{L}_][\p{L}\p{N}_]*/gu;
+const NAMES = /[\p{L}_][\p{L}\p{N}_]*(?:\.[\p{L}\p{N}_]+)*/gu; // some tools number their axes: DynamicDimension.0
 const TOKEN = /\s*(\/\/|[-+*%()]|\d+|[\p{L}_][\p{L}\p{N}_]*)/uy;
 
 /** The size of an axis; null where it has no name, or `sizes` lack a name in it. */
@@ -218,6 +239,8 @@ const sameShape = (one, other) => {
   return true;
 };
 const numbersOf = (tensor) => Array.from(tensor.data, Number);
+/** What is finite, infinite or NaN as the float16 of these bits is; its other numbers are not of interest here. */
+const ofHalf = (bits) => ((bits & 0x7c00) !== 0x7c00 ? 0 : bits & 0x3ff ? NaN : Infinity);
 
 function requireKnownNames(infos, feeds) {
   for (const name of Object.keys(feeds)) {
@@ -226,6 +249,27 @@ function requireKnownNames(infos, feeds) {
       throw new InputError(`${name} is not an input of the model`, { hint, name });
     }
   }
+}
+
+/** A copy of a tensor; the method `slice` of Node's Buffer, which may hold bytes or bools, makes none. */
+const copied = (ort, { type, dims, data }) =>
+  new ort.Tensor(type, ArrayBuffer.isView(data) ? Uint8Array.prototype.slice.call(data) : data.slice(), dims);
+
+/** Copies of tensors: before the run begins the caller may write the next numbers into the same memory. */
+function held(ort, feeds) {
+  if (feeds === null || typeof feeds !== "object") return feeds;
+  const copies = {};
+  for (const name in feeds) {
+    const tensor = feeds[name];
+    try {
+      const isHere = Array.isArray(tensor?.dims) && ["cpu", "none", undefined].includes(tensor.location); // none: disposed
+      copies[name] = isHere && ArrayBuffer.isView(tensor.data) ? copied(ort, tensor) : tensor;
+    } catch (error) { // it was disposed, or its memory went to a worker, or its size is not that of its shape
+      const hint = "create it anew with new ort.Tensor";
+      throw new InputError(`${name} cannot be read: ${error.message}`, { name, hint, cause: error });
+    }
+  }
+  return copies;
 }
 
 function requireObject(feeds) {
@@ -499,13 +543,17 @@ export async function load(ort, source, options = {}) {
   } catch (error) {
     throw new ModelError(`ONNX Runtime cannot open it: ${error.message ?? error}`, { path, cause: error });
   }
+  const isUnnamed = (dim) => dim === "" || dim === 2 ** 32 - 1; // in onnxruntime-node and onnxruntime-web
+  for (const { name, isTensor, shape } of session.outputMetadata ?? []) { // as inferred, where the file has none
+    if (isTensor && Object.hasOwn(file.outputs, name)) file.outputs[name].shape = shape.map((dim) => (isUnnamed(dim) ? null : dim));
+  }
   return new Model(runtime, { ...file, path, session, metadata, states, initial });
 }
 
 /** A model that is open for running; `load` creates it. */
 export class Model {
-  constructor(ort, { path, session, metadata, states, initial, inputs, outputs, operators }) {
-    Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs, operators });
+  constructor(ort, { path, session, metadata, states, initial, inputs, outputs, operators, isChanged }) {
+    Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs, operators, isChanged });
     this.hidesNaN = HIDING_NAN.some((type) => operators.has(type));
     this.counts = countsOf(metadata, inputs);
     this.checksNumbers = Object.keys(this.counts).length > 0 || metadata.table_rows !== undefined;
@@ -514,7 +562,7 @@ export class Model {
   /** Runs the model by the names of its inputs; absent states and lengths are filled in. */
   async run(feeds) {
     requireObject(feeds);
-    const complete = this.completed({ ...feeds });
+    const complete = this.completed(held(this.ort, feeds));
     this.validate(complete);
     this.requireWholeSequence(complete, feeds);
     return this.execute(complete);
@@ -530,7 +578,7 @@ export class Model {
     for (const [name, axis] of Object.entries(time)) {
       const steps = feeds[name].dims[axis];
       if (steps % chunk) {
-        const hint = "collect so many, or make the file for chunks of any length (without chunk)";
+        const hint = "collect that many, or make the file without chunk, for chunks of any length";
         throw new InputError(`${name} has ${steps} steps, and the file takes multiples of ${chunk}`, { name, hint });
       }
     }
@@ -563,11 +611,12 @@ export class Model {
   warnOfNonFinite(feeds) {
     for (const name in feeds) {
       const { type, data } = feeds[name];
-      if (type !== "float32" && type !== "float64") continue;
+      if (!type.startsWith("float")) continue;
       // What a stream of a maximum keeps starts from minus infinity.
       const isRight = Object.hasOwn(this.states, name) ? (number) => !Number.isNaN(number) : Number.isFinite;
+      const isBits = data instanceof Uint16Array;
       for (let at = 0; at < data.length; at += 1) {
-        if (isRight(data[at])) continue;
+        if (isRight(isBits ? ofHalf(data[at]) : data[at])) continue;
         const what = "where PyTorch's LSTM gives NaN from this time step on, ONNX Runtime's gives numbers";
         console.warn(`${this.path}: ${name} has a NaN or an infinity; ${what}: replace it before the run`);
         this.hidesNaN = false;
@@ -581,7 +630,7 @@ export class Model {
     try {
       return await this.session.run(feeds);
     } catch (error) {
-      throw new RunError(`ONNX Runtime failed: ${error.message ?? error}`, { path: this.path, cause: error });
+      throw new RunError(`ONNX Runtime failed while running: ${error.message ?? error}`, { path: this.path, cause: error });
     }
   }
 
@@ -654,6 +703,11 @@ export class Model {
     return candidates.length === 1 ? candidates[0] : null;
   }
 
+  /** Whether an axis of a state has no name: the batch, since all others are fixed. */
+  get hasUnnamedBatch() {
+    return Object.keys(this.states).some((name) => this.inputs[name].shape.includes(null));
+  }
+
   /** Refuses a model whose chunks give other numbers than the whole sequence. */
   requireStreamable(check) {
     const { path, metadata } = this;
@@ -672,8 +726,9 @@ export class Model {
       throw new InputError(`cannot be streamed: ${metadata.not_streamable}`, { path, hint });
     }
     const known = declared && (metadata.spec ? same(LSTM_STATES) : typeof metadata.not_streamable === "string");
-    if (!known && check) {
-      const message = "does not say whether chunks give what the whole sequence gives";
+    if (check && (!known || this.isChanged)) {
+      const message = known ? "may not be streamed: another tool has changed it since it was written"
+        : "does not say whether chunks give what the whole sequence gives";
       throw new InputError(message, { path, hint: "try it in Python, whose stream compares them; stream({ check: false }) opens one" });
     }
   }
@@ -687,6 +742,7 @@ export class Stream {
   #states = {};
   #timeAxes = {};
   #still = {};
+  #shapes = {};
   #others = {};
   #restored = false;
   #onlyStates = false;
@@ -758,6 +814,10 @@ export class Stream {
     }
     validateFeeds(infos, tensors);
     for (const [name, tensor] of Object.entries(tensors)) {
+      if (!ArrayBuffer.isView(tensor.data)) { // what JSON or a worker makes of a tensor
+        const hint = "set a state that was read from a stream, or what JSON.parse gives of it";
+        throw new InputError(`${name} is a tensor without its numbers`, { name, hint });
+      }
       const wanted = tuple(this.#start[name].dims);
       if (tuple(tensor.dims) !== wanted) {
         throw new InputError(`${name} has shape ${tuple(tensor.dims)}`, { name, hint: `this stream's is ${wanted}` });
@@ -769,11 +829,16 @@ export class Stream {
     this.#restored = true;
   }
 
-  /** Refuses states of sequences that cannot be stepped together: a file counts the steps of the first. */
+  /** Refuses states of sequences that have ended, or cannot be stepped together: a file counts the first one's steps. */
   #requireOnePlace(tensors) {
-    const { steps, settled, period, positions } = this.streaming ?? {};
+    const { steps, last, settled, period, positions } = this.streaming ?? {};
     if (!steps) return;
     const counts = [...new Set(Array.from(tensors[steps].data, Number))].sort((one, other) => one - other);
+    if (counts.includes(-1)) {
+      const message = `${steps} is that of a sequence that has ended, and nothing can follow on its states`;
+      const hint = `keep the states before flush; run needs ${last} = 0 before the end`;
+      throw new InputError(message, { name: steps, hint });
+    }
     const place = (count) => (positions || count < settled ? count : settled + (count - settled) % period);
     if (new Set(counts.map(place)).size < 2) return;
     const after = counts.slice(0, 5).join(", ");
@@ -791,26 +856,14 @@ export class Stream {
    * Runs one chunk: the inputs that are not states, by name.  Returns the outputs that are not states, or all of them
    * where every output is a state.  Calls that are not awaited run in their order, each on the numbers that it was given.
    */
-  run(feeds) {
-    const held = this.#held(feeds);
-    return this.#queued(() => this.#run(held));
+  async run(feeds) {
+    const given = held(this.model.ort, feeds);
+    return this.#queued(() => this.#run(given));
   }
 
   /** Ends the sequence: the outputs that were still to come, of at most `delay` steps, possibly none. */
   flush() {
     return this.#queued(() => this.#flush());
-  }
-
-  /** Copies of a chunk's tensors: before its turn comes the caller may write the next numbers into the same memory. */
-  #held(feeds) {
-    if (feeds === null || typeof feeds !== "object") return feeds;
-    const held = {};
-    for (const name in feeds) {
-      const tensor = feeds[name];
-      const isHere = Array.isArray(tensor?.dims) && (tensor.location ?? "cpu") === "cpu" && ArrayBuffer.isView(tensor.data);
-      held[name] = isHere ? this.#copy(tensor) : tensor;
-    }
-    return held;
   }
 
   async #run(given) {
@@ -874,6 +927,7 @@ export class Stream {
     this.#advance(results);
     if (streaming !== null) this.#keepOthers(feeds);
     for (const name in this.#timeAxes) {
+      this.#shapes[name] = results[name].dims;
       if (this.#timeAxes[name] !== null) continue;
       const { type, dims, data } = results[name]; // the caller may write into its own arrays
       this.#still[name] = { type, dims, data: data.slice() };
@@ -1008,10 +1062,9 @@ export class Stream {
 
   /** A tensor without steps along `axis`. */
   #empty(info, axis) {
-    const shape = info.shape.map((dim, place) => {
-      if (place === axis) return 0;
-      return dim === this.batchName ? this.batch : typeof dim === "number" ? dim : 1;
-    });
+    const sizes = new Map([[this.batchName, this.batch]]);
+    const other = this.batchName === null ? this.batch : 1; // the batch may have another name in each input
+    const shape = info.shape.map((dim, place) => (place === axis ? 0 : sizeOf(dim, sizes) ?? other));
     const dtype = ARRAYS[info.dtype] ? info.dtype : "float32";
     return new this.model.ort.Tensor(dtype, new ARRAYS[dtype](product(shape)), shape);
   }
@@ -1020,25 +1073,34 @@ export class Stream {
   #nothing(name) {
     const axis = this.#timeAxes[name];
     if (axis === null && this.#still[name]) return this.#copy(this.#still[name]);
-    return this.#empty(this.model.outputs[name], axis);
+    const info = this.model.outputs[name];
+    return this.#empty({ ...info, shape: this.#shapes[name] ?? info.shape }, axis);
   }
 
   /** Of an output, or null: its size follows from that of time, or, as after packed lengths, from no input's. */
   #timeAxisOf(name) {
     if (this.streaming) return this.streaming.outputs[name] ?? null;
     const { inputs, outputs, metadata } = this.model;
-    const namesIn = (dim) => (typeof dim === "string" ? dim.match(/[A-Za-z_]\w*/g) ?? [] : []);
+    const namesIn = (dim) => (typeof dim === "string" ? dim.match(NAMES) ?? [] : []);
     const times = metadata.time_axes?.length ? metadata.time_axes : ["time"];
     const known = Object.values(inputs).flatMap(({ shape }) => shape.flatMap(namesIn)).filter((dim) => !times.includes(dim));
-    const axis = outputs[name].shape.findIndex((dim) => namesIn(dim).some((one) => !known.includes(one)));
-    return axis < 0 ? null : axis;
+    const { shape } = outputs[name];
+    const axesWhere = (isTime) => [...shape.keys()].filter((axis) => isTime(shape[axis]));
+    const unnamed = axesWhere((dim) => dim === null);
+    const others = unnamed.length > Number(this.model.hasUnnamedBatch) ? unnamed : []; // not all of them are the batch
+    return [...axesWhere((dim) => namesIn(dim).some((one) => !known.includes(one))), ...others][0] ?? null;
   }
 
   #requireBatch(feeds) {
+    const { inputs, hasUnnamedBatch } = this.model;
+    const { batchName } = this;
+    if (batchName === null && !hasUnnamedBatch) return;
     for (const name in feeds) {
-      const axis = this.batchName === null ? -1 : this.model.inputs[name]?.shape.indexOf(this.batchName) ?? -1;
+      const shape = inputs[name]?.shape ?? [];
       const dims = feeds[name]?.dims;
-      if (axis < 0 || dims?.length !== this.model.inputs[name].shape.length) continue;
+      const axis = shape.indexOf(batchName);
+      if (axis < 0 || dims?.length !== shape.length) continue;
+      if (batchName === null && shape.lastIndexOf(null) !== axis) continue; // time has no name either
       if (dims[axis] !== 0 && dims[axis] !== this.batch) {
         const message = `${name} has shape ${tuple(dims)}, which is ${dims[axis]} sequences, and this stream carries ${this.batch}`;
         throw new InputError(message, { name, hint: `open it with stream({ batch: ${dims[axis]} })` });
@@ -1066,7 +1128,7 @@ export class Stream {
   }
 
   #copy(tensor) {
-    return new this.model.ort.Tensor(tensor.type, tensor.data.slice(), tensor.dims);
+    return copied(this.model.ort, tensor);
   }
 
   /** Runs a chunk, or ends the sequence, after the calls that were made before. */

@@ -204,6 +204,11 @@ WRONG = [
 ]
 
 
+def test_what_to_write_in_place_of_an_if_on_a_remainder(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"compute how many: x\[:, : x\.shape\[1\] // 2 \* 2\]"):
+        made(module(padded_when_odd), signal(2, 4), X, tmp_path)
+
+
 @pytest.mark.parametrize("forward", WRONG, ids=lambda forward: forward.__name__)
 def test_what_does_otherwise_at_other_sizes_is_not_kept(forward: Forward, tmp_path: Path) -> None:
     target = tmp_path / "made.onnx"

@@ -140,7 +140,7 @@ def _converted(
         )
     if stored.float32 is None:
         raise ConfigError(
-            f"{model.path}: has {precision_of(model)} weights, and {os.fspath(golden)} is from a file without; store "
+            f"{model.path}: has {precision_of(model)} weights, but {os.fspath(golden)} is from a file without; store "
             "one with lstm-onnx verify SOURCE FILE --golden"
         )
     from .converted.results import converted_report

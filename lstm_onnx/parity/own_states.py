@@ -1,4 +1,4 @@
-"""The states that PyTorch can be given, without those that only a file has: caches, and values that loops carry."""
+"""Selects the states that a module takes, without those that only a file has: caches, and values that loops carry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..metadata import Metadata
 
 
 def with_own_states(metadata: Metadata) -> Metadata:
-    """The same metadata without caches and what loops carry, which a module does not have or does not take."""
+    """The metadata without caches and values that loops carry, which a module does not have or does not take."""
     others = set(_other_states(metadata))
     if not others:
         return metadata
@@ -18,7 +18,7 @@ def with_own_states(metadata: Metadata) -> Metadata:
 
 
 def _other_states(metadata: Metadata) -> Collection[str]:
-    """The states that PyTorch does not have, or cannot be given."""
+    """The states that a PyTorch module does not have, or cannot take."""
     caches = metadata.streaming.caches if metadata.streaming is not None else ()
     return [*caches, *(name for name in metadata.loop_states if name in metadata.states)]
 

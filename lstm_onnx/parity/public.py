@@ -36,31 +36,31 @@ def verify(
 
     The file runs at many sizes of every named axis, with explicit states and without, with varied lengths where it
     takes them, on extreme values, and in chunks through the streaming runtime; `parity.criterion` defines when an
-    output is right.  The inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's
+    output is right.  For a module that is more than an nn.LSTM, random inputs are in the ranges of the file's
     metadata.  For a file that is not in parity the report says where it first differs and why; a file that is in
     parity is tested with mutants, wrong copies of it that the comparison must reject.
 
     For a file in int8 or float16, the float32 export of `module` is compared in this way.  The file must then have
-    exactly the numbers and the graph that its precision makes of that export, its int8 layers must compute what their
-    arithmetic gives, and each row must have the same bits alone, step by step and in a batch.  The report's `drift`
-    says how far the smaller weights move the outputs.  Without a PyTorch model, such a file is compared with the
-    float32 file, from any tool, that it was made from; the drift is then that from float32.
+    exactly the numbers and the graph that conversion of that export to its precision makes, its int8 layers must
+    compute what their arithmetic defines, and each row must have the same bits alone, step by step and in a batch.  The
+    report's `drift` says how much the smaller weights change the outputs.  Without a PyTorch model, such a file is
+    compared with the float32 file, from any tool, that it was made from; the drift is then relative to that file.
 
     Args:
         module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of a
             .toml, or ``package.module:callable``; or, for a file in int8 or float16, the path of its float32 .onnx
             file, which needs no torch.
-        path: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
+        path: the .onnx file, or the result of `load`, which keeps its own provider and threads; by default a fresh
             export of `module`.
-        example_inputs: for an nn.Module, as in `export`: needed where the file is not from lstm-onnx, or was called
-            with something that its metadata cannot hold; the error says so.
-        provider: where the file runs: "auto", "cpu" or "cuda".
-        runtime: the engine that runs the file: "onnxruntime", "openvino", "onnxruntime-web" or "tract"; for another
-            than the first, `path` must be a path, and the engine must be installed.
-        threads: ONNX Runtime's threads.
-        seed: for the inputs and states that are drawn.
-        mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
-        data: inputs to compare in addition to the drawn ones, each by the file's input names.
+        example_inputs: for an nn.Module, as in `export`: needed if the file is not from lstm-onnx, or if its metadata
+            cannot hold the arguments of the export; the error says so.
+        provider: the execution provider: "auto", "cpu" or "cuda".
+        runtime: the engine that runs the file: "onnxruntime", "openvino", "onnxruntime-web" or "tract"; except for the
+            first, `path` must be a path, and the engine must be installed.
+        threads: the number of ONNX Runtime's threads.
+        seed: the seed of the random inputs and states.
+        mutants: how many mutants to try: "none", "quick" (one of each kind) or "all".
+        data: inputs to compare in addition to the random ones, each by the file's input names.
         max_drift: the largest accepted difference of an output from the float64 module, relative to the output, as
             root mean square over all random inputs, and over `data`; by default it is only reported.
         golden: where to store the cases for `verify_golden`, if the file passes; must end in .npz.
@@ -70,11 +70,11 @@ def verify(
 
     Raises:
         MissingDependencyError: torch or the engine is not installed.
-        ConfigError: `mutants`, `seed`, `data`, `max_drift` or `runtime` is not possible, `module` is not a model, or
-            the file's inputs are not those of the module.
+        ConfigError: `mutants`, `seed`, `data`, `max_drift` or `runtime` is not valid, `module` is not a model, or the
+            file's inputs are not those of the module.
         ExportError: the module cannot be run with the file's inputs and states.
-        FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
-            a case is a report that fails.
+        FileError, ModelError, ProviderError: the file cannot be opened; for a file that opens but fails to run a case,
+            the report fails instead.
     """
     from ..runtime import Model
     from .golden_file import require_name, write

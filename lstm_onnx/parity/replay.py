@@ -1,4 +1,4 @@
-"""Running a file on a case: in one call, in chunks through a stream, or in slots of a pool."""
+"""Runs a file on a case: in one call, in chunks through a stream, or in slots of a pool."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .expected import Arrays, Call, Expected, abbreviated
 from .results import CaseResult
 
 _SLOTS = 2
-"""The slots of the pool: fewer than there are rows, so that a slot is reused."""
+"""The number of slots of the pool, fewer than the rows, so that a slot is reused."""
 
 
 def replay(model: Model, expected: Expected) -> CaseResult:
-    """Run `model` on a case and compare its outputs; a run that raises is a result that fails."""
+    """Run `model` on a case and compare its outputs; if the run raises an error, the result fails."""
     try:
         with warnings.catch_warnings():
-            if expected.kind != "data":  # a NaN can only be in states that a wrong file gave
+            if expected.kind != "data":  # a NaN can only be in states that a wrong file returned
                 warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)
             if expected.kind == "chunks":
                 return _run_chunks(model, expected)
@@ -46,7 +46,7 @@ def passes(model: Model, expected: Expected, calls: tuple[Call, ...]) -> bool:
 
 
 def _run_sweep(model: Model, expected: Expected) -> CaseResult:
-    """Each call separately; where some raise, the first error is reported."""
+    """Run each call separately; report the first error, if any."""
     outputs: list[Arrays] = []
     errors: dict[str, str] = {}
     for call in expected.calls:
@@ -57,13 +57,13 @@ def _run_sweep(model: Model, expected: Expected) -> CaseResult:
     if errors:
         label = f"{expected.label}: {abbreviated(list(errors), len(expected.calls))}"
         return CaseResult(label, error=next(iter(errors.values())), kind=expected.kind)
-    # Curves over time are computed only for failures: there are many calls.
+    # Curves over time are computed only for failures, since there are many calls.
     result = replace(expected, time_axes={}).judge(outputs)
     return result if result.passed else expected.judge(outputs)
 
 
 def _run_chunks(model: Model, expected: Expected) -> CaseResult:
-    """The worst of all chunkings, which run one after the other through a single stream."""
+    """Run all chunkings one after the other through a single stream; return the worst result."""
     first = expected.calls[0].feeds
     streaming = model.metadata.streaming
     stream = model.stream(batch=expected.batch, check=False)
@@ -95,7 +95,7 @@ def _run_chunks(model: Model, expected: Expected) -> CaseResult:
         if not result.passed:
             result = replace(result, label=f"{result.label}, {'+'.join(map(str, chunking))}")
         results.append(result)
-    # An output that cannot be judged, whatever its ratio, does not hide another one that fails.
+    # An output that cannot be judged must not hide another one that fails, whatever its ratio.
     return max(results, key=lambda result: (not (result.passed or result.inconclusive), result.ratio))
 
 
@@ -108,7 +108,7 @@ def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
 
 
 def _concatenated(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
-    """Outputs with a time axis concatenated, and the last values of all others."""
+    """The outputs with a time axis, concatenated, and the last values of all others."""
     return {
         name: concatenated(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
         for name, last in parts[-1].items()
@@ -119,16 +119,16 @@ def _row(name: str, array: np.ndarray, at: int, axis: int) -> np.ndarray:
     """A row of the batch.
 
     Raises:
-        RunError: the output of a wrong file does not have it.
+        RunError: the output does not have this row, since the file is wrong.
     """
     try:
         return np.take(array, [at], axis=axis)
     except IndexError as error:
-        raise RunError(f"{name} has shape {np.shape(array)}, and no row {at} along axis {axis}") from error
+        raise RunError(f"{name} has shape {np.shape(array)}, but no row {at} along axis {axis}") from error
 
 
 def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
-    """Each row of the batch as a stream of its own, started and paused at different times, in reused slots."""
+    """Run each row of the batch as its own stream, started and paused at different times, in reused slots."""
     single = len(expected.calls) == 1
     if single:
         name = next(iter(set(expected.time_axes) & set(expected.calls[0].feeds)))
@@ -140,7 +140,7 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     axes = expected.batch_axes
     inputs = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
     rows = _rows(model, inputs, axes, expected.batch)
-    if single:  # each row in all, since how many steps it gives at a time may depend on its place in the sequence
+    if single:  # each row as a whole, since the number of steps per call may depend on the place in the sequence
         return [_joined([_concatenated(row, expected.time_axes) for row in rows], axes)]
     return [_joined([row[at] for row in rows], axes) for at in range(len(steps))]
 
@@ -154,7 +154,7 @@ def _rows(
 ) -> list[list[dict[str, np.ndarray]]]:
     """The outputs of each row, step by step and at its end, with the states after each under their outputs' names.
 
-    As by a `Batcher`, slots are stepped together with those of their phase.
+    As in a `Batcher`, slots of the same phase are stepped together.
     """
     pool = model.pool(slots=min(_SLOTS, batch), check=False)
     ends = model.metadata.streaming_or_default.last is not None
@@ -197,10 +197,10 @@ def _of_one_phase(pool: Pool, streams: Mapping[int, Slot], rows: Iterable[int]) 
 
 
 def _end_of(model: Model, state: Arrays, last: Arrays) -> dict[str, np.ndarray]:
-    """What comes after the last step of a stream, which a pool leaves to a `Stream` with its state."""
+    """The outputs after a stream's last step, which only a `Stream` returns, so one gets the slot's state."""
     stream = model.stream(check=False)
     stream.state = state
-    stream.run(taken(last, model.metadata.streaming_or_default.time, range(0)))  # also tells what has no steps
+    stream.run(taken(last, model.metadata.streaming_or_default.time, range(0)))  # passes the inputs without steps, too
     rest = stream.flush()
     ended = stream.state
     return {**rest, **{output: ended[name] for name, output in model.states.items()}}

@@ -1,4 +1,4 @@
-"""The report of a verification: one object for people, for programs and for the exit code."""
+"""Defines the report of a verification: as text, as JSON, and as a truth value for the exit code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .sizes import spans
 from .tolerances import K
 
 SCHEMA = 1
-"""The version of `ParityReport.to_dict`: raised when a field is removed, renamed or changes its meaning."""
+"""The version of `ParityReport.to_dict`, which is raised when a field is removed, is renamed or changes its meaning."""
 
 
 class ParityReport(Results):
     """The result of `verify`; truthy if the file is in parity with PyTorch and no mutant survived.
 
     A surviving mutant is a mistake that this comparison did not detect, so the file's parity is not proven either.
-    For a bare nn.LSTM, an inconclusive case is followed by cases with the same steps, fewer at a time.
+    For a bare nn.LSTM, an inconclusive case is followed by cases that run the same steps, fewer at a time.
 
     Attributes:
         file: the file, or a description of it.
@@ -34,15 +34,15 @@ class ParityReport(Results):
         mutants: the results of the self-test, if the file is in parity.
         versions: the versions of the packages involved.
         seconds: the duration.
-        ranges: the sizes and values that were tried; the verdict covers no others.
+        ranges: the sizes and values that were tried; the verdict does not cover others.
         digest: the digest of the file's weights, from its metadata.
         date: when the report was made, in UTC, in ISO 8601.
         command: the command line, if there was one.
         commit: the commit of the working directory's git repository.
-        precision: "int8" or "float16" of a file with smaller weights, whose float32 export is compared with PyTorch,
-            and which is compared with what that precision makes of the export; else "".
-        drift: how far the smaller weights move the outputs.
-        reference: "PyTorch"; or "float32", where `source` is the float32 file that `file` was made of.
+        precision: "int8" or "float16" for a file with smaller weights: its float32 export is compared with PyTorch, and
+            the file with the conversion of that export to this precision; else "".
+        drift: how much the smaller weights change the outputs.
+        reference: "PyTorch"; or "float32" if `source` is the float32 file that `file` was made from.
         runtime: the engine that ran the file and its version, such as "OpenVINO 2026.4.1"; "" for ONNX Runtime.
     """
 
@@ -90,7 +90,7 @@ class ParityReport(Results):
         }
 
     def __repr__(self) -> str:
-        """One line: the verdict and its figures."""
+        """One line: the verdict and its numbers."""
         failed = sum(not case.passed for case in self.judged)
         return f"<ParityReport {headline(self)}: {failed} of {len(self.judged)} cases failed on {place(self)}>"
 
@@ -101,7 +101,7 @@ class ParityReport(Results):
         return summary_html(self)
 
     def __str__(self) -> str:
-        """The table for people, as plain text: see `parity.reports.table`."""
+        """The report as a plain-text table: see `parity.reports.table`."""
         return plain(self)
 
 

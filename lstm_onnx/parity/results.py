@@ -1,6 +1,6 @@
-"""The results of a verification: what a report says, as data.
+"""Defines the results of a verification as data.
 
-Reports lay them out (`reports`), and `report` puts these together into one object.
+`reports` arranges them as text, and `report` combines these texts in one object.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ RUNS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
 states, on the user's own inputs, on zero, one-signed or large values, or in one call for each size of an axis or each
 part of a range."""
 KINDS = (*RUNS, "described", "stored", "layers", "rows", "drift")
-"""The kinds of all cases.  Of the others, one is on what a file says of itself: its inputs and outputs, where its
-states start, when its streams give their steps.  The last four are for files with smaller weights: on the numbers and
-nodes that a file stores, on what its int8 layers compute, on rows alone and step by step, and on the user's limit of
+"""The kinds of all cases.  Of the additional ones, one checks what a file's metadata says: its inputs and outputs, its
+initial states, and the counts of its streams' steps.  The last four are for files with smaller weights: they check the
+numbers and nodes that a file stores, what its int8 layers compute, rows alone and step by step, and the user's limit on
 the drift."""
 OTHER_WEIGHTS = (
     "the file was exported from other weights than these (its digest differs); "
@@ -38,18 +38,18 @@ class CaseResult:
 
     @property
     def inconclusive(self) -> bool:
-        """Whether PyTorch's own error was too large for this case to be judged; an output that fails is judged."""
+        """Whether PyTorch's own error was too large to judge this case; a case with an output that fails is judged."""
         judged = [tensor for tensor in self.tensors if not tensor.inconclusive]
         return not self.error and len(judged) < len(self.tensors) and all(tensor.passed for tensor in judged)
 
     @property
     def ratio(self) -> float:
-        """The largest ratio of any output; infinite where the file failed to run."""
+        """The largest ratio of any output; infinite if the file failed to run."""
         return math.inf if self.error else max((nan_as_inf(tensor.ratio) for tensor in self.tensors), default=0.0)
 
     @property
     def passed(self) -> bool:
-        """Whether it ran and every tensor passed."""
+        """Whether the file ran and every tensor passed."""
         return not self.error and bool(self.tensors) and all(tensor.passed for tensor in self.tensors)
 
 
@@ -113,7 +113,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Drift:
-    """The cost of smaller weights: the difference of an output from the float64 model, or from the float32 file.
+    """The effect of smaller weights: the difference of an output from the float64 model, or from the float32 file.
 
     `inputs` is "drawn" or "data"; `relative` the root mean square of the difference over all cases, relative to that of
     the output (for integers, the share that differs); `largest` the largest difference.  `over_time` is the root mean
@@ -133,9 +133,9 @@ class Drift:
 class MutantResult:
     """A mutant, a wrong copy of the file, and whether the comparison rejects it.
 
-    `outcome` is "rejected", "survived" or "equivalent"; `ratio` the largest ratio of any output, infinite where it did
-    not run; `case` the case that rejected it, or came closest to that; `reason` the proof that it is equivalent to the
-    file, which was then not run.
+    `outcome` is "rejected", "survived" or "equivalent"; `ratio` is the largest ratio of any output, infinite if the
+    mutant did not run; `case` is the case that rejected it, or came closest to rejecting it; `reason` is the proof that
+    it is equivalent to the file, in which case it was not run.
     """
 
     name: str
@@ -147,7 +147,7 @@ class MutantResult:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report says: the fields of a `ParityReport`, which describes them, and what follows from them."""
+    """The content of a report: the fields, which `ParityReport` describes, and what follows from them."""
 
     file: str
     source: str

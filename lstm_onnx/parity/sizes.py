@@ -1,7 +1,7 @@
-"""The sizes of an axis that are tried: all small ones, those near powers of two, round ones, and some large ones.
+"""Chooses the sizes of an axis to try: all small ones, those near powers of two, round ones, and some large ones.
 
-A file can be wrong at one size only, or from some size on, so a few sizes prove little; and many are cheap, since a
-run of one row and few steps costs next to nothing.
+A file can be wrong at a single size, or from some size on, so a few sizes prove little; many are cheap, since a run
+with one row and few steps costs almost nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..metadata import Metadata
 from ..symbolic_dims import ANY_SIZE, Limit, clamped
 
 DENSE = 73
-"""All sizes below it are tried where that is cheap."""
+"""All sizes below this are tried if that is cheap."""
 DENSE_BATCH = 33
 """The same for a batch axis."""
 SMALL = 13
-"""Sizes below it are tried first."""
+"""Sizes below this are tried first."""
 LONG = 300
 """Time steps of the long case."""
 LARGEST_TIME = 513
@@ -34,7 +34,7 @@ _ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 
 
 @dataclass(frozen=True)
 class Axes:
-    """What a file's metadata says of its axes: limits, sizes at which the model's code may change, and multiples."""
+    """A file's axes by its metadata: limits, sizes at which the code may change its behaviour, and multiples."""
 
     limits: Mapping[str, Limit] = field(default_factory=dict)
     boundaries: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Axes:
         """The axes of a file."""
         streaming = metadata.streaming_or_default
         limits = dict(metadata.axis_limits)
-        if metadata.streaming is not None:  # its chunks may be shorter than a sequence
+        if metadata.streaming is not None:  # limits are those of chunks, which may be shorter than a sequence
             limits |= dict.fromkeys(metadata.time_axes, (streaming.least, None))
         return cls(limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, streaming.unit))
 
@@ -78,10 +78,10 @@ def sizes_to_try(
         limits: what the axis allows.
         boundaries: sizes at which the model's code may change its behaviour: each is tried, with its neighbours.
         cost: the cost of a size, in any unit.
-        budget: in the same unit; once it is spent, less important sizes are left out.
+        budget: the total cost, in the same unit, beyond which less important sizes are left out.
         first: sizes that come before all others.
         largest: the largest size that is not near a boundary, within the limits.
-        dense: all sizes below it are tried where that is cheap.
+        dense: all sizes below this are tried if that is cheap.
     """
     least, most = limits
     near = {size + change for size in boundaries for change in (-1, 0, 1)}
@@ -112,7 +112,7 @@ def _by_importance(least: int, dense: int) -> Iterator[int]:
 
 
 def spans(sizes: Iterable[int]) -> str:
-    """As in ``1 to 16, 32, 64``."""
+    """Sizes as text, such as ``1 to 16, 32, 64``."""
     found: list[list[int]] = []
     for size in sorted(set(sizes)):
         if found and size == found[-1][1] + 1:

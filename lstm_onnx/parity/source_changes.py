@@ -1,4 +1,4 @@
-"""Differences between a source and a file, such as where the source was changed after the export."""
+"""Finds differences between a source and a file, as after a change of the source since the export."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .modules.inputs import forward_outputs
 
 
 def inputs_with_axes_of(source: ModuleSource, model: Model) -> tuple[tuple[InputSpec, ...], list[str]]:
-    """The inputs that a source describes, with the file's names of their axes, and a note for each other name.
+    """The inputs that a source describes, with the file's names of axes, and a note for each name that differs.
 
     Raises:
         ConfigError: the source and the file do not agree on which axes have the same size.
     """
     names = _axis_names(source, model)
     notes = [
-        f"the axis {theirs} of the file is called {own} in {source.name}"
+        f"the axis {theirs} of the file is named {own} in {source.name}"
         for own, theirs in names.items()
         if own != theirs
     ]
@@ -34,7 +34,7 @@ def inputs_with_axes_of(source: ModuleSource, model: Model) -> tuple[tuple[Input
 
 
 def _axis_names(source: ModuleSource, model: Model) -> dict[str, str]:
-    """The file's name of each axis that the source names."""
+    """The file's name for each axis that the source names."""
     in_file = {spec.name: spec.shape for spec in model.metadata.inputs}
     names: dict[str, str] = {}
     for spec in source.inputs:
@@ -44,7 +44,7 @@ def _axis_names(source: ModuleSource, model: Model) -> dict[str, str]:
                 continue
             if names.setdefault(str(own), str(theirs)) != theirs or list(names.values()).count(str(theirs)) > 1:
                 raise ConfigError(
-                    f"{source.name}: {spec.name} has the axes {_shown(spec.shape)}, and in {model.path} "
+                    f"{source.name}: {spec.name} has the axes {_shown(spec.shape)}, but in {model.path} "
                     f"{_shown(shape)}: they do not agree on which axes of the inputs have the same size",
                     hint="export the file again",
                 )
@@ -66,18 +66,18 @@ def _with_axes(spec: InputSpec, names: Mapping[str, str]) -> InputSpec:
 
 
 def interface_problems(source: Source, model: Model) -> list[str]:
-    """The inputs, outputs and options of generation that a source asks for, and a file from lstm-onnx does not have."""
+    """The inputs, outputs and options of generation that a source has but a file from lstm-onnx does not."""
     if not model.metadata.versions:
         return []
     if isinstance(source, LSTMSource):
         missing = source.options.lengths and "lengths" not in model.inputs
-        return [f"{source.name} asks for the input lengths, and the file has none"] if missing else []
+        return [f"{source.name} asks for the input lengths, but the file has none"] if missing else []
     if model.metadata.generation is not None:  # its outputs are not those of the step
         return _other_generation(source, model.metadata.generation.generation)
     asked, names = source.options.output_names, forward_outputs(model)
     if asked is None or set(asked) == set(names):
         return []
-    return [f"{source.name} calls the outputs {', '.join(asked)}, and the file {', '.join(names)}"]
+    return [f"{source.name} names the outputs {', '.join(asked)}, but the file {', '.join(names)}"]
 
 
 def _other_generation(source: ModuleSource, theirs: Generation) -> list[str]:
@@ -89,7 +89,7 @@ def _other_generation(source: ModuleSource, theirs: Generation) -> list[str]:
     names += ["stop_above"] if own.stop_output is not None else []
     different = ((name, getattr(own, name), getattr(theirs, name)) for name in names)
     return [
-        f"{source.name} generates with {name} {asked}, and the file with {found}"
+        f"{source.name} generates with {name} {asked}, but the file with {found}"
         for name, asked, found in different
         if asked != found
     ]
@@ -99,9 +99,9 @@ def renamed_outputs(source: Any, own: Sequence[str], model: Model) -> list[str]:
     """A note on outputs whose names in the module, such as by a dict, differ from those in the file.
 
     Args:
-        source: the nn.Module, or a source that was loaded, which may say what the file calls them.
-        own: what the module calls them.
-        model: the file, in which no output has the module's name of another output.
+        source: the nn.Module, or a loaded source, which may have the file's names.
+        own: the module's names.
+        model: the file, in which no output has the module's name for another output.
     """
     names = forward_outputs(model)
     asked = source.options.output_names if isinstance(source, ModuleSource) else None
@@ -109,19 +109,19 @@ def renamed_outputs(source: Any, own: Sequence[str], model: Model) -> list[str]:
     if asked is not None or set(own) == set(names) or all(one == theirs for one, theirs in pairs):
         return []
     changed = ", ".join(f"{one} is {theirs}" for one, theirs in pairs if one != theirs)
-    return [f"the file has other names of outputs than the module, and they were compared in order: {changed}"]
+    return [f"the file's names of outputs differ from the module's, so they were compared in order: {changed}"]
 
 
 def changed_options(source: Source, model: Model) -> list[str]:
-    """A note on the options that a source sets and a file of lstm-onnx was not exported with, if there are any."""
+    """A note on the options that a source sets but with which a file from lstm-onnx was not exported, if any."""
     differing = list(_differing(source, model)) if model.metadata.options is not None else []
     if not differing:
         return []
-    return [f"{source.name} has {' and '.join(differing)}, and the file was exported otherwise"]
+    return [f"{source.name} has {' and '.join(differing)}, but the file was exported with other options"]
 
 
 def _differing(source: Source, model: Model) -> Iterator[str]:
-    """Each option that was not left at its default, as it is written in a .toml."""
+    """Each such option that is not at its default, as written in a .toml."""
     exported = model.metadata.options or ExportOptions()
     options = source.options if isinstance(source, LSTMSource) else source.options.export
     for name in ("opset", "projection", "target"):
@@ -155,6 +155,6 @@ def _differing_in_module(source: ModuleSource, model: Model) -> Iterator[str]:
 
 
 def _precision(model: Model) -> str:
-    """The precision of the file's weights, by the name that `export` takes."""
+    """The precision of the file's weights, as in `export`."""
     dtypes = [info.dtype.name for info in (*model.inputs.values(), *model.outputs.values()) if info.dtype is not None]
     return precision_of(model) or next((name for name in dtypes if name.startswith("float")), "")

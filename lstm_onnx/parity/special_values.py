@@ -1,9 +1,9 @@
-"""A NaN and an infinity in one row of an input: PyTorch's other rows stay as they are, and a file's must, too.
+"""Tries a NaN and an infinity in one row of an input: the file's other rows must not change, as PyTorch's do not.
 
-In its own row PyTorch carries a NaN on, or the module handles it (``nan_to_num``, ``isnan``, ``where``).  A file that
-gives another number where PyTorch's is finite is wrong.  Where PyTorch gives NaN and the file a number, as kernels do
-that compare (MaxPool's), or the other way round, a note says so.  Of what ONNX Runtime's recurrent operators hide there
-is none: every run of the file warns of it.
+In the same row PyTorch propagates a NaN, or the module handles it (``nan_to_num``, ``isnan``, ``where``).  A file is
+wrong if its number differs where PyTorch's is finite.  If PyTorch returns NaN and the file a number, as kernels that
+compare do (MaxPool's), or the other way round, a note says so.  There is no note on a NaN that ONNX Runtime's recurrent
+operators hide, since every run of the file warns about that.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .results import CaseResult
 from .runtimes import engine_of
 
 _MOST_INPUTS = 2
-"""The inputs that are tried."""
+"""The most inputs that are tried."""
 _NAMES = {"nan": "a NaN", "inf": "an infinity"}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A case with a number that is not finite in a row of an input, and what PyTorch gives in it.
+    """A case with a number that is not finite in a row of an input, and PyTorch's outputs.
 
     Attributes:
-        what: the number, for people.
-        name: of the input.
-        row: None where the input has no batch axis.
-        expected: what PyTorch gives.
-        hidden: whether the file has an operator that hides what reached it.
+        what: the number in words.
+        name: the input's name.
+        row: the row; None if the input has no batch axis.
+        expected: PyTorch's outputs.
+        hidden: whether the file has an operator that may hide a NaN in its input.
     """
 
     what: str
@@ -53,9 +53,9 @@ _Special = tuple[str, str, int | None, Case]
 
 
 def probes(verification: Verification) -> Iterator[Probe]:
-    """What is tried: of the inputs without a range, and where the module itself runs.
+    """Make the probes, for inputs without a range, and if the module itself runs on them.
 
-    Only in ONNX Runtime on the CPU: what other kernels make of a NaN is not known.
+    They are only for ONNX Runtime on the CPU, since it is not known how other kernels handle a NaN.
     """
     if verification.model.provider == "cpu" and engine_of(verification.model) is None:
         for what, name, row, case in _special_cases(verification):
@@ -64,9 +64,9 @@ def probes(verification: Verification) -> Iterator[Probe]:
 
 
 def _special_cases(verification: Verification) -> Iterator[_Special]:
-    """A right case with a NaN at one of two neighbours in a row, with an infinity, and with a NaN in the padding.
+    """A passing case with a NaN at either of two adjacent places in a row, an infinity, and a NaN in the padding.
 
-    A kernel that compares may see the second of two numbers and not the first.
+    A kernel that compares may notice a NaN only in the second of two numbers.
     """
     names = [spec.name for spec in verification.specs if isinstance(spec.high, str)]
     expected = _right_case(verification, names)
@@ -90,7 +90,7 @@ def _special_cases(verification: Verification) -> Iterator[_Special]:
 
 
 def _right_case(verification: Verification, lengths: Sequence[str]) -> Expected | None:
-    """The first one that passed, of those with several rows and steps and with lengths, as far as there are such."""
+    """The first case that passed; preferably with several rows and steps, and with lengths."""
 
     def suits(expected: Expected) -> tuple[bool, ...]:
         feeds = expected.calls[0].feeds
@@ -111,14 +111,14 @@ def _special(case: Case, name: str, number: float, where: Mapping[int | None, in
 
 
 def special_results(model: Model, probes: Iterable[Probe]) -> tuple[list[CaseResult], list[str]]:
-    """The results of those that the file gets wrong, and notes on others, such as those in which it hides a NaN."""
+    """The results of probes on which the file is wrong, and notes on others, such as those in which it hides a NaN."""
     failed: list[CaseResult] = []
     notes: dict[str, None] = {}
     for probe in probes:
         expected = probe.expected
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # that the input has a NaN
+                warnings.simplefilter("ignore", RuntimeWarning)  # which says that the input has a NaN
                 found = expected.compared(model.run(expected.calls[0].feeds))
         except (InputError, RunError) as error:
             notes[f"with {probe.what} in {probe.name}, the file fails: {error}"] = None
@@ -137,7 +137,7 @@ def special_results(model: Model, probes: Iterable[Probe]) -> tuple[list[CaseRes
 
 
 def _of_other_rows(probe: Probe, found: Arrays) -> tuple[Expected, dict[str, np.ndarray]]:
-    """The outputs without the row, as far as those of PyTorch are finite."""
+    """The outputs without the probe's row, if PyTorch's are finite."""
     expected, row = probe.expected, probe.row
     (call,) = expected.calls
     axes = {} if row is None else expected.batch_axes
@@ -157,7 +157,7 @@ def _of_other_rows(probe: Probe, found: Arrays) -> tuple[Expected, dict[str, np.
 
 
 def _where_finite(expected: Expected, found: Arrays) -> tuple[Expected, dict[str, np.ndarray]]:
-    """The outputs with PyTorch's numbers in the places where not all are finite."""
+    """The outputs, with PyTorch's numbers in the places where not all are finite."""
     (call,) = expected.calls
     names = _floats(expected, found)
     part = replace(call, reference={name: call.reference[name] for name in names})
@@ -178,7 +178,7 @@ def _where(
     expected: Expected,
     found: Arrays,
 ) -> list[str]:
-    """The outputs with entries that are of one kind in both of PyTorch's runs, and of another in the file."""
+    """The outputs with entries that are of one kind in both of PyTorch's runs, but of another kind in the file."""
     (call,) = expected.calls
     return [
         name
@@ -188,6 +188,6 @@ def _where(
 
 
 def _floats(expected: Expected, found: Arrays) -> list[str]:
-    """The outputs that can be compared by number; integers of a NaN, such as its place in a sort, are not."""
+    """The outputs with float numbers; integers that depend on a NaN, such as its place in a sort, are not compared."""
     floats = {name: array for name, array in expected.calls[0].reference.items() if array.dtype.kind == "f"}
     return [name for name, array in floats.items() if name in found and found[name].shape == array.shape]

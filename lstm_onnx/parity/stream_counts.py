@@ -1,7 +1,7 @@
-"""How many steps a stream has given after each step of its input, beside what the file's metadata says of that.
+"""Compares the number of steps that a stream has returned after each step of its input with the file's metadata.
 
-Callers go by `delay`, `hop` and `first`, and pools step slots of one phase together.  What a stream gives in all is
-compared with the whole sequence elsewhere; when it gives it shows in no numbers, and needs no PyTorch.
+Callers rely on `delay`, `hop` and `first`, and pools step slots of one phase together.  All outputs of a stream are
+compared with the whole sequence elsewhere, but that does not show when it returns them; this needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ..runtime.drawn_sequence import batch_of, draw_sequence
 from ..runtime.streamable import stream_inputs
 
 _MOST_CALLS = 512
-"""About how many chunks are run of a stream that repeats itself only after many steps."""
+"""The approximate number of chunks for a stream that repeats itself only after many steps."""
 _MOST_STEPS = 2**16
-"""Steps of the longest sequence that is drawn."""
+"""The most steps of a random sequence."""
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """What a stream gave.
+    """The numbers of steps that a stream returned.
 
     Attributes:
-        available: for each output with a time axis, its steps after so many steps of the input.
-        rest: the steps that `flush` gave after so many steps, the most of any output.
-        counted: the state that counts steps, after so many.
+        available: for each output with a time axis, its number of steps by the number of input steps.
+        rest: the number of steps from `flush`, the most of any output, by the number of input steps.
+        counted: the state that counts steps, by the number of input steps.
     """
 
     available: dict[str, dict[int, int]]
@@ -41,7 +41,7 @@ class _Counts:
 
 
 def stream_problems(model: Model) -> Iterator[str]:
-    """What the metadata of a file say of its streams that is not so; nothing of a file that has none."""
+    """Statements of a file's metadata about its streams that are wrong; none for a file without such metadata."""
     streaming = model.metadata.streaming
     if streaming is None or model.metadata.not_streamable or not model.states:
         return
@@ -59,7 +59,8 @@ def stream_problems(model: Model) -> Iterator[str]:
         for what, size in (("hop", streaming.hop), ("period", streaming.period)):
             later = [m for m in available if m >= streaming.settled and m + size in available]
             if len({available[m + size] - available[m] for m in later}) > 1:
-                yield f"the metadata's {what} of the stream is {size}, and so many steps give other numbers of {name}"
+                found = f"the metadata's {what} of the stream is {size}, but this many steps"
+                yield f"{found} return varying numbers of steps of {name}"
     yield from _of_delay(counts.rest, streaming, every=apart == 1)
     wrong = next((m for m, count in counts.counted.items() if count != m), None)
     if wrong is not None:
@@ -72,21 +73,21 @@ def _of_first_step(name: str, available: dict[int, int], streaming: Streaming) -
     if first is None:
         yield f"the metadata do not say after how many steps of a stream {name} begins"
     elif found is not None and first != found and (first in available or first > max(available)):
-        yield f"the metadata say that {name} of a stream begins after {first} steps, and it does after {found}"
+        yield f"the metadata say that {name} of a stream begins after {first} steps, but it begins after {found}"
     elif found is None and first <= max(available, default=0):
-        yield f"the metadata say that {name} of a stream begins after {first} steps, and it does not"
+        yield f"the metadata say that {name} of a stream begins after {first} steps, but it does not begin"
 
 
 def _of_delay(rest: dict[int, int], streaming: Streaming, *, every: bool) -> Iterator[str]:
     most = max(rest.values(), default=0)
-    # With sequences of multiples alone, or of a few lengths, the one of which most is late may not be among these.
+    # If only multiples, or a few lengths, are possible, the length with the largest delay may not be among them.
     exact = every and streaming.multiple == 1
     if most > streaming.delay or (exact and most < streaming.delay):
-        yield f"the metadata's delay of the stream is {streaming.delay}, and flush gives up to {most} steps"
+        yield f"the metadata's delay of the stream is {streaming.delay}, but flush returns up to {most} steps"
 
 
 def _places(streaming: Streaming) -> tuple[list[int], int]:
-    """After how many steps to count, and how far those are apart that come once the stream repeats itself."""
+    """The numbers of input steps at which to count, and their distance once the stream repeats itself."""
     unit, period, hop = streaming.chunk, streaming.period, streaming.hop
     span = period + max(period, hop)
     both = np.gcd(period, hop)
@@ -103,10 +104,10 @@ def _places(streaming: Streaming) -> tuple[list[int], int]:
 
 
 def _counted(model: Model, streaming: Streaming, places: Sequence[int]) -> _Counts:
-    """Run a drawn sequence in chunks that end at `places`.
+    """Run a random sequence in chunks that end at `places`.
 
     Raises:
-        InputError, RunError: no sequence can be drawn, or the file does not run on it.
+        InputError, RunError: no random sequence can be made, or the file fails on it.
     """
     feeds, states = draw_sequence(model, streaming.time, places[-1], np.random.default_rng(0))
     feeds = {name: feeds[name] for name in stream_inputs(model)}
@@ -127,7 +128,7 @@ def _counted(model: Model, streaming: Streaming, places: Sequence[int]) -> _Coun
             counts.rest[end] = 0
         elif end >= max(streaming.settled, streaming.least) and end % streaming.multiple == 0:
             ended.state = state
-            if streaming.chunk == 1:  # inputs that have no steps
+            if streaming.chunk == 1:  # the inputs may have no time axis
                 ended.run(taken(feeds, streaming.time, range(0)))
             rest = ended.flush()
             counts.rest[end] = max((rest[name].shape[axis] for name, axis in outputs.items()), default=0)

@@ -1,4 +1,4 @@
-"""A verdict is on one file: where another program writes it meanwhile, there is none; see `runtime.unchanged`."""
+"""Refuses a verdict on a file that another program changes during the comparison; see `runtime.unchanged`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..runtime.unchanged import unchanged as file_unchanged
 
 @contextmanager
 def unchanged(file: str | os.PathLike[str] | Model | None) -> Iterator[None]:
-    """Within the context the file stays what it is, or what `load` returned was made of; None is no file.
+    """A context during which a file, or the file of a model that `load` returned, must not change.
 
     Raises:
-        ModelError: it was changed, in the place of whatever came of that.
+        ModelError: the file was changed; raised instead of any error that followed from it.
     """
     if file is None:
         yield

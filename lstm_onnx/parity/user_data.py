@@ -1,4 +1,4 @@
-"""The user's own inputs as cases of a verification, and the checks of `seed` and `data`."""
+"""Reads the user's own inputs for a verification, and checks the arguments `seed` and `data`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..runtime import Model
 from ..runtime.run import complete_feeds
 
 MOST = 64
-"""Records of a data file that are compared; each takes a run of PyTorch in two precisions."""
+"""The most records of a data file that are compared; each needs a run of PyTorch in two precisions."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class UserData:
 
 
 def read(source: str | os.PathLike[str], *, columns: Sequence[str] | None = None) -> UserData:
-    """Read the first `MOST` records of a data file of any format that `lstm_onnx.data` knows.
+    """Read the first `MOST` records of a data file in any format that `lstm_onnx.data` reads.
 
     Args:
         source: a path, or ``-`` for the standard input.
-        columns: of a table, the features.
+        columns: the feature columns of a table.
 
     Raises:
-        FileError: it cannot be read.
-        MissingDependencyError: it is parquet and pyarrow is not installed.
+        FileError: the file cannot be read.
+        MissingDependencyError: the file is parquet, but pyarrow is not installed.
     """
     with files.read(source, columns=columns, name="") as found:
         records = tuple(islice(found.rows, MOST))

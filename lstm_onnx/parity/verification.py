@@ -1,4 +1,4 @@
-"""From a PyTorch model and a file to a report."""
+"""Compares a PyTorch model with a file, and makes the report."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContext
 
 @dataclass(frozen=True)
 class Verified:
-    """A report, and its cases as a golden file stores them."""
+    """A report, and its cases as stored in a golden file."""
 
     report: ParityReport
     golden: Golden
@@ -86,16 +86,16 @@ def verify_all(
     """Compare a model with a file, or with its fresh exports, on each provider; see `verify`.
 
     Args:
-        source: as in `verify`, or a source that was loaded.
+        source: as in `verify`, or a loaded source.
         file: as in `verify`.
         example_inputs: as in `verify`.
-        providers: each gives a report of its own.
-        runtimes: so does each engine, of `runtimes.RUNTIMES`.
-        precisions: as in `export`: fresh exports to compare, instead of one as the source says.
-        threads: ONNX Runtime's threads.
-        seed: for the inputs and states that are drawn.
+        providers: the execution providers, each with its own report.
+        runtimes: engines of `runtimes.RUNTIMES`, each with its own report.
+        precisions: as in `export`: the precisions of fresh exports to compare, instead of the source's own.
+        threads: the number of ONNX Runtime's threads.
+        seed: the seed of the random inputs and states.
         mutants: as in `verify`.
-        data: as in `verify`, or a data file that was read.
+        data: as in `verify`, or a data file that has been read.
         max_drift: as in `verify`.
         command: the command line, for the report.
         progress: shows the progress.
@@ -111,7 +111,7 @@ def verify_all(
     if configured and example_inputs is not None:
         raise ConfigError(f"{source.name}: describes its own inputs; leave example_inputs out")
     if precisions and file is not None:
-        raise ConfigError(f"precisions are for fresh exports, and {file} has its own; leave one of them out")
+        raise ConfigError(f"precisions are for fresh exports, but {file} has its own; leave one of them out")
     if precisions and not configured:
         raise ConfigError("precisions are for configured models; export the module itself with precision=")
     require_drift(max_drift)
@@ -175,7 +175,7 @@ class _Comparison:
         return replace(report, file=self.name or self.model.path), golden
 
     def _by_step(self) -> tuple[ParityReport, Golden]:
-        """The report on a generating file with smaller weights: on its step's own file, and on the loop beside that."""
+        """The report on a generating file with smaller weights, from its step's own file and a loop around that."""
         quantization = self.model.metadata.quantization
         if quantization is not None and quantization.kernel != INT8_KERNELS[0]:
             raise ConfigError(
@@ -198,7 +198,7 @@ class _Comparison:
         return joined_report(report, loop), Golden(report.source, ())
 
     def _compared(self, model: Model) -> tuple[ParityReport, Golden]:
-        """The comparison of a file with PyTorch in the dtype that it is computed in."""
+        """Compare a file with PyTorch in the dtype in which it computes."""
         dtype = model.metadata.options.dtype if model.metadata.options is not None else None
         source = source_in_dtype(self.source, dtype)
         notes = self.notes
@@ -247,7 +247,7 @@ def _files(
     example_inputs: Any,
     stack: ExitStack,
 ) -> Iterator[tuple[Any, Any, str | None]]:
-    """What is compared: the source, the file, and the report's name of it."""
+    """The comparisons to make: the source, the file, and the file's name in the report."""
     if file is not None:
         yield source, file, None
         return
@@ -264,10 +264,10 @@ def _files(
 
 
 def _described_inputs(source: Source, model: Model) -> tuple[dict[str, Any], list[str]]:
-    """The inputs as a source describes them, which overrides the file's metadata, and notes."""
+    """The inputs that a source describes, which override those of the file's metadata, and notes."""
     if isinstance(source, LSTMSource):
         return {}, []
-    # A file from elsewhere does not say what its inputs are; the source's own example does.
+    # A file from another tool has no description of its inputs, but the source has an example.
     own = source.example if not source.inputs and not model.metadata.inputs else None
     inputs, notes = inputs_with_axes_of(source, model)
     return {"inputs": inputs, "example_inputs": None if own is None else own.as_example_inputs()}, notes
@@ -282,9 +282,9 @@ def verification_of(
     example_inputs: Any = None,
     data: Sequence[Mapping[str, Any]] = (),
 ) -> Verification:
-    """The verification of `model` against `module`.
+    """Make the verification of `model` against `module`.
 
-    `inputs` are those that a source describes, instead of the file's metadata; `data` as in `verify`.
+    `inputs` are those that a source describes, in place of those in the file's metadata; `data` is as in `verify`.
     """
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
@@ -293,7 +293,7 @@ def verification_of(
         return GenerationVerification.of_module(model, module, **options)
     if model.metadata.spec is not None and not bare:
         raise ExportError(
-            f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "
+            f"{type(module).__name__} is not an nn.LSTM, but {model.path} was exported from one; "
             "verify the file with the module that it came from"
         )
     if bare and not model.metadata.inputs and example_inputs is None:
@@ -309,13 +309,13 @@ def make_report(
     file: str | None = None,
     mutants: str = "quick",
 ) -> ParityReport:
-    """The report on `results`, with the location and causes of a difference, or the results of the self-test.
+    """Make the report on `results`, with the location and causes of a difference, or the results of the self-test.
 
     Args:
-        verification: what gave the results.
-        results: all of them.
-        source: the report's name of the module.
-        file: the report's name of the file.
+        verification: the verification that made the results.
+        results: all results.
+        source: the module's name in the report.
+        file: the file's name in the report.
         mutants: a level of the self-test, of `mutants.LEVELS`.
 
     Raises:

@@ -141,7 +141,9 @@ def test_a_batch_that_states_name_otherwise_is_one_too(tmp_path: Path) -> None:
     assert check(with_metadata(tmp_path / "m.onnx", path, inputs=inputs), provider="cpu")
     edited_module(tmp_path / "m.onnx", tmp_path / "m.onnx", frozen_shape(0, 2, 4))
     report = check(tmp_path / "m.onnx", provider="cpu")
-    assert "N is open in the input x (N, time, 4), and fixed in the value frozen/x" in failing(report, "dynamic-axes")
+    assert "N is dynamic in the input x (N, time, 4), but fixed in the value frozen/x" in failing(
+        report, "dynamic-axes"
+    )
 
 
 class Agents(nn.Module):

@@ -138,7 +138,7 @@ def test_the_seed_draws_the_inputs(run_cli: Run, source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, and m.onnx was given"),
+        (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, but m.onnx was given"),
         (["net.toml", "none.onnx"], "none.onnx"),
         (["net.toml", "--precision", "int4"], "int4"),
         (["net.toml", "--max-drift", "-1"], "--max-drift"),
@@ -163,4 +163,4 @@ def test_lengths_that_the_source_asks_for_and_the_file_lacks(run_cli: Run, toml:
     asking = toml(export="lengths = true").name
     done = run_cli("verify", asking, "m.onnx")
     assert done.code == 1
-    assert "asks for the input lengths, and the file has none" in done.out
+    assert "asks for the input lengths, but the file has none" in done.out

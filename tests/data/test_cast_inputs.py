@@ -74,7 +74,7 @@ def test_text_has_no_dtype_of_its_own_to_be_said() -> None:
         ("lengths", np.array([2**40]), "lengths has values that the model's int32"),
         ("half", np.array([1e6]), "half has values that are too large for the model's float16"),
         ("ids", np.array([2.0**53]), r"ids has integers of 2\*\*53 or more that were read as floats"),
-        ("words", np.array([1.0]), "the model takes strings as words, and a data file has numbers"),
+        ("words", np.array([1.0]), "the model takes strings as words, but a data file has numbers"),
     ],
 )
 def test_numbers_that_the_model_cannot_take_are_refused(name: str, array: np.ndarray, message: str) -> None:

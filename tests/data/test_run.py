@@ -127,7 +127,7 @@ def test_a_note_names_outputs_of_the_last_chunk_in_other_tools_files(tmp_path):
     x = np.ones((5, 1, 4), np.float32)
     np.savez(tmp_path / "x.npz", input=x)
     (outputs,) = run_records(model, data.read(tmp_path / "x.npz"), chunk=2, on_note=notes.append)
-    assert notes == ["last has no time axis, so it is that of the last chunk"]
+    assert notes == ["last has no time axis, so its value is that of the last chunk"]
     np.testing.assert_allclose(outputs["last"], model.run({"input": x})["last"], atol=1e-6)
 
 

@@ -105,9 +105,12 @@ def _verified(folder: Path, config: str) -> lstm_onnx.ParityReport:
     ("config", "said"),
     [
         (CONFIG, ""),
-        (CONFIG.replace('"time"', '"frames"'), "the axis time of the file is called frames in "),
-        (CONFIG + '[export]\nprecision = "int8"\nopset = 20\n', ' has opset = 20 and precision = "int8", and the file'),
-        (CONFIG + '[export]\ntarget = "openvino"\n', ' has target = "openvino", and the file was exported otherwise'),
+        (CONFIG.replace('"time"', '"frames"'), "the axis time of the file is named frames in "),
+        (CONFIG + '[export]\nprecision = "int8"\nopset = 20\n', ' has opset = 20 and precision = "int8", but the file'),
+        (
+            CONFIG + '[export]\ntarget = "openvino"\n',
+            ' has target = "openvino", but the file was exported with other options',
+        ),
         (CONFIG.replace("outputs", 'states = "explicit"\noutputs'), ' has states = "explicit", and the file'),
     ],
     ids=["nothing", "an axis", "precision", "target", "states"],
@@ -122,7 +125,7 @@ def test_a_source_that_was_changed_is_noted(configured: Path, config: str, said:
 def test_outputs_that_a_source_names_otherwise_fail(configured: Path) -> None:
     report = _verified(configured, CONFIG.replace('["y"]', '["z"]'))
     assert not report
-    assert "calls the outputs z, and the file y" in str(report)
+    assert "names the outputs z, but the file y" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +133,10 @@ def test_outputs_that_a_source_names_otherwise_fail(configured: Path) -> None:
     [
         ({}, []),
         ({"choose": None}, []),
-        ({"stop_token": 3}, ["stop_token (3,), and the file with (2,)"]),
-        ({"stop_token": ()}, ["stop_token (), and the file with (2,)"]),
-        ({"pad": 9}, ["padding 9, and the file with 0"]),
-        ({"choose": "sample"}, ["choose sample, and the file with greedy"]),
+        ({"stop_token": 3}, ["stop_token (3,), but the file with (2,)"]),
+        ({"stop_token": ()}, ["stop_token (), but the file with (2,)"]),
+        ({"pad": 9}, ["padding 9, but the file with 0"]),
+        ({"choose": "sample"}, ["choose sample, but the file with greedy"]),
     ],
 )
 def test_a_source_that_generates_otherwise_fails(changed: dict[str, Any], said: list[str]) -> None:

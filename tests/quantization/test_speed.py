@@ -42,7 +42,7 @@ def test_small_layers_have_a_note(op_type: str, hidden: int, kernel: str, words:
         assert text in note
 
 
-@pytest.mark.parametrize(("hidden", "note"), [(8, "the file is larger than float32's: int8's nodes"), (80, "")])
+@pytest.mark.parametrize(("hidden", "note"), [(8, "the file is larger than float32's: its int8 nodes"), (80, "")])
 def test_a_file_that_is_no_smaller_has_a_note(hidden: int, note: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", Case("GRU", inputs=hidden, hidden=hidden).model())
     result = lstm_onnx.quantize(path, tmp_path / "q.onnx")

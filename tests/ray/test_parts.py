@@ -193,7 +193,7 @@ def test_folders_that_are_refused(data_set: DataSet, tmp_path: Path) -> None:
     for make, message in (
         (lambda: attempt(tmp_path / "none", tmp_path / "out"), "there is no such file or folder"),
         (lambda: attempt(data, tmp_path / "out"), "has no Parquet files"),
-        (lambda: attempt(data_set.folder, data_set.folder / "out"), "is in, the folder of the data"),
+        (lambda: attempt(data_set.folder, data_set.folder / "out"), "is the folder of the data, or is in it"),
         (lambda: attempt(data_set.folder, data_set.model.parent), "is not empty, but not of an earlier run"),
         (lambda: attempt(data_set.folder, data_set.model), "is a file"),
         (lambda: attempt(Path("nothing://x"), tmp_path / "out"), "no such file"),

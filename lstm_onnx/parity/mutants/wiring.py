@@ -27,7 +27,7 @@ from .graph_edit import Edit, set_attribute
 Ends = Callable[[RecurrentLayer, str], list[Port]]
 _OTHER_ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Tanh"], "GRU": ["HardSigmoid", "Tanh"]}
 _BAKED = {"batch": 3, "time": 7}
-"""Sizes that some cases have."""
+"""Sizes that occur in some cases."""
 
 
 def backwards(edit: Edit, layer: RecurrentLayer) -> Outcome:
@@ -87,7 +87,7 @@ def swapped_states(end: Ends, edit: Edit, layer: RecurrentLayer) -> Outcome:
 
 
 def exchanged_layers(state: str, end: Ends, edit: Edit, layer: RecurrentLayer) -> Outcome:
-    """A state of this layer exchanged with the next layer's in its stack; or, in a Scan, of its two directions."""
+    """A state of this layer exchanged with that of the next layer in its stack or, in a Scan, between directions."""
     following = next((other for other in edit.layers if _stacked(edit, layer, other)), None)
     if following is not None:
         both = (*layer.R, *following.R)
@@ -208,7 +208,7 @@ def mispaired(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def _caches_alike(edit: Edit) -> set[str]:
-    """The caches of which two may hold the same steps, or one be no longer read: those beside counted steps."""
+    """The caches beside counted steps, of which two may hold the same steps, or one may no longer be read."""
     streaming = edit.metadata.streaming
     return set() if streaming is None or streaming.steps is None else set(streaming.caches)
 
@@ -232,7 +232,7 @@ def lost_cache(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def _caches(edit: Edit) -> Iterator[tuple[str, str]]:
-    """The caches that every later step depends on; where steps are counted, some are only read at the start."""
+    """The caches on which every later step depends; where steps are counted, some are read only at the start."""
     metadata = edit.metadata
     streaming = metadata.streaming
     if streaming is None or streaming.steps is not None:
@@ -248,7 +248,7 @@ _WITH_CONSTANT = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 def unread_order(edit: Edit, layer: RecurrentLayer) -> str:
-    """No output depends on the order of the steps in what a Scan's reverse direction gives for each step."""
+    """Why no output depends on the order of the steps of a Scan's reverse direction; "" if one may."""
     if not layer.scan or layer.directions != 2 or not edit.used(layer.y[1]):
         return ""
     return "its steps are only reduced over time, in any order" if _any_order(edit, layer.y[1], 0) else ""
@@ -275,7 +275,7 @@ def _reader_in_any_order(edit: Edit, node: NodeProto, value: str, time: int) -> 
     if op in _BY_ELEMENT and len(node.input) == 1:
         return _any_order(edit, out, time)
     if op in _WITH_CONSTANT:
-        # A constant with fewer axes has none for time, or a size of 1 there.
+        # A constant must have no time axis, or size 1 there.
         same = all(one is not None and (one.ndim < rank - time or one.shape[time - rank] == 1) for one in constants)
         return same and all(one is not None and one.ndim <= rank for one in constants) and _any_order(edit, out, time)
     if op == "Transpose" and "perm" in attributes:

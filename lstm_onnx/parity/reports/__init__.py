@@ -1,4 +1,4 @@
-"""A report for its readers: people at a terminal, CI servers, GitHub, and a browser.
+"""Formats a report for a terminal, for CI servers, for GitHub and for a browser.
 
-The texts are in `content`; the other modules lay them out.
+The texts are in `content`; the other modules arrange them.
 """

@@ -1,7 +1,7 @@
-"""Charts of the error: curves over time on a logarithmic scale, and heat maps over time and feature.
+"""Draws charts of the error: curves over time on a logarithmic scale, and heat maps over time and feature.
 
-The charts are SVG with colours and strokes from the page's stylesheet, so that they follow light and dark mode; their
-unit is about a pixel of a phone's screen.
+The charts are SVG with colours and strokes from the page's stylesheet, so that they follow light and dark mode; one
+unit is about one pixel on a phone's screen.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 36.0, 10.0, 16.0, 32.0
 """Margins."""
 _ACROSS, _DOWN = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _BELOW_BOUND = 4
-"""Powers of ten below the bound that are shown."""
+"""How many powers of ten below the bound are shown."""
 _LEAST_OF_BOUND = 1e-3
 """Errors up to this share of the bound have the darkest colour."""
 _MOST_POINTS = 360

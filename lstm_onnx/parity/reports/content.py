@@ -1,4 +1,4 @@
-"""The texts of a report, shared by every layout.
+"""Makes the texts of a report, which every layout shares.
 
 Names and messages come from files of unknown origin, so all text passes `clean` here: one line, no control
 characters, of limited length.
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_SPANS = 40
-"""Spans of sizes or integers that are listed one by one."""
+"""The most spans of sizes or integers that are listed."""
 _MOST_ERRORS = 3
-"""Different errors that are shown of runs that failed."""
+"""The most different errors of failed runs that are shown."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
 NOT_PROVEN = (
     "the comparison accepts a file with these mistakes, so it does not prove that this file has none of them. "
@@ -34,11 +34,11 @@ NOT_PROVEN = (
 )
 """What to do about mutants that survived."""
 _OF_A_FILE = (*COLUMNS[:3], "rounding", *COLUMNS[4:])
-"""The same where there is no PyTorch model."""
+"""The same if there is no PyTorch model."""
 _PRECISIONS = {"int8": " but for int8 weights", "float16": " but for float16 weights"}
-"""What the answer adds for a file with smaller weights."""
+"""Added to the verdict for a file with smaller weights."""
 _AMPLIFIED = "weights amplified"
-"""What the labels of cases with amplified weights say."""
+"""Part of the labels of cases with amplified weights."""
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven equivalent", "survived": "survived"}
 """The results of a mutant, by `MutantResult.outcome`."""
 
@@ -82,7 +82,7 @@ def number(value: float) -> str:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """Such as ``1 case`` and ``2 cases``."""
+    """A number with its noun, such as ``1 case`` and ``2 cases``."""
     return f"{count} {one if count == 1 else many}"
 
 
@@ -104,7 +104,7 @@ def verdict(report: Results) -> str:
 
 
 def headline(report: Results) -> str:
-    """The file, the answer and the source."""
+    """The file, the verdict and the source."""
     return f"{clean(report.file)}: {verdict(report)}, {clean(report.source)}"
 
 
@@ -121,7 +121,7 @@ def summary(report: Results) -> str:
 
 
 def place(report: Results) -> str:
-    """Where the file ran: the provider, and the engine where it is not ONNX Runtime."""
+    """Where the file ran: the provider, and the engine if it is not ONNX Runtime."""
     return f"{clean(report.runtime)} ({clean(report.provider)})" if report.runtime else clean(report.provider)
 
 
@@ -132,7 +132,7 @@ def row(case: CaseResult, tensor: TensorResult) -> Row:
         where = f"{list(tensor.where)} of {where}"
     if tensor.problem:
         where = f"{where}: {clean(tensor.problem)}"
-    # These are NaN only where shapes or dtypes differ and no numbers were compared.
+    # These are NaN only if shapes or dtypes differ, so that no numbers were compared.
     allowed, own = ("-" if math.isnan(one) else number(one) for one in (tensor.allowed, tensor.torch_error))
     return Row(clean(tensor.output), number(tensor.error), allowed, own, number(tensor.ratio), where, tensor.passed)
 
@@ -195,7 +195,7 @@ def remarks(report: Results) -> list[Remark]:
 
 
 def amplified(report: Results) -> str | None:
-    """What the large errors in the table are, where right outputs have their largest ratio with amplified weights."""
+    """An explanation of large errors in the table, if right outputs have their largest ratio with amplified weights."""
     shown = [case for case, tensor in report.worst.values() if _AMPLIFIED in case.label and tensor.passed]
     if not shown:
         return None
@@ -209,7 +209,7 @@ def amplified(report: Results) -> str | None:
 
 
 def facts(report: Results) -> dict[str, str]:
-    """The circumstances of a report by name, without those that are unknown."""
+    """Facts about the verification by name, such as versions, without those that are unknown."""
     known = {
         "provider": report.provider,
         "took": f"{report.seconds:.1f} s",
@@ -250,7 +250,7 @@ def _over_time(drift: Drift) -> str:
 
 
 def drift_rows(report: Results) -> list[tuple[str, None, tuple[str, str, str, str]]]:
-    """The rows of the table of what smaller weights cost."""
+    """The rows of the table of drifts."""
     shown = []
     for drift in report.drift:
         over_time = _over_time(drift) if drift.over_time else "-"
@@ -282,13 +282,13 @@ def survived(mutant: MutantResult) -> str:
 
 
 def outcome(mutant: MutantResult) -> str:
-    """The result of a mutant, with the reason where there is one."""
+    """The result of a mutant, with the reason if there is one."""
     result = _OUTCOMES.get(mutant.outcome, mutant.outcome)
     return f"{result}: {clean(mutant.reason)}" if mutant.reason else result
 
 
 def errors(report: Results) -> list[tuple[str, str]]:
-    """The errors of cases, each message once, with the first case: what happened, and where and why."""
+    """The errors of cases, each message once, with its first case."""
     found: dict[str, list[CaseResult]] = {}  # by message
     for case in report.judged:
         if case.error:

@@ -1,7 +1,7 @@
-"""Reports on GitHub: annotations of a run, and the summary of its step.
+"""Writes reports on GitHub: annotations of a run, and the summary of its step.
 
-The runner takes a line that begins with ``::`` for a command, on stdout and on stderr; stderr is the place for them,
-since stdout may be JSON.  The escaping is that of the runner's ActionCommand.cs.  GitHub shows ten errors of a step,
+The runner reads a line that begins with ``::`` as a command, on stdout and on stderr; commands go to stderr, since
+stdout may be JSON.  The escaping is that of the runner's ActionCommand.cs.  GitHub shows at most ten errors of a step,
 and refuses a summary of more than 1 MiB.
 """
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ..results import Results
 
 _MOST_SUMMARY = 2**19
-"""Bytes, to leave room for other summaries of the step."""
+"""The most bytes of a summary, which leaves room for others in the step."""
 _MOST_MESSAGE = 20_000
-"""Characters; GitHub takes 64 KB."""
+"""The most characters of a message; GitHub's limit is 64 KB."""
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
 """Characters that are markup in a line of Markdown; < and & become entities."""
 
@@ -38,7 +38,7 @@ def tell(
 
     Args:
         reports: the reports of one command.
-        say: prints a line unchanged where the runner reads it.
+        say: prints a line, unchanged, to a stream that the runner reads.
         environ: the environment, as the runner sets it.
         remark: prints a line that is not a command; `say` by default.
     """
@@ -51,13 +51,13 @@ def tell(
         try:
             _append(path, step_summary(reports).encode())
         except (OSError, ValueError) as error:
-            # The verdict is printed elsewhere as well, so this is not an error of the command.
+            # The verdict is also printed elsewhere, so this is not an error of the command.
             why = getattr(error, "strerror", None) or error
             (remark or say)(one_line(f"{path}: the step's summary was not written: {why}", MOST_MESSAGE))
 
 
 def _append(path: str, content: bytes) -> None:
-    """Append in one write, so that an interrupt leaves all of it or nothing."""
+    """Append in one write, so that an interrupt leaves all of the content or none."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         while content:

@@ -1,4 +1,4 @@
-"""Reports as JUnit XML, as Jenkins, GitLab and others read it.
+"""Writes reports as JUnit XML, which Jenkins, GitLab and others read.
 
 A report is a test suite, with one test case for each case and each mutant of the self-test.  A suite has a failure or
 an error if and only if its report does not pass.
@@ -60,7 +60,7 @@ def _suite(report: Results) -> Element:
         SubElement(properties, "property", name=clean(name), value=clean(value))
     if report.date:
         suite.set("timestamp", report.date)
-    # Readers identify cases by class and name only, and take what is before a dot for a package.
+    # Readers identify cases only by class and name, and take the part before a dot as a package.
     owner = ".".join(clean(name).replace(".", "_") for name in (report.source, report.file, report.provider))
     for test in tests:
         case = SubElement(suite, "testcase", name=test.name, classname=owner)

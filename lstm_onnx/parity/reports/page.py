@@ -1,4 +1,4 @@
-"""Reports as one self-contained page: no script, nothing fetched, for phones and desktops, light and dark.
+"""Writes reports as one self-contained HTML page, without scripts, for phones and desktops, light and dark mode.
 
 The page is laid out by the templates beside this module, which escape every text.
 """
@@ -39,7 +39,7 @@ _KINDS = {
 }
 """How a case was run, by `results.KINDS`."""
 _MOST_CHARTS, _MOST_FAILING = 6, 20
-"""The largest numbers of charts and of unfolded cases of a report, so that the page stays small."""
+"""The most charts and the most unfolded cases of a report, so that the page stays small."""
 _BETWEEN_TAGS = re.compile(r">\n\s*<")
 
 
@@ -100,7 +100,7 @@ def _view(report: Results, ident: str) -> SimpleNamespace:
     failing = [case for case in report.judged if not case.passed and not case.error]
     charted = content.charted(report)
     charts = [_chart(*found, f"{ident}-g{index}") for index, found in enumerate(charted[:_MOST_CHARTS])]
-    # The chart of the first difference stands below it, if there is one.
+    # The first difference has its chart directly below it, if there is one.
     located = report.location is not None and (report.location.case, report.location.output)
     first = int(any((case.label, tensor.output) == located for case, tensor, _ in charted[:1]))
     return SimpleNamespace(

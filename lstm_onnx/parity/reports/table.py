@@ -1,4 +1,4 @@
-"""A report as text: plain everywhere, with colours and line wrapping on a terminal."""
+"""Prints a report as text: with colours and line wrapping on a terminal, plain elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBERS = range(1, 5)
 
 
 def plain(report: Results) -> str:
-    """The report as text, the same for the same numbers, one fact a line, of any width."""
+    """The report as text, reproducible, with one fact per line and lines of any length."""
     lines = [headline(report), summary(report)]
     if report.worst:
         lines += table(rows(report), columns(report))

@@ -1,6 +1,6 @@
-"""Other engines than ONNX Runtime, on which `verify` runs a file: OpenVINO, ONNX Runtime Web, tract.
+"""Runs files for `verify` on engines other than ONNX Runtime: OpenVINO, ONNX Runtime Web, tract.
 
-`process` is an engine's process as this one sees it, `session` puts it in the place of an ONNX Runtime session, and
+`process` is this process's side of an engine's process, `session` makes it look like an ONNX Runtime session, and
 `child` is the process itself, with one module for each engine in Python; `web` starts Node.
 """
 
@@ -33,7 +33,7 @@ _BOOT = (
 
 @dataclass(frozen=True)
 class _Engine:
-    """What is known of an engine: its name for people, what starts its process, and how to install it."""
+    """An engine's name in messages, the function that starts its process, and how to install it."""
 
     title: str
     start: Callable[[int | None], subprocess.Popen[bytes]]
@@ -64,30 +64,30 @@ RUNTIMES = (ONNXRUNTIME, *_ENGINES)
 
 
 def require_runtime(name: Any, provider: str = "auto", threads: int | None = None) -> None:
-    """Check the name of an engine, that it runs where `provider` says, and the number of threads.
+    """Check the name of an engine, that it runs on `provider`, and the number of threads.
 
     Raises:
-        ConfigError: there is no such engine, or it does not run there.
+        ConfigError: there is no such engine, or it does not run on `provider`.
         ProviderError: there is no such provider.
         InputError: the number of threads is wrong.
     """
     if not isinstance(name, str) or name not in RUNTIMES:
         raise ConfigError(f"runtime = {shown(name)} is not known; it must be one of {', '.join(RUNTIMES)}")
     if name != ONNXRUNTIME and provider not in ("auto", "cpu", "CPUExecutionProvider"):
-        raise ConfigError(f'{name} runs on the CPU here; use provider "cpu" or "auto", and not {shown(provider)}')
+        raise ConfigError(f'{name} runs on the CPU here; use provider "cpu" or "auto", not {shown(provider)}')
     parse_provider(provider)
     validated_threads(threads)
 
 
 def require_open(file: object, *runtimes: str) -> None:
-    """Refuse a model that was closed: each of its cases would fail, which says nothing about the file.
+    """Refuse a model that was closed, since each of its cases would fail, which says nothing about the file.
 
     Args:
-        file: what `load` returned; anything else may be opened.
-        runtimes: the engines that are to run it.
+        file: a model that `load` returned; anything else is accepted.
+        runtimes: the engines that will run it.
 
     Raises:
-        ConfigError: it was, or one of these is not ONNX Runtime.
+        ConfigError: the model was closed, or one of the engines is not ONNX Runtime.
     """
     if isinstance(file, Model) and file.closed:
         raise ConfigError(f"{file.path}: is closed; load it again")
@@ -100,7 +100,7 @@ def running(name: str, threads: int | None = None) -> Iterator[EngineProcess | N
     """The process of an engine, which is ended afterwards; None for ONNX Runtime, which runs in this process.
 
     Raises:
-        MissingDependencyError: it is not installed, or does not start.
+        MissingDependencyError: the engine is not installed, or does not start.
     """
     if name == ONNXRUNTIME:
         yield None
@@ -114,23 +114,23 @@ def running(name: str, threads: int | None = None) -> Iterator[EngineProcess | N
 def load_on(
     engine: EngineProcess | None, path: str | os.PathLike[str], provider: str = "auto", threads: int | None = None
 ) -> Model:
-    """Open a file as `load` does, to be run by `engine`; by ONNX Runtime if it is None.
+    """Open a file as `load` does, to be run by `engine`, or by ONNX Runtime if that is None.
 
     The file is first tried in a child process if lstm-onnx did not write it.
 
     Raises:
-        LSTMOnnxError: as `load`; ModelError also if the engine cannot open it.
+        LSTMOnnxError: as `load`; also a ModelError if the engine cannot open the file.
     """
     if engine is None:
         return load(path, provider=provider, threads=threads, trial=None)
-    # Its model describes the file; one thread keeps it from opening further sessions for small steps.
+    # This model only describes the file; with one thread it opens no further sessions for small steps.
     with load(path, provider="cpu", threads=1, trial=None) as described:
         session = EngineSession(engine, described.session, described.file)
     return Model(os.fspath(path), session, "cpu", None, 1)
 
 
 def load_like(model: Model, path: str | os.PathLike[str]) -> Model:
-    """Another file of ours, opened on the engine and the provider of `model`, with one thread."""
+    """Open another file from lstm-onnx on the engine and the provider of `model`, with one thread."""
     return load_on(engine_of(model), path, model.provider, 1)
 
 
@@ -138,12 +138,12 @@ def session_like(model: Model, content: bytes, folder: str) -> tuple[Any, str]:
     """A session for the content of a file, on the engine and the provider of `model`, and that provider.
 
     Args:
-        model: open.
-        content: of the file.
-        folder: where its external data are.
+        model: an open model.
+        content: the file's bytes.
+        folder: the folder of its external data.
 
     Raises:
-        LSTMOnnxError: it cannot be opened.
+        LSTMOnnxError: the file cannot be opened.
     """
     session, provider = open_session(content, model.provider, 1, folder=folder)
     engine = engine_of(model)
@@ -153,7 +153,7 @@ def session_like(model: Model, content: bytes, folder: str) -> tuple[Any, str]:
 
     from ...onnxgraph.load import read_external
 
-    # In its own folder: external data are copied into the file.
+    # The file is in a folder of its own, so external data are copied into it.
     temporary = TemporaryDirectory(prefix="lstm-onnx-")
     path = Path(temporary.name) / "model.onnx"
     proto = onnx.load_model_from_string(content)
@@ -167,19 +167,19 @@ def engine_of(model: Model) -> EngineProcess | None:
 
 
 def require_judgeable(model: Model, precision: str) -> None:
-    """Refuse an int8 file on another engine: what is right is defined by ONNX Runtime's kernels.
+    """Refuse an int8 file on another engine, since ONNX Runtime's kernels define what is right.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: the file is int8, and the engine is not ONNX Runtime.
     """
     engine = engine_of(model)
     if engine is not None and precision == "int8":
         raise ConfigError(
-            f"{model.path}: has int8 layers, which are compared with the arithmetic of ONNX Runtime's kernels, and not "
+            f"{model.path}: has int8 layers, which are compared with the arithmetic of ONNX Runtime's kernels, not "
             f"on {engine.title}; verify the float32 file there"
         )
 
 
 def note_of(model: Model) -> str:
-    """What a report has to say of how the engine opened a model; "" for nothing."""
+    """A note for the report on how the engine opened a model; "" for none."""
     return model.session.note if isinstance(model.session, EngineSession) else ""

@@ -1,8 +1,8 @@
-"""The process of an engine that has a Python package: it opens and runs files on request.
+"""Runs in the process of an engine that has a Python package: opens and runs files on request.
 
-A message to it or from it is the length of a header (4 bytes, little-endian), the header in JSON, and arrays one after
-another as they lie in memory.  The header lists their names, dtypes and shapes in ``arrays``; its other keys are the
-message's own.
+A message to or from it is the length of a header (4 bytes, little-endian), the header in JSON, and the bytes of arrays
+one after another.  The header lists their names, dtypes and shapes in ``arrays``; its other keys are the message's
+fields.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ...isolation.limits import prepare
 
 _MOST_TEXT = 500
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-"""A file that is open: inputs by name to outputs by name.  Any exception is a run that failed."""
+"""An open file: a function from inputs by name to outputs by name.  Any exception means that the run failed."""
 
 
 class Adapter(Protocol):
-    """An engine; made with the number of threads, or None for its default."""
+    """An engine; the constructor takes the number of threads, or None for its default."""
 
     version: str
     """Of the engine."""
 
     def open(self, path: str, outputs: Sequence[str], *, fixed: bool) -> Run:
-        """A file, open.
+        """Open a file.
 
         Args:
             path: the file.
             outputs: the names of its outputs, in their order.
-            fixed: open it anew for the sizes of each run, for an engine that can be told them; others ignore it.
+            fixed: open it again for the sizes of each run, if the engine can fix sizes; other engines ignore this.
 
-        Any exception is a file that cannot be opened.
+        Any exception means that the file cannot be opened.
         """
         ...
 
@@ -51,14 +51,14 @@ def serve(parent: int, adapter_name: str, threads: int) -> None:
     """Answer the requests on stdin until it is closed.
 
     Args:
-        parent: the process that it ends with.
+        parent: the process with which this one ends.
         adapter_name: ``module:class`` of the engine's `Adapter`.
-        threads: of the engine; 0 for its default.
+        threads: the engine's number of threads; 0 for its default.
     """
     prepare(parent)
     answers = os.fdopen(os.dup(1), "wb")
     requests = os.fdopen(os.dup(0), "rb")
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    os.dup2(2, 1)  # what a library prints to stdout must not mix with the answers
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         adapter: Adapter = resolved(adapter_name)(threads or None)
@@ -96,7 +96,7 @@ def write_message(stream: IO[bytes], fields: Mapping[str, Any], arrays: Mapping[
 
 
 def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """The next message's fields and arrays, in their order; None where the stream has ended.
+    """The next message's fields and arrays, in their order; None if the stream has ended.
 
     Raises:
         ValueError: it is not a message.

@@ -1,4 +1,4 @@
-"""OpenVINO, in a process of its own."""
+"""The adapter for OpenVINO, which runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .child import Run
 
 
 class OpenVINO:
-    """OpenVINO on its CPU plugin, computing in float32 also where the processor has bfloat16."""
+    """OpenVINO's CPU plugin, computing in float32 even if the processor has bfloat16."""
 
     def __init__(self, threads: int | None) -> None:
         import openvino

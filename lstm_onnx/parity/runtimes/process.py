@@ -1,7 +1,7 @@
-"""The process in which an engine opens and runs files, seen from this one.
+"""Starts the process in which an engine opens and runs files, and sends it requests.
 
-An engine can end or hang the process that it runs in, and some clash with the libraries that PyTorch brings; so each
-has a process of its own, which is started again after it has ended.
+An engine can crash or hang its process, and some clash with PyTorch's libraries; so each has a process of its own,
+which is started again after it has ended.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .child import read_message, write_message
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
 _START, _ANSWER = 120.0, 300.0
-"""Seconds until an engine has started, and until it has opened or run a file."""
+"""The most seconds until an engine has started, and until it has opened or run a file."""
 _PATIENCE = 1.0
-"""Seconds to wait for the end of a process."""
+"""The most seconds to wait for the end of a process."""
 
 
 class EngineProcess:
     """One engine, in a process that is started when it is first needed.
 
     Attributes:
-        title: the engine's name, for people.
+        title: the engine's name in messages.
         version: its version; "" before it has started.
-        fixes_sizes: whether it can be told the sizes of a file's axes, and opens files so that it cannot otherwise.
+        fixes_sizes: whether it can open a file with fixed sizes of axes, as it does if it cannot open it otherwise.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class EngineProcess:
         self._started = 0
         self._lock = threading.Lock()
         self.unused: list[int] = []
-        """Files that nobody uses any more, which the process forgets at the next request."""
+        """Files that are no longer used, which the process closes at the next request."""
 
     def __enter__(self) -> EngineProcess:
         """For ``with``: it is started."""
@@ -74,10 +74,10 @@ class EngineProcess:
         """Open a file under a number that the caller chooses; `outputs` and `fixed` as in `child.Adapter`.
 
         Returns:
-            How often the process had been started: a file must be opened again after the next start.
+            How often the process had been started, since a file must be opened again after each start.
 
         Raises:
-            ModelError: the engine cannot open it, or ended.
+            ModelError: the engine cannot open the file, or its process ended.
         """
         with self._lock:
             fields = {"file": number, "path": os.path.realpath(path), "outputs": list(outputs), "fixed": fixed}
@@ -90,11 +90,11 @@ class EngineProcess:
         """Run a file that is open.
 
         Raises:
-            RunError: the engine failed, or ended.
+            RunError: the engine failed, or its process ended.
         """
         for name, array in feeds.items():
             if array.dtype.kind not in "fiub":
-                raise RunError(f"{name} is {array.dtype}, which is not passed to {self.title}")
+                raise RunError(f"{name} is {array.dtype}, which cannot be passed to {self.title}")
         with self._lock:
             answer = self._ask({"file": number}, feeds)
         if isinstance(answer, str):
@@ -103,17 +103,17 @@ class EngineProcess:
 
     @property
     def started(self) -> int:
-        """How often the process was started; it has ended since then if the next request starts it again."""
+        """How often the process was started, counting the start that the next request will make if it has ended."""
         running = self._process is not None and self._process.poll() is None
         return self._started if running else self._started + 1
 
     def _ask(self, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Message | str:
-        """The answer, or what went wrong."""
+        """Send a request; return the answer, or a text that says what went wrong."""
         process = self._running()
         forget = self.unused[:]
         del self.unused[: len(forget)]
         assert process.stdin is not None  # noqa: S101 - a pipe
-        with contextlib.suppress(OSError):  # it has ended, which is handled with the answer
+        with contextlib.suppress(OSError):  # it has ended, which reading the answer will find
             write_message(process.stdin, {**fields, "forget": forget}, arrays)
         answer = self._answer(_ANSWER)
         return str(answer[0]["error"]) if not isinstance(answer, str) and "error" in answer[0] else answer

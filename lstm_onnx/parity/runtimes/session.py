@@ -1,4 +1,4 @@
-"""An engine in the place of an ONNX Runtime session, so that a `Model` and its streams and pools run on it."""
+"""Makes an engine look like an ONNX Runtime session, so that a `Model` and its streams and pools run on it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _DELEGATED = (
 
 
 class EngineSession:
-    """What `Model` uses of an ``InferenceSession``: ONNX Runtime describes the file, and the engine runs it.
+    """The part of ``InferenceSession`` that `Model` uses: ONNX Runtime describes the file, and the engine runs it.
 
     Attributes:
         engine: the process that runs it.
-        note: how it was opened, where not as it is; else "".
+        note: how it was opened, if sizes had to be fixed; else "".
     """
 
     _sess = None  # `runtime.bindings` would call ONNX Runtime through it
@@ -33,7 +33,7 @@ class EngineSession:
         """Open a file.
 
         Args:
-            engine: what is to run it.
+            engine: the engine that runs it.
             described: ONNX Runtime's session of the same file.
             path: the file, which may be opened again later.
             keep: anything that must live as long as this, such as the file's temporary folder.
@@ -54,17 +54,17 @@ class EngineSession:
             if not engine.fixes_sizes:
                 raise
             self._open_fixed(f"opens it at one size of each axis only; with named axes: {error.name}")
-        # Not a request: that this is garbage may be found out while another request is under way.
+        # Not a request, since garbage collection may happen during another request.
         weakref.finalize(self, lambda unused, number: unused.append(number), engine.unused, self._number)
 
     def run(self, names: Sequence[str] | None, feeds: Mapping[str, np.ndarray], options: Any = None) -> list[Any]:
-        """The outputs of these names.
+        """Run the file, and return the outputs in `names`.
 
         Raises:
             RunError: the engine failed.
         """
         del options
-        if self._started != self.engine.started:  # it has ended on a run of this or of another file
+        if self._started != self.engine.started:  # its process has ended in a run of this file or another one
             self._started = self.engine.open(self._number, self._path, self._names, fixed=self._fixed)
         try:
             results = self.engine.run(self._number, feeds)
@@ -76,11 +76,11 @@ class EngineSession:
         wanted = self._names if names is None else names
         absent = [name for name in wanted if name not in results]
         if absent:
-            raise RunError(f"{self.engine.title} gives no output {', '.join(absent)}")
+            raise RunError(f"{self.engine.title} returns no output {', '.join(absent)}")
         return [results[name] for name in wanted]
 
     def _open_fixed(self, note: str) -> None:
-        """Open it for the sizes of each run; `note` says why."""
+        """Open the file again for the sizes of each run; `note` says why."""
         self._fixed = True
         self._started = self.engine.open(self._number, self._path, self._names, fixed=True)
         self.note = f"{self.engine.title} {note}"
@@ -90,34 +90,34 @@ class EngineSession:
         return _Binding()
 
     def run_with_iobinding(self, binding: _Binding, options: Any = None) -> None:
-        """Run on what is bound.
+        """Run on the bound arrays.
 
         Raises:
-            RunError: the engine failed, or an output has another shape or dtype than the array that is bound.
+            RunError: the engine failed, or an output's shape or dtype differs from that of the bound array.
         """
         results = self.run(
             list(binding.outputs), {name: array.copy() for name, array in binding.inputs.items()}, options
         )
         for (name, array), result in zip(binding.outputs.items(), results, strict=True):
             if array.shape != result.shape or array.dtype != result.dtype:
-                raise RunError(f"{name} is {result.dtype} {result.shape}, and {array.dtype} {array.shape} was expected")
+                raise RunError(f"{name} is {result.dtype} {result.shape}, but {array.dtype} {array.shape} was expected")
             array[...] = result
 
 
 class _Binding:
-    """What is bound, as arrays on the caller's memory."""
+    """The bound inputs and outputs, as arrays on the caller's memory."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: dict[str, np.ndarray] = {}
 
     def bind_input(self, name: str, device: str, index: int, dtype: Any, shape: Sequence[int], address: int) -> None:
-        """Bind memory in which an input is found at each run."""
+        """Bind memory from which an input is read at each run."""
         del device, index
         self.inputs[name] = _array(dtype, shape, address)
 
     def bind_output(self, name: str, device: str, index: int, dtype: Any, shape: Sequence[int], address: int) -> None:
-        """Bind memory into which an output is written at each run."""
+        """Bind memory to which an output is written at each run."""
         del device, index
         self.outputs[name] = _array(dtype, shape, address)
 

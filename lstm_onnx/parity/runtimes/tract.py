@@ -1,4 +1,4 @@
-"""tract, in a process of its own."""
+"""The adapter for tract, which runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...symbolic_dims import size_of
 from .child import Run
 
 _KEPT = 16
-"""Sizes for which a file stays open."""
+"""The most sizes for which a file stays open."""
 
 
 class Tract:
@@ -31,7 +31,7 @@ class Tract:
         self._onnx = tract.onnx()
 
     def open(self, path: str, outputs: Sequence[str], *, fixed: bool) -> Run:
-        """Read, infer shapes and optimise, with the named axes as symbols; if `fixed`, at each run for its sizes."""
+        """Read a file, infer shapes and optimize, with named axes as symbols; if `fixed`, at each run for its sizes."""
         if not fixed:
             return self._run(self._onnx.load(path), outputs)
         opened: OrderedDict[tuple[Any, ...], Run] = OrderedDict()
@@ -56,19 +56,19 @@ class Tract:
 
         def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             results = runnable.run([feeds[name] for name in names])
-            # It names outputs by their nodes.
+            # tract names outputs after their nodes, so they are matched by order.
             return {name: np.asarray(result.to_numpy()) for name, result in zip(outputs, results, strict=True)}
 
         return run
 
     @staticmethod
     def reason(error: Exception) -> str:
-        """The causes without the stack."""
+        """The causes, without the stack backtrace."""
         return str(error).partition("Stack backtrace:")[0].replace("Caused by:", ":")
 
 
 def write_fixed(path: str | os.PathLike[str], target: str | os.PathLike[str], feeds: Mapping[str, np.ndarray]) -> None:
-    """Write a copy for inputs of these shapes, in all of its graphs; other names and expressions are removed."""
+    """Write a copy of a file for inputs of these shapes; other names and expressions of axes are removed."""
     model = onnx.load(path)
     sizes: dict[str, int] = {}
     for value in model.graph.input:
@@ -84,7 +84,7 @@ def write_fixed(path: str | os.PathLike[str], target: str | os.PathLike[str], fe
                 dim.Clear()
                 if size is not None:
                     dim.dim_value = size
-    for value in model.graph.input:  # also axes without a name
+    for value in model.graph.input:  # including axes without a name
         if value.name in feeds:
             for dim, size in zip(_dims(value), feeds[value.name].shape, strict=True):
                 dim.dim_value = size

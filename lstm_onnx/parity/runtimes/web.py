@@ -1,4 +1,4 @@
-"""ONNX Runtime Web, in a process of Node."""
+"""Starts ONNX Runtime Web in a Node process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ INSTALL = f"npm install {_PACKAGE} installs it in this folder; or name another n
 
 
 def start(threads: int | None) -> subprocess.Popen[bytes]:
-    """The process, whose working folder is this one's.
+    """Start the process, in this process's working folder.
 
     Raises:
-        MissingDependencyError: there is no Node, or no package.
+        MissingDependencyError: Node or the package is not installed.
     """
     node = shutil.which("node")
     if node is None:
         raise MissingDependencyError(
-            "onnxruntime-web needs Node.js, and no program node was found", hint="install it from https://nodejs.org"
+            "onnxruntime-web needs Node.js, but no program node was found", hint="install it from https://nodejs.org"
         )
     command = [node, os.fspath(Path(__file__).with_name("web.mjs")), os.fspath(packages()), str(threads or 0)]
     pipe = subprocess.PIPE
@@ -32,7 +32,7 @@ def start(threads: int | None) -> subprocess.Popen[bytes]:
 
 
 def packages() -> Path:
-    """The folder of npm packages: that of `FOLDER`, or the nearest node_modules that has onnxruntime-web, upwards.
+    """The folder of npm packages: that in `FOLDER`, or the nearest node_modules, upwards, that has onnxruntime-web.
 
     Raises:
         MissingDependencyError: there is none.

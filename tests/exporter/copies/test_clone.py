@@ -289,7 +289,7 @@ class Compared(Masked):
 
 
 def test_a_class_that_is_compared_is_refused_where_the_copy_has_another() -> None:
-    with pytest.raises(ExportError, match=r"write isinstance\(\.\.\., Compared\)"):
+    with pytest.raises(ExportError, match=r"use isinstance\(\.\.\., Compared\)"):
         clone_module(Compared())
 
 

@@ -353,7 +353,7 @@ class OtherThanZeros(AtFirstNone):
         (SetBackFirst, "output depends on what earlier calls left in self.started, which a file cannot remember"),
         (Memo, "with zeros in self.memo the module gives a different output than at its first call"),
         (Random, r"dropout\(self.lstm\(x\)\[0\]\): draws random numbers in eval mode"),
-        (Building, "the forward of Building adds submodules, with random weights; call it once before the export"),
+        (Building, "the forward of Building creates submodules, with random weights; call it once before the export"),
         (OtherThanZeros, "with zeros in self.hidden the module gives a different output than at its first call, so"),
     ],
 )

@@ -358,7 +358,7 @@ TIME = {"x": {1: "time"}}
 @pytest.mark.parametrize(
     ("make", "steps", "axes", "problem"),
     [
-        (Growing, 1, None, r"self.keys has shape \(1, 0, 4\) before a call and \(1, 1, 4\) after it, and what is"),
+        (Growing, 1, None, r"self.keys has shape \(1, 0, 4\) before a call and \(1, 1, 4\) after it, but a state must"),
         (Window, 1, TIME, r"at time 2 self.frames has shape \(1, 5, 3\) before .* or leave time out of dynamic_shapes"),
         (Segment, 7, TIME, r"self.memory has as many entries as a call has time, .* such as self.memory\[:, -7:\]"),
     ],

@@ -60,7 +60,7 @@ def test_an_element_of_a_list_that_is_as_long_as_an_axis_is_refused(tmp_path: Pa
             y = self.lstm(x)[0]
             return y[:, list(range(y.shape[1]))[1:]]
 
-    with pytest.raises(lstm_onnx.ExportError, match=r"test_ranges\.py:\d+: .*a part of a range or list"):
+    with pytest.raises(lstm_onnx.ExportError, match=r"test_ranges\.py:\d+: .*a slice of a range or list"):
         made(Used(), signal(2, 4), X, tmp_path)
 
 

@@ -252,7 +252,7 @@ def test_golden_files_hold_the_float32_file(precision: str, bare: Files, tmp_pat
 def test_a_golden_file_of_a_float32_file_is_refused(bare: Files, tmp_path: Path) -> None:
     lstm_onnx.export(bare.module, tmp_path / "m.onnx")
     assert bare.verified(tmp_path / "m.onnx", golden=tmp_path / "g.npz")
-    with pytest.raises(ConfigError, match=r"int8\.onnx: has int8 weights, and .*g\.npz is of a file without"):
+    with pytest.raises(ConfigError, match=r"int8\.onnx: has int8 weights, but .*g\.npz is from a file without"):
         lstm_onnx.verify_golden(bare.int8, tmp_path / "g.npz")
 
 

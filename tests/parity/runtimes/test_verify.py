@@ -91,7 +91,7 @@ def test_the_command_takes_several(file: Path, pretend: Pretend, capfd: pytest.C
 def test_what_cannot_be_compared_there_is_refused(module: nn.LSTM, file: Path, pretend: Pretend, tmp_path: Path):
     with pytest.raises(ConfigError, match=f"runtime = 'tensorflow' is not known; it must be one of {RUNTIMES[0]}, "):
         lstm_onnx.verify(module, file, runtime="tensorflow")
-    with pytest.raises(ConfigError, match='tract runs on the CPU here; use provider "cpu" or "auto", and not \'cuda\''):
+    with pytest.raises(ConfigError, match='tract runs on the CPU here; use provider "cpu" or "auto", not \'cuda\''):
         lstm_onnx.verify(module, file, runtime="tract", provider="cuda")
     with lstm_onnx.load(file, "cpu") as model:
         with pytest.raises(ConfigError, match="is open in ONNX Runtime; pass its path"):

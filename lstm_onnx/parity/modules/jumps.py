@@ -5,6 +5,8 @@ right file may land on the other side than PyTorch.  For a call that fails, the 
 and its recurrent layers' results, or those of every operator, off by a few roundings: an output may then be anywhere
 between what these runs give, but only where they are farther from the reference than rounding without a jump can be.
 A module without jumps has no such places; and a file that does not round, or rounds otherwise, differs at many others.
+PyTorch's own run, whose every comparison is its own, is tried first: a product that underflows to 0 in float32 is
+still negative in float64.
 
 Integers jump as well, such as an argmax of two nearly equal numbers.  Where a file has another one than PyTorch, the
 module runs in float64 with the results of every operator off by a few roundings, and each integer must be what one of
@@ -14,7 +16,7 @@ these runs gives: elsewhere a single one that differs is wrong, such as the last
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -34,17 +36,19 @@ _MORE = 2.0
 """How many times farther off than all of these runs a file may be."""
 _TIE_RUNS, _TIE_UNITS = 6, (1, 4, 16)
 """For integers: by how many roundings operators are off, in a few runs each."""
+_Run = tuple[Callable[[Arrays], Arrays], Sequence[Arrays]]
 JUMPS_NOTE = (
     "some outputs jump with the last bits of float32, such as where the module rounds to bfloat16 inside; there, both "
     "sides of a jump pass"
 )
 
 
-def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | None:
+def with_jumps(run: ModuleRun, native: ModuleRun, model: Model, expected: Expected) -> Expected | None:
     """A case that a file fails, with the jumps that explain it; None where they do not.
 
     Args:
         run: the module in float64.
+        native: the module in the file's dtype.
         model: the file.
         expected: the case.
     """
@@ -53,8 +57,7 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
     for part in [(call,) for call in expected.calls] if alone else [expected.calls]:
         found: tuple[Call, ...] | None = part
         if not passes(model, expected, part):
-            ways = itertools.product((run.with_rounded_layers, run.with_rounded_operators), _UNITS)
-            tried = (_with_jumps(run, way, expected, part, units) for way, units in ways)
+            tried = (_with_jumps(run, way, expected, part) for way in _ways(run, native, expected, part))
             found = next((one for one in tried if one is not None and passes(model, expected, one)), None)
         if found is None:
             return None
@@ -62,15 +65,24 @@ def with_jumps(run: ModuleRun, model: Model, expected: Expected) -> Expected | N
     return replace(expected, calls=tuple(calls))
 
 
+def _ways(run: ModuleRun, native: ModuleRun, expected: Expected, calls: tuple[Call, ...]) -> Iterator[list[_Run]]:
+    """Runs that may show jumps: what computes each call, and the inputs of the calls."""
+    yield [(native, [call.feeds for call in calls])]
+    for rounded, units in itertools.product((run.with_rounded_layers, run.with_rounded_operators), _UNITS):
+        unit = units * NATIVE_EPSILON[expected.dtype]
+        yield [
+            (partial(rounded, unit=unit, seed=seed), [perturbed(call.feeds, expected.dtype, seed) for call in calls])
+            for seed in range(_RUNS)
+        ]
+
+
 def _with_jumps(
-    run: ModuleRun, rounded: Callable[..., Arrays], expected: Expected, calls: tuple[Call, ...], units: int
+    run: ModuleRun, runs: Iterable[_Run], expected: Expected, calls: tuple[Call, ...]
 ) -> tuple[Call, ...] | None:
-    """Successive calls with the jumps of their outputs at so many roundings; None where they have none."""
+    """Successive calls with the jumps that these runs show; None where they have none."""
     moved: list[list[dict[str, np.ndarray]]] = []
-    unit = units * NATIVE_EPSILON[expected.dtype]
-    for seed in range(_RUNS):
-        feeds = [perturbed(call.feeds, expected.dtype, seed) for call in calls]
-        results = _in_turn(run, expected, partial(rounded, unit=unit, seed=seed), feeds)
+    for once, feeds in runs:
+        results = _in_turn(run, expected, once, feeds)
         moves = [_moves(call, found) for call, found in zip(calls, results, strict=False)]
         known = [each for each in moves if each is not None]
         if len(known) < len(calls):

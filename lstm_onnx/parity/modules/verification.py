@@ -104,7 +104,7 @@ class ModuleVerification(Verification):
             return None
         run, note = self.models.float64, JUMPS_NOTE
         with self._weights_of(models.file):
-            found = with_jumps(run, models.file, expected)
+            found = with_jumps(run, models.native, models.file, expected)
             if found is None and self._grown < MOST_CASES and not run.roundings.found:  # those that jump do not grow
                 found, note = with_grown_roundings(run.with_rounded_operators, models.file, expected), GROWTH_NOTE
                 self._grown += 1

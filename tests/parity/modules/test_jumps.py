@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lstm_onnx import export, load
+from lstm_onnx import export, load, verify
 from lstm_onnx.parity.golden_file import Golden
 from lstm_onnx.parity.modules.streams import _carried_cases
 from lstm_onnx.parity.modules.verification import ModuleVerification
@@ -78,6 +78,24 @@ def test_a_jump_of_pytorch_itself_does_not_excuse_a_file_without_the_rounding(fi
     explained = right.explained(right.models, expected)
     assert explained is not None
     assert replay(right.model, explained).passed
+
+
+class ZeroCrossings(nn.Module):
+    """An LSTM's output, and how often neighbouring samples of its input have opposite signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(1, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        crossings = (x[:, 1:] * x[:, :-1] < 0).float().mean(1)
+        return self.lstm(x)[0], crossings
+
+
+def test_a_product_that_underflows_before_a_comparison_is_as_in_pytorch(tmp_path: Path) -> None:
+    export(ZeroCrossings(), tmp_path / "m.onnx", example_inputs=torch.randn(2, 5, 1))
+    assert verify(ZeroCrossings(), tmp_path / "m.onnx", mutants="none")
 
 
 class Carried(nn.Module):

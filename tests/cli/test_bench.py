@@ -45,8 +45,8 @@ def test_json(run_cli):
         (("net.toml", "--threads", "0"), "--threads"),
         (("net.toml", "--plot", "out.pdf"), ".png or .svg"),
         (("net.toml", "--plot", "none/out.svg"), "none"),
-        (("net.toml", "--hidden-sizes", "--threads", "2"), "takes no --threads"),
-        (("net.toml", "--hidden-sizes", "--case", "step"), "takes no --case"),
+        (("net.toml", "--hidden-sizes", "--threads", "2"), "without --threads; leave it out"),
+        (("net.toml", "--hidden-sizes", "--case", "step"), "without --case; leave it out"),
         ((), "SOURCE"),
     ],
 )

@@ -186,7 +186,7 @@ def test_h_is_not_known_before_a_chunk(perform: Node, tmp_path: Path, operator: 
         stream.run({"x": np.ones((3, 1, 3), np.float32)})
         job = {"kind": "stream", "model": path, "state": pack(stream.state), "chunks": [], "flush": True}
     for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
-        assert "last_h is not known: no chunk has followed on the state that was set" in answer["error"]
+        assert "last_h is not known: no chunk has been run since the state was set" in answer["error"]
 
 
 @pytest.mark.parametrize("keeps_axis", [False, True])
@@ -197,7 +197,7 @@ def test_there_is_no_last_step_of_none(perform: Node, tmp_path: Path, keeps_axis
         stream.run({"x": np.ones((1, 2, 3), np.float32)})
         job = {"kind": "stream", "model": path, "state": pack(stream.state), "chunks": [], "flush": True}
     for answer in perform([{**job, "runtime": runtime} for runtime in RUNTIMES]):
-        assert "total is not known: no chunk has followed on the state that was set" in answer["error"]
+        assert "total is not known: no chunk has been run since the state was set" in answer["error"]
 
 
 def test_an_input_of_another_sequence_is_not_taken_for_the_own(perform: Node, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_an_input_of_another_sequence_is_not_taken_for_the_own(perform: Node, tm
             "flush": True,
         }
     without, named = perform([{**job, "chunks": []}, {**job, "chunks": [pack(chunks[1])]}])
-    assert "gain is not known: no chunk has followed on the state that was set; feed a chunk first" in without["error"]
+    assert "gain is not known: no chunk has been run since the state was set; feed a chunk first" in without["error"]
     assert "error" not in named
 
 

@@ -425,7 +425,7 @@ def test_map_takes_chunks_of_the_length_of_the_file(tmp_path: Path) -> None:
     x = weights(1, 4, STEPS)
     with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as model:
         state = {name: array.squeeze(BATCH[name]) for name, array in states_after(model, x, 4).items()}
-        with pytest.raises(InputError, match="x has 5 steps, and the file takes multiples of 4"):
+        with pytest.raises(InputError, match="x has 5 steps, but the file takes multiples of 4"):
             list(model.map([{"x": x[0, :, 4:9], **state}]))
 
 

@@ -315,7 +315,7 @@ function validate(info, tensor, axes, limits) {
       const [least, largest] = limits?.[dim] ?? [1, null];
       if (size < least || (largest !== null && size > largest)) {
         const allowed = largest === null ? `${least} or more` : least === largest ? least : `from ${least} to ${largest}`;
-        const hint = `the model is only right where ${dim} is ${allowed}`;
+        const hint = `the model is right only if ${dim} is ${allowed}`;
         throw new InputError(`${name} has shape ${tuple(dims)}, so ${dim} is ${size}`, { name, hint });
       }
     }
@@ -481,7 +481,7 @@ function initialState(ort, info, sizes, initial) {
     const size = sizeOf(dim, sizes);
     if (size === null && length === 1) return null;
     if (size !== null && size !== length && length !== 1) {
-      const message = `the file's initial state for ${info.name} has ${dim} = ${length}, and ${dim} is ${size} here`;
+      const message = `the file's initial state for ${info.name} has ${dim} = ${length}, but ${dim} is ${size} here`;
       throw new InputError(message, { name: info.name, hint: `pass the state ${described(info)}` });
     }
     shape.push(size || length);
@@ -579,7 +579,7 @@ export class Model {
       const steps = feeds[name].dims[axis];
       if (steps % chunk) {
         const hint = "collect that many, or make the file without chunk, for chunks of any length";
-        throw new InputError(`${name} has ${steps} steps, and the file takes multiples of ${chunk}`, { name, hint });
+        throw new InputError(`${name} has ${steps} steps, but the file takes multiples of ${chunk}`, { name, hint });
       }
     }
   }
@@ -595,7 +595,7 @@ export class Model {
       const steps = before + feeds[name].dims[axis];
       if (steps >= least && steps % multiple === 0) continue;
       const takes = steps < least ? `${least} or more` : `multiples of ${multiple}`;
-      const message = `${name} ends a sequence of ${steps} steps, and the model takes ${takes}`;
+      const message = `${name} ends a sequence of ${steps} steps, but the model takes ${takes}`;
       throw new InputError(message, { name, hint: "model.stream() takes a sequence in shorter chunks" });
     }
   }
@@ -949,11 +949,11 @@ export class Stream {
     let results = {};
     const steps = streaming?.steps ? Number(this.#states[streaming.steps].data[0]) : 0;
     if (streaming !== null && steps % streaming.multiple) {
-      const message = `the sequence has ${steps} steps, and the model takes multiples of ${streaming.multiple}`;
+      const message = `the sequence has ${steps} steps, but the model takes multiples of ${streaming.multiple}`;
       throw new InputError(message, { path, hint: "feed the steps that are missing before flush, or reset the stream" });
     }
     if (streaming !== null && steps > 0 && steps < streaming.least) {
-      const message = `the sequence has ${steps} steps, and the model takes ${streaming.least} or more`;
+      const message = `the sequence has ${steps} steps, but the model takes ${streaming.least} or more`;
       throw new InputError(message, { path, hint: "feed more steps before flush, or reset the stream" });
     }
     if (last !== null && steps) {
@@ -966,7 +966,7 @@ export class Stream {
     return this.#results(results);
   }
 
-  /** Finds the outputs without a time axis where no chunk has followed on a state that was set. */
+  /** Finds the outputs without a time axis where no chunk has been run since a state was set. */
   async #settle() {
     if (!this.#restored) return;
     for (const [name, output] of Object.entries(this.model.states)) this.#still[output] = this.#states[name];
@@ -993,7 +993,7 @@ export class Stream {
   }
 
   #unknown(name, hint) {
-    const message = `${name} is not known: no chunk has followed on the state that was set`;
+    const message = `${name} is not known: no chunk has been run since the state was set`;
     return new InputError(message, { path: this.model.path, hint, name });
   }
 
@@ -1102,7 +1102,7 @@ export class Stream {
       if (axis < 0 || dims?.length !== shape.length) continue;
       if (batchName === null && shape.lastIndexOf(null) !== axis) continue; // time has no name either
       if (dims[axis] !== 0 && dims[axis] !== this.batch) {
-        const message = `${name} has shape ${tuple(dims)}, which is ${dims[axis]} sequences, and this stream carries ${this.batch}`;
+        const message = `${name} has shape ${tuple(dims)}, which is ${dims[axis]} sequences, but this stream carries ${this.batch}`;
         throw new InputError(message, { name, hint: `open it with stream({ batch: ${dims[axis]} })` });
       }
     }

@@ -391,7 +391,7 @@ def test_a_run_takes_no_states_of_sequences_in_several_phases(files: dict[str, P
         both = {name: np.concatenate([state[name] for state in some], axis) for name, axis in BATCH.items()}
         feeds = {"x": x[:, :, :9].repeat(2, 0), "last": last, **both}
         for _ in range(3):  # the second call of a shape is bound
-            with pytest.raises(InputError, match="after 4, 8 steps, which cannot be stepped together"):
+            with pytest.raises(InputError, match="after 4, 8 steps; such sequences cannot be stepped together"):
                 model.run(feeds)
         equal = {**feeds, "steps": both["steps"][:1].repeat(2, 0)}
         for _ in range(3):

@@ -842,7 +842,7 @@ export class Stream {
     const place = (count) => (positions || count < settled ? count : settled + (count - settled) % period);
     if (new Set(counts.map(place)).size < 2) return;
     const after = counts.slice(0, 5).join(", ");
-    const message = `${steps} is that of sequences after ${after} steps, which cannot be stepped together`;
+    const message = `${steps} says that the sequences are after ${after} steps; such sequences cannot be stepped together`;
     throw new InputError(message, { name: steps, hint: "open a stream for each" });
   }
 

@@ -52,7 +52,7 @@ def inside(stream: Stream, feeds: Mapping[str, Any], name: str, count: int) -> l
     last = stream._last
     if last is None:
         return []
-    execute = last.execute
+    execute = [binding.execute for binding in last.bindings]
 
     def run(_alive: Stream) -> None:  # the runs are bound to the stream's arrays
         for place in range(count):

@@ -55,9 +55,9 @@ def assert_parity(
         example_inputs: for an nn.Module that is more than an nn.LSTM, as in `export`.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
-        seed: for the inputs and states that are drawn.
+        seed: for the random inputs and states.
         mutants: how many mutants are tried: "none", "quick" or "all".  None is "quick", and "none" with `golden`.
-        data: inputs to compare in addition to the drawn ones, each by the file's input names.
+        data: inputs to compare in addition to the random ones, each by the file's input names.
         max_drift: the largest difference from the float64 model that passes, as in `lstm_onnx.verify`; what it is for
             are files in int8 and float16.
 

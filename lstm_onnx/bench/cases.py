@@ -18,7 +18,7 @@ from ..runtime.stream import Stream
 from .measure import Candidate
 from .opened import Arrays, BenchmarkSubject, OpenedModel
 from .pytorch import EAGER, TorchSide
-from .sizes import Point, draw_lengths, draw_sequence
+from .sizes import Point, draw_lengths, random_sequence
 from .stream_calls import ChunkCalls, end_input, inside
 
 PLAIN, RUNTIME = "InferenceSession.run", "lstm-onnx"
@@ -223,7 +223,8 @@ def _map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         return _module_map_case(subject, point)
     lengths = draw_lengths(point.batch, subject.seed)
     sequences = [
-        draw_sequence(length, spec.input_size, spec.dtype, subject.seed + index) for index, length in enumerate(lengths)
+        random_sequence(length, spec.input_size, spec.dtype, subject.seed + index)
+        for index, length in enumerate(lengths)
     ]
     baseline = f"{PLAIN}, padded batches of {PADDED_BATCH}"
     padded = _padded_batches(opened, sequences)

@@ -31,7 +31,7 @@ from ..spec import ExportOptions, LSTMSpec
 from ..terminal_text import table_lines
 from .compare import Say, cpu_name, versions
 from .measure import Candidate, interleaved
-from .plot import INK, MUTED, drawn_figure
+from .plot import INK, MUTED, new_figure
 from .report import Machine, duration
 
 HIDDEN_SIZES = (32, 64, 128, 256, 512, 1024, 2048)
@@ -179,8 +179,8 @@ _INT8_COLORS = ("#0969da", "#1a7f37", "#8250df", "#bf3989")
 
 
 def write_hidden_sizes_plot(report: HiddenSizes, path: str | os.PathLike[str]) -> None:
-    """Plot the times; for the errors see `drawn_figure`."""
-    with drawn_figure(path, 8, 5.5) as figure:
+    """Plot the times; for the errors see `new_figure`."""
+    with new_figure(path, 8, 5.5) as figure:
         axes = figure.subplots()
         sizes = list(report.weights)
         others = iter(_INT8_COLORS)

@@ -49,10 +49,10 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
 
 def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
-    """Plot the comparisons of a report; for the errors see `drawn_figure`."""
+    """Plot the comparisons of a report; for the errors see `new_figure`."""
     shown = report.comparisons
     heights = [_HEAD + _BAR * len(item.timings) for item in shown] or [1.0]
-    with drawn_figure(path, _WIDTH, sum(heights) + 1.0) as figure:
+    with new_figure(path, _WIDTH, sum(heights) + 1.0) as figure:
         grid = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
         for axes, item in zip(grid[:, 0], shown, strict=False):
             _draw(axes, item)
@@ -65,7 +65,7 @@ def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def drawn_figure(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Figure]:
+def new_figure(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Figure]:
     """A context with a figure of this size in inches, which is written to `path` at the end, reproducibly.
 
     Raises:

@@ -68,6 +68,6 @@ def draw_lengths(count: int, seed: int) -> list[int]:
     return [int(length) for length in np.clip(np.rint(lengths), SHORTEST, LONGEST)]
 
 
-def draw_sequence(length: int, features: int, dtype: str, seed: int) -> np.ndarray:
+def random_sequence(length: int, features: int, dtype: str, seed: int) -> np.ndarray:
     """A random sequence, ``(length, features)``, standard normal."""
     return np.random.default_rng((seed, length)).standard_normal((length, features)).astype(dtype)

@@ -71,7 +71,7 @@ def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
     """Run a model at several sizes: any batch, and any time from the least that its layers need (a kernel, a pool)."""
     undrawable = [str(info) for info in model.inputs.values() if info.dtype is None or info.dtype == object]
     if undrawable:
-        return [RUNNABLE.skipped(f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
+        return [RUNNABLE.skipped(f"not tried: no random values can be made for {'; '.join(undrawable)}")]
     findings: list[Finding] = []
     for trials in _all_trials(model, batches):
         tried = _tried_at(trials)

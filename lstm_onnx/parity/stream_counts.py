@@ -16,7 +16,7 @@ from ..errors import InputError, RunError
 from ..metadata import Streaming
 from ..runtime import Model
 from ..runtime.chunk_check import taken
-from ..runtime.drawn_sequence import batch_of, draw_sequence
+from ..runtime.random_sequence import batch_of, random_sequence
 from ..runtime.streamable import stream_inputs
 
 _MOST_CALLS = 512
@@ -109,7 +109,7 @@ def _counted(model: Model, streaming: Streaming, places: Sequence[int]) -> _Coun
     Raises:
         InputError, RunError: no random sequence can be made, or the file fails on it.
     """
-    feeds, states = draw_sequence(model, streaming.time, places[-1], np.random.default_rng(0))
+    feeds, states = random_sequence(model, streaming.time, places[-1], np.random.default_rng(0))
     feeds = {name: feeds[name] for name in stream_inputs(model)}
     batch = batch_of(model, feeds, states)
     stream, ended = model.stream(batch, check=False), model.stream(batch, check=False)

@@ -269,7 +269,9 @@ def proof_inputs(
             continue
         shape = _shape(info, sizes)
         if info.dtype is None or info.dtype.kind not in "fiub":
-            raise InputError(f"no inputs can be drawn for {info}", hint="pass inputs, a dict of arrays by input name")
+            raise InputError(
+                f"no random inputs can be made for {info}", hint="pass inputs, a dict of arrays by input name"
+            )
         if info.dtype.kind == "f":
             values = rng.standard_normal(shape)
             # States are in the range of h; if they were zero, a layer that ignores them would go unnoticed.

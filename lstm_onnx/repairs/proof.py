@@ -28,7 +28,7 @@ Sizes that are equal by chance differ in these, and reach numbers with which a g
 steps that a file reads.  If axes of different names must be equal, the source does not run.
 """
 _SHARED_SIZES = ((2, LARGEST_SIZE), (LARGEST_SIZE, 3))
-"""Large sizes that several inputs share by position (see `drawn`)."""
+"""Large sizes that several inputs share by position (see `random_inputs`)."""
 _MARKED = 1 / 3
 _ROWS = 3
 """How many batches of the source's fixed size the repaired file gets at once."""
@@ -110,10 +110,10 @@ def _run(
     """Random inputs, of integers as large as the source takes, and its outputs (InputError, RunError)."""
     *larger, least = LARGEST_INTEGERS
     for most in larger:
-        feeds = drawn(source, sizes, seed, marks, most)
+        feeds = random_inputs(source, sizes, seed, marks, most)
         with contextlib.suppress(InputError, RunError):
             return feeds, source.run(feeds)
-    feeds = drawn(source, sizes, seed, marks, least)
+    feeds = random_inputs(source, sizes, seed, marks, least)
     return feeds, source.run(feeds)
 
 
@@ -128,7 +128,7 @@ def _batched(
 ) -> str:
     """Add a larger batch, and the source's batches one by one, to `outputs`; returns what does not fit, or ""."""
     axis, _ = fixed
-    parts = [drawn(source, sizes, 100 + seed + number, marks) for number in range(_ROWS)]
+    parts = [random_inputs(source, sizes, 100 + seed + number, marks) for number in range(_ROWS)]
     together = {
         name: np.concatenate([part[name] for part in parts], axis) if array.ndim > axis else array
         for name, array in parts[0].items()
@@ -187,7 +187,7 @@ def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[f
     return tuple(dict.fromkeys(float(item) for item in compared if item.size == 1 and item.dtype.kind == "f"))
 
 
-def drawn(
+def random_inputs(
     model: Model, sizes: Sequence[int], seed: int, marks: Sequence[float] = (), most: int = 1
 ) -> dict[str, Array]:
     """Random inputs: the first dynamic axis has the first size, the next axis the next size, and all others the last.
@@ -243,7 +243,7 @@ def sizes_in_runs(model: Model, *, seed: int = 0) -> list[tuple[dict[str, int], 
     """Where a file runs: the sizes of its inputs' dynamic axes by name, and the shapes of its outputs."""
     found = []
     for sizes in _sizes(model):
-        feeds = drawn(model, sizes, seed)
+        feeds = random_inputs(model, sizes, seed)
         with contextlib.suppress(InputError, RunError):
             results = model.run(feeds)
             dims = [pair for name in feeds for pair in zip(model.inputs[name].shape, feeds[name].shape, strict=True)]
@@ -284,4 +284,4 @@ def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, s
         return
     for sizes in _sizes(source) if wanted else ():
         with contextlib.suppress(*ort_errors()):
-            yield dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True))
+            yield dict(zip(wanted, session.run(wanted, random_inputs(source, sizes, seed)), strict=True))

@@ -13,7 +13,7 @@ from ..metadata import Streaming
 from ..runtime import Model
 from ..runtime.chunk_check import mismatch, rounded, taken
 from ..runtime.chunks import concatenated
-from ..runtime.drawn_sequence import batch_of, draw_sequence
+from ..runtime.random_sequence import batch_of, random_sequence
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,7 +59,7 @@ def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
     rng = np.random.default_rng(seed)
     lengths, cuts, failed = [], 0, ""
     for steps in _lengths(streaming):
-        feeds, states = draw_sequence(source, streaming.time, steps, rng)
+        feeds, states = random_sequence(source, streaming.time, steps, rng)
         try:
             whole = source.run({**feeds, **states})
             near = source.run({**rounded(feeds), **rounded(states)})

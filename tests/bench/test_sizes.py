@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstm_onnx.bench.sizes import CASES, LONGEST, POINTS, SHORTEST, Point, draw_lengths, draw_sequence, points
+from lstm_onnx.bench.sizes import CASES, LONGEST, POINTS, SHORTEST, Point, draw_lengths, points, random_sequence
 
 
 def test_every_case_has_its_size_in_order():
@@ -44,7 +44,7 @@ def test_lengths_are_log_normal_and_follow_the_seed():
 
 
 def test_sequences():
-    found = draw_sequence(7, 3, "float32", 5)
+    found = random_sequence(7, 3, "float32", 5)
     assert (found.shape, found.dtype) == ((7, 3), np.float32)
-    assert np.array_equal(found, draw_sequence(7, 3, "float32", 5))
-    assert not np.array_equal(found, draw_sequence(7, 3, "float32", 6))
+    assert np.array_equal(found, random_sequence(7, 3, "float32", 5))
+    assert not np.array_equal(found, random_sequence(7, 3, "float32", 6))

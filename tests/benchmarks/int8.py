@@ -25,7 +25,7 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx.atomic_io import temporary_folder
-from lstm_onnx.bench.sizes import draw_lengths, draw_sequence
+from lstm_onnx.bench.sizes import draw_lengths, random_sequence
 from lstm_onnx.quantization.kernels import KERNELS
 from lstm_onnx.runtime.cpu import cpu_flags, int8_instructions
 from lstm_onnx.runtime.providers import open_session
@@ -213,7 +213,7 @@ def of_many(rounds: int) -> None:
     """Print map and a pool: how many times as fast as float32's map, and as one at a time through ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(nn.LSTM(80, 256, 2, bidirectional=True).eval(), Path(folder), lengths=True)
-        sequences = [draw_sequence(length, 80, "float32", at) for at, length in enumerate(draw_lengths(512, 0))]
+        sequences = [random_sequence(length, 80, "float32", at) for at, length in enumerate(draw_lengths(512, 0))]
         models = {name: lstm_onnx.load(path, provider="cpu", threads=1) for name, path in files.items()}
         runs = {name: lambda model=model: list(model.map(sequences, workers=1)) for name, model in models.items()}
         times = {name: [0.0] for name in runs}

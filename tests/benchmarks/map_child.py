@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_onnx.bench.sizes import draw_lengths, draw_sequence
+from lstm_onnx.bench.sizes import draw_lengths, random_sequence
 from lstm_onnx.runtime import Model, load
 
 _STATUS = Path("/proc/self/status")
@@ -52,7 +52,7 @@ class Ahead:
             self._bytes += length * self._row
             self.most_bytes = max(self.most_bytes, self._bytes)
             self.most = max(self.most, self._taken - self._back)
-            yield draw_sequence(length, self._features, self._dtype, self._seed + index)
+            yield random_sequence(length, self._features, self._dtype, self._seed + index)
 
     def gave_back(self) -> None:
         """The next result has come."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lstm_onnx.repairs.proof import _Outputs, drawn
+from lstm_onnx.repairs.proof import _Outputs, random_inputs
 from lstm_onnx.runtime.tensor_info import ValueInfo
 
 
@@ -44,5 +44,5 @@ def test_another_shape_is_a_difference_at_once(shape: tuple[int, int]):
 )
 def test_the_batch_has_one_size_in_all_inputs(first: tuple, second: tuple, shapes: list):
     infos = {name: ValueInfo(name, np.dtype("float32"), shape) for name, shape in (("x", first), ("z", second))}
-    feeds = drawn(SimpleNamespace(inputs=infos, states={}), (3, 9), 0)
+    feeds = random_inputs(SimpleNamespace(inputs=infos, states={}), (3, 9), 0)
     assert [array.shape for array in feeds.values()] == shapes

@@ -42,8 +42,8 @@ from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.wide_range import WIDE_RANGE
 from .eager_branches import eager_branches
 from .errors import explained, own_error, require_open, sources, translation_error, unexplained
-from .held_writes import require_unwritten
 from .kernel_ranges import replace_limited_kernels
+from .lost_writes import require_unwritten
 from .opaque_node import translation
 from .repeated_operators import operators_remembered
 from .scripted_functions import scripted_functions_in_python

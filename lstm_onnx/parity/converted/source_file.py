@@ -115,7 +115,7 @@ def _verified(
 
 
 def _form(source: str | os.PathLike[str], model: Model) -> Rewritten:
-    """The int8 form of the source, or an empty one of float16, from which inputs are drawn."""
+    """The int8 form of the source, or an empty one of float16, for which random inputs are made."""
     quantization = model.metadata.quantization
     return Rewritten(ModelProto()) if quantization is None else quantized_model(source, **asdict(quantization))
 

@@ -77,8 +77,8 @@ def step_loop(
         model: the generating file, open.
         step: the step's file, open.
         source: the PyTorch model that the step was exported from.
-        seed: of the drawn prompts, states and noise.
-        data: inputs to compare in addition to the drawn ones, by the file's input names.
+        seed: of the random prompts, states and noise.
+        data: inputs to compare in addition to the random ones, by the file's input names.
 
     Raises:
         ModelError: the step does not have the inputs and outputs that the file describes.

@@ -76,8 +76,8 @@ class GenerationVerification(Verification):
         dtype: the step's.
         argument_states: the states that the step cannot start itself.
         own_states: the states that the step can be given; without them, each step processes all earlier steps again.
-        seed: of the drawn prompts, states and noise.
-        data: inputs to compare in addition to the drawn ones, by the file's input names.
+        seed: of the random prompts, states and noise.
+        data: inputs to compare in addition to the random ones, by the file's input names.
 
     Raises:
         ExportError: the step can neither be given some state nor process earlier steps again.
@@ -130,10 +130,10 @@ class GenerationVerification(Verification):
         Args:
             model: the file, open.
             module: the module.
-            seed: of the drawn prompts, states and noise.
+            seed: of the random prompts, states and noise.
             inputs: the module's inputs as a source describes them, instead of the file's metadata.
             example_inputs: as in `export`, where the file does not describe the module's inputs.
-            data: inputs to compare in addition to the drawn ones, by the file's input names.
+            data: inputs to compare in addition to the random ones, by the file's input names.
 
         Raises:
             ConfigError: the module's inputs differ from those of the file's step.
@@ -186,10 +186,10 @@ class GenerationVerification(Verification):
             other = replace(generation, stop_token=(token, *stops[1:]), pad=generation.padding)
             described = replace(self.described, generation=other)
             found = self._expected(
-                f"with the stop token {token}, as no drawn sequence ended", feeds, described=described
+                f"with the stop token {token}, as no random sequence ended", feeds, described=described
             )
         note = f"with the stop token {token} some do" if found is not None else "pass data with prompts that do"
-        self.notes.append(f"no drawn sequence ended before others of its batch; {note}")
+        self.notes.append(f"no random sequence ended before others of its batch; {note}")
         return Target(opened(self.model, proto), proto, [found]) if found is not None else None
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
@@ -255,7 +255,7 @@ class GenerationVerification(Verification):
                     yield self._with_file_states(found) if self.anew else found
                     return
         if not self.described.generation.stop_token:
-            self.notes.append("no drawn sequence ended before others of its batch; pass data with prompts that do")
+            self.notes.append("no random sequence ended before others of its batch; pass data with prompts that do")
 
     def _with_file_states(self, expected: Expected) -> Expected:
         """Expect states that only the file has to be those of each sequence alone, which ends with its last step."""

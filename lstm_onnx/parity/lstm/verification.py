@@ -69,7 +69,7 @@ class LSTMVerification(Verification):
         model: the file, open.
         module: the nn.LSTM.
         seed: of the random inputs and states.
-        data: inputs to compare in addition to the drawn ones, by the file's input names.
+        data: inputs to compare in addition to the random ones, by the file's input names.
         shapes: the (batch, time) pairs that are drawn.
     """
 

@@ -307,7 +307,7 @@ def _argument_states(subject: Subject, inputs: Mapping[str, np.ndarray]) -> dict
 def _sequences(subject: Subject) -> Iterator[tuple[str, list[Case], dict[str, np.ndarray]]]:
     """Calls to make one after another, each from the states of the one before; equal calls also as streams of a pool.
 
-    The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
+    The last ones start from random states: a cell whose inputs are zeros stays at zeros otherwise.
     """
     rng = np.random.default_rng(subject.seed + 1)
     every = [(1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True)]

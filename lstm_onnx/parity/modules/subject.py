@@ -1,7 +1,7 @@
 """The subject of a verification: a file, the PyTorch module from which it came, and the inputs that both take.
 
 The module is run in its native precision and as a float64 copy, with the same inputs and states by name as the file;
-inputs are drawn from the ranges in the file's metadata or its source, at many sizes of every named axis.
+inputs are random, within the ranges in the file's metadata or its source, at many sizes of every named axis.
 """
 
 from __future__ import annotations

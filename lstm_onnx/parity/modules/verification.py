@@ -47,7 +47,7 @@ class ModuleVerification(Verification):
         seed: of the random inputs and states.
         inputs: the inputs as a source describes them, instead of the file's metadata.
         example_inputs: as in `export`; they are compared, too.
-        data: inputs to compare in addition to the drawn ones, by the file's input names.
+        data: inputs to compare in addition to the random ones, by the file's input names.
     """
 
     models: Models[ModuleRun]
@@ -179,7 +179,7 @@ class ModuleVerification(Verification):
     def _expected_cases(self) -> list[Expected]:
         """What PyTorch gives in the cases that the module runs on.
 
-        Where these are few, as of pictures whose height and width are right within a narrow range, more are drawn in
+        Where these are few, as of pictures whose height and width are right within a narrow range, more are made in
         which the axes other than those of batch and time have the sizes that the module was found to accept.
         """
 

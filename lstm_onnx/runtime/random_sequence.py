@@ -33,7 +33,9 @@ def batch_of(model: Model, feeds: Mapping[str, np.ndarray], states: Mapping[str,
     return next((states[name].shape[axis] for name, axis in axes.items() if axis is not None), 1)
 
 
-def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.random.Generator) -> tuple[Arrays, Arrays]:
+def random_sequence(
+    model: Model, time: Mapping[str, int], steps: int, rng: np.random.Generator
+) -> tuple[Arrays, Arrays]:
     """Random inputs with this number of steps, and random values of the model's own states.
 
     Raises:
@@ -62,7 +64,7 @@ def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.ran
         if name in time:
             shape[time[name]] = steps
         if info.dtype is None or info.dtype.kind not in "fiub":
-            raise InputError(f"no sequence can be drawn for {info}", name=name)
+            raise InputError(f"no random sequence can be made for {info}", name=name)
         values = rng.standard_normal(shape) if info.dtype.kind == "f" else rng.integers(0, 2, shape)
         if name in model.states:
             states[name] = np.asarray(np.tanh(values), info.dtype)

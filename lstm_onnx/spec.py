@@ -44,7 +44,7 @@ class _Rule:
 
 
 def _size(minimum: int) -> _Rule:
-    return _Rule(int, lambda v: minimum <= v <= _LARGEST_SIZE, f"an integer of {minimum} or more")
+    return _Rule(int, lambda v: minimum <= v <= _LARGEST_SIZE, f"an integer of {minimum} or more, below 2**31")
 
 
 def _flag() -> _Rule:

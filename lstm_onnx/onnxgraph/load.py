@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import textwrap
 from pathlib import Path
@@ -37,6 +38,8 @@ OVERRIDABLE = 4
 """From this IR version on, an initializer may also be an input, which callers may override; before, each had to be."""
 _LARGEST_PROTOBUF = 2**31 - 1
 _LONGEST_ERROR = 400
+_LONGEST_NAME = 2**17
+"""Characters in a node's name; exporters write hundreds, and what replaces a node has its name in dozens of others."""
 
 
 def load_model(path: str | os.PathLike[str]) -> ModelProto:
@@ -72,11 +75,19 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
 
     Raises:
         FileError: see `load_model`.
-        ModelError: see `load_model`; or a name is not UTF-8, or the functions cannot be inlined.
+        ModelError: see `load_model`; or a name is not UTF-8 or far too long, or the functions cannot be inlined.
     """
     model = load_model(path)
     if not _is_text(model):
         raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
+    functions = (node for function in model.functions for node in function.node)
+    nodes = itertools.chain(functions, *(graph.node for graph in graphs_of(model.graph)))
+    longest = max((len(node.name) for node in nodes), default=0)
+    if longest > _LONGEST_NAME:
+        raise ModelError(
+            f"{path}: a node's name has {longest} characters, more than the {_LONGEST_NAME} allowed; "
+            "give it a shorter one, or export the model again"
+        )
     if model.ir_version < OVERRIDABLE:
         stored = {tensor.name for tensor in model.graph.initializer}
         for value in [value for value in model.graph.input if value.name in stored]:

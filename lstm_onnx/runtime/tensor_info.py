@@ -106,7 +106,7 @@ def require_known_names(infos: Mapping[str, ValueInfo], feeds: Mapping[str, obje
     """Refuse names that are not inputs of the model (InputError)."""
     for name in feeds:
         if name not in infos:
-            text = name if isinstance(name, str) and len(name) <= _LONGEST_NAME else shown(name)
+            text = name if isinstance(name, str) and 1 <= len(name) <= _LONGEST_NAME else shown(name)
             raise InputError(
                 f"{text} is not an input of the model", hint=f"its inputs are {', '.join(infos)}", name=str(text)
             )

@@ -58,6 +58,12 @@ def test_a_name_that_is_not_text_is_refused_where_names_count(tmp_path: Path):
         load_inlined(tmp_path / "m.onnx")
 
 
+def test_a_node_name_that_would_fill_memory_is_refused(tmp_path: Path):
+    model = model_of(helper.make_node("Relu", ["x"], ["y"], "n" * 200_000))
+    with pytest.raises(ModelError, match="a node's name has 200000 characters, more than the 131072 allowed"):
+        load_inlined(written(tmp_path / "m.onnx", model))
+
+
 @pytest.mark.parametrize(("ir_version", "inputs"), [(3, ["x"]), (4, ["x", "w"])])
 def test_stored_values_of_old_files_are_no_inputs(ir_version: int, inputs: list[str], tmp_path: Path):
     """Before IR version 4 they had to be inputs as well; since then a caller may give others."""

@@ -55,6 +55,7 @@ def test_row_major_whatever_the_layout():
     ("changes", "message"),
     [
         ({"y": np.zeros(1)}, "^y is not an input of the model; its inputs are x, h"),
+        ({"": np.zeros(1)}, "^'' is not an input of the model"),
         ({"x": np.zeros((5, 2, 4))}, r"^x has dtype float64; the model takes float32 \(use .astype\(numpy.float32\)\)"),
         ({"x": np.zeros((5, 2, 4), ">f4")}, "^x has dtype >f4"),
         ({"x": np.zeros((2, 4), np.float32)}, r"^x has shape \(2, 4\); the model takes 3 axes"),

@@ -13,6 +13,7 @@ import re
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _MAX_EXPANSION = 100
 """A .pt is a zip of uncompressed tensors: one that expands by more than this is malicious."""
 _Choose = Callable[[Collection[str]], dict[str, str]]
 """Chooses the names to read from a file's, each with its key there."""
+_AT_ONCE = 2**20
 _SMALL = 2**26
 """Below so many bytes, an expansion is harmless."""
 INDEX_SUFFIX = ".index.json"
@@ -183,11 +185,13 @@ def _torch_tensors(path: Path, prefix: str = "") -> dict[str, Any]:
         if (other := _other_format(path)) is not None:
             raise WeightsError(f"{path}: is {other}") from None
         if isinstance(error, pickle.UnpicklingError):
+            held = _held(error)
             raise WeightsError(
-                f"{path}: holds more than tensors{_held(error)}, and reading it could run code; save only "
-                f"model.state_dict(), or convert it to .safetensors where you trust it"
+                f"{path}: {'' if held else 'is damaged, or '}holds more than tensors{held}, and reading it could run "
+                f"code; save only model.state_dict(), or convert it to .safetensors where you trust it"
             ) from None
         raise WeightsError(f"{path}: is truncated, or not a PyTorch checkpoint: {_reason(error)}") from error
+    _compare_checksums(path)
     found = _tensors(torch, content, path)
     if not prefix or not isinstance(content, Mapping) or any(name.startswith(prefix) for name in found):
         return found
@@ -252,6 +256,21 @@ def _refuse_bombs(path: Path) -> None:
         raise WeightsError(
             f"{path}: {size} bytes would unpack to {unpacked}, which no genuine checkpoint does; it was not read"
         )
+
+
+def _compare_checksums(path: Path) -> None:
+    """Read all of a zip again, since torch.load compares no checksum: it loads damaged weights without an error."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for item in archive.infolist():
+                if item.CRC:  # 0 where torch.serialization.set_crc32_options(False) left them out
+                    with archive.open(item) as member:
+                        while member.read(_AT_ONCE):
+                            pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: is damaged: {error}; copy or download it again") from None
 
 
 def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:

@@ -195,6 +195,33 @@ def test_a_real_bomb_is_not_read(tmp_path: Path) -> None:
         load_state_dict(path)
 
 
+def test_a_damaged_weight_is_found(tmp_path: Path) -> None:
+    path, state = tmp_path / "net.pt", _state()
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(state["weight_ih_l0"].numpy().tobytes()) + 2] ^= 0xFF
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)  # which finds nothing
+    with pytest.raises(WeightsError, match=r"is damaged: Bad CRC-32 for file 'net/data/\d'; copy or download it again"):
+        load_state_dict(path)
+
+
+def test_a_checkpoint_saved_without_checksums(tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(_state(), tmp_path / "net.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert load_state_dict(tmp_path / "net.pt").keys() == _state().keys()
+
+
+def test_bytes_that_are_no_pickle(tmp_path: Path) -> None:
+    (tmp_path / "net.pt").write_bytes(bytes(range(255, 0, -1)))
+    with pytest.raises(WeightsError, match="is damaged, or holds more than tensors, and reading it could run code"):
+        load_state_dict(tmp_path / "net.pt")
+
+
 def test_a_zip_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     with zipfile.ZipFile(path, "w") as archive:

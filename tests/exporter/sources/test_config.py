@@ -87,6 +87,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         # Impossible values.
         (LSTM.replace("4", "nan") + SEED, ["[lstm] input_size = nan", "an integer of 1 or more"]),
         (LSTM.replace("4", "inf") + SEED, ["[lstm] input_size = inf", "an integer of 1 or more"]),
+        (LSTM.replace("4", "2147483648") + SEED, ["[lstm] input_size = 2147483648", "1 or more, below 2**31"]),
         (LSTM.replace("4", "0") + SEED, ["[lstm] input_size = 0", "an integer of 1 or more"]),
         (LSTM.replace("4", "2147483648") + SEED, ["[lstm] input_size = 2147483648"]),
         (LSTM + "dropout = nan\n" + SEED, ["[lstm] dropout = nan", "a number from 0 to 1"]),

@@ -71,7 +71,7 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             f"{search.shapes[name][axis]}; pass dynamic_shapes, or example inputs whose batch, time and other axes "
             "have different sizes"
         )
-    if not groups:
+    if by_size and not groups:
         raise ExportError(
             "no axis of the inputs can have another size: the module fails whichever axis is made longer; "
             "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of only "

@@ -167,10 +167,12 @@ class _Search:
     def enlarge_ones(self) -> None:
         """Lengthen as many of the example's axes of size 1 as the module allows, since a 1 may be broadcast."""
         ones = self.axes_of(1)[:_LARGEST_GROUP]
+        # No other axis has it: an axis of 1 that can only be as long as an axis of the example is broadcast along it.
+        size = next(size for size in itertools.count(2) if size not in self.sizes)
         for count in range(len(ones), 0, -1):
             for group in itertools.combinations(ones, count):
-                if self.sizes_at(group, 2) is not None:
-                    tensors, self.states = self.resized(_dims(group), 2)
+                if self.sizes_at(group, size) is not None:
+                    tensors, self.states = self.resized(_dims(group), size)
                     self.functional = _with_arguments(self.functional, tensors=tensors)
                     self.known.clear()
                     return

@@ -71,7 +71,7 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             f"{search.shapes[name][axis]}; pass dynamic_shapes, or example inputs whose batch, time and other axes "
             "have different sizes"
         )
-    if not groups:
+    if by_size and not groups:
         raise ExportError(
             "no axis of the inputs can have another size: the module fails whichever axis is made longer; "
             "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of only "
@@ -167,10 +167,12 @@ class _Search:
     def enlarge_ones(self) -> None:
         """Lengthen as many of the example's axes of size 1 as the module allows, since a 1 may be broadcast."""
         ones = self.axes_of(1)[:_LARGEST_GROUP]
+        # No other axis has it: an axis of 1 that can only be as long as an axis of the example is broadcast along it.
+        size = next(size for size in itertools.count(2) if size not in self.sizes)
         for count in range(len(ones), 0, -1):
             for group in itertools.combinations(ones, count):
-                if self.sizes_at(group, 2) is not None:
-                    tensors, self.states = self.resized(_dims(group), 2)
+                if self.sizes_at(group, size) is not None:
+                    tensors, self.states = self.resized(_dims(group), size)
                     self.functional = _with_arguments(self.functional, tensors=tensors)
                     self.known.clear()
                     return

@@ -278,7 +278,7 @@ def _in_parts(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -
     """Parts of an axis that is not fixed, for which torch.onnx has no translation."""
     how = [*args[1:2], *(value for name, value in kwargs.items() if name != "dim")]
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
-    parts = parts_of(func.__name__, args[0], how[0], dim) if len(how) == 1 else None
+    parts = parts_of(func.__name__.removeprefix("unsafe_"), args[0], how[0], dim) if len(how) == 1 else None
     if parts is None:
         return None
     if parts.largest is not None:
@@ -358,7 +358,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),
     **dict.fromkeys(("__getitem__", "__setitem__"), _indexed),
-    **dict.fromkeys(("chunk", "split", "tensor_split"), _in_parts),
+    **dict.fromkeys(("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split"), _in_parts),
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
     **{f"{kind}_pool{count}d": _pool for kind in ("max", "avg") for count in (1, 2, 3)},

@@ -17,7 +17,7 @@ from onnxscript.function_libs.torch_lib.ops.core import aten_native_batch_norm
 from onnxscript.function_libs.torch_lib.ops.nn import aten_cross_entropy_loss, aten_scaled_dot_product_attention
 
 from ...errors import ExportError
-from .size_arithmetic import INT64, cast, constant, is_fraction, op, requested
+from .size_arithmetic import DOUBLE, INT64, cast, constant, is_fraction, op, requested
 
 
 def _attention(
@@ -59,6 +59,15 @@ def _softmax(compute: Callable[..., Any]) -> Callable[..., Any]:
         return op.Squeeze(compute(op.Unsqueeze(x, constant([0], INT64)), axis=0), constant([0], INT64))
 
     return translated
+
+
+def _log_softmax(x: Any, axis: int) -> Any:
+    """ONNX Runtime's kernel for float64 gives numbers beside a NaN and an infinity, where PyTorch gives NaN."""
+    if x.dtype != DOUBLE:
+        return op.LogSoftmax(x, axis=axis)
+    axes = constant([axis], INT64)
+    shifted = op.Sub(x, op.ReduceMax(x, axes))
+    return op.Sub(shifted, op.Log(op.ReduceSum(op.Exp(shifted), axes)))
 
 
 def _cross_entropy(
@@ -128,7 +137,7 @@ _aten = torch.ops.aten
 NN_FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     _aten.scaled_dot_product_attention.default: _attention,
     _aten.softmax.int: _softmax(op.Softmax),
-    _aten.log_softmax.int: _softmax(op.LogSoftmax),
+    _aten.log_softmax.int: _softmax(_log_softmax),
     **dict.fromkeys((_aten.native_batch_norm.default, _aten._native_batch_norm_legit.default), _batch_norm),
     _aten._native_batch_norm_legit_functional.default: _updating_batch_norm,
     _aten.cross_entropy_loss.default: _cross_entropy,

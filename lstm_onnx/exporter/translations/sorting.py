@@ -1,4 +1,4 @@
-"""Translations of sorts, largest numbers and their places, searches, medians and k-th smallest numbers.
+"""Translations of sorts, largest numbers and their places, searches, medians, k-th smallest numbers, and runs.
 
 PyTorch takes NaN for the largest number of a sort, and for the best one of an argmax or an argmin; ONNX Runtime's
 kernels leave open where it comes.  Here an infinity stands in its place to be compared: of a NaN beside an infinity
@@ -162,6 +162,37 @@ def _kth_value(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     return along_axis(lambda x, dim: _smallest(x, number, dim, keepdim, op.Sub(_size(x, dim), number)))(x, dim)
 
 
+def _unique_consecutive(
+    x: Any,
+    return_inverse: bool = False,  # noqa: ARG001
+    return_counts: bool = False,  # noqa: ARG001
+    dim: int | None = None,
+) -> tuple[Any, Any, Any]:
+    """The first number of each run of equal ones, the number of each entry's run, and the lengths of the runs."""
+    if dim is not None and len(x.shape) > 1:
+        raise ExportError(
+            "unique_consecutive along an axis of several has no translation to ONNX; leave out dim, or give it one axis"
+        )
+    flat = typed(op.Reshape(x, constant([-1], INT64)), x.dtype, [None])
+    numbers = flat if is_fraction(x) else cast(flat, INT64)
+    zero, one, size = constant([0], INT64), constant([1], INT64), op.Shape(flat)
+    changes = op.Not(op.Equal(op.Slice(numbers, one, size), op.Slice(numbers, zero, constant([-1], INT64))))
+    begins = op.Slice(op.Concat(constant([True], ir.DataType.BOOL), changes, axis=0), zero, size)
+    inverse = op.Reshape(op.Sub(op.CumSum(op.Cast(begins, to=INT64), constant(0, INT64)), one), op.Shape(x))
+    places = op.Range(constant(0, INT64), op.Squeeze(size), constant(1, INT64))
+    starts = op.Compress(places, begins, axis=0)
+    ends = op.Concat(op.Slice(starts, one, size), size, axis=0)
+    return op.Compress(flat, begins, axis=0), inverse, op.Sub(ends, starts)
+
+
+def _unique(x: Any, *_: Any, **__: Any) -> tuple[Any, Any, Any]:
+    """torch.unique, for which each NaN differs from all others; ONNX Runtime's kernel loses numbers beside a NaN."""
+    flat = typed(op.Reshape(x, constant([-1], INT64)), x.dtype, [None])
+    numbers, order = _ordered(flat, op.Shape(flat), 0, largest=False)
+    values, runs, counts = _unique_consecutive(typed(numbers, x.dtype, [None]))
+    return values, op.Reshape(op.ScatterElements(order, order, runs, axis=0), op.Shape(x)), counts
+
+
 SORTING: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.sort.stable: _sorted,
     torch.ops.aten.sort.default: _sorted,
@@ -174,4 +205,6 @@ SORTING: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.nanmedian.dim: _nan_median,
     torch.ops.aten.nanmedian.default: _of_all(_nan_median),
     torch.ops.aten.kthvalue.default: _kth_value,
+    torch.ops.aten.unique_consecutive.default: _unique_consecutive,
+    torch.ops.aten._unique2.default: _unique,
 }

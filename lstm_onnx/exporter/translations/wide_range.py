@@ -251,6 +251,9 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.clamp.default: _clamp,
     _aten.clamp_min.default: _clamp,
     _aten.clamp_max.default: lambda x, largest: _clamp(x, None, largest),
+    # Also of a Python integer for a tensor of floats.
+    _aten.clamp_min.Tensor: lambda x, least: op.Max(x, _like(least, x)),
+    _aten.clamp_max.Tensor: lambda x, largest: op.Min(x, _like(largest, x)),
     _aten.logit.default: _logit,
     _aten.heaviside.default: _heaviside,
     torch.ops.prims.fmax.default: _numbers_first(op.Max),

@@ -116,6 +116,24 @@ def test_a_module_whose_inputs_have_one_size_is_refused(count: int, message: str
         open_axes_of(Fixed().eval(), tuple(torch.randn(4, 4, 4) for _ in range(count)))
 
 
+def test_numbers_without_axes_are_inputs() -> None:
+    class Steps(nn.Module):
+        def forward(self, end: Tensor) -> Tensor:
+            return torch.arange(end)  # type: ignore[call-overload, no-any-return]
+
+    assert open_axes_of(Steps(), (torch.tensor(8),)) == {"end": {}}
+
+
+def test_an_axis_that_is_broadcast_keeps_its_size() -> None:
+    class Linear(nn.Module):
+        def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return nn.functional.linear(x, weight, bias)
+
+    found = open_axes_of(Linear(), (torch.randn(3, 4), torch.randn(2, 4), torch.randn(1)))
+    assert found["bias"] == {}
+    assert 0 in found["weight"]
+
+
 def test_a_first_call_works_and_says_which_axes_are_dynamic(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = LanguageModel().eval()

@@ -70,6 +70,7 @@ def test_as_many_parts_at_all_sizes(tmp_path: Path) -> None:
             (lstm(one)[0][:, -1] - lstm(other)[0][:, -1]).norm(dim=1),
             torch.cat([lstm(part)[0] for part in torch.chunk(x, chunks=3, dim=-2)], 1),
             *(lstm(part)[0] for part in torch.tensor_split(x, 4, dim=1)),
+            *(lstm(part)[0] for part in torch.unsafe_chunk(x, 2, dim=1)),
         ]
 
     module = Cutting(parts)

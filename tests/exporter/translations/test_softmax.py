@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tests.exporter.helpers import X, right, signal
+from tests.exporter.helpers import X, agree, eager, made, right, signal
 
 
 class Weights(nn.Module):
@@ -31,3 +31,14 @@ class Weights(nn.Module):
 
 def test_softmax_is_computed_in_its_dtype(tmp_path: Path) -> None:
     right(Weights(), signal, X, tmp_path, tolerance=3e-7)
+
+
+def test_log_softmax_beside_a_nan_or_an_infinity(tmp_path: Path) -> None:
+    class Logarithms(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return x.log_softmax(-1), x.log_softmax(0, dtype=torch.float64), x.double().log_softmax(-1)
+
+    x = torch.tensor([[1.0, torch.nan, 2.0], [torch.inf, 0.0, 1.0], [-torch.inf, 0.0, 1.0], [-torch.inf] * 3])
+    file = made(Logarithms(), torch.randn(2, 3), {"x": {0: "rows"}}, tmp_path)
+    for rows in (x, x[2:], x[2:3]):
+        agree(file.run(rows), eager(Logarithms(), (rows,)))

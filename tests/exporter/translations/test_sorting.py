@@ -1,8 +1,10 @@
-"""Stable sorts keep equal numbers in their own order, also of more than 16 rows; medians and k-th smallest numbers."""
+"""Stable sorts keep equal numbers in their own order, also of more than 16 rows; medians and distinct numbers."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -163,3 +165,51 @@ def test_a_nan_that_is_replaced_already_is_not_replaced_again(tmp_path: Path) ->
 
     nodes = onnx.load(made(Replacing(), signal(2, 4), X, tmp_path).exported.path).graph.node
     assert [node.op_type for node in nodes].count("IsNaN") == 1
+
+
+class Distinct(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        everything: dict[str, bool] = {"return_inverse": True, "return_counts": True}
+        return *torch.unique(x, **everything), *torch.unique_consecutive(x, **everything)
+
+
+NAN, LARGEST = math.nan, 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ([[3.0, 3.0, -1.0]], [[NAN, 2.0, 2.0], [1.0, 3.0, 3.0]]),
+        ([[LARGEST, LARGEST, 0]], [[LARGEST, 5, 5], [5, 0, LARGEST]]),
+        ([[True, True, False]], [[False, True, True], [False, False, True]]),
+    ],
+)
+def test_distinct_numbers_and_runs_of_equal_ones(first: list[Any], other: list[Any], tmp_path: Path) -> None:
+    module = Distinct()
+    file = made(module, torch.tensor(first * 2), {"x": {0: "rows"}}, tmp_path)
+    for x in (first, other, first * 3):
+        agree(file.run(torch.tensor(x)), eager(module, (torch.tensor(x),)))
+
+
+def test_equal_labels_in_sequence_are_joined(tmp_path: Path) -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            labels: Tensor = torch.unique_consecutive(self.lstm(x)[0][0].argmax(-1), dim=-1)
+            return labels[labels != 0]
+
+    right(Greedy(), signal, {"x": {1: "time"}}, tmp_path, sizes=((2, 1), (2, 30)))
+
+
+def test_runs_of_equal_rows_are_refused(tmp_path: Path) -> None:
+    class Rows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows: Tensor = torch.unique_consecutive(x, dim=0)
+            return rows
+
+    with pytest.raises(ExportError, match="unique_consecutive along an axis of several has no translation"):
+        made(Rows(), torch.ones(2, 3), {"x": {0: "rows"}}, tmp_path)

@@ -53,6 +53,8 @@ FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "inverse root": lambda x: x**-0.5,
     "relu": lambda x: functional.relu(x),
     "clamp": lambda x: x.clamp(-1, 1),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "clamp_max": lambda x: x.clamp_max(0.5).clamp_max(x.new_tensor(0.25)),
     "softmax": lambda x: x.softmax(1),
     "interpolation": lambda x: functional.interpolate(x.mT, scale_factor=2.0, mode="linear"),
 }

@@ -103,7 +103,8 @@ def _check_content(place: str, format: str, head: bytes) -> None:
         return
     if actual not in _TEXT:
         raise FileError(f"{place}: is not {format}: its content is {actual}; use the format {actual}")
-    content = "text" if head.isascii() and b"\0" not in head else "in no known format, or truncated"
+    text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
+    content = "text" if text else "in no known format, or truncated"
     raise FileError(f"{place}: is not {format}: its content is {content}; write it again, or use its actual format")
 
 

@@ -206,6 +206,10 @@ def test_a_file_of_another_format_is_named(format: str, true: str) -> None:
         assert f"is not {format}: its content is text" in message
 
 
+def test_control_characters_are_no_text() -> None:
+    assert "its content is in no known format" in refused(b"\x08\x08\x12\x09lstm-onnx", "npz")
+
+
 @pytest.mark.parametrize("format", BINARY)
 def test_cut_short_anywhere(format: str, tmp_path: Path) -> None:
     whole = encoded(format)

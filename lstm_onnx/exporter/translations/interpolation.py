@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnxscript.function_libs.torch_lib.ops.nn import aten__upsample_bicubic2d_aa, aten__upsample_bilinear2d_aa
 
+from ...errors import ExportError
 from .size_arithmetic import DOUBLE, FLOAT, INT64, as_double, cast, constant, op
 
 _CUBIC = -0.75
@@ -238,6 +240,23 @@ def _continuous_by(cubic: bool) -> tuple[Callable[..., Any], Callable[..., Any]]
     return by_vector, by_size
 
 
+def _antialiased(translate: Callable[..., Any]) -> Callable[..., Any]:
+    """With `antialias`: ONNX Runtime takes the ratio of the sizes, whatever the factor and the corners."""
+
+    def by_size(x: Any, output_size: Any, align_corners: bool, *scales: Any, **named: Any) -> Any:
+        factors = _given([*scales, *named.values()]) or ()
+        # Of a size that may change, 1.
+        before = [size if isinstance(size, int) else 1 for size in x.shape[2:]]
+        if align_corners or any((size * factor) % 1 for size, factor in zip(before, factors, strict=False)):
+            raise ExportError(
+                "interpolate with antialias=True has no translation to ONNX for align_corners=True, nor for this "
+                "scale_factor; leave out align_corners, and give the size or recompute_scale_factor=True"
+            )
+        return translate(x, output_size, align_corners, None, None)
+
+    return by_size
+
+
 def _table() -> dict[Any, Callable[..., Any]]:
     kinds = {
         **{f"upsample_nearest{n}d": _nearest_by(exact=False) for n in (1, 2, 3)},
@@ -247,7 +266,10 @@ def _table() -> dict[Any, Callable[..., Any]]:
         "upsample_trilinear3d": _continuous_by(cubic=False),
         "upsample_bicubic2d": _continuous_by(cubic=True),
     }
-    found = {}
+    found: dict[Any, Callable[..., Any]] = {
+        torch.ops.aten._upsample_bilinear2d_aa.default: _antialiased(aten__upsample_bilinear2d_aa),
+        torch.ops.aten._upsample_bicubic2d_aa.default: _antialiased(aten__upsample_bicubic2d_aa),
+    }
     for name, (by_vector, by_size) in kinds.items():
         packet = getattr(torch.ops.aten, name)
         found[packet.vec], found[packet.default] = by_vector, by_size

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
 
-from tests.exporter.helpers import X, made, signal
+from lstm_onnx import ExportError
+from tests.exporter.helpers import X, agree, eager, made, signal
 from tests.exporter.translations.test_size_arithmetic import Sized, right_at_every_length
 
 pytestmark = pytest.mark.sweep(18)
@@ -110,3 +111,22 @@ def test_a_stream_over_interpolated_steps_is_refused(tmp_path: Path) -> None:
     module = Sized(lambda y: F.interpolate(y.transpose(1, 2), scale_factor=1.3).transpose(1, 2))
     result = made(module, signal(2, 9), X, tmp_path, states="explicit")
     assert any("cannot be streamed" in note for note in result.exported.notes)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_antialiasing(mode: str, tmp_path: Path) -> None:
+    class Smaller(nn.Module):
+        def __init__(self, **how: Any) -> None:
+            super().__init__()
+            self.how = how
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(x, mode=mode, antialias=True, **self.how)
+
+    x, axes = torch.randn(1, 2, 6, 9), {"x": {3: "width"}}
+    exact: dict[str, Any] = {"scale_factor": 0.5, "recompute_scale_factor": True}
+    for module in (Smaller(size=(3, 4)), Smaller(scale_factor=(0.5, 2.0)), Smaller(**exact)):
+        agree(made(module, x, axes, tmp_path).run(x[..., :7]), eager(module, (x[..., :7],)))
+    for module in (Smaller(scale_factor=0.5), Smaller(size=(3, 4), align_corners=True)):
+        with pytest.raises(ExportError, match=r"antialias=True has no translation .* give the size or recompute"):
+            made(module, x, axes, tmp_path)

@@ -75,6 +75,6 @@ def test_a_fixed_batch_of_the_states_alone_is_named(tmp_path: Path) -> None:
         y = LSTM <hidden_size: int = 3> (x, W, R, , , h, c)
     }"""
     path = file_of(tmp_path / "a.onnx", graph)
-    with pytest.raises(lstm_onnx.ModelError, match="its states are inputs, of a batch of 1, which is not opened"):
+    with pytest.raises(lstm_onnx.ModelError, match="its states are inputs; their batch of 1 cannot be made dynamic"):
         repair(path, tmp_path / "b.onnx")
     assert not any("batch is fixed" in finding.message for finding in lstm_onnx.check(path, provider="cpu").findings)

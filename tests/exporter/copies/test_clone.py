@@ -313,7 +313,7 @@ InItsTable.factors[InItsTable] = 2
 
 @pytest.mark.parametrize("kind", [InATable, InItsTable])
 def test_a_class_that_is_looked_up_is_refused_where_the_copy_has_another(kind: type[nn.Module]) -> None:
-    with pytest.raises(ExportError, match=rf"write isinstance\(\.\.\., {kind.__name__}\)"):
+    with pytest.raises(ExportError, match=rf"use isinstance\(\.\.\., {kind.__name__}\)"):
         clone_module(kind())
 
 

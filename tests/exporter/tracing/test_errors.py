@@ -81,5 +81,6 @@ def test_a_loop_up_to_the_longest_length(tmp_path: Path) -> None:
                 h = self.cell(y[:, t], h)
             return h
 
-    with pytest.raises(ExportError, match=r"range\(x.size\(1\)\), of what pad_packed_sequence\(\.\.\., total_length="):
+    advice = r"range\(x.size\(1\)\), of the result of pad_packed_sequence\(\.\.\., total_length="
+    with pytest.raises(ExportError, match=advice):
         made(Stepwise(), (signal(2, 4)[0], torch.tensor([4, 2])), {**X, "lengths": {0: "batch"}}, tmp_path)

@@ -30,20 +30,6 @@ _RUNS = ("whole", "values", "sweep", "data")
 """Kinds of cases in which each call is a single run."""
 
 
-def replace_recurrent(edit: Edit, layer: RecurrentLayer, number: float | None, *, all_directions: bool) -> bool:
-    """Put a number in place of R, which has no effect on a first step from h = 0 where no other step is read.
-
-    A Scan has an R for each direction.
-    """
-    for port in layer.R if all_directions else layer.R[:1]:
-        array = edit.constant(port.value)
-        if array is None or array.dtype.kind != "f":
-            return False
-        if number is not None:
-            port.value = edit.array(np.full_like(array, number))
-    return True
-
-
 def replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
     """Put a number in place of everything that a layer's lengths affect.
 

@@ -154,29 +154,3 @@ def _same_without_lengths(model: lstm_onnx.Model, graph: onnx.ModelProto, layer:
 def _case() -> Expected:
     x, lengths = with_lengths(3, 5)
     return Expected("a case", (Call({"x": x.numpy(), "lengths": lengths.numpy()}, {}, {}),), "float32", 1.0)
-
-
-class Step(nn.Module):
-    """One step of what an LSTM gives."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.lstm, self.at = nn.LSTM(3, 4, batch_first=True), at
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return self.lstm(x)[0][:, self.at] * lengths[:, None]
-
-
-@pytest.mark.parametrize(("at", "unread"), [(0, True), (1, False), (-1, False)])
-def test_the_recurrence_of_a_first_step(at: int, unread: bool, tmp_path: Path) -> None:
-    model, graph = _exported(Step(at), tmp_path)
-    mutator = next(mutator for mutator in MUTATORS if mutator.name == "R transposed")
-    copies = []
-    for number in (None, 1e3):
-        edit = Edit(onnx.ModelProto.FromString(graph.SerializeToString()), shapes=known_shapes(graph))
-        assert mutator.replace is not None
-        assert mutator.replace(edit, edit.layers[0], number)
-        edit.sort()
-        copies.append(opened(model, edit.model))
-    assert same_outputs(copies[0], copies[1:], [_case()]) == unread

@@ -137,7 +137,8 @@ def expose(
                 node.input[state.index] = ""
             continue
         if start is not None and not np.array_equal(start, np.broadcast_to(start[:, :1], start.shape)):
-            exposed.notes.append(f"{node_name(node)} starts from different rows, so its states stay internal")
+            why = "has a different initial state in each row, so its states stay internal"
+            exposed.notes.append(f"{node_name(node)} {why}")
             continue
         path = _path(node)
         name, after = (unique_name(f"{path}.{short}{end}", taken) for end in "0n")

@@ -20,7 +20,7 @@ from tests.hostile_files import ENDING, FLOAT, HALF, hanging, one_node, written
 from .models import PLAIN, PROJECTED, STACKED, InThisProcess, by_hand, export, failing
 from .violations import CASES, base
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="how a process ends is told as POSIX has it")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX exit statuses")
 LO112 = "crashing-node"
 SURVIVED = {"EyeLike of no type", "GatherND of a negative size"}
 """What onnx and ONNX Runtime only sometimes do not survive: these read behind the end of a list."""

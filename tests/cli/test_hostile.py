@@ -18,7 +18,7 @@ from lstm_onnx.cli import run as command
 from tests.hostile_files import ENDING, FLOAT, ends_for_large_numbers, hanging, one_node, written
 from tests.runtime.models import exported
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="how a process ends is told as POSIX has it")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX exit statuses")
 LONG = 120
 ON_CPU = ("--provider", "cpu", "--threads", "1")
 RUN = ["RandomUniform, low above high", "Max with an input of no name", "GatherND of negative batch_dims",

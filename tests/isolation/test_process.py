@@ -18,8 +18,8 @@ from lstm_onnx.isolation.process import Child, EndedError
 
 from . import work
 
-posix = pytest.mark.skipif(os.name != "posix", reason="signals are told as POSIX has them")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone limits memory so, and tells of a parent's end")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's RLIMIT_DATA and PR_SET_PDEATHSIG")
 WORK = work.__name__
 SHORT = Limits(stage=0.5, total=1.5)
 

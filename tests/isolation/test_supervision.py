@@ -17,7 +17,7 @@ from lstm_onnx.isolation.supervision import supervised
 
 from . import work
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="a child is handed a further pipe, which Windows has not")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a child that inherits a pipe, as on POSIX")
 COMMAND = f"{work.__name__}:command"
 SHORT = Limits(stage=0.5, total=0.5)
 

@@ -14,7 +14,7 @@ from lstm_onnx.isolation.limits import Limits
 from tests.hostile_files import ENDING, FLOAT, hanging, one_node, written
 from tests.runtime.models import exported
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="how a process ends is told as POSIX has it")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX exit statuses")
 READERS: dict[str, Callable[..., object]] = {
     "make_generating": lambda *paths, **options: make_generating(*paths, input="x", output="y", **options),
     "make_streaming": lambda *paths, **options: make_streaming(*paths, time={"x": 0}, **options),

@@ -32,7 +32,7 @@ from lstm_onnx.runtime.providers import (
 
 from .models import accumulator, exported, randoms
 
-WITHOUT_GPU = pytest.mark.skipif(cuda_unavailable() is None, reason="a GPU is there")
+WITHOUT_GPU = pytest.mark.skipif(cuda_unavailable() is None, reason="needs a machine without a usable GPU")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.hostile_files import ENDING, FLOAT, one_node, written
 
 from .models import exported
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="how a process ends is told as POSIX has it")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX exit statuses")
 
 
 def ours(folder: Path) -> Path:

@@ -204,8 +204,8 @@ def _first_call_problem(functional: FunctionalModule, name: str, twice: tuple[st
         return problem
     if twice:
         return ExportError(
-            f"{' and '.join(twice)} are one tensor in the example, and the module gives another {name} for several "
-            "tensors of the same numbers, which a file's inputs always are; pass a tensor for each"
+            f"{' and '.join(twice)} are one tensor in the example, and the module gives another {name} for separate "
+            "tensors with equal numbers; the inputs of a file are always separate, so pass a tensor for each"
         )
     empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
     if not empty:

@@ -200,8 +200,8 @@ def amplified(report: Results) -> str | None:
     if not shown:
         return None
     text = (
-        "copies of the weights, so large that a wrong gate cannot hide; rounding grows with them, in PyTorch as well, "
-        "so that the ratio tells and the size of such an error does not"
+        "these cases have larger weights, which make the effect of a wrong gate visible; rounding errors grow with the "
+        "weights, in PyTorch as well, so judge such a row by its ratio and not by the size of its error"
     )
     own = [case for case in report.judged if _AMPLIFIED not in case.label]
     errors = [nan_as_inf(tensor.error) for case in own for tensor in case.tensors if tensor.passed]

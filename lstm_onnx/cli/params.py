@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _ORT_PROVIDERS = {"cpuexecutionprovider": "cpu", "cudaexecutionprovider": "cuda"}
@@ -80,6 +81,8 @@ class FileName(click.ParamType):  # type: ignore[type-arg]  # not generic before
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Files and folders."""
+        from click.shell_completion import CompletionItem  # imported late, as csv below: --help needs neither
+
         del ctx, param
         return [CompletionItem(incomplete, type="file")]
 
@@ -136,6 +139,8 @@ def column_names(ctx: click.Context, param: click.Parameter, text: str | None) -
     """The callback for A,B,...: the names, written as in the first line of a .csv, where a comma needs quotes."""
     if text is None:
         return None
+    import csv
+
     try:
         (names,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError) as error:  # such as for a line break outside quotes

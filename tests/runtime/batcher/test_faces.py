@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,23 @@ def test_what_is_told_must_be_callable_and_may_raise(model: Model, monkeypatch: 
         for _ in range(2):
             assert stream.step(randoms(1, 1, 4)).shape[:2] == (1, 1)
     assert raised == [ZeroDivisionError] * 2
+
+
+def test_callbacks_that_raise_end_no_thread(gated: tuple[Batcher, Gate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SystemExit in one ended the thread without a word, and all callers waited for ever."""
+    raised: list[type[BaseException] | None] = []
+    monkeypatch.setattr("threading.excepthook", lambda args: raised.append(args.exc_type))
+    server, gate = gated
+    busy(server, gate)
+    asked = [server.open().submit(randoms(1, 1, 4)) for _ in range(3)]
+    for pending in asked:
+        pending.add_done_callback(lambda _: sys.exit(3))
+    server.on_batch = lambda size, seconds: sys.exit(size)
+    gate.open.set()
+    for pending in (*asked, server.open().submit(randoms(1, 1, 4))):
+        assert pending.result(LONG).shape[:2] == (1, 1)
+    server.close()
+    assert set(raised) == {SystemExit}
 
 
 def test_a_task_may_wait_for_less_than_the_others(gated: tuple[Batcher, Gate], model: Model) -> None:

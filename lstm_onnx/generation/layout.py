@@ -101,6 +101,9 @@ def _require_step(model: Model, metadata: Metadata) -> None:
             raise _unfit(model, f"its output {after} feeds {names}, but each state needs an output of its own", hint)
     if is_late(metadata.streaming_or_default):
         raise _unfit(model, "it looks ahead, so its output for a step comes later than the step")
+    if (least := metadata.streaming_or_default.least) > 1:
+        hint = "pad the start, so that every step has an output"
+        raise _unfit(model, f"a prompt of fewer than {least} steps would have no output", hint)
     if metadata.not_streamable and metadata.time_axes:
         raise _unfit(model, f"step by step its results differ: {metadata.not_streamable}")
 

@@ -12,6 +12,7 @@ from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPE
 from ..metadata import Metadata
 from ..runtime import Model
 from ..runtime.batch_axes import batch_name, state_batch_axis
+from ..runtime.beam_search import is_late
 from ..runtime.tensor_info import ValueInfo
 from .rows import outer_axis
 
@@ -98,9 +99,11 @@ def _require_step(model: Model, metadata: Metadata) -> None:
             names = " and ".join(fed)
             hint = "export it with an output for each state"
             raise _unfit(model, f"its output {after} feeds {names}, but each state needs an output of its own", hint)
-    streaming = metadata.streaming
-    if streaming is not None and (streaming.delay or streaming.hop > 1 or streaming.multiple > 1 or streaming.last):
+    if is_late(metadata.streaming_or_default):
         raise _unfit(model, "it looks ahead, so its output for a step comes later than the step")
+    if (least := metadata.streaming_or_default.least) > 1:
+        hint = "pad the start, so that every step has an output"
+        raise _unfit(model, f"a prompt of fewer than {least} steps would have no output", hint)
     if metadata.not_streamable and metadata.time_axes:
         raise _unfit(model, f"step by step its results differ: {metadata.not_streamable}")
 

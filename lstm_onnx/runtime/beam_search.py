@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError, shown
+from ..metadata import Streaming
 from .arguments import positive_integer
 from .batch_axes import axis_of, batch_dims
 from .conversion import to_numpy
@@ -68,6 +69,11 @@ class _Layout:
         info = pool.inputs[fed]
         if info.dtype is None or info.dtype.kind not in "iu" or len(info.shape) not in (1, 2):
             raise InputError(f"{info} is not one token for each step", path=model.path, name=fed)
+        if is_late(model.metadata.streaming_or_default):
+            raise InputError(
+                "cannot be searched: it looks ahead, so its output for a step comes later than the step",
+                path=model.path,
+            )
         batch = axis_of(info, batch_dims(model, pool.axes))
         if batch is None:
             raise InputError(f"it is not known which axis of {info} is the batch", path=model.path, name=fed)
@@ -84,6 +90,8 @@ class _Layout:
         """Those of the last step's tokens, float64 ``(beams, tokens)``, of `count` beams."""
         last = np.asarray(numbers)
         if self.time_axis is not None and last.ndim == self.rank + 1:
+            if not last.shape[self.time_axis]:
+                raise InputError(f"{self.output} has no step yet", hint="pass a longer prompt", path=self.path)
             last = np.take(last, -1, axis=self.time_axis)
         elif self.time_axis is not None and count == 1:
             last = last[-1:]  # a row for each step of the one prompt, where batch and time are one axis
@@ -94,6 +102,11 @@ class _Layout:
         if not np.isfinite(last.max(axis=1, keepdims=True)).all():
             raise RunError(f"its output {self.output} has no finite largest number", path=self.path, name=self.output)
         return log_softmax(last.astype(np.float64))
+
+
+def is_late(streaming: Streaming) -> bool:
+    """Whether a file's output for a step may come in a later call, or only once the sequence has ended."""
+    return bool(streaming.delay or streaming.hop > 1 or streaming.multiple > 1 or streaming.last)
 
 
 def log_softmax(numbers: np.ndarray) -> np.ndarray:

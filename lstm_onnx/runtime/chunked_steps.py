@@ -147,7 +147,7 @@ class ChunkedSteps:
         return {name: np.array(to_numpy(results[name], None, name)[0]) for name in names}
 
     def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
-        """Start from these states; `restored` are those of a sequence that has begun.
+        """Start from these states; `restored` are those of a sequence that has begun, unless it has had no step.
 
         Raises:
             InputError: they are of sequences that cannot be stepped together.
@@ -155,8 +155,8 @@ class ChunkedSteps:
         require_one_place(self._streaming, states)
         self._still.clear()
         self._others.clear()  # they belong to another sequence
-        self._restored = restored
         self._steps = self._steps_in(states)
+        self._restored = restored and (self._streaming.steps is None or self._steps > 0)
 
     def _steps_in(self, states: Mapping[str, np.ndarray]) -> int:
         """The number of steps that the states count; 0 if they count none."""

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from ..errors import InputError
 from ..runtime.arguments import positive_integer
+from ..runtime.call_order import Call, CallOrder
 from .client_frames import ClientFrames
 from .client_target import Target
 from .resuming_stream import ResumingStream
@@ -34,6 +35,7 @@ class ClientStream:
         self._waiting: deque[asyncio.Future[bytes | str]] = deque()
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: str | None = None
+        self._order = CallOrder()
         self._reading = asyncio.create_task(self._read())
 
     def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
@@ -53,11 +55,13 @@ class ClientStream:
             ConnectionError: the stream is closed, and its states are lost.  A frame without an answer may or may not
                 have been run.
         """
-        return self._step(inputs, self._frames.framed(inputs))
+        call = self._order.call()
+        return call.of(self._step(inputs, self._frames.framed(inputs), call))
 
-    async def _step(self, inputs: Any, frame: bytes | InputError) -> Any:
+    async def _step(self, inputs: Any, frame: bytes | InputError, call: Call) -> Any:
         if isinstance(frame, InputError):
             raise frame
+        await call.turn()
         if self._ended is not None:
             raise ConnectionError(self._ended)
         answer = asyncio.get_running_loop().create_future()

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from ..errors import InputError
+from ..runtime.call_order import Call, CallOrder
 from .client_frames import ClientFrames
 from .client_target import RefusedError, Target
 from .snapshots import REFUSED_CODE
@@ -64,6 +65,7 @@ class ResumingStream:
         self._digest = ""
         self._frames = ClientFrames([], [], {})
         self._log: list[_Frame] = []
+        self._order = CallOrder()
         self._sent = self._answered = 0  # how many of these frames, on this connection
         self._snapshot: str | None = None
         self._base = 0  # how many frames had been run at the snapshot
@@ -99,11 +101,13 @@ class ResumingStream:
             ConnectionError: the stream is lost: it could not be continued, or there was no answer for `reconnect`
                 seconds.  The frame may or may not have been run; the sequence cannot be continued.
         """
-        return self._step(inputs, self._frames.framed(inputs))
+        call = self._order.call()
+        return call.of(self._step(inputs, self._frames.framed(inputs), call))
 
-    async def _step(self, inputs: Any, data: bytes | InputError) -> Any:
+    async def _step(self, inputs: Any, data: bytes | InputError, call: Call) -> Any:
         if isinstance(data, InputError):
             raise data
+        await call.turn()
         if self._lost is not None:
             raise ConnectionError(self._lost)
         if not self._waiting:

@@ -257,6 +257,26 @@ def test_files_that_are_no_step(generating: Opened, step: Path, tmp_path: Path) 
     assert not target.exists()
 
 
+def test_a_step_without_an_output_for_its_first_tokens(tmp_path: Path) -> None:
+    """A convolution without padding: the comparison with a loop failed with an IndexError."""
+    shapes = {"tokens": (onnx.TensorProto.INT64, ["batch", "time"]), "y": (onnx.TensorProto.FLOAT, ["batch", "s", 4])}
+    fed, output = (helper.make_tensor_value_info(name, *info) for name, info in shapes.items())
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("Conv", ["turned", "kernel"], ["sums"]),
+        helper.make_node("Transpose", ["sums"], ["y"], perm=[0, 2, 1]),
+    ]
+    arrays = {"table": np.eye(4, dtype=np.float32), "kernel": np.ones((4, 4, 3), np.float32)}
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "g", [fed], [output], constants)
+    whole, chunks = tmp_path / "whole.onnx", tmp_path / "chunks.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), whole)
+    lstm_onnx.make_streaming(whole, chunks, time={"tokens": 1}, trial=False)
+    with pytest.raises(ModelError, match="a prompt of fewer than 3 steps would have no output; pad the start"):
+        lstm_onnx.make_generating(chunks, tmp_path / "g.onnx", input="tokens", output="y")
+
+
 def test_an_int8_step_generates(step: Path, tmp_path: Path) -> None:
     lstm_onnx.quantize(step, tmp_path / "q.onnx")
     lstm_onnx.make_generating(tmp_path / "q.onnx", tmp_path / "g.onnx", input="tokens", output="output")

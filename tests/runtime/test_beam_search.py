@@ -146,6 +146,38 @@ def test_wrong_arguments_leave_the_pool_as_it_was(step: lstm_onnx.Model, changes
     assert len(pool) == 0
 
 
+def test_an_output_that_comes_later_is_refused(tmp_path: Path) -> None:
+    """The tokens after a prompt were chosen by the step before its last: a convolution looks one step ahead."""
+    shapes = {"tokens": ["batch", "time"], "logits": ["batch", "time", 4]}
+    kinds = {"tokens": TensorProto.INT64, "logits": TensorProto.FLOAT}
+    tokens, logits = (helper.make_tensor_value_info(name, kinds[name], shape) for name, shape in shapes.items())
+    arrays = {"table": np.eye(4, dtype=np.float32), "kernel": np.ones((4, 4, 3), np.float32)}
+
+    def streaming(pads: list[int], max_delay: int) -> lstm_onnx.Model:
+        nodes = [
+            helper.make_node("Gather", ["table", "tokens"], ["rows"]),
+            helper.make_node("Transpose", ["rows"], ["turned"], perm=[0, 2, 1]),
+            helper.make_node("Conv", ["turned", "kernel"], ["sums"], pads=pads),
+            helper.make_node("Transpose", ["sums"], ["logits"], perm=[0, 2, 1]),
+        ]
+        constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+        graph = helper.make_graph(nodes, "g", [tokens], [logits], constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "steps"
+        onnx.save(model, tmp_path / "whole.onnx")
+        options: dict[str, Any] = {"time": {"tokens": 1}, "trial": False, "max_delay": max_delay}
+        lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / f"{max_delay}.onnx", **options)
+        return lstm_onnx.load(tmp_path / f"{max_delay}.onnx", "cpu")
+
+    keywords: dict[str, Any] = {"input": "tokens", "output": "logits", "max_steps": 2, "beams": 1}
+    with pytest.raises(InputError, match="cannot be searched: it looks ahead, so its output for a step comes later"):
+        lstm_onnx.beam_search(streaming([1, 1], 1).pool(slots=1), [1, 2], **keywords)
+    valid = streaming([0, 0], 0).pool(slots=1)
+    with pytest.raises(InputError, match="logits has no step yet; pass a longer prompt"):
+        lstm_onnx.beam_search(valid, [1, 2], **keywords)
+    assert len(lstm_onnx.beam_search(valid, [1, 2, 3], **keywords)[0].tokens) == 2
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_numbers_that_have_no_probabilities(tmp_path: Path, number: float) -> None:
     """Logits that are rows of a table, one of which has no largest finite number."""

@@ -58,6 +58,29 @@ def test_h_is_not_known_before_a_chunk(operator: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(second.flush()["last_h"], whole["last_h"], rtol=0, atol=1e-6)
 
 
+def test_the_first_step_is_not_looked_for_before_it(tmp_path: Path) -> None:
+    """A state before the first step was taken for one of a sequence that has begun, whose first step was sought."""
+    model = onnx.load(stateless(tmp_path, "RNN"))
+    pads = numpy_helper.from_array(np.array([0, 0, 0, 0, 1, 0, 0, 0]), "pads")
+    model.graph.initializer.extend([pads, numpy_helper.from_array(np.array(0), "place")])
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(helper.make_node("Cos", ["h"], ["steps"]))
+    model.graph.node.append(helper.make_node("Pad", ["steps", "pads"], ["y"]))
+    model.graph.node.append(helper.make_node("Gather", ["steps", "place"], ["first"], axis=0))
+    model.graph.output.append(helper.make_tensor_value_info("first", onnx.TensorProto.FLOAT, [1, "batch", 4]))
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "later"
+    onnx.save(model, tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "s.onnx", time={"x": 0}, max_delay=1, trial=False)
+    streaming = lstm_onnx.load(tmp_path / "s.onnx", provider="cpu", threads=1)
+    x = np.random.default_rng(1).standard_normal((3, 2, 3)).astype(np.float32)
+    stream = streaming.stream(batch=2)
+    stream.state = stream.state
+    parts = [stream.run({"x": x[:0]}), stream.run({"x": x}), stream.flush()]
+    whole = streaming.run({"x": x})
+    np.testing.assert_allclose(np.concatenate([part["y"] for part in parts]), whole["y"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(parts[-1]["first"], whole["first"], rtol=0, atol=1e-6)
+
+
 def running(folder: Path, *, keeps_axis: bool) -> Path:
     """Sums so far of x, and the last of them, as a file that streams."""
     shapes = {"x": ["batch", "time", 3], "sums": ["batch", "time", 3], "total": ["batch", *[1] * keeps_axis, 3]}

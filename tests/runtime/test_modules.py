@@ -134,6 +134,8 @@ def test_a_state_whose_batch_is_a_multiple_of_the_inputs() -> None:
     stream(x[:, :4])
     np.testing.assert_allclose(stream(x[:, 4:]), whole["output"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(run_chunks(model, {"x": x}, 2)["output"], whole["output"], rtol=0, atol=1e-6)
+    for row, mapped in enumerate(model.map({"x": each} for each in x)):
+        np.testing.assert_allclose(mapped["output"], whole["output"][row], rtol=0, atol=1e-6)
     with pytest.raises(InputError, match=r"so 4\*batch is 8, but the other inputs make it 12"):
         model.run({"x": x, "lstm.h0": randoms(1, 8, 8)})
 

@@ -65,6 +65,28 @@ def test_a_caller_that_is_cancelled_before_its_frame_is_sent_takes_no_others_ans
     assert [array.item() for array in found] == [0, 2, 3, 4]
 
 
+def test_frames_are_sent_in_the_order_of_their_calls() -> None:
+    """That of the call that was awaited first was sent first."""
+    sent: list[float] = []
+
+    class Noting(Connection):
+        async def send(self, frame: bytes) -> None:
+            sent.append(np.frombuffer(frame, np.float32).item())
+            await super().send(frame)
+
+    async def main() -> None:
+        connection = Noting()
+        connection.gate.set()
+        stream = ClientStream(connection, {"inputs": _ONE, "outputs": _ONE, "elements": {"x": [1, 0]}})
+        first = asyncio.create_task(stream.step(numbered(0)))
+        async with asyncio.timeout(10):
+            assert [(await step).item() for step in (stream.step(numbered(1)), first)] == [1, 0]
+        await stream._close()
+
+    asyncio.run(main())
+    assert sent == [0, 1]
+
+
 def test_memory_may_be_written_again_before_its_task_begins() -> None:
     async def main() -> list[Any]:
         connection = Connection()

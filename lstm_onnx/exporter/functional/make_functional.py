@@ -73,6 +73,7 @@ def make_functional(
         if not result:
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
         _require_real(result)
+        first = [tensor.clone() for _, tensor in result]  # it may be a buffer, into which the second call writes
         if len(list(copy.modules())) != parts:
             raise ExportError(
                 f"the forward of {type(module).__name__} creates submodules, with random weights; call it once before "
@@ -105,7 +106,7 @@ def make_functional(
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    select_states(functional, [tensor for _, tensor in result], changes, find_number_states(copy, changes), twice)
+    select_states(functional, first, changes, find_number_states(copy, changes), twice)
     return functional
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import InputError
 from ...terminal_text import one_line
 from ..arguments import flag, positive_integer, seconds
+from ..call_order import Call, CallOrder
 from ..model import Model
 from ..pool.pool import Pool
 from ..pool.state_memory import Arrays, Slot
@@ -38,6 +39,7 @@ class BatchedStream(QueuedStream):
         super().__init__(slot)
         self._batcher = batcher  # a batcher lives as long as its streams
         self._scheduler = batcher._scheduler
+        self._order = CallOrder()
 
     def step(self, x: Any) -> Any:
         """The next time steps; the calling thread sleeps until they are done.
@@ -74,7 +76,8 @@ class BatchedStream(QueuedStream):
     def astep(self, x: Any, *, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """`step` for an asyncio task, on any event loop.
 
-        `x` is read in the call itself, not when its task begins, so its memory may be reused at once.  A cancelled task
+        `x` is read in the call itself, not when its task begins, so its memory may be reused at once.  Steps run in the
+        order of the calls; one that is awaited before an earlier one, which has no task, is refused.  A cancelled task
         withdraws its request.  A step that is already running is finished, and the stream advances.
 
         Args:
@@ -89,14 +92,16 @@ class BatchedStream(QueuedStream):
             request = self._request(x)
         except Exception as error:  # noqa: BLE001 - raised where it is awaited
             request = error
-        return self._answered(request, timeout)
+        call = self._order.call()
+        return call.of(self._answered(request, timeout, call))
 
-    async def _answered(self, request: Request | Exception, timeout: float | None) -> Any:
+    async def _answered(self, request: Request | Exception, timeout: float | None, call: Call) -> Any:
         import asyncio
 
         timeout = self._batcher.timeout if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         if isinstance(request, Exception):
             raise request
+        await call.turn()
         request.loop = asyncio.get_running_loop()
         request.loop_future = request.loop.create_future()
         self._scheduler.submit(request)

@@ -310,15 +310,18 @@ class Scheduler:
         if self.queue.window:
             with self.lock:
                 self.queue.expect_answered(group)
-        self.deliver(group, results)
+        self.call_back(self.deliver, group, results)
 
     def report_batch(self, requests: int, seconds: float) -> None:
-        """Call `on_batch`; what it raises must not end the thread, which would leave all callers asleep."""
-        if self.on_batch is None:
-            return
+        """Call `on_batch`."""
+        if self.on_batch is not None:
+            self.call_back(self.on_batch, requests, seconds)
+
+    def call_back(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call what calls functions of callers: no error in them may end the thread, which would leave all asleep."""
         try:
-            self.on_batch(requests, seconds)
-        except Exception:  # noqa: BLE001 - the caller's own function may raise anything
+            function(*arguments)
+        except BaseException:  # noqa: BLE001 - it may raise anything, also SystemExit
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def in_phase(self, group: list[Request]) -> list[list[Request]]:
@@ -384,5 +387,6 @@ class Scheduler:
         for loop, waiting in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
                 loop.call_soon_threadsafe(resolve_loop_futures, waiting)
-        for request in futures:  # last, since their callbacks run here
-            request.resolve()
+        with contextlib.ExitStack() as stack:  # which resolves all, whatever a callback raises
+            for request in reversed(futures):  # last, since their callbacks run here
+                stack.callback(request.resolve)

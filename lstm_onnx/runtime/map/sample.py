@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ...symbolic_dims import size_of
 from ..batch_axes import TIME, batch_name
 from ..conversion import ToCallerType, to_arrays, unchanged
 from ..counts import (
@@ -195,18 +196,21 @@ class SequenceLayout:
     def _fill_in_states(self, arrays: Arrays, sizes: Mapping[str, int]) -> set[str]:
         """Add the file's initial states to `arrays`; the inputs that are filled in later, per batch."""
         later = set()
+        whole = sizes if self.batch is None else {**sizes, self.batch: 1}
         for name, info in self.single.items():
-            if name in arrays or any((isinstance(dim, str) and dim not in sizes) or dim is None for dim in info.shape):
+            if name in arrays or any(
+                dim is None or (isinstance(dim, str) and size_of(dim, whole) is None) for dim in info.shape
+            ):
                 continue
             if name in self.counts:
                 later.add(name)
             elif name in self.model.states:
                 initial = self.model.metadata.initial.get(name)
-                if initial is None:
+                if initial is None and all(isinstance(dim, int) or dim in sizes for dim in info.shape):
                     later.add(name)
                     continue
                 batched = self.model.inputs[name]
-                state = initial_state(batched, sizes if self.batch is None else {**sizes, self.batch: 1}, initial)
+                state = initial_state(batched, whole, initial)
                 if state is not None:
                     has_batch = self.batch in batched.shape
                     arrays[name] = state.squeeze(batched.shape.index(self.batch)) if has_batch else state

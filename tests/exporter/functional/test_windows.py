@@ -69,6 +69,13 @@ class Buffer(Window):
         return self.frames
 
 
+class Returned(Buffer):
+    """Returns the buffer itself, into which the next call writes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.window(self.lstm(x)[0][..., :FEATURES])
+
+
 class Deque(Window):
     def __init__(self) -> None:
         super().__init__()
@@ -209,6 +216,7 @@ FILES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "cut": (Cut, (1, 7, FEATURES)),
     "roll": (Rolled, STEP),
     "buffer": (Buffer, STEP),
+    "returned": (Returned, STEP),
     "deque": (Deque, STEP),
     "list": (Popped, STEP),
     "ring of tensors": (RingOfTensors, STEP),

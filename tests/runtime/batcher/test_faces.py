@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,28 @@ def test_no_more_than_max_batch_go_together_in_turn(gated: tuple[Batcher, Gate])
     assert gate.sizes == [1, 7, 7]
 
 
+def test_steps_of_one_stream_run_in_the_order_of_their_calls(model: Model) -> None:
+    """The step that was awaited first ran first, and the states of both were wrong without a word."""
+    chunks = [randoms(1, 1, 4) for _ in range(4)]
+    alone = model.stream()
+    wanted = [alone(x) for x in chunks]
+
+    async def asked() -> list[np.ndarray]:
+        with Batcher(model) as server, server.open() as stream:
+            first = asyncio.create_task(stream.astep(chunks[0]))
+            found = [await stream.astep(chunks[1])]
+            given_up = asyncio.create_task(stream.astep(chunks[0]))
+            given_up.cancel()
+            third, fourth = stream.astep(chunks[2]), stream.astep(chunks[3])
+            with pytest.raises(InputError, match="an earlier step of this stream was called, but is not awaited yet"):
+                await fourth
+            found += [await third, await stream.astep(chunks[3])]
+            return [await first, *found]
+
+    for one, other in zip(asyncio.run(asked()), wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
 def test_requests_of_one_stream_keep_their_order(gated: tuple[Batcher, Gate], model: Model) -> None:
     server, gate = gated
     busy(server, gate)
@@ -238,6 +261,23 @@ def test_what_is_told_must_be_callable_and_may_raise(model: Model, monkeypatch: 
         for _ in range(2):
             assert stream.step(randoms(1, 1, 4)).shape[:2] == (1, 1)
     assert raised == [ZeroDivisionError] * 2
+
+
+def test_callbacks_that_raise_end_no_thread(gated: tuple[Batcher, Gate], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SystemExit in one ended the thread without a word, and all callers waited for ever."""
+    raised: list[type[BaseException] | None] = []
+    monkeypatch.setattr("threading.excepthook", lambda args: raised.append(args.exc_type))
+    server, gate = gated
+    busy(server, gate)
+    asked = [server.open().submit(randoms(1, 1, 4)) for _ in range(3)]
+    for pending in asked:
+        pending.add_done_callback(lambda _: sys.exit(3))
+    server.on_batch = lambda *told: sys.exit(len(told))
+    gate.open.set()
+    for pending in (*asked, server.open().submit(randoms(1, 1, 4))):
+        assert pending.result(LONG).shape[:2] == (1, 1)
+    server.close()
+    assert set(raised) == {SystemExit}
 
 
 def test_a_task_may_wait_for_less_than_the_others(gated: tuple[Batcher, Gate], model: Model) -> None:

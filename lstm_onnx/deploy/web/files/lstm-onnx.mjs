@@ -826,7 +826,8 @@ export class Stream {
     }
     this.#requireOnePlace(tensors);
     this.#restart(tensors);
-    this.#restored = true;
+    const { steps } = this.streaming ?? {};
+    this.#restored = !steps || Number(tensors[steps].data[0]) > 0;
   }
 
   /** Refuses states of sequences that have ended, or cannot be stepped together: a file counts the first one's steps. */

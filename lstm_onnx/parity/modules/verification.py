@@ -27,7 +27,7 @@ from .amplify import AmplifiedTarget, amplified_target
 from .diagnosis import suspects, with_first_wrong_layer
 from .harder import harder_targets
 from .inputs import BATCH, TIME
-from .jumps import JUMPS_NOTE, with_jumps, with_ties
+from .jumps import JUMPS_NOTE, with_jumps, with_near_ties, with_ties
 from .run import ModuleRun
 from .sizes import is_conclusive, sweeps
 from .small_features import with_small_features
@@ -136,6 +136,10 @@ class ModuleVerification(Verification):
         """A case in which some integers differ, with those that runs with other roundings give."""
         with self._weights_of(models.file):
             return with_ties(self.models.float64, models.file, expected)
+
+    def with_near_ties(self, expected: Expected) -> Expected:
+        """A case with the integers that runs with other roundings give."""
+        return with_near_ties(self.models.float64, expected)
 
     def harder(self) -> Iterator[Target]:
         """Further cases for mutants that the others do not reject."""

@@ -34,6 +34,7 @@ from .small_features import with_small_features
 from .states import state_problems
 from .streams import streamed_cases, streams_of_huge_inputs
 from .subject import Subject
+from .thresholds import threshold_case
 from .usual import even_cases, usual_cases
 from .values import values_at_other_sizes, with_other_integers
 
@@ -178,6 +179,7 @@ class ModuleVerification(Verification):
         usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
         least = largest_relative_errors(usual)
         found += streams_of_huge_inputs(self.subject)
+        found += filter(None, [threshold_case(self.subject)])
         return with_small_features(self.models.float64, [replace(expected, least=least) for expected in found])
 
     def _expected_cases(self) -> list[Expected]:

@@ -10,6 +10,7 @@ import contextvars
 import dis
 import functools
 import os
+import sys
 import threading
 import types
 import weakref
@@ -20,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import ExportError
+from ...onnxgraph.nodes import Walk
 from ..user_code import is_library
 from .rebuilt_code import closure_values, constants, nested_codes
 
@@ -62,8 +64,15 @@ class CodeNames:
             named: the values that it names.
             names: all names in it.
         """
-        modules = [vars(item) for item in named if isinstance(item, types.ModuleType)]
-        inside = [own[name] for own in modules for name in names & own.keys()]
+        package = function.__globals__.get("__package__")
+        imported = [sys.modules.get(place) for name in names for place in (name, f"{package}.{name}")]
+        inside: list[Any] = []
+        modules: Walk[types.ModuleType] = Walk(
+            item for item in (*named, *imported) if isinstance(item, types.ModuleType)
+        )
+        for module in modules:
+            inside += [vars(module)[name] for name in names & vars(module).keys()]
+            modules.add(item for item in inside if isinstance(item, types.ModuleType))
         self.shared += [item for item in (*named, *inside) if _is_shared(item)]
         if "environ" in names:
             self.shared.append(os.environ)

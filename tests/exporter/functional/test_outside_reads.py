@@ -120,6 +120,17 @@ def in_another_file(_: Warm) -> int:
     return counted_elsewhere.tick()
 
 
+def in_a_file_that_it_imports(_: Warm) -> int:
+    from .counted_elsewhere import tick
+
+    return tick()
+
+
+def in_a_class_of_a_part_of_torch(_: Warm) -> int:
+    torch.nn.modules.rnn.GRU.counted = getattr(torch.nn.modules.rnn.GRU, "counted", 0) + 1  # type: ignore[assignment, operator]
+    return torch.nn.modules.rnn.GRU.counted  # type: ignore[return-value]
+
+
 def in_a_dict_of_another_file(_: Warm) -> int:
     counted_elsewhere.calls["all"][0]["n"] += 1
     return counted_elsewhere.calls["all"][0]["n"]
@@ -157,6 +168,8 @@ _KEPT = (
     (in_weak_keys, "a weak dictionary"),
     (by_a_method_of_an_iterator, "takes the next item of an iterator"),
     (in_another_file, "a list outside"),
+    (in_a_file_that_it_imports, "a list outside"),
+    (in_a_class_of_a_part_of_torch, "GRU.counted"),
     (in_a_dict_of_another_file, "a dict outside"),
     (in_an_object_of_another_file, "Counter.n"),
     (of_a_clock, "depends on the time"),

@@ -134,7 +134,9 @@ def verify(
         require_apart([junit, html], source_files(source))
         if file is not None and precisions:
             raise ConfigError(f"--precision is for fresh exports, but {file} was given; leave one of them out")
-        reports, to_store = _with_pytorch(source, file, providers, runtimes, precisions, user_data, settings)
+        reports, to_store = _with_pytorch(
+            source, file, providers, runtimes, precisions, user_data, {**settings, "golden": golden is not None}
+        )
     reports = [replace(report, command=_command_line()) for report in reports]
 
     def store() -> None:

@@ -141,6 +141,29 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int, known: Array | None = 
     )
 
 
+def require_own_names(spec: RecurrentSpec, names: Sequence[str], *, where: str) -> None:
+    """Refuse a recurrent module whose attributes were changed by hand, so that they do not describe its weights.
+
+    Args:
+        spec: its sizes, from its attributes.
+        names: of its weights, in the order in which PyTorch takes them.
+        where: the module, for messages.
+
+    Raises:
+        ExportError: they were.
+    """
+    wanted = list(spec.parameter_shapes())
+    # PyTorch takes as many as it needs; with fewer layers it leaves out the last ones.
+    if wanted == list(names[: len(wanted)]) and (len(wanted) == len(names) or not getattr(spec, "proj_size", 0)):
+        return
+    found = [f"it has no {name}" for name in wanted if name not in names][:1]
+    found += [f"it has {name}" for name in names if name not in wanted][:1]
+    raise ExportError(
+        f"{where}: its bias, num_layers, bidirectional or proj_size was changed after it was made: "
+        f"{' and '.join(found)}; make a new module with these arguments, and load the weights into it"
+    )
+
+
 def validate_state_dict(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     """`state` as exactly the parameters of `spec`, in torch's order and the spec's dtype.
 

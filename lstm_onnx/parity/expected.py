@@ -38,6 +38,11 @@ class Call:
     _sizes: dict[str, tuple[float, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """`magnitude` and `torch_error` of each output, cached since every mutant needs them."""
 
+    @property
+    def integers(self) -> set[str]:
+        """The outputs of integers and bools."""
+        return {name for name, array in self.reference.items() if array.dtype.kind in "iub"}
+
     def magnitude(self, name: str) -> float:
         """The largest finite absolute value of an output in float64."""
         return self._size(name)[0]
@@ -157,6 +162,7 @@ class Expected:
     def as_if(self, predicted: Arrays) -> Expected:
         """The same case, of a single call, as if float64 gave `predicted` and PyTorch's own errors were unchanged."""
         call = self.calls[0]
+        predicted = {name: values for name, values in predicted.items() if name in call.reference}
         native = {
             name: values + (call.native[name] - call.reference[name]) if values.dtype.kind == "f" else values
             for name, values in predicted.items()

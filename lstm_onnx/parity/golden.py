@@ -104,7 +104,7 @@ def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], muta
 def _judged(model: Model, cases: Sequence[Expected]) -> list[tuple[Expected, CaseResult]]:
     """The cases and their results, in which differing integers fail if they differ in too many calls.
 
-    Without PyTorch nothing else shows whether rounding explains them, as it often does in float16.
+    That is for golden files that do not say which integers rounding may change, as it often does in float16.
     """
     pairs = [(case, replay(model, case)) for case in cases]
     alone = [(case, result) for case, result in pairs if case.kind in ALONE and case.dtype != "float16"]

@@ -61,11 +61,15 @@ class Golden:
     reference: str = "PyTorch"
 
     @classmethod
-    def of(cls, report: ParityReport, verification: Verification) -> Golden:
-        """The cases of `verification`, whose report is `report`."""
+    def of(cls, report: ParityReport, verification: Verification, *, near_ties: bool = True) -> Golden:
+        """The cases of `verification`, whose report is `report`.
+
+        With `near_ties`, PyTorch runs again to find out which integers rounding may change.
+        """
         digest = verification.model.metadata.digest
+        expected = [verification.with_near_ties(one) if near_ties else one for one in verification.expected]
         # On another machine, a module that rounds may jump elsewhere.
-        calm = [(one, tuple(call for call in one.calls if not call.jumps)) for one in verification.expected]
+        calm = [(one, tuple(call for call in one.calls if not call.jumps)) for one in expected]
         cases = tuple(replace(one, calls=tuple(map(_with_ties, calls))) for one, calls in calm if calls)
         return cls(report.source, cases, digest, report.versions, report.notes)
 
@@ -167,7 +171,7 @@ def _described(case: Expected, prefix: str, store: Store) -> dict[str, Any]:
         "units": {name: unit.tolist() for name, unit in case.units.items()},
         "every": dict(case.feature_steps),
         "calls": [
-            {**arrays, "label": call.label, "least": dict(call.least)}
+            {**arrays, "label": call.label, "least": dict(call.least), "ties": sorted(call.ties)}
             for arrays, call in zip(described, case.calls, strict=True)
         ],
     }
@@ -292,7 +296,10 @@ def _call(item: Any, arrays: Arrays) -> Call:
     label = _typed(item, "label", str) if "label" in item else ""
     least = _mapping(item, "least", float) if "least" in item else {}
     _require(all(size >= 0 for size in least.values()), "a least error is negative or not a number")
-    return Call(feeds, as_float64(native), as_float64(reference), label, least)
+    call = Call(feeds, as_float64(native), as_float64(reference), label, least)
+    # An integer that rounding may change differs between `own` and the reference; any other has no second value.
+    known = call.integers & {*_each(item, "ties", str)} if "ties" in item else set()
+    return replace(call, ties={name: reference[name][None] for name in known})
 
 
 def _named(item: Any, key: str, arrays: Arrays) -> Arrays:

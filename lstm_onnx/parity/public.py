@@ -104,7 +104,7 @@ def verify(
 
         require_drawing(seed, data)
         require_level(mutants)
-        chosen: dict[str, Any] = {"providers": (provider,), "runtimes": (runtime,)}
+        chosen: dict[str, Any] = {"providers": (provider,), "runtimes": (runtime,), "golden": golden is not None}
         (verified,) = verify_all(module, path, example_inputs=example_inputs, **chosen, **options)
         report, cases = verified.report, verified.golden
     if golden is not None and report:

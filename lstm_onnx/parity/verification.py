@@ -80,6 +80,7 @@ def verify_all(
     mutants: str = "quick",
     data: Sequence[Mapping[str, Any]] | UserData = (),
     max_drift: float | None = None,
+    golden: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> list[Verified]:
@@ -97,6 +98,7 @@ def verify_all(
         mutants: as in `verify`.
         data: as in `verify`, or a data file that has been read.
         max_drift: as in `verify`.
+        golden: whether the cases are for a golden file.
         command: the command line, for the report.
         progress: shows the progress.
 
@@ -130,10 +132,10 @@ def verify_all(
                     feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
                     if isinstance(compared, Source):
                         notes = [*notes, *changed_options(compared, model)]
-                    report, golden = _Comparison(
-                        compared, model, example_inputs, seed, feeds, mutants, name, max_drift, notes, progress
+                    report, cases = _Comparison(
+                        compared, model, example_inputs, seed, feeds, mutants, name, max_drift, golden, notes, progress
                     ).run()
-                    done.append(Verified(replace(report, command=command), golden))
+                    done.append(Verified(replace(report, command=command), cases))
     return done
 
 
@@ -150,6 +152,7 @@ class _Comparison:
     name: str | None
     """The report's name of the file."""
     max_drift: float | None
+    golden: bool
     notes: Sequence[str]
     progress: Progress | None
 
@@ -231,7 +234,7 @@ class _Comparison:
                 ]
                 label = source.name
             report = make_report(verification, results, source=label, file=self.name, mutants=self.mutants)
-        return report, Golden.of(report, verification)
+            return report, Golden.of(report, verification, near_ties=self.golden and bool(report))
 
     def _results(self, verification: Verification) -> list[CaseResult]:
         if self.progress is None:

@@ -15,7 +15,7 @@ from ..onnxgraph.recurrent import read_layer
 from .cells import Cell, cell_of, constant_values
 from .graph import Graph
 from .masks import LEAST_OPSET, unmasked
-from .plain import is_far, limited, shapes_of, simplify, with_products_per_step, without_choices
+from .plain import folded, is_far, limited, shapes_of, simplify, with_products_per_step, without_choices
 from .steps import Step, step_of
 from .unrolled import Chain, chains
 
@@ -35,6 +35,7 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
     producers = producers_of(graph.nodes)
     read = graph.read()
     shapes, limits = shapes_of(graph.complete()), limited(graph.nodes, arrays)
+    numbers = folded(graph.nodes, arrays)
     replaced: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
@@ -42,7 +43,7 @@ def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, s
         if step is not None and any(scope.data_sources(name) for name in step.bounds):
             step = None  # the number of steps depends on values, such as lengths
         if step is not None and not isinstance((shapes.get(step.sequence) or (None,))[0], int):
-            far = any(name in limits or is_far(arrays.get(name)) for name in step.bounds)
+            far = any(name in limits or is_far(numbers.get(name)) for name in step.bounds)
             step = None if far or step.is_limited else step
         if step is not None and step.mask and graph.opset < LEAST_OPSET:
             step = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -171,8 +173,41 @@ def _of_numbers(graph: Graph) -> set[str]:
     return found
 
 
+_FOLDED: Mapping[str, Callable[..., Any]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Abs": np.abs,
+    "Pow": np.power,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Exp": np.exp,
+    "Sqrt": np.sqrt,
+    "Ceil": np.ceil,
+    "Floor": np.floor,
+    "Div": lambda one, other: one / np.where(other == 0, 1, other),
+    "Concat": lambda *parts: np.concatenate([part.reshape(-1) for part in parts]),
+    **dict.fromkeys(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"), lambda one, *_: one),
+}
+"""Operators whose results for stored numbers may be limits; their shape does not matter."""
+
+
+def folded(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The few stored numbers, and those that nodes compute from these alone, in any shape."""
+    known = {name: array for name, array in arrays.items() if array.size <= _MOST_ENTRIES}
+    for node in sorted_nodes(nodes):
+        fold = _FOLDED.get(node.op_type)
+        given = [known[name] for name in node.input if name in known]
+        if fold is not None and given and len(given) == len(node.input):
+            with np.errstate(all="ignore"), contextlib.suppress(ValueError, TypeError):
+                known[node.output[0]] = np.asarray(fold(*given))
+    return known
+
+
 def limited(nodes: list[NodeProto], arrays: Mapping[str, np.ndarray]) -> set[str]:
     """The values that depend on a limit larger than all sizes at which files are compared."""
+    arrays = folded(nodes, arrays)
     found: set[str] = set()
     for node in sorted_nodes(nodes):
         limits = node.op_type in _COMPARING and any(is_far(arrays.get(name)) for name in node.input)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from ..checksum import KEY, is_intact
+from ..checksum import is_intact
 from ..errors import InputError
+from ..metadata import METADATA_PREFIX
 from .interface import LSTM_STATES
 from .loaded_model import LoadedModel, fingerprint
 from .stream_states import stream_start
@@ -28,7 +29,8 @@ def is_proven(model: LoadedModel) -> bool:
     and all steps of a chunk, share one scale.
     """
     if model not in _proven:
-        written = KEY in model.session.get_modelmeta().custom_metadata_map
+        # Metadata without a checksum is a copy of ours in a file that another tool has written.
+        written = any(key.startswith(METADATA_PREFIX) for key in model.session.get_modelmeta().custom_metadata_map)
         replaced = model.fingerprint not in (None, fingerprint(model.file))  # since it was loaded
         _proven[model] = not written or replaced or is_intact(model.file)
     return _proven[model]

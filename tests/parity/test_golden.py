@@ -60,7 +60,12 @@ def test_modules_with_states_chunks_pools_and_integers(tmp_path: Path) -> None:
     report, kept = stored_golden(exported_steps(path), path, out)
     again = replayed_golden(path, out)
     assert again, str(again)
-    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights amplified"))
+    verified = [case for case in report.cases if not case.label.startswith("weights amplified")]
+    strict = [  # in a golden file, no integer may differ that rounding does not change
+        replace(case, tensors=tuple(replace(one, allowed=0.0) if one.output == "output.1" else one for one in tensors))
+        for case, tensors in ((case, case.tensors) for case in verified)
+    ]
+    assert again.cases == tuple(strict)
     assert {case.kind for case in again.cases} >= {"whole", "chunks", "pool"}
     assert {call.feeds["tokens"].dtype for case in read(out).cases for call in case.calls} == {np.dtype(np.int64)}
     assert any(case.least for case in kept.cases)
@@ -183,11 +188,41 @@ def test_an_integer_that_differs_in_each_long_call_fails(tmp_path: Path) -> None
         module.load_state_dict(right.state_dict())
         example = torch.arange(12).reshape(2, 6)
         lstm_onnx.export(module, path, example_inputs=(example,), dynamic_shapes=axes, check=False)
-    stored_golden(right, files[0], tmp_path / "m.npz")
+    _, golden = stored_golden(right, files[0], tmp_path / "m.npz")
+    report = replayed_golden(files[1], tmp_path / "m.npz")
+    assert " integers" in str(report)
+    assert not report
+    # A golden file of an older version does not say which integers rounding may change.
+    calls = [tuple(replace(call, ties={}) for call in case.calls) for case in golden.cases]
+    old = [replace(case, calls=each) for case, each in zip(golden.cases, calls, strict=True)]
+    write(tmp_path / "m.npz", replace(golden, cases=tuple(old)))
     assert replayed_golden(files[0], tmp_path / "m.npz")
     report = replayed_golden(files[1], tmp_path / "m.npz")
     assert "differs in integers, as in " in str(report)
     assert not report
+
+
+class _Where(_Tags):
+    """Wrong in the fourth step of few sequences."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tags = self.lstm(self.embedding(tokens))[0].argmax(-1)
+        rare = (torch.arange(tokens.shape[1]) == 3) & (tokens.sum(1, keepdim=True) % 41 == 0)
+        return torch.where(rare, (tags + self.wrong) % 6, tags)
+
+
+def test_an_integer_that_differs_in_few_calls_fails(tmp_path: Path) -> None:
+    right, wrong = _Where(), _Where(1)
+    wrong.load_state_dict(right.state_dict())
+    for module in (right, wrong):
+        example = (torch.arange(12).reshape(2, 6),)
+        axes = {"tokens": {0: "batch", 1: "time"}}
+        lstm_onnx.export(
+            module, tmp_path / f"{module.wrong}.onnx", example_inputs=example, dynamic_shapes=axes, check=False
+        )
+    stored_golden(right, tmp_path / "0.onnx", tmp_path / "m.npz")
+    assert replayed_golden(tmp_path / "0.onnx", tmp_path / "m.npz")
+    assert not replayed_golden(tmp_path / "1.onnx", tmp_path / "m.npz")
 
 
 def test_other_weights_fail_and_are_said(made: tuple[Path, Path], tmp_path: Path) -> None:

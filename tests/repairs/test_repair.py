@@ -276,22 +276,30 @@ def test_a_loop_with_a_most_number_of_steps_is_no_operator(tmp_path: Path):
         repair(source, tmp_path / "b.onnx")
 
 
-@pytest.mark.parametrize("limit", ["count", "condition", "numbers"])
+@pytest.mark.parametrize("limit", ["count", "computed", "condition", "inner", "numbers"])
 def test_a_loop_that_may_end_early_is_left_as_it_is(tmp_path: Path, limit: str):
     """After more steps, or for larger numbers, than those with which the files are compared."""
-    fewer = {"count": "Less number n_steps", "condition": "Less number_next most", "numbers": "Less largest far"}[limit]
-    op_type, inputs = fewer.split(maxsplit=1)
+    fewer = {"condition": "Less number_next most", "inner": "Less number_next product", "numbers": "Less largest far"}
+    counted = limit in ("count", "computed")
+    most = "most" if limit == "count" else "product"
+    outer = (
+        node("ReduceMax", "x", "largest", keepdims=0),
+        node("Mul", "thousand double", "product"),
+        node("Min", f"n_steps {most}", "steps"),
+    )
+    op_type, inputs = fewer.get(limit, "Less number n_steps").split(maxsplit=1)
     source = loop_file(
         tmp_path / "a.onnx",
         "rnn",
-        outer=(node("ReduceMax", "x", "largest", keepdims=0), node("Min", "n_steps most", "steps")),
+        outer=outer,
         extra=(node(op_type, inputs, "fewer"), node("And", "more fewer", "until")),
-        until="more" if limit == "count" else "until",
+        until="more" if counted else "until",
     )
     model = onnx.load(source)
     (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
-    loop.input[0] = "steps" if limit == "count" else "n_steps"
-    for name, number in (("most", np.int64(2000)), ("far", np.float32(100))):
+    loop.input[0] = "steps" if counted else "n_steps"
+    numbers = {"most": np.int64(2000), "thousand": np.int64(1000), "double": np.int64(2), "far": np.float32(100)}
+    for name, number in numbers.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(number, name))
     onnx.save(model, source)
     with pytest.raises(lstm_onnx.ModelError, match="no loop that was recognised"):

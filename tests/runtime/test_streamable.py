@@ -11,6 +11,7 @@ from onnxruntime.quantization import quantize_dynamic
 
 import lstm_onnx
 from lstm_onnx import InputError
+from lstm_onnx.checksum import KEY
 from lstm_onnx.runtime.streamable import is_proven, require_separate_rows
 from lstm_onnx.serving.whole import _batch_axes
 from tests.module_files import module_file
@@ -57,6 +58,17 @@ def test_a_file_made_for_chunks_that_cannot_be_compared_again(tmp_path: Path) ->
     with pytest.raises(InputError, match="was made for chunks, and another tool has changed it since"):
         model.stream()
     model.stream(check=False)
+
+
+def test_our_metadata_without_a_checksum_proves_nothing(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx")
+    copied = onnx.load(tmp_path / "m.onnx")
+    copied.metadata_props.remove(next(item for item in copied.metadata_props if item.key == KEY))
+    onnx.save(copied, tmp_path / "c.onnx")
+    assert not is_proven(lstm_onnx.load(tmp_path / "c.onnx", "cpu"))
+    del copied.metadata_props[:]
+    onnx.save(copied, tmp_path / "n.onnx")
+    assert is_proven(lstm_onnx.load(tmp_path / "n.onnx", "cpu"))
 
 
 def test_a_change_that_changes_no_result(tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ runs it.
 
 from __future__ import annotations
 
+import enum
 import itertools
+import os
 import weakref
+from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +24,9 @@ from ...errors import ExportError
 from ..user_code import is_library
 from .caller_state import add_hooks, global_hooks
 from .code_names import HOOKS, CodeNames, code_names, user_classes
-from .contents import Shared
+from .contents import Environment, Shared, Variable
 from .copier import Copier
+from .object_parts import mutable_parts
 
 _UNUSED_HOOKS = (
     *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
@@ -98,15 +103,28 @@ def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
             if part.__dict__.get(name):
                 part.__dict__[name] = type(part.__dict__[name])()
     copy.eval()  # not `copy = copy.eval()`: a user's own eval() may return nothing
-    return Clone(copy, (*copier.mutable, *_shared(copy, names)), copier.memory.copies())
+    shared = _shared(copy, names, copier.shared)
+    inside = [value for part in shared if isinstance(part, Variable) for value in part.content().values()]
+    held = mutable_parts([*names.held, *inside], _packages(module))
+    return Clone(copy, (*copier.mutable, *shared, *held), copier.memory.copies())
 
 
-def _shared(copy: nn.Module, names: CodeNames) -> list[Any]:
+def _shared(copy: nn.Module, names: CodeNames, objects: Sequence[Any]) -> list[Any]:
     """What a copy shares with its original, and its own classes, as far as code may write into them."""
     classes = [kind for part in copy.modules() for kind in user_classes(type(part))]
-    owners = {id(owner): owner for owner in (*classes, *names.shared)}
+    members = [item for kind in names.shared if isinstance(kind, enum.EnumMeta) for item in vars(kind).values()]
+    members = [item for item in members if isinstance(item, enum.Enum)]
+    owners = {id(owner): owner for owner in (*classes, *names.shared, *members, *objects)}
     written = frozenset(names.stored)
-    return [*names.functions, *(Shared(owner, written) for owner in owners.values())]
+    found: list[Any] = list(names.functions)
+    for owner in owners.values():
+        if isinstance(owner, ContextVar):
+            found.append(Variable(owner))
+        elif owner is os.environ:
+            found.append(Environment(owner))
+        elif written and hasattr(owner, "__dict__"):
+            found.append(Shared(owner, written))
+    return found
 
 
 def _refuse_keys(names: CodeNames, ids: set[int]) -> None:

@@ -6,18 +6,22 @@ with it: a file's other globals may be whole data sets.
 
 from __future__ import annotations
 
+import contextvars
 import dis
 import functools
+import os
+import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from ...errors import ExportError
+from ...onnxgraph.nodes import Walk
 from ..user_code import is_library
 from .rebuilt_code import closure_values, constants, nested_codes
 
@@ -36,8 +40,10 @@ class CodeNames:
         assigned: the ids of globals to which the code assigns.
         compared: classes named by functions that ask for the class of an object, also in containers that they name.
         functions: all functions of the code.
-        shared: classes, Python modules and thread-local variables that the functions name.
+        shared: classes, Python modules, thread-local and environment variables that the functions name.
         stored: all attribute names that the code may set.
+        held: what Python modules that the functions name hold, and what the functions of these name.
+        outside: the ids of the functions of these Python modules, which are not copied.
     """
 
     attributes: set[str] = field(default_factory=set)
@@ -47,6 +53,35 @@ class CodeNames:
     functions: list[types.FunctionType] = field(default_factory=list)
     shared: list[Any] = field(default_factory=list)
     stored: set[str] = field(default_factory=set)
+    held: list[Any] = field(default_factory=list)
+    outside: set[int] = field(default_factory=set)
+
+    def add_outside(self, function: types.FunctionType, named: Sequence[Any], names: set[str]) -> list[Any]:
+        """Add what a function names that is not copied, and return the functions among that.
+
+        Args:
+            function: the function.
+            named: the values that it names.
+            names: all names in it.
+        """
+        package = function.__globals__.get("__package__")
+        imported = [sys.modules.get(place) for name in names for place in (name, f"{package}.{name}")]
+        inside: list[Any] = []
+        modules: Walk[types.ModuleType] = Walk(
+            item for item in (*named, *imported) if isinstance(item, types.ModuleType)
+        )
+        for module in modules:
+            inside += [vars(module)[name] for name in names & vars(module).keys()]
+            modules.add(item for item in inside if isinstance(item, types.ModuleType))
+        self.shared += [item for item in (*named, *inside) if _is_shared(item)]
+        if "environ" in names:
+            self.shared.append(os.environ)
+        if id(function) in self.outside:
+            inside += named
+        functions = [other for item in inside for other in _functions(item)]
+        self.outside.update(map(id, functions))
+        self.held += [item for item in inside if not isinstance(item, (types.FunctionType, types.ModuleType, type))]
+        return functions
 
     def require_uncompared(self, kind: type) -> None:
         """Refuse code that may compare a class with the copy's class, which is derived from it (ExportError)."""
@@ -83,7 +118,7 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
             attributes = [vars(owner)[name] for owner in owners for name in names & vars(owner).keys()]
             found.compared += [kind for value in (*named, *attributes) for kind in _classes(value)]
         found.functions.append(function)
-        found.shared += filter(_is_shared, named)
+        todo += found.add_outside(function, named, names)
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
         for item in (item for own in nested_codes(function.__code__) for item in dis.get_instructions(own)):
             if item.opname == "STORE_GLOBAL":
@@ -113,11 +148,8 @@ def _classes(value: Any) -> list[type]:
 
 
 def _is_shared(value: Any) -> bool:
-    """Whether a value is the user's, is not copied, and has attributes to write."""
-    if type(value) is threading.local:
-        return True
-    name = value.__name__ if type(value) is types.ModuleType else getattr(value, "__module__", None)
-    return isinstance(value, (type, types.ModuleType)) and not is_library(str(name))
+    """Whether a value is not copied, and has attributes to write, or a value of its own."""
+    return isinstance(value, (type, types.ModuleType, threading.local, contextvars.ContextVar))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

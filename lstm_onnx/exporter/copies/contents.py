@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import collections
 import contextlib
+import contextvars
 import operator
+import sys
 import types
 from dataclasses import dataclass
 from typing import Any
@@ -24,20 +26,25 @@ _SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
 
 @dataclass(frozen=True)
 class Shared:
-    """What a copy shares with its original: a class, a Python module or thread-local variables.
+    """What a copy shares with its original: a class, a Python module, thread-local variables or a library's object.
 
     Attributes:
-        owner: the class, module or variables.
+        owner: the class, module, variables or object.
         names: the attributes that code assigns; the others may be changed by other threads meanwhile.
     """
 
     owner: Any
     names: frozenset[str]
 
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return str(getattr(self.owner, "__name__", type(self.owner).__name__))
+
     def content(self) -> dict[str, Any]:
         """Those attributes; a tensor among them is a state, which `select_states` looks for by itself."""
         own = vars(self.owner)
-        held = {name: own[name] for name in self.names & own.keys()}
+        held = {name: own[name] for name in self.names if name in own}
         return {name: value for name, value in held.items() if not isinstance(value, Tensor)}
 
     def set(self, name: str, value: Any) -> None:
@@ -46,6 +53,86 @@ class Shared:
             type.__setattr__(self.owner, name, value)
         else:
             setattr(self.owner, name, value)
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Give those attributes these values, and delete the others."""
+        for name in self.content().keys() - content.keys():
+            delattr(self.owner, name)
+        for name, value in content.items():
+            self.set(name, value)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of contextvars."""
+
+    owner: contextvars.ContextVar[Any]
+    label = "contextvars"
+
+    def content(self) -> dict[str, Any]:
+        """Its value, if it has any."""
+        try:
+            return {self.owner.name: self.owner.get()}
+        except LookupError:
+            return {}
+
+    def set(self, _: str, value: Any) -> None:
+        """Set it."""
+        self.owner.set(value)
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Set it to its earlier value; it cannot be made to have none."""
+        for name, value in content.items():
+            self.set(name, value)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The environment variables."""
+
+    owner: Any
+    label = "os.environ"
+
+    def content(self) -> dict[str, Any]:
+        """Their texts, of which equal ones are the same object."""
+        return {name: sys.intern(text) for name, text in self.owner.items()}
+
+    def set(self, name: str, value: str) -> None:
+        """Set one."""
+        self.owner[name] = value
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Set those that have changed."""
+        for name in self.owner.keys() - content.keys():
+            del self.owner[name]
+        for name, text in content.items():
+            if self.owner.get(name) != text:
+                self.owner[name] = text
+
+
+@dataclass(frozen=True)
+class Weak:
+    """A dictionary with weak keys or values, whose items can be set, but which has no other keys than its own."""
+
+    owner: Any
+    label = "a weak dictionary"
+
+    def content(self) -> dict[Any, Any]:
+        """Its items."""
+        return dict(self.owner.data)
+
+    def set(self, key: Any, value: Any) -> None:
+        """Set one."""
+        self.owner.data[key] = value
+
+    def restore(self, content: dict[Any, Any]) -> None:
+        """Give it its earlier items."""
+        self.owner.data.clear()
+        self.owner.data.update(content)
+
+
+SHARED = (Shared, Variable, Environment, Weak)
+"""What is read and written by methods of its own."""
 
 
 def _base(part: Any) -> Any:
@@ -70,7 +157,7 @@ def content_of(part: Any) -> Any:
             return (part.cell_contents,)
         except ValueError:
             return (EMPTY,)
-    if isinstance(part, Shared):
+    if isinstance(part, SHARED):
         return part.content()
     content = dict(attributes_of(part))
     for slot in slots_of(type(part)):
@@ -123,11 +210,8 @@ def restore(part: Any, content: Any) -> None:
         part.frombytes(content)
     elif isinstance(part, np.ndarray):
         part[...] = np.frombuffer(content, part.dtype).reshape(part.shape)
-    elif isinstance(part, Shared):
-        for name in part.content().keys() - content.keys():
-            delattr(part.owner, name)
-        for name, value in content.items():
-            part.set(name, value)
+    elif isinstance(part, SHARED):
+        part.restore(content)
     else:
         _restore_attributes(part, content)
 
@@ -149,7 +233,7 @@ def set_item(part: Any, key: Any, value: Any) -> None:
     """Set an item of a container, an attribute or a variable."""
     if isinstance(part, types.CellType):
         part.cell_contents = value
-    elif isinstance(part, Shared):
+    elif isinstance(part, SHARED):
         part.set(key, value)
     elif isinstance(part, dict):
         dict.__setitem__(part, key, value)

@@ -28,6 +28,7 @@ from torch import nn
 from ..user_code import is_library
 from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
 from .code_names import ENTRIES, CodeNames
+from .contents import Weak
 from .object_parts import VIEWS, attributes_of, base_of, is_copied, slots_of, viewed
 from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_function
 from .shared_memory import SharedMemory
@@ -53,6 +54,7 @@ class Copier:
     Attributes:
         mutable: the copied modules, containers, objects, generators and closure cells that code may write into.
         memory: the copied tensors, by where the originals are in memory.
+        shared: objects that are not copied, such as loggers and members of enums.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Copier:
         self.names = names or CodeNames()
         self.mutable: list[Any] = []
         self.memory = SharedMemory()
+        self.shared: list[Any] = []
         self._addresses = {id(item): item for item in addressed}
         self._memo: dict[int, Any] = {}
         self._alive: list[Any] = []  # keeps the objects alive whose ids are in the memo
@@ -104,7 +107,13 @@ class Copier:
         for base, copy in _COPIES:
             if issubclass(kind, base):
                 return copy(self, value)
-        return self._object(value) if is_copied(value, self.packages) else value
+        return self._object(value) if is_copied(value, self.packages) else self._shared(value)
+
+    def _shared(self, value: Any) -> Any:
+        """The value itself."""
+        if not isinstance(value, (type, types.ModuleType)):
+            self.shared.append(value)
+        return value
 
     def _module(self, value: nn.Module) -> Any:
         inner = wrapped_module(value)
@@ -210,13 +219,14 @@ class Copier:
             return method
         return types.MethodType(function, owner)
 
-    def _builtin_method(self, value: types.BuiltinMethodType) -> Any:
+    def _builtin_method(self, value: types.BuiltinMethodType | types.MethodWrapperType) -> Any:
         """A bound method of a container or tensor, such as ``self.frames.append``; other C functions are shared."""
         copy = self.of(value.__self__)
         return value if copy is value.__self__ else getattr(copy, value.__name__)
 
     def _weak(self, value: Any) -> Any:
         new: Any = self._enter(value, type(value)())
+        self.mutable.append(Weak(new))
         new.update([(self.of(key), self.of(item)) for key, item in value.items()])
         return new
 
@@ -334,6 +344,12 @@ class Copier:
         except ReferenceError:
             return None  # its referent is gone
 
+    def _iterator(self, value: Any) -> Any:
+        other = instead_of(value)
+        if other is value and is_copied(value, self.packages):
+            return self._object(value)
+        return self._shared(value) if other is value else self._enter(value, other)
+
     def _generator(self, value: Any) -> Any:
         if isinstance(value, torch.Generator):
             new = torch.Generator(device=value.device)
@@ -376,14 +392,15 @@ class Copier:
 _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (torch.Tensor, Copier._tensor),
     (nn.Module, Copier._module),
-    ((torch.Size, torch.device, enum.Enum), lambda _, value: value),
+    ((torch.Size, torch.device), lambda _, value: value),
+    (enum.Enum, Copier._shared),
     (dict, Copier._mapping),
     (_SEQUENCES, Copier._sequence),
     (set, Copier._set),
     ((tuple, frozenset), Copier._immutable),
     (types.FunctionType, Copier._function),
     (types.MethodType, Copier._method),
-    (types.BuiltinMethodType, Copier._builtin_method),
+    ((types.BuiltinMethodType, types.MethodWrapperType), Copier._builtin_method),
     (functools.partial, Copier._partial),
     (functools._lru_cache_wrapper, Copier._cached),
     (array.array, lambda self, value: self._enter(value, type(value).__copy__(value), mutable=True)),
@@ -393,6 +410,6 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (GENERATORS, Copier._generator),
     ((weakref.WeakKeyDictionary, weakref.WeakValueDictionary), Copier._weak),
     (VIEWS, Copier._view),
-    (collections.abc.Iterator, lambda _, value: instead_of(value)),
+    (collections.abc.Iterator, Copier._iterator),
 )
 """How instances of a class are copied; the first match counts, and all others are plain objects or shared."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .contents import COPIED, EMPTY, NUMBERS, Shared, content_of, holds_same, restore, set_item
+from .contents import COPIED, EMPTY, NUMBERS, SHARED, content_of, holds_same, restore, set_item
 from .copier import GENERATORS
 from .object_parts import attributes_of
 
@@ -187,7 +187,9 @@ def counting(changes: Sequence[Change]) -> list[Change]:
     """The changes that may continue from call to call: of counters, of stored sizes, of lists that grow."""
     # A counter that is absent before the first call begins at 0.
     found = [
-        replace(change, before=type(change.after)(0)) if change.before is None and _is_number(change.after) else change
+        replace(change, before=type(change.after)("0"))
+        if change.before is None and (_is_number(change.after) or _is_text(change.after))
+        else change
         for change in changes
     ]
     return [
@@ -214,8 +216,8 @@ def count_to(changes: Sequence[Change], number: int | None, more: int, *, exactl
         start, step = _rate(change.before, change.after) or (0, 1)
         calls = more if number is None else int((number - start) // step) + more
         value = _after_calls(change.before, change.after, max(calls, 0))
-        if exactly and number is not None and _is_number(change.before):
-            value = number + more * step
+        if exactly and number is not None and (_is_number(change.before) or _is_text(change.before)):
+            value = type(change.before)(number + more * step)
         if change.key is None:
             restore(change.part, value)
         else:
@@ -226,11 +228,18 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) or isinstance(value, (np.integer, np.floating))
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it is the text of a whole number, as in an environment variable."""
+    return type(value) is str and value.removeprefix("-").isdecimal()
+
+
 def _rate(before: Any, after: Any) -> tuple[Any, Any] | None:
     """The first value of a number or a size, and how much a call adds; None where a call adds nothing."""
     if _is_number(before):
         step = after - before if _is_number(after) else 0
         return before, step if np.isfinite(step) and step else 1
+    if _is_text(before) and _is_text(after):
+        return int(before), int(after) - int(before) or 1
     if not isinstance(before, _SIZED) or not isinstance(after, _SIZED):
         return None
     if len(after) > len(before):
@@ -246,6 +255,8 @@ def _after_calls(before: Any, after: Any, calls: int) -> Any:
     if _is_number(before):
         start, step = _rate(before, after) or (before, 1)
         return start + calls * step
+    if _is_text(before) and _is_text(after):
+        return str(int(before) + calls * (int(after) - int(before)))
     if not isinstance(before, _SIZED) or not isinstance(after, _SIZED):
         return before
     if len(after) <= len(before):
@@ -298,8 +309,7 @@ def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Ch
         if len(now) > len(before) and "__builtins__" not in part:
             grown = [Change(part, None, before, where, dict(dict.items(now)))]
     else:
-        named = part.owner if isinstance(part, Shared) else part
-        name = getattr(named, "__name__", type(named).__name__)
-        places = {key: f"{own or name}.{key}" for key in keys}
+        name = part.label if isinstance(part, SHARED) else getattr(part, "__name__", type(part).__name__)
+        places = {key: f"{own or name}.{key}" if isinstance(key, str) else own or name for key in keys}
         before = {**{key: _number_of_class(type(part), key) for key in keys}, **before}
     return grown + [Change(part, key, before.get(key), places[key], now.get(key)) for key in keys]

@@ -6,7 +6,7 @@ import collections
 import gc
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ _PLAIN_MODULES = frozenset(
     | {f"torch.nn.utils.{name}" for name in ("weight_norm", "spectral_norm", "prune")}
 )
 """Library modules whose classes are copied like the user's own."""
+_CONTAINERS = (dict, list, set, collections.deque, bytearray)
+_DEPTH, _MOST_ITEMS = 3, 1000
 _VIEWS: dict[type, Callable[[Any], Any]] = {
     types.MappingProxyType: types.MappingProxyType,
     **{
@@ -80,3 +82,20 @@ def is_copied(value: Any, packages: frozenset[str]) -> bool:
     if "-packages" not in file and not is_library(module):
         return True
     return any(isinstance(item, torch.Tensor) for item in attributes_of(value).values())
+
+
+def mutable_parts(values: Iterable[Any], packages: frozenset[str]) -> list[Any]:
+    """The containers and the user's objects among values, and inside of these; see `is_copied`."""
+    found: dict[int, Any] = {}
+    todo = [(value, _DEPTH) for value in values]
+    for value, depth in todo:
+        if id(value) in found or isinstance(value, (type, types.ModuleType, torch.nn.Module, torch.Tensor)):
+            continue
+        if isinstance(value, _CONTAINERS) or (hasattr(value, "__dict__") and is_copied(value, packages)):
+            found[id(value)] = value
+        elif not isinstance(value, tuple):
+            continue
+        items = [*dict.values(value)] if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        if depth and len(items) <= _MOST_ITEMS:
+            todo += [(item, depth - 1) for item in (*items, *attributes_of(value).values())]
+    return list(found.values())

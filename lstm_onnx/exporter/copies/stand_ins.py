@@ -27,12 +27,20 @@ def kept_results(function: Any, results: dict[Any, Any]) -> Any:
     return cached
 
 
+_ITERATORS = ("builtins", "itertools", "array", "_collections")
+"""Python modules of the classes of Python's own iterators."""
+
+
 class HeldIterator:
     """Replaces an iterator that a module holds."""
 
     def __iter__(self) -> Iterator[Any]:
         """Itself."""
         return self
+
+    def send(self, _: Any) -> Any:
+        """Refuse as `__next__` does."""
+        return next(self)
 
     def __next__(self) -> Any:
         """Refuse to take an item."""
@@ -44,7 +52,7 @@ class HeldIterator:
 
 def instead_of(iterator: Any) -> Any:
     """A `HeldIterator` in place of one of Python's own iterators; others, such as files, are shared."""
-    return HeldIterator() if type(iterator).__module__ in ("builtins", "itertools") else iterator
+    return HeldIterator() if type(iterator).__module__ in _ITERATORS else iterator
 
 
 def in_order(kind: type, items: list[Any]) -> type:

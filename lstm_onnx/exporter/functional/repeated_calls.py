@@ -24,6 +24,7 @@ from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
 from .functional_module import FunctionalModule, Tensors
 from .number_states import NumberState, numbers_as_tensors
+from .outside_reads import require_no_outside_reads
 
 _OFTEN_COUNTED_TO = (20, 30, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 10_000)
 """Numbers near which counters that a forward changes are tried, to see whether the outputs depend on them.
@@ -321,6 +322,7 @@ def _require_repeatable(
                 require(run_later, then)
         if lengthen_lists(changes):
             require(lambda: _run(functional, inputs)[0], fresh)
+    require_no_outside_reads(functional.stateful.inner, lambda: _different(_run(functional, inputs)[0], fresh))
 
 
 def _counts(functional: FunctionalModule) -> Iterator[tuple[int | None, int, bool]]:

@@ -27,7 +27,7 @@ from ...errors import ExportError
 from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
 from ..kept_digest import kept_folds
 from ..user_code import stack_place, user_line
-from ..weights import Array, ChangingWeightsError
+from ..weights import Array, ChangingWeightsError, require_own_names
 from .packed_sequences import as_padded
 from .recurrent_module import RecordedCall, RecurrentModule, States, with_axes
 
@@ -94,13 +94,17 @@ def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
         )
     sizes: dict[str, Any] = {name: getattr(module, name) for name in ("input_size", "hidden_size", "bias")}
     sizes["dtype"] = dtype
+    if cell and hasattr(module, "bias_ih"):
+        sizes["bias"] = module.bias_ih is not None  # which decides; `bias` may have been set later
     if not cell:
         sizes |= {name: getattr(module, name) for name in ("num_layers", "batch_first", "bidirectional")}
     if isinstance(module, (nn.LSTM, nn.LSTMCell)):
         return from_attributes(LSTMSpec, {**sizes, "proj_size": getattr(module, "proj_size", 0)})
     if isinstance(module, (nn.GRU, nn.GRUCell)):
         return from_attributes(GRUSpec, sizes)
-    return from_attributes(RNNSpec, {**sizes, "nonlinearity": getattr(module, "nonlinearity", "tanh")})
+    # nn.RNN computes by its mode, and its cell by its nonlinearity.
+    relu = module.mode == "RNN_RELU" if not cell else module.nonlinearity == "relu"
+    return from_attributes(RNNSpec, {**sizes, "nonlinearity": "relu" if relu else "tanh"})
 
 
 def _dtype_of(module: Any) -> torch.dtype:
@@ -113,6 +117,7 @@ def _parameters_of(module: Any, recurrent: RecurrentModule) -> list[Tensor]:
     """The parameters as this call used them, after parametrizations, hooks and code that computes them."""
     if recurrent.cell:
         return [getattr(module, name.removesuffix("_l0")) for name in recurrent.weight_names]
+    require_own_names(recurrent.spec, module._flat_weights_names, where=recurrent.path or type(module).__name__)
     # Which nn.LSTM's forward passes on.
     flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
     return [flat[name] for name in recurrent.weight_names]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError, ExportError
 from ...spec import DTYPES, LSTMSpec, from_attributes
 from ..dependencies import import_torch
-from ..weights import Array, validate_state_dict
+from ..weights import Array, require_own_names, validate_state_dict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +87,9 @@ def spec_of(module: Any) -> LSTMSpec:
             "export module.float() instead (for bfloat16 that is exact)"
         )
     names = (name for name in LSTMSpec.__dataclass_fields__ if name != "dtype")
-    return from_attributes(LSTMSpec, {**{name: getattr(module, name) for name in names}, "dtype": dtype})
+    spec = from_attributes(LSTMSpec, {**{name: getattr(module, name) for name in names}, "dtype": dtype})
+    require_own_names(spec, module._flat_weights_names, where=type(module).__name__)
+    return spec
 
 
 def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:

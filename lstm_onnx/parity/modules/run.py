@@ -169,6 +169,26 @@ class ModuleRun:
         """
         return self._run(feeds, OperatorRoundings(unit, seed))
 
+    def with_rounded_weights(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
+        """As a call, with each number of its parameters off by up to `unit` of itself.
+
+        Raises:
+            ExportError: it does not run on them.
+        """
+        rng = torch.Generator().manual_seed(seed)
+        parameters = list(self._prepared.stateful.inner.parameters())
+        kept = [parameter.detach().clone() for parameter in parameters]
+        try:
+            with torch.no_grad():
+                for parameter in parameters:
+                    off = torch.rand(parameter.shape, generator=rng, dtype=torch.float64).mul_(2).sub_(1)
+                    parameter.mul_(1 + unit * off.to(parameter))
+            return self._run(feeds)
+        finally:
+            with torch.no_grad():
+                for parameter, own in zip(parameters, kept, strict=True):
+                    parameter.copy_(own)
+
     def operators(self, feeds: Arrays) -> int:
         """How many operators a call runs: many times the steps, where the module has a loop in Python.
 

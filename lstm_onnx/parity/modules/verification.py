@@ -27,13 +27,14 @@ from .amplify import AmplifiedTarget, amplified_target
 from .diagnosis import suspects, with_first_wrong_layer
 from .harder import harder_targets
 from .inputs import BATCH, TIME
-from .jumps import JUMPS_NOTE, with_jumps, with_ties
+from .jumps import JUMPS_NOTE, with_jumps, with_near_ties, with_ties
 from .run import ModuleRun
 from .sizes import is_conclusive, sweeps
 from .small_features import with_small_features
 from .states import state_problems
 from .streams import streamed_cases, streams_of_huge_inputs
 from .subject import Subject
+from .thresholds import threshold_case
 from .usual import even_cases, usual_cases
 from .values import values_at_other_sizes, with_other_integers
 
@@ -137,6 +138,10 @@ class ModuleVerification(Verification):
         with self._weights_of(models.file):
             return with_ties(self.models.float64, models.file, expected)
 
+    def with_near_ties(self, expected: Expected) -> Expected:
+        """A case with the integers that runs with other roundings give."""
+        return with_near_ties(self.models.float64, expected)
+
     def harder(self) -> Iterator[Target]:
         """Further cases for mutants that the others do not reject."""
         return harder_targets(self.subject, self.expected)
@@ -174,6 +179,7 @@ class ModuleVerification(Verification):
         usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
         least = largest_relative_errors(usual)
         found += streams_of_huge_inputs(self.subject)
+        found += filter(None, [threshold_case(self.subject)])
         return with_small_features(self.models.float64, [replace(expected, least=least) for expected in found])
 
     def _expected_cases(self) -> list[Expected]:

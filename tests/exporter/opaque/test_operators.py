@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.opaque.operators import replace_recurrent_modules
+from lstm_onnx.exporter.opaque.operators import _parameters_of, replace_recurrent_modules
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, right, signal
 
 pytestmark = pytest.mark.sweep(36)
@@ -422,3 +422,22 @@ def test_sizes_and_flags_of_other_types(kind: Any) -> None:
     spec = replace_recurrent_modules(nn.ModuleDict({"net": module}))["net"].spec
     assert (spec.bidirectional, spec.num_layers) == (True, 1)
     assert type(spec.num_layers) is int
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("changed", [{"bias": False}, {"num_layers": 3}, {"bidirectional": True}])
+def test_attributes_set_by_hand_that_do_not_fit_the_weights_are_refused(kind: Any, changed: dict[str, Any]) -> None:
+    module = kind(4, 4, num_layers=2)
+    vars(module).update(changed)
+    recurrent = replace_recurrent_modules(module)[""]
+    with pytest.raises(ExportError, match=rf"{kind.__name__}: its bias, num_layers, .* was changed after it was made"):
+        _parameters_of(module, recurrent)
+
+
+def test_attributes_set_by_hand_that_pytorch_takes() -> None:
+    module: Any = nn.ModuleDict({"rnn": nn.RNN(4, 4, num_layers=2), "cell": nn.LSTMCell(4, 4)})
+    module.rnn.num_layers, module.rnn.mode, module.cell.bias = 1, "RNN_RELU", False
+    found = replace_recurrent_modules(module)
+    assert (found["rnn"].spec.num_layers, found["rnn"].spec.nonlinearity) == (1, "relu")  # type: ignore[union-attr]
+    assert len(_parameters_of(module.rnn, found["rnn"])) == 4
+    assert found["cell"].spec.bias

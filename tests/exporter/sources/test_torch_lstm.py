@@ -227,3 +227,11 @@ def test_spectral_norm_is_read_and_not_stepped() -> None:
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert all(part.training for part in module.modules())
+
+
+@pytest.mark.parametrize("changed", [{"bias": False}, {"num_layers": 3}, {"bidirectional": True}, {"proj_size": 2}])
+def test_attributes_set_by_hand_that_do_not_fit_the_weights_are_refused(changed: dict[str, Any]) -> None:
+    module = nn.LSTM(4, 4, num_layers=2)
+    vars(module).update(changed)
+    with pytest.raises(ExportError, match=r"LSTM: its bias, .* was changed after it was made: it has"):
+        spec_of(module)

@@ -134,7 +134,7 @@ def one_size_far_away(self: Any, x: Tensor) -> Tensor:
 
 def multiples_of_a_large_number(self: Any, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
-    return out * 2 if x.size(1) % 97 < 1 else out
+    return out * 2 if x.size(1) % 97 < 4 else out
 
 
 def a_few_sizes_far_away(self: Any, x: Tensor) -> Tensor:

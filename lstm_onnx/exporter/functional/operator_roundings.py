@@ -18,6 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 _SUMS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "sum", "mean", "cumsum"}
 """aten operators that add up terms; the same operator applied to absolute values bounds their rounding."""
+_ONE_BY_ONE = {"linalg_vector_norm", "norm", "_cdist_forward", "prod"}
+"""aten operators whose terms PyTorch adds up one by one in their own dtype: 20,000 equal ones are off by 1e-4."""
 _TWO_TERMS = {"add", "add_", "sub", "sub_", "rsub"}
 _WITHIN_1 = {
     *("sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "_softmax", "_log_softmax", "log_sigmoid_forward"),
@@ -51,7 +53,9 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not any(isinstance(arg, Tensor) for arg in tree_leaves((args, keywords))):
             return func(*args, **keywords)  # a constant
         terms = self._terms(func, name, args, keywords)
-        results = (_topk if name == "topk" else func)(*args, **keywords)
+        results: Any = (_topk if name == "topk" else func)(*args, **keywords)
+        if name in _ONE_BY_ONE and _rounds(results):
+            results = func(*tree_map(_double, args), **keywords).to(results.dtype)
         every = results if isinstance(results, (tuple, list)) else (results,)
         rounded = [
             result if view or not _rounds(result) else self._rounded(result, name, terms, in_place=write)
@@ -91,6 +95,10 @@ def _padded(flags: list[bool], results: Any) -> list[bool]:
 
 def _rounds(result: Any) -> bool:
     return isinstance(result, Tensor) and result.is_floating_point()
+
+
+def _double(arg: Any) -> Any:
+    return arg.double() if _rounds(arg) else arg
 
 
 def _magnitude(arg: Any) -> Any:

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from .branch_effects import branch_error
-from .branch_values import BranchValues, reachable
+from .branch_values import BranchValues, Condition, reachable
+from .remainders import RemainderTruth
 
 _MISSING = object()
 _NUMBERS = (bool, int, float, str, type(None), torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -36,7 +37,7 @@ class Choice:
         self,
         values: BranchValues,
         leave: Callable[[Choice], None],
-        condition: Tensor | None,
+        condition: Condition | None,
         written: tuple[str, ...],
         attributes: tuple[str, ...],
         before: dict[str, Any],
@@ -151,7 +152,8 @@ class Choice:
             if any(a is not b and a != b for each in contents for a, b in zip(each.shape, own.shape, strict=True)):
                 raise branch_error(f"changes the shape of {name}")
             self._values.require_no_state(own, name, self._kept)
-            merged = contents[0] if self._condition is None else torch.where(self._condition, contents[0], contents[1])
+            condition = self._condition.tensor if isinstance(self._condition, RemainderTruth) else self._condition
+            merged = contents[0] if condition is None else torch.where(condition, contents[0], contents[1])
             own.copy_(merged)
             return
         self._values.require_no_state(own, name, self._kept)

@@ -13,7 +13,9 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError
 from ..user_code import user_line
 from .branch_effects import branch_error
+from .remainders import RemainderTruth, chosen_number, chosen_tensor
 
+Condition = Tensor | RemainderTruth
 _sym_ite: Any = torch.sym_ite
 _KINDS: dict[str, tuple[tuple[type, ...], torch.dtype]] = {
     "bool": ((bool, torch.SymBool), torch.bool),
@@ -80,7 +82,7 @@ class BranchValues:
     def _states(self) -> list[tuple[dict[str, Any], str]]:
         return [(state.table(self.held), state.attribute) for state in self._stateful.attribute_states]
 
-    def merged(self, condition: Tensor | None, one: Any, other: Any) -> Any:
+    def merged(self, condition: Condition | None, one: Any, other: Any) -> Any:
         """One of two values, which may be tuples or lists of tensors; the first one where there is no condition.
 
         Raises:
@@ -99,15 +101,19 @@ class BranchValues:
             )
         return pytree.tree_unflatten(list(map(self._merged_leaf, [condition] * len(leaves), leaves, others)), structure)
 
-    def _merged_leaf(self, condition: Tensor | None, one: Any, other: Any) -> Any:
+    def _merged_leaf(self, condition: Condition | None, one: Any, other: Any) -> Any:
         if one is other:
             return one
         if not isinstance(one, Tensor) or not isinstance(other, Tensor):
             return _merged_number(condition, one, other)
         alike = one.dtype == other.dtype and one.dim() == other.dim()
-        if not alike or not all(statically_known_true(a == b) for a, b in zip(one.shape, other.shape, strict=True)):
+        result: Tensor | None = None
+        if isinstance(condition, RemainderTruth):
+            result = chosen_tensor(condition, one, other) if alike else None
+        elif alike and all(statically_known_true(a == b) for a, b in zip(one.shape, other.shape, strict=True)):
+            result = one if condition is None else torch.where(condition, one, other)
+        if result is None:
             raise branch_error("gives a tensor of a different shape or dtype than the other one")
-        result = one if condition is None else torch.where(condition, one, other)
         line = user_line()
         self._chosen += [(tensor, tensor._version, line) for tensor in (result, one, other)]
         return result
@@ -145,7 +151,7 @@ def reachable(values: Iterable[Any]) -> Iterator[Any]:
                 todo += value.values() if isinstance(value, dict) else value
 
 
-def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:
+def _merged_number(condition: Condition | None, one: Any, other: Any) -> Any:
     """One of two Python objects, which are identical or numbers of one kind.
 
     Raises:
@@ -162,6 +168,10 @@ def _merged_number(condition: Tensor | None, one: Any, other: Any) -> Any:
         raise branch_error("gives an int and the other one a float", "write both as floats, such as 1.0")
     if "" in kinds or kinds[0] != kinds[1] or condition is None:
         raise branch_error("gives a different Python number or object than the other one", "make both tensors")
+    if isinstance(condition, RemainderTruth):
+        if kinds[0] == "int":
+            return chosen_number(condition, one, other)
+        condition = condition.tensor
     dtype = _KINDS[kinds[0]][1]
     first, second = _as_tensor(one, dtype), _as_tensor(other, dtype)
     # A Python number follows other rules of type promotion than a tensor does.

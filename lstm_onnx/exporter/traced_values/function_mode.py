@@ -59,6 +59,7 @@ class TracingMode(TorchFunctionMode):
         self.recurrent = [part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase))]
         self.constants, self.builtins = constants, builtins
         self.branches = Helper(lambda number: constants.read(Tensor.item, (number,), {}) is not None, module)
+        self.branches.remainders = builtins.remainders
         self.passed_checks: dict[str, None] = {}
         self.texts: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
@@ -119,6 +120,13 @@ class TracingMode(TorchFunctionMode):
             return None
         self.note_check(check.line)
         return check.passed
+
+    def rewrite(self, frame: FrameType) -> None:
+        """Start the trace again with the ``if`` of a frame on a remainder rewritten, unless it already is."""
+        if self.builtins.remainders and self.builtins.branches.add(frame):
+            self.builtins.raised.append(error := RetraceError(branches=True))
+            self.builtins.asked_remainders = True
+            raise error
 
     def is_open(self, number: Tensor) -> bool:
         """Whether the numbers of a tensor are not known while tracing."""

@@ -43,6 +43,8 @@ class Builtins:
     Attributes:
         everywhere: whether ``len``, ``sum`` and ``sorted`` are replaced in all files.
         branches: the ``if`` on values that are rewritten.
+        remainders: whether both branches of an ``if`` on a size's remainder are computed.
+        asked_remainders: whether there was any.
         raised: errors of the trace's own, which PyTorch would not raise; the user's code may catch them.
     """
 
@@ -50,6 +52,7 @@ class Builtins:
         self._tables: dict[tuple[int, str], dict[str, Any]] = {}
         self.everywhere = False
         self.branches = Branches()
+        self.remainders, self.asked_remainders = True, False
         self.raised: list[Exception] = []
         self._retraces = 0
         self._max: Any = None
@@ -63,6 +66,11 @@ class Builtins:
         self._tables |= found
         self._retraces += 1
         return more and self._retraces < _MOST_RETRACES
+
+    def leave_remainders(self) -> bool:
+        """Take the branch of the example's size, as of any other ``if`` on sizes; whether both were computed before."""
+        left, self.remainders = self.remainders and self.asked_remainders, False
+        return left
 
     @contextlib.contextmanager
     def replaced(self) -> Iterator[None]:

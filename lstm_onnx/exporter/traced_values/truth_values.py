@@ -22,6 +22,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from ..copies.caller_state import replaced
 from ..user_code import is_user_code
+from .remainders import COMPARED, DIVIDED, remainder_truth
 from .value_checks import identity_line, require_no_identity
 
 _negated: Any = torch.sym_not
@@ -80,6 +81,18 @@ def _counted(name: str) -> Callable[[Any, Any], Any]:
     return compute
 
 
+def _remainder(name: str) -> Callable[[Any, Any], Any]:
+    own = getattr(torch.SymInt, name)
+
+    def compute(size: Any, other: Any) -> Any:
+        found = own(size, other)
+        if isinstance(found, torch.SymInt) and type(other) is int:
+            setattr(found, DIVIDED, (size, other))
+        return found
+
+    return compute
+
+
 def _size_compared(name: str) -> Callable[[Any, Any], Any]:
     own = getattr(torch.SymInt, name)
 
@@ -87,6 +100,7 @@ def _size_compared(name: str) -> Callable[[Any, Any], Any]:
         found, frame = own(size, other), sys._getframe(1)
         if not isinstance(found, torch.SymBool) or not _is_asked(frame):
             return found
+        setattr(found, COMPARED, (size, name, other))
         if free_unbacked_symbols(found):
             require_no_identity(frame)
             return found
@@ -95,14 +109,27 @@ def _size_compared(name: str) -> Callable[[Any, Any], Any]:
     return compare
 
 
+def _ask_remainder(symbol: Any, frame: FrameType, rewrite: Callable[[Any], None], thread: int) -> None:
+    """Let the user's code be rewritten that asks for the truth of a remainder of a size, or of a comparison with it."""
+    asking: FrameType | None = frame
+    if frame.f_code is torch.SymInt.__bool__.__code__:
+        symbol, asking = frame.f_locals["self"], frame.f_back
+    own = threading.get_ident() == thread
+    if own and asking is not None and _is_asked(asking) and remainder_truth(symbol) is not None:
+        rewrite(asking)
+
+
 @contextlib.contextmanager
-def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) -> Iterator[None]:
+def truth_values(
+    passes: Callable[[Any], bool | None], rewrite: Callable[[Any], None], raised: list[Exception]
+) -> Iterator[None]:
     """A context in which checks of what ``item()`` gives pass, and a truth value counts as 1 if true and 0 if not.
 
     torch's own truth values never equal a number, and raise an error in arithmetic and beside True or False.
 
     Args:
         passes: returns the truth value with which a check in a frame passes; None where it is not a check.
+        rewrite: called with the frame of the user's code that asks for the truth of a remainder of a size.
         raised: collects the trace's own errors, since the user's code may catch them.
     """
     kind: Any = torch.SymBool
@@ -110,6 +137,7 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
     thread = threading.get_ident()
 
     def truth(symbol: Any) -> Any:
+        _ask_remainder(symbol, sys._getframe(1), rewrite, thread)
         try:
             return own(symbol)
         except GuardOnDataDependentSymNode as error:
@@ -145,6 +173,7 @@ def truth_values(passes: Callable[[Any], bool | None], raised: list[Exception]) 
 _REPLACED: tuple[tuple[type, Callable[[str], Any], Sequence[str]], ...] = (
     (torch.SymFloat, _compared, _COMPARISONS),
     (torch.SymInt, _size_compared, _COMPARISONS),
+    (torch.SymInt, _remainder, ("__mod__",)),
     (torch.SymFloat, _computed, _ARITHMETIC),
     (torch.SymBool, _counted, ("__mul__", "__rmul__", "__add__", "__radd__", "__sub__", "__rsub__")),
 )

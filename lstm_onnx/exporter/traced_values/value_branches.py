@@ -32,6 +32,7 @@ from .branch_choice import Choice
 from .branch_code import rewritten_branches, with_helper
 from .branch_effects import branch_error, callable_in_branch
 from .branch_values import BranchValues
+from .remainders import RemainderTruth, remainder_truth
 from .value_checks import require_no_identity
 
 _sym_ite: Any = torch.sym_ite
@@ -101,10 +102,12 @@ class Helper(BranchValues):
     Attributes:
         depth: how many branches that may not be taken are being computed.
         used: whether there were any.
+        remainders: whether both branches of an ``if`` on a size's remainder are computed.
     """
 
     depth = 0
     used = False
+    remainders = False
 
     def __init__(self, known: Callable[[Tensor], bool], stateful: Any) -> None:
         super().__init__(stateful)
@@ -113,8 +116,10 @@ class Helper(BranchValues):
 
     def unknown(self, value: Any) -> bool:
         """Whether a value is a single traced number, a tensor or a result of ``item()``, whose truth is not known."""
+        if isinstance(value, RemainderTruth):
+            return True
         if isinstance(value, (torch.SymBool, torch.SymInt, torch.SymFloat)):
-            return bool(free_unbacked_symbols(value))
+            return bool(free_unbacked_symbols(value)) or (self.remainders and remainder_truth(value) is not None)
         one = isinstance(value, FakeTensor) and all(isinstance(size, int) and size == 1 for size in value.shape)
         return one and not self._known(value)
 
@@ -133,6 +138,8 @@ class Helper(BranchValues):
             return bool(value)
         if isinstance(value, Tensor):
             return value.reshape(()) != 0
+        if self.remainders and (found := remainder_truth(value)) is not None:
+            return found
         asked = value if isinstance(value, torch.SymBool) else value != 0
         return torch.scalar_tensor(_sym_ite(asked, 1, 0), dtype=torch.int64) != 0
 

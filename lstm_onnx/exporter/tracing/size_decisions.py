@@ -274,7 +274,7 @@ def changes(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> list[i
         while now != last and len(found) < _MOST_CHANGES:
             found.append(_first_change(side, before, point, last))
             before, last = found[-1], side(found[-1])
-        if len(found) == _MOST_CHANGES or (point > _EACH_UP_TO and _repeats(decision, found, side)):
+        if len(found) == _MOST_CHANGES or (point > _EACH_UP_TO and _repeats(decision, found, side, sizes[axis])):
             break
         before, last = point, now
     return found
@@ -304,9 +304,12 @@ def _changes_at_every_size(decision: Decision, axis: Axis, sizes: Mapping[Axis, 
     return {size for point in points for size in (point - 1, point)}
 
 
-def _repeats(decision: Decision, found: list[int], side: Callable[[int], int]) -> bool:
-    """Whether a comparison of a remainder was seen with both outcomes, so that later changes are like these."""
-    return len(found) > 1 and decision.of_remainder and any(side(size) == 0 for size in found)
+def _repeats(decision: Decision, found: list[int], side: Callable[[int], int], own: int) -> bool:
+    """Whether a comparison of a remainder was seen with both outcomes, so that later changes are like these.
+
+    They are seen above the example's size, too, to which the axis may be bounded below.
+    """
+    return decision.of_remainder and len(found) > 1 and any(side(size) == 0 for size in found if size > own)
 
 
 def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) -> int:

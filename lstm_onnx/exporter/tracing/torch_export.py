@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import onnx_ir
 import torch
@@ -91,7 +91,6 @@ def trace(
     Raises:
         ExportError: the module does something that ONNX cannot express.
     """
-
     state_axes = open_state_axes(functional)
 
     def run(builtins: Builtins) -> Traced:
@@ -212,9 +211,8 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
         args, _ = _export_arguments(functional, inputs, states, {name: {} for name in states})
         # Keep what the last step computes for a further one, so that it looks like the other steps.
         with _tracing(functional), replaced(torch.fx.Graph, "eliminate_dead_code", lambda *_, **__: False):
-            program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
-            functionalized: torch.export.ExportedProgram = program.run_decompositions({})
-            return functionalized
+            program = _exported(functional, args, None, builtins)[0].run_decompositions({})
+            return cast("torch.export.ExportedProgram", program)
 
     return _with_builtins(run)
 
@@ -230,6 +228,9 @@ def _with_builtins(run: Callable[[Builtins], _Result]) -> _Result:
         except RetraceError as retrace:
             if not builtins.replace_more(retrace):
                 raise ExportError(str(retrace)) from None
+        except ExportError:
+            if not builtins.leave_remainders():
+                raise
 
 
 def _export_arguments(
@@ -310,7 +311,7 @@ def _traced_by(
         _errors_explained(functional, guards),
         _traced(functional),
         mode,
-        truth_values(mode.passes, builtins.raised),
+        truth_values(mode.passes, mode.rewrite, builtins.raised),
         builtins.replaced(),
         builtins.branches.replaced(mode.branches),
         eager_branches(),

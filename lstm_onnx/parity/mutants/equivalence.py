@@ -13,6 +13,7 @@ from onnx import NodeProto
 
 from ...onnxgraph.padding import is_masked
 from ...onnxgraph.recurrent import Port, RecurrentLayer
+from ...onnxgraph.tensors import attributes_of
 from .graph_edit import Edit
 
 LARGEST = 2**24
@@ -57,15 +58,34 @@ def single_step(edit: Edit, layer: RecurrentLayer) -> str:
     return "it is called on one step at a time" if _one_entry(edit, layer.x) else ""
 
 
-def _one_entry(edit: Edit, value: str) -> bool:
-    """Whether a value's first axis is 1: by its shape, or because an Unsqueeze added it to a value of unknown shape."""
-    node = edit.maker(value)
-    if edit.size(value, 0) == 1 or node is None:
-        return edit.size(value, 0) == 1
+def _one_entry(edit: Edit, value: str, axis: int = 0) -> bool:
+    """Whether the size of a value's axis is 1: by its shape, or by the nodes that make a value of unknown shape."""
+    node, array = edit.maker(value), edit.constant(value)
+    if array is not None:
+        return axis < array.ndim and array.shape[axis] == 1
+    if edit.size(value, axis) == 1 or node is None:
+        return edit.size(value, axis) == 1
     if node.op_type == "Unsqueeze" and len(node.input) == 2:
         axes = edit.constant(node.input[1])
-        return axes is not None and 0 in axes
-    return node.op_type == "Reshape" and _keeps_shape(edit, node) and _one_entry(edit, node.input[0])
+        return axes is not None and axis in axes
+    if node.op_type == "Transpose" and (perm := attributes_of(node).get("perm")):
+        return _one_entry(edit, node.input[0], perm[axis])
+    if node.op_type == "Tile":
+        return _repeats_once(edit, node.input[1], axis) and _one_entry(edit, node.input[0], axis)
+    return node.op_type == "Reshape" and _keeps_shape(edit, node) and _one_entry(edit, node.input[0], axis)
+
+
+def _repeats_once(edit: Edit, repeats: str, axis: int) -> bool:
+    """Whether a Tile's repeats, put together one by one, are 1 at an axis."""
+    node = edit.maker(repeats)
+    parts = [] if node is None or node.op_type != "Concat" else list(node.input)
+    numbers = [edit.constant(part) for part in parts]
+    known = [None if number is None else list(number.shape) for number in numbers]
+    shapes = [edit.shapes.get(part) if own is None else own for part, own in zip(parts, known, strict=True)]
+    if axis >= len(parts) or any(shape != [1] for shape in shapes):
+        return False
+    number = numbers[axis]
+    return number is not None and number.tolist() == [1]
 
 
 def _keeps_shape(edit: Edit, node: NodeProto) -> bool:

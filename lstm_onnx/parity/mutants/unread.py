@@ -16,7 +16,7 @@ from onnx import NodeProto
 
 from ...errors import LSTMOnnxError
 from ...onnxgraph.padding import is_within, root
-from ...onnxgraph.recurrent import RecurrentLayer
+from ...onnxgraph.recurrent import Port, RecurrentLayer
 from ...onnxgraph.tensors import attributes_of
 from ...runtime import Model
 from ..expected import Expected
@@ -30,6 +30,35 @@ _RUNS = ("whole", "values", "sweep", "data")
 """Kinds of cases in which each call is a single run."""
 
 
+WITNESS = "mutant/witness"
+"""An output of copies that shows that the numbers in place of others do have an effect, if not on any other output."""
+
+
+def replace_recurrent(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
+    """Put a number in place of R, which has no effect on a first step from h = 0 where no other step is read.
+
+    The layer's final h is the witness: in a case of one step nothing would depend on R.
+    """
+    if edit.graph is not edit.model.graph:  # of a generating file
+        return False
+    dtype = np.dtype(np.float32)
+    for port in layer.R:
+        array = edit.constant(port.value)
+        if array is None or array.dtype.kind != "f":
+            return False
+        dtype = array.dtype
+        if number is not None:
+            port.value = edit.array(np.full_like(array, number))
+    _add_witness(edit, edit.named_final(layer, "h")[0], dtype)
+    return True
+
+
+def _add_witness(edit: Edit, value: str, dtype: np.dtype) -> None:
+    edit.graph.node.append(onnx.helper.make_node("Identity", [value], [WITNESS], name=WITNESS))
+    kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    edit.graph.output.append(onnx.helper.make_tensor_value_info(WITNESS, kind, None))
+
+
 def replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
     """Put a number in place of everything that a layer's lengths affect.
 
@@ -39,10 +68,12 @@ def replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None) -> 
     return _replace_padding(edit, layer, number, still=stays_at_zero(edit, layer))
 
 
-def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
-    """The same in all layers with one mask, which a longer mask affects."""
-    if layer.lengths is None or not layer.scan:
+def replace_one_step_off(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
+    """The same in all layers with one mask, which a longer mask affects; for an operator, with shorter lengths."""
+    if layer.lengths is None:
         return False
+    if not layer.scan:
+        return _replace_last_step(edit, layer, layer.lengths, number)
     mask = layer.lengths.value
     sharing = [other for other in edit.layers if other.lengths is not None and other.lengths.value == mask]
     nodes = [other.node for other in sharing]
@@ -50,6 +81,24 @@ def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float | N
         return False
     # A layer below may share the mask, so that its outputs are no longer zero where they were.
     return all(_replace_padding(edit, other, number, still=False) for other in sharing)
+
+
+def shorter_lengths(edit: Edit, lengths: str) -> str:
+    """Add lengths that are one step too short."""
+    one = np.array(1, np.int32)
+    return edit.node("Max", edit.node("Sub", lengths, one), one)
+
+
+def _replace_last_step(edit: Edit, layer: RecurrentLayer, lengths: Port, number: float | None) -> bool:
+    """The lengths are the witness: sequences of one step keep theirs."""
+    if edit.graph is not edit.model.graph:
+        return False
+    own = lengths.value
+    lengths.value = shorter_lengths(edit, own)
+    _add_witness(edit, own if number is None else lengths.value, np.dtype(np.int32))
+    replaced = _replace_padding(edit, layer, number, still=False)
+    lengths.value = own
+    return replaced
 
 
 def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None, *, still: bool) -> bool:
@@ -108,18 +157,25 @@ def _steps(edit: Edit, value: str) -> str:
 
 
 def same_outputs(model: Model, copies: Sequence[Model], cases: Sequence[Expected]) -> bool:
-    """Whether copies of a file give the same bits as it does in every case that is run as a whole; False for none."""
+    """Whether copies of a file give the same bits as it does in every case that is run as a whole; False for none.
+
+    Each copy's `WITNESS`, where there is one, must differ in some case.
+    """
     calls = [call for case in cases if case.kind in _RUNS for call in case.calls]
+    unseen = set(range(len(copies)))
     try:
         for call in calls:
             right = model.run(call.feeds)
-            for copy in copies:
+            witness = right.pop(WITNESS, None)
+            for index, copy in enumerate(copies):
                 other = copy.run(call.feeds)
+                if witness is None or not np.array_equal(witness, other[WITNESS], equal_nan=True):
+                    unseen.discard(index)
                 if not all(np.array_equal(array, other[name], equal_nan=True) for name, array in right.items()):
                     return False
     except LSTMOnnxError:
         return False
-    return bool(calls)
+    return bool(calls) and not unseen
 
 
 _ZERO_AT_ZERO = frozenset({"Identity", "Cast", "Dropout", "Relu", "Tanh"})

@@ -23,6 +23,7 @@ from .equivalence import (
     unread_reverse,
 )
 from .graph_edit import Edit, set_attribute
+from .unread import shorter_lengths
 
 Ends = Callable[[RecurrentLayer, str], list[Port]]
 _OTHER_ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Tanh"], "GRU": ["HardSigmoid", "Tanh"]}
@@ -145,8 +146,7 @@ def one_step_off(edit: Edit, layer: RecurrentLayer) -> Outcome:
             return ABSENT
         less.op_type = "LessOrEqual"
         return APPLIED
-    one = np.array(1, np.int32)
-    layer.lengths.value = edit.node("Max", edit.node("Sub", layer.lengths.value, one), one)
+    layer.lengths.value = shorter_lengths(edit, layer.lengths.value)
     return APPLIED
 
 

@@ -80,6 +80,20 @@ def test_sums_over_many_steps_may_be_added_up_in_single(functional: FunctionalMo
         assert first_difference(summing, {"x": x}, run, expected, wrong) is not None
 
 
+def test_norms_of_many_equal_numbers_may_be_nearer_to_float64(functional: FunctionalModule) -> None:
+    """PyTorch's vector_norm adds up one term after another."""
+
+    def run(inputs: Tensors) -> Tensors:
+        return {"output": inputs["x"].norm(p=1)}
+
+    x = torch.full((20_000,), 0.7)
+    wanted = {"output": np.float32(x.double().norm(p=1).item())}
+    assert abs(float(run({"x": x})["output"] - wanted["output"])) > 1
+    assert first_difference(functional, {"x": x}, run, run({"x": x}), wanted) is None
+    wrong = {"output": wanted["output"] * np.float32(0.999)}
+    assert first_difference(functional, {"x": x}, run, run({"x": x}), wrong) is not None
+
+
 def test_a_number_that_jumps_by_rounding_may_have_jumped(functional: FunctionalModule) -> None:
     expected = torch.arange(5.0)
     actual = expected.numpy().copy()

@@ -147,6 +147,21 @@ def test_modules_in_which_it_is_not(architecture: str, site: int, name: str) -> 
     assert _reason(module_file(architecture), name, site) == ""
 
 
+@pytest.mark.parametrize(("steps", "reason"), [(1, "it is called on one step at a time"), (2, "")])
+def test_steps_that_are_repeated_for_each_row(steps: int, reason: str, tmp_path: Path) -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.start = nn.GRU(3, 4, batch_first=True), nn.Parameter(torch.randn(5, 1, 3))
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.gru(self.start.repeat(h.shape[0], steps, 1), h.repeat(1, 1, 5).view(1, -1, 4))[0]  # type: ignore[no-any-return]
+
+    path = tmp_path / "decoder.onnx"
+    lstm_onnx.export(Decoder(), path, example_inputs=(torch.randn(2, 4),), dynamic_shapes=({0: "batch"},), check=False)
+    assert _reason(path, "run backwards") == reason
+
+
 def test_zeros_that_a_mask_keeps_or_not_are_zeros(tmp_path: Path) -> None:
     class Policy(nn.Module):
         def __init__(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -18,7 +19,13 @@ from lstm_onnx.parity.expected import Call, Expected
 from lstm_onnx.parity.mutants.catalogue import MUTATORS
 from lstm_onnx.parity.mutants.graph_edit import Edit, known_shapes
 from lstm_onnx.parity.mutants.self_test import mutated, opened
-from lstm_onnx.parity.mutants.unread import replace_padding, same_outputs
+from lstm_onnx.parity.mutants.unread import (
+    Replace,
+    replace_one_step_off,
+    replace_padding,
+    replace_recurrent,
+    same_outputs,
+)
 from tests.exporter.helpers import X_LENGTHS, with_lengths
 
 pytestmark = pytest.mark.sweep(18)
@@ -59,8 +66,13 @@ def masked(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
 
 def padded(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
     """The mean over all steps, padding and all."""
+    return padded_steps(self, x, lengths).mean(1)
+
+
+def padded_steps(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
+    """All steps, padding and all."""
     y = self.lstm(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[0]
-    return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0].mean(1)
+    return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0]
 
 
 def final(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
@@ -121,6 +133,38 @@ def test_padding_of_two_directions(
     assert [_same_without_lengths(model, graph, layer) for layer in (0, 1)] == unread
 
 
+def step(at: int) -> Read:
+    return lambda self, x, _: self.lstm(x)[0][:, at]
+
+
+def packed_step(at: int) -> Read:
+    return lambda self, x, lengths: padded_steps(self, x, lengths)[:, at]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize(
+    ("replace", "read", "options", "unread"),
+    [
+        (replace_recurrent, step(0), {}, True),
+        (replace_recurrent, step(0), {"proj_size": 2}, True),
+        (replace_recurrent, step(1), {}, False),
+        (replace_recurrent, step(0), {"bidirectional": True}, False),
+        (replace_one_step_off, packed_step(0), {}, True),
+        (replace_one_step_off, packed_step(1), {}, False),
+        (replace_one_step_off, packed_step(0), {"bidirectional": True}, False),
+    ],
+)
+def test_a_first_step(
+    replace: Replace, read: Read, options: dict[str, int | bool], unread: bool, tmp_path: Path
+) -> None:
+    model, graph = _exported(Packed(read, **options), tmp_path)
+    own, *others = (_replaced(model, graph, 0, number, replace) for number in (None, 1e3, -1e3))
+    assert same_outputs(own, others, [_case()]) == unread
+    # A single step from zeros sees no recurrence, whichever step is read.
+    feeds = {"x": np.ones((3, 1, 3), np.float32), "lengths": np.ones(3, np.int64)}
+    assert not same_outputs(own, others, [Expected("a step", (Call(feeds, {}, {}),), "float32", 1.0)])
+
+
 def _exported(module: nn.Module, folder: Path) -> tuple[lstm_onnx.Model, onnx.ModelProto]:
     path = folder / "m.onnx"
     lstm_onnx.export(module.eval(), path, example_inputs=with_lengths(2, 4), dynamic_shapes=X_LENGTHS, check=False)
@@ -135,11 +179,17 @@ def _unread(model: lstm_onnx.Model, graph: onnx.ModelProto, layer: int) -> bool:
     return same_outputs(own, [other], [_case()])
 
 
-def _replaced(model: lstm_onnx.Model, graph: onnx.ModelProto, layer: int, number: float | None) -> lstm_onnx.Model:
+def _replaced(
+    model: lstm_onnx.Model,
+    graph: onnx.ModelProto,
+    layer: int,
+    number: float | None,
+    replace: Replace = replace_padding,
+) -> lstm_onnx.Model:
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     edit = Edit(copy, shapes=known_shapes(graph))
-    assert replace_padding(edit, edit.layers[layer], number)
+    assert replace(edit, edit.layers[layer], number)
     edit.sort()
     return opened(model, copy)
 

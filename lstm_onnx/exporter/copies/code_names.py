@@ -164,23 +164,27 @@ def _strings(value: Any) -> list[str]:
     return [item for item in items if isinstance(item, str)]
 
 
-def _functions(value: Any) -> Iterable[types.FunctionType]:
-    """The user's functions that a value stands for: itself, an accessor's, or the methods of a class or object."""
-    if type(value) in weakref.ProxyTypes:  # they forward everything to their referents
+def _functions(value: Any, within: tuple[int, ...] = ()) -> Iterable[types.FunctionType]:
+    """The user's functions that a value stands for: itself, an accessor's, or the methods of a class or object.
+
+    Those in the closure of a library's function count, too; that function may itself be in it, as ``Tensor.__rsub__``.
+    """
+    if type(value) in weakref.ProxyTypes or id(value) in within:  # proxies forward everything to their referents
         return ()
+    of = functools.partial(_functions, within=(*within, id(value)))
     if isinstance(value, types.FunctionType):
         wrapped = getattr(value, "__wrapped__", None)
         own = () if is_library(value.__globals__.get("__name__", "")) else (value,)
-        inner = [] if own else [content for item in closure_values(value) for content in _functions(item)]
-        return [*own, *inner, *(_functions(wrapped) if isinstance(wrapped, types.FunctionType) else ())]
+        inner = [] if own else [content for item in closure_values(value) for content in of(item)]
+        return [*own, *inner, *(of(wrapped) if isinstance(wrapped, types.FunctionType) else ())]
     if isinstance(value, (types.MethodType, staticmethod, classmethod)):
-        return _functions(value.__func__)
+        return of(value.__func__)
     if isinstance(value, property):
-        return [function for part in (value.fget, value.fset) for function in _functions(part)]
+        return [function for part in (value.fget, value.fset) for function in of(part)]
     if isinstance(value, functools.partial):
-        return _functions(value.func)
+        return of(value.func)
     if isinstance(value, (functools.cached_property, functools._lru_cache_wrapper)):
-        return _functions(value.func if isinstance(value, functools.cached_property) else value.__wrapped__)
+        return of(value.func if isinstance(value, functools.cached_property) else value.__wrapped__)
     kind = value if isinstance(value, type) else type(value)
     if is_library(kind.__module__) or issubclass(kind, nn.Module):
         return ()

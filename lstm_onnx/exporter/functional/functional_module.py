@@ -30,6 +30,17 @@ from .dtype_mode import DtypeMode
 Tensors = dict[str, Tensor]
 
 
+class OutputCountError(ExportError):
+    """The module runs, but returns more or fewer tensors than for the example; `outcome` says so of a file."""
+
+    def __init__(self, found: int, usual: int) -> None:
+        super().__init__(
+            f"forward returns {found} tensors, but {usual} for the example; a file has a fixed number of outputs: "
+            "return one tensor, such as torch.stack of a list"
+        )
+        self.outcome = f"forward returns {found} tensors, and {usual} for the example and in the exported file"
+
+
 class FixedSizeError(ExportError):
     """Tracing fixed a size; at other example sizes it may stay dynamic.
 
@@ -97,17 +108,15 @@ class FunctionalModule:
             The outputs by name, and the states after the call by their outputs' names.
 
         Raises:
-            ExportError: the forward fails (the message quotes its error and the line), or it returns a different
-                number of tensors than for the example, such as where Python's sum() of no tensors is the number 0.
+            ExportError: the forward fails (the message quotes its error and the line).
+            OutputCountError: it returns a different number of tensors than for the example, such as where Python's
+                sum() of no tensors is the number 0.
         """
         tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
         with inference_context(self.dtype, self.native):
             results, after = call_forward(lambda: self.stateful(tensors, values))
         if len(results) != len(self.outputs):
-            raise ExportError(
-                f"forward returns {len(results)} tensors, but {len(self.outputs)} for the example; a file has a fixed "
-                "number of outputs: return one tensor, such as torch.stack of a list"
-            )
+            raise OutputCountError(len(results), len(self.outputs))
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
     @property

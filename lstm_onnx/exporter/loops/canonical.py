@@ -133,7 +133,12 @@ class _Form:
 
         A constant of equal or consecutive integers becomes an operator: Python code may make one whose size is that of
         an axis, as in ``range(batch)`` or ``[start] * batch``.
+
+        Raises:
+            NotRolled: its content cannot be read.
         """
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise NotRolled("a tensor of torch.vmap or torch.func.grad is kept, which has no numbers outside of it")
         made = None if name is not None else _made_by(tensor)
         if made is not None:
             shape = tuple(tensor.shape)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .constants import Constants
 from .inverse_stft import istft
 from .ranges import is_symbolic
+from .smaller_functions import SMALLER_FUNCTIONS
 
 
 def _times(_constants: Constants, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor] | None:
@@ -190,5 +191,6 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[Constants, Any, Any, dict[str, Any]], tu
     **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),
     "__rfloordiv__": _floor_divided_by,
     "scaled_dot_product_attention": _attention,
+    **SMALLER_FUNCTIONS,
 }
 """By names of torch's functions, as in `function_mode`."""

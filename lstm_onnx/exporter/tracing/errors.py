@@ -41,7 +41,7 @@ _REWRITES = (
     ),
     (
         r"fake tensor in the exported program constant",
-        "a tensor is computed where the tracer cannot see it, such as in another thread; compute it in forward",
+        "a tensor is computed where the tracer cannot see it, such as in another thread or in torch.vmap with out_dims",
     ),
 )
 

@@ -149,6 +149,8 @@ def _is_translatable(program: torch.export.ExportedProgram, stays: Callable[[Any
         return False
     for node in program.graph.nodes:
         operator = node.target
+        if str(getattr(operator, "__module__", "")).startswith("torch._functorch."):  # of torch.vmap
+            return False
         if not isinstance(operator, torch._ops.OperatorBase) or operator in _ASSERTIONS:  # sizes are Python's
             continue
         if not isinstance(operator, torch._ops.OpOverload) or operator._schema.is_mutable:

@@ -24,7 +24,7 @@ from ...runtime import Model, load
 from ...symbolic_dims import size_of
 from ..call.arguments import holds_integers, resize_tensor
 from ..functional.call_with_states import call_with_states
-from ..functional.functional_module import FunctionalModule, Tensors
+from ..functional.functional_module import FunctionalModule, OutputCountError, Tensors
 from ..result import BuiltModel
 from ..tracing.roundings import Axis
 from ..tracing.size_decisions import SizeFacts, axis_names
@@ -212,7 +212,7 @@ class ShapeTrial:
         try:
             expected = call_with_states(self.functional, self.metadata, inputs, states)
         except ExportError as error:
-            return Outcome(UNRUN, str(error))
+            return _failed(error)
         return self._compare(inputs, states, expected)
 
     def _expected(self, sizes: Sizes) -> Tensors:
@@ -230,7 +230,7 @@ class ShapeTrial:
             except ExportError as error:
                 problem = problem or error
         if expected is None:
-            return Outcome(UNRUN, str(problem))  # such as for sequences shorter than a kernel
+            return _failed(problem)
         axes = self.axis_sizes(sizes)
         for recurrent in self.facts.recurrent:
             if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
@@ -325,6 +325,11 @@ class ShapeTrial:
         drawn = random_states(self.model, names, sizes, rng)
         states = {name: torch.from_numpy(values).to(device) for name, values in drawn.items()}
         return inputs, states
+
+
+def _failed(problem: ExportError | None) -> Outcome:
+    """The outcome where the module fails, such as for sequences shorter than a kernel, or returns other outputs."""
+    return Outcome(WRONG, problem.outcome) if isinstance(problem, OutputCountError) else Outcome(UNRUN, str(problem))
 
 
 def _all_nan(tensor: Tensor) -> bool:

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
-from ...exporter.functional.functional_module import FunctionalModule
+from ...exporter.functional.functional_module import FunctionalModule, OutputCountError
 from ...exporter.trials.shape_trial import random_states
 from ...input_spec import InputSpec, axes, draw, longest_first, most_entries, named_sizes, sizes_of
 from ...metadata import Metadata
@@ -165,9 +165,10 @@ class Subject:
 
     def accepts(self, feeds: Mapping[str, np.ndarray]) -> bool:
         """Whether the module runs on these inputs and states."""
-        with contextlib.suppress(ExportError):
+        try:
             return bool(self.models.float64(feeds))
-        return False
+        except ExportError as error:
+            return isinstance(error, OutputCountError)  # `expect` reports it
 
     def sizes(self, batch: int, time: int) -> dict[str, int]:
         """The size of each axis, within its limits; `time` is without the steps that the module needs in any case.
@@ -202,9 +203,15 @@ class Subject:
         return random_states(self.model, [name for name in self.metadata.states if name not in without], sizes, rng)
 
     def expect(self, case: Case) -> Expected | None:
-        """PyTorch's outputs; None where the module itself fails, such as on fewer steps than its kernel."""
+        """PyTorch's outputs; None where the module itself fails, such as on fewer steps than its kernel.
+
+        Raises:
+            OutputCountError: the module runs, but returns more or fewer tensors than the file.
+        """
         try:
             return self._expected(case)
+        except OutputCountError:
+            raise  # the file has a result where the module has none
         except ExportError as error:
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error

@@ -121,6 +121,12 @@ def test_a_program_with_another_graph_inside_is() -> None:
     assert translated is not program
 
 
+def test_a_program_of_vmap_is() -> None:
+    translated = _decomposed(lambda x: torch.vmap(torch.sin)(x))[1]
+    called = [node.target for node in translated.graph.nodes if node.op == "call_function"]
+    assert called == [torch.ops.aten.sin.default]
+
+
 def test_the_table_of_decompositions_follows_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
     tables: Any = pytest.importorskip("torch.onnx._internal.exporter._decomp")
     own = tables.create_onnx_friendly_decomposition_table

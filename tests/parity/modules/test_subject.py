@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_a_case_that_the_module_refuses_says_why(subject: Subject) -> None:
     assert "too many steps" in subject.refusal(refused)
     with pytest.raises(lstm_onnx.InputError, match="the module itself fails on it"):
         subject.expect(replace(refused, kind="data"))
+
+
+class Halves(Short):
+    """Returns one tensor for a single step, and two otherwise."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return self.gru(x)[0].chunk(2, 1)
+
+
+def test_another_number_of_results_at_other_sizes_is_no_parity(tmp_path: Path) -> None:
+    path, module, x = tmp_path / "m.onnx", Halves().eval(), torch.randn(2, 4, 2)
+    lstm_onnx.export(module, path, example_inputs=x, dynamic_shapes={"x": {0: "batch", 1: "time"}}, check=False)
+    with pytest.raises(lstm_onnx.ExportError, match="forward returns 1 tensors, but 2 for the example"):
+        lstm_onnx.verify(module, path, example_inputs=x, provider="cpu", mutants="none")
 
 
 def test_kept_sizes_are_those_of_every_drawn_case(subject: Subject) -> None:

@@ -108,6 +108,19 @@ def test_a_tensor_that_is_a_number_at_small_sizes_raises_the_least_one(tmp_path:
     assert "forward returns 1 tensors, and 2 for the example" in result.exported.notes[0]
 
 
+@pytest.mark.parametrize("parts", [3, 5])
+def test_chunks_that_are_fewer_at_some_sizes(parts: int, tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> tuple[Tensor, ...]:
+        return self.gru(x)[0].chunk(parts, 1)
+
+    if parts == 5:  # of 6, 7, 8, 11, 12 and 16 steps there are fewer
+        with pytest.raises(ExportError, match="forward returns 4 tensors, and 5 for the example"):
+            made(module(forward), signal(2, 5), X, tmp_path)
+    else:
+        result = made(module(forward), signal(2, 9), X, tmp_path)
+        assert result.model.metadata.axis_limits == {"time": (5, None)}
+
+
 def test_a_module_that_takes_each_fourth_size_keeps_the_small_ones(tmp_path: Path) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         return self.gru(x[:, 3::4] + x[:, ::4])[0]

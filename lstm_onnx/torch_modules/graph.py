@@ -76,8 +76,10 @@ class FileGraph:
     def body(self, graph: GraphProto) -> FileGraph:
         """The body of one of its nodes."""
         # Values of the outer graph may have the same names as its own.
+        given = {item.name for item in graph.input}
+        outer = {name: array for name, array in self.arrays.items() if name not in given}
         stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-        return _read_graph(graph, {**self.arrays, **stored}, self.anonymous, self.opset, own=self.own)
+        return _read_graph(graph, {**outer, **stored}, self.anonymous, self.opset, own=self.own)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,12 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     ("Slice", 18, [X], [ints(0, 1), ints(2**62, -1), ints(1, 2)], {}),
     ("Slice", 18, [X], [ints(-1), ints(-(2**62)), ints(1), ints(-1)], {}),
     ("Slice", 18, [IMAGE], [ints(5), ints(0), ints(3), ints(-2)], {}),
+    *(
+        ("Slice", 18, [X], [ints(first), ints(last), ints(2), ints(-1)], {})
+        for first, last in ((-9, -9), (-1, 2**63 - 1))
+    ),
+    ("NonZero", 18, [], [np.int64(2)], {}),
+    ("Where", 18, [], [np.True_, np.int64(1), ints(2, 3)], {}),
     ("Gather", 18, [X, PLACES], [], {"axis": 1}),
     ("Gather", 18, [X], [np.int64(-1)], {"axis": 2}),
     ("GatherElements", 18, [X[0], PLACES[:, :1].repeat(2, 0)[:3]], [], {"axis": 1}),

@@ -115,6 +115,7 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
 UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], str], ...] = (
     ("ConvTranspose", 18, [X], [weights(3, 2, 3)], {"output_shape": [10], "strides": [2]}, "output_shape"),
     ("BatchNormalization", 15, [IMAGE], [weights(4)] * 4, {"training_mode": 1}, "training_mode = 1"),
+    ("BatchNormalization", 8, [IMAGE], [weights(4, 5, 6)] * 4, {"spatial": 0}, "spatial = 0"),
     ("ScatterND", 18, [X, ints(1).reshape(1, 1), Y[:1]], [], {"reduction": "mul"}, "reduction = mul"),
     ("AveragePool", 19, [IMAGE], [], {"kernel_shape": [2, 2], "dilations": [2, 2]}, "dilations"),
     ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}, "different padding at the start"),

@@ -191,10 +191,13 @@ def _as_path(name: str) -> str:
 
 def _same(one: nn.Module, other: nn.Module) -> bool:
     """Whether two modules are equal: of the same class and sizes, with the same numbers."""
-    if type(one) is not type(other) or one.extra_repr() != other.extra_repr():
+    modes = [getattr(module, "mode", None) for module in (one, other)]  # extra_repr leaves nn.RNN's nonlinearity out
+    if type(one) is not type(other) or one.extra_repr() != other.extra_repr() or modes[0] != modes[1]:
         return False
     mine, others = one.state_dict(), other.state_dict()
-    return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+    return mine.keys() == others.keys() and all(
+        mine[name].dtype == others[name].dtype and torch.equal(mine[name], others[name]) for name in mine
+    )
 
 
 class Converter:

@@ -110,7 +110,8 @@ def _mean(inputs: list[Value], attributes: Attributes) -> Any:
 
 def _where(inputs: list[Value], _: Attributes) -> Any:
     condition, a, b = inputs
-    if isinstance(condition, bool) and is_host(a) and is_host(b):
+    alike = (is_number(a) and is_number(b)) or (isinstance(a, list) and isinstance(b, list) and len(a) == len(b))
+    if isinstance(condition, bool) and alike:  # others are broadcast
         return a if condition else b
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         a, b = tensors([a, b])

@@ -76,8 +76,10 @@ class FileGraph:
     def body(self, graph: GraphProto) -> FileGraph:
         """The body of one of its nodes."""
         # Values of the outer graph may have the same names as its own.
+        given = {item.name for item in graph.input}
+        outer = {name: array for name, array in self.arrays.items() if name not in given}
         stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-        return _read_graph(graph, {**self.arrays, **stored}, self.anonymous, self.opset, own=self.own)
+        return _read_graph(graph, {**outer, **stored}, self.anonymous, self.opset, own=self.own)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def _unsupported_form(node: NodeProto, opset: int, off: Set[str]) -> str:
         or (op_type == "BatchNormalization" and node.output[1:])
         or (op_type == "Dropout" and input_of(node, 2) not in off),
         f"reduction = {reduction}": op_type == "ScatterND" and reduction not in ("none", "add"),
+        "spatial = 0": op_type == "BatchNormalization" and values.get("spatial", 1) == 0,
         "the output Indices": op_type == "MaxPool" and any(node.output[1:]),
         "the output Mean or InvStdDev": op_type == "LayerNormalization" and any(node.output[1:]),
         "dilations": op_type == "AveragePool" and any(size != 1 for size in values.get("dilations", [])),

@@ -14,6 +14,9 @@ from ..onnxgraph.nodes import END_OF_AXIS
 from .elementwise import Attributes, Operator, torch_dtype
 from .values import Scalar, Value, axes_of, integer, integers, is_host, is_number, optional_integers, tensor, tensors
 
+_ENDS = (END_OF_AXIS, 2**63 - 1)
+"""ONNX Runtime reads these ends as the end of the axis in the direction of the Slice, also backwards."""
+
 
 def _shape(inputs: list[Value], attributes: Attributes) -> Any:
     return list(tensor(inputs[0]).shape)[attributes.get("start", 0) : attributes.get("end")]
@@ -112,22 +115,23 @@ def _slice(inputs: list[Value], attributes: Attributes) -> Any:
     axes = optional_integers(inputs, 3) or attributes.get("axes") or range(len(starts))
     steps = optional_integers(inputs, 4) or [1] * len(starts)
     if isinstance(x, list):
-        return x[_python_slice(starts[0], ends[0], steps[0])]
+        return x[_python_slice(starts[0], ends[0], steps[0], len(x))]
     x = tensor(x)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         x = _sliced(x, start, end, axis, step)
     return x
 
 
-def _python_slice(start: Any, end: Any, step: Any) -> slice:
+def _python_slice(start: Any, end: Any, step: Any, size: Any) -> slice:
+    """A Slice of an axis of this size: a backward one whose start is before the axis starts at 0, unlike Python's."""
     if step < 0:
-        last = type(end) is int and end <= -END_OF_AXIS
-        return slice(start, None if last else end, step)
+        last = type(end) is int and (end <= -END_OF_AXIS or end in _ENDS)
+        return slice(start if start >= -1 else max(start, -size), None if last else end, step)
     return slice(start, None if type(end) is int and end >= END_OF_AXIS else end, step)
 
 
 def _sliced(x: Tensor, start: Any, end: Any, axis: int, step: Any) -> Tensor:
-    wanted = _python_slice(start, end, step)
+    wanted = _python_slice(start, end, step, x.shape[axis])
     if step > 0:
         return x[(slice(None),) * (axis % x.dim()) + (wanted,)]
     if start == -1 and wanted.stop is None and step == -1:
@@ -246,6 +250,11 @@ def _copy(inputs: list[Value], _: Attributes) -> Any:
     return x, torch.ones_like(x, dtype=torch.bool)
 
 
+def _non_zero(inputs: list[Value], _: Attributes) -> Any:
+    x = tensor(inputs[0])
+    return torch.nonzero(x if x.dim() else x.reshape(1)).transpose(0, 1)
+
+
 def _one_hot(inputs: list[Value], attributes: Attributes) -> Any:
     index, depth, values = tensor(inputs[0]), integer(inputs[1]), tensor(inputs[2])
     axis = attributes.get("axis", -1)
@@ -295,7 +304,7 @@ SHAPES: dict[str, Operator] = {
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
     "Identity": lambda inputs, _: inputs[0],
-    "NonZero": lambda inputs, _: torch.nonzero(tensor(inputs[0])).transpose(0, 1),
+    "NonZero": _non_zero,
     "OneHot": _one_hot,
     "Pad": _pad,
     "Range": _range,

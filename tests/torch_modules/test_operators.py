@@ -57,6 +57,12 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     ("Slice", 18, [X], [ints(0, 1), ints(2**62, -1), ints(1, 2)], {}),
     ("Slice", 18, [X], [ints(-1), ints(-(2**62)), ints(1), ints(-1)], {}),
     ("Slice", 18, [IMAGE], [ints(5), ints(0), ints(3), ints(-2)], {}),
+    *(
+        ("Slice", 18, [X], [ints(first), ints(last), ints(2), ints(-1)], {})
+        for first, last in ((-9, -9), (-1, 2**63 - 1))
+    ),
+    ("NonZero", 18, [], [np.int64(2)], {}),
+    ("Where", 18, [], [np.True_, np.int64(1), ints(2, 3)], {}),
     ("Gather", 18, [X, PLACES], [], {"axis": 1}),
     ("Gather", 18, [X], [np.int64(-1)], {"axis": 2}),
     ("GatherElements", 18, [X[0], PLACES[:, :1].repeat(2, 0)[:3]], [], {"axis": 1}),
@@ -109,6 +115,7 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
 UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], str], ...] = (
     ("ConvTranspose", 18, [X], [weights(3, 2, 3)], {"output_shape": [10], "strides": [2]}, "output_shape"),
     ("BatchNormalization", 15, [IMAGE], [weights(4)] * 4, {"training_mode": 1}, "training_mode = 1"),
+    ("BatchNormalization", 8, [IMAGE], [weights(4, 5, 6)] * 4, {"spatial": 0}, "spatial = 0"),
     ("ScatterND", 18, [X, ints(1).reshape(1, 1), Y[:1]], [], {"reduction": "mul"}, "reduction = mul"),
     ("AveragePool", 19, [IMAGE], [], {"kernel_shape": [2, 2], "dilations": [2, 2]}, "dilations"),
     ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}, "different padding at the start"),

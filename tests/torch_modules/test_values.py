@@ -41,6 +41,11 @@ STEP = """b (int64 i, bool c, float[2] s) => (bool c1, float[2] s1)
             f"(int64 n, float[2] x) => (float[2] y) <{TABLES}> {{y = Loop <body = {STEP}> (n, , x)}}",
             [STEPS, X[:2]],
         ),
+        (
+            """(float[t, n, 1] x) => (float[t, 1, n, 1] y) <float[1, 1, 1] w = {2}> {a = RNN <hidden_size = 1> (x, w, w)
+            b = RNN <hidden_size = 1, activations = ["Relu"]> (x, w, w) d = Sub(a, b) y = Round(d)}""",
+            [X.reshape(2, 2, 1)],
+        ),
     ],
 )
 def test_indices_and_tables_of_integers(tmp_path: Path, graph: str, given: list[np.ndarray]):
@@ -69,9 +74,10 @@ def test_a_stored_value_of_a_dtype_that_numpy_lacks_is_named(tmp_path: Path):
         lstm_onnx.to_torch(parsed_file(tmp_path / "m.onnx", graph))
 
 
-def test_a_body_reads_its_own_value_where_one_around_it_has_its_name(tmp_path: Path):
-    inner = "inner (int64 i, bool c, float[2] s) => (bool d, float[2] t) <float[1] w = {3}>"
-    loop = f"y = Loop <body = {inner} {{d = Identity(c) t = Mul(s, w)}}> (n, , v)"
+@pytest.mark.parametrize(("state", "own"), [("s", "<float[1] w = {3}>"), ("w", "")])
+def test_a_body_reads_its_own_value_where_one_around_it_has_its_name(tmp_path: Path, state: str, own: str):
+    inner = f"inner (int64 i, bool c, float[2] {state}) => (bool d, float[2] t) {own}"
+    loop = f"y = Loop <body = {inner} {{d = Identity(c) t = Mul({state}, w)}}> (n, , v)"
     path = parsed_file(
         tmp_path / "m.onnx", f"(int64 n, float[2] x) => (float[2] y) <float[1] w = {{5}}> {{v = Mul(x, w) {loop}}}"
     )

@@ -102,8 +102,8 @@ def _weight_norm(magnitude: Array, direction: Array) -> Array | None:
         axes = tuple(range(direction.ndim))
         magnitude = magnitude.reshape((1,) * direction.ndim)
     else:
-        if magnitude.ndim != direction.ndim:
-            return None
+        if magnitude.ndim != direction.ndim or sum(size > 1 for size in magnitude.shape) > 1:
+            return None  # another parametrization with two tensors
         axes = tuple(axis for axis, size in enumerate(magnitude.shape) if size == 1 != direction.shape[axis])
     kept = [size for axis, size in enumerate(direction.shape) if axis not in axes]
     if [size for axis, size in enumerate(magnitude.shape) if axis not in axes] != kept:

@@ -70,10 +70,19 @@ class _Doubled(nn.Module):
         return 2 * x
 
 
+class _Sum(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+    def right_inverse(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x / 2, x / 2
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda module: register_parametrization(module, "weight_hh_l0", _Doubled()),
+        lambda module: register_parametrization(module, "weight_hh_l0", _Sum()),
         lambda module: parametrizations.orthogonal(module, "weight_hh_l0"),
     ],
 )

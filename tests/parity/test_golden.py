@@ -24,7 +24,7 @@ from lstm_onnx.parity.golden_file import Golden, read, write
 from ..module_files import module_file
 from .golden_cases import exported_steps, replayed_golden, small_lstm, stored_golden, with_another_weight
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 @pytest.mark.sweep(9)

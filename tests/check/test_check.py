@@ -63,7 +63,7 @@ def test_sound_exports_pass(tmp_path: Path, sizes: dict[str, Any], options: dict
     assert "batch 3, time 7" in report.findings[RULES.index("runnable")].message
 
 
-@pytest.mark.sweep(7)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("config", sorted(MODELS.glob("*.toml")), ids=lambda path: path.stem)
 def test_no_rule_speaks_of_a_configured_model(config: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"

@@ -120,7 +120,6 @@ def same(one: CheckReport, other: CheckReport) -> bool:
     return one == other and one.to_dict() == other.to_dict() and str(one) == str(other)
 
 
-@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", [name for name in CASES if name != LO112])
 def test_a_violated_rule_is_told_as_without_a_child(name: str, tmp_path: Path, child: Child):
     path = base(tmp_path, CASES[name], CASES[name].breaks)

@@ -143,7 +143,7 @@ def test_a_mutant_runs_and_is_far_from_right(name: str, mutator: Mutator, scale:
     assert max(tensor.ratio for result in failed for tensor in result.tensors) > 10 * K
 
 
-@pytest.mark.sweep(48)
+@pytest.mark.sweep(16)
 @pytest.mark.parametrize(("name", "mutator"), _CASES)
 def test_a_mutant_is_a_valid_model(name: str, mutator: Mutator) -> None:
     _, copy = mutated(base(name).graph, mutator, ranges=tried(name))

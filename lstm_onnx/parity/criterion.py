@@ -171,7 +171,8 @@ def is_inconclusive(native: np.ndarray, reference: np.ndarray, torch_error: floa
     """Whether PyTorch's own error in an output is too large for a verdict, or its native run has no finite number."""
     if not np.isfinite(native).any() and np.isfinite(reference).any():
         return True  # a file that is not finite either would prove nothing
-    return torch_error > largest_conclusive_error(reference, epsilon)
+    # No bound is below epsilon.
+    return torch_error > epsilon and torch_error > largest_conclusive_error(reference, epsilon)
 
 
 def largest_conclusive_error(reference: np.ndarray, epsilon: float) -> float:

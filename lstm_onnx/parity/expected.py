@@ -5,9 +5,11 @@ A verification computes them with PyTorch; a golden file stores them for a machi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,7 @@ class Call:
     ties: Mapping[str, np.ndarray] = field(default_factory=dict)
     _sizes: dict[str, tuple[float, float]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """`magnitude` and `torch_error` of each output, cached since every mutant needs them."""
+    _conclusive: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def integers(self) -> set[str]:
@@ -67,10 +70,12 @@ class Call:
 
     def conclusive(self, dtype: str) -> bool:
         """Whether PyTorch's own error is small enough in every output to judge by."""
-        return not any(
-            is_inconclusive(self.native[name], reference, self.torch_error(name), NATIVE_EPSILON[dtype])
-            for name, reference in self.reference.items()
-        )
+        if dtype not in self._conclusive:
+            self._conclusive[dtype] = not any(
+                is_inconclusive(self.native[name], reference, self.torch_error(name), NATIVE_EPSILON[dtype])
+                for name, reference in self.reference.items()
+            )
+        return self._conclusive[dtype]
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class Expected:
 
     def _compare(self, name: str, actual: np.ndarray, call: Call, reference: np.ndarray) -> TensorResult:
         wanted = self.dtypes.get(name)
-        if wanted is not None and actual.dtype.name != wanted:
+        if wanted is not None and _name(actual.dtype) != wanted:
             problem = f"has dtype {actual.dtype}, PyTorch's is {wanted}"
             return TensorResult(name, math.inf, math.nan, math.inf, (), problem=problem)
         size = call.magnitude(name)
@@ -337,6 +342,12 @@ def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location |
         feature = tensor.where[-1] if len(tensor.where) > 1 else None
         return Location(result.label, tensor.output, step, row, feature)
     return None
+
+
+@functools.cache
+def _name(dtype: np.dtype[Any]) -> str:
+    """`dtype.name`, which NumPy makes anew each time."""
+    return dtype.name
 
 
 def _fails(result: TensorResult) -> bool:

@@ -59,7 +59,7 @@ def _run_sweep(model: Model, expected: Expected) -> CaseResult:
         return CaseResult(label, error=next(iter(errors.values())), kind=expected.kind)
     # Curves over time are computed only for failures, since there are many calls.
     result = replace(expected, time_axes={}).judge(outputs)
-    return result if result.passed else expected.judge(outputs)
+    return result if result.passed or not expected.time_axes else expected.judge(outputs)
 
 
 def _run_chunks(model: Model, expected: Expected) -> CaseResult:

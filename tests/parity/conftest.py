@@ -1,4 +1,4 @@
-"""A file with its golden file, for all tests of them."""
+"""A file with its golden file, and what many tests of verifications leave out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import pytest
 import lstm_onnx
 
 from .golden_cases import small_lstm, stored_golden
+
+
+@pytest.fixture
+def without_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules are not compared at every size, which takes most of the time, for tests of what other cases show."""
+    monkeypatch.setattr("lstm_onnx.parity.modules.verification.sweeps", lambda *_: [])
 
 
 @pytest.fixture(scope="module")

@@ -128,8 +128,9 @@ def _check(found: Sample, largest: float) -> None:
 
 
 def test_right_models_are_far_below_k_and_wrong_ones_above() -> None:
-    found = sampled(6)
-    assert found.counts["right models"] == 6
+    found = sampled(4)
+    assert found.counts["right models"] == 4
+    assert set(found.right) == {"float16", "float32", "float64"}
     assert sum(map(len, found.wrong.values())) > 60
     _check(found, K)
 

@@ -24,7 +24,7 @@ from lstm_onnx.parity.golden_file import Golden, read, write
 from ..module_files import module_file
 from .golden_cases import exported_steps, replayed_golden, small_lstm, stored_golden, with_another_weight
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 @pytest.mark.sweep(9)
@@ -55,6 +55,7 @@ def test_a_replay_gives_what_the_verification_gave(arguments: dict[str, Any], tm
     assert ({"chunks", "pool"} <= {case.kind for case in again.cases}) is not ("bidirectional" in arguments)
 
 
+@pytest.mark.usefixtures("without_sweeps")
 def test_modules_with_states_chunks_pools_and_integers(tmp_path: Path) -> None:
     path, out = tmp_path / "m.onnx", tmp_path / "m.npz"
     report, kept = stored_golden(exported_steps(path), path, out)
@@ -71,6 +72,7 @@ def test_modules_with_states_chunks_pools_and_integers(tmp_path: Path) -> None:
     assert any(case.least for case in kept.cases)
 
 
+@pytest.mark.usefixtures("without_sweeps")
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     path, out = tmp_path / "m.onnx", tmp_path / "m.npz"
     _, kept = stored_golden(exported_steps(path), path, out)
@@ -105,6 +107,7 @@ def test_equal_goldens_are_equal_bytes_and_a_plain_npz(made: tuple[Path, Path], 
         }
 
 
+@pytest.mark.usefixtures("without_sweeps")
 def test_arrays_that_are_equal_are_kept_once(tmp_path: Path) -> None:
     path, out = tmp_path / "m.onnx", tmp_path / "m.npz"
     _, kept = stored_golden(exported_steps(path), path, out)
@@ -179,7 +182,6 @@ class _Tags(nn.Module):
         return torch.where(torch.arange(tokens.shape[1]) == 70, (tags + self.wrong) % 6, tags)
 
 
-@pytest.mark.sweep(5)
 def test_an_integer_that_differs_in_each_long_call_fails(tmp_path: Path) -> None:
     right, axes = _Tags(), {"tokens": {0: "batch", 1: "time"}}
     files = {wrong: tmp_path / f"{wrong}.onnx" for wrong in (0, 1)}

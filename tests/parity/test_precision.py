@@ -13,7 +13,7 @@ from lstm_onnx import WeightsError
 from lstm_onnx.exporter.sources.source import LSTMSource, load_source
 from lstm_onnx.parity.verification import verify_all
 
-pytestmark = pytest.mark.sweep(6)
+pytestmark = pytest.mark.sweep(12)
 
 _NET = "[lstm]\ninput_size = 20\nhidden_size = 24\nproj_size = 20\n[weights]\nseed = 2\n"
 _MODULE = """

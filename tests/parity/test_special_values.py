@@ -13,6 +13,8 @@ import lstm_onnx
 from lstm_onnx import ParityReport, verify
 from tests.exporter.helpers import X, signal
 
+pytestmark = pytest.mark.usefixtures("without_sweeps")
+
 
 class Changes(nn.Module):
     """A projected LSTM, which carries a NaN on, of the inputs or of what a subclass makes of them."""
@@ -59,6 +61,7 @@ def report_of(module: nn.Module, folder: Path, exported: nn.Module | None = None
     return verify(module.eval(), path, mutants="none")
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("module", [Changes(proj_size=0), Handles(), Mixes()])
 def test_right_files_pass_without_a_note(module: nn.Module, tmp_path: Path) -> None:
     report = report_of(module, tmp_path)
@@ -96,6 +99,7 @@ def test_a_nan_that_the_module_does_not_give_is_noted(tmp_path: Path) -> None:
     assert "with a NaN in x, PyTorch gives numbers and the file NaN: output" in report.notes
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("options", [{}, {"lengths": True}])
 def test_a_bare_lstm(options: dict[str, bool], tmp_path: Path) -> None:
     module, path = nn.LSTM(3, 4), tmp_path / "model.onnx"

@@ -15,6 +15,8 @@ from lstm_onnx.parity.stream_counts import stream_problems
 from tests.architectures.architecture import seeded
 from tests.module_files import with_metadata
 
+pytestmark = pytest.mark.usefixtures("without_sweeps")
+
 
 class Halved(nn.Module):
     """A convolution with a stride, which looks ahead, before the LSTM."""

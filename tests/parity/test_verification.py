@@ -170,6 +170,7 @@ def test_other_arguments_are_noted(tmp_path: Path) -> None:
     assert not [note for note in report.notes if "digest" in note]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_module_is_not_changed(training: bool, tmp_path: Path) -> None:
     module, path = lstm(num_layers=2, dropout=0.5).train(training), tmp_path / "m.onnx"
@@ -256,6 +257,7 @@ def test_cases_come_one_by_one(tmp_path: Path) -> None:
     assert next(LSTMVerification(model, module).results()).label == "batch 1, time 1, states"
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("arguments", [{}, {"proj_size": 3}])
 def test_a_float16_file_is_judged_in_float16(arguments: dict[str, int], tmp_path: Path) -> None:
     module, path = lstm(**arguments).half(), tmp_path / "m.onnx"
@@ -364,6 +366,7 @@ def test_the_users_own_inputs_are_compared_too(tmp_path: Path) -> None:
     assert [case.label for case in report.cases if case.kind == "data"] == ["data 0"]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("as_path", [False, True])
 def test_a_configured_model_is_exported_and_compared(as_path: bool, tmp_path: Path) -> None:
     """`verify` takes what the command line takes, and exports a file where there is none."""

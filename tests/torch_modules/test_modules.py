@@ -18,7 +18,7 @@ from tests.parity.drawn_modules import drawn_module, example_of, made
 
 EQUAL = (*range(1, 11), *range(12, 16), *range(17, 28))
 """Numbers of drawn modules whose files hold all that their bytes depend on."""
-pytestmark = [pytest.mark.sweep(3), pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:dropout option")]
+pytestmark = [pytest.mark.sweep(6), pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:dropout option")]
 
 
 class Tagger(nn.Module):

@@ -170,6 +170,8 @@ def holds_same(one: Any, other: Any) -> bool:
     """Whether two contents hold the same objects."""
     if len(one) != len(other):
         return False
+    if not one:
+        return True
     if isinstance(one, bytes):
         return bool(one == other)
     if isinstance(one, set):

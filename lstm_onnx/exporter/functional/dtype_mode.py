@@ -30,6 +30,7 @@ _LEGACY_TYPES = {
 """What ``tensor.type(...)`` accepts besides dtypes: names that follow ``torch.``, and types."""
 _REINTERPRETS = (Tensor.view, torch.Tensor.view_as)
 """``tensor.view(dtype)`` reads the same bytes as another dtype, which is not a cast."""
+_PLAIN = frozenset({int, float, bool, type(None)})
 _GET_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 
 
@@ -66,10 +67,13 @@ class DtypeMode(TorchFunctionMode):
         if _CASTS.get(func) in self.replaced:
             func, args = Tensor.to, (args[0], self.target)
         names_dtypes = func not in _REINTERPRETS
-        args = tuple(self._exchanged(item, names_dtypes) for item in args)
-        return func(*args, **{key: self._exchanged(item, names_dtypes) for key, item in (kwargs or {}).items()})
+        args = tuple([self._exchanged(item, names_dtypes) for item in args])
+        named = {key: self._exchanged(item, names_dtypes) for key, item in kwargs.items()} if kwargs else {}
+        return func(*args, **named)
 
     def _exchanged(self, item: Any, names_dtypes: bool) -> Any:
+        if type(item) in _PLAIN:  # the fast path
+            return item
         if isinstance(item, Tensor):
             return self._copy(item)
         if isinstance(item, torch.dtype):

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from ...onnxgraph.nodes import END_OF_AXIS, Walk, bodies_of, constant_of, outer_values, producers_of
-from ...onnxgraph.recurrent import initial_states, is_scan, read_layer
+from ...onnxgraph.recurrent import RecurrentLayer, initial_states, is_scan, read_layer
 
 Shapes = Mapping[str, Sequence[int | None]]
 """The shapes of values, as far as they are known."""
@@ -102,9 +102,22 @@ class _Graph:
     def __init__(self, graph: GraphProto, shapes: Shapes, outer: _Graph | None = None) -> None:
         self._graph, self._outer = graph, outer
         self._states: dict[str, dict[int, _Owned]] = {}
+        # What is read of the bodies of nodes, by their ids, which `_makers` keeps.
+        self._outer_values: dict[int, list[str]] = {}
+        self._layers: dict[int, RecurrentLayer | None] = {}
         self._makers = producers_of(graph.node)
         self._initializers = {str(tensor.name): tensor for tensor in graph.initializer}
         self._shapes = shapes
+
+    def _outer_values_of(self, node: NodeProto) -> list[str]:
+        if id(node) not in self._outer_values:
+            self._outer_values[id(node)] = outer_values(node)
+        return self._outer_values[id(node)]
+
+    def _layer_of(self, node: NodeProto) -> RecurrentLayer | None:
+        if id(node) not in self._layers:
+            self._layers[id(node)] = read_layer(node, self._makers)
+        return self._layers[id(node)]
 
     def parts(self, value: str) -> list[str]:
         """The values that one is computed from."""
@@ -114,19 +127,19 @@ class _Graph:
         chosen = self._chosen(node, value)
         if chosen is not None:
             return [part for part, _ in chosen[1]]
-        inputs = [str(name) for name in node.input if name] + outer_values(node)
-        layer = read_layer(node, self._makers) if node.op_type == "Scan" else None
+        inputs = [str(name) for name in node.input if name] + self._outer_values_of(node)
+        layer = self._layer_of(node) if node.op_type == "Scan" else None
         if layer is None:
             states = self._partly_read(node, value)
             whole = [str(name) for place, name in enumerate(node.input) if name and place not in states]
             rows = [part for _, owned in states.values() for part, _ in owned]
-            return [*whole, *rows, *outer_values(node)] if states else inputs
+            return [*whole, *rows, *self._outer_values_of(node)] if states else inputs
         if layer.directions < 2:
             return inputs
         # States, scanned inputs and masks come once for each direction, in turn, and so do the outputs.
         direction = list(node.output).index(value) % layer.directions
         scanned = [name for index, name in enumerate(node.input) if index % layer.directions == direction]
-        return [*scanned, *outer_values(node)]
+        return [*scanned, *self._outer_values_of(node)]
 
     def expression(self, value: str, known: Mapping[str, int]) -> Hashable:
         """What a value is, with the numbers of its parts."""
@@ -137,7 +150,7 @@ class _Graph:
         if chosen is not None:
             form, rows = chosen
             return "chosen", form, tuple((known[part], row) for part, row in rows)
-        inputs: list[Hashable] = [known.get(name, -1) for name in (*map(str, node.input), *outer_values(node))]
+        inputs: list[Hashable] = [known.get(name, -1) for name in (*map(str, node.input), *self._outer_values_of(node))]
         for place, (form, rows) in self._partly_read(node, value).items():
             inputs[place] = form, tuple((known[part], row) for part, row in rows)
         return (*_operator(node), list(node.output).index(value), tuple(inputs))
@@ -181,7 +194,7 @@ class _Graph:
         """The initial states of a loop's Scan of which only some rows affect an output, and these rows."""
         if output in self._states:
             return self._states[output]
-        body = next(bodies_of(node), None) if is_scan(node) and read_layer(node, self._makers) is None else None
+        body = next(bodies_of(node), None) if is_scan(node) and self._layer_of(node) is None else None
         if body is None or len(body.input) != len(node.input) or len(body.output) < len(node.output):
             return {}
         found = self._states[output] = {}
@@ -231,7 +244,7 @@ class _Graph:
                 if rows is not None and node.op_type in ("Slice", "Split"):
                     picked = [picked[row] for row in rows]
                 return [(inputs[0], frozenset(picked)), *((name, None) for name in inputs[1:])]
-        return [(name, None) for name in (*inputs, *outer_values(node))]
+        return [(name, None) for name in (*inputs, *self._outer_values_of(node))]
 
     def _before(self, node: NodeProto, axis: int, rows: list[int]) -> tuple[list[Hashable], int, list[int]] | None:
         """For a node that changes a shape: where some rows along an axis are in its input, and its part of the form."""

@@ -24,6 +24,7 @@ from tests.parity.converted.files import (
 pytestmark = pytest.mark.sweep(9)
 
 
+@pytest.mark.usefixtures("without_sweeps")
 @pytest.mark.parametrize("files", ["bare", "net"])
 def test_a_float16_file_has_exactly_the_rounded_weights(files: str, request: pytest.FixtureRequest) -> None:
     found: Files = request.getfixturevalue(files)

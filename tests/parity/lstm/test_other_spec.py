@@ -13,6 +13,7 @@ from tests.module_files import with_metadata
 from tests.parity.files import lstm, verified
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("name", "value"), [("batch_first", True), ("hidden_size", 9), ("num_layers", 2)])
 def test_metadata_with_other_axes_or_sizes_than_the_file_fails(name: str, value: int, tmp_path: Path) -> None:
     lstm_onnx.export(lstm(), tmp_path / "right.onnx")

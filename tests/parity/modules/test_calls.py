@@ -17,7 +17,7 @@ import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, InputError
 from lstm_onnx.metadata import Metadata
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = [pytest.mark.sweep(9), pytest.mark.usefixtures("without_sweeps")]
 
 
 class States(NamedTuple):

@@ -20,7 +20,7 @@ from tests.module_files import module_file
 
 from ..files import edit_file
 
-pytestmark = pytest.mark.sweep(18)
+pytestmark = [pytest.mark.sweep(18), pytest.mark.usefixtures("without_sweeps")]
 
 
 def _verified(name: str, path: Path) -> ParityReport:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import lstm_onnx
+
+pytestmark = pytest.mark.usefixtures("without_sweeps")
 
 
 class Standardized(nn.Module):

@@ -17,6 +17,8 @@ from lstm_onnx.metadata import Origin
 from tests.architectures.architecture import seeded
 from tests.module_files import with_metadata
 
+pytestmark = pytest.mark.usefixtures("without_sweeps")
+
 
 class Smoothing(nn.Module):
     """A state that is an argument, and a running mean in an attribute, which starts from 0.5."""

@@ -17,7 +17,7 @@ from lstm_onnx.streaming.rewrite import graph
 from tests.architectures.architecture import seeded
 from tests.module_files import with_metadata
 
-pytestmark = pytest.mark.sweep(18)
+pytestmark = [pytest.mark.sweep(18), pytest.mark.usefixtures("without_sweeps")]
 
 AXES = {"x": {0: "batch", 1: "time"}}
 

@@ -13,6 +13,9 @@ from lstm_onnx import ParityReport
 
 from ..files import verified
 
+# What is tested here is compared before all sizes are.
+pytestmark = [pytest.mark.sweep(3), pytest.mark.usefixtures("without_sweeps")]
+
 
 class _Scores(nn.Module):
     """Scores of each step, and whether they are above a threshold that untrained weights do not reach."""
@@ -39,12 +42,6 @@ class _Wrong(_Scores):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scores, above = super().forward(x)
         return torch.where(self.condition(x), scores + 1, scores), above
-
-
-@pytest.fixture(autouse=True)
-def _without_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested here is compared before all sizes are."""
-    monkeypatch.setattr("lstm_onnx.parity.modules.verification.sweeps", lambda *_: [])
 
 
 def _verified(module: nn.Module, exported: nn.Module, path: Path) -> ParityReport:
@@ -87,7 +84,6 @@ class _Rounded(nn.Module):
         return scores
 
 
-@pytest.mark.sweep(2)
 def test_ways_of_rounding_differ_at_halves(tmp_path: Path) -> None:
     right, wrong = _Rounded(torch.round), _Rounded(lambda x: torch.floor(x + 0.5))
     assert not _verified(right, wrong, tmp_path / "m.onnx")
@@ -106,7 +102,6 @@ class _Mean(nn.Module):
         return (scores * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-@pytest.mark.sweep(2)
 def test_integers_are_not_those_of_the_example_alone(tmp_path: Path) -> None:
     axes = {"x": {0: "batch", 1: "time"}, "count": {0: "batch"}}
     example = (torch.randn(2, 5, 4), torch.tensor([5, 3]))

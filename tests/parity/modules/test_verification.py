@@ -159,6 +159,7 @@ def test_a_wrong_file_fails(tagger: Made, mutate: Callable[[ModelProto], None], 
     assert any(tensor.output == "logits" and not tensor.passed for case in report.cases for tensor in case.tensors)
 
 
+@pytest.mark.usefixtures("without_sweeps")
 def test_a_state_that_is_ignored_fails(kept: Made, tmp_path: Path) -> None:
     module, path = kept
     model = onnx.load(path)

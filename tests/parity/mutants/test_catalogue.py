@@ -120,7 +120,7 @@ def _runs() -> Iterator[Any]:
         yield pytest.param(*case.values, 4.0, id=f"{case.id}-4.0", marks=() if index in chosen else pytest.mark.slow)
 
 
-@pytest.mark.sweep(54)
+@pytest.mark.sweep(108)
 @pytest.mark.parametrize(("name", "mutator", "scale"), list(_runs()))
 def test_a_mutant_runs_and_is_far_from_right(name: str, mutator: Mutator, scale: float) -> None:
     done, graph = verification(name, scale), base(name, scale).graph

@@ -79,6 +79,7 @@ def report_of(make: type[nn.Module], path: Path) -> lstm_onnx.ParityReport:
     return lstm_onnx.verify(module, path, provider="cpu", threads=1)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("make", "note"),
     [

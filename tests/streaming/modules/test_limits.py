@@ -14,7 +14,7 @@ import lstm_onnx
 from lstm_onnx import InputError
 from lstm_onnx.streaming.proof import StreamProof
 
-pytestmark = pytest.mark.sweep(3)
+pytestmark = pytest.mark.sweep(6)
 
 
 class Branch(nn.Module):

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Of numpy and torch, here and in child processes, before either is imported: workers share the cores, and threads that
+# wait for work spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -27,6 +31,14 @@ gc.disable()  # until the tests are collected: it finds nothing among them, and 
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores: a fifth of the time, one waits for a server, a browser or a time limit."""
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    worker = getattr(session.config, "workerinput", None)  # of pytest-xdist
+    if worker is not None and [Path(name).resolve() for name in session.config.args] == [Path(__file__).parent]:
+        from .rewritten import rewrite_share
+
+        rewrite_share(session.config, int(worker["workerid"].removeprefix("gw")), worker["workercount"])
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

@@ -17,7 +17,7 @@ Run = Callable[..., Done]
 SHORT = {kind: name for kind, name in NAMES.items() if len(name) < 100}
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_names_in_a_file(name: str, run_cli: Run, toml: Callable[..., Path]) -> None:
     write_model("m.onnx", name)
@@ -57,7 +57,7 @@ def test_json_has_the_whole_name(name: str, run_cli: Run) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such file names")
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(10)
 @pytest.mark.parametrize("name", [name.replace("/", "|") for name in SHORT.values()], ids=SHORT.keys())
 def test_names_of_files(name: str, run_cli: Run, toml: Callable[..., Path]) -> None:
     toml()

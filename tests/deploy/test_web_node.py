@@ -65,6 +65,7 @@ def test_a_wrong_file_fails_every_kind_of_case(perform: Node, folders: Folders, 
     assert "x is not an input of the model" in other["cases"][0]["error"]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["stacked", "sunspots_int8", "denoiser", "strided"])
 def test_200_steps_equal_pythons_and_states_move_both_ways(perform: Node, folders: Folders, name: str) -> None:
     path = folders.file(name)

@@ -23,7 +23,7 @@ from tests.exporter.helpers import Made, made
 SIZES = ((1, 1), (1, 7), (3, 1), (3, 5), (5, 12), (4, 9))
 _QUICK = 41
 pytestmark = [
-    pytest.mark.sweep(27),
+    pytest.mark.sweep(54),
     pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`"),
 ]
 

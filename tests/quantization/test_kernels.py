@@ -139,7 +139,7 @@ def test_larger_blocks_where_they_need_no_more_to_fill_them_up(features: int, si
 
 
 def test_large_blocks_in_a_file_its_proof_and_what_inspect_says(tmp_path: Path):
-    module = nn.LSTM(128, 256)
+    module = nn.LSTM(256, 128)
     lstm_onnx.export(module, tmp_path / "m.onnx")
     result = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", kernel=LARGE)
     small = quantize(tmp_path / "m.onnx", tmp_path / "b.onnx", kernel=BLOCKS)
@@ -151,7 +151,7 @@ def test_large_blocks_in_a_file_its_proof_and_what_inspect_says(tmp_path: Path):
     assert report
     assert {mutant.outcome for mutant in report.mutants} == {"rejected"}
     assert not any(case.kind == "alone" for case in report.cases)
-    x = np.random.default_rng(0).standard_normal((20, 3, 128), np.float32)
+    x = np.random.default_rng(0).standard_normal((20, 3, 256), np.float32)
     model = lstm_onnx.load(tmp_path / "q.onnx", provider="cpu", threads=1)
     together = model(x)[0]
     alone = np.concatenate([model(x[:, row : row + 1])[0] for row in range(3)], axis=1)

@@ -76,6 +76,7 @@ def handled(number: signal.Signals, handler: Any) -> Iterator[None]:
         signal.signal(number, before)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_end_lets_what_runs_finish(folder: Path, number: signal.Signals) -> None:
     """A running request is answered, and its connection closed; a websocket is told; and the exit code is 0."""

@@ -34,7 +34,7 @@ const packed = (items) =>
   }));
 
 async function perform(ort, job) {
-  const model = await load(ort, job.model, job.options);
+  const model = await load(ort, job.model, { ...job.options, sessionOptions: { intraOpNumThreads: 1, ...job.options?.sessionOptions } });
   if (job.kind === "prove") {
     const folder = job.folder;
     return prove(model, await readGolden(join(folder, "golden.json"), join(folder, "golden.bin")));

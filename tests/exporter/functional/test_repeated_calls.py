@@ -48,6 +48,7 @@ def in_a_rest(self: Episodes) -> bool:
     return self.calls % 83 == 0
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("ended", [in_the_code, in_an_attribute, in_a_rest])
 def test_a_count_that_the_code_can_see_is_tried(ended: Any, tmp_path: Path) -> None:
     module = type("Module", (Episodes,), {"ended": ended})()
@@ -99,6 +100,7 @@ COUNTS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", COUNTS)
 def test_what_grows_is_tried_where_it_ends(name: str, tmp_path: Path) -> None:
     module = Counting()
@@ -108,6 +110,7 @@ def test_what_grows_is_tried_where_it_ends(name: str, tmp_path: Path) -> None:
         made(module, signal(2, 4), X, tmp_path)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("first", "count"),
     [(23, lambda kept: (kept - 1, kept == 1)), (1, lambda kept: (kept + 1, (kept + 1) % 37 == 0))],

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import lstm_onnx
 from tests.exporter.helpers import X_LENGTHS, agree, eager, made, right, with_lengths
 
-pytestmark = pytest.mark.sweep(5)
+pytestmark = pytest.mark.sweep(9)
 
 
 def packed(x: Tensor, lengths: Tensor) -> PackedSequence:

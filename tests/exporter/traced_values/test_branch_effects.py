@@ -18,7 +18,7 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from tests.exporter.helpers import X, eager, made, signal
 
-pytestmark = pytest.mark.sweep(27)
+pytestmark = pytest.mark.sweep(54)
 
 Forward = Callable[..., Any]
 CHOSEN: list[Forward] = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from tests.exporter.helpers import X, agree, eager, made, signal
 
-pytestmark = pytest.mark.sweep(4)
+pytestmark = pytest.mark.sweep(8)
 
 Counts = Callable[[Tensor], Tensor]
 COUNTS: list[Counts] = []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
 
-pytestmark = pytest.mark.sweep(9)
+pytestmark = pytest.mark.sweep(18)
 
 
 class LastSteps(nn.Module):

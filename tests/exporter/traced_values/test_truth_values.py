@@ -104,6 +104,7 @@ ASKS = [
 ]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.filterwarnings("ignore:.*has a NaN or an infinity")
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("ask", ASKS)

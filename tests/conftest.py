@@ -33,14 +33,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def pytest_collection(session: pytest.Session) -> None:
-    worker = getattr(session.config, "workerinput", None)  # of pytest-xdist
-    if worker is not None and [Path(name).resolve() for name in session.config.args] == [Path(__file__).parent]:
-        from .rewritten import rewrite_share
-
-        rewrite_share(session.config, int(worker["workerid"].removeprefix("gw")), worker["workercount"])
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in not_in_the_first_part(items):

@@ -19,13 +19,13 @@ from ..onnxgraph.write import require_model_path
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments, size_notes
 from .copies.caller_state import caller_state_kept, one_thread_if_small
+from .functional.axis_advice import folded_advice, left_out_axes
 from .functional.dynamic_axes import (
     all_axes,
     dynamic_shapes_text,
     find_dynamic_axes,
     is_batch,
     is_other_axis,
-    left_out_axes,
     without_axes,
 )
 from .functional.functional_module import (
@@ -149,11 +149,11 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
             others = {axis for axis in error.axes or all_axes(arguments) if is_other_axis(arguments, axis)}
             problem = problem or error
             if not others:
-                raise ExportError(f"{problem}; dynamic_shapes was not given, and {tried} was tried") from None
+                advice = folded_advice(replace(functional, arguments=arguments))
+                raise ExportError(f"{problem}; dynamic_shapes was not given, and {tried} was tried{advice}") from None
             arguments = without_axes(arguments, others)
         else:
-            shapes = dynamic_shapes_text(arguments)
-            note = f"dynamic_shapes was not given; the dynamic axes are dynamic_shapes={shapes}"
+            note = f"dynamic_shapes was not given; the dynamic axes are dynamic_shapes={dynamic_shapes_text(arguments)}"
             return replace(built, notes=(note, *built.notes))
 
 

@@ -324,13 +324,21 @@ def least_sizes(labels: Iterable[str]) -> dict[str, int]:
     return least
 
 
+def flatten_advice(name: str, axis: int) -> str:
+    """What to write where an input's axis has entries for each of two others, one of which no input has."""
+    return f"export a module whose {name} has both axes, and which passes {name}.flatten({axis}, {axis + 1}) on"
+
+
 def _check_sizes(found: Arguments) -> None:
     for name, axes in found.axes.items():
         for axis, label in axes.items():
             size, expected = found.tensors[name].shape[axis], size_of(label, found.sizes)
             if expected is None:
                 missing = ", ".join(sorted(names_in(label) - found.sizes.keys()))
-                raise ConfigError(f"the axis {label} of {name} needs an axis named {missing} in dynamic_shapes, too")
+                mend = f"; where no input has it, {flatten_advice(name, axis)}" if len(names_in(label)) > 1 else ""
+                raise ConfigError(
+                    f"the axis {label} of {name} needs an axis named {missing} in dynamic_shapes, too{mend}"
+                )
             if size != expected:
                 raise ConfigError(
                     f"the axis {label} has size {expected} in one input and {size} in {name} (axis {axis})"

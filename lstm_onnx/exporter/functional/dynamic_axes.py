@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from .attribute_states import initial_tensors
 from .functional_module import FunctionalModule, Tensors
 from .recurrent_calls import CountedCalls, recorded_calls
 from .resized_example import resize_example
-from .tied_sizes import AXIS, Tied, follows, multiple
+from .tied_sizes import AXIS, Tied, follows, labels_of, multiple
 
 Axis = tuple[str, int]
 """An input's name and one of its axes."""
@@ -80,7 +80,7 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     search.most = search.runs + _RESERVED
     groups = [group for group in groups if search.role(group) or search.may_be_smaller(group)]
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
-    labels = list(_labels(groups, search.completed(groups)))
+    labels = list(labels_of(groups, search.completed(groups)))
     alone = len(groups) - len(tied.growths)
     for group, label in zip(groups[:alone], labels[:alone], strict=True):
         for name, axis in group:
@@ -88,26 +88,6 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     for (name, axis), dim in tied.dims.items():
         axes[name][axis] = dim.format(*labels[alone:])
     return replace(functional.arguments, axes={name: dict(sorted(own.items())) for name, own in axes.items()})
-
-
-def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None:
-    """A dynamic axis that can change only together with axes that are static, found by running the module.
-
-    Returns:
-        Its name, and the others; None where there is no such axis.
-    """
-    try:
-        found = find_dynamic_axes(functional).axes
-    except ExportError:
-        return None
-    named = {(name, axis): label for name, own in functional.arguments.axes.items() for axis, label in own.items()}
-    for (name, axis), label in named.items():
-        together = found[name].get(axis)
-        others = [(other, at) for other, own in found.items() for at, each in own.items() if each == together]
-        left_out = [each for each in others if each not in named]
-        if together is not None and left_out:
-            return label, left_out
-    return None
 
 
 def all_axes(arguments: Arguments) -> list[Axis]:
@@ -233,11 +213,24 @@ class _Search:
                     continue
                 if self.sizes_at(part, size) is None or self.sizes_at(others, size) is None:
                     continue
-                if self.role(part) or self.role(others) or not self.role(rest):
+                known = self.role(part) or self.role(others) or not self.role(rest)
+                if known and not self.is_zipped(part, others, size):
                     yield part
                     rest = others
         if rest:
             yield rest
+
+    def is_zipped(self, one: Group, other: Group, size: int) -> bool:
+        """Whether results have more entries only where both grow: `zip` stops at the shortest."""
+        own, longer = self.result_shapes((), 0), self.result_shapes((*one, *other), size)
+        return longer != own and self.result_shapes(one, size) == own == self.result_shapes(other, size)
+
+    def result_shapes(self, group: Group, size: int) -> list[tuple[int, ...]] | None:
+        """The shapes of the module's results; None where it fails."""
+        with contextlib.suppress(ExportError):
+            found, _ = self.functional.run(*self.resized(_dims(group), size))
+            return [tuple(tensor.shape) for tensor in found.values()]
+        return None
 
     def tied(self, found: Collection[Axis]) -> Tied:
         """Axes of one size and others whose sizes follow from it: none of `found`, and as few others as possible.
@@ -387,13 +380,3 @@ def _with_arguments(functional: FunctionalModule, **changes: Any) -> FunctionalM
 
 def _dims(group: Group | Mapping[Axis, str]) -> Mapping[Axis, str]:
     return group if isinstance(group, Mapping) else dict.fromkeys(group, AXIS)
-
-
-def _labels(groups: Iterable[Group | Mapping[Axis, str]], roles: Iterable[str]) -> Iterator[str]:
-    """``batch`` and ``time`` for the first of each role; ``x_2`` for others, by input and axis."""
-    used: set[str] = set()
-    for group, role in zip(groups, roles, strict=True):
-        name, axis = next(iter(group))
-        label = role if role and role not in used else f"{name}_{axis}".replace(".", "_")
-        used.add(label)
-        yield label

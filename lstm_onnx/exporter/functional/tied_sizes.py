@@ -1,8 +1,8 @@
-"""Sizes of axes that follow from the size of another axis: twice as many, or one more."""
+"""Names for the sizes of axes, and sizes that follow from the size of another axis: twice as many, or one more."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 AXIS = "axis"
@@ -43,3 +43,13 @@ def multiple(name: str, factor: int, offset: int) -> str:
     """``4*time - 16``, as torch writes it."""
     text = name if factor == 1 else f"{factor}*{name}"
     return text if offset == 0 else f"{text} {'-' if offset < 0 else '+'} {abs(offset)}"
+
+
+def labels_of(groups: Iterable[Collection[tuple[str, int]]], roles: Iterable[str]) -> Iterator[str]:
+    """``batch`` and ``time`` for the first of each role; ``x_2`` for others, by input and axis."""
+    used: set[str] = set()
+    for group, role in zip(groups, roles, strict=True):
+        name, axis = next(iter(group))
+        label = role if role and role not in used else f"{name}_{axis}".replace(".", "_")
+        used.add(label)
+        yield label

@@ -20,6 +20,8 @@ from .program import PICKS, Leaf, Node, Sizes, Trace, all_of
 MANY = 5
 """With at least this many selects along one axis, they count as steps: even the shortest trace has more, and a cell has
 fewer gates."""
+NUMBERS = (aten.item.default, aten._local_scalar_dense.default)
+"""Operators that read a tensor's number."""
 
 
 def inputs_of(node: Node) -> Iterator[Node]:
@@ -73,7 +75,20 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike, picks: Pick
             picked.setdefault((_name(node.args[0], numbers), node.args[1]), set()).add(node)
     seeds = {node for group in picked.values() if len({numbers[node] for node in group}) >= MANY for node in group}
     steps = _in_steps(trace.sizes[:loops], nodes, seeds, alike)
-    return _Rebuilding(nodes, numbers, seeds, steps, picks).of(trace)
+    return _Rebuilding(nodes, numbers, seeds | _by_numbers(nodes, steps), steps, picks).of(trace)
+
+
+def _by_numbers(nodes: list[Node], steps: set[Node]) -> set[Node]:
+    """The numbers that steps read, and slices that end at one, since a Scan's results have one size in all steps."""
+    numbers: set[Node] = set()
+    found: set[Node] = set()
+    for node in nodes:
+        before = list(inputs_of(node))
+        if node in steps and (node.target in NUMBERS or (before and numbers.issuperset(before))):
+            numbers.add(node)
+        elif node in steps and node.target is aten.slice.Tensor and not numbers.isdisjoint(before):
+            found.add(node)
+    return numbers | found
 
 
 def _live(trace: Trace, *, unused: bool) -> list[Node]:

@@ -213,7 +213,7 @@ class _Comparison:
         """The truth value with which a check passes."""
         check = find_check(sys._getframe(1))
         if check is None:
-            raise _refusal()
+            raise ExportError(f"{_refusal()}; for any() or all() of comparisons, write (lengths < 3).any()")
         if self.checks is not None:
             self.checks(check.line)
         return check.passed

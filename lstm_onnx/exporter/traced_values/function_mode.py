@@ -21,7 +21,7 @@ from ..user_code import is_user_code, user_line
 from .branch_effects import require_valid_anywhere
 from .constants import READS, Constants
 from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
-from .number_index import at_number, rolled
+from .number_index import at_number, rolled, with_number_ends
 from .parts import Parts, parts_of, with_clipped_slices
 from .pooling import max_pool1d, pooled_over_all, pooled_to_parts, windows_of_all
 from .python_builtins import Builtins
@@ -250,6 +250,7 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     found = list(map(_as_index, args))
+    found[1] = with_number_ends(lambda end: mode.constants.call(Tensor.item, (end,), {}), found[1])
     if type(found[1]) is tuple:
         parts = tuple(_in_int64(mode, item) for item in found[1])
         found[1] = found[1] if all(map(operator.is_, parts, found[1])) else parts

@@ -1,15 +1,18 @@
 """Rewrites an index that is a 0-d tensor, as in ``ring[:, self.place] = x``, as a tensor of shape (1,).
 
-torch reads the value of a 0-d tensor, which a trace cannot; by the other it gathers or scatters.
+torch reads the value of a 0-d tensor, which a trace cannot; by the other it gathers or scatters.  The ends of slices
+become numbers of the graph.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from .ranges import is_symbolic
 
@@ -57,6 +60,25 @@ def rolled(is_open: Callable[[Tensor], bool], tensor: Tensor, shifts: Any, dims:
     return (tensor.index_select(dim, places),)
 
 
+def with_number_ends(number: Callable[[Tensor], Any], index: Any) -> Any:
+    """An index whose slices end at numbers, such as ``x[i, :int(n)]``, where ``n`` is a tensor with one element.
+
+    Args:
+        number: the number of a traced tensor.
+        index: of a tensor.
+    """
+    if type(index) is tuple:
+        parts = tuple(with_number_ends(number, item) for item in index)
+        return index if all(map(operator.is_, parts, index)) else parts
+    if type(index) is not slice:
+        return index
+    ends = index.start, index.stop, index.step
+    numbers = [number(end) if isinstance(end, FakeTensor) and end.dtype in _WHOLE else end for end in ends]
+    return index if all(map(operator.is_, numbers, ends)) else slice(*numbers)
+
+
 def _is_number(item: Any) -> bool:
-    kinds = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    return isinstance(item, Tensor) and item.dim() == 0 and item.dtype in kinds
+    return isinstance(item, Tensor) and item.dim() == 0 and item.dtype in _WHOLE
+
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

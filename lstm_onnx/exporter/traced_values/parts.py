@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from ...errors import ExportError
+from ..user_code import user_line
+
 _smaller: Any = torch.sym_min
 _COUNTS: dict[str, tuple[Any, ...]] = {"chunk": (int,), "split": (int, torch.SymInt), "tensor_split": (int,)}
 """The types that the number of parts, or the size of each part, may have."""
+_MOST_EQUAL = 16
+"""The most parts that are looked for where no size is known; heads of an attention, for example."""
 
 
 def with_clipped_slices(tensor: Tensor, index: Any) -> Any:
@@ -88,12 +93,19 @@ def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     """The result of ``chunk``, ``split`` or ``tensor_split`` of an axis that is not fixed; None for other calls.
 
     Also None for a list of sizes or of indices.
+
+    Raises:
+        ExportError: the number of parts depends on the numbers in a tensor.
     """
     if not isinstance(tensor, Tensor) or type(dim) is not int or not -tensor.dim() <= dim < tensor.dim():
         return None
     size: Any = tensor.shape[dim]
+    if not isinstance(size, torch.SymInt) or type(how) not in _COUNTS[name]:
+        return None
     traced = _traced(size)
-    if not isinstance(size, torch.SymInt) or traced is None or type(how) not in _COUNTS[name] or how < 1:
+    if traced is None:
+        return _equal_parts(name, tensor, how, dim)
+    if how < 1:
         return None
     if name == "tensor_split":
         starts = [part * (size // how) + (_smaller(part, size % how) if part else 0) for part in range(how)]
@@ -109,6 +121,22 @@ def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     if isinstance(each, int):
         return Parts(parts, size, (count - 1) * each + 1, count * each)
     return Parts(parts, size)
+
+
+def _equal_parts(name: str, tensor: Tensor, how: Any, dim: int) -> Parts:
+    """The parts of an axis as long as the numbers in a tensor say, such as a batch that was folded with such an axis.
+
+    torch knows no size of it, but may know that it is twice the size of a part.
+    """
+    size: Any = tensor.shape[dim]
+    counts = (count for count in range(1, _MOST_EQUAL + 1) if statically_known_true(size == count * how))
+    count = next(counts, None) if name == "split" else None
+    if count is None:
+        raise ExportError(
+            f"at {user_line()}: the number of parts of {name} depends on the numbers in a tensor, such as on the "
+            "longest length, and in a graph it is fixed; use reshape, or pad to the whole axis with total_length"
+        )
+    return Parts(_between(tensor, dim, [part * how for part in range(count)]), size)
 
 
 def _between(tensor: Tensor, dim: int, starts: list[Any]) -> tuple[Tensor, ...]:

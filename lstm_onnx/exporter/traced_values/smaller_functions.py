@@ -2,7 +2,8 @@
 
 ``torch.take_along_dim`` and ``torch.gradient`` compare all sizes as numbers, ``torch.cov`` reads whether it divides by
 0, ``gaussian_nll_loss`` whether a variance is negative; ``torch.bucketize`` has a translation only for boundaries that
-depend on no input, and ``repeat_interleave`` none with the size of its result.
+depend on no input, ``repeat_interleave`` none with the size of its result, ``torch.fft.fftshift`` none for a dynamic
+axis.
 """
 
 from __future__ import annotations
@@ -131,6 +132,22 @@ def _gaussian_loss(
     return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
 
 
+def _shifted(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    return _rolled(input, dim, 1)
+
+
+def _shifted_back(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    return _rolled(input, dim, -1)
+
+
+def _rolled(x: Tensor, dim: int | Sequence[int] | None, sign: int) -> Tensor:
+    """`x` rolled by half of its size along each of these axes."""
+    for axis in range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim:
+        size: Any = x.shape[axis]
+        x = x.index_select(axis, (torch.arange(size, device=x.device) - sign * (size // 2)) % size)
+    return x
+
+
 def _instead(compute: Callable[..., Any]) -> Callable[..., Any]:
     """What calls `compute` for a function of torch, unless it takes other arguments or gives None."""
     signature = inspect.signature(compute)
@@ -155,5 +172,7 @@ SMALLER_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "bucketize": _instead(_bucketize),
     "repeat_interleave": _instead(_repeated_each),
     "gaussian_nll_loss": _instead(_gaussian_loss),
+    "fft_fftshift": _instead(_shifted),
+    "fft_ifftshift": _instead(_shifted_back),
 }
 """By names of torch's functions, as in `torch_functions`."""

@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ...errors import ExportError
+from ..user_code import user_line
 from .constants import Constants
 from .inverse_stft import istft
 from .ranges import is_symbolic
@@ -110,9 +114,19 @@ def _where(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -
     return (constants.call(func, args, kwargs),)
 
 
-def _symbolic_one_hot(constants: Constants, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
-    classes = args[1] if len(args) > 1 else kwargs.get("num_classes")
-    return (constants.call(one_hot, (args[0], classes), {}),) if isinstance(classes, torch.SymInt) else None
+def _symbolic_one_hot(constants: Constants, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    classes = args[1] if len(args) > 1 else kwargs.get("num_classes", -1)
+    if isinstance(classes, torch.SymInt):
+        return (constants.call(one_hot, (args[0], classes), {}),)
+    if classes != -1:
+        return None
+    try:
+        return (constants.call(func, args, kwargs),)
+    except (GuardOnDataDependentSymNode, DataDependentOutputException):
+        raise ExportError(
+            f"at {user_line()}: one_hot makes as many classes as the largest number asks for, so a result's size would "
+            "depend on the numbers; pass num_classes"
+        ) from None
 
 
 def one_hot(numbers: Tensor, classes: Any) -> Tensor:

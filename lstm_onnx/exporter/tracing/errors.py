@@ -21,6 +21,10 @@ def own_error(error: BaseException) -> LSTMOnnxError | None:
     return next((cause for cause in causes(error) if isinstance(cause, LSTMOnnxError)), None)
 
 
+_LOOKED_UP = (
+    "a size, or a number of a tensor, is looked up in a set or a dict, which a trace cannot do; compare it by ==, or "
+    "keep what is made once for each size by functools.lru_cache"
+)
 _REWRITES = (
     (
         r"GuardOnData|data-dependent|DataDependentOutput|Could not (guard|extract spec)|_local_scalar_dense|PendingU",
@@ -37,7 +41,7 @@ _REWRITES = (
     ),
     (
         r"unhashable type: .*Sym(Int|Float|Bool)",
-        "a size, or a number of a tensor, is looked up in a set or a dict, which a trace cannot do; compare it by ==",
+        _LOOKED_UP,
     ),
     (
         r"fake tensor in the exported program constant",

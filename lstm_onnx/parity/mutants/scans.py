@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 import numpy as np
 from onnx import GraphProto, NodeProto
@@ -15,6 +15,7 @@ from .graph_edit import Edit, reads, redirect, replace_result
 
 _END = np.array([np.iinfo(np.int64).max], np.int64)
 _PASSED_ON = ("Identity", "Cast")
+_RESHAPES = ("Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def stale_carry(edit: Edit, _layer: RecurrentLayer) -> Outcome:
@@ -33,8 +34,8 @@ def one_step_more(edit: Edit, _layer: RecurrentLayer) -> Outcome:
         first = edit.node("Slice", value, np.array([0]), np.array([1]), axis)
         return edit.node("Concat", first, value, axis=int(axis[0]))
 
-    for node, _, carried in _loops(edit):
-        if carried and _change_elements(node, repeated):
+    for node, body, carried in _loops(edit):
+        if carried and not _only_fills(body, carried) and _change_elements(node, repeated):
             _cut_outputs(edit, node)
             return APPLIED
     return ABSENT
@@ -73,6 +74,54 @@ def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
             and _reaches_output(edit, node, body, place)
         ]
         yield node, body, carried
+
+
+def _only_fills(body: GraphProto, carried: list[int]) -> bool:
+    """Whether a step does nothing but write into one row of each carried tensor, so that twice is the same as once.
+
+    It may also write into a part of that row.  What it writes, and where, depends on nothing that is carried.
+    """
+    producers = producers_of(body.node)
+    before = {body.input[place].name for place in carried}
+    places: dict[str, Hashable] = {}
+    for place in carried:
+        fill = producers.get(body.output[place].name)
+        if fill is None or not _writes(fill) or fill.input[0] != body.input[place].name:
+            return False
+        places[fill.input[0]] = _form(producers, fill.input[1])
+    fills = {body.output[place].name for place in carried}
+    rows: set[str] = set()  # the row to be written
+    others: set[str] = set()  # anything else of what is carried, of which only the shape may be used
+    for node in body.node:
+        earlier = before | rows | others
+        first, rest = node.input[0] if node.input else "", earlier & {*node.input[1:]}
+        if not earlier & reads(node) or node.op_type == "Shape":
+            continue
+        if node.output[0] in fills:
+            if node.input[1] in earlier or (node.input[2] in earlier and node.input[2] not in rows):
+                return False
+        elif first in rows and not rest and (node.op_type in _RESHAPES or _writes(node)):
+            rows.update(node.output)
+        elif first in places and not rest and node.op_type == "Gather" and not any(a.i for a in node.attribute):
+            (rows if _form(producers, node.input[1]) == places[first] else others).update(node.output)
+        else:
+            others.update(node.output)
+    return not {value.name for value in body.output} & (rows | others)
+
+
+def _writes(node: NodeProto) -> bool:
+    return node.op_type == "ScatterND" and all(item.s in (b"", b"none") for item in node.attribute)
+
+
+def _form(producers: dict[str, NodeProto], value: str) -> Hashable:
+    """An index's expression, whatever its shape."""
+    node = producers.get(value)
+    if node is None or list(bodies_of(node)):
+        return value
+    if node.op_type in _RESHAPES:
+        return _form(producers, node.input[0])
+    attributes = tuple(item.SerializeToString(deterministic=True) for item in node.attribute)
+    return (node.op_type, attributes, *(_form(producers, name) for name in node.input))
 
 
 def _read(body: GraphProto) -> set[str]:

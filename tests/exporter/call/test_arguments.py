@@ -297,6 +297,8 @@ def test_axes_that_follow_from_others() -> None:
         bind_arguments(Takes(), (wave, spec), {"x": {1: "2*time"}, "y": {2: "time"}})
     with pytest.raises(ConfigError, match=r"the axis 2\*time of x needs an axis named time in dynamic_shapes, too"):
         bind_arguments(Takes(), (wave, spec), {"x": {1: "2*time"}})
+    with pytest.raises(ConfigError, match=r"where no input has it, export a module whose x .* x\.flatten\(1, 2\) on$"):
+        bind_arguments(Takes(), (wave, spec), {"x": {1: "2*time*batch"}, "y": {0: "batch"}})
     fixed = bind_arguments(Takes(), (wave, spec), {"x": {1: "4*time - 16"}, "y": {2: "time"}}).with_limits(
         {"time": (5, 5)}
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.functional.axis_advice import folded_advice
 from lstm_onnx.exporter.functional.dynamic_axes import dynamic_shapes_text, find_dynamic_axes
 from lstm_onnx.exporter.functional.make_functional import make_functional
 
@@ -85,6 +86,26 @@ def test_axes_that_are_zipped_are_one() -> None:
     example = (torch.randn(5, 2, 4), torch.zeros(2, 6), torch.zeros(5, 2))
     time_batch = {0: "time", 1: "batch"}
     assert open_axes_of(Episodes(), example) == {"x": time_batch, "h": {0: "batch"}, "starts": time_batch}
+
+
+def test_rows_that_are_zipped_behind_a_layer_are_one() -> None:
+    class Cut(Nested):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+            return torch.stack([y[:length].sum(0) for y, length in zip(self.lstm(x)[0], lengths, strict=False)])
+
+    found = open_axes_of(Cut(), (torch.randn(3, 5, 4), torch.tensor([5, 2, 3])))
+    assert found == {"x": BATCH_TIME, "lengths": {0: "batch"}}
+
+
+def test_rows_for_each_step_are_to_be_an_axis_of_their_own() -> None:
+    class Rollout(nn.Module):
+        def forward(self, x: Tensor, h: Tensor) -> Tensor:
+            return x.reshape(-1, len(h), 2) * h
+
+    axes = {"x": {0: "time"}, "h": {0: "batch"}}
+    arguments = bind_arguments(Rollout(), (torch.ones(12, 2), torch.ones(3, 2)), axes)
+    advice = folded_advice(make_functional(Rollout(), arguments))
+    assert re.fullmatch(r"; time runs only at multiples of batch, .* export .* x\.flatten\(0, 1\) on", advice)
 
 
 def test_the_batch_of_a_module_with_states_of_its_own_is_found() -> None:

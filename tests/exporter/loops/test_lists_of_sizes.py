@@ -49,6 +49,18 @@ class LastOfLoop(nn.Module):
         return torch.stack(rows, 1)[list(range(x.size(0))), lengths - 1]
 
 
+class CutRows(nn.Module):
+    """Cuts rows at their lengths one by one, before anything else is done with them, as old sentence encoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        rows = [row[:length] for row, length in zip(self.lstm(x)[0], lengths.tolist(), strict=True)]
+        return torch.stack([row.max(0)[0] for row in rows])
+
+
 class Pointing(nn.Module):
     """Looks at what a packed encoder gave, which is as long as the longest sequence, in each step."""
 
@@ -70,6 +82,10 @@ class Pointing(nn.Module):
 
 def test_a_loop_over_what_lengths_cut_is_right_at_every_size(tmp_path: Path) -> None:
     right(Pointing(), with_lengths, X_LENGTHS, tmp_path)
+
+
+def test_a_loop_that_cuts_rows_at_their_lengths_is_right_at_every_size(tmp_path: Path) -> None:
+    right(CutRows(), with_lengths, X_LENGTHS, tmp_path)
 
 
 def test_start_tokens_and_repeated_tensors_are_right_at_every_size(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import ExportError, InputError
-from tests.exporter.helpers import Made, X, agree, eager, made, signal
+from tests.exporter.helpers import X_LENGTHS, Made, X, agree, eager, made, signal, with_lengths
 
 pytestmark = pytest.mark.sweep(5)
 
@@ -85,6 +86,26 @@ def test_fewer_chunks_at_some_sizes_are_refused(tmp_path: Path) -> None:
     right_at(module, file, [(2, 10), (2, 11), (1, 13), (2, 16)])
     with pytest.raises(InputError, match="time is 10 or more"):
         file.run(signal(2, 9))
+
+
+def test_the_heads_of_an_axis_that_was_folded_with_the_longest_length(tmp_path: Path) -> None:
+    """torch knows only that the axis is twice the batch."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            y = pad_packed_sequence(
+                self.lstm(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[0], batch_first=True
+            )[0]
+            heads = y.view(len(x), y.size(1), 2, 2).permute(2, 0, 1, 3).reshape(-1, y.size(1), 2)
+            return torch.cat(torch.split(heads.sum(1), len(x)), -1)
+
+    module = Heads().eval()
+    file = made(module, with_lengths(3, 5), X_LENGTHS, tmp_path)
+    agree(file.run(with_lengths(2, 7)), eager(module, with_lengths(2, 7)))
 
 
 def test_split_by_a_number_of_steps(tmp_path: Path) -> None:

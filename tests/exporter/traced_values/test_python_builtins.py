@@ -152,9 +152,22 @@ def by_numpy(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
     return self.lstm(x)[0] * float(np.std(lengths.numpy()))
 
 
-@pytest.mark.parametrize("forward", [rows_in_a_loop, compared, as_an_index, by_numpy])
+def test_slices_that_end_at_each_number(tmp_path: Path) -> None:
+    right(Base(rows_in_a_loop), with_lengths, X_LENGTHS, tmp_path)
+
+
+def any_compared(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    return self.lstm(x)[0] * (2 if any(length > 1 for length in lengths) else 1)
+
+
+def test_any_of_comparisons_has_advice(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"for any\(\) or all\(\) of comparisons, write \(lengths < 3\)\.any\(\)$"):
+        made(Base(any_compared), with_lengths(2, 4), X_LENGTHS, tmp_path)
+
+
+@pytest.mark.parametrize("forward", [compared, as_an_index, by_numpy])
 def test_more_than_arithmetic_with_each_number_is_refused(forward: Any, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"at (length_masks|test_python_builtins).py:\d+: .*(numbers in a|numpy)"):
+    with pytest.raises(ExportError, match=r"at test_python_builtins.py:\d+: .*(numbers in a|numpy)"):
         made(Base(forward), with_lengths(2, 4), X_LENGTHS, tmp_path)
     assert builtins.max.__module__ == "builtins"
 

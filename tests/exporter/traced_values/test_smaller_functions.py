@@ -32,6 +32,9 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (torch.bucketize, (X, torch.tensor([-1.0, 0.0, 1.0])), {"right": True, "out_int32": True}),
     (torch.repeat_interleave, (X, COUNTS, -1), {"output_size": 4}),
     (nn.functional.gaussian_nll_loss, (X, X * 2, X[..., 0].abs()), {}),
+    (torch.fft.fftshift, (X,), {}),
+    (torch.fft.ifftshift, (X,), {"dim": (0, -1)}),
+    (torch.fft.ifftshift, (X[:, :4], 1), {}),
     (nn.functional.gaussian_nll_loss, (X, X * 2, X.abs()), {"full": True, "reduction": "none"}),
 ]
 PLAIN = SimpleNamespace(call=lambda function, args, kwargs: function(*args, **kwargs))
@@ -75,6 +78,7 @@ class Composed(nn.Module):
             torch.gradient(out, dim=1)[0],
             torch.cov(out[:, -1].T),
             torch.bucketize(out.contiguous(), edges),
+            torch.fft.fftshift(torch.fft.ifftshift(out, dim=1)),
         )
 
 

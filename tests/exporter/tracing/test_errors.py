@@ -46,8 +46,19 @@ def test_what_torch_onnx_cannot_translate_has_its_line(
 
 
 def test_a_size_that_is_looked_up(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"^at test_errors.py:\d+: .*: a size, .* is looked up in a set or a dict"):
+    with pytest.raises(
+        ExportError, match=r"^at test_errors.py:\d+: .*: a size, .* is looked up in a set .* by functools.lru_cache"
+    ):
         made(Scaled(lambda size: 2.0 if size in {4, 50} else 1.0), signal(2, 4), X, tmp_path)
+
+
+def test_one_hot_needs_its_number_of_classes(tmp_path: Path) -> None:
+    class Classes(Scaled):
+        def forward(self, x: Tensor) -> Any:
+            return nn.functional.one_hot(self.lstm(x)[0].argmax(-1))
+
+    with pytest.raises(ExportError, match=r"^at test_errors.py:\d+: .*: one_hot makes .*; pass num_classes$"):
+        made(Classes(lambda size: size), signal(2, 4), X, tmp_path)
 
 
 def test_an_index_without_axes(tmp_path: Path) -> None:

@@ -392,7 +392,6 @@ def test_no_inputs_flatten_to_none() -> None:
         (FACTORY + TOKENS + "[export]\nopst = 18\n", ["[export] opst", "mean opset?", "allowed are projection, opset"]),
         (FACTORY + TOKENS + "[export]\nopset = 13\n", ["[export] opset = 13", "from 14 to 23"]),
         ("export = 18\n" + FACTORY + TOKENS, ["export = 18", "a table"]),
-        # More of it than can be shown.
         (FACTORY + "[inputs" + ".a" * 5000 + "]\n", ["nested more than 50 deep"]),
         (FACTORY + TOKENS + "range = [0, 0x" + "f" * 5000 + "]\n", ["more than 64 bits"]),
     ],

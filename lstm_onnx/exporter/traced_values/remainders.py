@@ -7,6 +7,7 @@ of one axis it is a part of both, one after the other.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ COMPARED = "_lstm_onnx_compared"
 """The attribute of torch's SymBool with the size, the comparison's name and the other number."""
 DIVIDED = "_lstm_onnx_divided"
 """The attribute of torch's SymInt, a remainder, with the size and the divisor."""
+_CHOSEN = "_lstm_onnx_chosen"
+"""The attribute of torch's SymInt, one of two whole numbers, with the condition and both."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ def remainder_truth(value: Any) -> RemainderTruth | None:
     if isinstance(value, RemainderTruth):
         return value
     remainder, name, other = getattr(value, COMPARED, (value, "__ne__", 0))
+    if type(other) is int and (chosen := getattr(remainder, _CHOSEN, None)) is not None:
+        truth, *numbers = chosen
+        first, second = (getattr(operator, name)(number, other) for number in numbers)
+        either: RemainderTruth = (truth & first) | (~truth & second)
+        return either
     size, divisor = getattr(remainder, DIVIDED, (None, 0))
     if size is None or divisor < 2 or not _is_open(remainder) or type(other) is not int:
         return None
@@ -79,7 +87,10 @@ def _is_open(remainder: torch.SymInt) -> bool:
 
 def chosen_number(truth: RemainderTruth, one: Any, other: Any) -> Any:
     """One of two whole numbers."""
-    return other + (one - other) * truth.number
+    found = other + (one - other) * truth.number
+    if type(one) is type(other) is int and isinstance(found, torch.SymInt):
+        setattr(found, _CHOSEN, (truth, one, other))  # for an if on it
+    return found
 
 
 def chosen_tensor(truth: RemainderTruth, one: Tensor, other: Tensor) -> Tensor | None:

@@ -155,6 +155,13 @@ def in_a_file(self: Warm) -> int:
     return calls
 
 
+def in_a_long_file(self: Warm) -> int:
+    with open(self.path, "a+", encoding="utf-8") as file:
+        file.write(".")
+        file.seek(0)
+        return len(file.read())
+
+
 _KEPT = (
     (in_context, "contextvars.COUNT"),
     (in_a_list_of_the_context, "a list outside"),
@@ -175,6 +182,7 @@ _KEPT = (
     (of_a_clock, "depends on the time"),
     (of_the_date, "depends on the time"),
     (in_a_file, "forward reads calls, which it writes for its next call"),
+    (in_a_long_file, "forward reads calls, which it writes for its next call"),
 )
 
 
@@ -218,6 +226,24 @@ def quiet(self: Warm) -> int:
     with open(self.path, "a", encoding="utf-8") as log:
         log.write("called")
     return 0
+
+
+def to_a_log(self: Warm) -> int:
+    """Opens a file for more than it does with it."""
+    with open(self.path, "a+", encoding="utf-8") as log:
+        return log.write("called")
+
+
+def through_a_file(self: Warm) -> int:
+    """Reads what the same call has written."""
+    with open(self.path, "w+", encoding="utf-8") as file:
+        file.write("called")
+    return len(Path(self.path).read_text())
+
+
+@pytest.mark.parametrize("module", [to_a_log, through_a_file], indirect=True)
+def test_a_file_of_which_no_call_reads_what_another_wrote_is_accepted(module: Warm) -> None:
+    functional(module)
 
 
 @pytest.mark.parametrize("module", [quiet], indirect=True)

@@ -46,7 +46,7 @@ def require_no_outside_reads(module: nn.Module, different: Callable[[], str | No
     names = code_names(module)
     if names.attributes & {*_CLOCKS, *(f"{name}_ns" for name in _CLOCKS), *_DATES}:
         for seconds in _LATER:
-            with _later(names, seconds):
+            with later(names, seconds):
                 name = different()
             if name is not None:
                 raise ExportError(
@@ -72,14 +72,18 @@ def require_no_outside_reads(module: nn.Module, different: Callable[[], str | No
 
 
 class _InPlaceOfItsBase(type):
-    """The class of a class that takes its base's place, of which other threads have instances."""
+    """The class of a class that takes its base's place for a while: its instances are its base's, which outlive it."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance of the base."""
+        return (cls.__base__ or object)(*args, **kwargs)
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, cls.__base__ or object)
 
 
 @contextlib.contextmanager
-def _later(names: CodeNames, seconds: float) -> Iterator[None]:
+def later(names: CodeNames, seconds: float) -> Iterator[None]:
     """A context in which the code's clocks have gone on, for this thread alone."""
     thread = threading.get_ident()
 

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.copies.code_names import CodeNames
 from lstm_onnx.exporter.functional.make_functional import make_functional
+from lstm_onnx.exporter.functional.outside_reads import later
 
 from . import counted_elsewhere
 
@@ -217,6 +219,14 @@ class Remembers(nn.Module):
 def test_a_state_in_a_variable_of_the_context_is_refused() -> None:
     with pytest.raises(ExportError, match=r"contextvars\.TENSOR"):
         functional(Remembers())
+
+
+def test_dates_that_are_made_while_clocks_are_shifted_are_usual_ones() -> None:
+    with later(CodeNames(), 1.0):
+        made = [dt.datetime(2020, 1, 1), dt.datetime.fromtimestamp(5), dt.datetime.fromisoformat("2020-01-01")]
+        days = [dt.date(2020, 1, 1), dt.date.fromisoformat("2020-01-01"), dt.date.today()]
+    assert {*map(type, made)} == {dt.datetime}
+    assert {*map(type, days)} == {dt.date}
 
 
 def quiet(self: Warm) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
 
+_negated: Any = torch.sym_not
 COMPARED = "_lstm_onnx_compared"
 """The attribute of torch's SymBool with the size, the comparison's name and the other number."""
 DIVIDED = "_lstm_onnx_divided"
@@ -62,9 +63,8 @@ def remainder_truth(value: Any) -> RemainderTruth | None:
     remainder, name, other = getattr(value, COMPARED, (value, "__ne__", 0))
     if type(other) is int and (chosen := getattr(remainder, _CHOSEN, None)) is not None:
         truth, *numbers = chosen
-        first, second = (getattr(operator, name)(number, other) for number in numbers)
-        either: RemainderTruth = (truth & first) | (~truth & second)
-        return either
+        first, second = (_holds(getattr(operator, name)(number, other)) for number in numbers)
+        return None if first is None or second is None else (~truth | first) & (truth | second)
     size, divisor = getattr(remainder, DIVIDED, (None, 0))
     if size is None or divisor < 2 or not _is_open(remainder) or type(other) is not int:
         return None
@@ -80,6 +80,14 @@ def remainder_truth(value: Any) -> RemainderTruth | None:
     return found if name == "__ne__" else ~found
 
 
+def _holds(comparison: Any) -> bool | None:
+    """Whether a comparison holds for all sizes; None if for some."""
+    if isinstance(comparison, bool):
+        return comparison
+    known = map(statically_known_true, (comparison, _negated(comparison)))
+    return next((outcome for outcome, found in zip((True, False), known, strict=True) if found), None)
+
+
 def _is_open(remainder: torch.SymInt) -> bool:
     """Whether it is not known, as that of an axis of size ``2*time`` is."""
     return not remainder.node.expr.is_number and not free_unbacked_symbols(remainder)
@@ -88,7 +96,7 @@ def _is_open(remainder: torch.SymInt) -> bool:
 def chosen_number(truth: RemainderTruth, one: Any, other: Any) -> Any:
     """One of two whole numbers."""
     found = other + (one - other) * truth.number
-    if type(one) is type(other) is int and isinstance(found, torch.SymInt):
+    if isinstance(found, torch.SymInt):
         setattr(found, _CHOSEN, (truth, one, other))  # for an if on it
     return found
 

@@ -69,8 +69,8 @@ def of_rows(self: Layers, x: Tensor) -> Tensor:
 
 def counted(self: Layers, x: Tensor) -> Tensor:
     added = 0
-    if x.size(1) % 2:
-        added = 1
+    if x.size(1) % 4:
+        added = 4 - x.size(1) % 4
     x = self.lstm(nn.functional.pad(x, (0, 0, 0, added)))[0]
     return x[:, :-added] if added else x
 

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from inspect import CORO_CLOSED, CORO_CREATED, getcoroutinestate
 from typing import Any
 
@@ -19,15 +19,16 @@ from ..errors import InputError
 
 
 class CallOrder:
-    """The calls whose steps have not been requested yet, first to last."""
+    """The calls whose steps have not been requested yet, first to last; each thread has an order of its own."""
 
     def __init__(self) -> None:
-        self.calls: deque[Call] = deque()
+        self._own = threading.local()
 
     def call(self) -> Call:
         """Note a call."""
-        call = Call(self.calls)
-        self.calls.append(call)
+        calls: deque[Call] = vars(self._own).setdefault("calls", deque())
+        call = Call(calls)
+        calls.append(call)
         return call
 
 
@@ -36,8 +37,7 @@ class Call:
 
     def __init__(self, calls: deque[Call]) -> None:
         self._calls = calls
-        self._thread = threading.get_ident()
-        self._coroutine: weakref.ref[Any] | None = None
+        self._coroutine: Callable[[], Any] = lambda: None
 
     def of(self, coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
         """The call's coroutine, which it returns."""
@@ -47,10 +47,10 @@ class Call:
     async def turn(self) -> None:
         """Let the tasks of earlier calls begin (InputError where nobody has made one, nor awaits them)."""
         try:
-            while self._before():
+            while self._first() is not None:
                 await asyncio.sleep(0)
-                left = self._before()
-                if left and all(getcoroutinestate(one) == CORO_CREATED for one in left):
+                first = self._first()
+                if first is not None and getcoroutinestate(first) == CORO_CREATED:
                     raise InputError(
                         "an earlier step of this stream was called, but is not awaited yet, and steps run in the order "
                         "of their calls; nothing was run",
@@ -59,18 +59,15 @@ class Call:
         finally:
             self._calls.remove(self)
 
-    def _before(self) -> list[Any]:
-        """The coroutines of this thread's earlier calls; those that have ended, or will never begin, are dropped."""
-        found = []
-        for call in list(self._calls):
-            if call is self:
-                break
-            if call._coroutine is None:  # another thread is about to make it
-                continue
+    def _first(self) -> Any:
+        """The coroutine of the first call, if it is an earlier one; those that ended, or never begin, are dropped.
+
+        Not of all: thousands of tasks may wait for their turns, in any order.
+        """
+        while (call := self._calls[0]) is not self:
             coroutine = call._coroutine()
-            if coroutine is None or getcoroutinestate(coroutine) == CORO_CLOSED:
-                with contextlib.suppress(ValueError):  # another thread has dropped it
-                    self._calls.remove(call)
-            elif call._thread == self._thread:
-                found.append(coroutine)
-        return found
+            if coroutine is not None and getcoroutinestate(coroutine) != CORO_CLOSED:
+                return coroutine
+            with contextlib.suppress(ValueError):  # another thread has dropped it
+                self._calls.remove(call)
+        return None

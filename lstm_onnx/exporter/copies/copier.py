@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import array
 import collections
-import collections.abc
 import contextlib
 import enum
 import functools
 import operator
-import random
 import types
 import weakref
-from collections.abc import Callable, Iterable
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ from ..user_code import is_library
 from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
 from .code_names import ENTRIES, CodeNames
 from .contents import Weak
+from .generators import GENERATORS, copied_generator
 from .object_parts import VIEWS, attributes_of, base_of, is_copied, slots_of, viewed
 from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_function
 from .shared_memory import SharedMemory
@@ -36,8 +34,6 @@ from .stand_ins import in_order, instead_of, keep, kept_results
 
 _MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
 _SEQUENCES = (list, collections.deque, bytearray)
-GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
-"""Generators of random numbers."""
 _LARGE = 2**24
 """A numpy array of at least this many bytes counts as data: the copy shares its memory, read-only."""
 
@@ -159,9 +155,8 @@ class Copier:
         return new
 
     def _sequence(self, value: Any) -> Any:
-        kind = type(value)
-        base: Any = next(base for base in _SEQUENCES if issubclass(kind, base))
-        new = self._enter(value, base.__new__(kind), mutable=True)
+        base: Any = next(base for base in _SEQUENCES if issubclass(type(value), base))
+        new = self._enter(value, base.__new__(type(value)), mutable=True)
         if base is collections.deque:
             base.__init__(new, (), value.maxlen)
         items = list(base.__iter__(value))
@@ -270,9 +265,7 @@ class Copier:
         return new
 
     def _cell(self, cell: types.CellType) -> types.CellType:
-        if id(cell) not in self._memo:
-            self._enter(cell, types.CellType(), mutable=True)
-        copy: types.CellType = self._memo[id(cell)]
+        copy: types.CellType = self._memo.get(id(cell)) or self._enter(cell, types.CellType(), mutable=True)
         return copy
 
     def _fill(self, cell: types.CellType) -> None:
@@ -351,17 +344,8 @@ class Copier:
         return self._shared(value) if other is value else self._enter(value, other)
 
     def _generator(self, value: Any) -> Any:
-        if isinstance(value, torch.Generator):
-            new = torch.Generator(device=value.device)
-            new.set_state(value.get_state())
-            return self._enter(value, new, mutable=True)
-        if isinstance(value, random.SystemRandom):
-            return value  # the generator has no state
-        if isinstance(value, random.Random):
-            other = self._enter(value, type(value).__new__(type(value)), mutable=True)
-            other.setstate(value.getstate())
-            return other
-        return self._enter(value, deepcopy(value), mutable=True)  # a numpy generator
+        new = copied_generator(value)
+        return value if new is value else self._enter(value, new, mutable=True)
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
@@ -410,6 +394,6 @@ _COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
     (GENERATORS, Copier._generator),
     ((weakref.WeakKeyDictionary, weakref.WeakValueDictionary), Copier._weak),
     (VIEWS, Copier._view),
-    (collections.abc.Iterator, Copier._iterator),
+    (Iterator, Copier._iterator),
 )
 """How instances of a class are copied; the first match counts, and all others are plain objects or shared."""

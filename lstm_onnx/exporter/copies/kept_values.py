@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import operator
-import random
 import types
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -22,7 +21,7 @@ import torch
 from torch import nn
 
 from .contents import COPIED, EMPTY, NUMBERS, SHARED, content_of, holds_same, restore, set_item
-from .copier import GENERATORS
+from .generators import GENERATORS, generator_state
 from .object_parts import attributes_of
 
 _LONGER = 64
@@ -76,7 +75,7 @@ class KeptValues:
 
     def generator_states(self) -> list[object]:
         """The states of the random number generators, which nothing restores."""
-        return list(map(_state_of, self._generators))
+        return list(map(generator_state, self._generators))
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -171,16 +170,6 @@ def _number_of_class(kind: type, name: Any) -> Any:
 def _has_own(part: Any) -> bool:
     own = attributes_of(part)
     return own is not part and type(part) not in _ITEMS and hasattr(part, "__dict__")
-
-
-def _state_of(generator: Any) -> object:
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    if isinstance(generator, np.random.Generator):
-        return str(generator.bit_generator.state)
-    if isinstance(generator, np.random.RandomState):
-        return str(generator.get_state())
-    return generator.get_state().numpy().tobytes()
 
 
 def counting(changes: Sequence[Change]) -> list[Change]:

@@ -27,6 +27,8 @@ from ..user_code import stack_line
 _CLOCKS = ("time", "monotonic", "perf_counter", "process_time")
 _DATES = ("now", "today", "utcnow")
 _OPENING = ("open", "read_text", "read_bytes")
+_EMPTY, _WRITING = frozenset("wx"), frozenset("wxa+")
+"""The letters in a mode of open with which a file is empty at first, or is written."""
 _LATER = (1.0, 3600.5, 2.0**30)
 """By how many seconds clocks go on."""
 
@@ -44,7 +46,7 @@ def require_no_outside_reads(module: nn.Module, different: Callable[[], str | No
     names = code_names(module)
     if names.attributes & {*_CLOCKS, *(f"{name}_ns" for name in _CLOCKS), *_DATES}:
         for seconds in _LATER:
-            with _later(names, seconds):
+            with later(names, seconds):
                 name = different()
             if name is not None:
                 raise ExportError(
@@ -53,12 +55,16 @@ def require_no_outside_reads(module: nn.Module, different: Callable[[], str | No
                 )
     if names.attributes.isdisjoint(_OPENING):
         return
-    opened: list[tuple[str, bool, str]] = []
+    opened: list[tuple[str, set[str], str]] = []
     with _recorded(opened):
         different()
-    written = {path for path, writes, _ in opened if writes}
-    for path, writes, line in opened:
-        if path in written and not writes:
+    written = {path for path, mode, _ in opened if mode & _WRITING}
+    begun: set[str] = set()
+    for path, mode, line in opened:
+        if mode & _EMPTY:
+            begun.add(path)  # what is read from now on is this call's own
+        reads = mode.isdisjoint(_WRITING - {"+"}) or (mode >= {"a", "+"} and "seek" in names.attributes)
+        if reads and path in written - begun:
             raise ExportError(
                 f"{line}forward reads {Path(path).name}, which it writes for its next call, and a file cannot "
                 "do so; keep a tensor or a tuple of tensors in an attribute of the module"
@@ -66,14 +72,18 @@ def require_no_outside_reads(module: nn.Module, different: Callable[[], str | No
 
 
 class _InPlaceOfItsBase(type):
-    """The class of a class that takes its base's place, of which other threads have instances."""
+    """The class of a class that takes its base's place for a while: its instances are its base's, which outlive it."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance of the base."""
+        return (cls.__base__ or object)(*args, **kwargs)
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, cls.__base__ or object)
 
 
 @contextlib.contextmanager
-def _later(names: CodeNames, seconds: float) -> Iterator[None]:
+def later(names: CodeNames, seconds: float) -> Iterator[None]:
     """A context in which the code's clocks have gone on, for this thread alone."""
     thread = threading.get_ident()
 
@@ -112,17 +122,14 @@ def _later(names: CodeNames, seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recorded(opened: list[tuple[str, bool, str]]) -> Iterator[None]:
-    """A context that records which files are opened, whether for writing, and where."""
+def _recorded(opened: list[tuple[str, set[str], str]]) -> Iterator[None]:
+    """A context that records which files are opened, in which mode, and where."""
     own, thread = builtins.open, threading.get_ident()
 
     def recorded(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         line = stack_line() if threading.get_ident() == thread else None
         if line is not None and isinstance(file, (str, bytes, os.PathLike)):
-            writes = not set(mode).isdisjoint("wxa+")
-            opened.append((str(Path(os.fsdecode(file)).resolve()), writes, f"at {line}: "))
-            if "+" in mode:
-                opened.append((*opened[-1][:1], False, opened[-1][2]))
+            opened.append((str(Path(os.fsdecode(file)).resolve()), set(mode), f"at {line}: "))
         return own(file, mode, *args, **kwargs)
 
     with replaced(builtins, "open", recorded), replaced(io, "open", recorded):

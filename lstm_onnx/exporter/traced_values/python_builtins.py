@@ -70,6 +70,7 @@ class Builtins:
     def leave_remainders(self) -> bool:
         """Take the branch of the example's size, as of any other ``if`` on sizes; whether both were computed before."""
         left, self.remainders = self.remainders and self.asked_remainders, False
+        self.branches = Branches()  # those on values are added again
         return left
 
     @contextlib.contextmanager

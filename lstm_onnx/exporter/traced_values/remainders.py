@@ -7,6 +7,7 @@ of one axis it is a part of both, one after the other.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
 
+_negated: Any = torch.sym_not
 COMPARED = "_lstm_onnx_compared"
 """The attribute of torch's SymBool with the size, the comparison's name and the other number."""
 DIVIDED = "_lstm_onnx_divided"
 """The attribute of torch's SymInt, a remainder, with the size and the divisor."""
+_CHOSEN = "_lstm_onnx_chosen"
+"""The attribute of torch's SymInt, one of two whole numbers, with the condition and both."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ def remainder_truth(value: Any) -> RemainderTruth | None:
     if isinstance(value, RemainderTruth):
         return value
     remainder, name, other = getattr(value, COMPARED, (value, "__ne__", 0))
+    if type(other) is int and (chosen := getattr(remainder, _CHOSEN, None)) is not None:
+        truth, *numbers = chosen
+        first, second = (_holds(getattr(operator, name)(number, other)) for number in numbers)
+        return None if first is None or second is None else (~truth | first) & (truth | second)
     size, divisor = getattr(remainder, DIVIDED, (None, 0))
     if size is None or divisor < 2 or not _is_open(remainder) or type(other) is not int:
         return None
@@ -72,6 +80,14 @@ def remainder_truth(value: Any) -> RemainderTruth | None:
     return found if name == "__ne__" else ~found
 
 
+def _holds(comparison: Any) -> bool | None:
+    """Whether a comparison holds for all sizes; None if for some."""
+    if isinstance(comparison, bool):
+        return comparison
+    known = map(statically_known_true, (comparison, _negated(comparison)))
+    return next((outcome for outcome, found in zip((True, False), known, strict=True) if found), None)
+
+
 def _is_open(remainder: torch.SymInt) -> bool:
     """Whether it is not known, as that of an axis of size ``2*time`` is."""
     return not remainder.node.expr.is_number and not free_unbacked_symbols(remainder)
@@ -79,7 +95,10 @@ def _is_open(remainder: torch.SymInt) -> bool:
 
 def chosen_number(truth: RemainderTruth, one: Any, other: Any) -> Any:
     """One of two whole numbers."""
-    return other + (one - other) * truth.number
+    found = other + (one - other) * truth.number
+    if isinstance(found, torch.SymInt):
+        setattr(found, _CHOSEN, (truth, one, other))  # for an if on it
+    return found
 
 
 def chosen_tensor(truth: RemainderTruth, one: Tensor, other: Tensor) -> Tensor | None:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.copies.code_names import CodeNames
 from lstm_onnx.exporter.functional.make_functional import make_functional
+from lstm_onnx.exporter.functional.outside_reads import later
 
 from . import counted_elsewhere
 
@@ -155,6 +157,13 @@ def in_a_file(self: Warm) -> int:
     return calls
 
 
+def in_a_long_file(self: Warm) -> int:
+    with open(self.path, "a+", encoding="utf-8") as file:
+        file.write(".")
+        file.seek(0)
+        return len(file.read())
+
+
 _KEPT = (
     (in_context, "contextvars.COUNT"),
     (in_a_list_of_the_context, "a list outside"),
@@ -175,6 +184,7 @@ _KEPT = (
     (of_a_clock, "depends on the time"),
     (of_the_date, "depends on the time"),
     (in_a_file, "forward reads calls, which it writes for its next call"),
+    (in_a_long_file, "forward reads calls, which it writes for its next call"),
 )
 
 
@@ -211,6 +221,14 @@ def test_a_state_in_a_variable_of_the_context_is_refused() -> None:
         functional(Remembers())
 
 
+def test_dates_that_are_made_while_clocks_are_shifted_are_usual_ones() -> None:
+    with later(CodeNames(), 1.0):
+        made = [dt.datetime(2020, 1, 1), dt.datetime.fromtimestamp(5), dt.datetime.fromisoformat("2020-01-01")]
+        days = [dt.date(2020, 1, 1), dt.date.fromisoformat("2020-01-01"), dt.date.today()]
+    assert {*map(type, made)} == {dt.datetime}
+    assert {*map(type, days)} == {dt.date}
+
+
 def quiet(self: Warm) -> int:
     """Leaves much that its outputs do not depend on."""
     in_context(self), in_environ(self), in_a_member(self), in_a_logger(self), counted_elsewhere.tick()
@@ -218,6 +236,24 @@ def quiet(self: Warm) -> int:
     with open(self.path, "a", encoding="utf-8") as log:
         log.write("called")
     return 0
+
+
+def to_a_log(self: Warm) -> int:
+    """Opens a file for more than it does with it."""
+    with open(self.path, "a+", encoding="utf-8") as log:
+        return log.write("called")
+
+
+def through_a_file(self: Warm) -> int:
+    """Reads what the same call has written."""
+    with open(self.path, "w+", encoding="utf-8") as file:
+        file.write("called")
+    return len(Path(self.path).read_text())
+
+
+@pytest.mark.parametrize("module", [to_a_log, through_a_file], indirect=True)
+def test_a_file_of_which_no_call_reads_what_another_wrote_is_accepted(module: Warm) -> None:
+    functional(module)
 
 
 @pytest.mark.parametrize("module", [quiet], indirect=True)

@@ -15,6 +15,7 @@ import torch
 from lstm_onnx.errors import InputError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.call_order import Call, CallOrder
 from lstm_onnx.spec import ExportOptions
 from tests.module_files import module_file
 
@@ -127,6 +128,23 @@ def test_no_more_than_max_batch_go_together_in_turn(gated: tuple[Batcher, Gate])
     gate.open.set()
     assert [caller.done().error for caller in (first, *callers, *again)] == [None] * 15
     assert gate.sizes == [1, 7, 7]
+
+
+def test_hundreds_of_calls_that_begin_in_another_order_soon_have_their_turns() -> None:
+    """Each looked through all earlier ones at every turn of the loop, which took longer than the steps."""
+    order, begun = CallOrder(), []
+
+    async def step(number: int, call: Call) -> None:
+        await call.turn()
+        begun.append(number)
+
+    async def asked() -> None:
+        calls = [order.call() for _ in range(400)]
+        coroutines = [call.of(step(number, call)) for number, call in enumerate(calls)]
+        await asyncio.wait_for(asyncio.gather(*reversed(coroutines)), 4)
+
+    asyncio.run(asked())
+    assert begun == list(range(400))
 
 
 def test_steps_of_one_stream_run_in_the_order_of_their_calls(model: Model) -> None:

@@ -30,7 +30,7 @@ from ..replay import passes, replay
 from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
 
-_RUNS, _UNITS = 8, (1, 4)
+_LAYER_RUNS, _OPERATOR_RUNS, _UNITS = 8, 16, (1, 4)
 """In half of the runs, a number at an edge is on its other side; right files were off by one or two roundings."""
 _MORE = 2.0
 """How many times farther off than all of these runs a file may be."""
@@ -68,10 +68,11 @@ def with_jumps(run: ModuleRun, native: ModuleRun, model: Model, expected: Expect
 def _ways(run: ModuleRun, native: ModuleRun, expected: Expected, calls: tuple[Call, ...]) -> Iterator[list[_Run]]:
     """Runs that may show jumps: what computes each call, and the inputs of the calls."""
     yield [(native, [call.feeds for call in calls])]
-    for rounded, units in itertools.product((run.with_rounded_layers, run.with_rounded_operators), _UNITS):
+    every = ((run.with_rounded_layers, _LAYER_RUNS), (run.with_rounded_operators, _OPERATOR_RUNS))
+    for (rounded, runs), units in itertools.product(every, _UNITS):
         unit = units * NATIVE_EPSILON[expected.dtype]
         # The inputs are the same numbers in all libraries: a comparison or a ``round`` of them has one result.
-        yield [(partial(rounded, unit=unit, seed=seed), [call.feeds for call in calls]) for seed in range(_RUNS)]
+        yield [(partial(rounded, unit=unit, seed=seed), [call.feeds for call in calls]) for seed in range(runs)]
 
 
 def _with_jumps(

@@ -90,12 +90,13 @@ def _special_cases(verification: Verification) -> Iterator[_Special]:
 
 
 def _right_case(verification: Verification, lengths: Sequence[str]) -> Expected | None:
-    """The first case that passed; preferably with several rows and steps, and with lengths."""
+    """The first case that passed; preferably without jumps, with several rows and steps, and with lengths."""
 
     def suits(expected: Expected) -> tuple[bool, ...]:
         feeds = expected.calls[0].feeds
         steps = [feeds[name].shape[axis] for name, axis in expected.time_axes.items() if name in feeds]
-        return expected.batch > 1, max(steps, default=0) > 3, not feeds.keys().isdisjoint(lengths)
+        steady = not any(call.jumps for call in expected.calls)  # they are not looked for again
+        return steady, expected.batch > 1, max(steps, default=0) > 3, not feeds.keys().isdisjoint(lengths)
 
     right = [one for one, result in verification.pairs if one.kind == "whole" and result.passed]
     return max(right, key=suits, default=None)

@@ -78,6 +78,7 @@ class FunctionalModule:
         arguments: the example inputs.
         outputs: the names of its outputs.
         native: the dtype of the original module, if the copy was converted to another.
+        converted: that other dtype.
     """
 
     stateful: StatefulModule
@@ -85,6 +86,7 @@ class FunctionalModule:
     arguments: Arguments
     outputs: tuple[str, ...]
     native: torch.dtype | None = None
+    converted: torch.dtype | None = None
 
     @property
     def attribute_states(self) -> tuple[AttributeState, ...]:
@@ -121,8 +123,8 @@ class FunctionalModule:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the first recurrent module; without one, of the first parameter."""
-        return recurrent_dtype(self.stateful.inner, self.recurrent_modules)
+        """That it was converted to, or of the first recurrent module; without one, of the first parameter."""
+        return self.converted or recurrent_dtype(self.stateful.inner, self.recurrent_modules)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def make_functional(
     versions = {name: version_of(tensor) for name, tensor in copied.items()}
     args, kwargs = arguments.args_and_kwargs(copied)
     kept = KeptValues(copy, cloned.mutable)
-    with inference_context(recurrent_dtype(copy, recurrent), native), kept.restored():
+    with inference_context(dtype or recurrent_dtype(copy, recurrent), native), kept.restored():
         parts = len(list(copy.modules()))
         before = AttributeSnapshot(copy)
         shared = [(tensor, tensor.clone()) for tensor in cloned.shared]
@@ -105,7 +105,7 @@ def make_functional(
                 )
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     stateful = StatefulModule(copy, states, kept, reset_calls, call_arguments)
-    functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
+    functional = FunctionalModule(stateful, recurrent, arguments, outputs, native, dtype)
     select_states(functional, first, changes, find_number_states(copy, changes), twice)
     return functional
 

@@ -4,7 +4,8 @@ An output may be far smaller than 1, and one feature far smaller than another, s
 pascals.  The criterion's floor, one rounding of 1, and PyTorch's error in the largest feature say nothing about these.
 If the last layers scale what the first compute, they scale the roundings, too.  So the module runs in float64 with
 every operator's result off by up to one rounding of the terms it adds up, or of 1 for a function with values around 1,
-which one library may give as 0 and another as 6e-17.
+which one library may give as 0 and another as 6e-17.  With the dtype in which a file computes, exact results stay as
+they are: no rounding decides what is compared or rounded there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from .exact_results import is_exact, may_be_exact
 
 _SUMS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "sum", "mean", "cumsum"}
 """aten operators that add up terms; the same operator applied to absolute values bounds their rounding."""
@@ -35,10 +38,12 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         unit: the relative size of one rounding.
         seed: of the random errors.
+        native: the dtype in which a file computes; what is exact in it is not changed.
     """
 
-    def __init__(self, unit: float, seed: int) -> None:
+    def __init__(self, unit: float, seed: int, native: torch.dtype | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._native = native
         self._unit = unit
         self._rng = torch.Generator().manual_seed(seed)
 
@@ -53,12 +58,14 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not any(isinstance(arg, Tensor) for arg in tree_leaves((args, keywords))):
             return func(*args, **keywords)  # a constant
         terms = self._terms(func, name, args, keywords)
+        native = self._native
+        exact = False if native is None else may_be_exact(name, args, keywords, native, terms)
         results: Any = (_topk if name == "topk" else func)(*args, **keywords)
         if name in _ONE_BY_ONE and _rounds(results):
             results = func(*tree_map(_double, args), **keywords).to(results.dtype)
         every = results if isinstance(results, (tuple, list)) else (results,)
         rounded = [
-            result if view or not _rounds(result) else self._rounded(result, name, terms, in_place=write)
+            result if view or not _rounds(result) else self._rounded(result, name, terms, exact, in_place=write)
             for result, view, write in zip(every, _padded(viewed, every), _padded(written, every), strict=True)
         ]
         return type(results)(rounded) if isinstance(results, (tuple, list)) else rounded[0]
@@ -72,12 +79,16 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found: Tensor = func(*tree_map(_size, args), **keywords)
         return found
 
-    def _rounded(self, result: Tensor, name: str, terms: Tensor | None, *, in_place: bool) -> Tensor:
+    def _rounded(
+        self, result: Tensor, name: str, terms: Tensor | None, exact: Tensor | bool, *, in_place: bool
+    ) -> Tensor:
         size = result.abs() if terms is None or terms.shape != result.shape else torch.maximum(result.abs(), terms)
         if name.removesuffix("_") in _WITHIN_1:
             size = size.clamp(min=1.0)
         off = torch.rand(result.shape, generator=self._rng, dtype=torch.float64).mul_(2).sub_(1).to(result)
         change = torch.nan_to_num(self._unit * size * off, nan=0.0, posinf=0.0, neginf=0.0)
+        if self._native is not None and exact is not False:
+            change = change.masked_fill(is_exact(result, self._native) & exact, 0.0)
         return result.add_(change) if in_place else result + change
 
 

@@ -1,8 +1,8 @@
 """Handles outputs that jump because a number is rounded inside, such as to bfloat16, by ``round`` or a comparison.
 
 If such a number lies at the edge between two roundings, the last bit of what comes before decides between them, and a
-right file may land on the other side than PyTorch.  For a call that fails, the module runs in float64 with its inputs
-and its recurrent layers' results, or those of every operator, off by a few roundings: an output may then be anywhere
+right file may land on the other side than PyTorch.  For a call that fails, the module runs in float64 with the results
+of its recurrent layers, or of every operator that may round, off by a few roundings: an output may then be anywhere
 between what these runs give, but only where they are farther from the reference than rounding without a jump can be.
 A module without jumps has no such places; and a file that does not round, or rounds otherwise, differs at many others.
 PyTorch's own run, whose every comparison is its own, is tried first: a product that underflows to 0 in float32 is
@@ -30,7 +30,7 @@ from ..replay import passes, replay
 from ..tolerances import NATIVE_EPSILON, K
 from .run import ModuleRun
 
-_RUNS, _UNITS = 8, (1, 4)
+_LAYER_RUNS, _OPERATOR_RUNS, _UNITS = 8, 16, (1, 4)
 """In half of the runs, a number at an edge is on its other side; right files were off by one or two roundings."""
 _MORE = 2.0
 """How many times farther off than all of these runs a file may be."""
@@ -68,12 +68,11 @@ def with_jumps(run: ModuleRun, native: ModuleRun, model: Model, expected: Expect
 def _ways(run: ModuleRun, native: ModuleRun, expected: Expected, calls: tuple[Call, ...]) -> Iterator[list[_Run]]:
     """Runs that may show jumps: what computes each call, and the inputs of the calls."""
     yield [(native, [call.feeds for call in calls])]
-    for rounded, units in itertools.product((run.with_rounded_layers, run.with_rounded_operators), _UNITS):
+    every = ((run.with_rounded_layers, _LAYER_RUNS), (run.with_rounded_operators, _OPERATOR_RUNS))
+    for (rounded, runs), units in itertools.product(every, _UNITS):
         unit = units * NATIVE_EPSILON[expected.dtype]
-        yield [
-            (partial(rounded, unit=unit, seed=seed), [perturbed(call.feeds, expected.dtype, seed) for call in calls])
-            for seed in range(_RUNS)
-        ]
+        # The inputs are the same numbers in all libraries: a comparison or a ``round`` of them has one result.
+        yield [(partial(rounded, unit=unit, seed=seed), [call.feeds for call in calls]) for seed in range(runs)]
 
 
 def _with_jumps(

@@ -167,7 +167,7 @@ class ModuleRun:
         Raises:
             ExportError: it does not run on them.
         """
-        return self._run(feeds, OperatorRoundings(unit, seed))
+        return self._run(feeds, OperatorRoundings(unit, seed, self._prepared.native or self._prepared.dtype))
 
     def with_rounded_weights(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
         """As a call, with each number of its parameters off by up to `unit` of itself.

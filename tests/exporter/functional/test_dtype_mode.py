@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 
 import lstm_onnx
+from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.dtype_mode import DtypeMode
+from lstm_onnx.exporter.functional.make_functional import make_functional
 
 pytestmark = pytest.mark.sweep(27)
 
@@ -101,6 +103,22 @@ def twice_as_precise(forward: Forward, x: Tensor) -> Tensor:
         "from_numpy": lambda: plain + float(np.float32(0.1)),
     }
     return results[forward.__name__]()
+
+
+class Scaled(nn.Module):
+    """No parameter says in which dtype it computes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.float() * 0.1, x
+
+
+def test_a_module_without_parameters_computes_in_the_dtype_that_it_was_converted_to() -> None:
+    net, x = Scaled(), torch.randn(2, 3)
+    functional = make_functional(net, bind_arguments(net, x, None), dtype=torch.float64)
+    outputs, _ = functional.run(functional.arguments.tensors, {})
+    for found, wanted in zip(outputs.values(), (x.double() * 0.1, x.double()), strict=True):
+        assert found.dtype == torch.float64
+        assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda forward: forward.__name__)

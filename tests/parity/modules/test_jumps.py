@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,40 @@ def test_what_jumps_is_not_in_a_golden_file(files: dict[torch.dtype, Path], monk
     jumping = sum(bool(one.calls[0].jumps) for one in verification.expected)
     assert 0 < jumping < 20
     assert len(Golden.of(report, verification).cases) == 40 - jumping
+
+
+class AtTies(nn.Module):
+    """An LSTM's output, and what is added to it where numbers exactly meet a threshold."""
+
+    def __init__(self, add: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.add = nn.LSTM(3, 4, batch_first=True), add
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        steps = torch.arange(x.shape[1])[:, None]
+        return self.lstm(x)[0] + self.add(x, n[:, None, None], steps.float())
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (lambda _x, n, _t: torch.round(n / 2), lambda _x, n, _t: torch.floor(n / 2 + 0.5)),
+        (lambda x, n, t: t > torch.ones_like(x[..., :1]).sum(1, True) - n, lambda x, n, t: t >= x.shape[1] - n),
+        (lambda x, _n, _t: x[..., :1].floor() <= 1, lambda x, _n, _t: x[..., :1].floor() < 1),
+    ],
+    ids=["round", "counted", "floor"],
+)
+def test_no_rounding_decides_between_numbers_that_are_exact(
+    right: Callable[..., Tensor], wrong: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    path, example = tmp_path / "m.onnx", (torch.randn(2, 5, 3), torch.tensor([4, 3]))
+    axes = {"x": {0: "batch", 1: "time"}, "n": {0: "batch"}}
+    export(AtTies(wrong), path, example_inputs=example, dynamic_shapes=axes, check=False)
+    verification = ModuleVerification(load(path, "cpu", threads=1), AtTies(right))
+    drawn = verification.subject.case(np.random.default_rng(0), 16, 4)
+    n = np.arange(16, dtype=np.int64) % 6
+    expected = verification.subject.expect(drawn.changed("at ties", {"n": n}))
+    assert expected is not None
+    assert not replay(verification.model, expected).passed
+    assert verification.explained(verification.models, expected) is None

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx import Batcher, InputError, Model, load
 from lstm_onnx.check import check
+from lstm_onnx.checksum import KEY, UNKNOWN, with_checksum
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.metadata import Metadata
 from tests.module_files import module_file
@@ -50,8 +50,8 @@ def _file(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     specs = inputs or (InputSpec("x", ("batch", "time", 2)), LENGTHS)
     metadata = Metadata(states={"state": "stateN"}, inputs=specs, axis_limits=limits or {}, not_streamable="")
-    helper.set_model_props(model, metadata.to_metadata())
-    onnx.save(model, path)
+    helper.set_model_props(model, {**metadata.to_metadata(), KEY: UNKNOWN})
+    path.write_bytes(with_checksum(model.SerializeToString()))
     return path
 
 

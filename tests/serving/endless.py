@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from lstm_onnx.checksum import KEY, UNKNOWN, with_checksum
+
 ENDLESS = 1e9
 """An input with which it runs for hours."""
 
@@ -49,5 +51,6 @@ def endless(path: Path) -> None:
     )
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
-    helper.set_model_props(model, {"lstm_onnx.states": '{"state": "stateN"}', "lstm_onnx.batch_mixes": '""'})
-    onnx.save(model, path)
+    entries = {"lstm_onnx.states": '{"state": "stateN"}', "lstm_onnx.batch_mixes": '""', KEY: UNKNOWN}
+    helper.set_model_props(model, entries)
+    path.write_bytes(with_checksum(model.SerializeToString()))

@@ -138,11 +138,11 @@ def test_a_run_ends_at_its_deadline(server: Server) -> None:
 def test_a_sequence_counts_a_request_whose_client_has_gone(server: Server) -> None:
     """It runs to its end, so that the states are known; with sequence_end it is ended."""
     before, spent = cancelled(server), used(server)
-    first = HttpClient(server, 400_000, sequence_id=7, sequence_start=True)
+    first = HttpClient(server, 1_000_000, sequence_id=7, sequence_start=True)
     until_used(server, spent + 0.1)
     first.leave()
     until_cancelled(server, before + 1)
-    assert total(server, 5, sequence_id=7) == 400_005
+    assert total(server, 5, sequence_id=7) == 1_000_005
     spent = used(server)
     last = HttpClient(server, ENDLESS, sequence_id=7, sequence_end=True)
     until_used(server, spent + 0.2)

@@ -17,7 +17,7 @@ from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource, load_sou
 MODELS = Path(__file__).parent.parent / "models"
 
 
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(3)
 @pytest.mark.usefixtures("forked_children")
 @pytest.mark.lstm_onnx_parity("models/*.toml", provider="cpu", threads=1)
 def test_model_is_in_parity_and_passes_check(lstm_onnx_parity, tmp_path):

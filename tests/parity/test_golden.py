@@ -24,7 +24,7 @@ from lstm_onnx.parity.golden_file import Golden, read, write
 from ..module_files import module_file
 from .golden_cases import exported_steps, replayed_golden, small_lstm, stored_golden, with_another_weight
 
-pytestmark = pytest.mark.sweep(18)
+pytestmark = pytest.mark.sweep(9)
 
 
 @pytest.mark.sweep(9)
@@ -182,6 +182,7 @@ class _Tags(nn.Module):
         return torch.where(torch.arange(tokens.shape[1]) == 70, (tags + self.wrong) % 6, tags)
 
 
+@pytest.mark.sweep(5)
 def test_an_integer_that_differs_in_each_long_call_fails(tmp_path: Path) -> None:
     right, axes = _Tags(), {"tokens": {0: "batch", 1: "time"}}
     files = {wrong: tmp_path / f"{wrong}.onnx" for wrong in (0, 1)}

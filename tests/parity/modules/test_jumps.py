@@ -17,7 +17,7 @@ from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 from lstm_onnx.parity.verification import make_report
 
-pytestmark = pytest.mark.sweep(10)
+pytestmark = pytest.mark.sweep(5)
 
 
 class Rounded(nn.Module):

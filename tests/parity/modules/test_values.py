@@ -14,7 +14,7 @@ from lstm_onnx import ParityReport
 from ..files import verified
 
 # What is tested here is compared before all sizes are.
-pytestmark = [pytest.mark.sweep(3), pytest.mark.usefixtures("without_sweeps")]
+pytestmark = pytest.mark.usefixtures("without_sweeps")
 
 
 class _Scores(nn.Module):
@@ -84,6 +84,7 @@ class _Rounded(nn.Module):
         return scores
 
 
+@pytest.mark.sweep(2)
 def test_ways_of_rounding_differ_at_halves(tmp_path: Path) -> None:
     right, wrong = _Rounded(torch.round), _Rounded(lambda x: torch.floor(x + 0.5))
     assert not _verified(right, wrong, tmp_path / "m.onnx")
@@ -102,6 +103,7 @@ class _Mean(nn.Module):
         return (scores * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
+@pytest.mark.sweep(2)
 def test_integers_are_not_those_of_the_example_alone(tmp_path: Path) -> None:
     axes = {"x": {0: "batch", 1: "time"}, "count": {0: "batch"}}
     example = (torch.randn(2, 5, 4), torch.tensor([5, 3]))

@@ -159,7 +159,7 @@ class Rolled(Step):
 
 
 def test_what_cannot_take_the_number_of_the_step_is_refused_with_its_line(tmp_path: Path) -> None:
-    message = r"test_steps\.py:\d+: h = .*: a Python loop .*: roll takes the number of the step"
+    message = r"step_modules\.py:\d+: h = .*: a Python loop .*: roll takes the number of the step"
     with pytest.raises(ExportError, match=message):
         lstm_onnx.export(Rolled(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES)
 
@@ -170,7 +170,7 @@ class ResetsEveryFourth(Step):
 
 
 def test_of_steps_that_differ_the_reason_is_the_step_and_not_the_list_of_all(tmp_path: Path) -> None:
-    message = r"test_steps\.py:\d+: h = .*: a Python loop .*: a number is [01] in one step"
+    message = r"step_modules\.py:\d+: h = .*: a Python loop .*: a number is [01] in one step"
     with pytest.raises(ExportError, match=message):
         lstm_onnx.export(
             ResetsEveryFourth(), tmp_path / "a.onnx", example_inputs=torch.randn(2, 6, FEATURES), dynamic_shapes=AXES

@@ -72,7 +72,7 @@ def require_no_outside_reads(module: nn.Module, different: Callable[[], str | No
 
 
 class _InPlaceOfItsBase(type):
-    """The class of a class that takes its base's place for a while: its instances are its base's, which outlive it."""
+    """A metaclass of classes that stand in for their base for a while: a call makes an instance of the base."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """An instance of the base."""

@@ -16,11 +16,11 @@ from ..generation.layout import state_axes_of
 from ..generation.proof import draw_prompt
 from ..generation.python_loop import repeat
 from ..generation_spec import GENERATED
-from ..runtime import Model, load
+from ..runtime import Model
 from ..runtime.providers import ort_errors
 from .cases import PLAIN, RUNTIME, BenchmarkCase
 from .measure import Candidate
-from .opened import plain_session
+from .opened import OpenedModel
 from .pytorch import EAGER
 from .sizes import Point
 
@@ -34,20 +34,21 @@ class GeneratingSubject:
     """A generating file and its step's file, in every form that is timed.
 
     Attributes:
-        model: the generating file.
-        session: the generating file in a plain session.
+        opened: the generating file.
         step: the step's file.
-        step_session: the step's file in a plain session.
         seed: the seed of the random prompt.
         threads: the number of threads of every candidate.
     """
 
-    model: Model
-    session: Any
-    step: Model
-    step_session: Any
+    opened: OpenedModel
+    step: OpenedModel
     seed: int
     threads: int
+
+    @property
+    def model(self) -> Model:
+        """The generating file in this runtime."""
+        return self.opened.model
 
     @property
     def dtype(self) -> str:
@@ -74,11 +75,8 @@ def open_generating(source: ModuleSource, provider: str, threads: int, seed: int
     source.export(paths[0], check=False)
     step = replace(source.options, generation=None, states="explicit")
     replace(source, options=step).export(paths[1], check=False)
-    model, stepped = (load(path, provider=provider, threads=threads) for path in paths)
-    sessions = [
-        plain_session(path, opened.provider, threads) for path, opened in zip(paths, (model, stepped), strict=True)
-    ]
-    return GeneratingSubject(model, sessions[0], stepped, sessions[1], seed, threads)
+    opened, stepped = (OpenedModel.at(path, provider, threads) for path in paths)
+    return GeneratingSubject(opened, stepped, seed, threads)
 
 
 def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
@@ -89,18 +87,19 @@ def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
     """
     if point.case != "generate":
         raise ConfigError("it repeats a step, but this case times single steps; leave out [generate] for it")
-    model, step = subject.model, subject.step
+    model, session = subject.model, subject.opened.session
+    step, step_session = subject.step.model, subject.step.session
     described = model.metadata.generation
     assert described is not None  # noqa: S101 - of a source that generates
     feeds = draw_prompt(model, (point.batch, _PROMPT, point.time), np.random.default_rng(subject.seed), states=False)
     feeds = {**model.completed(dict(feeds))}
     axes = state_axes_of(model)
-    names = [output.name for output in subject.step_session.get_outputs()]
-    wanted = {item.name for item in subject.step_session.get_inputs()}
+    names = [output.name for output in step_session.get_outputs()]
+    wanted = {item.name for item in step_session.get_inputs()}
     start = {name: array for name, array in feeds.items() if name in wanted and name in step.states}
 
     def plain_step(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(names, subject.step_session.run(None, {**start, **arrays}), strict=True))
+        return dict(zip(names, step_session.run(None, {**start, **arrays}), strict=True))
 
     def plain_loop() -> np.ndarray:
         return repeat(plain_step, described, model.states, axes, feeds).results[GENERATED]
@@ -117,10 +116,10 @@ def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
         stream.reset()
         return repeat(stream_step, described, {}, {}, without_states).results[GENERATED]
 
-    at = [output.name for output in subject.session.get_outputs()].index(GENERATED)
-    taken = {item.name for item in subject.session.get_inputs()}
+    at = [output.name for output in session.get_outputs()].index(GENERATED)
+    taken = {item.name for item in session.get_inputs()}
     whole: Callable[[], Any] = functools.partial(
-        subject.session.run, None, {name: array for name, array in feeds.items() if name in taken}
+        session.run, None, {name: array for name, array in feeds.items() if name in taken}
     )
     baseline = f"{PLAIN}, the step in a Python loop"
     candidates = [

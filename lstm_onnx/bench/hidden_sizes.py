@@ -6,12 +6,11 @@ bytes of the weights divided by the measured bandwidth.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from ..terminal_text import table_lines
 from .compare import Say, cpu_name, versions
 from .measure import Candidate, interleaved
 from .plot import INK, MUTED, new_figure
+from .pytorch import torch_setting
 from .report import Machine, duration
 
 HIDDEN_SIZES = (32, 64, 128, 256, 512, 1024, 2048)
@@ -149,18 +149,7 @@ def _torch(spec: LSTMSpec, state: dict[str, np.ndarray]) -> list[Candidate]:
     except (ImportError, AttributeError, RuntimeError, MissingDependencyError):
         return []
     x = torch.zeros(1, 1, spec.input_size)
-
-    @contextlib.contextmanager
-    def around() -> Iterator[None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            torch.set_num_threads(before)
-
-    return [Candidate(TORCH, partial(module, x), around)]
+    return [Candidate(TORCH, partial(module, x), partial(torch_setting, torch, 1))]
 
 
 def _bandwidth() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,17 +108,13 @@ def _draw(axes: Axes, item: Comparison) -> None:
     axes.axvline(1, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    axes.set_xlim(0, _right(speeds, errors[1]))
+    longest = max(speed + above for speed, above in zip(speeds, errors[1], strict=True))
+    axes.set_xlim(0, 1.45 * longest)  # with room for its label
     axes.set_title(f"{item.label}, {item.rounds} rounds", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     for place, timing, speed, above in zip(places, item.timings, speeds, errors[1], strict=True):
         text = f"{speed:.2f}  ({duration(timing.seconds.median)} per {item.unit})"
         axes.annotate(text, (speed + above, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-
-
-def _right(speeds: Sequence[float], above: Sequence[float]) -> float:
-    """The upper limit of the x axis, with room for the label of the longest bar."""
-    return 1.45 * max(speed + error for speed, error in zip(speeds, above, strict=True))
 
 
 def load_matplotlib() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ from ..input_spec import InputSpec
 from .measure import Candidate
 
 EAGER, NO_MKLDNN, PACKED = "PyTorch", "PyTorch, mkldnn off", "PyTorch, packed"
+
+
+@contextlib.contextmanager
+def torch_setting(torch: Any, threads: int, *, mkldnn: bool = True) -> Iterator[None]:
+    """A context without gradients in which PyTorch runs on `threads` threads, and with or without oneDNN."""
+    # `mkldnn.flags` would also set TF32, and warns about that on processors without it.
+    was_enabled, before = torch.backends.mkldnn.enabled, torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        torch.backends.mkldnn.enabled = mkldnn
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.backends.mkldnn.enabled = was_enabled
+        torch.set_num_threads(before)
 
 
 class TorchSide:
@@ -40,37 +56,18 @@ class TorchSide:
         self.device = device if device == "cpu" or self.torch.cuda.is_available() else "cpu"
         self.threads = threads
 
-    def settings(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:
+    def settings(self) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
         """The settings worth timing, by candidate name.
 
         oneDNN repacks the weights at each call, so short calls are faster without it; they can also be faster on one
         thread than on several.
         """
-        settings = {EAGER: self._setting(mkldnn=True)}
+        settings = {EAGER: partial(torch_setting, self.torch, self.threads)}
         if self.device == "cpu":
-            settings[NO_MKLDNN] = self._setting(mkldnn=False)
+            settings[NO_MKLDNN] = partial(torch_setting, self.torch, self.threads, mkldnn=False)
             if self.threads > 1:
-                settings[f"{NO_MKLDNN}, 1 thread"] = self._setting(mkldnn=False, threads=1)
+                settings[f"{NO_MKLDNN}, 1 thread"] = partial(torch_setting, self.torch, 1, mkldnn=False)
         return settings
-
-    def _setting(self, *, mkldnn: bool, threads: int | None = None) -> Callable[[], AbstractContextManager[None]]:
-        torch = self.torch
-
-        @contextlib.contextmanager
-        def around() -> Iterator[None]:
-            # `mkldnn.flags` would also set TF32, and warns about that on processors without it.
-            was_enabled = torch.backends.mkldnn.enabled
-            before, wanted = torch.get_num_threads(), threads or self.threads
-            try:
-                torch.set_num_threads(wanted)
-                torch.backends.mkldnn.enabled = mkldnn
-                with torch.inference_mode():
-                    yield
-            finally:
-                torch.backends.mkldnn.enabled = was_enabled
-                torch.set_num_threads(before)
-
-        return around
 
     def candidates(self, make: Callable[[], Callable[[], Any]], *, compared: bool = True) -> list[Candidate]:
         """One candidate per setting, each with a `run` from `make`; `compared` if `run` returns only the output."""

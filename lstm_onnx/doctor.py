@@ -6,7 +6,6 @@ result is compared with numpy's.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
 import sys
@@ -22,28 +21,12 @@ from .runtime.cpu import cpu_flags, int8_instructions
 from .runtime.ort_messages import first_line
 from .runtime.pool.pinned_threads import cores
 from .terminal_text import safe_copy
+from .version import installed_versions
 
-PACKAGES = (
-    "lstm-onnx",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "onnxscript",
-    "safetensors",
-    "pyarrow",
-    "uvicorn",
-    "httptools",
-    "websockets",
-    "grpcio",
-    "protobuf",
-    "prometheus-client",
-    "uvloop",
-    "ray",
-)
-_UVLOOP = () if sys.platform == "win32" else ("uvloop",)
-_SERVE = ("uvicorn", "httptools", "websockets", "grpcio", "protobuf", "prometheus-client", *_UVLOOP)
+_RUN = ("lstm-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
+_EXPORT = ("torch", "onnxscript", "safetensors")
+_SERVE = ("uvicorn", "httptools", "websockets", "grpcio", "protobuf", "prometheus-client", "uvloop")
+PACKAGES = (*_RUN, *_EXPORT, "pyarrow", *_SERVE, "ray")
 TOLERANCE = 1e-5
 """Maximum difference from numpy's result at which a provider works."""
 _INSTALL = "pip install 'lstm-onnx[{}]'"
@@ -128,13 +111,9 @@ def diagnose() -> Diagnosis:
 
 def _packages() -> dict[str, str | None]:
     """Versions by distribution name, without importing the packages."""
-    versions: dict[str, str | None] = {}
-    for name in (*PACKAGES, *_other_wheels()):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    names = (*PACKAGES, *_other_wheels())
+    versions = installed_versions(names)
+    return {name: versions.get(name) for name in names}
 
 
 def _other_wheels() -> list[str]:
@@ -154,6 +133,8 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
     verify = needs("verify against PyTorch", "torch", command=_INSTALL.format("torch"))
     if verify.works and not cpu.works:
         verify = Capability(verify.name, False, cpu.detail)
+    # uvloop is not made for Windows.
+    serve = [name for name in _SERVE if name != "uvloop" or sys.platform != "win32"]
     return (
         needs("export a .toml with safetensors weights", "onnx", "safetensors", command="pip install lstm-onnx"),
         needs("export a torch module", "onnx", "torch", "onnxscript", command=_INSTALL.format("torch")),
@@ -162,8 +143,8 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
         Capability("run on cuda", cuda.works, "" if cuda.works else cuda.detail),
         _int8(),
         needs("read and write parquet", "pyarrow", command=_INSTALL.format("parquet")),
-        needs("serve over HTTP, gRPC and websockets", *_SERVE, command=_INSTALL.format("serve")),
-        needs("run on many machines with Ray", "ray", "pyarrow", *_SERVE, command=_INSTALL.format("ray")),
+        needs("serve over HTTP, gRPC and websockets", *serve, command=_INSTALL.format("serve")),
+        needs("run on many machines with Ray", "ray", "pyarrow", *serve, command=_INSTALL.format("ray")),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import os
 import platform
@@ -18,6 +17,7 @@ from ..atomic_io import temporary_folder
 from ..errors import ConfigError, LSTMOnnxError
 from ..exporter.sources.source import ModuleSource, Source
 from ..runtime import Model
+from ..version import installed_versions
 from .cases import BenchmarkCase, make_case
 from .generating import GeneratingSubject, generating_case, open_generating
 from .measure import allowed_cores, call_once, interleaved, no_gc, pinned
@@ -218,8 +218,4 @@ def _busy_note(cores: int) -> list[str]:
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed packages that take part."""
-    found = {"Python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    return {"Python": platform.python_version(), **installed_versions(_PACKAGES)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..version import __version__
+from ..version import __version__, installed_versions
 from .options import detail, verbosity_options
 from .streams import off_stdout
 
@@ -108,16 +108,10 @@ def _wrapped(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _versions() -> str:
-    import importlib.metadata
     import platform
 
-    versions = [f"lstm-onnx {__version__}", f"Python {platform.python_version()}"]
-    for package in _PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(versions)
+    versions = {"lstm-onnx": __version__, "Python": platform.python_version(), **installed_versions(_PACKAGES)}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _imported(name: str) -> click.Command:

@@ -22,34 +22,25 @@ _QUIET, _VERBOSE = "lstm_onnx.quiet", "lstm_onnx.verbose"
 _STATES = "A state input, and the output that is its next value, for files of other tools; may be repeated."
 
 
+threads_option = option(
+    "--threads", type=click.IntRange(min=1), help="Number of threads of ONNX Runtime.  [default: one per core]"
+)
+provider_option = option(
+    "--provider",
+    type=ProviderName(),
+    default="auto",
+    show_default=True,
+    help="Execution provider; cuda fails if CUDA cannot be used.  ONNX Runtime's names are accepted too.",
+)
+seed_option = option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs."
+)
+json_option = option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")
+
+
 def provider_options(function: F) -> F:
     """--provider and --threads."""
     return provider_option(threads_option(function))
-
-
-def threads_option(function: F) -> F:
-    """--threads."""
-    return option(
-        "--threads", type=click.IntRange(min=1), help="Number of threads of ONNX Runtime.  [default: one per core]"
-    )(function)
-
-
-def provider_option(function: F) -> F:
-    """--provider."""
-    return option(
-        "--provider",
-        type=ProviderName(),
-        default="auto",
-        show_default=True,
-        help="Execution provider; cuda fails if CUDA cannot be used.  ONNX Runtime's names are accepted too.",
-    )(function)
-
-
-def seed_option(function: F) -> F:
-    """--seed."""
-    return option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs."
-    )(function)
 
 
 def data_option(what: str) -> Callable[[F], F]:
@@ -74,11 +65,6 @@ def first_record(file: str, data: str | None, states: Mapping[str, str] | None =
 def state_option(callback: Callable[..., Any], text: str = _STATES) -> Callable[[F], F]:
     """--state; the default `text` is for files that do not pair their states."""
     return option("--state", "states", multiple=True, metavar="INPUT=OUTPUT", callback=callback, help=text)
-
-
-def json_option(function: F) -> F:
-    """--json."""
-    return option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")(function)
 
 
 def verbosity_options() -> list[click.Parameter]:

@@ -29,7 +29,8 @@ def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Ite
     try:
         for name in (*also, *files):
             place = folder / name
-            made += _make_folders(place.parent)
+            made += [os.fspath(path) for path in reversed((place.parent, *place.parent.parents)) if not path.exists()]
+            make_folder(place.parent)
             require_writable(place)
         # One writer at a time, so that files of two models never mix.
         with one_writer(folder), contextlib.ExitStack() as stack:
@@ -42,19 +43,6 @@ def files_together(folder: Path, files: Mapping[str, bytes | Path], *, also: Ite
             with contextlib.suppress(OSError):
                 os.rmdir(path)  # noqa: PTH106
         raise
-
-
-def _make_folders(folder: Path) -> list[str]:
-    """Create a folder and its parents; return those that did not exist, the outermost first."""
-    missing = [os.fspath(path) for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        make_folder(folder)
-    except FileError:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                os.rmdir(path)  # noqa: PTH106
-        raise
-    return missing[::-1]
 
 
 def _content(source: Path) -> bytes:

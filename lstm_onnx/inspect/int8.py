@@ -11,11 +11,11 @@ from ..onnxgraph import Scope, Tensor, attributes_of, bodies_of, typed
 from ..onnxgraph.recurrent import NEW_H, RECURRENT_MATMUL, initial_states, is_scan
 from ..quantization.kernels import BLOCK_SIZES, MATMUL_INTEGER, MATMUL_NBITS
 from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
+from .lstms import ELEMENTWISE
 from .report import LSTMInfo
 
 INT8 = "int8 "
 """What the kind of these layers starts with."""
-_ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
 _OP_TYPES = {4: "LSTM", 3: "GRU", 1: "RNN"}
 _PRODUCTS = (MATMUL_INTEGER, MATMUL_NBITS)
 _BY_ROWS = "MatMulInteger: a scale for each row and each output feature"
@@ -95,7 +95,7 @@ def _info(
         dtype="int8",
         parameters=sum(product.sizes[0] * product.sizes[1] for product in weights),
         bytes=sum(product.tensor.num_bytes for product in weights),
-        flops_per_step=products + directions * hidden_size * _ELEMENTWISE[op_type],
+        flops_per_step=products + directions * hidden_size * ELEMENTWISE[op_type],
         notes=(_note(weights),),
     )
 

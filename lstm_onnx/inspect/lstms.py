@@ -21,7 +21,7 @@ from ..onnxgraph.recurrent import (
 )
 from .report import LSTMInfo
 
-_ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
+ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
 """An operator's elementwise FLOPs for each hidden feature, biases aside."""
 
 
@@ -123,7 +123,7 @@ def _info(
     flops = 0
     if input_size is not None and hidden_size:
         flops = 2 * layer.gates * hidden_size * (input_size + state_size) + 2 * proj_size * hidden_size
-        flops += hidden_size * (_ELEMENTWISE[layer.op_type] + elementwise)
+        flops += hidden_size * (ELEMENTWISE[layer.op_type] + elementwise)
         flops *= layer.directions
     return LSTMInfo(
         name=node_name(layer.node),

@@ -19,7 +19,7 @@ from ..errors import ModelError
 from ..metadata import PRODUCER, Metadata
 from ..onnxgraph import dtype_name, is_default, load_inlined, node_name, nodes_of, stored_tensors, text
 from ..onnxgraph.load import metadata_of, opset_of, read_weights
-from ..onnxgraph.nodes import producers_of
+from ..onnxgraph.nodes import constant_of, producers_of
 from ..onnxgraph.recurrent import GATES, input_of, is_onnx_operator
 from .program import OPERATORS
 from .values import tensor
@@ -198,13 +198,10 @@ def _is_cast_of_weight(node: NodeProto, arrays: Mapping[str, np.ndarray]) -> boo
 
 
 def _constant(node: NodeProto) -> np.ndarray:
-    (kind, content), *_ = attribute_values(node).items()
-    if isinstance(content, torch.Tensor):
-        return content.numpy()
-    dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
-    if kind not in dtype:
-        raise ModelError(f"the Constant {node.output[0]} holds {kind}, which PyTorch cannot express")
-    return np.array(content, dtype[kind])
+    stored = constant_of(node)
+    if stored is None:
+        raise ModelError(f"the Constant {node.output[0]} holds {node.attribute[0].name}, which PyTorch cannot express")
+    return numpy_helper.to_array(stored)
 
 
 def attribute_values(node: NodeProto) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from ..loaded_model import LoadedModel
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
-LENGTHS = "lengths"
 
 
 class Sample(NamedTuple):
@@ -89,14 +88,8 @@ class SequenceLayout:
     def of(cls, model: LoadedModel) -> SequenceLayout:
         """From the model's inputs, outputs and metadata."""
         batch = batch_name(model)
-        if model.spec is not None:
-            counts = {LENGTHS: TIME} if LENGTHS in model.inputs else {}
-        else:
-            counts = {
-                spec.name: spec.high
-                for spec in model.metadata.inputs
-                if isinstance(spec.high, str) and spec.name in model.inputs and spec.shape == (batch,)
-            }
+        by_row = [spec.name for spec in model.metadata.inputs if spec.shape == (batch,)]
+        counts = {name: count.axis for name, count in model.counts.items() if model.spec is not None or name in by_row}
         infos = [*model.inputs.values(), *model.outputs.values()]
         together = (
             batch is not None

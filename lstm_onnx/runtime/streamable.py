@@ -126,6 +126,12 @@ def stream_inputs(model: LoadedModel) -> dict[str, ValueInfo]:
     return {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
 
 
+def stream_outputs(model: LoadedModel) -> list[str]:
+    """The outputs that a step of several streams returns: those that are not states, or all where every one is."""
+    ends = model.states.values()
+    return [name for name in model.outputs if name not in ends] or list(model.outputs)
+
+
 def is_streamable(model: LoadedModel) -> bool:
     """Whether a stream of one sequence can be opened."""
     try:

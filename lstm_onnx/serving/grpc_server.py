@@ -226,8 +226,7 @@ async def start_grpc(service: Service) -> tuple[grpc.aio.Server, int]:
         for name in METHODS
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"{host}:{settings.grpc_port}"
+    address = f"{settings.host_in_url}:{settings.grpc_port}"
     try:
         if settings.tls_certificate is None or settings.tls_key is None:
             port = server.add_insecure_port(address)

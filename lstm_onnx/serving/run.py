@@ -118,13 +118,13 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
             from .grpc_server import start_grpc
 
             grpc_server, port = await start_grpc(service)
-            grpc_address = f"{_shown_host(settings.host)}:{port}"
+            grpc_address = f"{settings.host_in_url}:{port}"
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         idle = asyncio.create_task(service.close_idle_streams())
         while not server.started and not serving.done():
             await asyncio.sleep(0.001)
         scheme = "http" if settings.tls_certificate is None else "https"
-        addresses = Addresses(f"{scheme}://{_shown_host(settings.host)}:{listener.getsockname()[1]}", grpc_address)
+        addresses = Addresses(f"{scheme}://{settings.host_in_url}:{listener.getsockname()[1]}", grpc_address)
         service.log.event("started", http=addresses.http, grpc=addresses.grpc, models=list(service.repository.entries))
         stop = asyncio.create_task(stopping.wait())
         try:
@@ -242,7 +242,3 @@ def _listen(settings: Settings, port: int, option: str) -> socket.socket:
             f"cannot listen at {settings.host} port {port}: {error.strerror or error}", hint=hint
         ) from error
     return listener
-
-
-def _shown_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

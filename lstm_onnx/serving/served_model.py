@@ -13,7 +13,7 @@ from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batcher.batcher import Batcher
 from ..runtime.file_digest import file_digest
-from ..runtime.streamable import stream_inputs
+from ..runtime.streamable import stream_inputs, stream_outputs
 from ..runtime.unchanged import unchanged
 from .errors import RequestError
 from .metrics import Metrics, Statistics
@@ -59,8 +59,7 @@ class ServedModel:
         self.digest = digest
         self.settings = settings
         self.inputs = stream_inputs(model)
-        ends = set(model.states.values())
-        self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self.output_names = stream_outputs(model)
         self.streams = 0
         self.retired = False
         self._running = 0

@@ -66,6 +66,11 @@ class Settings:
         """Whether only this machine can connect."""
         return self.host in LOOPBACK
 
+    @property
+    def host_in_url(self) -> str:
+        """The host as before a port: an IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def require_safe(self) -> None:
         """Refuse settings that let anybody in by accident, and those that cannot be used (InputError)."""
         if self.port and self.port == self.grpc_port:

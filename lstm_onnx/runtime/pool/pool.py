@@ -26,8 +26,8 @@ from ..run import run_model
 from ..shutdown import LostLock, watch
 from ..stream import Stream
 from ..stream_states import require_like_state, validated_states
-from ..streamable import require_separate_rows
-from ..tensor_info import ValueInfo, require_known_names, validated_feeds, validated_lengths
+from ..streamable import require_separate_rows, stream_inputs, stream_outputs
+from ..tensor_info import require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache
 from .state_memory import ActiveBatch, Arrays, Slot, SlotStates
 
@@ -77,11 +77,8 @@ class Pool:
         self.largest = min(largest) if largest else None
         self._streaming = model.metadata.streaming_or_default
         self.last = self._streaming.last
-        self.inputs: dict[str, ValueInfo] = {
-            name: info for name, info in model.inputs.items() if name not in model.states and name != self.last
-        }
-        ends = model.states.values()
-        self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self.inputs = stream_inputs(model)
+        self.output_names = stream_outputs(model)
         self._checks_numbers = model.checks_numbers
         self._lengths = model.spec is not None and "lengths" in self.inputs
         require_separate_rows(model, check=check)

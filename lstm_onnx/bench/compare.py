@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
@@ -17,10 +16,12 @@ from ..atomic_io import temporary_folder
 from ..errors import ConfigError, LSTMOnnxError
 from ..exporter.sources.source import ModuleSource, Source
 from ..runtime import Model
+from ..runtime.cpu import cpu_name
+from ..runtime.pool.pinned_threads import allowed_cores
 from ..version import installed_versions
 from .cases import BenchmarkCase, make_case
 from .generating import GeneratingSubject, generating_case, open_generating
-from .measure import allowed_cores, call_once, interleaved, no_gc, pinned
+from .measure import call_once, interleaved, no_gc, pinned
 from .opened import BenchmarkSubject, open_subject
 from .report import BenchmarkReport, Comparison, LeftOut, Machine, timings_of
 from .sizes import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, FURTHER_CASES, Point, points
@@ -32,7 +33,6 @@ _TOLERANCE = {"float16": 2e-2}
 _PACKAGES = ("lstm-onnx", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 _BUSY_LOAD = 0.5
 """The load average per core from which a note says that the machine is busy."""
-_CPU_INFO = Path("/proc/cpuinfo")
 Say = Callable[[str], object]
 """A function that is called with a sentence about what is done next."""
 
@@ -198,15 +198,6 @@ def _device(subject: BenchmarkSubject | GeneratingSubject) -> str:
     if subject.model.provider == "cuda" and torch is not None and torch.device == "cuda":
         return str(torch.torch.cuda.get_device_name())
     return cpu_name()
-
-
-def cpu_name() -> str:
-    """The processor's name, as far as the system tells it."""
-    if _CPU_INFO.exists():
-        for line in _CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _busy_note(cores: int) -> list[str]:

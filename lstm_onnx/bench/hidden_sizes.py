@@ -26,9 +26,10 @@ from ..exporter.dependencies import import_torch
 from ..quantization import quantize
 from ..quantization.kernels import KERNELS
 from ..runtime import load
+from ..runtime.cpu import cpu_name
 from ..spec import ExportOptions, LSTMSpec
 from ..terminal_text import table_lines
-from .compare import Say, cpu_name, versions
+from .compare import Say, versions
 from .measure import Candidate, interleaved
 from .plot import INK, MUTED, new_figure
 from .pytorch import torch_setting

@@ -177,13 +177,6 @@ def no_gc() -> Iterator[None]:
             gc.enable()
 
 
-def allowed_cores() -> list[int]:
-    """The CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 @contextlib.contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[bool]:
     """Pin all threads of this process to `cores`; each thread's affinity is restored afterwards.

@@ -1,7 +1,8 @@
-"""Reads which of this CPU's instruction sets matter for int8 products."""
+"""Reads the name of this CPU, and which of its instruction sets matter for int8 products."""
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +22,22 @@ _NAMES = {
 @cache
 def cpu_flags() -> frozenset[str]:
     """The flags that Linux lists for the CPU; empty on another system."""
+    return frozenset((_listed("flags", "Features") or "").split())
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells it."""
+    name = _listed("model name")
+    return platform.processor() or platform.machine() if name is None else name
+
+
+def _listed(*keys: str) -> str | None:
+    """What Linux lists for the CPU under the first of these keys; None on another system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return frozenset()
-    listed = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
-    return frozenset(next(listed, []))
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(keys)), None)
 
 
 def int8_instructions(flags: frozenset[str]) -> tuple[bool | None, str]:

@@ -13,7 +13,6 @@ import pytest
 from lstm_onnx.bench.measure import (
     Candidate,
     Spread,
-    allowed_cores,
     call_once,
     interleaved,
     no_gc,
@@ -22,6 +21,7 @@ from lstm_onnx.bench.measure import (
     turns,
 )
 from lstm_onnx.errors import InputError
+from lstm_onnx.runtime.pool.pinned_threads import allowed_cores
 
 
 class Clock:

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from lstm_onnx.bench.measure import allowed_cores
 from lstm_onnx.bench.report import Comparison
 from lstm_onnx.bench.sizes import draw_lengths
 from lstm_onnx.errors import RunError
 from lstm_onnx.inspect import LSTMInfo
+from lstm_onnx.runtime.pool.pinned_threads import allowed_cores
 
 _SECONDS = 0.24
 """Seconds of each measurement."""

@@ -21,8 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx.bench.measure import allowed_cores
 from lstm_onnx.inspect import inspect
+from lstm_onnx.runtime.pool.pinned_threads import allowed_cores
 from lstm_onnx.runtime.providers import open_session
 
 from .limits import PeakMeter, Work

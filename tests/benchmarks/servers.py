@@ -19,13 +19,14 @@ import numpy as np
 
 from lstm_onnx.bench.cases import RUNTIME, BenchmarkCase, make_case
 from lstm_onnx.bench.compare import time_case
-from lstm_onnx.bench.measure import Candidate, Spread, allowed_cores
+from lstm_onnx.bench.measure import Candidate, Spread
 from lstm_onnx.bench.opened import BenchmarkSubject, open_subject
 from lstm_onnx.bench.report import Comparison
 from lstm_onnx.bench.sizes import Point
 from lstm_onnx.exporter.sources.source import load_source
 from lstm_onnx.runtime import Model
 from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.pool.pinned_threads import allowed_cores
 
 WINDOW = 0.002
 """Seconds that the batcher waits for a batch to fill: its default."""

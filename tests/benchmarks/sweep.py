@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lstm_onnx.bench import BenchmarkReport, Settings, compare
-from lstm_onnx.bench.measure import allowed_cores
 from lstm_onnx.bench.sizes import CASES, Point
 from lstm_onnx.exporter.sources.source import Source, load_source
 from lstm_onnx.inspect import inspect
+from lstm_onnx.runtime.pool.pinned_threads import allowed_cores
 
 from .limits import PeakMeter, Peaks, Work
 

@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from lstm_onnx.bench.measure import allowed_cores
 from lstm_onnx.bench.report import Comparison
 from lstm_onnx.bench.sizes import draw_lengths
 from lstm_onnx.errors import RunError
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.inspect import inspect
+from lstm_onnx.runtime.pool.pinned_threads import allowed_cores
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 
 from . import limits_child

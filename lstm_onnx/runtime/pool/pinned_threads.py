@@ -24,11 +24,16 @@ from ..shutdown import watch
 Call = Callable[[], object]
 
 
+def allowed_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def cores() -> int:
     """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(allowed_cores())
 
 
 class PinnedThreads:
@@ -158,7 +163,7 @@ def _start(count: int) -> dict[int, _Worker]:
     Unpinned threads have negative numbers.
     """
     if hasattr(os, "sched_setaffinity") and count == cores() and current_core() is not None:
-        return {core: _Worker(f"lstm-onnx pool {core}", core) for core in sorted(os.sched_getaffinity(0))}
+        return {core: _Worker(f"lstm-onnx pool {core}", core) for core in allowed_cores()}
     return {-index: _Worker(f"lstm-onnx pool {index}", None) for index in range(1, count)}
 
 

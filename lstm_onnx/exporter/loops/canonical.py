@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,6 +112,13 @@ def _hint(size: Any) -> int:
     return -1 if hint is None else int(hint)
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Random numbers, or what follows from them; the line that draws them."""
+
+    line: str | None
+
+
 class _Form:
     """The canonical form of a graph, while it is made."""
 
@@ -152,6 +159,8 @@ class _Form:
         outputs: Any = ()
         for item in graph.nodes:
             if item.op == "output":
+                if drawn := self.drawn(item):
+                    raise NotRolled("it draws random numbers, and a file cannot draw PyTorch's", drawn.line)
                 outputs = self.arguments(item.args[0])
             elif item.op == "call_function":
                 self.add(item)
@@ -176,24 +185,30 @@ class _Form:
     def add(self, item: torch.fx.Node) -> None:
         self.line = stack_trace_line(str(item.meta.get("stack_trace", "")))
         self.module = _module_of(item)
+        drawn = self.drawn(item)
+        if drawn or str(getattr(item.target, "__name__", "")).split(".")[0] in _CHECKS:
+            self.values[item] = drawn
+            return
         args = self.arguments(item.args)
         kwargs = tuple((name, self.arguments(value)) for name, value in sorted(item.kwargs.items()))
         self.values[item] = self.form_of(item, args, kwargs)
+
+    def drawn(self, item: torch.fx.Node) -> _Drawn | None:
+        """The draw that an operator's result follows from.  No output may; a mask that only training uses does."""
+        return next((value for node in item.all_input_nodes if isinstance(value := self.values[node], _Drawn)), None)
 
     def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
         """An operator in canonical form: a new node, or a value that exists already."""
         # Where the module copies a tensor so that it can view it, reshape needs no copy.
         target: Any = aten.reshape.default if item.target in _VIEWS else item.target
         value: Any = item.meta.get("val")
-        name = str(getattr(target, "__name__", "")).split(".")[0]
-        if name in _CHECKS:
-            return None
         if (same := unchanged(item, args, kwargs, value)) is not None:
             return same
-        _require_no_draws(target, args, kwargs, self.line)
+        if _draws(target, args, kwargs):
+            return _Drawn(self.line)
         if target is RECURRENT:
             return self.recurrent(item, value)
-        if name == "getitem" and isinstance(args[0], Node):
+        if target is operator.getitem and isinstance(args[0], Node):
             return self.part(item, args)
         if target in (aten.select.int, aten.slice.Tensor):
             return self.picked(item, args, value)
@@ -369,14 +384,10 @@ def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return (*shape[:dim], *shape[dim + 1 :])
 
 
-def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> None:
-    tags = getattr(target, "tags", ())
-    if not tags or torch.Tag.nondeterministic_seeded not in tags:
-        return
-    share = argument(args, 4, dict(kwargs).get("dropout_p", 0.0))
-    if target is aten.scaled_dot_product_attention.default and share == 0:
-        return
-    raise NotRolled("it draws random numbers, and a file cannot draw the same numbers as PyTorch", line)
+def _draws(target: Any, args: Any, kwargs: Any) -> bool:
+    if target is aten.scaled_dot_product_attention.default:
+        return bool(argument(args, 4, dict(kwargs).get("dropout_p", 0.0)))
+    return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
 
 
 def _module_of(item: torch.fx.Node) -> str:

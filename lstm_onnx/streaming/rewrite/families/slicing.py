@@ -215,6 +215,9 @@ def gather(p: Rewriter, call: Call) -> Sequence[Fact]:
     if isinstance(index, Stream):
         give_where_none_is_due(p, call.node.input[1], index, 0)
     found = unchanged(p, call)
+    if not call.streams and data is not None and index is not None and None not in (data.shape, index.shape):
+        shape, at = require_shape(data), normal(axis, len(require_shape(data)))
+        return [replace(found[0], shape=(*shape[:at], *require_shape(index), *shape[at + 1 :]))]
     return [replace(found[0], dtype=data.dtype)] if isinstance(index, Stream) and data is not None else found
 
 

@@ -292,10 +292,10 @@ def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[
     found: dict[str, Rows] = {}
     for spec in integers:
         tied: Rows | None = None
-        before = _lookups(run, feeds)
+        before = lookups(run, feeds)
         for change in (1, -1):
             changed = np.asarray(feeds[spec.name] + np.asarray(change).astype(feeds[spec.name].dtype))
-            after = _lookups(run, {**feeds, spec.name: changed})
+            after = lookups(run, {**feeds, spec.name: changed})
             if before is None or after is None or len(after) != len(before):
                 continue
             for one, other in zip(before, after, strict=True):
@@ -327,7 +327,8 @@ def _narrower(one: Rows, other: Rows) -> Rows:
     return replace(first, low=max(one.low, other.low), high=min(one.high, other.high))
 
 
-def _lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
+def lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
+    """The look-ups of a call; None where the module does not run on these inputs."""
     recorder = _Recorder()
     try:
         with recorder:

@@ -261,8 +261,11 @@ def of_some_features(expected: Expected) -> Expected:
     return expected.with_features(feature_steps(expected.calls[0].reference))
 
 
-def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray) -> np.ndarray | None:
-    """The rows of `table` that differ in a file, largest differences first; None where the table is not found."""
+def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray, least: float = 0.0) -> np.ndarray | None:
+    """The rows of `table` that differ in a file by more than `least`, largest differences first.
+
+    None where the table is not found.
+    """
     found: np.ndarray | None = None
     for tensor in graph.graph.initializer:
         if tuple(tensor.dims) != table.shape:
@@ -272,7 +275,7 @@ def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray) -> np
             continue
         differences = np.abs(array.astype(np.float64) - table.astype(np.float64)).max(axis=1)
         order = np.argsort(-differences, kind="stable")
-        rows = order[: int(np.count_nonzero(~(differences == 0)))]
+        rows = order[: int(np.count_nonzero(~(differences <= least)))]
         if found is None or len(rows) < len(found):
             found = rows
     return found

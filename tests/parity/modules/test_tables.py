@@ -54,7 +54,7 @@ def test_a_wrong_row_that_no_case_looks_up(made: tuple[nn.Module, Path], tmp_pat
     onnx.save(model, tmp_path / "wrong.onnx")
     report = lstm_onnx.verify(module, tmp_path / "wrong.onnx", mutants="none")
     assert [case.label for case in report.cases if not case.passed] == [TABLES]
-    assert f"1 of {_ROWS} rows of one.weight differ from the module's, such as 41" in str(report)
+    assert f"wrong: {TABLES}: 1 of {_ROWS} rows of one.weight differ from the module's, such as 41" in str(report)
 
 
 def test_a_table_in_another_form(made: tuple[nn.Module, Path], tmp_path: Path) -> None:

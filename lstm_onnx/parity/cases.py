@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -187,18 +187,36 @@ def mask_cases(case: Case) -> Iterator[Case]:
         yield case.changed(f"{', '.join(masks)} {label}", changed, "values")
 
 
-def integer_cases(case: Case, names: Sequence[str], time: int, rng: np.random.Generator) -> Iterator[Case]:
+def integer_cases(
+    case: Case,
+    names: Sequence[str],
+    time: int,
+    rng: np.random.Generator,
+    accepts: Callable[[Arrays], bool] = lambda _: True,
+) -> Iterator[Case]:
     """A random case with some integers as numbers of steps, and as samples or numbers of either sign.
 
-    A module need not run on these.
+    A module need not run on these, which `accepts` says.  One that looks up ``ids.clamp(min=0)`` only takes numbers
+    beyond one end of its range.
     """
     for name in names:
-        dtype = case.feeds[name].dtype
-        ends = np.iinfo(dtype)
-        least, most = (ends.min, ends.max) if dtype.itemsize <= _SAMPLE else (max(ends.min, -_FAR), _FAR)
-        for low, high in ((0, time), (least, most)):
-            drawn = np.asarray(rng.integers(low, high, case.feeds[name].shape, dtype, endpoint=True), dtype)
-            yield case.changed(f"{name} of {low} to {high}", {name: drawn}, "values")
+        array = case.feeds[name]
+        ends = np.iinfo(array.dtype)
+        least, most = (ends.min, ends.max) if array.dtype.itemsize <= _SAMPLE else (max(ends.min, -_FAR), _FAR)
+        own = int(array.min(initial=most)), int(array.max(initial=least))
+
+        def drawn(low: int, high: int, name: str = name, array: np.ndarray = array) -> Iterator[Case]:
+            numbers = np.asarray(rng.integers(low, high, array.shape, array.dtype, endpoint=True), array.dtype)
+            changed = case.changed(f"{name} of {low} to {high}", {name: numbers}, "values")
+            if accepts(changed.feeds):
+                yield changed
+
+        yield from drawn(0, time)
+        both = list(drawn(least, most))
+        yield from both
+        for low, high in () if both else ((least, own[1]), (own[0], most)):
+            if low < high:
+                yield from drawn(low, high)
 
 
 def _with_least(array: np.ndarray) -> np.ndarray:

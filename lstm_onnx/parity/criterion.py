@@ -112,7 +112,7 @@ def compare(
         least_error: a lower bound of PyTorch's own error, from a larger run of the same module.
         time_axis: the output's time axis, where it has one: `growth` then has its error step by step.
         jumps: how far a right number may be below and above `reference`; see `modules.jumps`.
-        units: smaller units to divide by instead: one for each feature (the last axis), or a scalar for all.
+        units: smaller units to divide by instead: an array that broadcasts, such as one for each feature, or a scalar.
         ties: for integers, the results of several runs of the module with other roundings: any other integer is wrong.
 
     A share of LARGEST_FLIPPED_SHARE of integers and bools, such as an argmax (and at least one of several), may differ
@@ -149,7 +149,7 @@ def compare(
     # argmax treats NaN as larger than any number, even infinity.
     where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference * weights)), difference.shape))
     error = float(difference[where])
-    weight = float(weights[where[-1]]) if weights.ndim else float(weights)
+    weight = float(np.broadcast_to(weights, difference.shape)[where])
     unit /= weight
     growth = None
     if time_axis is not None:

@@ -161,8 +161,7 @@ class Expected:
             replace(call, native=some_features(call.native, steps), reference=some_features(call.reference, steps))
             for call in self.calls
         )
-        units = {name: unit[:: steps.get(name, 1)] if unit.ndim else unit for name, unit in self.units.items()}
-        return replace(self, calls=tuple(calls), units=units, feature_steps=steps)
+        return replace(self, calls=tuple(calls), units=some_features(self.units, steps), feature_steps=steps)
 
     def as_if(self, predicted: Arrays) -> Expected:
         """The same case, of a single call, as if float64 gave `predicted` and PyTorch's own errors were unchanged."""
@@ -204,6 +203,12 @@ def some_features(outputs: Arrays, steps: Mapping[str, int]) -> dict[str, np.nda
         name: array[..., :: steps[name]].copy() if name in steps and array.ndim else array
         for name, array in outputs.items()
     }
+
+
+def fits(unit: np.ndarray, array: np.ndarray) -> bool:
+    """Whether the units of features, along any axes, are those of an output."""
+    sizes = zip(unit.shape[::-1], array.shape[::-1], strict=False)
+    return unit.ndim <= array.ndim and all(one in (1, size) for one, size in sizes)
 
 
 def constant_outputs(cases: Iterable[Expected]) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ import numpy as np
 from .. import data
 from ..atomic_io import readable_file, require_path
 from ..errors import ConfigError, FileError, reason
-from .expected import Arrays, Call, Expected, as_float64
+from .expected import Arrays, Call, Expected, as_float64, fits
 from .golden_arrays import Store, Stored, taken
 from .report import ParityReport
 from .results import RUNS
@@ -267,16 +267,15 @@ def _case(item: Any, arrays: Arrays) -> Expected:
 
 
 def _units(item: Any, calls: tuple[Call, ...]) -> dict[str, np.ndarray]:
-    """The units of features: a number, or a list of one for each feature of an output."""
+    """The units of features: a number, a list of one for each feature of an output, or lists of lists for more axes."""
     found = {}
     for name, unit in _typed(item, "units", dict).items():
-        array = np.array(
-            _each({name: unit}, name, float) if isinstance(unit, list) else _typed({name: unit}, name, float)
-        )
-        shapes = {call.reference[name].shape[-1:] for call in calls if name in call.reference}
-        _require(not array.ndim or shapes == {array.shape}, f"the units of {name!r} do not fit its features")
+        array = np.array(unit)
+        _require(array.dtype.kind in "if", f"the units of {name!r} are not numbers")
+        fitting = all(fits(array, call.reference[name]) for call in calls if name in call.reference)
+        _require(fitting, f"the units of {name!r} do not fit its features")
         _require(bool((array > 0).all()), "a unit is not positive")
-        found[name] = array
+        found[name] = array.astype(np.float64)
     return found
 
 

@@ -17,9 +17,9 @@ states, on the user's own inputs, on zero, one-signed or large values, or in one
 part of a range."""
 KINDS = (*RUNS, "described", "stored", "layers", "rows", "drift")
 """The kinds of all cases.  Of the additional ones, one checks what a file's metadata says: its inputs and outputs, its
-initial states, and the counts of its streams' steps.  The last four are for files with smaller weights: they check the
-numbers and nodes that a file stores, what its int8 layers compute, rows alone and step by step, and the user's limit on
-the drift."""
+initial states, and the counts of its streams' steps.  One compares the numbers and nodes that a file stores, of a usual
+file the rows of tables that no case looks up.  The last three are for files with smaller weights: they check what its
+int8 layers compute, rows alone and step by step, and the user's limit on the drift."""
 OTHER_WEIGHTS = (
     "the file was exported from other weights than these (its digest differs); "
     "where the source draws them at random, set a seed in it"

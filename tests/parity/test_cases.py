@@ -31,6 +31,13 @@ def test_integers_keep_their_shape_and_dtype(dtype: str, shape: tuple[int, ...],
         assert (any_sign.feeds["n"].min(), any_sign.feeds["n"].max()) == (least, most)
 
 
+def test_integers_beyond_one_end_of_their_range() -> None:
+    """Padding of -100 that is clamped to 0 before a look-up."""
+    case = Case("drawn", {"n": np.arange(3, 9)})
+    made = integer_cases(case, ["n"], 7, np.random.default_rng(0), lambda feeds: bool(feeds["n"].max() <= 8))
+    assert [one.label for one in made] == ["drawn, n of 0 to 7", "drawn, n of -100 to 8"]
+
+
 def test_halves_and_steps_of_zeros() -> None:
     x = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
     spec = InputSpec("x", ("batch", "time", 3))

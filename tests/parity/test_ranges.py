@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.input_spec import InputSpec
+from lstm_onnx.parity.expected import Arrays
 from lstm_onnx.parity.golden import verify_golden
 from lstm_onnx.parity.golden_file import read
 from lstm_onnx.parity.modules.inputs import Rows, rows_of_inputs
@@ -296,6 +297,21 @@ def test_the_range_of_integers_comes_from_what_they_are_looked_up_in() -> None:
     found = rows_of_inputs(lambda each: module(*map(torch.from_numpy, each.values())), specs, feeds)
     shown = {name: (rows.low, rows.high, rows.offset) for name, rows in found.items()}
     assert shown == {"a": (0, 49, 0), "b": (0, 47, 2), "c": (0, 19, 0), "d": (0, 6, 0)}
+
+
+def test_tables_of_any_rank_but_no_inputs_or_results() -> None:
+    """Numbers of speakers in another order, a matrix for each, and integers that choose rows of the batch."""
+    order, matrices = torch.arange(30), torch.ones(12, 4, 4)
+    names = ("a", "b", "c", "d")
+    specs = [InputSpec(name, ("batch",), "int64", 0, 1) for name in names]
+    feeds = {name: np.array([0, 1, 1]) for name in names} | {"x": np.ones(3), "y": np.ones((3, 2, 2))}
+
+    def run(given: Arrays) -> object:
+        a, b, c, d, x, y = (torch.from_numpy(array) for array in given.values())
+        return order[a], matrices[b], x[c], (2 * y)[d]
+
+    found = rows_of_inputs(run, specs, feeds)
+    assert {name: (rows.low, rows.high) for name, rows in found.items()} == {"a": (0, 29), "b": (0, 11)}
 
 
 def test_of_a_large_table_rows_that_differ_in_the_file_are_tried_first() -> None:

@@ -252,7 +252,7 @@ class _Recorder(TorchFunctionMode):
         return func(*args, **keywords)
 
     def _note(self, rows: Any, table: Any) -> None:
-        if isinstance(table, Tensor) and table.dim() == 2 and isinstance(rows, Tensor):
+        if isinstance(table, Tensor) and table.dim() and isinstance(rows, Tensor):
             self._add(rows, table.shape[0], table)
 
     def _add(self, rows: Tensor, count: int, table: Tensor | None) -> None:
@@ -292,21 +292,29 @@ def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[
     found: dict[str, Rows] = {}
     for spec in integers:
         tied: Rows | None = None
-        before = _lookups(run, feeds)
+        before = lookups(run, feeds)
         for change in (1, -1):
             changed = np.asarray(feeds[spec.name] + np.asarray(change).astype(feeds[spec.name].dtype))
-            after = _lookups(run, {**feeds, spec.name: changed})
+            after = lookups(run, {**feeds, spec.name: changed})
             if before is None or after is None or len(after) != len(before):
                 continue
             for one, other in zip(before, after, strict=True):
                 moved = one.rows.shape == other.rows.shape and np.array_equal(other.rows, one.rows + change)
-                if moved and one.count == other.count:
+                if moved and one.count == other.count and _is_table(one, other, feeds):
                     rows = _rows(one, feeds[spec.name])
                     tied = rows if tied is None or rows is None else _narrower(tied, rows)
             break
         if tied is not None and tied.low <= tied.high:
             found[spec.name] = tied
     return found
+
+
+def _is_table(one: Lookup, other: Lookup, feeds: Arrays) -> bool:
+    """Whether two calls look up in the same numbers, and not in an input or a result; a matrix counts in any case."""
+    if one.table is None or other.table is None or one.table.dim() == 2:
+        return True
+    place = one.table.data_ptr()
+    return place == other.table.data_ptr() and all(place != array.ctypes.data for array in feeds.values())
 
 
 def _rows(lookup: Lookup, values: np.ndarray) -> Rows | None:
@@ -327,7 +335,8 @@ def _narrower(one: Rows, other: Rows) -> Rows:
     return replace(first, low=max(one.low, other.low), high=min(one.high, other.high))
 
 
-def _lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
+def lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
+    """The look-ups of a call; None where the module does not run on these inputs."""
     recorder = _Recorder()
     try:
         with recorder:

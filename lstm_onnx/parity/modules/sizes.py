@@ -50,7 +50,7 @@ def sweeps(subject: Subject, notes: list[str]) -> Iterator[Expected]:
     steps = feature_steps(call.reference)
     numbers = float(sum(array.size for array in some_features(call.reference, steps).values()))
     tables = {id(rows.table): rows.table for rows in subject.rows.values() if rows.table is not None}
-    weights = subject.models.float64.weights - sum(table.numel() for table in tables.values())
+    weights = max(subject.models.float64.weights - sum(table.numel() for table in tables.values()), 0)
     roles = sizes_of(subject.specs, BATCH, TIME, known=axis_roles(subject.model))
     batch_axis = next((axis for axis, size in roles.items() if size == BATCH), None)
     for axis in base:
@@ -261,8 +261,11 @@ def of_some_features(expected: Expected) -> Expected:
     return expected.with_features(feature_steps(expected.calls[0].reference))
 
 
-def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray) -> np.ndarray | None:
-    """The rows of `table` that differ in a file, largest differences first; None where the table is not found."""
+def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray, least: float = 0.0) -> np.ndarray | None:
+    """The rows of `table` that differ in a file by more than `least`, largest differences first.
+
+    None where the table is not found.
+    """
     found: np.ndarray | None = None
     for tensor in graph.graph.initializer:
         if tuple(tensor.dims) != table.shape:
@@ -270,9 +273,9 @@ def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray) -> np
         array = numpy_helper.to_array(tensor, folder)
         if array.dtype.kind != "f":
             continue
-        differences = np.abs(array.astype(np.float64) - table.astype(np.float64)).max(axis=1)
+        differences = np.abs(array.astype(np.float64) - table.astype(np.float64)).reshape(len(table), -1).max(axis=1)
         order = np.argsort(-differences, kind="stable")
-        rows = order[: int(np.count_nonzero(~(differences == 0)))]
+        rows = order[: int(np.count_nonzero(~(differences <= least)))]
         if found is None or len(rows) < len(found):
             found = rows
     return found

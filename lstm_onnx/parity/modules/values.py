@@ -41,8 +41,8 @@ def cases_with_values(subject: Subject, rng: np.random.Generator, batch: int, ti
     carried = [*(case.feeds.keys() - {spec.name for spec in specs}), *states]
     axes_of = (axes_of_size(subject.model, specs, size) for size in (BATCH, TIME))
     yield from value_cases(case, specs, carried, subject.input_gain, subject.dtype, None, *axes_of)
-    more = (*mask_cases(case), *integer_cases(case, _open_integers(subject), time, rng))
-    yield from (each for each in more if subject.accepts(each.feeds))
+    yield from (each for each in mask_cases(case) if subject.accepts(each.feeds))
+    yield from integer_cases(case, _open_integers(subject), time, rng, subject.accepts)
 
 
 def _open_integers(subject: Subject) -> list[str]:

@@ -34,6 +34,7 @@ from .small_features import with_small_features
 from .states import state_problems
 from .streams import streamed_cases, streams_of_huge_inputs
 from .subject import Subject
+from .tables import table_problems
 from .thresholds import threshold_case
 from .usual import even_cases, usual_cases
 from .values import values_at_other_sizes, with_other_integers
@@ -90,6 +91,7 @@ class ModuleVerification(Verification):
     def _comparisons(self) -> Iterator[Planned | CaseResult]:
         yield from ((self.models, expected) for expected in self._expectations)
         yield from state_problems(self.subject, self._expectations)
+        yield from table_problems(self.subject, self._expectations)
         if self.amplified is not None:
             models = replace(self.models, file=self.amplified.model)
             yield from ((models, expected) for expected in self.amplified.expected)

@@ -296,6 +296,6 @@ def errors(report: Results) -> list[tuple[str, str]]:
     lines = []
     for error, cases in found.items():
         more = f" and {len(cases) - 1} more" * (len(cases) > 1)
-        ran = cases[0].kind != "described"
+        ran = cases[0].kind not in ("described", "stored")
         lines.append(("failed to run" if ran else "wrong:", f"{'at ' * ran}{clean(cases[0].label)}{more}: {error}"))
     return lines

@@ -89,6 +89,33 @@ def test_small_features_are_judged_by_their_own_size(
     assert not verify_golden(wrong, golden, provider="cpu", threads=1)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_small_channels_are_judged_by_their_own_size(axis: int, tmp_path: Path) -> None:
+    """Boxes in pixels beside scores, as (batch, channels, time) and as (batch, time, 2, features)."""
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm, self.boxes, self.scores = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.lstm(x)[0]
+            found: list[Tensor] = [1000 * self.boxes(y), self.scores(y).sigmoid()]
+            return torch.cat(found, -1).transpose(1, 2) if axis == 1 else torch.stack(found, -2)
+
+    module, golden = Detector(), tmp_path / "golden.npz"
+    path = _exported(module, tmp_path)
+    assert _verify(module, path, golden)
+    assert verify_golden(path, golden, provider="cpu", threads=1)
+    model = onnx.load(path)
+    bias = next(one for one in model.graph.initializer if one.name == "scores.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(1e-3), bias.name))
+    onnx.save(model, path)
+    assert not _verify(module, path)
+    assert not verify_golden(path, golden, provider="cpu", threads=1)
+
+
 def test_what_a_function_rounds_to_0_is_right(tmp_path: Path) -> None:
     """A sigmoid of -15 is 3e-7, and libraries differ by a rounding of 1."""
     module = Scaled(0.0, 15.0, 60.0, squashed=True)

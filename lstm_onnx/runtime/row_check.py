@@ -28,7 +28,7 @@ _UNEQUAL = 6
 """The sizes of axes other than the batch if sequences have unequal lengths, one of which is the lengths' axis."""
 _LARGER = 5
 """How many larger batches are tried: a module may do something else for every third row."""
-_FACTORS = ((1, 1e3), (1e-3, 1))
+_FACTORS = ((1, 1e4), (1e-4, 1))
 """Factors of the floats of the first sequences, and of those beside them."""
 
 
@@ -92,7 +92,7 @@ def rows_difference(
 
     Args:
         run, feeds, axes, outputs, rows: see there.
-        ranges: of the inputs whose numbers may be changed.
+        ranges: of inputs; other integers stay as they are.
         lengths: the least and the largest length, of the inputs that hold lengths.
         most: the largest size of the batch.
 
@@ -118,10 +118,15 @@ def _beside(
     most: int | None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches that begin with the first sequences of `feeds`, or with the same at another scale or length."""
-    kinds = {name: feeds[name].dtype.kind for name in ranges if name in axes and name in feeds}
+    kinds = {name: feeds[name].dtype.kind for name in axes if name in feeds}
     floats = [name for name, kind in kinds.items() if kind == "f"]
-    whole = {name: (ranges[name][0] or 0, 1 if ranges[name][1] is None else ranges[name][1]) for name in kinds}
-    whole = {name: ends for name, ends in whole.items() if kinds[name] in "iub"}
+    # Apart, since loud inputs close a forget gate, which hides loud states.
+    inputs, states = ([name for name in floats if (name in ranges) is given] for given in (True, False))
+    whole = {
+        name: (low or 0, 1 if high is None else high)
+        for name, (low, high) in ranges.items()
+        if kinds.get(name, "") in tuple("iub")
+    }
     counted = {name: ends for name, ends in lengths.items() if name in axes and name in feeds}
 
     def changed(name: str, own: float | None, others: float | None, *, factor: bool = False) -> np.ndarray:
@@ -129,14 +134,18 @@ def _beside(
         parts = zip(np.split(array, [rows], axes[name]), (own, others), strict=True)
         with np.errstate(over="ignore"):
             made = [
-                part if by is None else np.clip(part * by, *ranges[name]) if factor else np.full_like(part, by)
+                part
+                if by is None
+                else np.clip(part * by, *ranges.get(name, (None, None)))
+                if factor
+                else np.full_like(part, by)
                 for part, by in parts
             ]
         return np.concatenate(made, axes[name]).astype(array.dtype)
 
-    if floats:
-        for own, others in _FACTORS:
-            yield {**feeds, **{name: changed(name, own, others, factor=True) for name in floats}}
+    for names in (inputs, states):
+        for own, others in _FACTORS if names else ():
+            yield {**feeds, **{name: changed(name, own, others, factor=True) for name in names}}
     if whole:  # not all at their least, since a mask may have to select something
         yield {**feeds, **{name: changed(name, None, high) for name, (_, high) in whole.items()}}
         yield {**feeds, **{name: changed(name, high, low) for name, (low, high) in whole.items()}}

@@ -64,6 +64,19 @@ def test_rows_that_depend_on_what_random_ones_rarely_are(run: Callable[[dict[str
     assert ranged(run).startswith(MIXED)
 
 
+def test_states_are_louder_too() -> None:
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((2, 5)), "steps": np.array([1, 1]), "h": rng.standard_normal((1, 2, 5))}
+
+    def run(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert list(feeds["steps"]) == [1] * len(feeds["x"])  # an integer state may be a number of steps
+        h = feeds["h"]
+        return {"y": feeds["x"] + h[0] / max(1, np.linalg.norm(h) / 30)}
+
+    axes = {"x": 0, "steps": 0, "h": 1}
+    assert rows_difference(run, feeds, axes, {"y": 0}, ranges={"x": (None, None)}).startswith(MIXED)
+
+
 def test_rows_that_are_separate() -> None:
     assert ranged(lambda f: f["x"] * f["tokens"][:, None] * (np.arange(5) < f["lengths"][:, None])) == ""
     # An output may be cut to the longest of a batch.

@@ -17,7 +17,7 @@ from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
 from ..runtime.arguments import integer, seconds
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
-from ..runtime.chunk_check import why_lengths_mix
+from ..runtime.row_check import why_lengths_mix
 from ..runtime.streamable import is_streamable, rows_mix
 from ..runtime.tensor_info import allowed_sizes
 from ..runtime.unchanged import of_one_file
@@ -117,9 +117,9 @@ def deploy_triton(
         max_batch = min(max_batch, _largest_batch(model, axes))
         initial = _initial_states(model, axes) if stateful else {}
         states = _states(model, axes, initial) if stateful else ()
-        mixes = why_lengths_mix(model) if model.spec is None and model.counts else ""
+        mixes = rows_mix(model) or (why_lengths_mix(model) if model.spec is None and model.counts else "")
         if stateful and mixes:
-            raise ModelError(f"its rows cannot be batched if their lengths differ: {mixes}", path=model.path)
+            raise ModelError(f"its rows cannot be batched: {mixes}", path=model.path)
         carried = {state.input.name for state in states} | {state.output for state in states}
         config = TritonConfig(
             name,
@@ -176,8 +176,6 @@ def _batch_axes(model: Model) -> dict[str, int]:
         if axis is None:
             raise _without_batch(model, info)
         found[name] = axis
-    if mixes := rows_mix(model):
-        raise ModelError(f"its rows cannot be batched: {mixes}", path=model.path)
     return found
 
 
@@ -272,7 +270,7 @@ def _with_shapes(model: Model, file: str | os.PathLike[str]) -> ModelProto:
 def _notes(model: Model, mixes: str, *, stateful: bool) -> tuple[str, ...]:
     notes = []
     if mixes:
-        notes.append(f"requests do not share a batch, since their lengths may differ: {mixes}")
+        notes.append(f"requests do not share a batch, since they affect each other: {mixes}")
     elif model.spec is None and model.counts and why_lengths_mix(model, longer=False):
         notes.append(
             "an answer has as many steps as the longest sequence of all requests in its batch; cut it to its own length"

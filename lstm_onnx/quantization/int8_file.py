@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 from onnx import helper
 
 from ..atomic_io import require_apart
@@ -201,6 +202,10 @@ def quantized_model(
             f"{LEAST_WEIGHTS} weights or more on their right, and Gather of its rows"
         )
         hint = REPAIR_FIRST if not metadata.inputs and has_loops(model.graph.node) else None
+        if any(array.dtype == np.float64 and array.ndim > 1 for array in done.initializers.values()):
+            hint = (
+                'its weights are float64: export it with precision="float32" (--precision float32), and quantize that'
+            )
         raise ModelError(f"{source}: has no layer to quantize ({reasons})", hint=hint)
     if metadata.options is not None:
         options = replace(metadata.options, precision="int8", layers=layers, kernel=kernel)

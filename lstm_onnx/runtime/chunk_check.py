@@ -1,4 +1,4 @@
-"""Compares chunks with the whole sequence, and one sequence with itself in a batch, by running both.
+"""Compares chunks with the whole sequence, by running both.
 
 This is used if a file's metadata does not say whether it can be streamed, and by the exporter for every file with
 states.  The tolerance is relative to the model's own rounding: how far its outputs move when its inputs change by about
@@ -7,21 +7,17 @@ one rounding error.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import size_of
-from .batch_axes import batch_axes, batch_name, state_batch_axis, state_dim_names
+from .batch_axes import state_dim_names
 from .loaded_model import LoadedModel
-from .run import run_model
-from .tensor_info import ValueInfo, axis_sizes
+from .tensor_info import ValueInfo
 from .tuning import CHUNK_TOLERANCE
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
@@ -34,8 +30,6 @@ TIMES, LONGER = 8, (1, 30, 17)
 _BATCH = 2
 _OTHER = 3
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
-_UNEQUAL = 6
-"""The sizes of axes other than the batch if sequences have unequal lengths, one of which is the lengths' axis."""
 LARGEST_INTEGERS = (7, 2, 1)
 """The largest integers with a time axis, such as tokens; a smaller one is taken where the one before is out of range.
 
@@ -131,41 +125,6 @@ def longer_difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str
         return ""
 
 
-def row_difference(
-    run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int], rows: int = 1, *, longer: bool = False
-) -> str:
-    """How the first or the last sequences of a batch differ from themselves when run alone; "" if they do not.
-
-    The first ones do not show it if each depends on those before it, as in an LSTM that runs along the batch.
-
-    Args:
-        run: the model, from inputs and states by name to outputs by name.
-        feeds: all inputs and states, of a batch.
-        axes: the batch axis of those that have one.
-        outputs: the same for outputs.
-        rows: how many of the sequences are run alone.
-        longer: whether outputs may be longer in the batch than alone, up to those of its longest sequence.
-
-    Raises:
-        InputError, RunError: the model does not run on the batch, or on `rows` of its sequences.
-    """
-    whole, perturbed = run(dict(feeds)), run(rounded(feeds))
-    for some in (range(rows), range(-rows, 0)):
-        alone = run(taken(feeds, axes, some))
-        for name, axis in outputs.items():
-            in_batch, near = (np.take(np.asarray(results[name]), some, axis) for results in (whole, perturbed))
-            actual = np.asarray(alone[name])
-            if longer and actual.ndim == in_batch.ndim:
-                own = tuple(slice(size) for size in actual.shape)
-                in_batch, near = in_batch[own], near[own]
-            same_shape = actual.shape == in_batch.shape
-            problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
-            if problem:
-                which = "one sequence depends" if rows == 1 else f"{rows} sequences depends"
-                return f"{name} of {which} on the other sequences in its batch: {problem}"
-    return ""
-
-
 def _differs(
     parts: Sequence[np.ndarray],
     whole: np.ndarray,
@@ -254,63 +213,6 @@ def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
     return moved
 
 
-def why_rows_mix(model: LoadedModel) -> str:
-    """Run a model without metadata on a batch, and on its first sequence alone; returns how they differ, or "".
-
-    If its batch is fixed or unknown, or it fails at such sizes, there is nothing to compare.
-    """
-    free = {name: info for name, info in model.inputs.items() if name not in model.states}
-    batches = {batch_name(model), *(_batch_dim(model.inputs[name]) for name in model.states)}
-    known = batch_axes({**model.inputs, **model.outputs}, batches)
-    dims = {dim for name in free if name in known for dim in free[name].shape}
-    if any(dim not in dims and not isinstance(dim, int) for info in free.values() for dim in info.shape):
-        return ""  # the batch may have another name there
-    ends = {name: known[name] for name in model.outputs if name in known}
-    for other in (_OTHER, None):
-        sequence = _random_sequence(model, free, {}, _BATCH, other, 1)
-        streaming = model.metadata.streaming_or_default
-        if streaming.steps is not None:  # streams are stepped together where they have had the same steps
-            sequence.states[streaming.steps][...] = streaming.settled * streaming.period
-        try:
-            return row_difference(partial(run_model, model), {**sequence.feeds, **sequence.states}, known, ends)
-        except (InputError, RunError):
-            continue
-    return ""
-
-
-def why_lengths_mix(model: LoadedModel, *, longer: bool = True) -> str:
-    """Run batches of sequences of unequal lengths, and the first and the last alone; returns how they differ, or "".
-
-    A module may compute with the longest of a batch.  If it fails at such sizes, there is nothing to compare.
-    `longer` is whether outputs may have as many steps as the longest of a batch.
-    """
-    known = batch_axes({**model.inputs, **model.outputs}, {batch_name(model)})
-    free = {name: info for name, info in model.inputs.items() if name not in model.states}
-    sequence = _random_sequence(model, free, {}, _BATCH, _UNEQUAL, 1)
-    feeds = {**sequence.feeds, **sequence.states}
-    sizes = axis_sizes(model.inputs, feeds)
-    ends = {name: known[name] for name in model.outputs if name in known}
-    # A maximum over all steps shows padding if there are few steps, of one sign.
-    for more, sign in itertools.product((None, 0, 1, 2), (1, -1)):
-        tried = {
-            name: array * array.dtype.type(sign) if array.dtype.kind == "f" else array for name, array in feeds.items()
-        }
-        for name, count in model.counts.items():
-            fewest, most = max(1, count.low), sizes.get(count.axis, 1)
-            shorter = max(fewest, most // 2) if more is None else min(most, fewest + more)
-            tried[name] = np.resize(np.array([most, shorter], feeds[name].dtype), feeds[name].shape)
-        with contextlib.suppress(InputError, RunError):
-            difference = row_difference(partial(run_model, model), tried, known, ends, longer=longer)
-            if difference:
-                return difference
-    return ""
-
-
-def _batch_dim(info: ValueInfo) -> int | str | None:
-    axis = state_batch_axis(info)
-    return None if axis is None else info.shape[axis]
-
-
 def sequences(model: LoadedModel, frame: int = 1) -> Iterator[WholeSequence]:
     """Random inputs with six steps, or frames, along each axis that may be time, the most likely one first."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
@@ -325,7 +227,7 @@ def sequences(model: LoadedModel, frame: int = 1) -> Iterator[WholeSequence]:
             # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
                 for most in LARGEST_INTEGERS if has_integers else LARGEST_INTEGERS[-1:]:
-                    yield _random_sequence(model, free, groups[key], batch, other, most, frame)
+                    yield random_sequence(model, free, groups[key], batch, other, most, frame)
 
 
 def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[str, int]]:
@@ -344,7 +246,7 @@ def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[
     return {**groups, **{("axis", key): axes for key, axes in by_position.items() if len(axes) > 1}}
 
 
-def _random_sequence(
+def random_sequence(
     model: LoadedModel,
     free: Mapping[str, ValueInfo],
     axes: Mapping[str, int],
@@ -353,6 +255,17 @@ def _random_sequence(
     most: int,
     frame: int = 1,
 ) -> WholeSequence:
+    """Random inputs and states.
+
+    Args:
+        model: the model.
+        free: its inputs that are no states.
+        axes: the time axis of those that have one.
+        batch: the size of the batch.
+        other: the size of the first other dynamic axis, each further one of which is larger; None if all are the batch.
+        most: the largest integer along a time axis.
+        frame: so many entries of a time axis are one step.
+    """
     rng = np.random.default_rng(0)
     steps = frame * sum(CHUNKINGS[0])
     sizes = dict.fromkeys(state_dim_names(model), batch)

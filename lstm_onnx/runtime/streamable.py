@@ -107,7 +107,7 @@ def rows_mix(model: LoadedModel) -> str:
     if known or (known is not None and is_proven(model)):
         return known
     if model not in _rows_mix:
-        from .chunk_check import why_rows_mix
+        from .row_check import why_rows_mix
 
         _rows_mix[model] = why_rows_mix(model)
     return _rows_mix[model]

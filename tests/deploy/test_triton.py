@@ -244,6 +244,29 @@ def test_what_seldom_shows_the_longest_of_a_batch_is_not_batched(tmp_path: Path)
     assert note.startswith("requests do not share a batch, ")
 
 
+class Loud(torch.nn.Module):
+    """One that scales all sequences by the largest number of a batch, where that is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x / (x.abs().amax() / 50).clamp(min=1))[0]  # type: ignore[no-any-return]
+
+
+def test_requests_that_seldom_affect_each_other_are_not_batched(tmp_path: Path) -> None:
+    axes = {"x": {0: "batch", 1: "time"}}
+    done = lstm_onnx.export(
+        Loud().eval(), tmp_path / "loud.onnx", example_inputs=torch.randn(2, 5, 3), dynamic_shapes=axes
+    )
+    assert done.notes[-1].startswith("the sequences of a batch are not independent: ")
+    (note,) = deploy_triton(tmp_path / "loud.onnx", tmp_path / "repository").notes
+    assert note.startswith("requests do not share a batch, since they affect each other: ")
+    text = (tmp_path / "repository" / "loud" / "config.pbtxt").read_text(encoding="utf-8")
+    assert "dynamic_batching" not in text
+
+
 def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:
     exported(tmp_path / "plain.onnx", hidden_size=32)
     onnx.save_model(

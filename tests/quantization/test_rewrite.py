@@ -219,6 +219,10 @@ def test_options_and_paths(tmp_path: Path):
     exported(tmp_path / "float64.onnx", options=ExportOptions(projection="fold"), dtype="float64")
     with pytest.raises(ModelError, match=r"has no layer to quantize \(l0/LSTM: its weights are float64\)"):
         quantize(tmp_path / "float64.onnx", tmp_path / "q.onnx")
+    # A Scan, as for ONNX Runtime's CPU provider.
+    lstm_onnx.export(nn.LSTM(4, 5).double(), tmp_path / "scan.onnx")
+    with pytest.raises(ModelError, match=r'its weights are float64: export it with precision="float32"'):
+        quantize(tmp_path / "scan.onnx", tmp_path / "q.onnx")
 
 
 def test_only_recurrent_layers(tmp_path: Path):

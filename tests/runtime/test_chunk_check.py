@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import InputError
-from lstm_onnx.runtime.chunk_check import WholeSequence, difference, row_difference
+from lstm_onnx.runtime.chunk_check import WholeSequence, difference
 
 from .models import accumulator, centred_rows
 
@@ -267,26 +267,6 @@ def test_small_outputs_are_compared_by_their_own_size() -> None:
     for factor in (1.0, 1e-6, 1e-20, 1e12):
         assert difference(scaled(factor, forget=False), sequence, {"n": "m"}, [(1, 2, 3)]) == ""
         assert "give a different y" in difference(scaled(factor, forget=True), sequence, {"n": "m"}, [(1, 2, 3)])
-
-
-def test_rows_that_depend_on_each_other() -> None:
-    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    feeds, axes = {"x": x}, {"x": 0}
-    assert row_difference(lambda f: {"y": f["x"] * 2}, feeds, axes, {"y": 0}) == ""
-    mixed = row_difference(lambda f: {"y": f["x"] - f["x"].mean(0)}, feeds, axes, {"y": 0})
-    assert mixed.startswith("y of one sequence depends on the other sequences in its batch: it is off by")
-    halved = row_difference(lambda f: {"y": f["x"] * 2 if len(f["x"]) > 1 else f["x"]}, feeds, axes, {"y": 0}, 2)
-    assert halved == ""
-    mixed = row_difference(lambda f: {"y": f["x"] - f["x"].mean(0)}, feeds, axes, {"y": 0}, rows=2)
-    assert mixed.startswith("y of 2 sequences depends on the other sequences in its batch: it is off by")
-
-
-@pytest.mark.parametrize("order", [1, -1], ids=["before it", "after it"])
-def test_rows_that_depend_on_one_side_alone(order: int) -> None:
-    """In a running sum along the batch the first row is what it is alone, and from the end on the last one is."""
-    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    mixed = row_difference(lambda f: {"y": f["x"][::order].cumsum(0)[::order]}, {"x": x}, {"x": 0}, {"y": 0})
-    assert mixed.startswith("y of one sequence depends on the other sequences in its batch")
 
 
 def test_streams_are_stepped_together_only_if_their_rows_are_separate(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _open_axes(graph: Graph, metadata: Metadata) -> str:
     count = sum(1 for _ in graph.recurrent)
     if count:
         inputs = _state_inputs(graph)
-        steps = sum(not is_scan(node) and _takes_one_step(scope, node, inputs) for scope, node in graph.recurrent)
+        steps = sum(_takes_one_step(scope, node, inputs) for scope, node in graph.recurrent)
         other = sum(
             not is_scan(node) and _runs_along_another_axis(graph, scope, node) for scope, node in graph.recurrent
         )
@@ -124,7 +124,7 @@ def _lstm_axes(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
     state_inputs = _state_inputs(graph)
     for scope, node in graph.recurrent:
         if is_scan(node):
-            yield from _scan_axes(graph, scope, node, ours)
+            yield from _scan_axes(graph, scope, node, state_inputs, ours=ours)
         else:
             yield from _operator_axes(graph, scope, node, state_inputs)
 
@@ -170,24 +170,32 @@ def _operator_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Se
             yield _fixed_axis(graph, scope, node, value, "batch", batch, STATE_BATCH)
 
 
-def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
+def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, state_inputs: Set[str], *, ours: bool) -> Iterator[Finding]:
     """Time and batch of what a Scan reads in each step, which its values share: both are reported for the first one."""
-    time_axes = typed(attributes_of(node), "scan_input_axes", list)
-    scanned = scanned_inputs(node)
-    times = [(value, time_axes[index] if index < len(time_axes) else 0) for index, value in enumerate(scanned)]
-    batches = [(value, 1) for value in scanned] if ours else []
+    times = [] if _takes_one_step(scope, node, state_inputs) else _scanned(node)
+    batches = [(value, 1) for value in scanned_inputs(node)] if ours else []
     for name, axes in (("time", times), ("batch", batches)):
         fixed = next(((value, axis) for value, axis in axes if _is_fixed(scope, value, axis)), None)
         if fixed is not None:
             yield _fixed_axis(graph, scope, node, fixed[0], name, fixed[1])
 
 
+def _scanned(node: NodeProto) -> list[tuple[str, int]]:
+    """What a Scan reads in each step, each with its time axis."""
+    axes = typed(attributes_of(node), "scan_input_axes", list)
+    return [(value, axes[index] if index < len(axes) else 0) for index, value in enumerate(scanned_inputs(node))]
+
+
+def _sequence(node: NodeProto) -> tuple[str, int]:
+    """The sequence that an operator or a Scan reads, and its time axis."""
+    return (_scanned(node) or [("", 0)])[0] if is_scan(node) else (input_of(node, 0), 1 - batch_axis(node))
+
+
 def _state_inputs(graph: Graph) -> set[str]:
     """The inputs from which states are computed, but not the sequence of the same operator."""
     found: set[str] = set()
     for scope, node in graph.recurrent:
-        if not is_scan(node):
-            found |= _state_sources(scope, node) - scope.data_sources(input_of(node, 0))
+        found |= _state_sources(scope, node) - scope.data_sources(_sequence(node)[0])
     return found
 
 
@@ -197,7 +205,7 @@ def _state_sources(scope: Scope, node: NodeProto) -> set[str]:
 
 def _takes_one_step(scope: Scope, node: NodeProto, state_inputs: Set[str]) -> bool:
     """Whether a call is one step: in a loop's body, or in a file that is called for each step with the states."""
-    one = scope.dim(input_of(node, 0), 1 - batch_axis(node)) == 1
+    one = scope.dim(*_sequence(node)) == 1
     return one and (_in_loop(scope) or bool(_state_sources(scope, node) & state_inputs))
 
 

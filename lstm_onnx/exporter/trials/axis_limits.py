@@ -9,7 +9,7 @@ from ...runtime.providers import runs_operator
 from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
-from .limits import Limits
+from .limits import Limits, refusal_notes
 from .row_order import SORTED_STABLY, require_row_order, sort_cause
 from .shape_trial import NAN_ALONE, RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
 
@@ -69,6 +69,7 @@ def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
         *untried,
         *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts),
         *(f"{line}: {_SORT_NOTE}" for line in sorts),
+        *refusal_notes(trial, limits),
     )
 
 
@@ -154,10 +155,8 @@ def _holds(trial: ShapeTrial, decision: Decision, name: str, size: int) -> bool:
 
 
 def _against(trial: ShapeTrial, sizes: Sizes) -> list[Decision]:
-    """The user's decisions whose outcome at these sizes differs from the traced one."""
-    at = trial.axis_sizes(sizes)
-    found = [item for item in trial.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
-    return sorted(found, key=_importance)
+    """`ShapeTrial.against`, the most important first."""
+    return sorted(trial.against(sizes), key=_importance)
 
 
 def _importance(decision: Decision) -> tuple[bool, bool]:

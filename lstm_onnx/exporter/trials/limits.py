@@ -10,7 +10,7 @@ from ...symbolic_dims import ANY_SIZE, clamped
 from ..call.arguments import least_sizes
 from ..functional.functional_module import FunctionalModule
 from ..tracing.size_decisions import SizeFacts, axis_names, least_steps
-from .shape_trial import Sizes
+from .shape_trial import ShapeTrial, Sizes
 
 _MOST_BOUNDARIES = 12
 """How many sizes near which the code may branch differently are kept at most, for later tests of the file."""
@@ -103,3 +103,18 @@ def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: Si
         elif found is not None:
             limits.guarded.add((recurrent.path, recurrent.call))
     return limits
+
+
+def refusal_notes(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
+    """A note for each line of the module that refuses sizes, such as odd ones, which the file takes within its limits.
+
+    Args:
+        trial: after all its runs.
+        limits: the limits that it found.
+    """
+    notes: dict[str | None, str] = {}
+    for sizes, line, message in trial.refusals():
+        if limits.all_within(sizes) == sizes:
+            at = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            notes.setdefault(line, f"the file also takes sizes that the module refuses: at {at} {message}")
+    return tuple(notes.values())

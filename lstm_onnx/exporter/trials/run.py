@@ -74,8 +74,8 @@ def run_trials(
     result = StreamTrialResult()
     if opened is not None:
         result = run_stream_trial(opened, metadata, time, partial(_run_module, functional, metadata), batch)
-        if result.rows == "":
-            result = replace(result, rows=rows_chosen(built, metadata, graph, batch))
+        if result.rows is not None:  # the condition's line says more than the difference
+            result = replace(result, rows=rows_chosen(built, metadata, graph, batch) or result.rows)
     metadata = with_stream_facts(metadata, time, result, graph.lines)
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)

@@ -27,7 +27,7 @@ from ..functional.call_with_states import call_with_states
 from ..functional.functional_module import FunctionalModule, OutputCountError, Tensors
 from ..result import BuiltModel
 from ..tracing.roundings import Axis
-from ..tracing.size_decisions import SizeFacts, axis_names
+from ..tracing.size_decisions import Decision, SizeFacts, axis_names
 from .agreement import first_difference
 from .code_paths import diverging_line, new_branch_line, numbers_in_code
 
@@ -165,6 +165,20 @@ class ShapeTrial:
         """Whether the module ran at any of the sizes tried so far."""
         return any(outcome.kind != UNRUN for outcome in self._known.values())
 
+    def against(self, sizes: Mapping[str, int]) -> list[Decision]:
+        """The user's decisions whose outcome at these sizes differs from the traced one."""
+        at = self.axis_sizes(sizes)
+        return [item for item in self.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
+
+    def refusals(self) -> Iterator[tuple[Sizes, str | None, str]]:
+        """Sizes tried so far that the file takes and a decision of the module refuses: its line, and what it raises."""
+        for key, outcome in self._known.items():
+            sizes = dict(key)
+            if outcome.kind == UNRUN and (against := self.against(sizes)) and not self._empty_call(sizes):
+                inputs, states = self._example(sizes)
+                if self._compare(inputs, states, {}).kind == RIGHT:
+                    yield sizes, against[0].line, outcome.message
+
     def axis_sizes(self, sizes: Mapping[str, int]) -> dict[Axis, int]:
         """The sizes by input and axis, as `Decision` takes them."""
         return {axis: sizes[name] for axis, name in self.axes.items()}
@@ -231,11 +245,8 @@ class ShapeTrial:
                 problem = problem or error
         if expected is None:
             return _failed(problem)
-        axes = self.axis_sizes(sizes)
-        for recurrent in self.facts.recurrent:
-            if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
-                # ONNX Runtime may abort the process.
-                return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
+        if empty := self._empty_call(sizes):
+            return Outcome(WRONG, f"the exported file gives {empty}")
         outcome = self._compare(inputs, states, expected, () if sizes == self.own else self._numbers)
         if outcome.kind == RIGHT and self.chooses:
             outcome = self._with_other_signs(inputs, states)
@@ -247,6 +258,14 @@ class ShapeTrial:
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
             outcome = self._compare(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
         return outcome
+
+    def _empty_call(self, sizes: Sizes) -> str:
+        """The call that gets 0 steps or rows, for which ONNX Runtime may abort the process; "" where none does."""
+        axes = self.axis_sizes(sizes)
+        for recurrent in self.facts.recurrent:
+            if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
+                return f"{recurrent.path or 'the module'} 0 {recurrent.what}"
+        return ""
 
     def _with_other_signs(self, inputs: Tensors, states: Tensors) -> Outcome:
         """The outcome with negated inputs, since ``if x.shape[1] > 2 and x.mean() > 0`` depends on size and sign."""

@@ -16,7 +16,8 @@ from ...metadata import Metadata
 from ...onnxgraph.shape_inference import sizes_alone
 from ...runtime import Model
 from ...runtime.batch_axes import BATCH
-from ...runtime.chunk_check import LONGER, Run, WholeSequence, difference, row_difference
+from ...runtime.chunk_check import LONGER, Run, WholeSequence, difference
+from ...runtime.row_check import rows_difference
 from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import ANY_SIZE, clamped, names_in
 from ..lowering.rename import TracedGraph
@@ -207,7 +208,19 @@ def _rows_differ(model: Model, metadata: Metadata, batch: str) -> str | None:
         return None
     try:
         sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, rows={batch: 2 * rows})
-        return row_difference(model.run, {**sequence.feeds, **sequence.states}, axes, ends, rows)
+        given = [spec for spec in metadata.inputs if spec.name not in metadata.states]
+        return rows_difference(
+            model.run,
+            {**sequence.feeds, **sequence.states},
+            axes,
+            ends,
+            rows,
+            ranges={spec.name: (spec.low, spec.high) for spec in given if not isinstance(spec.high, str)},
+            lengths={
+                name: (max(1, count.low), int(sequence.feeds[name].max())) for name, count in model.counts.items()
+            },
+            most=largest,
+        )
     except (ConfigError, InputError, RunError):
         return None
 

@@ -233,6 +233,16 @@ def test_a_file_that_is_called_for_each_step_may_have_a_time_of_one(
         assert finding.message.endswith("1 recurrent nodes, but at 1 that take one step in each call")
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_an_int8_layer_that_is_called_for_each_step_may_have_a_time_of_one(steps: int, tmp_path: Path) -> None:
+    """Such a layer is a Scan."""
+    path = base(tmp_path, Case(nothing), all_of(axis("X", 0, steps), axis("Y", 0, steps)))
+    lstm_onnx.quantize(path, tmp_path / "int8.onnx")
+    found = check(tmp_path / "int8.onnx", provider="cpu").findings
+    (finding,) = (finding for finding in found if finding.rule == "dynamic-axes")
+    assert finding.violated == (steps > 1)
+
+
 def test_states_that_are_computed_from_the_sequence_start_anew_in_each_call(tmp_path: Path):
     def computed(model: onnx.ModelProto) -> None:
         for name in ("initial_h", "initial_c"):

@@ -30,6 +30,7 @@ from .stages import (
     completed,
     conformer_convolution,
     deltas,
+    dual_path,
     gated,
     inverse,
     joined,
@@ -56,6 +57,11 @@ from .stages import (
 
 FEATURES = 4
 Make = Callable[[], nn.Module]
+
+
+def dual() -> tuple[nn.GRU, nn.GRU]:
+    """The layers of `dual_path`."""
+    return nn.GRU(1, 2, batch_first=True, bidirectional=True), nn.GRU(4, 1, batch_first=True)
 
 
 MODELS: dict[str, tuple[Make, int]] = {
@@ -236,6 +242,11 @@ MODELS: dict[str, tuple[Make, int]] = {
             Rnn(6, 4),
         ),
         0,
+    ),
+    "over frequency and over time": (lambda: Chain(Causal(4, 4, 3), Apply(dual_path, *dual()), Rnn(4, 3)), 0),
+    "over frequency and over time, a step ahead": (
+        lambda: Chain(nn.Conv1d(4, 4, 3, padding=1), Apply(dual_path, *dual()), nn.Conv1d(4, 3, 2, 2)),
+        1,
     ),
     # differences, sums, shifts, positions
     "deltas": (lambda: Chain(Apply(deltas), Rnn(12, 4)), 0),

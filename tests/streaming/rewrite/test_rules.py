@@ -323,9 +323,10 @@ def test_a_fixed_time_axis_is_refused() -> None:
         rewritten(model, {"x": 2})
 
 
-def pairs(b: Builder, x: str) -> str:
-    """All steps but an odd last one."""
-    twos = b.add("Mul", b.add("Div", b.add("Shape", x, start=2, end=3), b.const([2])), b.const([2]))
+def pairs(b: Builder, x: str, least: int = 0) -> str:
+    """All steps but an odd last one; the number of pairs is written as no less than `least`."""
+    twos = b.add("Div", b.add("Shape", x, start=2, end=3), b.const([2]))
+    twos = b.add("Mul", b.add("Max", b.const([least]), twos) if least else twos, b.const([2]))
     return b.add("Slice", x, b.const([0]), twos, b.const([2]))
 
 
@@ -348,6 +349,7 @@ SHORT: dict[str, tuple[Make, int]] = {
         lambda b: b.add("ConvTranspose", "x", b.weight(4, 2, 4), strides=[2], pads=[3, 3]),
         3,
     ),
+    "three pairs or more": (lambda b: pairs(b, "x", 3), 6),
     "pairs of what is left": (
         lambda b: pairs(b, b.add("Pad", b.cut("x", 0, -4, 2), b.const([0, 0, 4, 0, 0, 0]))),
         4,

@@ -44,10 +44,22 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
     elif steps:
         if len(fact.shape) >= -steps[0] and fact.shape[steps[0]] != ONE:
             raise RefusedError(f"expands {fact.shape[steps[0]]} steps to all")
+        merged = p.merged(asked[steps[0]])
+        if merged is not None:
+            return [_each_entry(p, call, replace(merged, shape=shape, dtype=fact.dtype, axis=len(shape) + steps[0]))]
         repeated = (len(shape) + steps[0], p.count_of(asked[steps[0]]))
     wanted = [ONE if p.lengths.depends(size) else size for size in asked]
     p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
     return [Static(shape, fact.dtype, fill=fact.fill, repeated=repeated)]
+
+
+def _each_entry(p: Rewriter, call: Call, found: Stream) -> Stream:
+    """One value for each entry of an axis in which time is merged with others: they are equal, in whatever order."""
+    assert found.fold is not None  # noqa: S101 - the caller's condition
+    g = p.graph
+    entries = g.math("Mul", g.at_least_one(found.count), g.integers([found.fold.before * found.fold.after]))
+    p.copy(call, [p.name(call.node.input[0]), p.target(found.shape, found.axis, entries)])
+    return found
 
 
 @family("Tile")

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from ...operators.elementwise import least
 from ...size import Size, product
 from ..facts import Carry, Fact, Static
 from ..rewriter import Call, Rewriter, family, require_shape, stored
@@ -102,12 +103,24 @@ def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:
     if call.op in _EXACT:
         return _EXACT[call.op](one, two)
     by = two.number
+    if call.op == "Min":
+        return least(one, two) or least(two, one)
+    if call.op == "Max":
+        return _no_less(p, one, by) if by is not None else _no_less(p, two, one.number)
     if call.op not in ("Div", "Mod") or by is None or by <= 0:
         return None
     if call.op == "Mod":
         return one - p.lengths.floor(one, by) * two
     negative = one.number is not None and one.number < 0  # ONNX rounds its quotient towards zero
     return -p.lengths.floor(-one, by) if negative else p.lengths.floor(one, by)
+
+
+def _no_less(p: Rewriter, size: Size, number: int | None) -> Size | None:
+    """``max(size, number)``, which is the size of all but a few short sequences; None if that is not known."""
+    steps = None if number is None else p.lengths.steps_for(size, number)
+    if steps is not None:
+        p.require_more_steps_than(steps - 1)
+    return None if steps is None else size
 
 
 _LARGEST = 2**20

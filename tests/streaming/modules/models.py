@@ -43,6 +43,7 @@ from .stages import (
     residual,
     respectrum,
     running_norm,
+    segments,
     separable,
     shifted,
     shuffled,
@@ -247,6 +248,14 @@ MODELS: dict[str, tuple[Make, int]] = {
     "over frequency and over time, a step ahead": (
         lambda: Chain(nn.Conv1d(4, 4, 3, padding=1), Apply(dual_path, *dual()), nn.Conv1d(4, 3, 2, 2)),
         1,
+    ),
+    "within segments and over them": (
+        lambda: Chain(
+            Causal(4, 4, 3),
+            Apply(segments, nn.GRU(4, 4, batch_first=True), nn.GRU(4, 4, batch_first=True)),
+            Rnn(4, 3),
+        ),
+        3,
     ),
     # differences, sums, shifts, positions
     "deltas": (lambda: Chain(Apply(deltas), Rnn(12, 4)), 0),

@@ -189,6 +189,16 @@ def dual_path(x: torch.Tensor, within: nn.GRU, along: nn.GRU) -> torch.Tensor:
     return torch.nn.functional.layer_norm(y.transpose(1, 2), (bins,)).transpose(1, 2)
 
 
+def segments(x: torch.Tensor, within: nn.GRU, along: nn.GRU) -> torch.Tensor:
+    """A layer within each segment of four steps, and one over the segments, whose states the next layer starts from."""
+    batch, channels, time = x.shape
+    rows = F.pad(x, (0, -time % 4)).transpose(1, 2).reshape(batch, -1, 4, channels)
+    y, h = within(rows.reshape(-1, 4, channels))
+    h = along(h.reshape(batch, -1, channels))[0]
+    y = within(y, F.pad(h, (0, 0, 1, -1)).reshape(1, -1, channels))[0]
+    return y.reshape(batch, -1, channels)[:, :time].transpose(1, 2)
+
+
 def bands(x: torch.Tensor, inner: nn.Module) -> torch.Tensor:
     """A stage over each channel and the one after it, as rows of one batch."""
     rows = torch.stack([x, x.roll(-1, 1)], 2)

@@ -103,11 +103,14 @@ def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:
     if call.op in _EXACT:
         return _EXACT[call.op](one, two)
     by = two.number
-    if call.op == "Min":
-        return least(one, two) or least(two, one)
-    if call.op == "Max":
-        return _no_less(p, one, by) if by is not None else _no_less(p, two, one.number)
-    if call.op not in ("Div", "Mod") or by is None or by <= 0:
+    if call.op in ("Max", "Min"):
+        return _extreme(p, call.op, one, two) or _extreme(p, call.op, two, one)
+    if call.op not in ("Div", "Mod"):
+        return None
+    exact = one.divided(two) if by is None else None
+    if exact is not None and _is_no_less(p, two, 1):
+        return exact if call.op == "Div" else Size.of(0)
+    if by is None or by <= 0:
         return None
     if call.op == "Mod":
         return one - p.lengths.floor(one, by) * two
@@ -115,12 +118,20 @@ def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:
     return -p.lengths.floor(-one, by) if negative else p.lengths.floor(one, by)
 
 
-def _no_less(p: Rewriter, size: Size, number: int | None) -> Size | None:
-    """``max(size, number)``, which is the size of all but a few short sequences; None if that is not known."""
-    steps = None if number is None else p.lengths.steps_for(size, number)
+def _extreme(p: Rewriter, op: str, size: Size, other: Size) -> Size | None:
+    """Max or Min, where the second size is known to be the lesser."""
+    found = least(size, other) if op == "Min" else None
+    if found is not None or other.number is None or not _is_no_less(p, size, other.number):
+        return found
+    return size if op == "Max" else other
+
+
+def _is_no_less(p: Rewriter, size: Size, number: int) -> bool:
+    """Whether a size is never less than a number, but for a few short sequences, which are then refused."""
+    steps = p.lengths.steps_for(size, number)
     if steps is not None:
         p.require_more_steps_than(steps - 1)
-    return None if steps is None else size
+    return steps is not None
 
 
 _LARGEST = 2**20

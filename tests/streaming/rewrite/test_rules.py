@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.streaming.rewrite import RefusedError
+from lstm_onnx.streaming.rewrite.graph import Graph
 
 from .chunks import ChunkRun, difference, rewritten, session
 from .random_graphs import Builder
@@ -369,3 +370,9 @@ def test_a_sequence_that_is_too_short_is_known(case: str) -> None:
     for steps in range(least, least + 4):
         x = np.random.default_rng(0).standard_normal((2, 4, steps)).astype(np.float32)
         assert not difference(ChunkRun(done, {"x": 2}), whole, {"x": x}, 2, 0)
+
+
+def test_numbers_are_not_named_as_others_of_an_exported_file() -> None:
+    """There ``ints/2_2`` are two numbers, and the nodes that int8 adds may need them."""
+    names = Graph(18, ending=False, sizes={}, taken={"ints/2"})
+    assert names.ints(2) not in ("ints/2", "ints/2_2")

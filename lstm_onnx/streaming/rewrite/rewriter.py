@@ -200,11 +200,6 @@ class Rewriter:
                 self.require_sized(fact.shape[fact.axis], fact.count)
         return self.count(made)
 
-    def merged(self, size: Size) -> Stream | None:
-        """A stream whose axis of this size holds time merged with other axes, such as ``batch*time``; None if none."""
-        streams = (fact for fact in self.facts.values() if isinstance(fact, Stream) and fact.fold is not None)
-        return next((fact for fact in streams if fact.shape[fact.axis] == size), None)
-
     def require_sized(self, size: Size, count: Count) -> None:
         """Refuse sequences for which this size differs from the number of steps of this count, such as below 0."""
         wrong = [m for m in span(count)[1:] if self.lengths.value(size, m) not in (None, count.total(m))]

@@ -184,7 +184,8 @@ def dual_path(x: torch.Tensor, within: nn.GRU, along: nn.GRU) -> torch.Tensor:
     """A layer in both directions over the frequencies of each step, and one over the steps of each frequency."""
     y = x.transpose(1, 2).unsqueeze(3)  # (batch, time, frequency, 1)
     batch, time, bins, _ = y.shape
-    y = within(y.reshape(batch * time, bins, 1), torch.zeros(2, batch * time, 2))[0].reshape(batch, -1, bins, 4) + y
+    start = torch.ones(2, 1, 2).expand(2, batch * time, 2)
+    y = within(y.reshape(batch * time, bins, 1), start)[0].reshape(batch, -1, bins, 4) + y
     y = along(y.transpose(1, 2).reshape(batch * bins, time, 4))[0].reshape(batch, bins, -1)
     return torch.nn.functional.layer_norm(y.transpose(1, 2), (bins,)).transpose(1, 2)
 

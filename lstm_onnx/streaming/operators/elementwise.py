@@ -42,7 +42,7 @@ _ARITHMETIC: dict[str, Callable[[Size, Size], Size]] = {
     "Div": _divided,
     "Mod": _rest,
     "Max": lambda a, b: _numeric(a, b, max) or _no_less(a, b) or _no_less(b, a) or Size.computed("max", a, b),
-    "Min": lambda a, b: _numeric(a, b, min) or _least(a, b) or _least(b, a) or Size.computed("min", a, b),
+    "Min": lambda a, b: _numeric(a, b, min) or least(a, b) or least(b, a) or Size.computed("min", a, b),
 }
 
 
@@ -56,7 +56,7 @@ def _no_less(a: Size, b: Size) -> Size | None:
     return a if a == b or (a.is_product and b.number is not None and b.number <= 1) else None
 
 
-def _least(a: Size, b: Size) -> Size | None:
+def least(a: Size, b: Size) -> Size | None:
     """`a` where `b` is no less, or is the number that exporters write for the end of any axis."""
     if _no_less(b, a) is not None:
         return a

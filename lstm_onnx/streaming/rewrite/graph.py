@@ -97,8 +97,8 @@ class Graph:
         return self._made[key]
 
     def ints(self, *values: int) -> str:
-        """A 1-D int64 initializer."""
-        return self.constant(np.array(values, np.int64), "ints/" + "_".join(map(str, values)))
+        """A 1-D int64 initializer; not named as those of an exported file, where ``ints/2_2`` holds two numbers."""
+        return self.constant(np.array(values, np.int64), "integers/" + "_".join(map(str, values)))
 
     def number(self, value: int | str) -> str:
         """One int64 of shape (1,)."""

@@ -7,6 +7,9 @@ from math import gcd
 from ..size import Size
 from .counts import Count, Input, Stage, span
 
+_LONGEST = 2**16
+"""No model that needs more steps than this is followed."""
+
 
 class Lengths:
     """The sizes of the axes of one graph; a floor is a symbol whose operands are known.
@@ -63,6 +66,34 @@ class Lengths:
                 factor *= inner // by
             total += factor
         return total
+
+    def steps_for(self, size: Size, number: int) -> int | None:
+        """The least number of time steps for which the size is `number` or more; None if it might be less for more.
+
+        Other dynamic axes have a size of 1 or more.
+        """
+        if number <= 1:  # times a batch it is no less
+            for symbol in set.intersection(*(set(symbols) for symbols, _ in size.terms)) if size.terms else ():
+                size = size if self.depends(Size.of(symbol)) else size.divided(Size.of(symbol)) or size
+        if size.number is not None:
+            return 1 if size.number >= number else None
+        if not self._grows(size):
+            return None
+        return next((m for m in range(1, _LONGEST) if (self.value(size, m) or 0) >= number), None)
+
+    def _grows(self, size: Size) -> bool:
+        """Whether more time steps never give a smaller size, which is known of sums of steps and of their floors."""
+        return all(
+            not symbols
+            or (
+                len(symbols) == 1
+                and factor > 0
+                and (
+                    symbols[0] == self.time or (symbols[0] in self._floors and self._grows(self._floors[symbols[0]][0]))
+                )
+            )
+            for symbols, factor in size.terms
+        )
 
     def _inside(self, size: Size) -> tuple[Size, int] | None:
         symbols, factor = size.term or ((), 0)

@@ -30,6 +30,7 @@ from .stages import (
     completed,
     conformer_convolution,
     deltas,
+    dual_path,
     gated,
     inverse,
     joined,
@@ -42,6 +43,7 @@ from .stages import (
     residual,
     respectrum,
     running_norm,
+    segments,
     separable,
     shifted,
     shuffled,
@@ -56,6 +58,11 @@ from .stages import (
 
 FEATURES = 4
 Make = Callable[[], nn.Module]
+
+
+def dual() -> tuple[nn.GRU, nn.GRU]:
+    """The layers of `dual_path`."""
+    return nn.GRU(1, 2, batch_first=True, bidirectional=True), nn.GRU(4, 1, batch_first=True)
 
 
 MODELS: dict[str, tuple[Make, int]] = {
@@ -236,6 +243,19 @@ MODELS: dict[str, tuple[Make, int]] = {
             Rnn(6, 4),
         ),
         0,
+    ),
+    "over frequency and over time": (lambda: Chain(Causal(4, 4, 3), Apply(dual_path, *dual()), Rnn(4, 3)), 0),
+    "over frequency and over time, a step ahead": (
+        lambda: Chain(nn.Conv1d(4, 4, 3, padding=1), Apply(dual_path, *dual()), nn.Conv1d(4, 3, 2, 2)),
+        1,
+    ),
+    "within segments and over them": (
+        lambda: Chain(
+            Causal(4, 4, 3),
+            Apply(segments, nn.GRU(4, 4, batch_first=True), nn.GRU(4, 4, batch_first=True)),
+            Rnn(4, 3),
+        ),
+        3,
     ),
     # differences, sums, shifts, positions
     "deltas": (lambda: Chain(Apply(deltas), Rnn(12, 4)), 0),

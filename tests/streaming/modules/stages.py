@@ -180,6 +180,26 @@ def over_frequency(*stages: nn.Module, channels: int, bins: int) -> nn.Module:
     return Apply(run, nn.Sequential(*stages))
 
 
+def dual_path(x: torch.Tensor, within: nn.GRU, along: nn.GRU) -> torch.Tensor:
+    """A layer in both directions over the frequencies of each step, and one over the steps of each frequency."""
+    y = x.transpose(1, 2).unsqueeze(3)  # (batch, time, frequency, 1)
+    batch, time, bins, _ = y.shape
+    start = torch.ones(2, 1, 2).expand(2, batch * time, 2)
+    y = within(y.reshape(batch * time, bins, 1), start)[0].reshape(batch, -1, bins, 4) + y
+    y = along(y.transpose(1, 2).reshape(batch * bins, time, 4))[0].reshape(batch, bins, -1)
+    return torch.nn.functional.layer_norm(y.transpose(1, 2), (bins,)).transpose(1, 2)
+
+
+def segments(x: torch.Tensor, within: nn.GRU, along: nn.GRU) -> torch.Tensor:
+    """A layer within each segment of four steps, and one over the segments, whose states the next layer starts from."""
+    batch, channels, time = x.shape
+    rows = F.pad(x, (0, -time % 4)).transpose(1, 2).reshape(batch, -1, 4, channels)
+    y, h = within(rows.reshape(-1, 4, channels))
+    h = along(h.reshape(batch, -1, channels))[0]
+    y = within(y, F.pad(h, (0, 0, 1, -1)).reshape(1, -1, channels))[0]
+    return y.reshape(batch, -1, channels)[:, :time].transpose(1, 2)
+
+
 def bands(x: torch.Tensor, inner: nn.Module) -> torch.Tensor:
     """A stage over each channel and the one after it, as rows of one batch."""
     rows = torch.stack([x, x.roll(-1, 1)], 2)

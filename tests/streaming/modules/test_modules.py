@@ -26,6 +26,7 @@ FEW = (
     "linear interpolation",
     "completed and cut",
     "channels as rows, a step ahead",
+    "over frequency and over time, a step ahead",
     "channels written in place",
 )
 """Those of every run; the others are slow."""

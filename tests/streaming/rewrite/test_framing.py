@@ -42,13 +42,21 @@ def by_rows(b: Builder) -> str:
     return b.add("GatherND", b.add("Transpose", "x", perm=[2, 0, 1]), at)
 
 
-def folded(b: Builder, size: int, hop: int) -> str:
+def folded(b: Builder, size: int, hop: int, more: int = 0) -> str:
     """Windows, each made a row of channels, and summed where they overlap: (batch, 2, 1, steps)."""
     x = b.add("Conv", "x", b.weight(2 * size, 4, 2), strides=[2])
     windows = b.add("Shape", x, start=2, end=3)
-    steps = b.add("Add", b.add("Mul", b.add("Sub", windows, b.const([1])), b.const([hop])), b.const([size]))
+    steps = b.add("Add", b.add("Mul", b.add("Sub", windows, b.const([1])), b.const([hop])), b.const([size + more]))
     image = b.add("Concat", b.const([1]), steps, axis=0)
     return b.add("Col2Im", x, image, b.const([1, size]), strides=[1, hop])
+
+
+def of_all_steps(b: Builder) -> str:
+    """As F.fold to the length of the input: the steps after the last window are zeros."""
+    x = frames(b, 6, 4)
+    image = b.add("Concat", b.const([1]), b.add("Shape", "x", start=2, end=3), axis=0)
+    windows = b.add("Reshape", b.add("Transpose", x, perm=[0, 1, 3, 2]), b.const([0, 24, -1]))
+    return b.add("Col2Im", windows, image, b.const([1, 6]), strides=[1, 4])
 
 
 FRAMED: dict[str, Callable[[Builder], str]] = {
@@ -67,6 +75,8 @@ FRAMED: dict[str, Callable[[Builder], str]] = {
     "put together": lambda b: folded(b, 6, 2),
     "put together, without overlap": lambda b: folded(b, 3, 3),
     "put together, with steps between": lambda b: folded(b, 2, 3),
+    "put together, with steps after": lambda b: folded(b, 6, 4, more=2),
+    "put together to all steps": of_all_steps,
     "of some channels": lambda b: b.add("GatherND", b.add("Transpose", "x", perm=[1, 0, 2]), b.const([[2], [0], [2]])),
 }  # fmt: skip
 
@@ -124,6 +134,7 @@ def numbers_of_pairs(b: Builder) -> str:
 
 REFUSED = {
     "fewer windows than there are": (lambda b: frames(b, 4, 2, limit=5), "but not all of them"),
+    "put together to more steps than a stride": (lambda b: folded(b, 6, 2, more=2), "puts windows together to other"),
     "a number of each pair of steps": (numbers_of_pairs, "a number that no value before it has"),
     "a transform along time": (
         lambda b: b.add("DFT", b.add("Unsqueeze", "x", b.const([3])), axis=2),

@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.streaming.rewrite import RefusedError
+from lstm_onnx.streaming.rewrite.graph import Graph
 
 from .chunks import ChunkRun, difference, rewritten, session
 from .random_graphs import Builder
@@ -323,9 +324,10 @@ def test_a_fixed_time_axis_is_refused() -> None:
         rewritten(model, {"x": 2})
 
 
-def pairs(b: Builder, x: str) -> str:
-    """All steps but an odd last one."""
-    twos = b.add("Mul", b.add("Div", b.add("Shape", x, start=2, end=3), b.const([2])), b.const([2]))
+def pairs(b: Builder, x: str, least: int = 0) -> str:
+    """All steps but an odd last one; the number of pairs is written as no less than `least`."""
+    twos = b.add("Div", b.add("Shape", x, start=2, end=3), b.const([2]))
+    twos = b.add("Mul", b.add("Max", b.const([least]), twos) if least else twos, b.const([2]))
     return b.add("Slice", x, b.const([0]), twos, b.const([2]))
 
 
@@ -348,6 +350,7 @@ SHORT: dict[str, tuple[Make, int]] = {
         lambda b: b.add("ConvTranspose", "x", b.weight(4, 2, 4), strides=[2], pads=[3, 3]),
         3,
     ),
+    "three pairs or more": (lambda b: pairs(b, "x", 3), 6),
     "pairs of what is left": (
         lambda b: pairs(b, b.add("Pad", b.cut("x", 0, -4, 2), b.const([0, 0, 4, 0, 0, 0]))),
         4,
@@ -387,3 +390,9 @@ def test_a_loop_starts_from_one_of_several_rows() -> None:
     model = graph_of(summed)
     x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
     assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
+
+
+def test_numbers_are_not_named_as_others_of_an_exported_file() -> None:
+    """There ``ints/2_2`` are two numbers, and the nodes that int8 adds may need them."""
+    names = Graph(18, ending=False, sizes={}, taken={"ints/2"})
+    assert names.ints(2) not in ("ints/2", "ints/2_2")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...operators.windows import FIRST_SPATIAL, Window, window_of
 from ...size import ONE, Size
-from ..counts import Stage
+from ..counts import Least, Stage
 from ..errors import RefusedError
 from ..facts import Fact, Stream, with_size
 from ..graph import make_node_like
@@ -275,7 +275,9 @@ def fold(p: Rewriter, call: Call) -> list[Fact]:
         raise RefusedError("puts blocks together along other axes than time as well")
     stride, dilation = (int(a.get(name, [1] * count)[d]) for name in ("strides", "dilations"))
     reach = (block[d] - 1) * dilation + 1
-    if any(a.get("pads", ())) or image[d] != (f.shape[f.axis] - ONE) * Size.of(stride) + Size.of(reach):
+    own = (f.shape[f.axis] - ONE) * Size.of(stride) + Size.of(reach)
+    windows = p.lengths.floor(image[d] - Size.of(reach), stride) + ONE
+    if any(a.get("pads", ())) or windows != f.shape[f.axis]:
         raise RefusedError("puts windows together to other steps than theirs", "the size that the windows have")
     channels = f.shape[1].divided(Size.of(block[d]))
     if channels is None:
@@ -287,10 +289,14 @@ def fold(p: Rewriter, call: Call) -> list[Fact]:
     inputs = [p.name(call.node.input[0]), g.joined(sizes, 0, "image"), p.name(call.node.input[2])]
     g.nodes.nodes.append(make_node_like(call.node, inputs, [x]))
     shape = (f.shape[0], channels, *image)
-    shape = with_size(shape, FIRST_SPATIAL + d, image[d] + Size.of(max(stride - reach, 0)))
+    shape = with_size(shape, FIRST_SPATIAL + d, own + Size.of(max(stride - reach, 0)))
     x, whole = _summed(p, x, Stream(shape, p.output_dtype(call), FIRST_SPATIAL + d, f.count), (reach, stride, 0))
     if stride > reach:
         x, whole = drop_end(p, x, whole, stride - reach)
+    if image[d] != own:  # steps after the last window, fewer than a stride
+        x, longer = window(p, x, whole, 1, 1, 0, stride - 1)
+        least = p.count(Least((longer.count, p.count_of(image[d]))))
+        x, whole = guarded(p, x, whole.axis, least), whole.with_steps(image[d], least)
     p.emitted(call, x)
     return [whole]
 

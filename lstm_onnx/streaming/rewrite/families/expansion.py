@@ -9,7 +9,7 @@ import numpy as np
 
 from ...size import ONE, Size, normal
 from ..errors import RefusedError
-from ..facts import Carry, Fact, Static, Stream
+from ..facts import Carry, Fact, Fold, Static, Stream
 from ..graph import make_node_like
 from ..rewriter import OTHER_AXES, TWO_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
 from ..stages import put_after, put_before
@@ -44,10 +44,35 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
     elif steps:
         if len(fact.shape) >= -steps[0] and fact.shape[steps[0]] != ONE:
             raise RefusedError(f"expands {fact.shape[steps[0]]} steps to all")
+        merged = _merged(p, asked[steps[0]])
+        if merged is not None:
+            return [_each_entry(p, call, replace(merged, shape=shape, dtype=fact.dtype, axis=len(shape) + steps[0]))]
         repeated = (len(shape) + steps[0], p.count_of(asked[steps[0]]))
     wanted = [ONE if p.lengths.depends(size) else size for size in asked]
     p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
     return [Static(shape, fact.dtype, fill=fact.fill, repeated=repeated)]
+
+
+def _merged(p: Rewriter, size: Size) -> Stream | None:
+    """A stream in whose axis of this size time is merged with others, such as ``batch*time``; None if there is none."""
+    streams = [fact for fact in reversed(p.facts.values()) if isinstance(fact, Stream)]  # the last has the latest steps
+    for f in streams:
+        if f.fold is not None and f.shape[f.axis] == size:
+            return f
+    for f in streams:
+        rest = size.divided(f.shape[f.axis]) if f.fold is None else None
+        if rest is not None and rest.number is None and not p.lengths.depends(rest):
+            return replace(f, fold=Fold(rest, ONE))
+    return None
+
+
+def _each_entry(p: Rewriter, call: Call, found: Stream) -> Stream:
+    """One value for each entry of an axis in which time is merged with others: they are equal, in whatever order."""
+    assert found.fold is not None  # noqa: S101 - the caller's condition
+    g = p.graph
+    entries = g.math("Mul", g.at_least_one(found.count), g.integers([found.fold.before * found.fold.after]))
+    p.copy(call, [p.name(call.node.input[0]), p.target(found.shape, found.axis, entries)])
+    return found
 
 
 @family("Tile")

@@ -16,15 +16,23 @@ from ..facts import Carry, Fact, Static, Stream, with_size
 from ..graph import END, State, make_node_like
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import aligned, real, require_plain
+from .unchanged import unchanged
 
 _REVERSE = "a model without a reverse direction"
 
 
 @family("LSTM", "GRU", "RNN")
 @of_stream
-def recurrent(p: Rewriter, call: Call, f: Stream) -> list[Fact]:
-    """``(time, batch, input_size)``; states ``(1, batch, hidden_size)``."""
+def recurrent(p: Rewriter, call: Call, f: Stream) -> Sequence[Fact]:
+    """``(time, batch, input_size)``; states ``(1, batch, hidden_size)``.
+
+    A layer that runs over another axis, such as frequency, has time in its batch: its sequences are each step's own.
+    """
     a = call.attributes
+    if f.axis == 1 and not a.get("layout") and not call.has(4):
+        if any(place not in (0, 5, 6) for place, _ in call.streams):
+            raise RefusedError("has weights that vary with time")
+        return unchanged(p, call)
     require_plain(f)
     direction = bytes(a.get("direction", b"forward")).decode()
     if direction != "forward":

@@ -81,17 +81,18 @@ def _regrouped(p: Rewriter, call: Call, f: Stream, sizes: list[Size]) -> Stream:
 
 
 def _stacked(p: Rewriter, x: str, f: Stream, sizes: list[Size], axis: int) -> tuple[str, Stream]:
-    """Several steps become one: ``(batch, time, 4)`` to ``(batch, time // 2, 8)``."""
+    """Several steps become one: ``(batch, time, 4)`` to ``(batch, time // 2, 8)``, or ``(batch * time // 2, 2, 4)``."""
     require_plain(f)
     inner, after = product(sizes[axis + 1 :]), product(list(f.shape[f.axis + 1 :]))
     times = inner.divided(after)
     number = None if times is None else times.number
-    same = product(list(f.shape[: f.axis])) == product(sizes[:axis])
-    if number is None or number < 2 or not same or p.lengths.floor(f.shape[f.axis], number) != sizes[axis]:
+    before = product(list(f.shape[: f.axis])).divided(product(sizes[:axis]))
+    steps = None if number is None or number < 2 else p.lengths.floor(f.shape[f.axis], number)
+    if number is None or steps is None or before is None or before * steps != sizes[axis]:
         raise RefusedError("splits the time axis, or regroups its elements into other steps")
     x, result = window(p, x, f, number, number)
     p.multiple = lcm(p.multiple, _multiple(f, number))
-    return x, Stream(tuple(sizes), f.dtype, axis, result.count)
+    return x, Stream(tuple(sizes), f.dtype, axis, result.count, None if before == ONE else Fold(before, ONE))
 
 
 def _multiple(f: Stream, number: int) -> int:

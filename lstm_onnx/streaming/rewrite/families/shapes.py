@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from ...operators.elementwise import least
 from ...size import Size, product
 from ..facts import Carry, Fact, Static
 from ..rewriter import Call, Rewriter, family, require_shape, stored
@@ -102,12 +103,35 @@ def _computed(p: Rewriter, call: Call, items: tuple[Size, ...]) -> Size | None:
     if call.op in _EXACT:
         return _EXACT[call.op](one, two)
     by = two.number
-    if call.op not in ("Div", "Mod") or by is None or by <= 0:
+    if call.op in ("Max", "Min"):
+        return _extreme(p, call.op, one, two) or _extreme(p, call.op, two, one)
+    if call.op not in ("Div", "Mod"):
+        return None
+    exact = one.divided(two) if by is None else None
+    if exact is not None and _is_no_less(p, two, 1):
+        return exact if call.op == "Div" else Size.of(0)
+    if by is None or by <= 0:
         return None
     if call.op == "Mod":
         return one - p.lengths.floor(one, by) * two
     negative = one.number is not None and one.number < 0  # ONNX rounds its quotient towards zero
     return -p.lengths.floor(-one, by) if negative else p.lengths.floor(one, by)
+
+
+def _extreme(p: Rewriter, op: str, size: Size, other: Size) -> Size | None:
+    """Max or Min, where the second size is known to be the lesser."""
+    found = least(size, other) if op == "Min" else None
+    if found is not None or other.number is None or not _is_no_less(p, size, other.number):
+        return found
+    return size if op == "Max" else other
+
+
+def _is_no_less(p: Rewriter, size: Size, number: int) -> bool:
+    """Whether a size is never less than a number, but for a few short sequences, which are then refused."""
+    steps = p.lengths.steps_for(size, number)
+    if steps is not None:
+        p.require_more_steps_than(steps - 1)
+    return steps is not None
 
 
 _LARGEST = 2**20

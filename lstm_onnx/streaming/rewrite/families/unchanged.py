@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ....onnxgraph.recurrent import GATES
 from ... import operators  # noqa: F401 - importing them registers them
 from ...fact import Axis, axis_of, length
 from ...fact import Fact as FollowedFact
@@ -51,6 +52,7 @@ _REASONS = {
 _VARYING = {
     **dict.fromkeys(("Concat", "Einsum", *ELEMENTWISE, *COMPARISONS), 2**31),
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "MatMul", "MatMulInteger"), 2),
+    **dict.fromkeys(GATES, 7),
 }
 """How many inputs, from the first, may have steps; only the first one for other operators."""
 _CONSTANT = (*REDUCTIONS, "OneHot", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze")

@@ -118,7 +118,7 @@ def test_a_frozen_reshape_whose_shape_proves_nothing_fails_to_run(tmp_path: Path
 def test_initial_states_of_a_fixed_batch(tmp_path: Path, batch: int) -> None:
     report = checked(tmp_path, constant_states(batch))
     state = f"frozen/h (1, {batch}, 10)"
-    said = f"lstm/l0/LSTM: batch is fixed at {batch} in the initial state {state}, and batch in its input"
+    said = f"lstm/l0/LSTM: batch is fixed at {batch} in the initial state {state}, but is batch in its input"
     assert said in failing(report, "state-batch")
     assert "cannot run" in failing(report, "runnable")
 

@@ -226,7 +226,8 @@ def _tolist(own: Callable[..., Any]) -> Callable[..., Any]:
 
 def _constructor(own: Any) -> type:
     def __new__(_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        if len(args) == 1 and isinstance(args[0], (RepeatedList, SymbolicRange)):
+        traced = (RepeatedList, SymbolicRange, TracedArray)
+        if len(args) == 1 and (isinstance(args[0], traced) or only_each(args[0]) is not None):
             return torch.tensor(args[0], dtype=own.dtype)
         if not kwargs and any(map(is_symbolic, args)):
             return torch.empty(args, dtype=own.dtype)

@@ -118,6 +118,9 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
     "numpy": lambda m, x, n: m.packed(x, n.cpu().numpy()),
     "data": lambda m, x, n: m.packed(x, n.data.int().cpu().numpy().tolist()),
     "a tensor of a list": lambda m, x, n: m.packed(x, torch.tensor(n.tolist())),
+    "LongTensor of a list": lambda m, x, n: (
+        m.packed(x, torch.LongTensor(n.tolist())) / torch.FloatTensor(n.tolist()).sum()
+    ),
     "an array": lambda m, x, n: m.packed(x, torch.from_numpy(n.numpy().astype(np.int64) // 2 + 1)),
     "the longest as total length": lambda m, x, n: m.packed(x, n, total_length=max(n.tolist())),
     "a tensor as total length": lambda m, x, n: m.packed(x, n, total_length=n.max()),

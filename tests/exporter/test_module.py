@@ -68,7 +68,8 @@ def traces(module: nn.Module) -> dict[str, Any]:
 
 
 def surroundings() -> tuple[Any, ...]:
-    functions = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, rnn.pack_sequence, rnn.unpack_sequence)
+    kinds = ("pack_padded", "pad_packed", "unpad", "pack", "unpack")
+    functions = [getattr(rnn, f"{kind}_sequence") for kind in kinds]
     names = ["", "torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export._trace", "onnxscript", "onnx_ir"]
     loggers = [logging.getLogger(name) for name in names]
     return (

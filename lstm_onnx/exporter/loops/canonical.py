@@ -278,9 +278,8 @@ class _Form:
                 index %= size
             if isinstance(size, int) and size == 1:
                 return self.squeezed_once(args[0], dim, _meta(value))
-            if (row := _row_just_filled(args[0], dim, index, value)) is not None:
-                return row
-            return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
+            source, row = _entry(args[0], dim, index, value)
+            return row or self.made(aten.select.int, (source, dim, index), (), _meta(value))
         start, end, step = argument(args, 2) or 0, argument(args, 3, None), argument(args, 4, 1)
         return self.range(args[0], of, dim, start, end, step, value)
 
@@ -372,12 +371,19 @@ class _Form:
         return self.joined([row] * len(args[0]), dim, value)
 
 
-def _row_just_filled(source: Any, dim: int, index: Any, value: Any) -> Node | None:
-    """The value last written into a tensor, if exactly that is read: ``y[:, t] = h``, and then ``y[:, t]``."""
-    if not isinstance(source, Node) or source.target is not aten.select_scatter.default or type(index) is not int:
-        return None
-    _, row, *place = source.args
-    return row if place == [dim, index] and isinstance(row, Node) and row.dtype == value.dtype else None
+def _entry(source: Any, dim: int, index: Any, value: Any) -> tuple[Any, Node | None]:
+    """Where an entry is read: in a tensor before others were written, or as the value last written there.
+
+    So after ``y[:, t] = h``, that is what ``y[:, t]`` gives, and all steps read ``y[:, t + 1]`` from the same tensor.
+    """
+    while isinstance(source, Node) and source.target is aten.select_scatter.default and type(index) is int:
+        base, row, *place = source.args
+        if place == [dim, index]:
+            return source, row if isinstance(row, Node) and row.dtype == value.dtype else None
+        if place[0] != dim or type(place[1]) is not int:
+            break
+        source = base
+    return source, None
 
 
 def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 ONNX's operators take a padded tensor and its lengths, so nothing is packed: a `PaddedSequence` takes the
 place of the PackedSequence between pack_padded_sequence and pad_packed_sequence.  The user's code may
-have imported these two functions by name, so their code objects are replaced, only while a trace runs and
+have imported these functions by name, so their code objects are replaced, only while a trace runs and
 only for its thread.
 """
 
@@ -231,8 +231,7 @@ def replace_packing_functions() -> Iterator[None]:
     The caller must hold `caller_state.ONE_AT_A_TIME`.
     """
     global _tracing_thread
-    names = ("pack_padded_sequence", "pad_packed_sequence", "pack_sequence", "unpack_sequence")
-    functions = [getattr(torch_rnn, name) for name in names]
+    functions = [getattr(torch_rnn, name) for name in (*_REPLACEMENTS, "pack_sequence", "unpack_sequence")]
     _originals.update({function.__name__: rebuilt_function(function) for function in functions})
     _tracing_thread = threading.get_ident()
     try:
@@ -262,10 +261,8 @@ def dispatch(name: str, *args: Any, **kwargs: Any) -> Any:
     """
     if threading.get_ident() != _tracing_thread:
         return _originals[name](*args, **kwargs)
-    if name == "pack_padded_sequence":
-        return pack(*args, **kwargs)
-    if name == "pad_packed_sequence":
-        return pad(*args, **kwargs)
+    if name in _REPLACEMENTS:
+        return _REPLACEMENTS[name](*args, **kwargs)
     raise ExportError(
         f"{user_line()}: {name} makes tensors whose sizes depend on the lengths, which has no form in ONNX; "
         "take a padded tensor and its lengths as inputs, and use pack_padded_sequence"
@@ -364,3 +361,17 @@ def _of_length(value: Tensor, axis: int, total_length: Any, padding_value: float
         shape[axis] = added
         value = torch.cat([value, value.new_full(shape, padding_value)], dim=axis)
     return value.narrow(axis, 0, total_length)
+
+
+def _unpad(padded_sequences: Tensor, lengths: Tensor, batch_first: bool = False) -> list[Tensor]:
+    """unpad_sequence, by slices, which a loop over the rows may have."""
+    if not batch_first:
+        padded_sequences.transpose_(0, 1)
+    return [row[:length] for row, length in zip(padded_sequences, lengths, strict=False)]
+
+
+_REPLACEMENTS: dict[str, Callable[..., Any]] = {
+    "pack_padded_sequence": pack,
+    "pad_packed_sequence": pad,
+    "unpad_sequence": _unpad,
+}

@@ -227,6 +227,8 @@ class EachNumbers(list[EachNumber]):
         each = only_each(self)
         if each is None:  # further items were added
             return super().__getitem__(index)
+        if isinstance(index, EachNumber):
+            return each._with(each.tensor[index.tensor])
         if not isinstance(index, slice):
             return one_number(each, each.tensor[index])
         tensor = each.tensor.flip(0) if index == slice(None, None, -1) else each.tensor[index]

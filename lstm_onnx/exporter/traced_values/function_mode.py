@@ -249,6 +249,11 @@ def _made(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tu
 
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    if isinstance(args[1], EachNumber):
+        if len(args) > 2 or not is_open_vector(args[0]):
+            operator.index(args[1])  # refused
+        mode.each = True
+        return (EachTensor(mode.constants.call(func, (args[0], args[1].tensor), kwargs), mode.note_check),)
     found = list(map(_as_index, args))
     found[1] = with_number_ends(lambda end: mode.constants.call(Tensor.item, (end,), {}), found[1])
     if type(found[1]) is tuple:
@@ -270,6 +275,8 @@ def _as_index(item: Any) -> Any:
     """An index with tensors in place of traced arrays and ranges."""
     if isinstance(item, (TracedArray, SymbolicRange)):
         return item.tensor
+    if isinstance(item, list) and (each := only_each(item)) is not None:
+        return each.tensor
     if type(item) in (tuple, list):
         parts = [_as_index(part) for part in item]
         return item if all(map(operator.is_, parts, item)) else type(item)(parts)

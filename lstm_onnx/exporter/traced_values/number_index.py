@@ -1,4 +1,4 @@
-"""Rewrites an index that is a 0-d tensor, as in ``ring[:, self.place] = x``, as a tensor of shape (1,).
+"""Rewrites an index that is a 0-d tensor or its number, as in ``ring[:, self.place] = x``, as a tensor of shape (1,).
 
 torch reads the value of a 0-d tensor, which a trace cannot; by the other it gathers or scatters.  The ends of slices
 become numbers of the graph.
@@ -13,24 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .ranges import is_symbolic
 
 
 def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int] | None:
-    """The arguments of ``tensor[index]`` or ``tensor[index] = value``, the one 0-d index reshaped to (1,).
+    """The arguments of ``tensor[index]`` or ``tensor[index] = value``, the one 0-d index or its number as shape (1,).
 
     Args:
         is_open: whether a tensor's numbers are unknown while tracing.
         args: the tensor, the index, and the value that is assigned.
 
     Returns:
-        The arguments, and the extra axis that the result has for that index; None where there is no 0-d index, more
+        The arguments, and the extra axis that the result has for that index; None where there is no such index, more
         than one, or an index other than an int, a slice, None or an ellipsis.
     """
     tensor, index, *values = args
     items = list(index) if isinstance(index, tuple) else [index]
-    places = [place for place, item in enumerate(items) if _is_number(item) and is_open(item)]
+    places = [place for place, item in enumerate(items) if _is_taken(item) or (_is_number(item) and is_open(item))]
     others = [item for place, item in enumerate(items) if place not in places]
     if len(places) != 1 or not all(
         item is None or item is ... or type(item) in (int, slice, torch.SymInt) for item in others
@@ -40,7 +41,9 @@ def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple
     left = tensor.dim() - sum(item is not None and item is not ... for item in items)
     axes = [left if item is ... else int(item is None or type(item) is slice) for item in items]
     axis = sum(axes[:place])
-    items[place] = items[place].reshape(1)
+    item = items[place]
+    number = torch.scalar_tensor(item, dtype=torch.int64, device=tensor.device) if _is_taken(item) else item
+    items[place] = number.reshape(1)
     behind = sum(axes) + (0 if ... in others else left) - axis
     values = [
         value.unsqueeze(value.dim() - behind) if isinstance(value, Tensor) and value.dim() > behind else value
@@ -79,6 +82,11 @@ def with_number_ends(number: Callable[[Tensor], Any], index: Any) -> Any:
 
 def _is_number(item: Any) -> bool:
     return isinstance(item, Tensor) and item.dim() == 0 and item.dtype in _WHOLE
+
+
+def _is_taken(item: Any) -> bool:
+    """Whether an item is the number of a traced tensor, such as that of ``item()``."""
+    return type(item) is torch.SymInt and bool(free_unbacked_symbols(item))
 
 
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -197,13 +197,16 @@ def _sum(values: Any, *args: Any, **kwargs: Any) -> Any:
     return _OWN["sum"]([one_number(each, each.tensor.sum())], *args, **kwargs)
 
 
-def _sorted(values: Any, **kwargs: Any) -> Any:
-    values = list(values)
+def _sorted(values: Any, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> Any:
+    """As Python's own, which leaves equal items in their order; a key may compute with each number."""
+    values = [EachNumber(values.tensor)] if isinstance(values, SymbolicRange) else list(values)
     each = only_each(values)
     if each is None:
-        return _OWN["sorted"](values, **kwargs)
-    _require_no_key(kwargs)
-    return EachNumbers([each._with(torch.sort(each.tensor, descending=bool(kwargs.get("reverse")))[0])])
+        return _OWN["sorted"](values, key=key, reverse=reverse)
+    by = each if key is None else key(each)
+    if not isinstance(by, EachNumber):
+        _require_no_key({"key": key})
+    return EachNumbers([each._with(each.tensor[torch.argsort(by.tensor, stable=True, descending=bool(reverse))])])
 
 
 def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,7 +226,8 @@ def _tolist(own: Callable[..., Any]) -> Callable[..., Any]:
 
 def _constructor(own: Any) -> type:
     def __new__(_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        if len(args) == 1 and isinstance(args[0], (RepeatedList, SymbolicRange)):
+        traced = (RepeatedList, SymbolicRange, TracedArray)
+        if len(args) == 1 and (isinstance(args[0], traced) or only_each(args[0]) is not None):
             return torch.tensor(args[0], dtype=own.dtype)
         if not kwargs and any(map(is_symbolic, args)):
             return torch.empty(args, dtype=own.dtype)

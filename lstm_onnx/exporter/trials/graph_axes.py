@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+import torch
+
 from ...errors import ExportError
 from ..functional.functional_module import FixedSizeError, FunctionalModule
 from ..functional.resized_example import resize_example
@@ -30,7 +32,7 @@ def require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) ->
 
     Raises:
         FixedSizeError: an output's size is fixed in the graph, and another one in the module.
-        ExportError: an output has another number of axes.
+        ExportError: an output has another number of axes, or a dtype that a file's outputs cannot have.
     """
     clamp = functional.arguments.within
     larger = {name: clamp(name, 2 * size + 1) for name, size in functional.arguments.sizes.items()}
@@ -40,6 +42,8 @@ def require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) ->
     except ExportError:
         return  # the module fails at these sizes; the trials find those at which it does not
     for name, tensor in {**outputs, **after}.items():
+        if tensor.dtype is torch.bfloat16:
+            raise ExportError(f"the output {name} is bfloat16, which numpy does not have; convert it by .float()")
         if len(graph.dims[name]) != tensor.dim():
             raise ExportError(
                 f"the output {name} has {len(graph.dims[name])} axes in the trace, and {tensor.dim()} in the module; "

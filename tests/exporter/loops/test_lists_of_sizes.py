@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, unpad_sequence
 
 from tests.exporter.helpers import X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
@@ -61,6 +61,33 @@ class CutRows(nn.Module):
         return torch.stack([row.max(0)[0] for row in rows])
 
 
+class Unpadded(nn.Module):
+    """The last step of each row without its padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        rows = unpad_sequence(self.lstm(x)[0], lengths, batch_first=True)
+        return torch.stack([row[-1] for row in rows])
+
+
+class LastOfEach(nn.Module):
+    """The last valid step of each row, indexed by a Python number; a loop reads and writes the rows of one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        y = self.lstm(x)[0]
+        last = torch.stack([y[row, length.item() - 1] for row, length in enumerate(lengths)])
+        for row in range(y.size(0)):
+            last[row] = last[row] + y[row, int(lengths[row]) - 1, :]
+        return last
+
+
 class Pointing(nn.Module):
     """Looks at what a packed encoder gave, which is as long as the longest sequence, in each step."""
 
@@ -86,6 +113,14 @@ def test_a_loop_over_what_lengths_cut_is_right_at_every_size(tmp_path: Path) -> 
 
 def test_a_loop_that_cuts_rows_at_their_lengths_is_right_at_every_size(tmp_path: Path) -> None:
     right(CutRows(), with_lengths, X_LENGTHS, tmp_path)
+
+
+def test_a_loop_over_rows_without_their_padding_is_right_at_every_size(tmp_path: Path) -> None:
+    right(Unpadded(), with_lengths, X_LENGTHS, tmp_path)
+
+
+def test_a_loop_that_takes_the_last_step_of_each_row_is_right_at_every_size(tmp_path: Path) -> None:
+    right(LastOfEach(), with_lengths, X_LENGTHS, tmp_path)
 
 
 def test_start_tokens_and_repeated_tensors_are_right_at_every_size(tmp_path: Path) -> None:

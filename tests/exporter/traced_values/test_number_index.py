@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from lstm_onnx.exporter.traced_values.constants import Constants
+from lstm_onnx.exporter.traced_values.function_mode import TracingMode
 from lstm_onnx.exporter.traced_values.number_index import at_number, rolled
+from lstm_onnx.exporter.traced_values.python_builtins import Builtins
 
 X = torch.arange(24.0).reshape(2, 3, 4)
 
@@ -50,6 +55,19 @@ def test_a_number_reads_and_writes_as_a_row_does(index: Any, number: int) -> Non
 def test_other_indices_are_left(index: Any) -> None:
     assert at_number(_open, (X, index)) is None
     assert at_number(lambda _: False, (X, torch.tensor(1))) is None
+
+
+def test_a_number_of_a_traced_tensor_reads_and_writes() -> None:
+    def marked(y: Any, lengths: torch.Tensor) -> Any:
+        with TracingMode(nn.Module(), Constants(nn.Module()), Builtins()):
+            y = y.clone()
+            first, second = lengths[0].item(), lengths[1].item()
+            y[:, first - 1] = y[0, second - 1]
+        return y
+
+    traced = make_fx(marked, tracing_mode="fake")(X, torch.tensor([1, 1]))
+    for lengths in (torch.tensor([1, 3]), torch.tensor([3, 2])):
+        assert torch.equal(traced(X, lengths), marked(X, lengths))
 
 
 @pytest.mark.parametrize("shift", [0, 1, -2, 7])

@@ -55,6 +55,25 @@ def sorted_by_numpy(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
     return y[np.argsort(order)]
 
 
+def sorted_by_a_key(self: Base, x: Tensor, lengths: Tensor) -> Any:
+    """Equal lengths stay in their order, also in reverse."""
+    numbers = lengths.tolist()
+    order = sorted(range(len(numbers)), key=lambda row: numbers[row] // 2, reverse=True)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    by_tensor = sorted(range(len(numbers)), key=lambda row: -lengths[row])
+    y = self.packed(x[order], [numbers[row] for row in order], total_length=x.size(1))
+    return y[back], torch.tensor(order), torch.tensor(by_tensor), y[range(len(y)), [n - 1 for n in numbers]]
+
+
+def as_an_index(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    y = self.lstm(x)[0]
+    return torch.stack([y[:, n - 1] for n in lengths.tolist()])
+
+
+def rows_in_an_order(_: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    return torch.stack([x[row] for row in sorted(range(len(x)), key=lambda row: lengths[row])])
+
+
 def of_each(self: Base, x: Tensor, lengths: Tensor) -> Any:
     """What Python computes with one number after another, in double precision."""
     numbers = lengths.tolist()
@@ -99,12 +118,17 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
     "numpy": lambda m, x, n: m.packed(x, n.cpu().numpy()),
     "data": lambda m, x, n: m.packed(x, n.data.int().cpu().numpy().tolist()),
     "a tensor of a list": lambda m, x, n: m.packed(x, torch.tensor(n.tolist())),
+    "LongTensor of a list": lambda m, x, n: (
+        m.packed(x, torch.LongTensor(n.tolist())) / torch.FloatTensor(n.tolist()).sum()
+    ),
     "an array": lambda m, x, n: m.packed(x, torch.from_numpy(n.numpy().astype(np.int64) // 2 + 1)),
     "the longest as total length": lambda m, x, n: m.packed(x, n, total_length=max(n.tolist())),
     "a tensor as total length": lambda m, x, n: m.packed(x, n, total_length=n.max()),
     "subsampled": subsampled,
     "sorted by numpy": sorted_by_numpy,
     "lengths sorted by numpy": lambda m, x, n: m.packed(x, np.sort(n.numpy())[::-1].copy()),
+    "sorted by a key": sorted_by_a_key,
+    "an index": as_an_index,
     "arithmetic": of_each,
     "arithmetic of numpy": by_numpys_arithmetic,
 }
@@ -143,11 +167,6 @@ def compared(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
     return self.packed(x, [length if length > 1 else 2 for length in lengths])
 
 
-def as_an_index(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
-    y = self.lstm(x)[0]
-    return torch.stack([y[:, n - 1] for n in lengths.tolist()])
-
-
 def by_numpy(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
     return self.lstm(x)[0] * float(np.std(lengths.numpy()))
 
@@ -165,7 +184,7 @@ def test_any_of_comparisons_has_advice(tmp_path: Path) -> None:
         made(Base(any_compared), with_lengths(2, 4), X_LENGTHS, tmp_path)
 
 
-@pytest.mark.parametrize("forward", [compared, as_an_index, by_numpy])
+@pytest.mark.parametrize("forward", [compared, by_numpy, rows_in_an_order])
 def test_more_than_arithmetic_with_each_number_is_refused(forward: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"at test_python_builtins.py:\d+: .*(numbers in a|numpy)"):
         made(Base(forward), with_lengths(2, 4), X_LENGTHS, tmp_path)

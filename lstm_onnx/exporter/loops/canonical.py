@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..aten import argument, aten, aten_operators
 from ..tracing.torch_export import FixedGraph
 from ..user_code import stack_trace_line
-from .pieces import bounds, concatenation, is_empty, is_one, is_whole, unchanged, value_of
+from .pieces import bounds, concatenation, entry_of, is_empty, is_one, is_whole, unchanged, value_of
 from .program import Leaf, Node, NoState, NotRolled, Sizes, Trace
 
 RECURRENT = torch.ops.lstm_onnx.recurrent.default
@@ -278,7 +278,7 @@ class _Form:
                 index %= size
             if isinstance(size, int) and size == 1:
                 return self.squeezed_once(args[0], dim, _meta(value))
-            source, row = _entry(args[0], dim, index, value)
+            source, row = entry_of(args[0], dim, index, value)
             return row or self.made(aten.select.int, (source, dim, index), (), _meta(value))
         start, end, step = argument(args, 2) or 0, argument(args, 3, None), argument(args, 4, 1)
         return self.range(args[0], of, dim, start, end, step, value)
@@ -369,21 +369,6 @@ class _Form:
         shape, dtype = _meta(value_of(item.args[0][0]))  # type: ignore[index]
         row = self.unsqueezed(args[0][0], dim, ((*shape[:dim], 1, *shape[dim:]), dtype))
         return self.joined([row] * len(args[0]), dim, value)
-
-
-def _entry(source: Any, dim: int, index: Any, value: Any) -> tuple[Any, Node | None]:
-    """Where an entry is read: in a tensor before others were written, or as the value last written there.
-
-    So after ``y[:, t] = h``, that is what ``y[:, t]`` gives, and all steps read ``y[:, t + 1]`` from the same tensor.
-    """
-    while isinstance(source, Node) and source.target is aten.select_scatter.default and type(index) is int:
-        base, row, *place = source.args
-        if place == [dim, index]:
-            return source, row if isinstance(row, Node) and row.dtype == value.dtype else None
-        if place[0] != dim or type(place[1]) is not int:
-            break
-        source = base
-    return source, None
 
 
 def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Analyses operators that copy, join or cut tensors: the argument copied, the axis joined, the bounds of slices."""
+"""Analyses operators that copy, join or cut tensors: what they copy, the axis joined, the bounds of slices, entries."""
 
 from __future__ import annotations
 
@@ -91,3 +91,18 @@ def is_whole(start: Any, end: Any, step: int, size: Any) -> bool:
 def is_one(start: Any, end: Any, size: Any) -> bool:
     """Whether a slice is known to take one entry."""
     return all(isinstance(at, int) for at in (start, end, size)) and end - start == 1
+
+
+def entry_of(source: Any, dim: int, index: Any, value: Any) -> tuple[Any, Node | None]:
+    """Where an entry is read: in a tensor before others were written, or as the value last written there.
+
+    So after ``y[:, t] = h``, that is what ``y[:, t]`` gives, and all steps read ``y[:, t + 1]`` from the same tensor.
+    """
+    while isinstance(source, Node) and source.target is aten.select_scatter.default and type(index) is int:
+        base, row, *place = source.args
+        if place == [dim, index]:
+            return source, row if isinstance(row, Node) and row.dtype == value.dtype else None
+        if place[0] != dim or type(place[1]) is not int or (place[1] < 0) != (index < 0):
+            break  # it may be the same entry
+        source = base
+    return source, None

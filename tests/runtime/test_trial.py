@@ -31,7 +31,7 @@ KILLS = "Max with an input of no name"
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [(KILLS, "the first run"), ("OneHot of an empty depth", "session creation")]
+    ("name", "stage"), [(KILLS, "the first run"), ("GatherND of negative batch_dims", "session creation")]
 )
 def test_a_file_that_ends_the_process_is_an_error(name: str, stage: str, tmp_path: Path):
     path = written(tmp_path, ENDING[name]())
@@ -103,7 +103,7 @@ def test_verifying_a_file_from_elsewhere_tries_it(tmp_path: Path):
     module = nn.LSTM(4, 3)
     lstm_onnx.export(module, tmp_path / "own.onnx")
     assert lstm_onnx.verify(module, tmp_path / "own.onnx", mutants="none", golden=golden)
-    path = written(tmp_path, ENDING["OneHot of an empty depth"]())
+    path = written(tmp_path, ENDING["GatherND of negative batch_dims"]())
     for verify in (lambda: verify_golden(path, golden, provider="cpu"), lambda: lstm_onnx.verify(module, path)):
         with pytest.raises(ModelError, match="a child process that opened it ended the process"):
             verify()

@@ -44,8 +44,10 @@ def _attention(
     products = op.MatMul(op.Mul(query, root), op.Mul(op.Transpose(key, perm=[0, 1, 3, 2]), root))
     weights = op.Softmax(op.Add(products, attn_mask), axis=-1)
     # By the mask, not where the weights are NaN: those of a NaN in the query or the keys are NaN in PyTorch.
-    most = op.ReduceMax(attn_mask, constant([-1], INT64), keepdims=1)
-    weights = op.Where(op.Equal(most, constant(-math.inf, dtype)), constant(0.0, dtype), weights)
+    # Not by its largest number: OpenVINO says that this is the lowest finite one, where all are -inf.
+    hidden = cast(op.Equal(attn_mask, constant(-math.inf, dtype)), dtype)
+    all_hidden = cast(op.ReduceMin(hidden, constant([-1], INT64), keepdims=1), ir.DataType.BOOL)
+    weights = op.Where(all_hidden, constant(0.0, dtype), weights)
     return op.MatMul(weights, value)
 
 

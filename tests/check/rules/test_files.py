@@ -222,6 +222,7 @@ SIZE_OF_W = 4 * 4 * H * 4
         ({"location": "away/w.data"}, "is outside the model's folder, by a link"),
         ({"location": "w.data", "offset": "x"}, "has an offset or a length that is not a number"),
         ({"location": "w.data", "offset": "4", "length": str(SIZE_OF_W)}, f"ends at byte {SIZE_OF_W + 4}"),
+        ({"location": "w.data", "offset": "4"}, f"ends at byte {SIZE_OF_W + 4}"),
         ({"location": "w.data", "offset": "-4"}, "ends at byte -4"),
     ],
 )

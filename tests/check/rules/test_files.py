@@ -288,6 +288,17 @@ def test_an_operator_of_another_domain(tmp_path: Path) -> None:
     assert failing(report, "unknown-operator") == said
 
 
+def test_an_operator_of_onnx_outside_its_default_domain_is_not_onnx_runtimes(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2]) for name in "xy")
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0, 0.0], scale=[2.0, 2.0])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    report = check(tmp_path / "m.onnx", provider="cpu")
+    assert report, str(report)
+    assert "contrib-operator" in report.silent
+
+
 @pytest.mark.parametrize(("kind", "opset", "first"), [("Gelu", 17, 20), ("LayerNormalization", 16, 1)])
 def test_an_operator_of_a_later_opset(tmp_path: Path, kind: str, opset: int, first: int) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2]) for name in "xy")

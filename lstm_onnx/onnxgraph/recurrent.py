@@ -75,8 +75,13 @@ def direction_of(node: NodeProto) -> str:
 
 
 def activations_of(node: NodeProto) -> list[str]:
-    """An operator's activations, as written in the file; empty if it leaves them to the default."""
-    return [text(name) for name in typed(attributes_of(node), "activations", list)]
+    """An operator's activations, as written in the file; empty if it leaves them to the default.
+
+    ONNX's default for an RNN is two, of which one direction uses the first.
+    """
+    names = [text(name) for name in typed(attributes_of(node), "activations", list)]
+    one = node.op_type == "RNN" and len(names) == 2 and direction_of(node) != "bidirectional"
+    return names[:1] if one else names
 
 
 def has_default_activations(node: NodeProto) -> bool:

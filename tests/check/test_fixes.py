@@ -14,9 +14,11 @@ from onnx import TensorProto, helper
 import lstm_onnx
 from lstm_onnx.check import CheckReport, Finding, check
 from lstm_onnx.metadata import Metadata
+from tests.conformance.by_hand import SIZE, graph_of
+from tests.conformance.nodes import save
 from tests.module_files import module_file, with_initial
 
-from .models import PLAIN, PROJECTED, by_hand, export
+from .models import PLAIN, PROJECTED, H, by_hand, export
 
 
 def _told(report: CheckReport, rule: str) -> Finding:
@@ -184,3 +186,19 @@ def test_the_dtype_of_the_graph_tells_whether_the_cpu_runs_it(tmp_path: Path) ->
     onnx.save(model, path)
     assert lstm_onnx.load(path, "cpu")(np.ones((2, 1, 4), np.float32))[0].shape == (2, 1, 3)
     assert check(path, provider="cpu")
+
+
+@pytest.mark.parametrize(("others", "fed_by"), [(["last", "wide", "hn"], "hn"), (["last", "wide"], "")])
+def test_a_state_is_paired_only_with_an_output_of_its_shape(others: list[str], fed_by: str, tmp_path: Path):
+    shapes = {"last": ("batch", H), "wide": (1, "batch", 2 * H), "hn": (1, "batch", H)}
+    nodes = [
+        helper.make_node("GRU", ["X", "W", "R", "", "", "h0"], ["Y", "hn"], "rnn", hidden_size=H),
+        helper.make_node("Squeeze", ["hn", "axis"], ["last"]),
+        helper.make_node("Concat", ["hn", "hn"], ["wide"], axis=2),
+    ]
+    stored = {name: np.zeros((1, 3 * H, size), np.float32) for name, size in (("W", SIZE), ("R", H))}
+    inputs = {"X": ("time", "batch", SIZE), "h0": (1, "batch", H)}
+    graph = graph_of(nodes, inputs, {name: shapes[name] for name in others}, {**stored, "axis": np.array([0])})
+    fix = _told(check(save(graph, tmp_path / "m.onnx"), provider="cpu"), "loose-states").fix
+    assert (f'states={{"h0": "{fed_by}"}}' in fix) is bool(fed_by)
+    assert ("{STATE: OUTPUT}" in fix) is not fed_by

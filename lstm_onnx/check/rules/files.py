@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -110,28 +110,29 @@ def external_data(context: CheckContext) -> Iterator[Finding]:
     for name, tensor in stored_tensors(context.model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        keys = {entry.key: entry.value for entry in tensor.external_data}
-        location = str(keys.get("location", ""))
-        problem = "" if location in reported else external_data_problem(context.file, keys)
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        problem = "" if location in reported else external_data_problem(context.file, tensor)
         if problem:
             reported.add(location)
             yield EXTERNAL_DATA.violated(name, f"its data at {location!r} {problem}")
 
 
-def external_data_problem(file: str, keys: Mapping[str, str]) -> str:
-    """What is wrong with a tensor's external data, described by `keys`, or ""."""
+def external_data_problem(file: str, tensor: TensorProto) -> str:
+    """What is wrong with a tensor's external data, or ""."""
+    keys = {entry.key: entry.value for entry in tensor.external_data}
     location = str(keys.get("location", ""))
     problem = external_problem(file, location)
     if problem:
         return problem
     size = (Path(file).resolve().parent / location).stat().st_size
     try:
-        end = int(keys.get("offset") or 0) + int(keys.get("length") or 0)
+        offset, length = (int(keys.get(key) or 0) for key in ("offset", "length"))
     except ValueError:
         return "has an offset or a length that is not a number"
-    if end > size or "-" in f"{keys.get('offset')}{keys.get('length')}":
-        return f"ends at byte {end}, but the file has {size}"
-    return ""
+    if min(offset, length) < 0:
+        return f"begins at byte {offset} and ends at byte {offset + length}"
+    end = offset + max(length, Tensor.of(tensor).num_bytes)
+    return f"ends at byte {end}, but the file has {size}" if end > size else ""
 
 
 @applies(INITIALIZER_INPUT)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import onnx
+
 from ...onnxgraph import attributes_of, is_default, typed
 from ...onnxgraph.nodes import RANDOM
 from ...onnxgraph.recurrent import input_of
@@ -79,10 +81,12 @@ def contrib_operator(context: CheckContext) -> Iterator[Finding]:
     """Operators that only ONNX Runtime has."""
     known = operator_versions()
     contrib = [
-        node for _, node in context.nodes if not is_default(node.domain) and (node.domain, node.op_type) in known
+        node
+        for _, node in context.nodes
+        if (node.domain, node.op_type) in known and not onnx.defs.has(node.op_type, node.domain)
     ]
     if contrib:
-        kinds = ", ".join(dict.fromkeys(f"{node.domain}.{node.op_type}" for node in contrib))
+        kinds = ", ".join(dict.fromkeys(f"{node.domain}.{node.op_type}".lstrip(".") for node in contrib))
         yield CONTRIB_OPERATOR.violated(contrib[0], f"{kinds}: no other runtime has them")
 
 

@@ -36,7 +36,7 @@ ATTRIBUTES = rule(
     summary="direction, activations or hidden_size is invalid",
     why="An unknown direction or activation, too few activations, or no hidden_size at all: ONNX Runtime refuses the "
     "file when the session is created, although onnx's checker accepts it.",
-    fix="give three known activations a direction (one for an RNN, two for a GRU), and hidden_size",
+    fix="give a known direction, three known activations for each (one for an RNN, two for a GRU), and hidden_size",
 )
 CLIP = rule(
     "LO404",
@@ -87,7 +87,9 @@ def attributes(context: CheckContext) -> Iterator[Finding]:
             right = ", ".join(_ACTIVATIONS[name.lower()] for name in misspelt)
             problems.append(f"an RNN's activation {', '.join(misspelt)} must be spelled {right}")
         wanted = len(DEFAULT_ACTIVATIONS[node.op_type]) * (2 if direction == "bidirectional" else 1)
-        if "activations" in given and len(names) != wanted:
+        # An empty list is the default, but for an RNN.
+        listed = names or (node.op_type == "RNN" and "activations" in given)
+        if listed and len(names) != wanted:
             problems.append(f"it has {len(names)} activations, but needs {wanted}")
         yield from (ATTRIBUTES.violated(node, problem) for problem in problems)
 

@@ -193,13 +193,16 @@ def loose_states(context: CheckContext) -> Iterator[Finding]:
         return
     pairs: dict[str, str] = {}
     lost: list[Finding] = []
-    output_of = {end_of(context.graph.scopes[0], name): name for name in reversed(context.graph.outputs)}
+    outputs: dict[str, list[str]] = {}
+    for name in context.graph.outputs:
+        outputs.setdefault(end_of(context.graph.scopes[0], name), []).append(name)
     for scope, node in context.operators:
         for index, final in ((INITIAL_H, 1), (INITIAL_C, 2)):
             sources = scope.origins(input_of(node, index))[0]
-            output = output_of.get(node.output[final], "") if len(node.output) > final else ""
+            ends = outputs.get(node.output[final], []) if len(node.output) > final else []
             for source in sources:
-                pairs.setdefault(source, output)
+                fitting = (name for name in ends if _may_feed(context.graph, name, source))
+                pairs.setdefault(source, next(fitting, ""))
             is_cell = index == INITIAL_C and node.op_type in _LSTMS
             if sources and is_cell and not any(map(context.is_used, node.output[2:])):
                 message = f"it starts from the input {sources[0]}, but nothing reads its final cell state"
@@ -208,6 +211,15 @@ def loose_states(context: CheckContext) -> Iterator[Finding]:
         message = f"{', '.join(pairs)} {'is a state' if len(pairs) == 1 else 'are states'} that nothing pairs"
         yield LOOSE_STATES.violated(next(iter(pairs)), message, _pairing_fix(pairs))
     yield from lost
+
+
+def _may_feed(graph: Graph, output: str, source: str) -> bool:
+    """Whether an output, which may be squeezed or have other features, too, may have the shape of a state input."""
+    given, wanted = shape_of(graph.outputs[output]), shape_of(graph.inputs[source])
+    if given is None or wanted is None:
+        return True
+    sizes = zip(given, wanted, strict=False)
+    return len(given) == len(wanted) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in sizes)
 
 
 def _pairing_fix(pairs: Mapping[str, str]) -> str:

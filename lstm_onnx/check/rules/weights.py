@@ -89,9 +89,9 @@ def _contents(file: str, tensor: TensorProto) -> np.ndarray | None:
             return None
         if tensor.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
-        keys = {entry.key: entry.value for entry in tensor.external_data}
-        if not size or external_data_problem(file, keys):
+        if not size or external_data_problem(file, tensor):
             return None
+        keys = {entry.key: entry.value for entry in tensor.external_data}
         path = Path(file).resolve().parent / keys["location"]
         return np.memmap(path, dtype, "r", int(keys.get("offset") or 0), tuple(tensor.dims))
     except ONNX_ERRORS:

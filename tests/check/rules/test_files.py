@@ -222,6 +222,7 @@ SIZE_OF_W = 4 * 4 * H * 4
         ({"location": "away/w.data"}, "is outside the model's folder, by a link"),
         ({"location": "w.data", "offset": "x"}, "has an offset or a length that is not a number"),
         ({"location": "w.data", "offset": "4", "length": str(SIZE_OF_W)}, f"ends at byte {SIZE_OF_W + 4}"),
+        ({"location": "w.data", "offset": "4"}, f"ends at byte {SIZE_OF_W + 4}"),
         ({"location": "w.data", "offset": "-4"}, "ends at byte -4"),
     ],
 )
@@ -285,6 +286,17 @@ def test_an_operator_of_another_domain(tmp_path: Path) -> None:
     report = check(path, provider="cpu")
     said = "scale: com.example.Scale of the custom domain com.example is unknown to ONNX Runtime"
     assert failing(report, "unknown-operator") == said
+
+
+def test_an_operator_of_onnx_outside_its_default_domain_is_not_onnx_runtimes(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2]) for name in "xy")
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[0.0, 0.0], scale=[2.0, 2.0])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    report = check(tmp_path / "m.onnx", provider="cpu")
+    assert report, str(report)
+    assert "contrib-operator" in report.silent
 
 
 @pytest.mark.parametrize(("kind", "opset", "first"), [("Gelu", 17, 20), ("LayerNormalization", 16, 1)])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -63,6 +64,24 @@ def test_what_they_can_be(kind: str, direction: str, tmp_path: Path):
     report = checked(tmp_path, kind, direction=direction, activations=[name.lower() for name in activations])
     # ONNX Runtime takes any spelling but of an RNN's.
     assert bool(report) is (kind != "RNN")
+    assert bool(said(report, "attributes")) is (kind == "RNN")
+
+
+def test_the_two_activations_that_onnx_has_as_the_default_of_an_rnn(tmp_path: Path):
+    report = checked(tmp_path, "RNN", activations=["Tanh", "Tanh"])
+    assert report, str(report)
+    assert "attributes" in report.silent
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_an_empty_list_of_activations_is_the_default_but_for_an_rnn(kind: str, tmp_path: Path):
+    checked(tmp_path, kind, activations=RIGHT[kind])
+    path = tmp_path / "m.onnx"
+    model = onnx.load_model(path)
+    next(item for item in model.graph.node[0].attribute if item.name == "activations").ClearField("strings")
+    path.write_bytes(model.SerializeToString())
+    report = check(path, provider="cpu")
+    assert bool(report) is (kind != "RNN"), str(report)
     assert bool(said(report, "attributes")) is (kind == "RNN")
 
 

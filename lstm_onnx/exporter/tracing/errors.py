@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import re
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ import onnx_ir
 import torch
 
 from ...errors import ExportError, LSTMOnnxError, MissingDependencyError
-from ..functional.attribute_states import forward_error
+from ..functional.attribute_states import forward_error, initial_tensors
 from ..functional.functional_module import FixedSizeError, FunctionalModule, within_operator
+from ..functional.undefined_results import RandomLine, draws, random_error
 from ..opaque.recurrent_module import RecurrentModule
 from ..user_code import NUMBERS, causes, error_line, first_line, stack_trace_line
 
@@ -60,15 +62,26 @@ def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str
     """A tracing error whose cause is known, with what to write instead; None for others."""
     cause = forward_error(error)
     text = str(cause)
+    line = error_line(cause)
     fixed = _fixed_axes(functional, text, lines) or within_operator(cause)
+    drawn = _random_line(functional)
+    if drawn is not None and (line == drawn or str(fixed).startswith(_at(drawn))):
+        return random_error(drawn)
     if fixed:
         return fixed
     advice = next((item for pattern, item in _REWRITES if re.search(pattern, type(cause).__name__ + text)), None)
     if advice is None:
         return None
-    line = error_line(cause)
     longest = _LONGEST if advice is NUMBERS and line is not None and "range(" in line else ""
     return ExportError(f"{_at(line)}{advice}{longest}")
+
+
+def _random_line(functional: FunctionalModule) -> str | None:
+    """The first line of the user's code that draws random numbers."""
+    drawn = RandomLine()
+    with drawn, contextlib.suppress(ExportError):
+        functional.run(functional.arguments.tensors, initial_tensors(functional.attribute_states))
+    return drawn.line
 
 
 def unexplained(error: Exception) -> ExportError:
@@ -115,12 +128,18 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
     return FixedSizeError(f"{_at(where)}{names} would be fixed: {advice}", axes)
 
 
-def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapping[str, str]) -> None:
-    """Refuse a graph in which a dynamic axis has a single size, which torch decided after the trace.
+def require_sound(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapping[str, str]) -> None:
+    """Refuse a graph that draws random numbers, or in which torch gave a dynamic axis a single size after the trace.
+
+    Of a module that seeds the generator itself, no two calls differ.
 
     Raises:
+        ExportError: it does.
         FixedSizeError: there is such an axis.
     """
+    for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type in _RANDOM or (node.op_type == "Dropout" and _is_training(node)):
+            raise random_error(stack_trace_line(node.metadata_props.get("pkg.torch.onnx.stack_trace", "")))
     for (source, name), value in zip(sources(functional).items(), model.graph.inputs, strict=False):
         for axis, label in functional.arguments.axes.get(name, {}).items():
             size = value.shape[axis] if value.shape is not None else ""
@@ -131,6 +150,13 @@ def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapp
                 )
 
 
+def _is_training(dropout: onnx_ir.Node) -> bool:
+    training = dropout.inputs[2] if len(dropout.inputs) > 2 else None
+    known = None if training is None else onnx_ir.convenience.get_const_tensor(training)
+    return training is not None and (known is None or bool(known.numpy()))
+
+
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 _SIZE_ADVICE = (
     "the module's code turns the size into a constant (a Python loop over the axis, an if on a size, int() of one, a "
     "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors instead, or "
@@ -155,6 +181,9 @@ def sources(functional: FunctionalModule) -> dict[str, str]:
 def translation_error(error: BaseException, program: torch.export.ExportedProgram) -> LSTMOnnxError:
     """An error of torch.onnx as ours, with the line of the operator that it was translating."""
     own = own_error(error)
+    node = _translated_node(f"{error}\n{error.__cause__}", program)
+    if own is None and node is not None and draws(node.target):
+        return random_error(stack_trace_line(str(node.meta.get("stack_trace", ""))))
     if own is None:
         return _version_error(error) or ExportError(_translation_problem(error, program))
     line = _translated_line(f"{error}\n{error.__cause__}", program)
@@ -183,9 +212,13 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _translated_line(text: str, program: torch.export.ExportedProgram) -> str | None:
+    node = _translated_node(text, program)
+    return None if node is None else stack_trace_line(str(node.meta.get("stack_trace", "")))
+
+
+def _translated_node(text: str, program: torch.export.ExportedProgram) -> torch.fx.Node | None:
     named = re.search(r"Error when translating node %(\w+) :", text)
-    traces = (str(node.meta.get("stack_trace", "")) for node in program.graph.nodes if named and node.name == named[1])
-    return next((line for trace in traces if (line := stack_trace_line(trace))), None)
+    return next((node for node in program.graph.nodes if named and node.name == named[1]), None)
 
 
 def _translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:

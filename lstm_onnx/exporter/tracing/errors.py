@@ -181,9 +181,6 @@ def sources(functional: FunctionalModule) -> dict[str, str]:
 def translation_error(error: BaseException, program: torch.export.ExportedProgram) -> LSTMOnnxError:
     """An error of torch.onnx as ours, with the line of the operator that it was translating."""
     own = own_error(error)
-    node = _translated_node(f"{error}\n{error.__cause__}", program)
-    if own is None and node is not None and draws(node.target):
-        return random_error(stack_trace_line(str(node.meta.get("stack_trace", ""))))
     if own is None:
         return _version_error(error) or ExportError(_translation_problem(error, program))
     line = _translated_line(f"{error}\n{error.__cause__}", program)
@@ -212,13 +209,13 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _translated_line(text: str, program: torch.export.ExportedProgram) -> str | None:
-    node = _translated_node(text, program)
-    return None if node is None else stack_trace_line(str(node.meta.get("stack_trace", "")))
-
-
-def _translated_node(text: str, program: torch.export.ExportedProgram) -> torch.fx.Node | None:
     named = re.search(r"Error when translating node %(\w+) :", text)
-    return next((node for node in program.graph.nodes if named and node.name == named[1]), None)
+    lines = (_node_line(node) for node in program.graph.nodes if named and node.name == named[1])
+    return next((line for line in lines if line), None)
+
+
+def _node_line(node: torch.fx.Node) -> str | None:
+    return stack_trace_line(str(node.meta.get("stack_trace", "")))
 
 
 def _translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:
@@ -227,6 +224,10 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
     line = stack_trace_line(text) or _translated_line(text, program)
     line = line or (_line_of(program, missing.group(1)) if missing else None)
+    # The third argument of dropout is whether it trains.
+    drawing = [node for node in program.graph.nodes if draws(node.target) and node.args[2:3] != (False,)]
+    if line is not None and line in map(_node_line, drawing):
+        return str(random_error(line))
     if missing:
         return (
             f"{_at(line)}{missing.group(1)} has no translation to ONNX in this version of torch; use other operations, "
@@ -243,6 +244,6 @@ def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None
     """The user's line that calls an operator, given as ``aten.linalg_eig``."""
     name = operator.rpartition(".")[2].removeprefix("_").removesuffix("_ex")
     for node in program.graph.nodes:
-        if name in str(node.target) and (line := stack_trace_line(str(node.meta.get("stack_trace", "")))):
+        if name in str(node.target) and (line := _node_line(node)):
             return line
     return None

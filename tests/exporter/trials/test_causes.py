@@ -42,6 +42,10 @@ def own_generator(y: Tensor) -> Tensor:
     return y + torch.rand(y.shape[0], 1, 4, generator=torch.Generator().manual_seed(3))
 
 
+def constant_of_a_generator(y: Tensor) -> Tensor:
+    return y + torch.rand(4, generator=torch.Generator().manual_seed(3))
+
+
 def seeded_dropout(y: Tensor) -> Tensor:
     torch.manual_seed(0)
     return nn.functional.dropout(y, 0.5)
@@ -58,6 +62,7 @@ CAUSES: list[tuple[Callable[[Tensor], Tensor], str]] = [
     (by_text, r"was not kept; at test_causes\.py:\d+: .*: a size is turned into text"),
     (seeded, r"^at test_causes\.py:\d+: .*: draws random numbers in eval mode"),
     (own_generator, r"^at test_causes\.py:\d+: .*: draws random numbers in eval mode"),
+    (constant_of_a_generator, r"^at test_causes\.py:\d+: .*: draws random numbers in eval mode"),
     (seeded_dropout, r"^at test_causes\.py:\d+: .*: draws random numbers in eval mode"),
 ]
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .exact_results import is_exact, may_be_exact
+from .undefined_results import first_topk
 
 _SUMS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "sum", "mean", "cumsum"}
 """aten operators that add up terms; the same operator applied to absolute values bounds their rounding."""
@@ -60,7 +61,7 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         terms = self._terms(func, name, args, keywords)
         native = self._native
         exact = False if native is None else may_be_exact(name, args, keywords, native, terms)
-        results: Any = (_topk if name == "topk" else func)(*args, **keywords)
+        results: Any = (first_topk if name == "topk" else func)(*args, **keywords)
         if name in _ONE_BY_ONE and _rounds(results):
             results = func(*tree_map(_double, args), **keywords).to(results.dtype)
         every = results if isinstance(results, (tuple, list)) else (results,)
@@ -90,13 +91,6 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._native is not None and exact is not False:
             change = change.masked_fill(is_exact(result, self._native) & exact, 0.0)
         return result.add_(change) if in_place else result + change
-
-
-def _topk(numbers: Tensor, k: int, dim: int = -1, largest: bool = True, *_: Any, **__: Any) -> tuple[Tensor, ...]:
-    """As ONNX has it: of equal numbers the first ones in their order, where PyTorch takes any in any order."""
-    if not numbers.ndim:
-        return numbers.topk(k, dim, largest)
-    return tuple(found.narrow(dim, 0, k) for found in numbers.sort(dim=dim, descending=largest, stable=True))
 
 
 def _padded(flags: list[bool], results: Any) -> list[bool]:

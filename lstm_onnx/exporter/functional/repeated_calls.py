@@ -9,22 +9,20 @@ import random
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
 from ..copies.kept_values import Change, count_to, counting, lengthen_lists
 from ..copies.object_parts import attributes_of
 from ..copies.whole_numbers import attribute_numbers, code_numbers
-from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, require_kept_shapes
 from .functional_module import FunctionalModule, Tensors
 from .number_states import NumberState, numbers_as_tensors
 from .outside_reads import require_no_outside_reads
+from .undefined_results import RandomLine, random_error
 
 _OFTEN_COUNTED_TO = (20, 30, 32, 50, 64, 100, 128, 200, 256, 500, 512, 1000, 1024, 10_000)
 """Numbers near which counters that a forward changes are tried, to see whether the outputs depend on them.
@@ -168,20 +166,6 @@ def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeSt
         yield tuple(state for state in found if state.initial is not None)
 
 
-class _RandomLine(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds the first line of the user's code that gets random numbers from torch."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.line: str | None = None
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Pass everything on."""
-        if self.line is None and torch.Tag.nondeterministic_seeded in func.tags:
-            self.line = stack_line()
-        return func(*args, **(kwargs or {}))
-
-
 def _run(functional: FunctionalModule, inputs: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
     return functional.run(inputs, initial_tensors(functional.attribute_states))
 
@@ -226,15 +210,11 @@ def _random_problem(functional: FunctionalModule) -> ExportError | None:
     """The error that refuses a forward with random numbers, if it has any."""
     inputs = functional.arguments.tensors
     before = _random_states(functional)
-    with _RandomLine() as drawn, contextlib.suppress(ExportError):
+    with RandomLine() as drawn, contextlib.suppress(ExportError):
         _run(functional, inputs)
     if drawn.line is None and _random_states(functional) == before:
         return None
-    at = f"at {drawn.line}: " if drawn.line is not None else "the forward "
-    return ExportError(
-        f"{at}draws random numbers in eval mode, and a file cannot draw the same numbers as PyTorch; pass them as an "
-        f"argument of forward (F.dropout needs training=self.training)"
-    )
+    return random_error(drawn.line)
 
 
 def _begin_with_later_calls(

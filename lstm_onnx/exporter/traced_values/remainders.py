@@ -68,16 +68,19 @@ def remainder_truth(value: Any) -> RemainderTruth | None:
     size, divisor = getattr(remainder, DIVIDED, (None, 0))
     if size is None or divisor < 2 or not _is_open(remainder) or type(other) is not int:
         return None
-    if name == "__gt__" and other == 0:
-        name = "__ne__"
-    if name not in ("__eq__", "__ne__") or not 0 <= other < divisor:
-        return None
-    # Of a size that is a multiple, T - T % 2, torch knows more when it is T // 2 * 2.
-    size = size if other == 0 else size + (divisor - other)
+    if name in ("__eq__", "__ne__"):
+        if not 0 <= other < divisor:
+            return None
+        # Of a size that is a multiple, T - T % 2, torch knows more when it is T // 2 * 2.
+        size, least = size if other == 0 else size + (divisor - other), 1
+    else:
+        least = other + (name in ("__gt__", "__le__"))
+        if not 1 <= least < divisor:
+            return None
     remainder = size - size // divisor * divisor
-    # From 0 to the divisor, divided by it and rounded up.
-    found = RemainderTruth(remainder if divisor == 2 else (remainder + (divisor - 1)) // divisor)
-    return found if name == "__ne__" else ~found
+    # From 0 to the divisor, and as many more that only those from `least` on reach it.
+    found = RemainderTruth(remainder if divisor == 2 else (remainder + (divisor - least)) // divisor)
+    return ~found if name in ("__eq__", "__lt__", "__le__") else found
 
 
 def _holds(comparison: Any) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import re
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ import onnx_ir
 import torch
 
 from ...errors import ExportError, LSTMOnnxError, MissingDependencyError
-from ..functional.attribute_states import forward_error
+from ..functional.attribute_states import forward_error, initial_tensors
 from ..functional.functional_module import FixedSizeError, FunctionalModule, within_operator
+from ..functional.undefined_results import RandomLine, draws, random_error
 from ..opaque.recurrent_module import RecurrentModule
 from ..user_code import NUMBERS, causes, error_line, first_line, stack_trace_line
 
@@ -60,15 +62,26 @@ def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str
     """A tracing error whose cause is known, with what to write instead; None for others."""
     cause = forward_error(error)
     text = str(cause)
+    line = error_line(cause)
     fixed = _fixed_axes(functional, text, lines) or within_operator(cause)
+    drawn = _random_line(functional)
+    if drawn is not None and (line == drawn or str(fixed).startswith(_at(drawn))):
+        return random_error(drawn)
     if fixed:
         return fixed
     advice = next((item for pattern, item in _REWRITES if re.search(pattern, type(cause).__name__ + text)), None)
     if advice is None:
         return None
-    line = error_line(cause)
     longest = _LONGEST if advice is NUMBERS and line is not None and "range(" in line else ""
     return ExportError(f"{_at(line)}{advice}{longest}")
+
+
+def _random_line(functional: FunctionalModule) -> str | None:
+    """The first line of the user's code that draws random numbers."""
+    drawn = RandomLine()
+    with drawn, contextlib.suppress(ExportError):
+        functional.run(functional.arguments.tensors, initial_tensors(functional.attribute_states))
+    return drawn.line
 
 
 def unexplained(error: Exception) -> ExportError:
@@ -115,12 +128,18 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
     return FixedSizeError(f"{_at(where)}{names} would be fixed: {advice}", axes)
 
 
-def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapping[str, str]) -> None:
-    """Refuse a graph in which a dynamic axis has a single size, which torch decided after the trace.
+def require_sound(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapping[str, str]) -> None:
+    """Refuse a graph that draws random numbers, or in which torch gave a dynamic axis a single size after the trace.
+
+    Of a module that seeds the generator itself, no two calls differ.
 
     Raises:
+        ExportError: it does.
         FixedSizeError: there is such an axis.
     """
+    for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type in _RANDOM or (node.op_type == "Dropout" and _is_training(node)):
+            raise random_error(stack_trace_line(node.metadata_props.get("pkg.torch.onnx.stack_trace", "")))
     for (source, name), value in zip(sources(functional).items(), model.graph.inputs, strict=False):
         for axis, label in functional.arguments.axes.get(name, {}).items():
             size = value.shape[axis] if value.shape is not None else ""
@@ -131,6 +150,13 @@ def require_open(functional: FunctionalModule, model: onnx_ir.Model, lines: Mapp
                 )
 
 
+def _is_training(dropout: onnx_ir.Node) -> bool:
+    training = dropout.inputs[2] if len(dropout.inputs) > 2 else None
+    known = None if training is None else onnx_ir.convenience.get_const_tensor(training)
+    return training is not None and (known is None or bool(known.numpy()))
+
+
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 _SIZE_ADVICE = (
     "the module's code turns the size into a constant (a Python loop over the axis, an if on a size, int() of one, a "
     "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors instead, or "
@@ -184,8 +210,12 @@ def _root(error: BaseException) -> BaseException:
 
 def _translated_line(text: str, program: torch.export.ExportedProgram) -> str | None:
     named = re.search(r"Error when translating node %(\w+) :", text)
-    traces = (str(node.meta.get("stack_trace", "")) for node in program.graph.nodes if named and node.name == named[1])
-    return next((line for trace in traces if (line := stack_trace_line(trace))), None)
+    lines = (_node_line(node) for node in program.graph.nodes if named and node.name == named[1])
+    return next((line for line in lines if line), None)
+
+
+def _node_line(node: torch.fx.Node) -> str | None:
+    return stack_trace_line(str(node.meta.get("stack_trace", "")))
 
 
 def _translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:
@@ -194,6 +224,10 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
     line = stack_trace_line(text) or _translated_line(text, program)
     line = line or (_line_of(program, missing.group(1)) if missing else None)
+    # The third argument of dropout is whether it trains.
+    drawing = [node for node in program.graph.nodes if draws(node.target) and node.args[2:3] != (False,)]
+    if line is not None and line in map(_node_line, drawing):
+        return str(random_error(line))
     if missing:
         return (
             f"{_at(line)}{missing.group(1)} has no translation to ONNX in this version of torch; use other operations, "
@@ -210,6 +244,6 @@ def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None
     """The user's line that calls an operator, given as ``aten.linalg_eig``."""
     name = operator.rpartition(".")[2].removeprefix("_").removesuffix("_ex")
     for node in program.graph.nodes:
-        if name in str(node.target) and (line := stack_trace_line(str(node.meta.get("stack_trace", "")))):
+        if name in str(node.target) and (line := _node_line(node)):
             return line
     return None

@@ -41,7 +41,7 @@ from ..translations.sorting import SORTING
 from ..translations.special_functions import SPECIAL_FUNCTIONS
 from ..translations.wide_range import WIDE_RANGE
 from .eager_branches import eager_branches
-from .errors import explained, own_error, require_open, sources, translation_error, unexplained
+from .errors import explained, own_error, require_sound, sources, translation_error, unexplained
 from .kernel_ranges import replace_limited_kernels
 from .lost_writes import require_unwritten
 from .opaque_node import translation
@@ -138,7 +138,7 @@ def trace(
                 raise translation_error(error, program) from error
             if translated.exported_program is not None:
                 require_unwritten(translated.exported_program)
-        require_open(functional, translated.model, guards.lines)
+        require_sound(functional, translated.model, guards.lines)
         replace_limited_kernels(translated.model)
         widen_kernels(translated.model)
         # Read before the translation, which may compare sizes, too.

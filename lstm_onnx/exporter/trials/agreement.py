@@ -20,6 +20,9 @@ from torch import Tensor
 from ..functional.functional_module import FunctionalModule, Tensors
 from ..functional.operator_roundings import OperatorRoundings
 
+HALF_ROUNDING = "which is the rounding of float16"
+UNSTABLE_SHAPE = "and rounding changes that shape"
+OTHER_DTYPE = "has dtype"
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5
 """Differences that are always allowed, relative to an output's largest absolute value: rounding in most models."""
@@ -32,6 +35,8 @@ _TIMES_OPERATORS = 4
 _REPEATS = 3
 _FLOOR_BITS = 32
 """The largest allowed difference where an output is all zeros, in units of epsilon."""
+_HALF_UNITS = 2
+"""Of an output in float16, the difference that is one of rounding, in units of its epsilon."""
 _FLIPPED = 0.01
 """The share of an output's integers that may differ, since rounding can change an argmax."""
 _FLIP_BITS, _JUMP = 64, 2.0
@@ -58,14 +63,15 @@ def first_difference(
     for name, wanted in _arrays(expected).items():
         problem = _form(actual[name], wanted)
         if problem:
-            return f"{name} {problem}"
+            changed = [] if problem.startswith(OTHER_DTYPE) else _roundings(functional, inputs, run)
+            unstable = any(name in other and other[name].shape != wanted.shape for other in changed)
+            return f"{name} {problem}{f', {UNSTABLE_SHAPE}' if unstable else ''}"
         if not _close(actual[name], wanted, functional.dtype):
             doubtful[name] = wanted
     if not doubtful:
         return None
     # Only where needed: it runs the module again.
-    draws = itertools.product((1, _FLIP_BITS), range(_REPEATS))
-    roundings = [_arrays(_perturbed(functional, inputs, run, bits, seed)) for bits, seed in draws]
+    roundings = _roundings(functional, inputs, run)
     operators = [_arrays(_rounded(functional, inputs, run, seed)) for seed in range(_REPEATS)]
     for name, wanted in doubtful.items():
         others = [other[name] for other in roundings if name in other]
@@ -76,6 +82,14 @@ def first_difference(
     return None
 
 
+def _roundings(
+    functional: FunctionalModule, inputs: Tensors, run: Callable[[Tensors], Tensors]
+) -> list[dict[str, np.ndarray]]:
+    """The module's outputs with last bits changed: first by `_REPEATS` draws of one bit."""
+    draws = itertools.product((1, _FLIP_BITS), range(_REPEATS))
+    return [_arrays(_perturbed(functional, inputs, run, bits, seed)) for bits, seed in draws]
+
+
 def _arrays(tensors: Tensors) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
@@ -84,7 +98,7 @@ def _form(actual: np.ndarray, wanted: np.ndarray) -> str:
     if actual.shape != wanted.shape:
         return f"has shape {actual.shape} where the module gives {wanted.shape}"
     if actual.dtype != wanted.dtype:
-        return f"has dtype {actual.dtype} where the module gives {wanted.dtype}"
+        return f"{OTHER_DTYPE} {actual.dtype} where the module gives {wanted.dtype}"
     return ""
 
 
@@ -140,7 +154,9 @@ def _difference(
     if error <= allowed or _jumped(actual, wanted, alike, allowed):
         return ""
     relative = f", where its largest number is {scale:.3g}" if 0 < scale < 1 else ""
-    return f"is off by {error:.3g}{relative}"
+    half = wanted.dtype == np.float16 != np.dtype(str(dtype).removeprefix("torch."))
+    rounded = f", {HALF_ROUNDING}" if half and error <= _HALF_UNITS * np.finfo(np.float16).eps * scale else ""
+    return f"is off by {error:.3g}{relative}{rounded}"
 
 
 def _jumped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from ...runtime.providers import runs_operator
 from ..copies.whole_numbers import attribute_numbers, code_numbers
 from ..functional.functional_module import FixedSizeError
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, changes
+from .causes import holds, importance, is_users, reason, refusal
 from .limits import Limits, refusal_notes
-from .row_order import SORTED_STABLY, require_row_order, sort_cause
-from .shape_trial import NAN_ALONE, RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
+from .row_order import require_row_order
+from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
 
 _LONG = 509
 """A size far above those of most examples; it shows what grows with the size or is carried from call to call."""
@@ -24,10 +24,6 @@ _MOST_VARIED, _MANY = 2, 67
 _SORT_NOTE = (
     "state inputs and outputs may be in the order of this sort, which is stable in the file; PyTorch does not define "
     "the order of equal numbers"
-)
-_REMAINDER = (
-    "where it only cuts or pads steps, compute how many: x[:, : x.shape[1] // 2 * 2], F.pad(x, (0, 0, 0, "
-    "-x.shape[1] % 2))"
 )
 _TEXT_NOTE = "the module's code turns a size into text; a file cannot do that, so no result may depend on the text"
 
@@ -88,8 +84,8 @@ def _require(
     """Run at sizes at which the file must not be wrong; `outcome` is that of other inputs at these sizes."""
     outcome = outcome or trial.at(sizes)
     if outcome.kind == WRONG:
-        unexplained = None if _is_users(trial, sizes, decision) else sizes
-        raise FixedSizeError(_refusal(trial, sizes, outcome, decision), _blamed(trial, sizes), unexplained=unexplained)
+        unexplained = None if is_users(trial, sizes, decision) else sizes
+        raise FixedSizeError(refusal(trial, sizes, outcome, decision), _blamed(trial, sizes), unexplained=unexplained)
     return outcome
 
 
@@ -98,87 +94,6 @@ def _blamed(trial: ShapeTrial, sizes: Sizes) -> set[tuple[str, int]]:
     changed = [name for name in trial.names if sizes[name] != trial.own[name]]
     names = {name for name in changed if trial.at({**sizes, name: trial.own[name]}).kind == RIGHT}
     return {axis for axis, name in trial.axes.items() if name in names}
-
-
-def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decision | None) -> str:
-    at = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only shape"
-    problem = f"{outcome.message} at {at}, {'where the module runs, ' if outcome.cause else ''}so it was not kept"
-    line = _line(trial, sizes, decision)
-    if trial.facts.sorts and not outcome.cause and max(sizes.values(), default=0) > SORTED_STABLY:
-        cause = sort_cause(trial)
-    elif line is None and NAN_ALONE in outcome.message:
-        cause = (
-            "its numbers outgrow their dtype at these sizes, or are not defined; bound the axis to where they are "
-            "numbers, as by torch.export.Dim(name, min=..., max=...)"
-        )
-    elif line is None and runs_operator(trial.model.session, "DFT"):
-        cause = (
-            "ONNX Runtime's Fourier transform is inexact where the length is not a power of two; leave its axis out of "
-            "dynamic_shapes, or pad to a power of two"
-        )
-    elif line is None:
-        cause = (
-            "something in the module fixes a size or a value: a Python loop, a number in view or expand, or a tensor "
-            "made of numbers"
-        )
-    else:
-        cause = (
-            f"at {line}: the module's code depends on the size, but the file has only one of its branches; write it "
-            f"with torch.where or torch.cond{_advice(trial, sizes, decision)}"
-        )
-    return f"{problem}; {cause}{f' ({outcome.cause})' if outcome.cause else ''}"
-
-
-def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
-    """How to do without a decision, or to bound the one axis that it is about."""
-    decisions = [decision] if decision is not None else _against(trial, sizes)
-    if decisions and decisions[0].of_remainder:
-        return f"; {_REMAINDER}"
-    names = {trial.axes[axis] for found in decisions[:1] for axis in found.symbols.values()}
-    if len(names) != 1 or (name := next(iter(names))) not in sizes:
-        return ""
-    own, size = trial.own[name], sizes[name]
-    holds = partial(_holds, trial, decisions[0], name)
-    nearest, step = size, -1 if size > own else 1
-    while not holds(nearest):
-        nearest += step
-        if nearest in (0, own) or abs(nearest - size) > _EACH_BELOW:
-            return ""
-    if size > own and any(holds(size + further) for further in range(1, _EACH_BELOW)):
-        return ""  # such as a size modulo a number: no bound excludes the other outcome
-    return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
-
-
-def _holds(trial: ShapeTrial, decision: Decision, name: str, size: int) -> bool:
-    """Whether a decision has the traced outcome at another size of one axis."""
-    return decision.holds(trial.axis_sizes({**trial.own, name: size}))
-
-
-def _against(trial: ShapeTrial, sizes: Sizes) -> list[Decision]:
-    """`ShapeTrial.against`, the most important first."""
-    return sorted(trial.against(sizes), key=_importance)
-
-
-def _importance(decision: Decision) -> tuple[bool, bool]:
-    """A sort key of decisions: the user's own first, those about memory layout last."""
-    return decision.inner, not decision.direct
-
-
-def _line(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str | None:
-    if decision is not None and decision.line is not None:
-        return decision.line
-    against = _against(trial, sizes)
-    if against and not against[0].inner:
-        return against[0].line
-    return trial.diverging_line(trial.own, sizes) or (against[0].line if against else None)
-
-
-def _is_users(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> bool:
-    """Whether the user's own code decides by the sizes, rather than a torch function that handles a size of 1."""
-    found = [*([] if decision is None else [decision]), *_against(trial, sizes)]
-    line = _line(trial, sizes, decision)
-    torchs = bool(found) and not any(item.direct for item in found) and line in [item.line for item in found]
-    return line is not None and not torchs
 
 
 def _find_least(trial: ShapeTrial, limits: Limits) -> None:
@@ -193,9 +108,9 @@ def _find_least(trial: ShapeTrial, limits: Limits) -> None:
     for name in reversed(trial.names):
         for size in range(together[name] + 1, min(trial.own[name], together[name] + _EACH_BELOW) + 1):
             if trial.at({**together, name: size}).kind == RIGHT:
-                limits.raise_least(name, size, _reason(trial, together, trial.at(together)))
+                limits.raise_least(name, size, reason(trial, together, trial.at(together)))
                 return
-    raise FixedSizeError(_refusal(trial, together, trial.at(together), None))
+    raise FixedSizeError(refusal(trial, together, trial.at(together), None))
 
 
 def _raise_to_right(trial: ShapeTrial, limits: Limits, name: str) -> None:
@@ -217,22 +132,13 @@ def _raise_to_right(trial: ShapeTrial, limits: Limits, name: str) -> None:
                 low = middle
     if first > least:
         last = {**trial.own, name: first - 1}
-        limits.raise_least(name, first, _reason(trial, last, trial.at(last)))
-
-
-def _reason(trial: ShapeTrial, sizes: Sizes, outcome: Outcome) -> str:
-    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    if outcome.kind == UNRUN:
-        return f"at {at} {outcome.message}"
-    line = _line(trial, sizes, None)
-    where = f", since the module's code depends on the size at {line}" if line else ""
-    return f"at {at} {outcome.message}{f': {outcome.cause}' if outcome.cause else ''}{where}"
+        limits.raise_least(name, first, reason(trial, last, trial.at(last)))
 
 
 def _decided(trial: ShapeTrial) -> Iterator[tuple[str, Decision, list[int]]]:
     """Each decision, once for each of its axes, with the sizes at which it changes; the user's own come first."""
     own = trial.axis_sizes(trial.own)
-    for decision in sorted(trial.facts.decisions, key=_importance):
+    for decision in sorted(trial.facts.decisions, key=importance):
         for axis in dict.fromkeys(decision.symbols.values()):
             if axis in trial.axes:
                 yield trial.axes[axis], decision, changes(decision, axis, own)
@@ -251,7 +157,7 @@ def _try_decision(trial: ShapeTrial, limits: Limits, name: str, decision: Decisi
         beyond = [outcome for n, outcome in outcomes.items() if n >= size]
         ends = alone and size > trial.own[name] and _is_last(trial, name, decision, size)
         if ends and beyond and all(item.kind == UNRUN for item in beyond) and _fails_from(trial, name, size):
-            limits.lower_largest(name, size - 1, _reason(trial, {**trial.own, name: size}, beyond[0]))
+            limits.lower_largest(name, size - 1, reason(trial, {**trial.own, name: size}, beyond[0]))
         kept = alone and not decision.inner and limits.least[name] < size
         if kept and trial.cost({**trial.own, name: size}) <= _MOST_COST:
             limits.add_boundary(name, size)
@@ -265,8 +171,8 @@ def _fails_from(trial: ShapeTrial, name: str, size: int) -> bool:
 
 def _is_last(trial: ShapeTrial, name: str, decision: Decision, size: int) -> bool:
     """Whether a decision has the traced outcome below a size and never from it on, unlike one about a remainder."""
-    holds = partial(_holds, trial, decision, name)
-    return holds(size - 1) and not any(map(holds, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
+    traced = partial(holds, trial, decision, name)
+    return traced(size - 1) and not any(map(traced, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
 
 
 def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: Decision, *, alone: bool) -> Outcome:
@@ -285,7 +191,7 @@ def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: De
         return Outcome(RIGHT)
     outcome = trial.at(sizes)
     if outcome.kind == WRONG and alone and size < trial.own[name]:
-        limits.raise_least(name, size + 1, _reason(trial, sizes, outcome))
+        limits.raise_least(name, size + 1, reason(trial, sizes, outcome))
         return outcome
     return _require(trial, sizes, decision if against else None)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from onnx import helper
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...atomic_io import temporary_folder
 from ...errors import ExportError, InputError, MissingDependencyError, RunError
@@ -159,6 +160,16 @@ class ShapeTrial:
                 return outcome
         vectors = {name: tensor.flip(0) for name, tensor in inputs.items() if tensor.dim() == 1}
         return self._outcome({**inputs, **vectors}, states) if vectors else outcome
+
+    def agrees_under(self, mode: TorchDispatchMode, sizes: Sizes) -> bool:
+        """Whether the file gives what the module gives while a mode changes its operators."""
+        inputs, states = self._example(sizes)
+        try:
+            with mode:
+                expected = call_with_states(self.functional, self.metadata, inputs, states)
+        except ExportError:
+            return False
+        return self._compare(inputs, states, expected).kind == RIGHT
 
     @property
     def ran(self) -> bool:

@@ -75,6 +75,14 @@ def counted(self: Layers, x: Tensor) -> Tensor:
     return x[:, :-added] if added else x
 
 
+def compared(self: Layers, x: Tensor) -> Tensor:
+    if x.size(1) % 4 >= 2:
+        x = x * 2
+    if x.size(1) % 3 <= 1 or x.size(1) % 5 < 2:
+        x = x + 1
+    return self.lstm(x)[0] * (3 if x.size(1) % 3 > 1 else 1)
+
+
 ODD = [0]
 
 
@@ -84,7 +92,10 @@ def reported(self: Layers, x: Tensor) -> Tensor:
     return self.lstm(x)[0]
 
 
-@pytest.mark.parametrize("read", [pyramid, padded, conditional, negated, returned, of_rows, counted, reported])
+READS = [pyramid, padded, conditional, negated, returned, of_rows, counted, compared, reported]
+
+
+@pytest.mark.parametrize("read", READS)
 @pytest.mark.sweep(8)
 def test_both_branches_of_a_remainder(read: Read, tmp_path: Path) -> None:
     module = Layers(read).eval()

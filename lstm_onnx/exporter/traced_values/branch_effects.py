@@ -73,7 +73,7 @@ def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None
         tensors = [item for item in index if isinstance(item, Tensor)]
         mask = name == "__setitem__" and all(item.dtype is torch.bool for item in tensors)
         chosen = name == "where" and len(args) + len(kwargs) == 3
-        if tensors and not mask and not chosen and not _is_reordered(name, args):
+        if tensors and not mask and not chosen and not _is_reordered(name, args, kwargs):
             raise branch_error("indexes by numbers or by a mask, which may fail where the branch is not taken")
     floating = any(isinstance(item, Tensor) and item.is_floating_point() for item in leaves)
     if name in _DIVISIONS and not floating and isinstance(args[-1], Tensor):
@@ -86,15 +86,17 @@ def note_order(indices: Tensor) -> None:
         setattr(indices, _ORDER, indices._version)
 
 
-def _is_reordered(name: str, args: Any) -> bool:
+def _is_reordered(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether a whole axis is indexed by the indices of a sort, as ``x.index_select(0, lengths.argsort())``."""
-    axis, index = (0, args[1]) if name == "__getitem__" else (args[1], args[2]) if len(args) == 3 else (0, None)
-    if name not in ("__getitem__", "index_select") or not isinstance(index, Tensor) or index.dim() != 1:
+    names = {"__getitem__": ("input", "index"), "index_select": ("input", "dim", "index")}.get(name, ())
+    named = {**dict(zip(names, args, strict=False)), **kwargs}
+    index = named.get("index")
+    if not names or not isinstance(index, Tensor) or index.dim() != 1:
         return False
     if index.is_inference() or getattr(index, _ORDER, None) != index._version:
         return False
     # A guard: the size of another input's axis may have to be the same.
-    return bool(guard_or_false(args[0].shape[axis] == index.shape[0]))
+    return bool(guard_or_false(named["input"].shape[named.get("dim", 0)] == index.shape[0]))
 
 
 def callable_in_branch(function: Any, helper: Any) -> Any:

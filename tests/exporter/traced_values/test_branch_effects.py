@@ -171,7 +171,7 @@ def sorted_by_hand(self: Base, x: Tensor) -> Tensor:
     else:
         found, order = torch.sort(lengths, descending=True)
         _, back = torch.sort(order)
-        steps = pack_padded_sequence(x.index_select(0, order), found, batch_first=True)
+        steps = pack_padded_sequence(x.index_select(dim=0, index=order), found, batch_first=True)
         y = pad_packed_sequence(self.lstm(steps)[0], batch_first=True)[0][back]
         if y.shape[1] != x.shape[1]:
             y = torch.cat([y, y.new_zeros(y.shape[0], x.shape[1] - y.shape[1], 4)], 1)

@@ -387,3 +387,15 @@ def test_a_loop_starts_from_one_of_several_rows() -> None:
     model = graph_of(summed)
     x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
     assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
+
+
+def test_a_state_of_two_dynamic_axes_is_refused() -> None:
+    def make(b: Builder) -> str:
+        before = b.add("Pad", "x", b.const([0, 0, 1, 0, 0, -1]))
+        return b.add("Add", "x", before)
+
+    model = graph_of(make)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "width"
+    with pytest.raises(RefusedError, match=r"would keep steps of shape \(batch, width, 1\), and a state") as caught:
+        rewritten(model, {"x": 2})
+    assert "dynamic_shapes" in caught.value.instead

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import guard_or_false
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
@@ -33,6 +34,8 @@ _PLACES = ("torch.functional", "torch.nn.functional", "torch.nn.utils.rnn", "tor
 """Where torch's functions are written in Python."""
 _OURS = f"{__package__}."
 """The module of the Python functions that replace built-in ones in a trace."""
+_ORDER = "_lstm_onnx_order"
+"""The attribute of a tensor, the indices of a sort: how often it had been written in place by then."""
 _INDEXING = frozenset(
     {"__getitem__", "__setitem__", "embedding", "gather", "index_select", "take", "nonzero", "argwhere", "where"}
     | {"masked_select", "unique", "repeat_interleave", "scatter", "index_copy", "index_fill", "index_put", "one_hot"}
@@ -69,11 +72,31 @@ def require_valid_anywhere(name: str, args: Any, kwargs: dict[str, Any]) -> None
         index = pytree.tree_leaves(args[1]) if name in ("__getitem__", "__setitem__") else leaves
         tensors = [item for item in index if isinstance(item, Tensor)]
         mask = name == "__setitem__" and all(item.dtype is torch.bool for item in tensors)
-        if tensors and not mask and not (name == "where" and len(args) + len(kwargs) == 3):
+        chosen = name == "where" and len(args) + len(kwargs) == 3
+        if tensors and not mask and not chosen and not _is_reordered(name, args, kwargs):
             raise branch_error("indexes by numbers or by a mask, which may fail where the branch is not taken")
     floating = any(isinstance(item, Tensor) and item.is_floating_point() for item in leaves)
     if name in _DIVISIONS and not floating and isinstance(args[-1], Tensor):
         raise branch_error("divides integers, and a division by 0 fails even where the branch is not taken")
+
+
+def note_order(indices: Tensor) -> None:
+    """Remember that a tensor has the indices of a sort: they are valid for an axis of its size."""
+    if not indices.is_inference():
+        setattr(indices, _ORDER, indices._version)
+
+
+def _is_reordered(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a whole axis is indexed by the indices of a sort, as ``x.index_select(0, lengths.argsort())``."""
+    names = {"__getitem__": ("input", "index"), "index_select": ("input", "dim", "index")}.get(name, ())
+    named = {**dict(zip(names, args, strict=False)), **kwargs}
+    index = named.get("index")
+    if not names or not isinstance(index, Tensor) or index.dim() != 1:
+        return False
+    if index.is_inference() or getattr(index, _ORDER, None) != index._version:
+        return False
+    # A guard: the size of another input's axis may have to be the same.
+    return bool(guard_or_false(named["input"].shape[named.get("dim", 0)] == index.shape[0]))
 
 
 def callable_in_branch(function: Any, helper: Any) -> Any:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.experimental.symbolic_shapes import guard_or_false
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from ..user_code import user_line
 from .branch_effects import branch_error
 from .remainders import RemainderTruth, chosen_number, chosen_tensor
+from .unequal_sizes import chosen_of_sizes
 
 Condition = Tensor | RemainderTruth
 _sym_ite: Any = torch.sym_ite
@@ -110,8 +111,10 @@ class BranchValues:
         result: Tensor | None = None
         if isinstance(condition, RemainderTruth):
             result = chosen_tensor(condition, one, other) if alike else None
-        elif alike and all(statically_known_true(a == b) for a, b in zip(one.shape, other.shape, strict=True)):
+        elif alike and all(guard_or_false(a == b) for a, b in zip(one.shape, other.shape, strict=True)):
             result = one if condition is None else torch.where(condition, one, other)
+        elif alike and condition is not None:
+            result = chosen_of_sizes(condition, one, other)
         if result is None:
             raise branch_error("gives a tensor of a different shape or dtype than the other one")
         line = user_line()

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from ..user_code import is_user_code, user_line
-from .branch_effects import require_valid_anywhere
+from .branch_effects import note_order, require_valid_anywhere
 from .constants import READS, Constants
 from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
 from .number_index import at_number, rolled, with_number_ends
@@ -302,9 +302,12 @@ def _in_parts(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -
     return (parts.tensors,)
 
 
-def _sort(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+def _sort(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any]:
     if not kwargs.get("stable") and any(isinstance(size, torch.SymInt) for size in args[0].shape):
         mode.sorts[user_line()] = None
+    found = mode.constants.call(func, args, kwargs)
+    note_order(found if isinstance(found, Tensor) else found[1])
+    return (found,)
 
 
 def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:

@@ -33,9 +33,8 @@ from .branch_code import rewritten_branches, with_helper
 from .branch_effects import branch_error, callable_in_branch
 from .branch_values import BranchValues
 from .remainders import RemainderTruth, remainder_truth
+from .unequal_sizes import truth_of
 from .value_checks import require_no_identity
-
-_sym_ite: Any = torch.sym_ite
 
 
 class Branches:
@@ -140,8 +139,7 @@ class Helper(BranchValues):
             return value.reshape(()) != 0
         if self.remainders and (found := remainder_truth(value)) is not None:
             return found
-        asked = value if isinstance(value, torch.SymBool) else value != 0
-        return torch.scalar_tensor(_sym_ite(asked, 1, 0), dtype=torch.int64) != 0
+        return truth_of(value if isinstance(value, torch.SymBool) else value != 0)
 
     def negated(self, value: Any) -> Any:
         """``not value``."""

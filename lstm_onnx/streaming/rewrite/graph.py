@@ -174,8 +174,9 @@ class Graph:
         for size in shape:
             if size.number is None and (self.batch is None or not size.names <= self.batch.names):
                 raise RefusedError(
-                    f"it would keep steps of shape ({', '.join(map(str, shape))}), and a state has no dynamic axis "
-                    "but the batch"
+                    f"would keep steps of shape ({', '.join(map(str, shape))}), and a state has no dynamic axis "
+                    "but the batch",
+                    "a model whose other axes have a fixed size, since they are not in dynamic_shapes",
                 )
         found = self.fresh(name)
         after = self.fresh(after or f"{found}_next")

@@ -164,6 +164,32 @@ def packed(self: Base, x: Tensor) -> Tensor:
 
 
 @chosen
+def sorted_by_hand(self: Base, x: Tensor) -> Tensor:
+    lengths = (x[:, :, 0] > 0).sum(1).clamp(min=1)
+    if lengths.min() == x.shape[1]:
+        y = self.lstm(x)[0]
+    else:
+        found, order = torch.sort(lengths, descending=True)
+        _, back = torch.sort(order)
+        steps = pack_padded_sequence(x.index_select(dim=0, index=order), found, batch_first=True)
+        y = pad_packed_sequence(self.lstm(steps)[0], batch_first=True)[0][back]
+        if y.shape[1] != x.shape[1]:
+            y = torch.cat([y, y.new_zeros(y.shape[0], x.shape[1] - y.shape[1], 4)], 1)
+    return y
+
+
+@chosen
+def padded_back(self: Base, x: Tensor) -> tuple[Tensor, Tensor]:
+    lengths = (x[:, :, 0] > 0).sum(1).clamp(min=1)
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    y = z = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+    missing = x.shape[1] - y.shape[1]
+    if missing > 0:
+        y = nn.functional.pad(y, (0, 0, 0, missing), value=2.0)
+    return y, z * 2 if missing == 0 else nn.functional.pad(z, (0, 0, 0, missing))
+
+
+@chosen
 def with_resets(self: Base, x: Tensor) -> Tensor:
     state = (x.new_zeros(1, x.shape[0], 4), x.new_zeros(1, x.shape[0], 4))
     y, (h, _) = self.with_resets(x, (x[:, :, 0] > 1.2).float(), state, self.lstm)
@@ -296,6 +322,35 @@ def with_a_list_of_two_names(self: Base, x: Tensor) -> Tensor:
         found[0] = y * 2
         y = same[0] + 1
     return y + found[0]
+
+
+@refused("indexes by numbers")
+def with_changed_indices(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    order = y.sum((1, 2)).argsort()
+    order += (x.sum((1, 2)) > 100).to(order.dtype)
+    if x.sum() > 0:
+        y = y[order]
+    return y
+
+
+@refused("indexes by numbers")
+def with_indices_of_another_axis(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(x)
+    order = y.mean((0, 1)).argsort()
+    if x.sum() > 0:
+        y = torch.cat([y, y], 2).index_select(2, order)
+    return y
+
+
+@refused("a tensor of a different shape")
+def with_sizes_of_another_condition(self: Base, x: Tensor) -> Tensor:
+    lengths = (x[:, :, 0] > 0).sum(1).clamp(min=1)
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    y = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+    if y.shape[1] > 1:
+        y = nn.functional.pad(y, (0, 0, 0, x.shape[1] - y.shape[1]))
+    return y
 
 
 @refused("a different Python number or object")

@@ -372,26 +372,6 @@ def test_a_sequence_that_is_too_short_is_known(case: str) -> None:
         assert not difference(ChunkRun(done, {"x": 2}), whole, {"x": x}, 2, 0)
 
 
-def test_a_loop_starts_from_one_of_several_rows() -> None:
-    """As ``zeros(layers, batch, size)[0]``, the state of the first of several layers."""
-
-    def summed(b: Builder) -> str:
-        state = helper.make_tensor_value_info("h", TensorProto.FLOAT, [None, 4])
-        step = helper.make_tensor_value_info("s", TensorProto.FLOAT, [None, 4])
-        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in ("next", "y")]
-        nodes = [helper.make_node("Add", ["h", "s"], ["next"]), helper.make_node("Identity", ["next"], ["y"])]
-        shape = b.add("Concat", b.const([2]), b.add("Shape", "x", end=1), b.const([4]), axis=0)
-        start = b.add("Gather", b.add("Expand", b.weight(2, 1, 1), shape), b.const(0))
-        x = b.add("Transpose", "x", perm=[2, 0, 1])
-        body = helper.make_graph(nodes, "step", [state, step], ends)
-        b.nodes.append(helper.make_node("Scan", [start, x], ["last", "sums"], body=body, num_scan_inputs=1))
-        return b.add("Transpose", "sums", perm=[1, 2, 0])
-
-    model = graph_of(summed)
-    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
-    assert not difference(ChunkRun(rewritten(model, {"x": 2}), {"x": 2}), session(model), {"x": x}, 2, 0)
-
-
 def test_numbers_are_not_named_as_others_of_an_exported_file() -> None:
     """There ``ints/2_2`` are two numbers, and the nodes that int8 adds may need them."""
     names = Graph(18, ending=False, sizes={}, taken={"ints/2"})

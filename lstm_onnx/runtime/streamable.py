@@ -120,7 +120,9 @@ def require_separate_rows(model: LoadedModel, *, check: bool = True) -> None:
     """Refuse a model whose streams cannot be stepped as one batch (InputError); `check` as of `require_streamable`."""
     mixes = rows_mix(model) if check else model.metadata.batch_mixes
     if mixes:
-        raise InputError(f"streams cannot be stepped together: {mixes}", hint="use model.stream()", path=model.path)
+        raise InputError(
+            f"streams cannot be stepped together: {mixes}", hint="use model.stream() for each of them", path=model.path
+        )
 
 
 def require_concatenable(model: LoadedModel) -> None:

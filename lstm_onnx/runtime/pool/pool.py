@@ -68,7 +68,7 @@ class Pool:
                 raise InputError(
                     f"the state {model.inputs[name]} has {self.initial_state[name].shape[axis]} rows per "
                     "stream, but a pool stores one",
-                    hint="use model.stream()",
+                    hint="model.stream(batch=n) steps n sequences together",
                     path=model.path,
                 )
         least = [limits.get(str(model.inputs[name].shape[axis]), (1, None)) for name, axis in self.axes.items()]

@@ -81,11 +81,11 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
 def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     model.stream()  # if it cannot be streamed, that error comes first
     time = time_axis(model)
-    time_axes = output_time_axes(model, time)
     free = stream_inputs(model)
     arrays = validated_feeds(free, {name: array for name, array in feeds.items() if name not in model.states})
     sizes = axis_sizes(free, arrays)
     stream = model.stream(sizes.get(batch_name(model) or BATCH, 1))
+    time_axes = output_time_axes(model, time)
     states = {name: array for name, array in feeds.items() if name in model.states}
     if states:
         stream.state = {**stream.state, **states}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from .chunk_check import CHUNKINGS, TIMES, WholeSequence, difference, longer_dif
 from .loaded_model import LoadedModel
 from .run import run_model
 
+Why = TypeVar("Why", str, str | None)
 _FRAMES = (8, 64, 512)
 """The steps in each of six frames, for a model that takes no chunks of a few steps, such as samples of audio."""
 
@@ -25,11 +28,13 @@ class Compared:
         why: why it cannot be streamed; "" if chunks give the same as the whole sequence.
         inputs: the time axis of each input that was cut.
         outputs: the time axis of each output that is not a state; None if it has none.
+        joined: whether an output has all steps of one sequence before those of the next.
     """
 
     why: str
     inputs: Mapping[str, int]
     outputs: Mapping[str, int | None]
+    joined: bool = False
 
 
 def compared_chunks(model: LoadedModel) -> Compared | None:
@@ -45,9 +50,9 @@ def compared_chunks(model: LoadedModel) -> Compared | None:
         if cut in tried:
             continue
         try:
-            why = difference(partial(run_model, model), sequence, model.states, CHUNKINGS)
+            why, joined = _compared(partial(_steps_differ, model), sequence)
             why = why or longer_difference(partial(run_model, model), longer, model.states)
-            tried[cut] = Compared(why, sequence.axes, _output_axes(model, sequence))
+            tried[cut] = Compared(why, sequence.axes, _output_axes(model, sequence), joined)
         except (InputError, RunError):
             continue  # that axis is not time, or not really dynamic
         if not why:
@@ -58,14 +63,24 @@ def compared_chunks(model: LoadedModel) -> Compared | None:
                 axes = _output_axes(model, sequence, frame)
             except (InputError, RunError):
                 continue
-            found = _frames_differ(model, sequence, frame) if any(axis is not None for axis in axes.values()) else None
-            if found is not None:  # if no output has the input's length, each call is one step with its own score
-                compared = tried.setdefault(str(frame), Compared(found, sequence.axes, axes))
+            if all(axis is None for axis in axes.values()):
+                continue  # each call is one step with its own score
+            found, joined = _compared(partial(_frames_differ, model, frame), sequence)
+            if found is not None:
+                compared = tried.setdefault(str(frame), Compared(found, sequence.axes, axes, joined))
                 if not found:
                     return compared
         if tried:
             break
     return next(iter(tried.values()), None)
+
+
+def joins_sequences(model: LoadedModel) -> bool:
+    """Whether an output of a file that streams has all steps of one sequence before those of the next."""
+    for sequence in sequences(model):
+        with contextlib.suppress(InputError, RunError):
+            return _compared(partial(_steps_differ, model), sequence)[1]
+    return False
 
 
 def _output_axes(model: LoadedModel, sequence: WholeSequence, frame: int = 1) -> dict[str, int | None]:
@@ -79,7 +94,19 @@ def _output_axes(model: LoadedModel, sequence: WholeSequence, frame: int = 1) ->
     return axes
 
 
-def _frames_differ(model: LoadedModel, sequence: WholeSequence, frame: int) -> str | None:
+def _compared(differ: Callable[[WholeSequence], Why], sequence: WholeSequence) -> tuple[Why, bool]:
+    """The result of `differ`, and whether an output has all steps of one sequence before those of the next."""
+    apart = differ(replace(sequence, rows=1))  # as if of one row, which allows no other order of steps
+    why = differ(sequence) if apart else apart
+    return why, why == "" != apart
+
+
+def _steps_differ(model: LoadedModel, sequence: WholeSequence) -> str:
+    """`difference` of a sequence in chunks of a few steps."""
+    return difference(partial(run_model, model), sequence, model.states, CHUNKINGS)
+
+
+def _frames_differ(model: LoadedModel, frame: int, sequence: WholeSequence) -> str | None:
     """`difference` of a sequence of frames, in frames and in other chunks; None if the model takes none of them."""
     found: str | None = None
     uneven = (frame + 1, 2 * frame - 1, 3 * frame)

@@ -21,7 +21,7 @@ from .non_finite_inputs import is_finite, warn_of_non_finite
 from .run import run_model
 from .shutdown import calls_onnxruntime
 from .stream_states import require_like_state, stream_start, validated_states
-from .streamable import require_streamable
+from .streamable import require_concatenable, require_streamable
 from .tuning import MAX_STREAM_BINDINGS
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Stream:
             raise InputError(
                 f"cannot take a batch of {batch}: its states have fixed sizes ({fixed})", path=model.path, name="batch"
             )
+        if batch > 1 and check:
+            require_concatenable(model)
         self.model, self.batch = model, batch
         self._start = stream_start(model, batch)
         # Double-buffered: a step reads one set and writes the other, so that a failed step leaves the states intact

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ..checksum import is_intact
 from ..errors import InputError
 from ..metadata import METADATA_PREFIX
+from ..symbolic_dims import names_in
+from .batch_axes import batch_name
 from .interface import LSTM_STATES
 from .loaded_model import LoadedModel, fingerprint
 from .stream_states import stream_start
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _chunks: weakref.WeakKeyDictionary[LoadedModel, Compared | None] = weakref.WeakKeyDictionary()
 _rows_mix: weakref.WeakKeyDictionary[LoadedModel, str] = weakref.WeakKeyDictionary()
+_joined: weakref.WeakKeyDictionary[LoadedModel, ValueInfo | None] = weakref.WeakKeyDictionary()
 """The results of tests of models whose metadata does not say; "" for no problem."""
 _proven: weakref.WeakKeyDictionary[LoadedModel, bool] = weakref.WeakKeyDictionary()
 
@@ -117,7 +120,45 @@ def require_separate_rows(model: LoadedModel, *, check: bool = True) -> None:
     """Refuse a model whose streams cannot be stepped as one batch (InputError); `check` as of `require_streamable`."""
     mixes = rows_mix(model) if check else model.metadata.batch_mixes
     if mixes:
-        raise InputError(f"streams cannot be stepped together: {mixes}", hint="use model.stream()", path=model.path)
+        raise InputError(
+            f"streams cannot be stepped together: {mixes}", hint="use model.stream() for each of them", path=model.path
+        )
+
+
+def require_concatenable(model: LoadedModel) -> None:
+    """Refuse several sequences at once where an output has all steps of one sequence before those of the next.
+
+    Then each chunk's output has the steps of all its sequences, and concatenated chunks are in another order.
+
+    Raises:
+        InputError: an axis of an output has the batch before time, such as ``decoded.view(-1, 5)`` of (batch, time, 5).
+    """
+    if model not in _joined:
+        compared = found_chunks(model)
+        outputs = [model.outputs[name] for name in stream_outputs(model)]
+        unclear = [info for info in outputs if any(_may_be_joined(model, dim) for dim in info.shape)]
+        joined = compared is not None and compared.joined
+        if compared is None and unclear and model.spec is None and model.metadata.streaming is None:
+            from .compared_chunks import joins_sequences
+
+            joined = joins_sequences(model)
+        _joined[model] = unclear[0] if joined and unclear else None
+    info = _joined[model]
+    if info is not None:
+        raise InputError(
+            f"several sequences cannot be run in chunks: its output {info} has all steps of one sequence before those "
+            "of the next, so chunks cannot be concatenated",
+            hint="use model.stream() for each of them, or export the module with batch and time as separate axes",
+            path=model.path,
+            name=info.name,
+        )
+
+
+def _may_be_joined(model: LoadedModel, dim: int | str | None) -> bool:
+    """Whether an output's axis may hold the batch and something else, as far as its size tells."""
+    known = {name for info in model.inputs.values() for name in info.shape if isinstance(name, str)}
+    apart = known - {batch_name(model)}
+    return dim is None or (isinstance(dim, str) and dim not in known and not names_in(dim) <= apart)
 
 
 def stream_inputs(model: LoadedModel) -> dict[str, ValueInfo]:

@@ -228,6 +228,11 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
     drawing = [node for node in program.graph.nodes if draws(node.target) and node.args[2:3] != (False,)]
     if line is not None and line in map(_node_line, drawing):
         return str(random_error(line))
+    if missing and _is_of_complex_numbers(program, missing.group(1)):
+        return (
+            f"{_at(line)}{missing.group(1)} of complex numbers has no translation to ONNX; use it on their real and "
+            "imaginary parts (torch.view_as_real), and torch.view_as_complex on its result"
+        )
     if missing:
         return (
             f"{_at(line)}{missing.group(1)} has no translation to ONNX in this version of torch; use other operations, "
@@ -238,6 +243,13 @@ def _translation_problem(error: BaseException, program: torch.export.ExportedPro
     if "data-dependent" in str(root):  # a translation reads the value of a 0-d tensor
         return f"{_at(line)}a 0-d tensor is used as an index or a number there; give it an axis: x.view(1)"
     return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}{advice}"
+
+
+def _is_of_complex_numbers(program: torch.export.ExportedProgram, operator: str) -> bool:
+    """Whether the program calls an operator, given as ``aten.pad``, with complex numbers."""
+    nodes = [node for node in program.graph.nodes if str(node.target) in (operator, f"{operator}.default")]
+    values = [getattr(item.meta.get("val"), "dtype", None) for node in nodes for item in node.all_input_nodes]
+    return any(dtype is not None and dtype.is_complex for dtype in values)
 
 
 def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None:

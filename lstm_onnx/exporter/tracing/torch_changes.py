@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from ..copies.caller_state import replaced
 from .constant_operators import computed_operators
+from .read_writes import read_directly
 
 _ASSERTIONS = {torch.ops.aten._assert_tensor_metadata.default, torch.ops.aten._assert_scalar.default}
 """Operators that torch.onnx removes, see its ``remove_assertion_nodes``."""
@@ -135,9 +136,9 @@ def _where_needed(own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             # Composite views such as reshape are decomposed, although they have a translation.
             return registry.is_registered(operator) and (_is_preservable_cia_op(operator) or not _is_cia_op(operator))
 
-        if _is_translatable(program, stays):
-            return program
-        return computed_operators(own(program, registry), registry.is_registered)
+        if not _is_translatable(program, stays):
+            program = computed_operators(own(program, registry), registry.is_registered)
+        return read_directly(program)
 
     return decomposed
 

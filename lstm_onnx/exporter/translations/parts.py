@@ -15,9 +15,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.function_libs.torch_lib.ops.core import aten_cat, aten_index_put, aten_select_scatter, aten_stack
+from onnxscript.function_libs.torch_lib.ops.core import (
+    aten_cat,
+    aten_index_put,
+    aten_select_scatter,
+    aten_slice_scatter,
+    aten_stack,
+)
 
 from ...errors import ExportError
+from ...onnxgraph.nodes import END_OF_AXIS
 from .size_arithmetic import INT64, cast, constant, op, typed
 
 
@@ -71,6 +78,22 @@ def _select_scatter(x: Any, source: Any, dim: int, index: Any) -> Any:
     return op.Where(constant(chosen, ir.DataType.BOOL), unsqueezed, x)
 
 
+def _slice_scatter(x: Any, source: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    """``x[start:end] = source`` is what comes before, the source and what comes after; in torch.onnx, a ScatterND."""
+    first, last = 0 if start is None else start, END_OF_AXIS if end is None else end
+    # Otherwise, a short axis may have entries both before the start and after the end, as x[1:-1] of one entry.
+    is_ordered = type(first) is type(last) is int and (first == 0 or last >= END_OF_AXIS or 0 <= first <= last)
+    if not is_ordered or step != 1 or x.shape is None:
+        return aten_slice_scatter(x, source, dim, start, end, step)
+    axis = dim % len(x.shape)
+
+    def part(begin: int, stop: int) -> Any:
+        return op.Slice(x, *(constant([number], INT64) for number in (begin, stop, axis)))
+
+    before, after = [part(0, first)] if first else [], [part(last, END_OF_AXIS)] if last < END_OF_AXIS else []
+    return op.Concat(*before, source, *after, axis=axis) if before or after else op.Identity(source)
+
+
 def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
     if not isinstance(value, ir.Value):
         value = constant(value, x.dtype)
@@ -121,6 +144,7 @@ PARTS: Mapping[Any, Callable[..., Any]] = {
     _aten.index_put.default: _index_put,
     _aten._unsafe_index_put.default: _index_put,
     _aten.select_scatter.default: _select_scatter,
+    _aten.slice_scatter.default: _slice_scatter,
     _aten.masked_fill.Scalar: _masked_fill,
     _aten.masked_fill.Tensor: _masked_fill,
     _aten.masked_select.default: _masked_select,

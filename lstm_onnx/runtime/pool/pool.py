@@ -26,7 +26,7 @@ from ..run import run_model
 from ..shutdown import LostLock, watch
 from ..stream import Stream
 from ..stream_states import require_like_state, validated_states
-from ..streamable import require_separate_rows, stream_inputs, stream_outputs
+from ..streamable import require_concatenable, require_separate_rows, stream_inputs, stream_outputs
 from ..tensor_info import require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache
 from .state_memory import ActiveBatch, Arrays, Slot, SlotStates
@@ -68,7 +68,7 @@ class Pool:
                 raise InputError(
                     f"the state {model.inputs[name]} has {self.initial_state[name].shape[axis]} rows per "
                     "stream, but a pool stores one",
-                    hint="use model.stream()",
+                    hint="model.stream(batch=n) steps n sequences together",
                     path=model.path,
                 )
         least = [limits.get(str(model.inputs[name].shape[axis]), (1, None)) for name, axis in self.axes.items()]
@@ -82,6 +82,8 @@ class Pool:
         self._checks_numbers = model.checks_numbers
         self._lengths = model.spec is not None and "lengths" in self.inputs
         require_separate_rows(model, check=check)
+        if check:
+            require_concatenable(model)
         try:
             self._states = SlotStates(self.initial_state, self.axes, slots)
         except (MemoryError, ValueError) as error:

@@ -103,6 +103,37 @@ def test_places_that_get_their_own_numbers(assign: Callable[[Tensor, Tensor], No
     right(Masked(assign).eval(), inputs, SHAPES, tmp_path)
 
 
+class Parts(nn.Module):
+    """A GRU, and its output after each assignment to some of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gru(x)[0]
+        found = [y.clone() for _ in range(8)]
+        found[0][:, 1:] = y[:, :-1]
+        found[1][:, 3:] = y[:, 3:] * 2
+        found[2][:, :-2] = y[:, 2:]
+        found[3][:, -2:] = y[:, -2:] * 2
+        found[4][:, 1:-1] = y[:, 1:-1] * 2
+        found[5][:, 1:3] = y[:, 1:3] * 2
+        found[6][:, ::2] = y[:, ::2] * 2
+        found[7][:, 2:].clamp_(-0.1, 0.1)
+        return torch.cat(found, 2)
+
+
+def test_steps_are_assigned_however_few_there_are(tmp_path: Path) -> None:
+    module = Parts().eval()
+    axes = {"x": {0: "batch", 1: torch.export.Dim("time", min=1)}}
+    result = made(module, inputs(2, 6)[:1], axes, tmp_path)
+    for time in (1, 2, 3, 4, 9):
+        given = inputs(2, time)[:1]
+        agree(result.run(given), eager(module, given))
+
+
 def test_a_row_of_numbers_for_a_mask_of_two_axes_is_for_its_places(tmp_path: Path) -> None:
     """Places (batch, time), and numbers (1, 4) for them: their first axis stands for both."""
 

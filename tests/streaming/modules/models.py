@@ -24,6 +24,7 @@ from .stages import (
     Sliced,
     TwoInputs,
     TwoOutputs,
+    assigned,
     attention,
     bands,
     before,
@@ -260,6 +261,7 @@ MODELS: dict[str, tuple[Make, int]] = {
     # differences, sums, shifts, positions
     "deltas": (lambda: Chain(Apply(deltas), Rnn(12, 4)), 0),
     "spliced": (lambda: Chain(Apply(spliced), Rnn(20, 4)), 2),
+    "steps assigned to others": (lambda: Chain(Apply(assigned), Rnn(4, 4)), 0),
     "temporal shift": (lambda: Chain(Apply(shifted), Causal(4, 4, 2), Rnn(4, 4)), 0),
     "a running norm": (lambda: Chain(Apply(running_norm), Causal(4, 4, 3), Rnn(4, 4)), 0),
     "the first and the last step repeated": (lambda: Chain(Apply(moving_average), Rnn(4, 4)), 2),

@@ -128,6 +128,15 @@ def shifted(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([F.pad(x[:, :2], (1, 0))[:, :, :-1], x[:, 2:]], 1)
 
 
+def assigned(x: torch.Tensor) -> torch.Tensor:
+    """Each step of a skipping memory's states is the one before, and clamped after the first two."""
+    earlier = torch.zeros_like(x)
+    earlier[:, :, 1:] = x[:, :, :-1]
+    later = (x + earlier)[:, :, 2:]
+    later.clamp_(-0.5, 0.5)
+    return F.pad(later, (2, 0))
+
+
 def stacked(x: torch.Tensor) -> torch.Tensor:
     """Three steps as one."""
     batch, channels, time = x.shape

@@ -209,7 +209,10 @@ def gather(p: Rewriter, call: Call) -> Sequence[Fact]:
     if numbers is not None and isinstance(data, Static) and index is not None:
         return [Static(index.shape, data.dtype, numbers)]
     if isinstance(data, Stream) and isinstance(index, Stream):
-        raise RefusedError("selects by indices that vary with time from a value that also varies with time")
+        raise RefusedError(
+            "selects by indices that vary with time from a value that also varies with time",
+            "the sum of windows where they overlap by torch.nn.functional.fold, in place of torch.istft or index_add_",
+        )
     if isinstance(data, Stream) and normal(axis, data.rank) == data.axis:
         return [_step(p, call, data, data.axis)]
     if isinstance(index, Stream):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from onnx import GraphProto, ModelProto
@@ -17,6 +17,7 @@ from ..onnxgraph.load import metadata_of, read_weights
 from ..onnxgraph.nodes import REPAIR_FIRST, has_loops, inputs_of
 from ..onnxgraph.recurrent import final_states, initial_states, is_onnx_operator
 from ..onnxgraph.shape_inference import with_identifiers
+from ..onnxgraph.tensors import Shape
 from ..onnxgraph.trial import require_harmless
 from ..onnxgraph.write import require_model_path, set_metadata, write_model
 from ..runtime import load
@@ -25,8 +26,9 @@ from ..runtime.trial import require_drawable
 from ..runtime.unchanged import of_one_file
 from ..symbolic_dims import ANY_SIZE, Limit
 from ..terminal_text import one_line
+from .follow import follow_time
 from .proof import StreamProof, prove_stream
-from .rewrite import RefusedError, Rewritten, rewrite
+from .rewrite import REVERSE, NodeRefusedError, RefusedError, Rewritten, rewrite
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def make_streaming(
     Args:
         source: a file of this package or of any other.
         path: the file to write.
-        time: the time axis of each input that has one, such as ``{"x": 1}``.  By default that of the metadata.
+        time: the time axis of each input that has one, such as ``{"x": 1}``.  By default that of the metadata or, in
+            a file of this package, the only one along which its recurrent nodes run.
         max_delay: the largest look-ahead to accept: the number of output steps that come only when the sequence has
             ended.  "same" convolutions have (kernel - 1) / 2.
         chunk: if given, the file takes only chunks whose number of steps is a multiple of this; it has fewer nodes and
@@ -133,7 +136,7 @@ def make_streaming(
     try:
         done = rewrite(model, weights, axes, metadata.states, chunk, limit_of_time(metadata, model.graph, axes))
     except RefusedError as why:
-        error = refused(why, source)
+        error = refused(_of_the_end(why, model, metadata, axes), source)
         if not metadata.inputs and has_loops(model.graph.node):
             raise ModelError(error.message, path=source, hint=REPAIR_FIRST) from why
         raise error from why
@@ -203,6 +206,16 @@ def refused(why: RefusedError, path: str | os.PathLike[str]) -> ModelError:
     return ModelError(f"cannot be streamed: {why}", path=path, hint=hint)
 
 
+def _of_the_end(why: RefusedError, model: ModelProto, metadata: Metadata, time: Mapping[str, int]) -> RefusedError:
+    """Why a file is refused: a node that goes backwards along time, if there is one, before whatever comes earlier."""
+    backwards = follow_time(model, metadata.states).backwards
+    shapes = {value.name: shape_of(value.type) or () for value in inputs_of(model.graph) if value.name in time}
+    found = (backwards.get(str(shape[time[name]])) for name, shape in shapes.items())
+    late = next(filter(None, found), None)
+    known = late is None or (isinstance(why, NodeRefusedError) and why.node == late.node)
+    return why if known else RefusedError(str(late), REVERSE)
+
+
 def require_delay(done: Rewritten, max_delay: int, path: str | os.PathLike[str]) -> None:
     """Refuse more look-ahead than `max_delay` (ModelError)."""
     if done.streaming.delay > max_delay:
@@ -238,13 +251,10 @@ def _time_axes(
     """The time axis of each input, validated; by default those with a name that the metadata calls time."""
     shapes = {value.name: shape_of(value.type) for value in inputs_of(model.graph)}
     if time is None:
-        names = metadata.time_axes or ("time",)
-        found = {
-            name: shape.index(dim)
-            for name, shape in shapes.items()
-            for dim in names
-            if shape is not None and dim in shape
-        }
+        found = _named(shapes, metadata.time_axes or ("time",))
+        if not found and metadata.inputs:  # other tools' names of axes may be the same for different ones
+            recurrent = follow_time(model, metadata.states).recurrent
+            found = _named(shapes, recurrent[0]) if len(recurrent) == 1 else {}
         if not found:
             name = next(iter(shapes), "x")
             raise ConfigError(
@@ -266,6 +276,13 @@ def _time_axes(
             raise ConfigError(f"{shown(axis)} is not an axis of {name}, which has {len(shape or ())}", path=source)
         axes[name] = axis % len(shape)
     return axes
+
+
+def _named(shapes: Mapping[str, Shape | None], names: Collection[str]) -> dict[str, int]:
+    """The first axis of each input that has one of these names."""
+    return {
+        name: shape.index(dim) for name, shape in shapes.items() for dim in names if shape is not None and dim in shape
+    }
 
 
 def recurrent_states(graph: GraphProto) -> dict[str, str]:

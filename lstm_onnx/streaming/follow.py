@@ -10,7 +10,7 @@ axes are time.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnx import ModelProto, NodeProto
@@ -36,11 +36,15 @@ class TimeAxis:
         meeting: where steps of one of them are first combined outside of the states; None if nowhere.
         by_hand: where state inputs go through operators other than recurrent ones, so that the graph
             does not show whether chunks give the same as the whole; None if nowhere.
+        recurrent: the dynamic axes along which recurrent nodes run, in groups of equal sizes.
+        backwards: the first recurrent node that goes backwards along each dynamic axis, by the axis's name.
     """
 
     names: Names
     meeting: Meeting | None = None
     by_hand: Meeting | None = None
+    recurrent: tuple[Names, ...] = ()
+    backwards: Mapping[str, Meeting] = field(default_factory=dict)
 
 
 class Follower(Findings):
@@ -75,8 +79,11 @@ class Follower(Findings):
             met = self.per_call or self._apart(time)
         met = met or self.from_the_end
         known = time | open_names(self.facts.values())
-        names = frozenset(name for name in known if self.first_name(name) in time)
-        return TimeAxis(names, met, self.by_hand if time else None)
+        alike = {first: frozenset(name for name in known if self.first_name(name) == first) for first in time}
+        recurrent = tuple(alike.get(name, frozenset({name})) for name in self.first_names(self.recurrent))
+        first = {self.first_name(name): found for name, found in reversed(self.backwards.items())}
+        backwards = {name: first[self.first_name(name)] for name in known if self.first_name(name) in first}
+        return TimeAxis(NONE.union(*alike.values()), met, self.by_hand if time else None, recurrent, backwards)
 
     def _apart(self, time: Names) -> Meeting | None:
         """The first node that runs along steps of no input, such as those that a condition selects."""

@@ -122,6 +122,7 @@ class Findings:
         facts: of the values, by name.
         meetings: where steps of a dynamic axis are combined, by the axis's name.
         recurrent: the dynamic axes along which recurrent nodes run, and whether one of these starts from state inputs.
+        backwards: the first recurrent node that goes backwards along each dynamic axis, by the axis's name.
         per_call: a recurrent node whose states advance by one step at each call, however many steps the call has.
         from_the_end: a recurrent node with carried states that runs backwards through a fixed number of steps.
         by_hand: the first node that uses a state other than as a recurrent node's initial state.
@@ -131,6 +132,7 @@ class Findings:
         self.facts: dict[str, Fact] = {}
         self.meetings: dict[str, Meeting] = {}
         self.recurrent: dict[str, bool] = {}
+        self.backwards: dict[str, Meeting] = {}
         self.per_call: Meeting | None = None
         self.from_the_end: Meeting | None = None
         self.by_hand: Meeting | None = None

@@ -12,6 +12,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import lstm_onnx
 from lstm_onnx import ConfigError, FileError, InputError, ModelError
+from lstm_onnx.input_spec import InputSpec
+from lstm_onnx.metadata import Metadata
+from lstm_onnx.onnxgraph import shape_of
+from lstm_onnx.onnxgraph.write import set_metadata
 
 H = 3
 
@@ -282,3 +286,51 @@ def test_a_file_that_takes_no_short_sequences_is_compared_on_longer_ones(tmp_pat
     assert result.streaming.least == 41
     assert not result.proof.not_run
     assert min(result.proof.steps) >= 41
+
+
+def recurrent(*dims: str, direction: str = "forward") -> ModelProto:
+    """x + z, and an RNN along the first of their two dynamic axes; if it is bidirectional, x is divided by its size."""
+    directions = 1 + (direction == "bidirectional")
+    size = "x" if direction == "bidirectional" else "first"
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[{dims[0]}, {dims[1]}, 4] x, float[{dims[0]}, {dims[1]}, 4] z) => (float[a, b, c, d] y)
+        <int64[1] first = {{0}}> {{
+            [scale] size = Shape <start = 0, end = 1> ({size})
+            number = Cast <to = 1> (size)
+            scaled = Div (x, number)
+            sum = Add (scaled, z)
+            [rnn] y = RNN <hidden_size = 2, direction = "{direction}"> (sum, W, R)
+        }}"""
+    )
+    stored = {"W": weights(directions, 2, 4), "R": weights(directions, 2, 2)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    return model
+
+
+def with_interface(model: ModelProto) -> ModelProto:
+    """The model as if this package had exported it."""
+    inputs = [InputSpec(value.name, shape_of(value.type) or ()) for value in model.graph.input]
+    set_metadata(model, Metadata(inputs=tuple(inputs)))
+    return model
+
+
+def test_time_is_the_axis_along_which_recurrent_nodes_run(tmp_path: Path) -> None:
+    model = with_interface(recurrent("x_0", "x_1"))
+    result = lstm_onnx.make_streaming(saved(model, tmp_path / "m.onnx"), tmp_path / "s.onnx")
+    assert result.streaming.time == {"x": 0, "z": 0}
+
+
+def test_two_axes_along_which_recurrent_nodes_run_are_not_chosen_from(tmp_path: Path) -> None:
+    model = recurrent("x_0", "x_1")
+    other = onnx.parser.parse_node("[other] last = RNN <hidden_size = 2> (turned, W, R)")
+    model.graph.node.extend([helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0, 2]), other])
+    model.graph.output.append(helper.make_tensor_value_info("last", TensorProto.FLOAT, [None] * 4))
+    with pytest.raises(ConfigError, match="it is not known which axis is time"):
+        lstm_onnx.make_streaming(saved(with_interface(model), tmp_path / "m.onnx"), tmp_path / "s.onnx")
+
+
+def test_a_reverse_direction_is_named_before_what_comes_earlier(tmp_path: Path) -> None:
+    source = saved(recurrent("time", "batch", direction="bidirectional"), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"cannot be streamed: rnn \(RNN\) is bidirectional"):
+        lstm_onnx.make_streaming(source, tmp_path / "s.onnx")

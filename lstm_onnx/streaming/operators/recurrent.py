@@ -34,7 +34,7 @@ def recurrent(call: Call) -> list[Fact]:
     direction = call.attributes.get("direction", b"forward")
     if direction not in (b"forward", "forward"):
         how = f"is {text(direction)}: {_FROM_THE_END}"
-        call.meet(names, how)
+        _goes_backwards(call, names, how)
         carried = any(start.states for start in starts if start is not None)
         if carried and not names and length(time) != Size.of(1):
             call.findings.from_the_end = call.findings.from_the_end or Meeting(str(call.node.name), call.op, how)
@@ -57,6 +57,12 @@ def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
     call.meet(found.positions if found.varies else NONE, "counts steps from the first of each call")
     call.meet(found.sized if found.varies else NONE, "computes with the number of steps")
     return replace(found, states=NONE, last=found.last - names, lengths=False)
+
+
+def _goes_backwards(call: Call, names: Names, how: str) -> None:
+    call.meet(names, how)
+    for name in names:
+        call.findings.backwards.setdefault(name, Meeting(str(call.node.name), call.op, how))
 
 
 def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) -> Names:
@@ -108,7 +114,7 @@ def scan(call: Call) -> list[Fact]:
         return [replace(join(facts), states=NONE, spans=reached)] * len(call.node.output)
     names = _went_along(call, time, [carried[index] for index in changing], join(scanned))
     if any((*call.attributes.get("scan_input_directions", []), *call.attributes.get("scan_output_directions", []))):
-        call.meet(names, f"scans backwards: {_FROM_THE_END}")
+        _goes_backwards(call, names, f"scans backwards: {_FROM_THE_END}")
     _same_in_all_steps(call, [*still, *outer], names)
     joined = _joined(call, [*facts, *outer], names)
     return _scan_outputs(call, carried, time, replace(joined, spans=joined.spans | names), names)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .errors import NodeRefusedError, OwnStateError, RefusedError
+from .errors import REVERSE, NodeRefusedError, OwnStateError, RefusedError
 from .facts import Rewritten, StreamOutput
 from .rewrite import rewrite
 
-__all__ = ["NodeRefusedError", "OwnStateError", "RefusedError", "Rewritten", "StreamOutput", "rewrite"]
+__all__ = ["REVERSE", "NodeRefusedError", "OwnStateError", "RefusedError", "Rewritten", "StreamOutput", "rewrite"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
+REVERSE = "a model without a reverse direction"
+"""What can be written instead of a recurrent node that goes backwards along time."""
+
 
 class RefusedError(Exception):
     """A node cannot be computed chunk by chunk.

@@ -280,7 +280,24 @@ MODELS: dict[str, tuple[Make, int]] = {
 }
 
 
+class OtherFirstStep(nn.Module):
+    """A loop over differences of steps, of which the first is of one step with itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.new_zeros(x.shape[0], 4)
+        results = []
+        for t in range(x.shape[1]):
+            h = torch.tanh(x[:, t] - x[:, max(t - 1, 0)] + self.own(h))
+            results.append(h)
+        return torch.stack(results, 1)
+
+
 REFUSED: dict[str, tuple[Make, str]] = {
+    "a loop whose first step differs": (OtherFirstStep, "a loop whose first step differs from the others"),
     "a reverse direction": (Bidirectional, "reverse|direction bidirectional"),
     "instance norm": (lambda: Chain(nn.InstanceNorm1d(4), Causal(4, 4, 3), Rnn(4, 3)), "over all steps"),
     "group norm": (lambda: Chain(Causal(4, 4, 3), nn.GroupNorm(1, 4), Rnn(4, 3)), "over all steps|whole sequence"),

@@ -11,14 +11,16 @@ import onnx
 from ....onnxgraph import bodies_of, outer_values
 from ....onnxgraph.nodes import is_handed_on
 from ...size import ONE, Size, normal
-from ..errors import RefusedError
+from ..errors import REVERSE, RefusedError
 from ..facts import Carry, Fact, Static, Stream, with_size
 from ..graph import END, State, make_node_like
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import aligned, real, require_plain
 from .unchanged import unchanged
 
-_REVERSE = "a model without a reverse direction"
+_BY_FIRST_STEP = (
+    "starts from a state that is computed from the first step, as a loop whose first step differs from the others does"
+)
 
 
 @family("LSTM", "GRU", "RNN")
@@ -36,7 +38,7 @@ def recurrent(p: Rewriter, call: Call, f: Stream) -> Sequence[Fact]:
     require_plain(f)
     direction = bytes(a.get("direction", b"forward")).decode()
     if direction != "forward":
-        raise RefusedError(f"goes through the sequence from its end (direction {direction})", _REVERSE)
+        raise RefusedError(f"goes through the sequence from its end (direction {direction})", REVERSE)
     if f.axis or a.get("layout"):  # ONNX Runtime refuses layout 1
         raise RefusedError("has time on an axis other than that of its steps")
     if call.has(4):
@@ -121,7 +123,7 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
     if len(call.streams) != inputs:
         raise RefusedError("scans inputs of which not all vary with time")
     if any(a.get("scan_input_directions", [])) or any(a.get("scan_output_directions", [])):
-        raise RefusedError("goes through the sequence from its end", _REVERSE)
+        raise RefusedError("goes through the sequence from its end", REVERSE)
     axes = list(a.get("scan_input_axes", [0] * inputs))
     for axis, (_, fact) in zip(axes, call.streams, strict=True):
         require_plain(fact)
@@ -153,8 +155,10 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
     value, fact = call.node.input[place], call.given[place]
     if value in p.tainted:
         return p.name(value), None
-    if not isinstance(fact, Static) or fact.shape is None:
-        raise RefusedError("starts from a state of unknown shape, or one that is only known at a last step")
+    if not isinstance(fact, Static):
+        raise RefusedError("starts from a state that is only known at the last step of another sequence")
+    if fact.shape is None:
+        raise RefusedError(_BY_FIRST_STEP if p.arrivals.get(value) else "starts from a state of unknown shape")
     if fact.repeated is not None:
         raise RefusedError("starts from a value of every step")
     body = next(bodies_of(call.node))

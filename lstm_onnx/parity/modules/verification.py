@@ -36,6 +36,7 @@ from .streams import streamed_cases, streams_of_huge_inputs
 from .subject import Subject
 from .tables import table_problems
 from .thresholds import threshold_case
+from .unused_weights import weight_problems
 from .usual import even_cases, usual_cases
 from .values import values_at_other_sizes, with_other_integers
 
@@ -92,6 +93,7 @@ class ModuleVerification(Verification):
         yield from ((self.models, expected) for expected in self._expectations)
         yield from state_problems(self.subject, self._expectations)
         yield from table_problems(self.subject, self._expectations)
+        yield from weight_problems(self.subject, self._expectations)
         if self.amplified is not None:
             models = replace(self.models, file=self.amplified.model)
             yield from ((models, expected) for expected in self.amplified.expected)

@@ -26,7 +26,7 @@ Replace = Callable[[Edit, RecurrentLayer, float | None], bool]
 """Puts a number where a mutant changes something, or with None what is there, by the same nodes; whether it could."""
 NUMBERS = (1e3, -1e3)
 """Far from what gates give, and exact in float16."""
-_RUNS = ("whole", "values", "sweep", "data")
+WHOLE_RUNS = ("whole", "values", "sweep", "data")
 """Kinds of cases in which each call is a single run."""
 
 
@@ -161,7 +161,7 @@ def same_outputs(model: Model, copies: Sequence[Model], cases: Sequence[Expected
 
     Each copy's `WITNESS`, where there is one, must differ in some case.
     """
-    calls = [call for case in cases if case.kind in _RUNS for call in case.calls]
+    calls = [call for case in cases if case.kind in WHOLE_RUNS for call in case.calls]
     unseen = set(range(len(copies)))
     try:
         for call in calls:

@@ -41,17 +41,22 @@ def scores(folder: Path, *, batch_first: bool) -> Model:
 
 def test_the_batch_before_time(tmp_path: Path) -> None:
     model, x = scores(tmp_path, batch_first=True), randoms(2, 6, 4)
-    refusals = (
-        lambda: model.stream(batch=2),
-        lambda: model.pool(2),
-        lambda: Batcher(model),
-        lambda: run_chunks(model, {"x": x}, 2),
-    )
-    for refused in refusals:
+    for refused in (lambda: model.stream(batch=2), lambda: run_chunks(model, {"x": x}, 2)):
         with pytest.raises(InputError, match="has all steps of one sequence before those of the next"):
             refused()
+    with pytest.raises(InputError, match="not known which axis"):
+        Batcher(model)
     stream, whole = model.stream(), model.run({"x": x[:1]})["output"]
     np.testing.assert_allclose(np.concatenate([stream(x[:1, :4]), stream(x[:1, 4:])]), whole, rtol=0, atol=1e-6)
+
+
+def test_a_pool_gives_a_row_for_each_step_of_each_stream(tmp_path: Path) -> None:
+    model, x = scores(tmp_path, batch_first=True), randoms(2, 6, 4)
+    pool, whole = model.pool(2), model.run({"x": x})["output"].reshape(2, 6, 3)
+    slots = [pool.open(), pool.open()]
+    for start, stop in ((0, 1), (1, 4), (4, 6)):
+        found = np.asarray(pool.step(slots, x[:, start:stop])).reshape(2, -1, 3)
+        np.testing.assert_allclose(found, whole[:, start:stop], rtol=0, atol=1e-6)
 
 
 def test_time_before_the_batch(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ..run import run_model
 from ..shutdown import LostLock, watch
 from ..stream import Stream
 from ..stream_states import require_like_state, validated_states
-from ..streamable import require_concatenable, require_separate_rows, stream_inputs, stream_outputs
+from ..streamable import require_separate_rows, stream_inputs, stream_outputs
 from ..tensor_info import require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache
 from .state_memory import ActiveBatch, Arrays, Slot, SlotStates
@@ -82,8 +82,6 @@ class Pool:
         self._checks_numbers = model.checks_numbers
         self._lengths = model.spec is not None and "lengths" in self.inputs
         require_separate_rows(model, check=check)
-        if check:
-            require_concatenable(model)
         try:
             self._states = SlotStates(self.initial_state, self.axes, slots)
         except (MemoryError, ValueError) as error:

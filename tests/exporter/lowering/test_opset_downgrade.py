@@ -114,7 +114,7 @@ REFUSED = {
     "split": (
         helper.make_node("Split", ["x"], list("abcd"), name="here", axis=1, num_outputs=4),
         17,
-        "unequal or open",
+        "unequal or dynamic",
     ),
     "pad": (helper.make_node("Pad", ["x", "p", "", "axes"], ["y"], name="here"), 17, "of some axes has no form"),
     "scatter": (

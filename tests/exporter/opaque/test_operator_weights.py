@@ -37,7 +37,7 @@ class OtherWeights(nn.Module):
 def test_weights_that_change_from_call_to_call_are_refused(tmp_path: Path) -> None:
     module = OtherWeights()
     before = module.lstm.weight_ih_l0.detach().clone()
-    with pytest.raises(ExportError, match=r"lstm: its weights differ from call to call \(test_operators.py:"):
+    with pytest.raises(ExportError, match=r"lstm: its weights differ from call to call \(test_operator_weights.py:"):
         made(module, signal(2, 4), X, tmp_path)
     assert torch.equal(module.lstm.weight_ih_l0, before)
 

@@ -162,7 +162,7 @@ def test_a_state_dict_that_holds_more_than_tensors_is_not_read_from_a_file(folde
     config = CONFIG.replace("net.py:Tagger", "net.py:WithVersion").replace("seed = 3", 'file = "w.safetensors"')
     (folder / "net.toml").write_text(config)
     save_file({"head.bias": np.zeros(4, np.float32)}, folder / "w.safetensors")
-    with pytest.raises(WeightsError, match=r"_extra_state of the module's state dict is no tensor.*in the factory"):
+    with pytest.raises(WeightsError, match=r"_extra_state of the module's state dict is not a tensor.*in the factory"):
         load_source(str(folder / "net.toml"))
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import nn
 
 from ...errors import LSTMOnnxError
 from ...onnxgraph.nodes import stored_tensors
@@ -28,6 +28,8 @@ from .subject import Subject
 
 WEIGHTS = "weights that no case uses"
 """The label of the case on these weights."""
+_COMPUTED = re.compile(r"(^|\.)parametrizations\.|_(g|v|orig)$")
+"""Parameters from which a weight is computed, such as weight_norm's; a file stores the weight."""
 
 
 def weight_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[CaseResult]:
@@ -37,19 +39,24 @@ def weight_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[Cas
         subject: the file and its module.
         cases: those of the subject.
     """
-    named = subject.models.float64.submodule("").named_parameters()
-    own = {name: one for name, one in named if one.is_floating_point() and one.numel() > 1}
+    inner = subject.models.float64.submodule("")
+    own, buffers = (
+        {name: one for name, one in named if one.is_floating_point() and one.numel() > 1}
+        for named in (inner.named_parameters(), inner.named_buffers())
+    )
     shapes = {shape for one in own.values() for shape in (tuple(one.shape), tuple(one.shape[::-1]))}
     stored = [tensor for _, tensor in stored_tensors(subject.graph) if tuple(tensor.dims) in shapes]
     contents = [_content(_stored(subject, tensor)) for tensor in stored]
     forms = {name: {_content(array), _content(array.T)} for name, array in _arrays(subject, own)}
     kept = {name for name, found in forms.items() if not found.isdisjoint(contents)}
-    parameters = set().union(*forms.values())
-    others = [tensor for tensor, content in zip(stored, contents, strict=True) if content not in parameters]
+    known = set().union(*forms.values())
+    for _, array in _arrays(subject, buffers):
+        known |= {_content(array), _content(array.T)}
+    others = [tensor for tensor, content in zip(stored, contents, strict=True) if content not in known]
     lost: dict[str, list[onnx.TensorProto]] = {}
     for name, array in _arrays(subject, {name: one for name, one in own.items() if others and name not in kept}):
         alike = {other for other, one in own.items() if tuple(one.shape) == array.shape}
-        if 2 * len(kept & alike) < len(alike):
+        if 2 * len(kept & alike) < len(alike) or _COMPUTED.search(name):
             continue  # a file that stores them in another form
         near = [tensor for tensor in others if tuple(tensor.dims) in (array.shape, array.T.shape)]
         near = [tensor for tensor in near if _stored(subject, tensor).dtype.kind == "f"]
@@ -65,7 +72,7 @@ def weight_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[Cas
             yield CaseResult(WEIGHTS, error=f"{problem}; no case uses them", kind="stored")
 
 
-def _arrays(subject: Subject, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(subject: Subject, parameters: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, np.ndarray]]:
     """Parameters in the file's dtype, one at a time: all may be large."""
     for name, parameter in parameters.items():
         yield name, parameter.detach().cpu().numpy().astype(subject.dtype)
@@ -84,7 +91,7 @@ def _is_close(array: np.ndarray, own: np.ndarray, dtype: str) -> bool:
     return any(np.allclose(form, own, rtol=0, atol=least) for form in (array, array.T) if form.shape == own.shape)
 
 
-def _has_effect(run: ModuleRun, parameter: nn.Parameter, cases: Sequence[Expected]) -> bool:
+def _has_effect(run: ModuleRun, parameter: torch.Tensor, cases: Sequence[Expected]) -> bool:
     """Whether other numbers of a parameter change an output of the module in a case."""
     for call in (call for case in cases if case.kind in WHOLE_RUNS for call in case.calls):
         try:
@@ -99,10 +106,10 @@ def _has_effect(run: ModuleRun, parameter: nn.Parameter, cases: Sequence[Expecte
 
 
 @contextlib.contextmanager
-def _other_numbers(parameter: nn.Parameter) -> Iterator[None]:
+def _other_numbers(parameter: torch.Tensor) -> Iterator[None]:
     own = parameter.detach().clone()
     with torch.no_grad():
-        parameter.copy_(1 - own)
+        parameter.copy_(own + own.abs() + 1)  # none stays as it is
     try:
         yield
     finally:
@@ -116,7 +123,7 @@ def _is_unused(subject: Subject, tensor: onnx.TensorProto, cases: Sequence[Expec
     own.CopyFrom(tensor)
     array = _stored(subject, tensor)
     try:
-        tensor.CopyFrom(numpy_helper.from_array(np.asarray(1 - array, array.dtype), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(array + np.abs(array) + 1, array.dtype), tensor.name))
         return same_outputs(subject.model, [opened(subject.model, subject.graph)], cases)
     except LSTMOnnxError:
         return False

@@ -31,7 +31,7 @@ def unchanged(item: torch.fx.Node, args: Any, kwargs: Any, value: Any) -> Any:
     target: Any = item.target
     if target in _COPIES and not any(isinstance(arg, Node) for arg in args[1:]):
         return args[0]
-    if target in _DROPOUTS and not kwargs and len(args) > 2 and args[2] is False:
+    if target in _DROPOUTS and not kwargs and len(args) > 2 and (args[1] == 0 or args[2] is False):
         return args[0]
     if target is aten.copy.default and _same_form(value_of(item.args[1]), value):
         return args[1]

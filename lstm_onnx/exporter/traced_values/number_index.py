@@ -45,11 +45,14 @@ def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple
     number = torch.scalar_tensor(item, dtype=torch.int64, device=tensor.device) if _is_taken(item) else item
     items[place] = number.reshape(1)
     behind = sum(axes) + (0 if ... in others else left) - axis
-    values = [
-        value.unsqueeze(value.dim() - behind) if isinstance(value, Tensor) and value.dim() > behind else value
-        for value in values
-    ]
-    return (tensor, tuple(items), *values), axis
+    return (tensor, tuple(items), *(_as_rows(value, behind, tensor.dtype) for value in values)), axis
+
+
+def _as_rows(value: Any, behind: int, dtype: torch.dtype) -> Any:
+    """What is assigned, with the axis of the index; only an index that is no tensor would convert it."""
+    if not isinstance(value, Tensor):
+        return value
+    return (value.unsqueeze(value.dim() - behind) if value.dim() > behind else value).to(dtype)
 
 
 def rolled(is_open: Callable[[Tensor], bool], tensor: Tensor, shifts: Any, dims: Any = None) -> tuple[Tensor] | None:

@@ -25,13 +25,18 @@ def read_directly(program: torch.export.ExportedProgram) -> torch.export.Exporte
         if whole.target is not aten.slice_scatter.default or whole.kwargs or _part(node, 1) != _part(whole, 2):
             continue
         source = whole.args[1]
-        if isinstance(source, Node) and source.op == "call_function":
+        if isinstance(source, Node) and source.op == "call_function" and _dtype(source) == _dtype(node):
             node.replace_all_uses_with(source)
             program.graph_signature.replace_all_uses(node.name, source.name)  # the node may be an output
             for unused in (node, whole):
                 if not unused.users:
                     program.graph.erase_node(unused)
     return program
+
+
+def _dtype(node: Node) -> torch.dtype:
+    found: torch.dtype = node.meta["val"].dtype
+    return found
 
 
 def _part(node: Node, first: int) -> tuple[Any, ...]:

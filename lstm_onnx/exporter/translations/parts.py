@@ -85,7 +85,7 @@ def _slice_scatter(x: Any, source: Any, dim: int = 0, start: Any = None, end: An
     is_ordered = type(first) is type(last) is int and (first == 0 or last >= END_OF_AXIS or 0 <= first <= last)
     if not is_ordered or step != 1 or x.shape is None:
         return aten_slice_scatter(x, source, dim, start, end, step)
-    axis = dim % len(x.shape)
+    axis, source = dim % len(x.shape), cast(source, x.dtype)
 
     def part(begin: int, stop: int) -> Any:
         return op.Slice(x, *(constant([number], INT64) for number in (begin, stop, axis)))

@@ -77,3 +77,9 @@ def test_a_roll_by_a_number(shift: int) -> None:
     assert torch.equal(found[0], torch.roll(X, shift, -1))
     assert rolled(_open, X, shift, 1) is None
     assert rolled(_open, X, torch.tensor(shift)) is None
+
+
+def test_what_a_row_is_assigned_has_its_dtype() -> None:
+    found = at_number(_open, (X, (slice(None), torch.tensor(1)), torch.arange(4)))
+    assert found is not None
+    assert found[0][2].dtype == X.dtype

@@ -144,3 +144,22 @@ def test_a_row_of_numbers_for_a_mask_of_two_axes_is_for_its_places(tmp_path: Pat
     result = made(module, inputs(2, 4), SHAPES, tmp_path)
     for sizes in [(1, 1), (3, 7)]:
         agree(result.run(inputs(*sizes)), eager(module, inputs(*sizes)))
+
+
+class Signs(nn.Module):
+    """Whole numbers, of which steps are assigned numbers of another dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.gru(x)[0]
+        zeros = torch.zeros(y.shape, dtype=torch.int32)
+        found = torch.slice_scatter(zeros, (y[:, 1:] > 0).long(), 1, 1)
+        return torch.where(done[:, None, None], y, y + found), found[:, 1:]
+
+
+def test_steps_are_assigned_numbers_of_another_dtype(tmp_path: Path) -> None:
+    right(Signs(), inputs, SHAPES, tmp_path, sizes=((3, 2), (1, 9)))

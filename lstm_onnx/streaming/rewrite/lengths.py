@@ -72,7 +72,7 @@ class Lengths:
 
         Other dynamic axes have a size of 1 or more.
         """
-        if number <= 1:  # times a batch it is no less
+        if number in (0, 1):  # times a batch it is no less; a negative size would be
             for symbol in set.intersection(*(set(symbols) for symbols, _ in size.terms)) if size.terms else ():
                 size = size if self.depends(Size.of(symbol)) else size.divided(Size.of(symbol)) or size
         if size.number is not None:

@@ -84,3 +84,10 @@ def test_a_size_is_counted_where_it_is_a_floor_of_the_steps() -> None:
         if count is not None and wanted is not None:
             assert [count.total(m) for m in range(1, 50)] == [wanted(m) for m in range(1, 50)]
             assert count.ends_early
+
+
+def test_a_size_times_a_batch_is_no_less_only_where_it_is_not_negative() -> None:
+    lengths, batch, steps = Lengths("time"), Size.of("batch"), Size.of("time") - Size.of(3)
+    assert lengths.steps_for(batch * steps, 0) == 3
+    assert lengths.steps_for(batch * steps, 1) == 4
+    assert lengths.steps_for(batch * steps, -5) is None  # at 1 step and a batch of 4 it is -8

@@ -77,12 +77,18 @@ def _in_chunks(model: Model, feeds: Arrays, steps: int) -> Arrays:
     if model.metadata.streaming is not None:
         results.append(stream.flush())
     final = stream.state
-    result = {
-        name: concatenated(name, [item[name] for item in results], time_axes[name]) if name in time_axes else value
-        for name, value in results[-1].items()
-    }
     caches = model.metadata.streaming_or_default.caches
-    return result | {output: final[name] for name, output in model.states.items() if name not in caches}
+    return joined(results, time_axes) | {
+        output: final[name] for name, output in model.states.items() if name not in caches
+    }
+
+
+def joined(chunks: Sequence[Mapping[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
+    """The outputs of chunks: those with a time axis concatenated, and the last values of all others (RunError)."""
+    return {
+        name: concatenated(name, [chunk[name] for chunk in chunks], time_axes[name]) if name in time_axes else last
+        for name, last in chunks[-1].items()
+    }
 
 
 def concatenated(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:

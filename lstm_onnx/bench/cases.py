@@ -15,6 +15,7 @@ from ..runtime.batch_axes import TIME
 from ..runtime.chunk_check import taken
 from ..runtime.providers import ort_errors
 from ..runtime.stream import Stream
+from ..runtime.streamable import stream_outputs
 from .measure import Candidate
 from .opened import Arrays, BenchmarkSubject, OpenedModel
 from .pytorch import EAGER, TorchSide
@@ -124,7 +125,7 @@ def _time_axes(model: Model) -> dict[str, int]:
 def _output_time_axis(subject: BenchmarkSubject) -> int | None:
     """The time axis of the first output that is not a state."""
     model = subject.model
-    name = next((name for name in model.outputs if name not in model.states.values()), next(iter(model.outputs)))
+    name = stream_outputs(model)[0]
     if model.metadata.streaming is not None:
         return model.metadata.streaming.outputs.get(name)
     names = model.metadata.time_axes or (TIME,)
@@ -368,15 +369,13 @@ def _one_by_one(opened: OpenedModel, sequences: list[np.ndarray]) -> Callable[[]
 
 def _first_output(subject: BenchmarkSubject, result: Any) -> np.ndarray:
     """The first output that is not a state, from what a candidate's `run` returned."""
-    final_states = set(subject.model.states.values())
-    names = list(subject.model.outputs)
-    index = next((place for place, name in enumerate(names) if name not in final_states), 0)
+    name = stream_outputs(subject.model)[0]
     if isinstance(result, dict):
-        return np.asarray(result[names[index]])
+        return np.asarray(result[name])
     if isinstance(result, np.ndarray):
         return result
     # A plain session returns a list of all outputs; a bare LSTM called like nn.LSTM returns (output, states).
-    return np.asarray(result[0 if isinstance(result, tuple) else index])
+    return np.asarray(result[0 if isinstance(result, tuple) else list(subject.model.outputs).index(name)])
 
 
 def _first(subject: BenchmarkSubject) -> Callable[[Any], np.ndarray]:

@@ -38,31 +38,23 @@ class GeneratingSubject:
         step: the step's file.
         seed: the seed of the random prompt.
         threads: the number of threads of every candidate.
+        dtype: the dtype of the outputs by which two candidates are compared.
+        hop: a step of the file is one step of the input.
+        torch: PyTorch is not compared.
     """
 
     opened: OpenedModel
     step: OpenedModel
     seed: int
     threads: int
+    dtype: str = "float32"
+    hop: int = 1
+    torch: None = None
 
     @property
     def model(self) -> Model:
         """The generating file in this runtime."""
         return self.opened.model
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the outputs by which two candidates are compared."""
-        return "float32"
-
-    @property
-    def hop(self) -> int:
-        """1: a step of the file is one step of the input."""
-        return 1
-
-    @property
-    def torch(self) -> None:
-        """None: PyTorch is not compared."""
 
 
 def open_generating(source: ModuleSource, provider: str, threads: int, seed: int, folder: Path) -> GeneratingSubject:
@@ -106,15 +98,11 @@ def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
 
     stream = step.stream(point.batch)
 
-    def stream_step(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = stream.run(arrays)
-        return found
-
     without_states = {name: array for name, array in feeds.items() if name not in model.states}
 
     def stream_loop() -> np.ndarray:
         stream.reset()
-        return repeat(stream_step, described, {}, {}, without_states).results[GENERATED]
+        return repeat(stream.run, described, {}, {}, without_states).results[GENERATED]
 
     at = [output.name for output in session.get_outputs()].index(GENERATED)
     taken = {item.name for item in session.get_inputs()}

@@ -79,17 +79,11 @@ class TorchSide:
 
     def carried(self, x: np.ndarray) -> Callable[[], Any]:
         """A bare LSTM that gets `x` each time and continues from its last states."""
-        lstm, tensor, states = self._module(), self.torch.from_numpy(x), [None]
-        to, back = self._transfers()
-
-        def run() -> Any:
-            output, states[0] = lstm(to(tensor), states[0])
-            return back(output)
-
-        return run
+        run = self.carried_each(x[np.newaxis])
+        return lambda: run()[0]
 
     def carried_each(self, x: np.ndarray) -> Callable[[], Any]:
-        """Streams, one after another: stream i gets row i of `x`, ``(streams, 1, 1, input_size)``."""
+        """Streams, one after another: stream i gets entry i of `x`, an input of the LSTM."""
         lstm, tensors = self._module(), list(self.torch.from_numpy(x))
         states: list[Any] = [None] * len(tensors)
         to, back = self._transfers()

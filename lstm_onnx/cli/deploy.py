@@ -17,12 +17,11 @@ def deploy() -> None:
 @click.argument("file", type=FILE)
 @option("-o", "--output", metavar="FOLDER", type=FILE, required=True, help="Triton's model repository.")
 @option("--name", help="Name of the model.  [default: the file's stem]")
-@option("--max-batch", type=click.IntRange(1, 2**31 - 1), default=64, show_default=True, help="Maximum batch size.")
+@option("--max-batch", type=click.IntRange(1, 2**31 - 1), default=64, help="Maximum batch size.")
 @option(
     "--idle",
     type=NumberRange(0, 10**6, min_open=True),
     default=60.0,
-    show_default=True,
     metavar="SECONDS",
     help="End a sequence that has had no request for this long.",
 )

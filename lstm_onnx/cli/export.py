@@ -57,9 +57,7 @@ from .streams import say
     type=click.IntRange(min=1),
     help="For modules with explicit states: make a faster file for chunks of multiples of this many steps only.",
 )
-@option(
-    "--check/--no-check", default=True, help="For modules: compare FILE with PyTorch at other sizes.  [default: check]"
-)
+@option("--check/--no-check", default=True, help="For modules: compare FILE with PyTorch at other sizes.")
 @json_option
 def export(source: str, output: str | None, check: bool, as_json: bool, **options: Any) -> None:
     """Export SOURCE to an ONNX file.

@@ -32,7 +32,7 @@ from .params import FILE, by_name, name_pair, onnx_output, option
 @option(
     "--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is above --stop-above, or true."
 )
-@option("--stop-above", type=float, default=0.5, show_default=True, help="Threshold of --stop-output.")
+@option("--stop-above", type=float, default=0.5, help="Threshold of --stop-output.")
 @option("--pad", type=float, help="Value of the output after its sequence has ended.  [default: the stop token, or 0]")
 @state_option(
     by_name, "A state input, and the output that is its next value; may be repeated.  [default: FILE's metadata]"

@@ -32,6 +32,7 @@ _SUMMARIES = {
     "verify": "Compare FILE with the PyTorch model SOURCE.",
 }
 """The commands, each in a module of this package, and the first line of their help; --help imports none of them."""
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch")
 
 
@@ -76,7 +77,7 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="lstm-onnx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may also follow the command.")
 def cli(debug: bool) -> None:

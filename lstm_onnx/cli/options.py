@@ -29,12 +29,9 @@ provider_option = option(
     "--provider",
     type=ProviderName(),
     default="auto",
-    show_default=True,
     help="Execution provider; cuda fails if CUDA cannot be used.  ONNX Runtime's names are accepted too.",
 )
-seed_option = option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs."
-)
+seed_option = option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the random inputs.")
 json_option = option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")
 
 

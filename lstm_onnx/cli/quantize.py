@@ -19,14 +19,12 @@ from .params import FILE, onnx_output, option
     "--layers",
     type=click.Choice(INT8_LAYERS),
     default=INT8_LAYERS[0],
-    show_default=True,
     help="all: LSTM, GRU, RNN, Linear and Embedding layers; recurrent: only LSTM, GRU and RNN.",
 )
 @option(
     "--kernel",
     type=click.Choice(INT8_KERNELS),
     default=INT8_KERNELS[0],
-    show_default=True,
     help="MatMulInteger: each sequence has the same result in any batch, and on any CPU; DynamicQuantizeLSTM: "
     "fastest for large batches, and results depend on the batch; MatMulNBits and, for large layers, MatMulNBits-256: "
     "fastest for single streams on CPUs with VNNI.",

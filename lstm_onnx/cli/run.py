@@ -51,7 +51,6 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="ray: run a folder of Parquet files on a Ray cluster, and write a folder.",
 )
 @option(

@@ -21,9 +21,9 @@ _SECONDS = NumberRange(0, 10**6, min_open=True)
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@option("--port", type=_PORT, default=8000, show_default=True, help="Port for HTTP and websockets; 0 picks a free one.")
-@option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Port for gRPC; 0 picks a free one.")
+@option("--host", default="127.0.0.1", help="Address to listen on.")
+@option("--port", type=_PORT, default=8000, help="Port for HTTP and websockets; 0 picks a free one.")
+@option("--grpc-port", type=_PORT, default=8001, help="Port for gRPC; 0 picks a free one.")
 @option("--no-grpc", is_flag=True, help="Do not serve gRPC.")
 @option("--token-file", "tokens", type=FILE, help="Require a bearer token from FILE, which has one per line.")
 @option("--no-token", "open_to_all", is_flag=True, help="Allow other machines to connect without a token.")
@@ -42,12 +42,11 @@ _SECONDS = NumberRange(0, 10**6, min_open=True)
     type=FILE,
     help="Secret that signs snapshots of streams; servers that share streams need the same.  [default: a new one]",
 )
-@option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Maximum batch size.")
+@option("--max-batch", type=click.IntRange(1, 4096), default=64, help="Maximum batch size.")
 @option(
     "--window",
     type=NumberRange(0, 10),
     default=0.002,
-    show_default=True,
     metavar="SECONDS",
     help="How long a batch waits for streams whose next request is expected.",
 )
@@ -55,46 +54,30 @@ _SECONDS = NumberRange(0, 10**6, min_open=True)
     "--max-request-bytes",
     type=click.IntRange(1024, 2**31 - 1),
     default=16 * 2**20,
-    show_default=True,
     help="Maximum size of a body, message or frame.",
 )
 @option(
     "--max-pending-bytes",
     type=click.IntRange(1024),
     default=2**30,
-    show_default=True,
     help="Maximum total size of the requests in flight.",
 )
-@option(
-    "--max-streams",
-    type=click.IntRange(1, 10**6),
-    default=1024,
-    show_default=True,
-    help="Maximum number of open streams per model.",
-)
+@option("--max-streams", type=click.IntRange(1, 10**6), default=1024, help="Maximum number of open streams per model.")
 @option(
     "--idle",
     "idle_seconds",
     type=_SECONDS,
     default=60.0,
-    show_default=True,
     metavar="SECONDS",
     help="Close a stream that has had no request for this long.",
 )
-@option(
-    "--queue",
-    type=click.IntRange(1, 10**6),
-    default=1024,
-    show_default=True,
-    help="Maximum number of waiting requests per model.",
-)
-@option("--deadline", type=_SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="Time limit per request.")
+@option("--queue", type=click.IntRange(1, 10**6), default=1024, help="Maximum number of waiting requests per model.")
+@option("--deadline", type=_SECONDS, default=30.0, metavar="SECONDS", help="Time limit per request.")
 @option(
     "--drain",
     "drain_seconds",
     type=NumberRange(0, 3600),
     default=10.0,
-    show_default=True,
     metavar="SECONDS",
     help="Time for running requests to finish after SIGTERM.",
 )

@@ -22,13 +22,7 @@ from .params import FILE, by_name, integer_by_name, onnx_output, option
     multiple=True,
     help="The time axis of an input, such as x=1; may be repeated.  [default: FILE's metadata]",
 )
-@option(
-    "--max-delay",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Maximum look-ahead to accept, in steps.",
-)
+@option("--max-delay", type=click.IntRange(min=0), default=0, help="Maximum look-ahead to accept, in steps.")
 @option(
     "--chunk",
     type=click.IntRange(min=1),

@@ -32,7 +32,6 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     type=ProviderName(),
     multiple=True,
     default=("auto",),
-    show_default="auto",
     help="Execution provider, as in run; may be repeated.",
 )
 @option(
@@ -41,7 +40,6 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     type=click.Choice(["onnxruntime", "openvino", "onnxruntime-web", "tract"]),
     multiple=True,
     default=("onnxruntime",),
-    show_default="onnxruntime",
     help="Engine that runs the file; all but onnxruntime run on the CPU only; may be repeated.",
 )
 @threads_option
@@ -56,7 +54,6 @@ _WITH_SOURCE = {"precisions": "--precision", "data": "--data", "columns": "--col
     "--mutants",
     type=click.Choice(["none", "quick", "all"]),
     default="quick",
-    show_default=True,
     help="How many mutants of the file to try; each must be rejected.",
 )
 @option(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ..atomic_io import temporary_folder
 from ..errors import ConfigError
 from ..runtime import Model
+from ..runtime.unchanged import unchanged
 from .build import build_report, with_mutants
 from .converted.drift import precision_of, require_drift, with_limited_drift
 from .criterion import TensorResult
@@ -22,7 +23,6 @@ from .replay import replay
 from .report import ParityReport
 from .results import CaseResult
 from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_open, require_runtime, running
-from .unchanged import unchanged
 
 _MOST_TIPPED = 1 / 16
 """The largest share of calls with integers in which some may differ, such as an argmax of nearly equal numbers."""
@@ -65,7 +65,7 @@ def verify_golden(
     require_runtime(runtime, provider, threads)
     require_drift(max_drift)
     require_open(path, runtime)
-    with unchanged(path), running(runtime, threads) as engine:
+    with unchanged(path, "verified"), running(runtime, threads) as engine:
         model = path if isinstance(path, Model) else load_on(engine, path, provider, threads)
         report = _verified(model, golden, mutants, max_drift)
     return replace(report, seconds=time.perf_counter() - started)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
-from ..runtime.chunk_check import taken
-from ..runtime.chunks import concatenated
+from ..runtime.chunk_check import cut, taken
+from ..runtime.chunks import concatenated, joined
 from ..runtime.pool.pool import Pool
 from ..runtime.pool.state_memory import Slot
 from .expected import Arrays, Call, Expected, abbreviated
@@ -90,29 +90,13 @@ def _run_chunks(model: Model, expected: Expected) -> CaseResult:
         return expected.judge(run(call.feeds for call in expected.calls))
     results = []
     for chunking in expected.chunkings:
-        outputs = _concatenated(run(_chunks(expected, chunking)), expected.time_axes)
+        outputs = joined(run(cut(first, expected.time_axes, chunking)), expected.time_axes)
         result = expected.judge([outputs])
         if not result.passed:
             result = replace(result, label=f"{result.label}, {'+'.join(map(str, chunking))}")
         results.append(result)
     # An output that cannot be judged must not hide another one that fails, whatever its ratio.
     return max(results, key=lambda result: (not (result.passed or result.inconclusive), result.ratio))
-
-
-def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
-    feeds = expected.calls[0].feeds
-    start = 0
-    for size in chunking:
-        yield taken(feeds, expected.time_axes, range(start, start + size))
-        start += size
-
-
-def _concatenated(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
-    """The outputs with a time axis, concatenated, and the last values of all others."""
-    return {
-        name: concatenated(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
-        for name, last in parts[-1].items()
-    }
 
 
 def _row(name: str, array: np.ndarray, at: int, axis: int) -> np.ndarray:
@@ -131,21 +115,22 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     """Run each row of the batch as its own stream, started and paused at different times, in reused slots."""
     single = len(expected.calls) == 1
     if single:
-        name = next(iter(set(expected.time_axes) & set(expected.calls[0].feeds)))
-        time = expected.calls[0].feeds[name].shape[expected.time_axes[name]]
+        feeds = expected.calls[0].feeds
+        name = next(iter(set(expected.time_axes) & set(feeds)))
         unit = model.metadata.streaming_or_default.chunk
-        steps = list(_chunks(expected, (unit,) * (time // unit)))
+        count = feeds[name].shape[expected.time_axes[name]] // unit
+        steps: list[Arrays] = list(cut(feeds, expected.time_axes, [unit] * count))
     else:
         steps = [call.feeds for call in expected.calls]
     axes = expected.batch_axes
     inputs = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
     rows = _rows(model, inputs, axes, expected.batch)
     if single:  # each row as a whole, since the number of steps per call may depend on the place in the sequence
-        return [_joined([_concatenated(row, expected.time_axes) for row in rows], axes)]
-    return [_joined([row[at] for row in rows], axes) for at in range(len(steps))]
+        return [_batch([joined(row, expected.time_axes) for row in rows], axes)]
+    return [_batch([row[at] for row in rows], axes) for at in range(len(steps))]
 
 
-def _joined(rows: Sequence[dict[str, Any]], axes: Mapping[str, int]) -> dict[str, Any]:
+def _batch(rows: Sequence[dict[str, Any]], axes: Mapping[str, int]) -> dict[str, Any]:
     return {name: concatenated(name, [row[name] for row in rows], axes[name]) for name in rows[0] if name in axes}
 
 

@@ -24,6 +24,7 @@ from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_sou
 from ..exporter.sources.torch_lstm import is_bare_lstm
 from ..input_spec import InputSpec
 from ..runtime import Model
+from ..runtime.unchanged import unchanged
 from ..spec import INT8_KERNELS
 from .build import INTERFACE, build_report, with_mutants
 from .comparison import Verification
@@ -51,7 +52,6 @@ from .runtimes import (
 )
 from .source_changes import changed_options, inputs_with_axes_of, interface_problems, renamed_outputs
 from .special_values import probes, special_results
-from .unchanged import unchanged
 from .user_data import UserData
 
 Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContextManager[Iterable[CaseResult]]]
@@ -121,7 +121,7 @@ def verify_all(
         require_runtime(runtime, provider, threads)
     require_open(file, *runtimes)
     done = []
-    with unchanged(file), ExitStack() as stack:
+    with unchanged(file, "verified"), ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
             for runtime, provider in itertools.product(runtimes, providers):
                 with ExitStack() as models:

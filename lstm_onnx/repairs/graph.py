@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
-from ..onnxgraph import load_inlined, nodes_of, outer_values
+from ..onnxgraph import ONNX_ERRORS, load_inlined, nodes_of, outer_values
 from ..onnxgraph.load import opset_of, read_weights
 from ..onnxgraph.nodes import needed_nodes
+from ..onnxgraph.shape_inference import with_shapes, without_weights
 
 
 @dataclass
@@ -89,3 +90,11 @@ class Graph:
         graph.input.extend(self.inputs)
         graph.output.extend(self.outputs)
         return changed
+
+
+def with_known_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
+    """A model with the shapes that follow from its inputs (see `with_shapes`); as it is where onnx refuses it."""
+    try:
+        return with_shapes(without_weights(model), data_prop=data_prop)
+    except ONNX_ERRORS:
+        return model

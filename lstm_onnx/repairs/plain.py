@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from ..onnxgraph import ONNX_ERRORS, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
+from ..onnxgraph import Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
 from ..onnxgraph.nodes import RANDOM, constant_of, needed_nodes, producers_of, sorted_nodes
-from ..onnxgraph.shape_inference import with_shapes, without_weights
 from ..runtime import Model
-from .graph import Graph
+from .graph import Graph, with_known_shapes
 from .proof import LARGEST_SIZE, values_at_sizes
 
 _MOST_ENTRIES = 8
@@ -89,22 +88,14 @@ def _is_copy(node: NodeProto, types: Mapping[str, int]) -> bool:
 def _types(graph: Graph) -> dict[str, int]:
     """The element types of the graph's values, where they are known."""
     kinds: dict[str, int] = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in graph.arrays.items()}
-    try:
-        shaped = with_shapes(without_weights(graph.complete()), data_prop=False).graph
-    except ONNX_ERRORS:
-        return kinds
-    values = (*shaped.value_info, *shaped.input)
-    return {**kinds, **{value.name: value.type.tensor_type.elem_type for value in values}}
+    shaped = with_known_shapes(graph.complete(), data_prop=False).graph
+    return kinds | {value.name: value.type.tensor_type.elem_type for value in (*shaped.value_info, *shaped.input)}
 
 
 def shapes_of(model: ModelProto) -> dict[str, Shape | None]:
     """The shapes of a model's values, where they are known."""
-    try:
-        shaped = with_shapes(without_weights(model)).graph
-    except ONNX_ERRORS:
-        return {}
-    values = (*shaped.value_info, *shaped.input, *shaped.output)
-    return {value.name: shape_of(value.type) for value in values}
+    shaped = with_known_shapes(model).graph
+    return {value.name: shape_of(value.type) for value in (*shaped.value_info, *shaped.input, *shaped.output)}
 
 
 @dataclass(frozen=True)

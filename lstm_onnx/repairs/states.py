@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper
+from onnx import NodeProto, helper
 
-from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, node_name, shape_of, typed
+from ..onnxgraph import Scope, attributes_of, node_name, shape_of, typed
 from ..onnxgraph.builder import Nodes, unique_name
 from ..onnxgraph.recurrent import (
     INITIAL_C,
@@ -20,8 +20,7 @@ from ..onnxgraph.recurrent import (
     input_of,
     is_onnx_operator,
 )
-from ..onnxgraph.shape_inference import with_shapes, without_weights
-from .graph import Graph
+from .graph import Graph, with_known_shapes
 from .masks import add_final
 
 _DTYPES = ("float16", "float32", "float64")
@@ -65,7 +64,7 @@ class Exposed:
 
 def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
     """The states that no input of the graph sets, and why some stay internal."""
-    scope = Scope.of(_shaped(graph.complete()).graph)
+    scope = Scope.of(with_known_shapes(graph.complete()).graph)
     found: list[State] = []
     notes: list[str] = []
     for node in graph.nodes:
@@ -92,7 +91,7 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
 
 def fixed_sizes(graph: Graph) -> tuple[list[int], list[int]]:
     """The sizes of the operators' batches that are numbers: of their sequences, and of their initial states."""
-    scope = Scope.of(_shaped(graph.complete()).graph)
+    scope = Scope.of(with_known_shapes(graph.complete()).graph)
     operators = [node for node in graph.nodes if is_onnx_operator(node)]
     sizes = [scope.dim(_sequence(scope, node), batch_axis(node)) for node in operators]
     starts = [scope.dim(value, batch_axis(node)) for node in operators for value in initial_states(node)]
@@ -105,13 +104,6 @@ def _sequence(scope: Scope, node: NodeProto) -> str:
     name = input_of(node, 0)
     moved = scope.producer(name)
     return str(moved.input[0]) if moved is not None and moved.op_type == "GatherElements" else name
-
-
-def _shaped(model: ModelProto) -> ModelProto:
-    try:
-        return with_shapes(without_weights(model))
-    except ONNX_ERRORS:
-        return model
 
 
 def expose(

@@ -7,7 +7,7 @@ one rounding error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,14 @@ class WholeSequence:
 def taken(arrays: Arrays, axes: Mapping[str, int], places: Sequence[int]) -> dict[str, np.ndarray]:
     """Some entries of arrays along their axes, such as steps or rows; the whole array if it has no such axis."""
     return {name: np.take(array, places, axes[name]) if name in axes else array for name, array in arrays.items()}
+
+
+def cut(arrays: Arrays, axes: Mapping[str, int], sizes: Iterable[int]) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays in chunks of these numbers of steps; see `taken`."""
+    start = 0
+    for size in sizes:
+        yield taken(arrays, axes, range(start, start + size))
+        start += size
 
 
 def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chunkings: Sequence[Sequence[int]]) -> str:

@@ -13,7 +13,7 @@ from .batch_axes import BATCH, TIME, batch_name, has_unnamed_batch
 from .bindings import Key
 from .call import call
 from .cancellation import options_of
-from .conversion import ToCallerType, to_numpy
+from .conversion import ToCallerType, as_passed, to_numpy, unchanged
 from .counts import require_one_place
 from .loaded_model import LoadedModel
 from .providers import runs_operator
@@ -34,7 +34,7 @@ class ChunkedSteps:
         phased: whether earlier chunks matter: equal chunks may give different numbers of steps, or an input or output
             has no time axis and is kept for calls without steps.
         shapes: the output shapes of the last chunk that was not bound.
-        to_caller_type: converts results to the type that the caller passed last; None for numpy's.
+        to_caller_type: converts results to the type that the caller passed last.
     """
 
     def __init__(self, model: LoadedModel, batch: int) -> None:
@@ -54,7 +54,7 @@ class ChunkedSteps:
         self._restored = False
         self._others: Arrays = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.to_caller_type: ToCallerType | None = None
+        self.to_caller_type: ToCallerType = unchanged
 
     def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The feeds of a call that does not end the sequence, and whether the chunk has no steps.
@@ -72,7 +72,7 @@ class ChunkedSteps:
                 )
             feeds = {**feeds, streaming.last: np.zeros(1, np.int64)}
         first = next(iter(feeds.values()), None)
-        self.to_caller_type = None
+        self.to_caller_type = unchanged
         if type(first) is not np.ndarray and first is not None:
             name = next(iter(feeds))
             self.to_caller_type = to_numpy(first, self.model.inputs.get(name), name)[1]
@@ -202,9 +202,7 @@ class ChunkedSteps:
 
     def converted(self, results: Arrays) -> dict[str, Any]:
         """Results as arrays of the type that the caller passed last."""
-        if self.to_caller_type is None:
-            return dict(results)
-        return {name: self.to_caller_type(array) for name, array in results.items()}
+        return as_passed(results, self.to_caller_type)
 
     def nothing(self, name: str) -> np.ndarray:
         """An output of a call without steps: empty along time, or its value at the last step."""

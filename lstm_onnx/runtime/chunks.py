@@ -42,46 +42,26 @@ def run_chunks(model: Model, feeds: Mapping[str, np.ndarray], steps: int) -> Arr
     if model.spec is not None and "lengths" in feeds:
         raise InputError("lengths cannot be combined with chunks: all sequences of a stream continue", name="lengths")
     require_known_names(model.inputs, feeds)
-    return _run_lstm(model, dict(feeds), steps) if model.spec is not None else _run_module(model, dict(feeds), steps)
-
-
-def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
-    spec = model.spec
-    assert spec is not None  # noqa: S101 - the caller's condition
-    if "input" not in feeds:
-        raise InputError(f"missing input: {model.inputs['input']}")
-    x = feeds["input"]
-    unbatched = x.ndim == 2
+    spec, arrays = model.spec, dict(feeds)
+    if spec is None:
+        return _in_chunks(model, arrays, steps)
     batch_axis = 0 if spec.batch_first else 1
-    if unbatched:
-        x = np.expand_dims(x, batch_axis)
-    if x.ndim != 3:
-        raise InputError(f"input has shape {x.shape}", hint=f"the model takes {model.inputs['input']}")
-    stream = model.stream(x.shape[batch_axis])
-    states = {name: feeds[name] for name in feeds if name in model.states}
-    states = {name: array[:, np.newaxis] if array.ndim == 2 else array for name, array in states.items()}
-    if states:
-        stream.state = {**stream.state, **states}
-    time_axis = 1 - batch_axis
-    outputs = [stream(_cut(x, time_axis, start, steps)) for start in range(0, x.shape[time_axis], steps)]
-    if not outputs:
-        raise InputError(
-            f"input has shape {x.shape}: the axis time is empty", hint="it must be at least 1", name="input"
-        )
-    result = {"output": concatenated("output", outputs, time_axis)}
-    final = stream.state
-    result |= {model.states[name]: final[name] for name in model.states if name in final}
-    if unbatched:
-        result = {"output": result["output"].squeeze(batch_axis)} | {
-            name: state[:, 0] for name, state in result.items() if name != "output"
-        }
-    return result
+    alone = "input" in arrays and arrays["input"].ndim == 2
+    if alone:
+        arrays["input"] = np.expand_dims(arrays["input"], batch_axis)
+    arrays |= {name: array[:, np.newaxis] for name, array in arrays.items() if array.ndim == 2}  # states
+    results = _in_chunks(model, arrays, steps)
+    if not alone:
+        return results
+    return {name: array.squeeze(batch_axis if name == "output" else 1) for name, array in results.items()}
 
 
-def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
+def _in_chunks(model: Model, feeds: Arrays, steps: int) -> Arrays:
     model.stream()  # if it cannot be streamed, that error comes first
     time = time_axis(model)
     free = stream_inputs(model)
+    if model.spec is not None:
+        free.pop("lengths", None)  # every chunk is complete
     arrays = validated_feeds(free, {name: array for name, array in feeds.items() if name not in model.states})
     sizes = axis_sizes(free, arrays)
     stream = model.stream(sizes.get(batch_name(model) or BATCH, 1))
@@ -97,12 +77,18 @@ def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     if model.metadata.streaming is not None:
         results.append(stream.flush())
     final = stream.state
-    result = {
-        name: concatenated(name, [item[name] for item in results], time_axes[name]) if name in time_axes else value
-        for name, value in results[-1].items()
-    }
     caches = model.metadata.streaming_or_default.caches
-    return result | {output: final[name] for name, output in model.states.items() if name not in caches}
+    return joined(results, time_axes) | {
+        output: final[name] for name, output in model.states.items() if name not in caches
+    }
+
+
+def joined(chunks: Sequence[Mapping[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
+    """The outputs of chunks: those with a time axis concatenated, and the last values of all others (RunError)."""
+    return {
+        name: concatenated(name, [chunk[name] for chunk in chunks], time_axes[name]) if name in time_axes else last
+        for name, last in chunks[-1].items()
+    }
 
 
 def concatenated(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:

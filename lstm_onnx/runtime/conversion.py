@@ -151,6 +151,13 @@ def unchanged(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def as_passed(results: Mapping[str, Any], to_caller_type: ToCallerType) -> dict[str, Any]:
+    """The arrays among `results` converted; an ONNX sequence or map stays as it is."""
+    if to_caller_type is unchanged:
+        return dict(results)
+    return {name: to_caller_type(value) if isinstance(value, np.ndarray) else value for name, value in results.items()}
+
+
 def converter_to(value: Any) -> ToCallerType:
     """The `from_dlpack` of the library of `value`, which is already imported; strings stay in numpy."""
     library: Any = sys.modules.get(type(value).__module__.partition(".")[0])

@@ -11,7 +11,7 @@ from ..errors import InputError, RunError
 from .bindings import Key, key_of
 from .call import call
 from .cancellation import options_of
-from .conversion import to_arrays
+from .conversion import as_passed, to_arrays
 from .loaded_model import LoadedModel
 from .non_finite_inputs import warn_of_non_finite
 
@@ -58,10 +58,7 @@ def _run_unbound(model: LoadedModel, feeds: Mapping[str, Any], key: Key | None) 
     values = call(model.path, model.session.run, names, arrays, options_of(model))
     if key is not None:
         model.bindings.record(key, model.session_for, model.path, model.inputs, model.outputs, arrays, values)
-    return {
-        name: to_caller_type(value) if isinstance(value, np.ndarray) else value
-        for name, value in zip(names, values, strict=True)
-    }
+    return as_passed(dict(zip(names, values, strict=True)), to_caller_type)
 
 
 def complete_feeds(model: LoadedModel, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:

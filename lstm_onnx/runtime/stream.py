@@ -15,7 +15,7 @@ from .batch_axes import require_batch
 from .bindings import Binding, Key, key_of, output_buffers
 from .cancellation import options_of
 from .chunked_steps import ChunkedSteps
-from .conversion import to_arrays, to_numpy
+from .conversion import as_passed, to_arrays, to_numpy, unchanged
 from .loaded_model import LoadedModel
 from .non_finite_inputs import is_finite, warn_of_non_finite
 from .run import run_model
@@ -217,7 +217,7 @@ class Stream:
             self._current ^= 1
             self._results = binding.outputs
             self._returns_dict = False
-            self._chunks.to_caller_type = None
+            self._chunks.to_caller_type = unchanged
             if last.phase is not None:
                 self._chunks.count(last.steps)
             return binding.outputs[last.output].copy()
@@ -340,7 +340,7 @@ class Stream:
         if not results:  # a single cell, whose outputs are its states
             results = {self.model.states[name]: array for name, array in self._device.state.items()}
         self._results = self._chunks.still(results)
-        return {name: to_caller_type(array) for name, array in results.items()}
+        return as_passed(results, to_caller_type)
 
     def _bind(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
         """Bind chunks of this shape once it has occurred twice: one binding for each direction of the double buffer."""

@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 from ..atomic_io import require_path, writing_only_if
 from ..errors import FileError, ModelError
 from .file_digest import files_beside
-from .loaded_model import fingerprint
+from .loaded_model import LoadedModel, fingerprint
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,22 +25,29 @@ Path = str | os.PathLike[str]
 
 
 @contextmanager
-def unchanged(path: Path, verb: str) -> Iterator[None]:
-    """A context in which the file, and those in its folder that hold its weights, must not change.
+def unchanged(file: Path | LoadedModel | None, verb: str) -> Iterator[None]:
+    """A context in which a file, and those in its folder that hold its weights, must not change.
 
     Args:
-        path: the file.
+        file: the file, or an open model of it; None for none.
         verb: what is done with it, such as "quantized".
 
     Raises:
-        ModelError: it was changed; raised instead of any error that this caused, and no file is written then.
+        ModelError: it was changed, or was since the model was loaded; raised instead of any error that this caused, and
+            no file is written then.
     """
+    if file is None:
+        yield
+        return
+    path = file.file if isinstance(file, LoadedModel) else file
     before = fingerprint(path)
+    if isinstance(file, LoadedModel) and file.fingerprint not in (None, before):
+        raise ModelError("was changed after it was loaded", path=file.path, hint="load it again")
     beside = _beside(path)
-    weights = [fingerprint(file) for file in beside]
+    weights = [fingerprint(each) for each in beside]
 
     def require() -> None:
-        if fingerprint(path) != before or [fingerprint(file) for file in beside] != weights:
+        if fingerprint(path) != before or [fingerprint(each) for each in beside] != weights:
             raise ModelError(f"was changed while it was {verb}", path=path, hint="try again")
 
     try:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -14,54 +14,23 @@ from websockets.exceptions import ConnectionClosed
 
 from ..errors import InputError
 from ..runtime.arguments import positive_integer
-from ..runtime.call_order import Call, CallOrder
-from .client_frames import ClientFrames
+from .client_frames import ClientFrames, SteppedStream
 from .client_target import Target
 from .resuming_stream import ResumingStream
 
 
-class ClientStream:
-    """A stream of a model on a server; made by `open_stream`.
-
-    Attributes:
-        inputs: name, datatype and shape of each input; a size that is not fixed is -1, and the batch size is 1.
-        outputs: the same for outputs.
-    """
+class ClientStream(SteppedStream):
+    """A stream of a model on a server, which ends with its connection; made by `open_stream`."""
 
     def __init__(self, connection: ClientConnection, layout: Mapping[str, Any]) -> None:
-        self._frames = ClientFrames.of(layout)
-        self.inputs, self.outputs = self._frames.inputs, self._frames.outputs
+        super().__init__(ClientFrames.of(layout))
         self._connection = connection
         self._waiting: deque[asyncio.Future[bytes | str]] = deque()
         self._sending: set[asyncio.Task[None]] = set()
         self._ended: str | None = None
-        self._order = CallOrder()
         self._reading = asyncio.create_task(self._read())
 
-    def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
-        """Run the next time steps.  Calls are answered in their order, and need not wait for one another.
-
-        `inputs` are copied when this method is called, not when its task starts: their memory may be reused at once.
-        A frame is run even if its call is cancelled.
-
-        Args:
-            inputs: an array for a model with one input, or a dict of arrays by name.
-
-        Returns:
-            The output; a dict of outputs by name where `inputs` is a dict or the model has several outputs.
-
-        Raises:
-            InputError: the server refused the frame, or it does not fit; the stream is unchanged.
-            ConnectionError: the stream is closed, and its states are lost.  A frame without an answer may or may not
-                have been run.
-        """
-        call = self._order.call()
-        return call.of(self._step(inputs, self._frames.framed(inputs), call))
-
-    async def _step(self, inputs: Any, frame: bytes | InputError, call: Call) -> Any:
-        if isinstance(frame, InputError):
-            raise frame
-        await call.turn()
+    async def _answer(self, frame: bytes) -> bytes:
         if self._ended is not None:
             raise ConnectionError(self._ended)
         answer = asyncio.get_running_loop().create_future()
@@ -70,10 +39,10 @@ class ClientStream:
         sending = asyncio.create_task(self._send(frame))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
-        found = await answer
+        found: bytes | str = await answer
         if isinstance(found, str):
             raise InputError(json.loads(found)["error"])
-        return self._frames.results(inputs, found)
+        return found
 
     async def _send(self, frame: bytes) -> None:
         with contextlib.suppress(ConnectionClosed):  # `_read` fails every call that waits

@@ -1,15 +1,19 @@
-"""Converts a client's arrays to websocket frames and back, in the layout that the server's first message describes."""
+"""Converts a client's arrays to websocket frames and back, in the layout that the server's first message describes.
+
+`SteppedStream` is what a client's streams have in common.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, shown
+from ..runtime.call_order import Call, CallOrder
 from .tensors import DATATYPES, to_bytes
 
 
@@ -90,3 +94,57 @@ class ClientFrames:
         """What a step with `inputs` returns: the output, or outputs by name."""
         outputs = self.arrays(data)
         return outputs if isinstance(inputs, Mapping) or len(outputs) > 1 else next(iter(outputs.values()))
+
+
+class SteppedStream:
+    """A client's stream, whose steps are answered in the order of their calls.
+
+    Attributes:
+        inputs: name, datatype and shape of each input; a size that is not fixed is -1, and the batch size is 1.
+        outputs: the same for outputs.
+    """
+
+    def __init__(self, frames: ClientFrames) -> None:
+        self._frames = frames
+        self._order = CallOrder()
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """See the class."""
+        return self._frames.inputs
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """See the class."""
+        return self._frames.outputs
+
+    def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
+        """Run the next time steps.  Calls are answered in their order, and need not wait for one another.
+
+        `inputs` are copied when this method is called, not when its task starts: their memory may be reused at once.
+        A frame is run even if its call is cancelled.
+
+        Args:
+            inputs: an array for a model with one input, or a dict of arrays by name.
+
+        Returns:
+            The output; a dict of outputs by name where `inputs` is a dict or the model has several outputs.
+
+        Raises:
+            InputError: the server refused the frame, or it does not fit; the stream is unchanged.
+            ConnectionError: the stream is closed or lost, with its states; one with snapshots is lost if it could not
+                be continued, or had no answer for `reconnect` seconds.  A frame without an answer may or may not have
+                been run.
+        """
+        call = self._order.call()
+        return call.of(self._step(inputs, self._frames.framed(inputs), call))
+
+    async def _step(self, inputs: Any, frame: bytes | InputError, call: Call) -> Any:
+        if isinstance(frame, InputError):
+            raise frame
+        await call.turn()
+        return self._frames.results(inputs, await self._answer(frame))
+
+    async def _answer(self, frame: bytes) -> bytes:
+        """Send a frame, before anything is awaited, and wait for its answer."""
+        raise NotImplementedError

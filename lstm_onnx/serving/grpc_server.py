@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .access import require_token
 from .errors import RequestError
 from .grpc_messages import read_request, write_response
 from .protocol.messages import MESSAGES, METHODS, SERVICE
+from .served_model import ServedModel
 from .service import SERVER, Service, ending
 
 _MOST_RUNNING = 64
@@ -24,70 +25,38 @@ _MOST_RUNNING = 64
 _PUBLIC = ("ServerLive", "ServerReady")
 """Methods that need no token, for health checks."""
 _SERIALIZED = operator.methodcaller("SerializeToString")
-Handler = Callable[[Any], Awaitable[Any]]
 
 
-class GrpcMethods:
-    """The methods with one request and one answer; each takes and returns a message."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.repository = service.repository
-
-    async def ServerLive(self, _: Any) -> Any:  # noqa: N802 - the protocol's name, as below
-        """Whether the server runs."""
-        return _message("ServerLiveResponse", {"live": True})
-
-    async def ServerReady(self, _: Any) -> Any:  # noqa: N802
-        """Whether every model is loaded."""
-        return _message("ServerReadyResponse", {"ready": self.service.is_ready})
-
-    async def ModelReady(self, request: Any) -> Any:  # noqa: N802
-        """Whether a model is loaded."""
-        return _message("ModelReadyResponse", {"ready": self.service.is_model_ready(request.name, request.version)})
-
-    async def ServerMetadata(self, _: Any) -> Any:  # noqa: N802
-        """The server's name, version and extensions."""
-        return _message("ServerMetadataResponse", SERVER)
-
-    async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
-        """The model's inputs and outputs."""
-        served = self.repository.ready(request.name, request.version)
-        return _message("ModelMetadataResponse", served.metadata())
-
-    async def ModelConfig(self, request: Any) -> Any:  # noqa: N802
-        """The model's configuration."""
-        served = self.repository.ready(request.name, request.version)
-        return _message("ModelConfigResponse", {"config": served.config()})
-
-    async def ModelStatistics(self, request: Any) -> Any:  # noqa: N802
-        """Counts and times, for one model or for all."""
-        return _message("ModelStatisticsResponse", self.service.statistics(request.name or None, request.version))
-
-    async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
-        """All models."""
-        return _message("RepositoryIndexResponse", {"models": self.repository.index(ready=request.ready)})
-
-    async def RepositoryModelLoad(self, request: Any) -> Any:  # noqa: N802
-        """Load a model, or its changed file."""
-        await self.service.load(request.model_name, request.parameters)
-        return _message("RepositoryModelLoadResponse", {})
-
-    async def RepositoryModelUnload(self, request: Any) -> Any:  # noqa: N802
-        """Accept no more requests for a model."""
-        await self.service.unload(request.model_name)
-        return _message("RepositoryModelUnloadResponse", {})
-
-    async def ModelInfer(self, request: Any) -> Any:  # noqa: N802
-        """Run a model."""
-        name, version = request.model_name, request.model_version
-        self.repository.entry(name, version)
-        outputs = await self.service.infer("grpc", name, version, read_request(request))
-        return write_response(request, outputs)
+_FACTS: Mapping[str, Callable[[Service, Any], dict[str, Any]]] = {
+    "ServerLive": lambda _service, _request: {"live": True},
+    "ServerReady": lambda service, _request: {"ready": service.is_ready},
+    "ServerMetadata": lambda _service, _request: SERVER,
+    "ModelReady": lambda service, request: {"ready": service.is_model_ready(request.name, request.version)},
+    "ModelMetadata": lambda service, request: _model(service, request).metadata(),
+    "ModelConfig": lambda service, request: {"config": _model(service, request).config()},
+    "ModelStatistics": lambda service, request: service.statistics(request.name or None, request.version),
+    "RepositoryIndex": lambda service, request: {"models": service.repository.index(ready=request.ready)},
+}
+"""By method, the fields of its answer, for methods that change and run nothing."""
 
 
-def _message(name: str, fields: dict[str, Any]) -> Any:
-    return json_format.ParseDict(fields, MESSAGES[name]())
+def _model(service: Service, request: Any) -> ServedModel:
+    return service.repository.ready(request.name, request.version)
+
+
+async def _answered(service: Service, method: str, request: Any) -> Any:
+    """The answer to one request, both messages."""
+    match method:
+        case "ModelInfer":
+            name, version = request.model_name, request.model_version
+            service.repository.entry(name, version)
+            return write_response(request, await service.infer("grpc", name, version, read_request(request)))
+        case "RepositoryModelLoad":
+            await service.load(request.model_name, request.parameters)
+        case "RepositoryModelUnload":
+            await service.unload(request.model_name)
+    fields = _FACTS[method](service, request) if method in _FACTS else {}
+    return json_format.ParseDict(fields, MESSAGES[METHODS[method][1]]())
 
 
 def _parsed(method: str, data: bytes) -> Any:
@@ -97,12 +66,12 @@ def _parsed(method: str, data: bytes) -> Any:
         raise RequestError(f"the request is not a {METHODS[method][0]}: {error}") from error
 
 
-def _unary(service: Service, method: str, function: Handler) -> Any:
+def _unary(service: Service, method: str) -> Any:
     async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             _require_token(service, method, context)
             with service.taking(len(data)):
-                return await function(_parsed(method, data))
+                return await _answered(service, method, _parsed(method, data))
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = service.refused("grpc", error, method=method)
         await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
@@ -119,10 +88,10 @@ class _OpenStream:
         room: a semaphore, acquired for each request until its answer is sent.
     """
 
-    def __init__(self, methods: GrpcMethods, requests: AsyncIterator[bytes]) -> None:
+    def __init__(self, service: Service, requests: AsyncIterator[bytes]) -> None:
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
         self.room = asyncio.Semaphore(_MOST_RUNNING)
-        self._methods, self._service, self._requests = methods, methods.service, requests
+        self._service, self._requests = service, requests
         self._running: set[asyncio.Task[None]] = set()
         self._reading = asyncio.create_task(self._read())
         self._reading.add_done_callback(self._end_if_cancelled)  # a task may be cancelled before it starts
@@ -155,7 +124,7 @@ class _OpenStream:
         try:
             request = _parsed("ModelInfer", data)
             with self._service.taking(len(data)):
-                found.infer_response.CopyFrom(await self._methods.ModelInfer(request))
+                found.infer_response.CopyFrom(await _answered(self._service, "ModelInfer", request))
         except Exception as error:  # noqa: BLE001 - every error is answered
             found.error_message = str(self._service.refused("grpc", error, method="ModelStreamInfer"))
             if request is not None:
@@ -171,7 +140,7 @@ class _OpenStream:
             task.cancel()
 
 
-def _stream(service: Service, methods: GrpcMethods) -> Any:
+def _stream(service: Service) -> Any:
     async def handle(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         method = "ModelStreamInfer"
         try:
@@ -181,7 +150,7 @@ def _stream(service: Service, methods: GrpcMethods) -> Any:
         except RequestError as error:
             failure = service.refused("grpc", error, method=method)
             await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
-        stream = _OpenStream(methods, requests)
+        stream = _OpenStream(service, requests)
         try:
             while (found := await stream.answers.get()) is not None:
                 if isinstance(found, RequestError):
@@ -220,11 +189,7 @@ async def start_grpc(service: Service) -> tuple[grpc.aio.Server, int]:
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ]
     )
-    methods = GrpcMethods(service)
-    handlers = {
-        name: _stream(service, methods) if name == "ModelStreamInfer" else _unary(service, name, getattr(methods, name))
-        for name in METHODS
-    }
+    handlers = {name: _stream(service) if name == "ModelStreamInfer" else _unary(service, name) for name in METHODS}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     address = f"{settings.host_in_url}:{settings.grpc_port}"
     try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+T = TypeVar("T")
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -70,29 +73,21 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = self._counter("requests", "Requests and frames by their result.", "model", "protocol", "result")
-        self.refusals = self._counter("refusals", "Requests that were refused or failed.", "protocol", "reason")
-        self.expired = self._counter("expired_streams", "Streams closed after the idle time.", "model")
-        self.resumed = self._counter("resumed_streams", "Streams that asked to continue.", "model", "result")
-        self.loads = self._counter("loads", "Loads of a model's file.", "model", "result")
-        self.streams = Gauge("lstm_onnx_streams", "Open streams.", ["model"], registry=self.registry)
-        self.seconds = Histogram(
-            "lstm_onnx_request_seconds",
-            "Seconds from a request to its result.",
-            ["model", "protocol"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.requests = self._new(
+            Counter, "requests", "Requests and frames by their result.", "model", "protocol", "result"
         )
-        self.batch_size = Histogram(
-            "lstm_onnx_batch_size",
-            "Requests or rows that ran together.",
-            ["model", "kind"],
-            buckets=_SIZES,
-            registry=self.registry,
-        )
+        self.refusals = self._new(Counter, "refusals", "Requests that were refused or failed.", "protocol", "reason")
+        self.expired = self._new(Counter, "expired_streams", "Streams closed after the idle time.", "model")
+        self.resumed = self._new(Counter, "resumed_streams", "Streams that asked to continue.", "model", "result")
+        self.loads = self._new(Counter, "loads", "Loads of a model's file.", "model", "result")
+        self.streams = self._new(Gauge, "streams", "Open streams.", "model")
+        seconds = "Seconds from a request to its result."
+        self.seconds = self._new(Histogram, "request_seconds", seconds, "model", "protocol", buckets=_SECONDS)
+        rows = "Requests or rows that ran together."
+        self.batch_size = self._new(Histogram, "batch_size", rows, "model", "kind", buckets=_SIZES)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"lstm_onnx_{name}", text, labels, registry=self.registry)
+    def _new(self, kind: Callable[..., T], name: str, text: str, *labels: str, **options: Any) -> T:
+        return kind(f"lstm_onnx_{name}", text, labels, registry=self.registry, **options)
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format."""

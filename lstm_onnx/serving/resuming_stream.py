@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self
@@ -15,8 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import WebSocketException
 
 from ..errors import InputError
-from ..runtime.call_order import Call, CallOrder
-from .client_frames import ClientFrames
+from .client_frames import ClientFrames, SteppedStream
 from .client_target import RefusedError, Target
 from .snapshots import REFUSED_CODE
 
@@ -42,7 +41,7 @@ class _AgainError(Exception):
     """This connection has ended, but the stream may continue on another one; the text says why."""
 
 
-class ResumingStream:
+class ResumingStream(SteppedStream):
     """A stream that continues from its last snapshot after its connection or server is lost.
 
     The client keeps the last snapshot and the frames since.  On a new connection it sends the snapshot and then these
@@ -52,20 +51,17 @@ class ResumingStream:
     Made by `open_stream` with `snapshots`.
 
     Attributes:
-        inputs: name, datatype and shape of each input; a size that is not fixed is -1, and the batch size is 1.
-        outputs: the same for outputs.
         resumed: how often it was continued on another connection.
     """
 
     def __init__(self, target: Target, every: int, patience: float) -> None:
+        super().__init__(ClientFrames([], [], {}))
         self.resumed = 0
         self._target = target
         self._every = every
         self._patience = patience
         self._digest = ""
-        self._frames = ClientFrames([], [], {})
         self._log: list[_Frame] = []
-        self._order = CallOrder()
         self._sent = self._answered = 0  # how many of these frames, on this connection
         self._snapshot: str | None = None
         self._base = 0  # how many frames had been run at the snapshot
@@ -75,48 +71,16 @@ class ResumingStream:
         self._lost: str | None = None
         self._keeping: asyncio.Task[None] | None = None
 
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        """See the class."""
-        return self._frames.inputs
-
-    @property
-    def outputs(self) -> list[dict[str, Any]]:
-        """See the class."""
-        return self._frames.outputs
-
-    def step(self, inputs: Any) -> Coroutine[Any, Any, Any]:
-        """Run the next time steps.  Calls are answered in their order, and need not wait for one another.
-
-        `inputs` are copied when this method is called, not when its task starts: their memory may be reused at once.
-
-        Args:
-            inputs: an array for a model with one input, or a dict of arrays by name.
-
-        Returns:
-            The output; a dict of outputs by name where `inputs` is a dict or the model has several outputs.
-
-        Raises:
-            InputError: the server refused the frame, or it does not fit; the stream is unchanged.
-            ConnectionError: the stream is lost: it could not be continued, or there was no answer for `reconnect`
-                seconds.  The frame may or may not have been run; the sequence cannot be continued.
-        """
-        call = self._order.call()
-        return call.of(self._step(inputs, self._frames.framed(inputs), call))
-
-    async def _step(self, inputs: Any, data: bytes | InputError, call: Call) -> Any:
-        if isinstance(data, InputError):
-            raise data
-        await call.turn()
+    async def _answer(self, frame: bytes) -> bytes:
         if self._lost is not None:
             raise ConnectionError(self._lost)
         if not self._waiting:
             self._heard = monotonic()
         self._waiting += 1
-        frame = _Frame(data, asyncio.get_running_loop().create_future())
-        self._log.append(frame)
+        kept = _Frame(frame, asyncio.get_running_loop().create_future())
+        self._log.append(kept)
         self._more.set()
-        return self._frames.results(inputs, await frame.answer)
+        return await kept.answer
 
     # --- connections ----------------------------------------------------------------------------------------------
 

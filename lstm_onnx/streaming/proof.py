@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..metadata import Streaming
 from ..runtime import Model
-from ..runtime.chunk_check import mismatch, rounded, taken
-from ..runtime.chunks import concatenated
+from ..runtime.chunk_check import cut, mismatch, rounded
+from ..runtime.chunks import joined
 from ..runtime.random_sequence import batch_of, random_sequence
 
 Arrays = dict[str, np.ndarray]
@@ -67,15 +67,15 @@ def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
             failed = failed or error.reason
             continue
         lengths.append(steps)
-        for cut in divisions(steps, streaming, rng):
+        for sizes in divisions(steps, streaming, rng):
             cuts += 1
             try:
-                found = in_chunks(model, feeds, states, cut)
+                found = in_chunks(model, feeds, states, sizes)
             except (InputError, RunError) as error:
-                return StreamProof(tuple(lengths), cuts, f"in chunks of {_shown(cut)}: {error.reason}")
+                return StreamProof(tuple(lengths), cuts, f"in chunks of {_shown(sizes)}: {error.reason}")
             problem = _difference(found, whole, near)
             if problem:
-                return StreamProof(tuple(lengths), cuts, f"{steps} steps in chunks of {_shown(cut)}: {problem}")
+                return StreamProof(tuple(lengths), cuts, f"{steps} steps in chunks of {_shown(sizes)}: {problem}")
     return StreamProof(tuple(lengths), cuts, not_run="" if lengths else failed or "no sequence fits it")
 
 
@@ -103,29 +103,19 @@ def divisions(steps: int, streaming: Streaming, rng: np.random.Generator) -> Ite
     yield [size * unit for size in chunks]
 
 
-def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut: list[int]) -> Arrays:
+def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, sizes: list[int]) -> Arrays:
     """The outputs of a sequence in chunks, concatenated, and the final states by their outputs' names."""
     streaming = model.metadata.streaming
     assert streaming is not None  # noqa: S101 - the caller's condition
     stream = model.stream(batch_of(model, feeds, states), check=False)
     stream.state = {**stream.state, **states}
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in streaming.outputs}
-    start = 0
     if streaming.last is None:  # an output without a time axis may not exist before the first step
-        cut = list(itertools.dropwhile(lambda size: size == 0, cut))
-    for size in cut:
-        chunk = taken(feeds, streaming.time, range(start, start + size))
-        start += size
-        for name, array in stream.run(chunk).items():
-            parts[name].append(array)
-    for name, array in stream.flush().items():
-        parts[name].append(array)
-    results = {
-        name: arrays[-1] if (axis := streaming.outputs[name]) is None else concatenated(name, arrays, axis)
-        for name, arrays in parts.items()
-    }
+        sizes = list(itertools.dropwhile(lambda size: size == 0, sizes))
+    parts = [stream.run(chunk) for chunk in cut(feeds, streaming.time, sizes)]
+    parts.append(stream.flush())
+    axes = {name: axis for name, axis in streaming.outputs.items() if axis is not None}
     final = stream.state
-    return results | {model.states[name]: final[name] for name in states}
+    return joined(parts, axes) | {model.states[name]: final[name] for name in states}
 
 
 def _difference(found: Arrays, whole: Mapping[str, np.ndarray], near: Mapping[str, np.ndarray]) -> str:
@@ -138,6 +128,6 @@ def _difference(found: Arrays, whole: Mapping[str, np.ndarray], near: Mapping[st
     return ""
 
 
-def _shown(cut: list[int]) -> str:
-    text = "+".join(map(str, cut))
+def _shown(sizes: list[int]) -> str:
+    text = "+".join(map(str, sizes))
     return text if len(text) <= 40 else text[:40] + "..."

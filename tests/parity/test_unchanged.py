@@ -11,8 +11,9 @@ import pytest
 
 import lstm_onnx
 from lstm_onnx.errors import ModelError
-from lstm_onnx.parity import replay, unchanged
+from lstm_onnx.parity import replay
 from lstm_onnx.parity.lstm.verification import LSTMVerification
+from lstm_onnx.runtime.unchanged import unchanged
 
 from .files import lstm, verified
 
@@ -63,7 +64,7 @@ def test_a_link_may_not_lead_elsewhere_and_other_errors_stay(files: tuple[Path, 
     link.symlink_to(path)
 
     def fail(*, relinked: bool) -> None:
-        with unchanged.unchanged(link):
+        with unchanged(link, "verified"):
             if relinked:
                 link.unlink()
                 link.symlink_to(path.with_name("other.onnx"))

@@ -25,13 +25,13 @@ from ...quantization.proof import layer_errors, positive_inputs, proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
 from ...runtime.run import complete_feeds
+from ...runtime.unchanged import unchanged
 from ..build import build_report, ranges_of
 from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
 from ..mutants.self_test import require_level
 from ..report import ParityReport
 from ..results import CaseResult
-from ..unchanged import unchanged
 from ..user_data import UserData, require_drawing
 from .drift import precision_of, require_drift
 from .results import converted_report
@@ -77,7 +77,7 @@ def verify_source_file(
     require_drift(max_drift)
     if not isinstance(data, UserData):
         require_drawing(seed, data)
-    with unchanged(file), unchanged(source):
+    with unchanged(file, "verified"), unchanged(source, "verified"):
         model = file if isinstance(file, Model) else load(file, provider=provider, threads=threads, trial=None)
         report, golden = _verified(source, model, seed, mutants, data, max_drift)
     return replace(report, seconds=time.perf_counter() - started), golden

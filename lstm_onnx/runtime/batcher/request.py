@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..conversion import ToCallerType
+from ..conversion import ToCallerType, as_passed, unchanged
 from ..pool.state_memory import Arrays, Slot
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Request:
         abandoned: whether its caller no longer waits for it.
         woken: whether that thread was woken.
         by_name: whether the inputs were passed by name, so that the outputs are returned by name.
-        to_caller_type: converts results to the type that was passed; None for numpy arrays.
+        to_caller_type: converts results to the type that was passed.
         removed_axis: the batch axis that the input did not have.
         batch: the batch in which it ran; None before.
         index: its row in the batch.
@@ -66,7 +66,7 @@ class Request:
     abandoned: bool = False
     woken: bool = False
     by_name: bool = False
-    to_caller_type: ToCallerType | None = None
+    to_caller_type: ToCallerType = unchanged
     removed_axis: int | None = None
     batch: Batch | None = None
     index: int = 0
@@ -88,8 +88,7 @@ class Request:
         }
         if self.removed_axis is not None:
             results["output"] = results["output"].squeeze(self.removed_axis)
-        if self.to_caller_type is not None:
-            results = {name: self.to_caller_type(value) for name, value in results.items()}
+        results = as_passed(results, self.to_caller_type)
         return next(iter(results.values())) if len(results) == 1 and not self.by_name else results
 
     def wake_next(self) -> None:

@@ -13,7 +13,7 @@ from ...errors import InputError, LSTMOnnxError, RunError, reason
 from ..arguments import integer, positive_integer
 from ..call import call
 from ..cancellation import options_of
-from ..conversion import ToCallerType, unchanged
+from ..conversion import ToCallerType, as_passed
 from ..loaded_model import LoadedModel
 from ..non_finite_inputs import warn_of_non_finite
 from ..pool.pinned_threads import cores
@@ -145,7 +145,7 @@ class _Mapping:
         self.pending_size -= size
         if isinstance(outcome, Exception):
             raise outcome
-        return _as_passed(self.model.outputs, outcome, to_caller_type, is_pair)
+        return _results(self.model.outputs, outcome, to_caller_type, is_pair)
 
     def _read_one(self) -> bool:
         """Read a sequence if there is room for it; returns whether one was read.
@@ -329,11 +329,10 @@ def _beginning(sample: Sample, steps: int) -> Sample:
     return sample._replace(arrays=arrays, sizes={**sample.sizes, "time": steps}, length=steps)
 
 
-def _as_passed(names: Collection[str], outputs: Sequence[Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
+def _results(names: Collection[str], outputs: Sequence[Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
     """Results in the form and the type in which the sequence was passed."""
-    if to_caller_type is not unchanged:
-        outputs = [to_caller_type(value) if isinstance(value, np.ndarray) else value for value in outputs]
+    results = as_passed(dict(zip(names, outputs, strict=True)), to_caller_type)
     if not is_pair:
-        return dict(zip(names, outputs, strict=True))
-    output, hn, cn = outputs
+        return results
+    output, hn, cn = results.values()
     return output, (hn, cn)

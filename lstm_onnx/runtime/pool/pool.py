@@ -18,7 +18,7 @@ from ...errors import InputError, RunError, reason, shown
 from ...terminal_text import one_line
 from ..arguments import positive_integer
 from ..batch_axes import BatchAxes, require_batch, require_state_batch_axis
-from ..conversion import ToCallerType, to_numpy
+from ..conversion import ToCallerType, as_passed, to_numpy, unchanged
 from ..counts import require_one_place
 from ..loaded_model import LoadedModel
 from ..non_finite_inputs import warn_of_non_finite
@@ -232,14 +232,10 @@ class Pool:
         arrays, to_caller_type = self.arrays(x, len(slots))
         with self._lock:
             results = self._run(self._rows_of(slots), arrays)
-        if to_caller_type is not None:
-            results = {
-                name: to_caller_type(value) if isinstance(value, np.ndarray) else value
-                for name, value in results.items()
-            }
+        results = as_passed(results, to_caller_type)
         return next(iter(results.values())) if len(self.output_names) == 1 and not isinstance(x, Mapping) else results
 
-    def arrays(self, x: Any, batch: int) -> tuple[Arrays, ToCallerType | None]:
+    def arrays(self, x: Any, batch: int) -> tuple[Arrays, ToCallerType]:
         """The inputs of a step by name, in the model's order, and the function that converts results to x's type.
 
         Missing lengths are filled in.  Shapes and dtypes are not validated here.
@@ -247,7 +243,7 @@ class Pool:
         Raises:
             InputError: `x` is not an array, a name is not one of the model's inputs, or the model has several.
         """
-        to_caller_type: ToCallerType | None = None
+        to_caller_type: ToCallerType = unchanged
         if isinstance(x, Mapping):
             for name in x:
                 if name in self.model.states:
@@ -259,16 +255,11 @@ class Pool:
             for name, info in self.inputs.items():
                 if name in x:
                     arrays[name], convert = to_numpy(x[name], info, name)
-                    if to_caller_type is None and not isinstance(x[name], np.ndarray):
-                        to_caller_type = convert
+                    to_caller_type = convert if to_caller_type is unchanged else to_caller_type
         else:
             name = self.only_input()
-            if type(x) is np.ndarray and x.dtype.isnative:
-                arrays = {name: x}
-            else:
-                array, convert = to_numpy(x, self.inputs[name], name)
-                to_caller_type = None if isinstance(x, np.ndarray) else convert
-                arrays = {name: array}
+            array, to_caller_type = to_numpy(x, self.inputs[name], name)
+            arrays = {name: array}
         if self._lengths and "input" in arrays and arrays["input"].ndim == 3:
             spec = self.model.spec
             time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]

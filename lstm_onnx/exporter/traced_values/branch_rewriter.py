@@ -73,6 +73,8 @@ class Rewriter:
         mask = None if statement.orelse or one.returned is not None else mask_of(statement)
         hidden = {name for name in names if self._loads[name] == _loads_in([statement])[name]}
         read = set(_loads_in([statement, *(rest if one.returned is not None else ())]))
+        for branch in (one, other):  # what nothing reads, as in `_, n = x.shape`, needs no choice
+            branch.assigned -= {name for name in branch.assigned if "." not in name and not self._loads[name]}
         lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement, hidden, read)
         # Where its truth is known, the same branch runs as in PyTorch.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"

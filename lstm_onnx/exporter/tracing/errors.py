@@ -46,6 +46,10 @@ _REWRITES = (
         _LOOKED_UP,
     ),
     (
+        r"Cannot access data pointer|its data is not allocated yet",
+        "code outside of torch, such as a C++ extension, reads a tensor's memory while tracing; use torch's operations",
+    ),
+    (
         r"fake tensor in the exported program constant",
         "a tensor is computed where the tracer cannot see it, such as in another thread or in torch.vmap with out_dims",
     ),

@@ -164,6 +164,15 @@ def in_a_function(self: Base, x: Tensor) -> Tensor:
 
 
 @chosen
+def unread(self: Base, x: Tensor) -> Tensor:
+    y, _ = self.lstm(torch.nan_to_num(x))
+    if y.sum() > 0.2:
+        _, steps, _ = y.shape
+        y = y / steps
+    return y
+
+
+@chosen
 def decorated(self: Base, x: Tensor) -> Tensor:
     @functools.wraps(decorated)
     def forward(y: Tensor) -> Tensor:

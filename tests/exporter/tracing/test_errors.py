@@ -52,6 +52,15 @@ def test_a_size_that_is_looked_up(tmp_path: Path) -> None:
         made(Scaled(lambda size: 2.0 if size in {4, 50} else 1.0), signal(2, 4), X, tmp_path)
 
 
+def test_code_that_reads_memory(tmp_path: Path) -> None:
+    class Pointed(Scaled):
+        def forward(self, x: Tensor) -> Any:
+            return self.lstm(x)[0] * (x.data_ptr() > 0)
+
+    with pytest.raises(ExportError, match=r"^at test_errors.py:\d+: .*: code outside of torch, .*; use torch's"):
+        made(Pointed(lambda size: size), signal(2, 4), X, tmp_path)
+
+
 def test_one_hot_needs_its_number_of_classes(tmp_path: Path) -> None:
     class Classes(Scaled):
         def forward(self, x: Tensor) -> Any:

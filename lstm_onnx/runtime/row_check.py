@@ -122,11 +122,7 @@ def _beside(
     floats = [name for name, kind in kinds.items() if kind == "f"]
     # Apart, since loud inputs close a forget gate, which hides loud states.
     inputs, states = ([name for name in floats if (name in ranges) is given] for given in (True, False))
-    whole = {
-        name: (low or 0, 1 if high is None else high)
-        for name, (low, high) in ranges.items()
-        if kinds.get(name, "") in tuple("iub")
-    }
+    limits = {name: (low or 0, 1 if high is None else high) for name, (low, high) in ranges.items() if name in kinds}
     counted = {name: ends for name, ends in lengths.items() if name in axes and name in feeds}
 
     def changed(name: str, own: float | None, others: float | None, *, factor: bool = False) -> np.ndarray:
@@ -146,9 +142,12 @@ def _beside(
     for names in (inputs, states):
         for own, others in _FACTORS if names else ():
             yield {**feeds, **{name: changed(name, own, others, factor=True) for name in names}}
-    if whole:  # not all at their least, since a mask may have to select something
-        yield {**feeds, **{name: changed(name, None, high) for name, (_, high) in whole.items()}}
-        yield {**feeds, **{name: changed(name, high, low) for name, (low, high) in whole.items()}}
+    if states:
+        yield {**feeds, **{name: changed(name, 0, None) for name in states}}
+    # Not others at their least beside random ones, since a mask may have to select something.
+    yield {**feeds, **{name: changed(name, None, high) for name, (_, high) in limits.items()}}
+    yield {**feeds, **{name: changed(name, high, low) for name, (low, high) in limits.items()}}
+    yield {**feeds, **{name: changed(name, low, high) for name, (low, high) in limits.items()}}
     if counted:
         yield {**feeds, **{name: changed(name, -(-ends[1] // 2), ends[1]) for name, ends in counted.items()}}
         yield {**feeds, **{name: changed(name, ends[1], ends[0]) for name, ends in counted.items()}}
@@ -156,6 +155,16 @@ def _beside(
         if most is None or size <= most:
             beside = itertools.islice(itertools.cycle(range(rows, 2 * rows)), size - rows)
             yield taken(feeds, axes, [*range(rows), *beside])
+
+
+def unlike_integers(states: Arrays, axes: Mapping[str, int], rows: int) -> dict[str, np.ndarray]:
+    """States of twice as many rows, with other integers in the second half: of few zeros and ones, all may be equal."""
+    found = dict(states)
+    for name, array in states.items():
+        if name in axes and array.dtype.kind != "f":
+            own = np.take(array, range(rows), axes[name])
+            found[name] = np.concatenate([own, (own == 0).astype(array.dtype)], axes[name])
+    return found
 
 
 def why_rows_mix(model: LoadedModel) -> str:
@@ -172,13 +181,14 @@ def why_rows_mix(model: LoadedModel) -> str:
     ends = {name: known[name] for name in model.outputs if name in known}
     for other in (_OTHER, None):
         sequence = random_sequence(model, free, {}, _ROWS, other, 1)
+        states = unlike_integers(sequence.states, known, 1)
         streaming = model.metadata.streaming_or_default
         if streaming.steps is not None:  # streams are stepped together where they have had the same steps
-            sequence.states[streaming.steps][...] = streaming.settled * streaming.period
+            states[streaming.steps][...] = streaming.settled * streaming.period
         try:
             return rows_difference(
                 partial(run_model, model),
-                {**sequence.feeds, **sequence.states},
+                {**sequence.feeds, **states},
                 known,
                 ends,
                 ranges=dict.fromkeys(free, (None, None)),

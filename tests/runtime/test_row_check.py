@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstm_onnx.runtime.row_check import row_difference, rows_difference
+from lstm_onnx.runtime.row_check import row_difference, rows_difference, unlike_integers
 
 MIXED = "y of one sequence depends on the other sequences in its batch"
 
@@ -53,12 +53,15 @@ def ranged(run: Callable[[dict[str, np.ndarray]], Any]) -> str:
         lambda f: f["x"] * (2 if np.abs(f["x"]).max() < 0.1 else 1),
         lambda f: f["x"] * (2 if len(f["x"]) % 3 == 0 else 1),
         lambda f: f["x"] * (2 if len(f["x"]) > 6 else 1),
+        lambda f: f["x"] + f["x"].any(),
+        lambda f: f["x"] + f["x"].any(1).all(),
+        lambda f: f["x"] + (f["x"] > 0.5).all(),
         lambda f: f["x"] * (2 if f["tokens"].max() == 9 else 1),
         lambda f: f["x"] * (2 if f["tokens"].min() == 9 else 1),
         lambda f: f["x"] * (np.arange(5) < f["lengths"].min()),
         lambda f: f["x"] * (np.arange(5) < f["lengths"].max()),
     ],
-    ids=["loud", "quiet", "third", "large", "any token", "all tokens", "shortest", "longest"],
+    ids=["loud", "quiet", "third", "large", "zeros", "a zero row", "mask", "any token", "all", "shortest", "longest"],
 )
 def test_rows_that_depend_on_what_random_ones_rarely_are(run: Callable[[dict[str, np.ndarray]], Any]) -> None:
     assert ranged(run).startswith(MIXED)
@@ -75,6 +78,24 @@ def test_states_are_louder_too() -> None:
 
     axes = {"x": 0, "steps": 0, "h": 1}
     assert rows_difference(run, feeds, axes, {"y": 0}, ranges={"x": (None, None)}).startswith(MIXED)
+
+
+def test_states_are_zeros_too() -> None:
+    """As a stream's are at its start, where a module may take learned ones in their place."""
+    feeds = {"h": np.ones((1, 2, 5), np.float32)}
+    mixed = rows_difference(lambda f: {"y": f["h"] + (not f["h"].any())}, feeds, {"h": 1}, {"y": 1})
+    assert mixed.startswith(MIXED)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_])
+def test_integers_of_states_differ(dtype: type) -> None:
+    states = {"n": np.array([0, 1, 1, 1], dtype), "m": np.ones((1, 4), dtype), "h": np.ones((4, 2)), "one": np.ones(1)}
+    found = unlike_integers(states, {"n": 0, "m": 1, "h": 0}, 2)
+    assert found["n"].tolist() == [0, 1, 1, 0]
+    assert found["m"].tolist() == [[1, 1, 0, 0]]
+    assert found["n"].dtype == dtype
+    assert found["h"] is states["h"]
+    assert found["one"] is states["one"]
 
 
 def test_rows_that_are_separate() -> None:

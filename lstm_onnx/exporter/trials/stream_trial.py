@@ -17,7 +17,7 @@ from ...onnxgraph.shape_inference import sizes_alone
 from ...runtime import Model
 from ...runtime.batch_axes import BATCH
 from ...runtime.chunk_check import LONGER, Run, WholeSequence, difference
-from ...runtime.row_check import rows_difference
+from ...runtime.row_check import rows_difference, unlike_integers
 from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import ANY_SIZE, clamped, names_in
 from ..lowering.rename import TracedGraph
@@ -211,7 +211,7 @@ def _rows_differ(model: Model, metadata: Metadata, batch: str) -> str | None:
         given = [spec for spec in metadata.inputs if spec.name not in metadata.states]
         return rows_difference(
             model.run,
-            {**sequence.feeds, **sequence.states},
+            {**sequence.feeds, **unlike_integers(sequence.states, axes, rows)},
             axes,
             ends,
             rows,

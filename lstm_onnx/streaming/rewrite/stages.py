@@ -264,10 +264,15 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
     return names, count
 
 
-def copy_aligned(p: Rewriter, call: Call) -> Count:
-    """Emit a node that joins its streams step by step; returns the count that all of them have now."""
+def require_one_fold(call: Call) -> None:
+    """Refuse to join streams with different axes in their time axes (FoldedError)."""
     if len({fact.fold for _, fact in call.streams}) > 1:
         raise FoldedError("joins time with a time axis that is merged with other axes")
+
+
+def copy_aligned(p: Rewriter, call: Call) -> Count:
+    """Emit a node that joins its streams step by step; returns the count that all of them have now."""
+    require_one_fold(call)
     names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     inputs = p.inputs(call)
     for (place, _), name in zip(call.streams, names, strict=True):

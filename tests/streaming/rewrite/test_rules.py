@@ -59,6 +59,19 @@ def test_a_transposed_convolution_that_is_cut_has_no_delay() -> None:
     assert rewritten(late, {"x": 2}).streaming.delay == 1
 
 
+def test_entries_of_each_step_as_steps_are_joined_with_as_many_steps() -> None:
+    def joined(b: Builder) -> str:
+        entries = b.add("Reshape", b.add("Transpose", "x", perm=[0, 2, 1]), b.const([0, -1, 2]))
+        steps = b.add("ConvTranspose", "x", b.weight(4, 2, 2), strides=[2])
+        return b.add("Add", b.add("Transpose", entries, perm=[0, 2, 1]), steps)
+
+    model = graph_of(joined)
+    done = rewritten(model, {"x": 2})
+    assert done.streaming.delay == 0
+    x = np.random.default_rng(0).standard_normal((2, 4, 9)).astype(np.float32)
+    assert not difference(ChunkRun(done, {"x": 2}), session(model, optimised=False), {"x": x}, 2, 0)
+
+
 def test_a_pool_over_what_onnx_calls_channels() -> None:
     """speechbrain pools frequencies of (batch, time, frequency, channels) with time where channels are."""
     model = graph_of(lambda b: b.add("MaxPool", "x", kernel_shape=[2], strides=[2]), time=1)

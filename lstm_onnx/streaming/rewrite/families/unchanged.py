@@ -25,7 +25,7 @@ from ...size import Size, normal, product
 from ..errors import RefusedError
 from ..facts import Fact, Fold, Static, Stream
 from ..rewriter import OTHER_AXES, Call, Rewriter, broadcast, family, require_no_carry, require_shape
-from ..stages import copy_aligned, give_where_none_is_due
+from ..stages import copy_aligned, give_where_none_is_due, require_one_fold
 from .shapes import arithmetic
 
 _EVERY = "combines every step with every other (attention): needs the whole sequence"
@@ -131,6 +131,7 @@ def _followed(p: Rewriter, call: Call) -> list[FollowedFact]:
         if how == PAIRS:
             raise RefusedError(_EVERY)
         if how.startswith("joins"):
+            require_one_fold(call)
             raise RefusedError(_joined(call))
         if how.startswith("is an Einsum"):
             raise RefusedError(how)

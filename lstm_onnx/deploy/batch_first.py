@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
@@ -51,15 +51,9 @@ def write_batch_first(
     if both:
         raise ModelError(f"{min(both)} is both an input and an output", path=source)
     taken = set(_names(graph))
-
-    def free(name: str) -> str:
-        found = unique_name(name, taken)
-        taken.add(found)
-        return found
-
-    names = {value.name: free(f"{value.name}_in_file_order") for value in (*inputs, *outputs)}
+    names = {value.name: unique_name(f"{value.name}_in_file_order", taken) for value in (*inputs, *outputs)}
     rename_values(graph.node, names)
-    before = _opened(inputs, axes, names, ranges, free)
+    before = _opened(inputs, axes, names, ranges, taken)
     after = [_transpose(value, axes[value.name], names, to_front=True) for value in outputs]
     nodes = [*before.nodes, *graph.node, *after]
     del graph.node[:]
@@ -93,19 +87,19 @@ def _opened(
     axes: Mapping[str, int],
     names: Mapping[str, str],
     ranges: Mapping[str, Range],
-    free: Callable[[str], str],
+    taken: set[str],
 ) -> Nodes:
     """Nodes that transpose the inputs to the original order of axes, and check those with a range."""
     nodes = Nodes()
     unchecked = dict(names)
     for value in inputs:
         if value.name in ranges:
-            unchecked[value.name] = free(f"{value.name}/unchecked") if axes[value.name] else value.name
+            unchecked[value.name] = unique_name(f"{value.name}/unchecked", taken) if axes[value.name] else value.name
         if axes[value.name]:
             nodes.nodes.append(_transpose(value, axes[value.name], unchecked, to_front=False))
     for value in inputs:
         if value.name in ranges:
-            add_range_check(nodes, names[value.name], value.name, ranges[value.name], unchecked, free)
+            add_range_check(nodes, names[value.name], value.name, ranges[value.name], unchecked, taken)
     return nodes
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from ..onnxgraph.builder import Nodes
+from ..onnxgraph.builder import Nodes, unique_name
 from ..runtime import Model
 
 
@@ -41,7 +41,7 @@ def ranges_of(model: Model) -> dict[str, Range]:
 
 
 def add_range_check(
-    nodes: Nodes, target: str, name: str, allowed: Range, unchecked: Mapping[str, str], free: Callable[[str], str]
+    nodes: Nodes, target: str, name: str, allowed: Range, unchecked: Mapping[str, str], taken: set[str]
 ) -> None:
     """Add nodes that check an input and return it as `target`.
 
@@ -54,14 +54,14 @@ def add_range_check(
         name: the input's name.
         allowed: its range.
         unchecked: for inputs with their axes in another order, the value with the original order before any check.
-        free: returns an unused name that starts with the given one.
+        taken: the names of all values.
     """
 
     def add(op: str, *inputs: str, **attributes: Any) -> str:
-        return nodes.one(op, *inputs, name=free(f"{name}/{op}"), **attributes)
+        return nodes.one(op, *inputs, name=unique_name(f"{name}/{op}", taken), **attributes)
 
     def constant(label: str, number: int) -> str:
-        return nodes.constant(free(f"{name}/{label}"), np.array(number, np.int64))
+        return nodes.constant(unique_name(f"{name}/{label}", taken), np.array(number, np.int64))
 
     source = unchecked[name]
     if isinstance(allowed.high, int):

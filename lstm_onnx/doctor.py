@@ -33,17 +33,11 @@ _INSTALL = "pip install 'lstm-onnx[{}]'"
 
 
 @dataclass(frozen=True)
-class ProviderStatus:
-    """Whether "cpu" or "cuda" computes an LSTM here; `detail` has the accuracy, or the reason and how to fix it."""
-
-    name: str
-    works: bool
-    detail: str
-
-
-@dataclass(frozen=True)
 class Capability:
-    """A feature of lstm-onnx, whether it works here, and what to install if not (else "")."""
+    """A provider ("cpu" or "cuda") or a feature of lstm-onnx, and whether it works here.
+
+    `detail` has a provider's accuracy, or the reason why something does not work and how to fix it; else it is "".
+    """
 
     name: str
     works: bool
@@ -62,7 +56,7 @@ class Diagnosis:
     platform: str
     cpu_count: int
     packages: dict[str, str | None]
-    providers: tuple[ProviderStatus, ...]
+    providers: tuple[Capability, ...]
     can: tuple[Capability, ...]
 
     def __bool__(self) -> bool:
@@ -124,7 +118,7 @@ def _other_wheels() -> list[str]:
     return sorted(wheels - set(PACKAGES))
 
 
-def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: ProviderStatus) -> tuple[Capability, ...]:
+def _capabilities(packages: dict[str, str | None], cpu: Capability, cuda: Capability) -> tuple[Capability, ...]:
     def needs(name: str, *required: str, command: str) -> Capability:
         missing = [package for package in required if packages[package] is None]
         listed = " and ".join([", ".join(missing[:-1]), *missing[-1:]] if len(missing) > 1 else missing)
@@ -153,26 +147,26 @@ def _int8() -> Capability:
     return Capability("run int8 files fast on cpu", fast is not False, why)
 
 
-def _status(name: str) -> ProviderStatus:
+def _status(name: str) -> Capability:
     """Run the small LSTM on one provider."""
     feeds, expected = _known_step()
     try:
         model = _tiny_lstm(feeds)
         session, _ = providers.open_session(model, name)
     except LSTMOnnxError as error:
-        return ProviderStatus(name, False, str(error))
+        return Capability(name, False, str(error))
     except ImportError as error:
-        return ProviderStatus(name, False, f"onnx cannot be imported ({error}); pip install --force-reinstall onnx")
+        return Capability(name, False, f"onnx cannot be imported ({error}); pip install --force-reinstall onnx")
     try:
         results = session.run(["h", "c"], {key: feeds[key] for key in ("x", "h0", "c0")})
     except providers.ort_errors() as error:
         why = first_line(error)
-        return ProviderStatus(name, False, f"opens a session but cannot run an LSTM: {why}; {_reinstall()}")
+        return Capability(name, False, f"opens a session but cannot run an LSTM: {why}; {_reinstall()}")
     difference = _difference(results, expected)
     if not difference <= TOLERANCE:
         problem = f"runs an LSTM, but its result is off by {difference:.3g} (at most {TOLERANCE:g} is allowed)"
-        return ProviderStatus(name, False, f"{problem}; {_reinstall()}")
-    return ProviderStatus(name, True, f"ran one LSTM step, within {difference:.1g} of numpy's result")
+        return Capability(name, False, f"{problem}; {_reinstall()}")
+    return Capability(name, True, f"ran one LSTM step, within {difference:.1g} of numpy's result")
 
 
 def _reinstall() -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lstm_onnx.bench.report import BenchmarkReport, LeftOut
 from lstm_onnx.check import CheckReport, Finding
-from lstm_onnx.doctor import Capability, Diagnosis, ProviderStatus
+from lstm_onnx.doctor import Capability, Diagnosis
 from lstm_onnx.errors import FileError, InputError, LSTMOnnxError, MissingDependencyError
 from lstm_onnx.inspect import inspect
 from lstm_onnx.terminal_text import MOST, MOST_MESSAGE, json_text, one_line, printable, safe_copy, table_lines
@@ -132,7 +132,7 @@ def test_reports_for_people_are_safe(name: str, tmp_path_factory: pytest.TempPat
         CheckReport(name, name, (finding,), (name,), (name,)),
         inspect(path),
         dataclasses.replace(inspect(path), notes=(name,), producer=name),
-        Diagnosis(name, name, 1, {name: name}, (ProviderStatus(name, False, name),), (Capability(name, True, name),)),
+        Diagnosis(name, name, 1, {name: name}, (Capability(name, False, name),), (Capability(name, True, name),)),
         BenchmarkReport(name, _machine(name), (), (LeftOut(name, name),), (name,)),
     ]
     for report in reports:

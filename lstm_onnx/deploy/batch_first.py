@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from ..errors import ModelError
 from ..metadata import METADATA_PREFIX, PRODUCER
 from ..onnxgraph import graphs_of
+from ..onnxgraph.builder import Nodes, unique_name
 from ..onnxgraph.load import read_weights
 from ..onnxgraph.nodes import inputs_of, rename_values
 from ..onnxgraph.write import write_model
-from .range_checks import Range, range_check
-
-_INNER = "_in_file_order"
+from .range_checks import Range, add_range_check
 
 
 def write_batch_first(
@@ -53,12 +51,11 @@ def write_batch_first(
     if both:
         raise ModelError(f"{min(both)} is both an input and an output", path=source)
     taken = set(_names(graph))
-    names = {value.name: _free_name(value.name, taken) for value in (*inputs, *outputs)}
-    taken.update(names.values())
+    names = {value.name: unique_name(f"{value.name}_in_file_order", taken) for value in (*inputs, *outputs)}
     rename_values(graph.node, names)
-    before, constants = _opened(inputs, axes, names, ranges, taken)
+    before = _opened(inputs, axes, names, ranges, taken)
     after = [_transpose(value, axes[value.name], names, to_front=True) for value in outputs]
-    nodes = [*before, *graph.node, *after]
+    nodes = [*before.nodes, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
     for value in (*inputs, *outputs):
@@ -72,7 +69,7 @@ def write_batch_first(
     helper.set_model_props(model, props)
     if model.producer_name == PRODUCER:
         model.producer_name = f"{PRODUCER} deploy"
-    initializers = {**read_weights(model, source), **constants}
+    initializers = {**read_weights(model, source), **before.initializers}
     del graph.initializer[:]
     _, size = write_model(model, initializers, path)
     return size
@@ -85,41 +82,25 @@ def _names(graph: GraphProto) -> Iterator[str]:
             yield from (*node.input, *node.output)
 
 
-def _free_name(name: str, taken: Container[str]) -> str:
-    found = f"{name}{_INNER}"
-    while found in taken:
-        found += "_"
-    return found
-
-
 def _opened(
     inputs: Sequence[ValueInfoProto],
     axes: Mapping[str, int],
     names: Mapping[str, str],
     ranges: Mapping[str, Range],
     taken: set[str],
-) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """Nodes that check the inputs with a range, and transpose the inputs to the original order of axes."""
-    nodes = [_transpose(value, axes[value.name], names, to_front=False) for value in inputs if axes[value.name]]
-    checks: list[NodeProto] = []
-    constants: dict[str, np.ndarray] = {}
-
-    def free(name: str) -> str:
-        found = _free_name(name, taken)
-        taken.add(found)
-        return found
-
+) -> Nodes:
+    """Nodes that transpose the inputs to the original order of axes, and check those with a range."""
+    nodes = Nodes()
+    unchecked = dict(names)
     for value in inputs:
         if value.name in ranges:
-            source = value.name
-            if axes[value.name]:
-                transposed = next(node for node in nodes if node.input[0] == value.name)
-                source = transposed.output[0] = free(value.name)
-            allowed = ranges[value.name]
-            more, stored = range_check(source, names[value.name], value.name, allowed, names, free)
-            checks += more
-            constants |= stored
-    return [*nodes, *checks], constants
+            unchecked[value.name] = unique_name(f"{value.name}/unchecked", taken) if axes[value.name] else value.name
+        if axes[value.name]:
+            nodes.nodes.append(_transpose(value, axes[value.name], unchecked, to_front=False))
+    for value in inputs:
+        if value.name in ranges:
+            add_range_check(nodes, names[value.name], value.name, ranges[value.name], unchecked, taken)
+    return nodes
 
 
 def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to_front: bool) -> NodeProto:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import TensorProto
 
+from ..onnxgraph.builder import Nodes, unique_name
 from ..runtime import Model
 
 
@@ -39,42 +40,37 @@ def ranges_of(model: Model) -> dict[str, Range]:
     return {name: allowed for name, allowed in found.items() if name in model.inputs}
 
 
-def range_check(
-    source: str, target: str, name: str, allowed: Range, inner: Mapping[str, str], free: Callable[[str], str]
-) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """Make nodes that check `source` and return it as `target`; return them and their constants.
+def add_range_check(
+    nodes: Nodes, target: str, name: str, allowed: Range, unchecked: Mapping[str, str], taken: set[str]
+) -> None:
+    """Add nodes that check an input and return it as `target`.
 
     The check is a Reshape to a shape of another size, which is an error on every provider, whereas Gather and LSTM may
     accept wrong integers.  ONNX Runtime's message has the node's name, which says what is wrong.
 
     Args:
-        source: the value to check.
+        nodes: where they are added.
         target: the name of the same value after the check.
-        name: the input's name, for messages.
+        name: the input's name.
         allowed: its range.
-        inner: for each other input, the name of its value with the original order of axes.
-        free: returns an unused name that starts with the given one.
+        unchecked: for inputs with their axes in another order, the value with the original order before any check.
+        taken: the names of all values.
     """
-    constants = {free(f"{name}/low"): np.array(allowed.low, np.int64)}
-    (low,) = constants
-    nodes: list[NodeProto] = []
 
-    def add(kind: str, *inputs: str, output: str = "", label: str = "", **attributes: Any) -> str:
-        output = output or free(f"{name}/{kind}")
-        nodes.append(helper.make_node(kind, inputs, [output], label or output, **attributes))
-        return output
+    def add(op: str, *inputs: str, **attributes: Any) -> str:
+        return nodes.one(op, *inputs, name=unique_name(f"{name}/{op}", taken), **attributes)
 
+    def constant(label: str, number: int) -> str:
+        return nodes.constant(unique_name(f"{name}/{label}", taken), np.array(number, np.int64))
+
+    source = unchecked[name]
     if isinstance(allowed.high, int):
-        high = free(f"{name}/high")
-        constants[high] = np.array(allowed.high, np.int64)
+        high = constant("high", allowed.high)
     else:
         other, axis = allowed.high
-        index = free(f"{name}/axis")
-        constants[index] = np.array(axis, np.int64)
-        high = add("Gather", add("Shape", inner.get(other, other)), index)
+        high = add("Gather", add("Shape", unchecked.get(other, other)), constant("axis", axis))
     integers = add("Cast", source, to=TensorProto.INT64)
-    outside = add("Or", add("Less", integers, low), add("Greater", integers, high))
+    outside = add("Or", add("Less", integers, constant("low", allowed.low)), add("Greater", integers, high))
     wrong = add("ReduceMax", add("Cast", outside, to=TensorProto.INT64), keepdims=0)
     shape = add("Add", add("Shape", source), wrong)
-    add("Reshape", source, shape, output=target, label=f"{name} must be from {allowed.text}")
-    return nodes, constants
+    nodes.one("Reshape", source, shape, name=f"{name} must be from {allowed.text}", output=target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +42,12 @@ class Nodes:
         return self.constant(integers_name(values), np.array(values, np.int64))
 
 
-def unique_name(name: str, taken: Container[str]) -> str:
-    """The name itself or, if it is taken, the first of ``name_2``, ``name_3``, … that is free."""
+def unique_name(name: str, taken: set[str]) -> str:
+    """The name itself or, if it is taken, the first of ``name_2``, ``name_3``, … that is free; it is then taken."""
     others = (f"{name}_{number}" for number in itertools.count(2))
-    return next(found for found in itertools.chain([name], others) if found not in taken)
+    found = next(found for found in itertools.chain([name], others) if found not in taken)
+    taken.add(found)
+    return found
 
 
 def integers_name(values: Iterable[int]) -> str:

@@ -79,7 +79,6 @@ def with_identifiers(model: ModelProto) -> ModelProto:
         if not name.isidentifier() and not is_expression(name):
             if name not in given:
                 given[name] = unique_name(re.sub(r"\W", "_", f"axis_{name}"), taken)
-                taken.add(given[name])
             dim.dim_param = given[name]
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from ..metadata import Metadata
@@ -10,21 +9,18 @@ from ..metadata import Metadata
 
 def with_own_states(metadata: Metadata) -> Metadata:
     """The metadata without caches and values that loops carry, which a module does not have or does not take."""
-    others = set(_other_states(metadata))
-    if not others:
-        return metadata
+    others = _other_states(metadata)
     states = {name: after for name, after in metadata.states.items() if name not in others}
     return replace(metadata, states=states)
 
 
-def _other_states(metadata: Metadata) -> Collection[str]:
+def _other_states(metadata: Metadata) -> set[str]:
     """The states that a PyTorch module does not have, or cannot take."""
-    caches = metadata.streaming.caches if metadata.streaming is not None else ()
-    return [*caches, *(name for name in metadata.loop_states if name in metadata.states)]
+    return {*metadata.streaming_or_default.caches, *metadata.loop_states} & metadata.states.keys()
 
 
 def file_only(metadata: Metadata) -> set[str]:
     """Inputs and outputs of a file that PyTorch does not have."""
     others = _other_states(metadata)
-    last = metadata.streaming.last if metadata.streaming is not None else None
+    last = metadata.streaming_or_default.last
     return {*others, *(metadata.states[name] for name in others), *([last] if last is not None else [])}

@@ -22,9 +22,7 @@ def name_open_axes(inputs: Sequence[ValueInfoProto]) -> None:
     for value in inputs:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if not (dim.HasField("dim_value") or dim.dim_param):
-                name = unique_name(re.sub(r"\W", "_", f"axis_{value.name}_{axis}"), taken)
-                taken.add(name)
-                dim.dim_param = name
+                dim.dim_param = unique_name(re.sub(r"\W", "_", f"axis_{value.name}_{axis}"), taken)
 
 
 def fixed_batch(graph: Graph, size: int | str | None) -> tuple[int, int] | None:

@@ -134,7 +134,6 @@ def expose(
             continue
         path = _path(node)
         name, after = (unique_name(f"{path}.{short}{end}", taken) for end in "0n")
-        taken |= {name, after}
         stays = isinstance(state.batch, int) and not opened and len(axes) < _BATCH_AND_TIME
         dims = (1, state.batch if stays or state.batch in axes else batch, state.width)
         while len(node.input) <= state.index:

@@ -31,7 +31,7 @@ def with_recurrent_operators(
             if cell is None:
                 break
             base = loop.body[cell.gates.h.position].module or cell.spec.op_type.lower()
-            path = unique_name(base, found_modules)
+            path = unique_name(base, set(found_modules))
             found_modules[path] = RecurrentModule(
                 path,
                 cell.spec,

@@ -6,7 +6,6 @@ Nothing is computed on the weights themselves, so a mutant of a large model cost
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
@@ -18,6 +17,7 @@ from onnx.shape_inference import InferenceError
 from ...generation.choose import LOOP
 from ...metadata import Metadata
 from ...onnxgraph import bodies_of, nodes_of, outer_values
+from ...onnxgraph.builder import unique_name
 from ...onnxgraph.load import entries_of
 from ...onnxgraph.nodes import END_OF_AXIS, Walk, constant_of, producers_of, sorted_nodes
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, is_scan, read_layer
@@ -180,7 +180,7 @@ class Edit:
     def node(self, op: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
         """Add a node after those that produce its inputs, and return its output's name."""
         names = [item if isinstance(item, str) else self.array(item) for item in inputs]
-        out = self._name()
+        out = unique_name("mutant/value", self._taken)
         makers = [self._producers[name].name for name in names if name in self._producers]
         at = max((index for index, node in enumerate(self.graph.node) if node.name in makers), default=-1) + 1
         self.graph.node.insert(at, helper.make_node(op, names, [out], name=out, **attributes))
@@ -208,14 +208,9 @@ class Edit:
 
     def array(self, array: np.ndarray) -> str:
         """Add an initializer, and return its name."""
-        name = self._name()
+        name = unique_name("mutant/value", self._taken)
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self._initializers[name] = self.graph.initializer[-1]
-        return name
-
-    def _name(self) -> str:
-        name = next(name for name in map("mutant/{}".format, itertools.count(1)) if name not in self._taken)
-        self._taken.add(name)
         return name
 
     def _sites(self) -> Iterator[RecurrentLayer]:

@@ -77,9 +77,7 @@ class Graph:
 
     def fresh(self, name: str) -> str:
         """A name like this one that no value has."""
-        found = unique_name(name, self.taken)
-        self.taken.add(found)
-        return found
+        return unique_name(name, self.taken)
 
     def add(self, op: str, *inputs: str, hint: str = "", **attributes: Any) -> str:
         """Add a node with one output, shared by equal calls; returns the output."""

@@ -87,9 +87,9 @@ def einsum(call: Call) -> list[Fact]:
     joined = join(facts)
     spans = open_names(facts)
     terms, arrow, result = text.partition("->")
-    letters = terms.split(",")
+    letters, result = _without_ellipsis(terms.split(","), result, facts)
     known = all(fact.axes is not None and fact.rank == len(term) for fact, term in zip(facts, letters, strict=False))
-    if not arrow or "." in text or len(letters) != len(facts) or not known:
+    if not arrow or len(letters) != len(facts) or not known:
         call.meet(spans if joined.varies else (), "is an Einsum that cannot be followed")
         return [replace(joined, spans=spans)]
     axes = _letters(call, letters, facts)
@@ -100,6 +100,13 @@ def einsum(call: Call) -> list[Fact]:
     _require_one_axis(call, found)
     require_steps_alone(call, facts, found)
     return [found]
+
+
+def _without_ellipsis(terms: Sequence[str], result: str, facts: Sequence[Fact]) -> tuple[list[str], str]:
+    """The terms and the result with a digit for each axis of an ellipsis, which in ONNX has the same axes in all."""
+    more = [fact.rank - len(term) + 3 for term, fact in zip(terms, facts, strict=False) if "..." in term]
+    digits = "0123456789"[: max(more, default=0)]
+    return [term.replace("...", digits) for term in terms], result.replace("...", digits)
 
 
 def _letters(call: Call, letters: Sequence[str], facts: Sequence[Fact]) -> dict[str, Axis]:

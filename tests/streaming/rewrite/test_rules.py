@@ -114,6 +114,14 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda b: b.add("Einsum", "x", b.weight(9), equation="bct,t->bct"),
         "joins time with the 9 steps of c",
     ),
+    "a sum of products with an ellipsis": (
+        lambda b: b.add("Einsum", "x", b.weight(3, 4), equation="...t,dc->...d"),
+        "sums over all steps",
+    ),
+    "fixed steps in an ellipsis": (
+        lambda b: b.add("Einsum", "x", b.weight(4, 9), equation="b...,...->b..."),
+        "joins time with the 9 steps of c",
+    ),
     "parts of an unknown size": (
         lambda b: b.add("Split", "x", steps_of(b), axis=1),
         "has axes or sizes that are not constant",
@@ -206,6 +214,11 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "strided": (lambda b: conv(b, 3, 0, 5, 2), (0, 2), {"conv2.cache", "steps"}),
     "a stride over its kernel": (lambda b: conv(b, 0, 0, 2, 3), (0, 3), {"conv2.cache", "steps"}),
     "a vector times each step": (lambda b: b.add("MatMul", b.weight(4), "x"), (0, 1), set()),
+    "a matrix times each step, with an ellipsis": (
+        lambda b: b.add("Einsum", "x", b.weight(3, 4), b.weight(1), equation="...ct,dc,...->...dt"),
+        (0, 1),
+        set(),
+    ),
     "parts of which the last is smaller": (
         lambda b: b.add("Split", conv(b, 4, 0), outputs=2, axis=1, num_outputs=2),
         (0, 1),

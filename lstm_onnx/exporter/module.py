@@ -255,7 +255,7 @@ def _lowered(
     if unused and not calls and rolled is None:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
-    exchanged = exchanged_axes(graph, calls)
+    exchanged = exchanged_axes(graph, calls, explicit=explicit)
     if explicit and exchanged:
         raise ExportError(f"{exchanged}; a stream is cut along the time")
     carried = carried_states(graph, calls, partial(held_in_two_calls, functional))

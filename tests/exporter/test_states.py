@@ -305,3 +305,29 @@ def test_an_axis_that_is_called_batch_but_is_the_time_is_named(tmp_path: Path) -
     with pytest.raises(ExportError, match=f"{reason}; exchange the names in dynamic_shapes, or use batch_first=True"):
         made(module, signal(2, 4), axes, tmp_path, states="explicit")
     assert any(reason in note for note in made(module, signal(2, 4), axes, tmp_path).exported.notes)
+
+
+class Frequencies(nn.Module):
+    """A layer over the frequencies of each step; then a layer over time, or a sum with the step before."""
+
+    def __init__(self, *, over_time: bool) -> None:
+        super().__init__()
+        self.frequencies = nn.GRU(1, 3, batch_first=True)
+        self.time = nn.GRU(3, 4) if over_time else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.frequencies(x.unsqueeze(-1))[0][:, -1]
+        return y[1:] + y[:-1] if self.time is None else self.time(y)[0]
+
+
+@pytest.mark.parametrize("over_time", [False, True])
+def test_a_layer_over_frequencies_has_the_time_of_one_sequence_as_its_batch(tmp_path: Path, over_time: bool) -> None:
+    module, x = Frequencies(over_time=over_time).eval(), torch.randn(6, 5)
+    result = made(module, (x,), {"x": {0: "time"}}, tmp_path, states="explicit")
+    assert any("frequencies starts again at each step" in note for note in result.exported.notes)
+    assert not any("exchange the names" in note for note in result.exported.notes)
+    assert "frequencies.h0" not in result.model.states
+    stream = result.model.stream()
+    chunks = [stream(x[:2]), stream(x[2:])]
+    with torch.no_grad():
+        assert torch.allclose(torch.cat(chunks), module(x), atol=1e-5)

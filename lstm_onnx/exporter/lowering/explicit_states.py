@@ -12,6 +12,7 @@ from onnx import NodeProto, helper
 from ...errors import ExportError
 from ...onnxgraph import bodies_of
 from ...onnxgraph.nodes import Walk
+from ...runtime.batch_axes import TIME
 from ...symbolic_dims import names_in
 from ..node_names import state_prefix
 from ..tracing.opaque_node import DOMAIN
@@ -82,7 +83,7 @@ def expose_states(
     """
     exposed = ExposedStates()
     producers = graph.producers
-    times = {name for opaque in calls for name in names_in(str(sequence_axes(graph, opaque)[0]))}
+    times = {TIME, *(name for opaque in calls for name in names_in(str(sequence_axes(graph, opaque)[0])))}
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]

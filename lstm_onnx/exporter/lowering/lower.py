@@ -94,11 +94,17 @@ def batch_axis(graph: TracedGraph) -> str:
     return str(only) if BATCH not in names and only in names else BATCH
 
 
-def exchanged_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> str:
-    """Which recurrent module takes an axis that is called "batch" as its time, and how to mend it; "" for none."""
+def exchanged_axes(graph: TracedGraph, calls: list[OpaqueCall], *, explicit: bool) -> str:
+    """Which recurrent module takes an axis that is called "batch" as its time, and how to mend it; "" for none.
+
+    One that goes over another axis of each step, such as its frequencies, has the time as its batch.  With explicit
+    states that is also assumed of an axis of a fixed size: such a module starts again at each step.
+    """
+    along = [sequence_axes(graph, opaque)[0] for opaque in calls]
     for opaque in calls:
         time, batch = sequence_axes(graph, opaque)
-        if time == BATCH or (batch == TIME and time != batch):
+        within = TIME in along or (explicit and isinstance(time, int) and time > 1)
+        if time == BATCH or (batch == TIME and not within):
             other = opaque.batch_first
             return (
                 f"{opaque.recurrent.path or 'the module'} is called with batch_first={other}, and so goes along the "

@@ -54,6 +54,8 @@ from .stages import (
     stacked,
     u_shape,
     wavenet,
+    windows,
+    within_fours,
     written,
 )
 
@@ -172,6 +174,11 @@ MODELS: dict[str, tuple[Make, int]] = {
         lambda: Chain(Apply(reflected, nn.Conv1d(4, 4, 6, 3)), Rnn(4, 4), nn.Conv1d(4, 4, 1)),
         1,
     ),
+    "a layer over segments of steps": (
+        lambda: Chain(Apply(within_fours, nn.GRU(4, 4, batch_first=True)), Rnn(4, 3)),
+        0,
+    ),
+    "within windows of steps": (lambda: Chain(Apply(windows, nn.GRU(4, 4, batch_first=True))), 0),
     "frames": (lambda: Chain(Apply(lambda x: x.unfold(2, 6, 3).transpose(2, 3).flatten(1, 2)), Rnn(24, 4)), 0),
     "frames of a padded image": (
         lambda: Chain(Apply(lambda x: F.unfold(F.pad(x, (2, 0))[:, None], (4, 3))), Rnn(12, 4)),

@@ -323,6 +323,19 @@ def attention(x: torch.Tensor) -> torch.Tensor:
     return torch.softmax(x.transpose(1, 2) @ x, -1) @ x.transpose(1, 2)
 
 
+def within_fours(x: torch.Tensor, rnn: nn.Module) -> torch.Tensor:
+    """A layer over each four steps, added to them."""
+    batch, channels, steps = x.shape
+    y = x.transpose(1, 2).reshape(batch * (steps // 4), 4, channels)
+    return (y + rnn(y)[0]).reshape(batch, steps, channels).transpose(1, 2)
+
+
+def windows(x: torch.Tensor, rnn: nn.Module) -> torch.Tensor:
+    """The last step of a layer over each step and the three before it."""
+    y = F.pad(x, (3, 0)).unfold(2, 4, 1).permute(0, 2, 3, 1)
+    return rnn(y.flatten(0, 1))[0][:, -1].unflatten(0, y.shape[:2]).transpose(1, 2)
+
+
 def completed(x: torch.Tensor, down: nn.Module, rnn: nn.Module, up: nn.Module) -> torch.Tensor:
     """Padded to a multiple of four steps, and cut to the length before it."""
     steps = x.shape[-1]

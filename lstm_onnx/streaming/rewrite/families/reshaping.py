@@ -8,8 +8,10 @@ from math import lcm
 
 from ...operators.shapes import resolved
 from ...size import ONE, Size, normal, product
+from ..counts import Stage, total_multiple
 from ..errors import RefusedError
 from ..facts import Carry, Fact, Fold, Static, Stream
+from ..lengths import count_by
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import require_plain, window
 
@@ -71,13 +73,26 @@ def _regrouped(p: Rewriter, call: Call, f: Stream, sizes: list[Size]) -> Stream:
     outer, inner = product(sizes[:axis]), product(sizes[axis + 1 :])
     own_before, own_after = before.divided(outer), after.divided(inner)
     x = p.name(call.node.input[0])
-    if own_before is not None and own_after is not None and own_before * steps * own_after == sizes[axis]:
-        own = Fold(own_before, own_after)
+    own = None if own_before is None or own_after is None else Fold(own_before, own_after)
+    if own is not None and _has_all(p, f, own, sizes[axis]):
+        sizes[axis] = own.before * steps * own.after
         result = Stream(tuple(sizes), f.dtype, axis, f.count, None if own == Fold(ONE, ONE) else own)
     else:
         x, result = _stacked(p, x, f, sizes, axis)
     p.emitted(call, p.graph.add("Reshape", x, p.target(sizes, axis)))
     return result
+
+
+def _has_all(p: Rewriter, f: Stream, fold: Fold, size: Size) -> bool:
+    """Whether an axis of this size holds all entries of `fold`: at numbers of steps where it does not, a file fails."""
+    if fold.before * f.steps * fold.after == size:
+        return True
+    times, own = fold.after.number, size.divided(fold.before)
+    count = None if times is None or own is None else count_by(p.lengths, own)
+    if times is None or count is None or total_multiple([count, Stage(f.count, times)]) is None:
+        return False
+    p.require_equal_totals([count, Stage(f.count, times)])
+    return True
 
 
 def _stacked(p: Rewriter, x: str, f: Stream, sizes: list[Size], axis: int) -> tuple[str, Stream]:

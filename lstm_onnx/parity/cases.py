@@ -21,8 +21,11 @@ FEW_AND_SOME = ((1, 1), (4, 6))
 """The same for a model whose calls take long."""
 _LARGE, HUGE, HUGE_HALF = 10.0, 1000.0, 100.0
 """Factors that make random values large and huge, and the largest one for float16, whose numbers end at 65504."""
-_SMALL, _TINY = 1e-2, 1e-7
-"""Factors that make random values small and tiny; half precision cannot represent the tiny ones."""
+_SMALL, _TINY, _TINIEST = 1e-2, 1e-7, 1e-13
+"""Factors that make random values small and tiny; half precision cannot represent the tiny ones.
+
+``normalize`` divides a vector by its norm, or by 1e-12 if that is larger.
+"""
 _SAMPLE, _FAR = 2, 100
 """The bytes of integers that are samples, such as of sound, and may be any; how far from 0 others are tried."""
 _OFFSET = 20.0
@@ -71,7 +74,7 @@ def value_cases(
             gates exceed a limit at which an operator may clip them.
         dtype: the model's.
         largest: the largest factor of some inputs.
-        batch_axes: the batch axis of the states that have one.
+        batch_axes: the batch axis of the inputs and states that have one.
         time_axes: the time axis of the inputs that have one.
     """
     feeds = case.feeds
@@ -100,7 +103,6 @@ def value_cases(
         ("large negative states", carried, large, -1),
         ("huge states", carried, most, 0),
         ("small input", inputs, _SMALL, 0),
-        ("tiny input", inputs if dtype != "float16" else [], _TINY, 0),
         ("small states", carried, _SMALL, 0),
         ("every other state zeros", carried[::2] if len(carried) > 1 else [], 0.0, 0),
         ("the other states zeros", carried[1::2], 0.0, 0),
@@ -117,6 +119,10 @@ def value_cases(
     moved: tuple[tuple[str, Mapping[str, np.ndarray]], ...] = (
         (f"input near {_OFFSET:g}", {name: feeds[name] + _OFFSET for name in inputs}),
         (f"input near -{_OFFSET:g}", {name: feeds[name] - _OFFSET for name in inputs}),
+        (
+            "tiny input",
+            {name: _tiny(feeds[name], (batch_axes or {}).get(name)) for name in inputs if dtype != "float16"},
+        ),
         ("some input -0 or subnormal", {name: _with_least(feeds[name]) for name in inputs}),
         # Rounding and comparisons depend on these, and random numbers never hit them.
         ("input whole numbers and halves", {name: halves(feeds[name]) for name in inputs}),
@@ -217,6 +223,14 @@ def integer_cases(
         for low, high in () if both else ((least, own[1]), (own[0], most)):
             if low < high:
                 yield from drawn(low, high)
+
+
+def _tiny(array: np.ndarray, axis: int | None) -> np.ndarray:
+    """An array of tiny numbers, and of even smaller ones in every other row."""
+    found = array * _TINY
+    if axis is not None:
+        np.moveaxis(found, axis, 0)[1::2] *= _TINIEST / _TINY
+    return found
 
 
 def _with_least(array: np.ndarray) -> np.ndarray:

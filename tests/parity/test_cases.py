@@ -47,5 +47,7 @@ def test_halves_and_steps_of_zeros() -> None:
     assert (exact * 2 == np.round(exact * 2)).all()
     assert np.unique(exact % 1).tolist() == [0.0, 0.5]
     assert np.abs(exact - x).max() <= 0.25
+    tiny = np.abs(found["tiny input"]).max(axis=(1, 2))
+    assert tiny[0] > 1e-8 > 1e-12 > tiny[1] > 0  # beside the smallest norm that `normalize` divides by
     for label, at in (("zeros at the end", 3), ("zeros after the first step", 1)):
         assert (found[label] == 0).all(axis=(0, 2)).tolist() == [step == at for step in range(4)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,7 @@ _QUOTIENTS = {"div", "floor_divide"}
 """Exact for powers of two, whose reciprocals are numbers of the dtype as well."""
 _COUNTS = {"sum", "cumsum"}
 """Exact in any order for whole numbers and halves."""
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 
 
 def may_be_exact(
@@ -58,6 +60,16 @@ def may_be_exact(
     if name in _QUOTIENTS:
         return is_exact(args[0], native) & is_exact(args[1], native) & _is_power_of_two(args[1])
     return False
+
+
+def as_compared(name: str, args: tuple[Any, ...], native: torch.dtype) -> tuple[Any, ...]:
+    """The arguments of an aten operator; of a comparison with a Python number, float32's number for a float32 module.
+
+    ``x > 0.3`` compares a float32 `x` with float32's 0.3, which in a float64 run would be above 0.3.
+    """
+    if name in _COMPARISONS and native == torch.float32 and args[0].dtype == torch.float64 and type(args[1]) is float:
+        return (args[0], float(np.float32(args[1])), *args[2:])
+    return args
 
 
 def is_exact(number: Any, dtype: torch.dtype) -> Tensor:

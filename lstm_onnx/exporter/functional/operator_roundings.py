@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .exact_results import is_exact, may_be_exact
+from .exact_results import as_compared, is_exact, may_be_exact
 from .undefined_results import first_topk
 
 _SUMS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "sum", "mean", "cumsum"}
@@ -58,8 +58,9 @@ class OperatorRoundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         viewed = [item.alias_info is not None and not item.alias_info.is_write for item in func._schema.returns]
         if not any(isinstance(arg, Tensor) for arg in tree_leaves((args, keywords))):
             return func(*args, **keywords)  # a constant
-        terms = self._terms(func, name, args, keywords)
         native = self._native
+        args = args if native is None else as_compared(name, args, native)
+        terms = self._terms(func, name, args, keywords)
         exact = False if native is None else may_be_exact(name, args, keywords, native, terms)
         results: Any = (first_topk if name == "topk" else func)(*args, **keywords)
         if name in _ONE_BY_ONE and _rounds(results):

@@ -146,12 +146,12 @@ def with_ties(run: ModuleRun, model: Model, expected: Expected) -> Expected:
         expected: the case; a stream's calls continue from its own states.
     """
     if expected.kind not in ALONE:
-        return replace(expected, calls=_with_ties(run, expected, expected.calls))
+        return replace(expected, calls=with_all_ties(run, expected, expected.calls))
     calls: list[Call] = []
     for number, call in enumerate(expected.calls):
         alone = replace(expected, calls=(call,))
         if any(tensor.tipped for tensor in replay(model, alone).tensors):
-            alone = replace(alone, calls=_with_ties(run, expected, alone.calls))
+            alone = replace(alone, calls=with_all_ties(run, expected, alone.calls))
         calls += alone.calls
         if call is not alone.calls[0] and not replay(model, alone).passed:
             return replace(expected, calls=(*calls, *expected.calls[number + 1 :]))  # it is wrong
@@ -179,11 +179,12 @@ def with_near_ties(run: ModuleRun, expected: Expected) -> Expected:
             feeds = [perturbed(call.feeds, expected.dtype, seed) for call in part]
             _add_integers(ties, _in_turn(run, expected, partial(run.with_rounded_weights, unit=unit, seed=seed), feeds))
         same = all((one == arrays[0]).all() for found in ties for arrays in found.values() for one in arrays)
-        calls += map(_stacked, part, ties) if same else _with_ties(run, expected, part)
+        calls += map(_stacked, part, ties) if same else with_all_ties(run, expected, part)
     return replace(expected, calls=tuple(calls))
 
 
-def _with_ties(run: ModuleRun, expected: Expected, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+def with_all_ties(run: ModuleRun, expected: Expected, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """Successive calls with the `ties` of their integers."""
     ties = [{name: [call.reference[name]] for name in call.integers} for call in calls]
     for units, seed in itertools.product(_TIE_UNITS, range(_TIE_RUNS)):
         unit = units * NATIVE_EPSILON[expected.dtype]

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ...errors import ConfigError, ExportError
 from ...exporter.call.arguments import Arguments
 from ...exporter.functional.call_with_states import call_with_states
+from ...exporter.functional.exact_results import as_compared
 from ...exporter.functional.functional_module import FunctionalModule
 from ...exporter.functional.make_functional import make_functional
 from ...exporter.functional.operator_roundings import OperatorRoundings
@@ -167,7 +168,17 @@ class ModuleRun:
         Raises:
             ExportError: it does not run on them.
         """
-        return self._run(feeds, OperatorRoundings(unit, seed, self._prepared.native or self._prepared.dtype))
+        return self._run(feeds, OperatorRoundings(unit, seed, self.roundings.native))
+
+    def decisions(self, feeds: Arrays, unit: float = 0.0, seed: int = 0) -> list[Tensor]:
+        """What the comparisons and roundings to whole numbers give, with operators off as in `with_rounded_operators`.
+
+        Raises:
+            ExportError: it does not run on them.
+        """
+        decided = Roundings(self.roundings.native)
+        self._run(feeds, *([OperatorRoundings(unit, seed, decided.native)] if unit else []), decided)
+        return [found.double() for found in decided.found if found.dtype not in decided.narrow]
 
     def with_rounded_weights(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
         """As a call, with each number of its parameters off by up to `unit` of itself.
@@ -199,12 +210,14 @@ class ModuleRun:
         self._run(feeds, counter)
         return counter.count
 
-    def _run(self, feeds: Arrays, roundings: TorchDispatchMode | None = None) -> dict[str, np.ndarray]:
+    def _run(self, feeds: Arrays, *modes: TorchDispatchMode) -> dict[str, np.ndarray]:
         tensors = {name: self._tensor(array) for name, array in feeds.items()}
         # A state that is an argument of forward is an input to PyTorch.
         inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}
         states = {**self._start(inputs), **tensors}
-        with roundings or contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode)
             outputs = call_with_states(self._prepared, self._metadata, inputs, states, left_out=True)
         names = {after for name, after in self.states.items() if name not in self._metadata.states}
         self.left_out = {name: _array(outputs.pop(name)) for name in names}
@@ -329,13 +342,14 @@ class Roundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.native = native
         self.found: list[Tensor] = []
-        self._narrow = [dtype for dtype in _NARROW if dtype != native]
+        self.narrow = [dtype for dtype in _NARROW if dtype != native]
         self._others: Iterator[Tensor] | None = None if as_in is None else iter(as_in.found)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call `func`; what it rounds is recorded or replaced."""
+        args = as_compared(func.overloadpacket.__name__, args, self.native)
         result = func(*args, **(kwargs or {}))
         unit = self._unit(func, args, kwargs or {}, result)
         if unit is None:
@@ -361,7 +375,7 @@ class Roundings(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         if result.dtype == torch.bool:
             return torch.ne
-        if name == "_to_copy" and result.dtype in self._narrow:
+        if name == "_to_copy" and result.dtype in self.narrow:
             limits = torch.finfo(result.dtype)
             return lambda one, other: torch.isclose(one, other, limits.eps, limits.eps * limits.tiny)
         if name in _WHOLE or (name == "_to_copy" and not result.is_floating_point()):

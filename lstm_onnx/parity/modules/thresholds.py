@@ -1,98 +1,139 @@
-"""Makes a case in which inputs are exactly the numbers that a file compares them with.
+"""Makes a case in which inputs are exactly the numbers at which a comparison or a rounding changes.
 
-``x > 0.3`` and ``x >= 0.3`` differ for one number alone, which random inputs never are.  PyTorch's two precisions
-differ there as well, since 0.3 is another number in each.  But where a file computes an output by comparisons alone,
-nothing is rounded: it must give what PyTorch gives in the file's own precision.
+``x > 0.3`` and ``x >= 0.3`` differ for one number alone, which random inputs never are, and so do ``round(2 * x)`` and
+``floor(2 * x + 0.5)``.  Numbers that a file compares with are among its constants.  Where the module computes what it
+compares or rounds, such a number is searched for: as a whole row of inputs, by bisection in the module's own dtype.
+It counts only if no rounding of what was computed before decides there; a right file may be on either side elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import numpy_helper
+from torch import Tensor
 
-from ...onnxgraph.nodes import Walk, producers_of, stored_tensors
+from ...errors import ExportError
+from ...input_spec import InputSpec
+from ...onnxgraph.nodes import nodes_of, stored_tensors
 from ..expected import Expected
+from ..tolerances import EPSILON, NATIVE_EPSILON
+from .inputs import BATCH, TIME, axes_of_size
+from .jumps import with_all_ties
+from .run import ModuleRun
 from .subject import Subject
 
 _COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-_LAYOUT = frozenset(
-    {"Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Shape", "Slice", "Split", "Squeeze"}
-    | {"Transpose", "Unsqueeze"}
-)
-_LOGICAL = frozenset({"And", "Not", "Or", "Xor"})
-_EXACT = _COMPARISONS | _LAYOUT | _LOGICAL
-_MOST = 16
+_MOST = 32
 """The most numbers that are tried."""
 _SIZE = (3, 24)
 """The rows and steps of the case."""
+_ENDS = np.array([-1000, -30, -3, -2, -1.3, -0.7, -0.2, 0.2, 0.7, 1.3, 2, 3, 30, 1000.0])
+"""The ends of the intervals that are searched, one in each row."""
+_ROWS = len(_ENDS) - 1
+_UNITS = (1, 4, 16)
+"""By how many roundings operators are off where a number is tested."""
 
 
 def threshold_case(subject: Subject) -> Expected | None:
-    """What PyTorch gives for it; None if the file compares no input with a number, or the module does not run on it."""
-    graph = subject.graph.graph
-    producers = producers_of(graph.node)
-    outputs = [info.name for info in graph.output if _is_exact(info.name, producers)]
-    stored = {name: tensor for name, tensor in stored_tensors(subject.graph) if len(tensor.raw_data) <= 8 * _MOST}
-    found: dict[float, None] = {}
-    for node in _compared(outputs, producers):
-        for name in node.input:
-            if name in stored and (array := numpy_helper.to_array(stored[name])).dtype.kind == "f":
-                found |= dict.fromkeys(array[np.isfinite(array)].reshape(-1).tolist())
-    numbers = list(found)[:_MOST]
+    """What PyTorch gives for it; None if nothing is compared or rounded, or the module does not run on it."""
+    numbers = list(dict.fromkeys((*_searched(subject), *_constants(subject))))[:_MOST]
     if not numbers:
         return None
     rng = np.random.default_rng([subject.seed, 19])
     case = subject.case(rng, *_SIZE)
     changed = {}
-    for name in (spec.name for spec in subject.specs if np.dtype(spec.dtype).kind == "f"):
-        changed[name] = case.feeds[name].copy()
-        chosen = rng.permutation(changed[name].size)
+    for spec in _floats(subject):
+        array = case.feeds[spec.name].copy()
+        # All features of a step, which the module may add up.
+        places = array.reshape(-1, array.shape[-1] if array.ndim > 2 else 1)
+        chosen = rng.permutation(len(places))
         for start, number in enumerate(numbers):
-            changed[name].reshape(-1)[chosen[start :: len(numbers) + 1]] = number
+            places[chosen[start :: len(numbers) + 1]] = _within(spec, number)
+        changed[spec.name] = array
     expected = subject.expect(case.changed("inputs at thresholds", changed))
     if expected is None:
         return None
-    (call,) = expected.calls
-    given = call.reference if subject.dtype == "float64" else call.native
-    exact = {name: given[name] for name in outputs if name in given and given[name].dtype.kind in "iub"}
-    if not exact:
-        return None
-    ties = {name: array[None] for name, array in exact.items()}
+    calls = expected.calls
+    if calls[0].integers:
+        calls = with_all_ties(subject.models.float64, expected, calls)
     # Of the values' kind, since these are unusual ones.
-    return replace(expected, calls=(replace(call, native=exact, reference=exact, ties=ties),), kind="values")
+    return replace(expected, calls=calls, kind="values")
 
 
-def _compared(outputs: list[str], producers: Mapping[str, NodeProto]) -> Iterator[NodeProto]:
-    """The comparisons on which these outputs depend."""
-    walk: Walk[str] = Walk(outputs)
-    for name in walk:
-        node = producers.get(name)
-        if node is not None:
-            if node.op_type in _COMPARISONS:
-                yield node
-            walk.add(node.input)
+def _floats(subject: Subject) -> list[InputSpec]:
+    return [spec for spec in subject.specs if np.dtype(spec.dtype).kind == "f"]
 
 
-def _is_exact(output: str, producers: Mapping[str, NodeProto]) -> bool:
-    """Whether a file computes an output without rounding, by comparisons of its inputs."""
-    walk: Walk[str] = Walk([output])
-    for name in walk:
-        node = producers.get(name)
-        if node is None:
-            continue
-        if node.domain or not (node.op_type in _EXACT or _is_exact_cast(node, producers)):
-            return False
-        walk.add(node.input)
-    return True
+def _within(spec: InputSpec, numbers: Any) -> Any:
+    return numbers if spec.low is None else np.clip(numbers, spec.low, spec.high)
 
 
-def _is_exact_cast(node: NodeProto, producers: Mapping[str, NodeProto]) -> bool:
-    """Whether a node casts bools, or to a wider dtype."""
-    if node.op_type != "Cast":
-        return False
-    given = producers.get(node.input[0])
-    wider = helper.get_node_attr_value(node, "to") == TensorProto.DOUBLE
-    return wider or (given is not None and given.op_type in _COMPARISONS | _LOGICAL)
+def _constants(subject: Subject) -> Iterator[float]:
+    """The floating-point numbers that a file compares with."""
+    stored = {name: tensor for name, tensor in stored_tensors(subject.graph) if len(tensor.raw_data) <= 8 * _MOST}
+    for node in nodes_of(subject.graph.graph.node):
+        for name in node.input if node.op_type in _COMPARISONS else ():
+            if name in stored and (array := numpy_helper.to_array(stored[name])).dtype.kind == "f":
+                yield from array[np.isfinite(array)].reshape(-1).tolist()
+
+
+def _searched(subject: Subject) -> list[float]:
+    """The numbers on both sides of a change, as far as roundings of operators do not move it."""
+    names = [spec.name for spec in _floats(subject)]
+    axes = next((axes for size in (BATCH, TIME) if (axes := _axes(subject, names, size))), None)
+    if axes is None:
+        return []
+    rng = np.random.default_rng([subject.seed, 23])
+    case = subject.case(rng, _ROWS, 2 if axes == _axes(subject, names, BATCH) else _ROWS)
+    rows = min(_ROWS, *(case.feeds[name].shape[axis] for name, axis in axes.items()))
+
+    def decided(run: ModuleRun, numbers: np.ndarray, units: int = 0, seed: int = 0) -> list[bytes]:
+        feeds = dict(case.feeds)
+        for spec in _floats(subject):
+            if spec.name in axes:
+                feeds[spec.name] = feeds[spec.name].copy()
+                filled = np.moveaxis(feeds[spec.name], axes[spec.name], 0)[:rows]
+                filled[:] = _within(spec, numbers).reshape(-1, *(1,) * (filled.ndim - 1))
+        return _by_row(run.decisions(feeds, units * NATIVE_EPSILON[subject.dtype], seed), rows)
+
+    exact = subject.models.float64
+    own = exact if subject.dtype == "float64" else subject.models.native
+    low, high = (ends.astype(subject.dtype) for ends in (_ENDS[:rows], _ENDS[1 : rows + 1]))
+    try:
+        before = decided(own, low)
+        changes = _unequal(before, decided(own, high))
+        for _ in range(int(-math.log2(EPSILON[subject.dtype])) + 4 if changes.any() else 0):
+            middle = np.asarray(low + (high - low) / 2, subject.dtype)
+            other = _unequal(before, decided(own, middle))
+            low, high = np.where(other, low, middle), np.where(other, middle, high)
+        for numbers in (low, high) if changes.any() else ():
+            right = decided(own, numbers)
+            for seed, units in enumerate(_UNITS):
+                changes &= ~_unequal(right, decided(exact, numbers, units, seed))
+    except ExportError:
+        return []
+    return [*low[changes].tolist(), *high[changes].tolist()]
+
+
+def _axes(subject: Subject, names: Sequence[str], size: int) -> dict[str, int]:
+    return {name: axis for name, axis in axes_of_size(subject.model, subject.specs, size).items() if name in names}
+
+
+def _by_row(found: Iterable[Tensor], rows: int) -> list[bytes]:
+    """The numbers of each row: a part of the first axis that has a part for each row, or all without one."""
+    parts: list[list[bytes]] = [[] for _ in range(rows)]
+    for array in (tensor.numpy() + 0.0 for tensor in found):  # -0 is 0
+        axis = next((axis for axis, size in enumerate(array.shape) if size and size % rows == 0), None)
+        own = [array] * rows if axis is None else np.split(array, rows, axis)
+        for part, one in zip(parts, own, strict=True):
+            part.append(one.tobytes())
+    return list(map(b"".join, parts))
+
+
+def _unequal(first: Sequence[bytes], second: Sequence[bytes]) -> np.ndarray:
+    return np.array([one != other for one, other in zip(first, second, strict=True)])

@@ -53,3 +53,12 @@ def test_results_that_a_library_may_round_are_rounded(run: Callable[[Tensor], Te
     with OperatorRoundings(1e-3, 0, torch.float32):
         found = run(_NUMBERS.clone())
     assert not torch.equal(found, run(_NUMBERS.clone()))
+
+
+def test_numbers_are_compared_in_float32() -> None:
+    x = torch.tensor([0.3], dtype=torch.float32).double()
+    assert (x > 0.3).all()
+    with OperatorRoundings(1e-3, 0, torch.float32):
+        assert not (x > 0.3).any()
+        assert (x > 0.3 - 1e-7).all()
+        assert (x + 0 >= torch.tensor([0.3], dtype=torch.float64)).all()

@@ -25,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ...errors import ExportError
 from ..copies.caller_state import replaced
 from ..copies.rebuilt_code import rebuilt_function
+from ..traced_values.cut_sequences import padded
 from ..traced_values.each_number import EachNumber, TracedArray, only_each
 from ..user_code import user_line
 
@@ -231,7 +232,7 @@ def replace_packing_functions() -> Iterator[None]:
     The caller must hold `caller_state.ONE_AT_A_TIME`.
     """
     global _tracing_thread
-    functions = [getattr(torch_rnn, name) for name in (*_REPLACEMENTS, "pack_sequence", "unpack_sequence")]
+    functions = [getattr(torch_rnn, name) for name in (*_REPLACEMENTS, "unpack_sequence")]
     _originals.update({function.__name__: rebuilt_function(function) for function in functions})
     _tracing_thread = threading.get_ident()
     try:
@@ -263,7 +264,11 @@ def dispatch(name: str, *args: Any, **kwargs: Any) -> Any:
         return _originals[name](*args, **kwargs)
     if name in _REPLACEMENTS:
         return _REPLACEMENTS[name](*args, **kwargs)
-    raise ExportError(
+    raise _refusal(name)
+
+
+def _refusal(name: str) -> ExportError:
+    return ExportError(
         f"{user_line()}: {name} makes tensors whose sizes depend on the lengths, which has no form in ONNX; "
         "take a padded tensor and its lengths as inputs, and use pack_padded_sequence"
     )
@@ -309,10 +314,10 @@ def pad(
     Raises:
         ExportError: the sequence was not made by `pack`.
     """
-    padded = as_padded(sequence) if isinstance(sequence, PackedSequence) else None
-    if padded is None:
+    found = as_padded(sequence) if isinstance(sequence, PackedSequence) else None
+    if found is None:
         raise ExportError(f"{user_line()}: pad_packed_sequence gets a {type(sequence).__name__}")
-    sequence = padded
+    sequence = found
     value, lengths = sequence.value, sequence.lengths
     axis = 1 if sequence.batch_first else 0
     time = value.shape[axis]
@@ -363,6 +368,22 @@ def _of_length(value: Tensor, axis: int, total_length: Any, padding_value: float
     return value.narrow(axis, 0, total_length)
 
 
+def _pad_sequence(
+    sequences: Any, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
+) -> Any:
+    found = padded(sequences, padding_value, padding_side)
+    if found is None:
+        return _originals["pad_sequence"](sequences, batch_first, padding_value, padding_side)
+    return found[0] if batch_first else found[0].transpose(0, 1)
+
+
+def _pack_sequence(sequences: Any, enforce_sorted: bool = True) -> PaddedSequence:
+    found = padded(sequences)
+    if found is None:
+        raise _refusal("pack_sequence")
+    return pack(*found, True, enforce_sorted)
+
+
 def _unpad(padded_sequences: Tensor, lengths: Tensor, batch_first: bool = False) -> list[Tensor]:
     """unpad_sequence, by slices, which a loop over the rows may have."""
     if not batch_first:
@@ -374,4 +395,6 @@ _REPLACEMENTS: dict[str, Callable[..., Any]] = {
     "pack_padded_sequence": pack,
     "pad_packed_sequence": pad,
     "unpad_sequence": _unpad,
+    "pad_sequence": _pad_sequence,
+    "pack_sequence": _pack_sequence,
 }

@@ -20,6 +20,7 @@ from ...errors import ExportError
 from ..user_code import is_user_code, user_line
 from .branch_effects import note_order, require_valid_anywhere
 from .constants import READS, Constants
+from .cut_sequences import concatenated, note_cut
 from .each_number import EachNumber, EachTensor, RetraceError, TracedArray, is_open_vector, only_each
 from .number_index import at_number, rolled, with_number_ends
 from .parts import Parts, parts_of, with_clipped_slices
@@ -222,6 +223,7 @@ def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple
 
 def _joined(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     tensor = joined(func, args, kwargs)
+    tensor = concatenated(func, args, kwargs) if tensor is None else tensor
     return None if tensor is None else (tensor,)
 
 
@@ -266,9 +268,10 @@ def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
     clipped = with_clipped_slices(*found) if len(found) == 2 else None
     if clipped is not None:
         found[1] = clipped
-    elif all(map(operator.is_, found, args)):
-        return None
-    return (mode.constants.call(func, tuple(found), kwargs),)
+    result = mode.constants.call(func, tuple(found), kwargs)
+    if len(found) == 2:
+        note_cut(result, *found)
+    return (result,)
 
 
 def _as_index(item: Any) -> Any:

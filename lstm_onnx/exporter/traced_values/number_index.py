@@ -31,7 +31,7 @@ def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple
     """
     tensor, index, *values = args
     items = list(index) if isinstance(index, tuple) else [index]
-    places = [place for place, item in enumerate(items) if _is_taken(item) or (_is_number(item) and is_open(item))]
+    places = [place for place, item in enumerate(items) if is_taken(item) or (_is_number(item) and is_open(item))]
     others = [item for place, item in enumerate(items) if place not in places]
     if len(places) != 1 or not all(
         item is None or item is ... or type(item) in (int, slice, torch.SymInt) for item in others
@@ -42,7 +42,7 @@ def at_number(is_open: Callable[[Tensor], bool], args: tuple[Any, ...]) -> tuple
     axes = [left if item is ... else int(item is None or type(item) is slice) for item in items]
     axis = sum(axes[:place])
     item = items[place]
-    number = torch.scalar_tensor(item, dtype=torch.int64, device=tensor.device) if _is_taken(item) else item
+    number = torch.scalar_tensor(item, dtype=torch.int64, device=tensor.device) if is_taken(item) else item
     items[place] = number.reshape(1)
     behind = sum(axes) + (0 if ... in others else left) - axis
     return (tensor, tuple(items), *(_as_rows(value, behind, tensor.dtype) for value in values)), axis
@@ -87,7 +87,7 @@ def _is_number(item: Any) -> bool:
     return isinstance(item, Tensor) and item.dim() == 0 and item.dtype in _WHOLE
 
 
-def _is_taken(item: Any) -> bool:
+def is_taken(item: Any) -> bool:
     """Whether an item is the number of a traced tensor, such as that of ``item()``."""
     return type(item) is torch.SymInt and bool(free_unbacked_symbols(item))
 

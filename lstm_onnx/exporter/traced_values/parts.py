@@ -15,6 +15,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ...errors import ExportError
 from ..user_code import user_line
+from .cut_sequences import SplitSequences
+from .each_number import only_each
 
 _smaller: Any = torch.sym_min
 _COUNTS: dict[str, tuple[Any, ...]] = {"chunk": (int,), "split": (int, torch.SymInt), "tensor_split": (int,)}
@@ -92,7 +94,7 @@ class Parts:
 def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     """The result of ``chunk``, ``split`` or ``tensor_split`` of an axis that is not fixed; None for other calls.
 
-    Also None for a list of sizes or of indices.
+    Also None for a list of sizes or of indices, unless they are the sizes of the first axis and traced.
 
     Raises:
         ExportError: the number of parts depends on the numbers in a tensor.
@@ -100,6 +102,8 @@ def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
     if not isinstance(tensor, Tensor) or type(dim) is not int or not -tensor.dim() <= dim < tensor.dim():
         return None
     size: Any = tensor.shape[dim]
+    if name == "split" and dim in (0, -tensor.dim()) and (lengths := only_each(how)) is not None:
+        return Parts(SplitSequences(tensor, lengths.tensor), size)
     if not isinstance(size, torch.SymInt) or type(how) not in _COUNTS[name]:
         return None
     traced = _traced(size)

@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, Any, Generic, Self, TypeVar
 
 from .. import errors
 from .limits import Limits, how_it_ended
 
+Answer = TypeVar("Answer")
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from lstm_onnx.isolation.child import serve; serve(int(sys.argv[2]))"
@@ -44,21 +45,20 @@ class EndedError(Exception):
         self.shared = shared
 
 
-class Child:
-    """A new interpreter that calls functions, one after another; if it ends, the next call starts another one.
+class AnsweringProcess(Generic[Answer]):
+    """A process, whose answers and stderr are read in threads; the class derived from it starts and asks it.
 
-    It ends when this object is closed, and when this process ends.
+    It ends when this object is closed.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         self._stderr = bytearray()
         self._readers: list[threading.Thread] = []
-        self._ready = False
 
-    def __enter__(self) -> Child:
-        """For ``with Child() as child:``."""
+    def __enter__(self) -> Self:
+        """For ``with``."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,6 +72,36 @@ class Child:
             kill(process)
             for reader in self._readers:
                 reader.join(_PATIENCE)
+
+    @property
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _read(self, process: Any, read: Callable[[IO[bytes], queue.SimpleQueue[Answer | None]], None]) -> None:
+        """Read a new process's output: `read` puts its answers into a queue, and None at the end."""
+        self._process = process
+        self._answers, self._stderr = queue.SimpleQueue(), bytearray()
+        self._readers = [
+            in_thread(read, process.stdout, self._answers),
+            in_thread(drain, process.stderr, self._stderr),
+        ]
+
+    def _end(self) -> tuple[str, str]:
+        """How the process ended, whose answers have ended, and its last words."""
+        how = how_it_ended(ended(self._process, _PATIENCE))
+        self.close()
+        return how, last_words(bytes(self._stderr))
+
+
+class Child(AnsweringProcess[bytes]):
+    """A new interpreter that calls functions, one after another; if it ends, the next call starts another one.
+
+    It ends when this object is closed, and when this process ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready = False
 
     def call(self, function: str, arguments: Mapping[str, Any], limits: Limits | None = None) -> Any:
         """Call a function in the child process.
@@ -102,29 +132,19 @@ class Child:
             return self._answered(limits)
         except BaseException:
             # After an error that the process reported itself, it is ready for the next call; otherwise it is ended.
-            if self._process is not None and not self._ready:
+            if not self._ready:
                 self.close()
             raise
 
     def _ask(self, question: Mapping[str, Any]) -> None:
         self._ready = False
-        process = self._running()
+        if not self._is_running:
+            self.close()
+            self._read(started(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE), lines)
+        process: Any = self._process
         with contextlib.suppress(OSError):  # it has ended, which reading the answer will find
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
-
-    def _running(self) -> Any:
-        """The process, which is started if none is running."""
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.close()
-        self._process = process = started(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
-        self._answers, self._stderr = queue.SimpleQueue(), bytearray()
-        self._readers = [
-            in_thread(lines, process.stdout, self._answers),
-            in_thread(drain, process.stderr, self._stderr),
-        ]
-        return process
 
     def _answered(self, limits: Limits) -> Any:
         clock, stage, shared = Clock(limits), "starting", list[Any]()
@@ -144,12 +164,8 @@ class Child:
             else:
                 self._ready = True
                 return _result(message, stage, shared, limits)
-        process = self._process
-        assert process is not None  # noqa: S101 - nobody has closed it
-        how = how_it_ended(ended(process, _PATIENCE))
-        for reader in self._readers:
-            reader.join(_PATIENCE)
-        raise EndedError(how, stage, shared, last_words(bytes(self._stderr)))
+        how, said = self._end()
+        raise EndedError(how, stage, shared, said)
 
 
 class Clock:
@@ -204,11 +220,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a process, and close its stdin."""
     process.kill()
     process.wait()
-    close_stdin(process)
-
-
-def close_stdin(process: subprocess.Popen[bytes]) -> None:
-    """Close the stdin of a process that has ended."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):  # flushing what it has not read fails
             process.stdin.close()

@@ -12,23 +12,20 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 
 from ...errors import MissingDependencyError, ModelError, RunError
-from ...isolation.limits import how_it_ended
-from ...isolation.process import close_stdin, drain, ended, in_thread, kill, last_words
+from ...isolation.process import AnsweringProcess
 from .child import read_message, write_message
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
 _START, _ANSWER = 120.0, 300.0
 """The most seconds until an engine has started, and until it has opened or run a file."""
-_PATIENCE = 1.0
-"""The most seconds to wait for the end of a process."""
 
 
-class EngineProcess:
+class EngineProcess(AnsweringProcess[Message]):
     """One engine, in a process that is started when it is first needed.
 
     Attributes:
@@ -41,34 +38,22 @@ class EngineProcess:
         self, title: str, start: Callable[[], subprocess.Popen[bytes]], install: str, *, fixes_sizes: bool = False
     ) -> None:
         """`start` starts the process; `install` says how to install the engine."""
+        super().__init__()
         self.title = title
         self.fixes_sizes = fixes_sizes
         self.version = ""
         self._start_process = start
         self._install = install
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._stderr = bytearray()
         self._started = 0
         self._lock = threading.Lock()
         self.unused: list[int] = []
         """Files that are no longer used, which the process closes at the next request."""
 
-    def __enter__(self) -> EngineProcess:
+    def __enter__(self) -> Self:
         """For ``with``: it is started."""
         with self._lock:
             self._running()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            kill(process)
 
     def open(self, number: int, path: str, outputs: Sequence[str], *, fixed: bool = False) -> int:
         """Open a file under a number that the caller chooses; `outputs` and `fixed` as in `child.Adapter`.
@@ -104,36 +89,32 @@ class EngineProcess:
     @property
     def started(self) -> int:
         """How often the process was started, counting the start that the next request will make if it has ended."""
-        running = self._process is not None and self._process.poll() is None
-        return self._started if running else self._started + 1
+        return self._started if self._is_running else self._started + 1
 
     def _ask(self, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Message | str:
         """Send a request; return the answer, or a text that says what went wrong."""
-        process = self._running()
+        self._running()
         forget = self.unused[:]
         del self.unused[: len(forget)]
-        assert process.stdin is not None  # noqa: S101 - a pipe
+        process: Any = self._process
         with contextlib.suppress(OSError):  # it has ended, which reading the answer will find
             write_message(process.stdin, {**fields, "forget": forget}, arrays)
         answer = self._answer(_ANSWER)
         return str(answer[0]["error"]) if not isinstance(answer, str) and "error" in answer[0] else answer
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+    def _running(self) -> None:
+        """Start the process if it does not run."""
+        if self._is_running:
+            return
         self.close()
-        process = self._start_process()
-        self._process, self._started = process, self._started + 1
-        self._answers, self._stderr = queue.SimpleQueue(), bytearray()
-        in_thread(_read, process.stdout, self._answers)
-        in_thread(drain, process.stderr, self._stderr)
+        self._read(self._start_process(), _read)
+        self._started += 1
         answer = self._answer(_START)
         if isinstance(answer, str) or "error" in answer[0]:
             said = answer if isinstance(answer, str) else answer[0]["error"]
             self.close()
             raise MissingDependencyError(f"{self.title} cannot be started ({said})", hint=self._install)
         self.version = str(answer[0]["version"])
-        return process
 
     def _answer(self, seconds: float) -> Message | str:
         try:
@@ -143,11 +124,7 @@ class EngineProcess:
             return f"it took longer than {seconds:g} s"
         if answer is not None:
             return answer
-        process, self._process = self._process, None
-        assert process is not None  # noqa: S101 - it was asked
-        how = how_it_ended(ended(process, _PATIENCE))
-        close_stdin(process)
-        said = last_words(bytes(self._stderr))
+        how, said = self._end()
         return f"it {how}{f': {said}' if said else ''}"
 
 

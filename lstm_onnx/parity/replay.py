@@ -13,6 +13,7 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunk_check import taken
 from ..runtime.chunks import concatenated
+from ..runtime.counts import require_whole_chunks
 from ..runtime.pool.pool import Pool
 from ..runtime.pool.state_memory import Slot
 from .expected import Arrays, Call, Expected, abbreviated
@@ -133,8 +134,9 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     if single:
         name = next(iter(set(expected.time_axes) & set(expected.calls[0].feeds)))
         time = expected.calls[0].feeds[name].shape[expected.time_axes[name]]
-        unit = model.metadata.streaming_or_default.chunk
-        steps = list(_chunks(expected, (unit,) * (time // unit)))
+        streaming = model.metadata.streaming_or_default
+        require_whole_chunks(streaming, {name: time})
+        steps = list(_chunks(expected, (streaming.chunk,) * (time // streaming.chunk)))
     else:
         steps = [call.feeds for call in expected.calls]
     axes = expected.batch_axes

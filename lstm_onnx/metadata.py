@@ -377,7 +377,7 @@ def _streaming(item: Any, states: Mapping[str, str]) -> Streaming:
         and states.keys() >= set(found.caches)
         and isinstance(found.positions, bool)
     )
-    _require(fits, "streaming must hold the axes of inputs and outputs, counts of steps, and caches that are states")
+    _require(fits, "streaming must hold axes of inputs and outputs, counts, a multiple of chunk, and caches as states")
     return found
 
 

@@ -371,12 +371,13 @@ def _streaming(item: Any, states: Mapping[str, str]) -> Streaming:
         and all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
         and all(map(_is_count, (found.delay, found.settled, *found.time.values())))
         and all(map(_is_size, (found.hop, found.multiple, found.least, found.period, found.chunk)))
+        and found.multiple % found.chunk == 0
         and (found.last is None or isinstance(found.last, str))
         and (found.steps is None or found.steps in states)
         and states.keys() >= set(found.caches)
         and isinstance(found.positions, bool)
     )
-    _require(fits, "streaming must hold the axes of inputs and outputs, counts of steps, and caches that are states")
+    _require(fits, "streaming must hold axes of inputs and outputs, counts, a multiple of chunk, and caches as states")
     return found
 
 

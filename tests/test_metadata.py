@@ -53,6 +53,7 @@ def test_a_file_without_entries_has_empty_metadata() -> None:
         ("size_boundaries", '{"time": [true]}'),
         ("streaming", '{"time": {"x": 1}, "steps": "none"}'),
         ("streaming", '{"time": {"x": 1}, "outputs": {}, "caches": ["none"]}'),
+        ("streaming", '{"time": {"x": 1}, "outputs": {}, "multiple": 8, "chunk": 3}'),
     ],
 )
 def test_damaged_metadata_is_an_error(key: str, value: str) -> None:

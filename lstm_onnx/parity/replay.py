@@ -13,6 +13,7 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunk_check import cut, taken
 from ..runtime.chunks import concatenated, joined
+from ..runtime.counts import require_whole_chunks
 from ..runtime.pool.pool import Pool
 from ..runtime.pool.state_memory import Slot
 from .expected import Arrays, Call, Expected, abbreviated
@@ -117,9 +118,11 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     if single:
         feeds = expected.calls[0].feeds
         name = next(iter(set(expected.time_axes) & set(feeds)))
-        unit = model.metadata.streaming_or_default.chunk
-        count = feeds[name].shape[expected.time_axes[name]] // unit
-        steps: list[Arrays] = list(cut(feeds, expected.time_axes, [unit] * count))
+        time = feeds[name].shape[expected.time_axes[name]]
+        streaming = model.metadata.streaming_or_default
+        require_whole_chunks(streaming, {name: time})
+        unit = streaming.chunk
+        steps: list[Arrays] = list(cut(feeds, expected.time_axes, [unit] * (time // unit)))
     else:
         steps = [call.feeds for call in expected.calls]
     axes = expected.batch_axes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lstm_onnx.metadata import Metadata, Streaming
 from lstm_onnx.parity.expected import Call, Expected
 from lstm_onnx.parity.replay import replay
 
@@ -42,3 +43,12 @@ def test_a_chunking_that_fails_is_not_hidden_by_one_that_cannot_be_judged(wrong:
     assert not result.passed
     assert not result.inconclusive
     assert result.label == f"case, {'+'.join([str(wrong)] * (2 // wrong))}"
+
+
+def test_a_sequence_shorter_than_a_chunk_fails() -> None:
+    """As where someone has changed the length of chunks in a file's metadata."""
+    streaming = Streaming({"x": 0}, {"y": 0}, multiple=4, chunk=4)
+    model: Any = SimpleNamespace(states={}, metadata=Metadata(streaming=streaming))
+    call = Call({"x": ONES.astype(np.float32)}, {"y": ONES}, {"y": ONES})
+    result = replay(model, Expected("case", (call,), "float32", 1.0, "pool", time_axes={"x": 0, "y": 0}))
+    assert result.error.startswith("x has 2 steps, but the file takes multiples of 4")

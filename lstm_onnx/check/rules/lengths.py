@@ -74,8 +74,9 @@ IGNORED_INPUT = rule(
 
 @dataclass(frozen=True)
 class _Padded:
-    """A value with padding along its time axis, and whether the padding is zero."""
+    """A value of a graph with padding along its time axis, and whether the padding is zero."""
 
+    scope: Scope
     name: str
     axis: int
     rank: int
@@ -110,9 +111,9 @@ def lengths_constant(context: CheckContext) -> Iterator[Finding]:
 def lengths_ignored(context: CheckContext) -> Iterator[Finding]:
     """Readers of a padded output that take its padding for data."""
     findings: dict[str, Finding] = {}
-    for _, node in context.operators:
+    for scope, node in context.operators:
         if input_of(node, SEQUENCE_LENS) and node.output and node.output[0]:
-            for finding in _misused(context, node):
+            for finding in _misused(context, scope, node):
                 findings.setdefault(finding.where, finding)
     for finding in _without_lengths(context):
         findings.setdefault(finding.where, finding)
@@ -136,18 +137,19 @@ def ignored_inputs(context: CheckContext) -> Iterator[Finding]:
 
 def _without_lengths(context: CheckContext) -> Iterator[Finding]:
     """Operators without lengths that read the same padded sequence as one with lengths, before it or after it."""
-    padded: dict[str, NodeProto] = {}
+    padded: dict[tuple[Scope | None, str], NodeProto] = {}  # two bodies may have values of the same name
     todo = [(scope, input_of(node, 0), node) for scope, node in context.operators if input_of(node, SEQUENCE_LENS)]
     while todo:
         scope, name, reader = todo.pop()
-        if not name or name in padded:
+        key = (scope.home(name), name)
+        if not name or key in padded:
             continue
-        padded[name] = reader
+        padded[key] = reader
         maker = scope.producer(name)
         if maker is not None:
             todo += [(scope, source, reader) for source in _same_time(maker, name)]
-    for _, node in context.operators:
-        other = padded.get(input_of(node, 0))
+    for scope, node in context.operators:
+        other = padded.get((scope.home(input_of(node, 0)), input_of(node, 0)))
         if other is not None and not input_of(node, SEQUENCE_LENS) and _ends_in_padding(context, node):
             beside = f"{node_label(other)}, over the same steps, has lengths"
             yield LENGTHS_IGNORED.violated(node, f"{node.op_type} has no lengths and reads padding; {beside}")
@@ -164,17 +166,19 @@ def _same_time(node: NodeProto, name: str) -> list[str]:
     return list(node.input) if node.op_type in _WITH_CONSTANT | {"Concat"} else []
 
 
-def _misused(context: CheckContext, start: NodeProto) -> Iterator[Finding]:
-    walk = Walk([_Padded(str(start.output[0]), 1 - batch_axis(start), 4)])
+def _misused(context: CheckContext, own: Scope, start: NodeProto) -> Iterator[Finding]:
+    walk = Walk([_Padded(own, str(start.output[0]), 1 - batch_axis(start), 4)])
     for value in walk:
         for scope, reader, index in context.readers.get(value.name, ()):
+            if scope.home(value.name) is not value.scope:
+                continue
             problem = _problem(context, scope, reader, index, value)
             if problem:
                 yield LENGTHS_IGNORED.violated(reader, f"{problem}; {node_label(start)} before it has lengths")
             elif reader.output and (axis := _next_axis(context, scope, reader, index, value)) is not None:
                 rank = len(scope.shape(reader.output[0]) or ()) or value.rank
                 zero = value.zero and is_default(reader.domain) and reader.op_type in _KEEP_ZEROS
-                walk.add([_Padded(str(reader.output[0]), axis, rank, zero)])
+                walk.add([_Padded(scope, str(reader.output[0]), axis, rank, zero)])
 
 
 def _problem(context: CheckContext, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -50,11 +51,19 @@ def weight_problems(subject: Subject, cases: Sequence[Expected]) -> Iterator[Cas
     forms = {name: {_content(array), _content(array.T)} for name, array in _arrays(subject, own)}
     kept = {name for name, found in forms.items() if not found.isdisjoint(contents)}
     known = set().union(*forms.values())
+    equal, copies = Counter(map(frozenset, forms.values())), Counter(contents)
+    fewer = {name for name in kept if sum(copies[form] for form in forms[name]) < equal[frozenset(forms[name])]}
+    merged: set[int] = set()
     for _, array in _arrays(subject, buffers):
-        known |= {_content(array), _content(array.T)}
+        form = {_content(array), _content(array.T)}
+        known |= form
+        if form.isdisjoint(contents):
+            merged.update(array.shape)  # a BatchNorm's that is merged into the layer before it
     others = [tensor for tensor, content in zip(stored, contents, strict=True) if content not in known]
+    others = [tensor for tensor in others if merged.isdisjoint(tensor.dims)]
     lost: dict[str, list[onnx.TensorProto]] = {}
-    for name, array in _arrays(subject, {name: one for name, one in own.items() if others and name not in kept}):
+    unseen = {name: one for name, one in own.items() if others and (name not in kept or name in fewer)}
+    for name, array in _arrays(subject, unseen):
         alike = {other for other, one in own.items() if tuple(one.shape) == array.shape}
         if 2 * len(kept & alike) < len(alike) or _COMPUTED.search(name):
             continue  # a file that stores them in another form

@@ -123,6 +123,29 @@ def rank_of(node: NodeProto, name: str) -> int:
     return 3 - (node.op_type == "Gather" and len(STORED.get(node.input[1], np.ones(1)).shape) == 0) - (not kept)
 
 
+@pytest.mark.parametrize("lengths", ["", "lengths"])
+def test_branches_may_have_values_of_one_name(lengths: str, tmp_path: Path):
+    """Only one branch of an If reads padding, or none does."""
+    first = lstm_node("X", "W", "R", "B", "lengths", outputs=["Y"], name="first")
+    other = lstm_node("X2", "W", "R", "B", *([lengths] if lengths else []), outputs=["Y"], name="other")
+    branches = {
+        f"{key}_branch": helper.make_graph(
+            [layer, last], key, [], [helper.make_tensor_value_info(last.output[0], TensorProto.FLOAT, None)]
+        )
+        for key, layer, last in (("then", first, n("Identity", "Y")), ("else", other, n("ReduceMean", "Y", axes=[0])))
+    }
+    graph = graph_of(
+        [helper.make_node("If", ["which"], ["choice"], "choice", **branches)],
+        {**ENDS, "X2": ENDS["X"], "which": ()},
+        {"choice": (None,) * 4},
+        weights(inputs_of()),
+        {"lengths": TensorProto.INT32, "which": TensorProto.BOOL},
+    )
+    found = check(save(graph, tmp_path / "m.onnx"), provider="cpu").findings
+    told = [item.where for item in found if item.rule == "lengths-ignored" and item.violated]
+    assert told == (["reducemean_z"] if lengths else [])
+
+
 def test_without_lengths_there_is_no_padding(tmp_path: Path):
     node = lstm_node("X", "W", "R", "B", outputs=["Y"], name="first")
     graph = graph_of([node, n("ReduceMean", "Y", axes=[0])], {"X": ENDS["X"]}, {"z": (None,) * 4}, weights(inputs_of()))

@@ -78,3 +78,41 @@ def test_a_weight_in_another_form(made: tuple[Experts, onnx.ModelProto], tmp_pat
     model.graph.node.insert(at, helper.make_node("Mul", [node.input[0], "half"], ["halved"]))
     node.input[0] = "halved"
     assert _failures(module, model, tmp_path / "right.onnx") == []
+
+
+def test_a_wrong_weight_equal_to_others(tmp_path: Path) -> None:
+    """A file may store equal weights once; then the place of one may have wrong numbers, and the others' the right."""
+    module = Experts().eval()
+    for expert in module.experts:
+        assert isinstance(expert, nn.Linear)
+        nn.init.zeros_(expert.bias)
+    lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 5, 3), check=False)
+    model = onnx.load(tmp_path / "m.onnx")
+    shared = _stored(model, module.experts[2].bias).name
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(4, dtype=np.float32), "wrong"))
+    node = [node for node in model.graph.node if shared in node.input][-1]
+    node.input[list(node.input).index(shared)] = "wrong"
+    (failure,) = _failures(module, model, tmp_path / "wrong.onnx")
+    assert failure.startswith(f"{WEIGHTS}: the numbers of wrong are no parameter's, and the file has no ")
+    assert "experts.2.bias" in failure
+
+
+class Normalized(nn.Module):
+    """A convolution with a BatchNorm, which a file stores as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        found: Tensor = self.norm(self.conv(h.transpose(1, 2))).transpose(1, 2)
+        return found
+
+
+def test_a_merged_norm_that_no_case_uses(tmp_path: Path) -> None:
+    module = Experts()
+    module.experts[2] = Normalized()
+    module.experts.extend(nn.Linear(4, 4) for _ in range(4))  # most biases are stored as they are
+    lstm_onnx.export(module.eval(), tmp_path / "m.onnx", example_inputs=torch.randn(2, 5, 3), check=False)
+    assert _failures(module, onnx.load(tmp_path / "m.onnx"), tmp_path / "right.onnx") == []

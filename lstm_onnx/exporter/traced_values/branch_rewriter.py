@@ -28,6 +28,8 @@ class Rewriter:
     def __init__(self, function: Statements) -> None:
         self.names = Names()
         self._loads = _loads_in(function)
+        nodes = [node for each in function for node in ast.walk(each)]
+        self._unread = {node.id for node in nodes if isinstance(node, ast.Name)} - self._loads.keys()
         self._ended = [
             (each.end_lineno or 0, _loads_in([each])) for each in function if not any(map(_delays, ast.walk(each)))
         ]
@@ -79,7 +81,7 @@ class Rewriter:
         hidden = {name for name in names if self._loads[name] == own[name]}
         read = set(_loads_in([statement, *(rest if one.returned is not None else ())]))
         for branch in (one, other):  # what nothing reads, as in `_, n = x.shape`, needs no choice
-            branch.assigned -= {name for name in branch.assigned if "." not in name and not self._loads[name]}
+            branch.assigned -= self._unread
         lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement, hidden, read)
         # Where its truth is known, the same branch runs as in PyTorch.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"

@@ -280,7 +280,7 @@ def _lowered(
     if exchanged:
         built = built.noted(exchanged)
     if explicit and not built.metadata.states:
-        built = without_states(graph, built)
+        built = without_states(graph, built, exposed.notes)
     if explicit and built.metadata.not_streamable:
         built = with_caches(graph, built, options)
     if built.metadata.not_streamable and not functional.states.keys().isdisjoint(built.metadata.states):

@@ -12,7 +12,7 @@ from onnx import NodeProto, helper
 from ...errors import ExportError
 from ...onnxgraph import bodies_of
 from ...onnxgraph.nodes import Walk
-from ...runtime.batch_axes import TIME
+from ...runtime.batch_axes import BATCH, TIME
 from ...symbolic_dims import names_in
 from ..node_names import state_prefix
 from ..tracing.opaque_node import DOMAIN
@@ -21,6 +21,7 @@ from .carried_states import skip_reshapes, values_before
 from .lower import OpaqueCall, sequence_axes
 from .rename import Dims, TracedGraph
 
+COMPUTED = "starts from states that the model computes"
 _SHAPE_ONLY = ("Shape", "Size")
 
 
@@ -69,7 +70,7 @@ def expose_states(
     A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of the same module
     shares its pair.  A state that the model computes stays internal (a decoder that starts from its encoder's end), and
     so does that of a module that starts again at each step (over the letters of each word) or at each call (over a
-    window of steps, most of which were in the window of the call before).
+    window of steps, most of which were in the window of the call before), or whose rows change from call to call.
 
     Args:
         graph: the traced graph, which is changed.
@@ -84,6 +85,7 @@ def expose_states(
     exposed = ExposedStates()
     producers = graph.producers
     times = {TIME, *(name for opaque in calls for name in names_in(str(sequence_axes(graph, opaque)[0])))}
+    sizes = {name for own in graph.inputs for dim in graph.dims.get(own, ()) for name in names_in(str(dim))} | {BATCH}
     free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]
@@ -92,6 +94,8 @@ def expose_states(
             continue
         if times & names_in(str(sequence_axes(graph, first)[1])):
             note = f"{path} starts again at each step of a sequence, so its states stay internal; it has no h0"
+        elif not names_in(str(sequence_axes(graph, first)[1])) <= sizes:
+            note = f"{path} runs on rows that the inputs' numbers choose, so its states stay internal; it has no h0"
         elif kept := _window(graph, first, given):
             note = (
                 f"{path} starts again at each call, over the steps in {kept}, so its states stay internal; it has no h0"
@@ -103,7 +107,7 @@ def expose_states(
         elif source in graph.inputs:
             note = f"{path} starts from {source}, whose next value forward does not return; return it for a stream"
         elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
-            note = f"{path} starts from states that the model computes, which stay internal; it has no h0"
+            note = f"{path} {COMPUTED}, which stay internal; it has no h0"
         else:
             free.append(chain)
             continue

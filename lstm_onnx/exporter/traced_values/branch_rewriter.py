@@ -28,6 +28,11 @@ class Rewriter:
     def __init__(self, function: Statements) -> None:
         self.names = Names()
         self._loads = _loads_in(function)
+        nodes = [node for each in function for node in ast.walk(each)]
+        self._unread = {node.id for node in nodes if isinstance(node, ast.Name)} - self._loads.keys()
+        self._ended = [
+            (each.end_lineno or 0, _loads_in([each])) for each in function if not any(map(_delays, ast.walk(each)))
+        ]
 
     def block(self, statements: Statements) -> Statements:
         """Statements in which every ``if`` that can be rewritten is."""
@@ -71,10 +76,12 @@ class Rewriter:
         self.names.count += 1
         asked, choice = self.names.fresh(), self.names.fresh()
         mask = None if statement.orelse or one.returned is not None else mask_of(statement)
-        hidden = {name for name in names if self._loads[name] == _loads_in([statement])[name]}
+        ended = [loads for end, loads in self._ended if end < statement.lineno]
+        own = sum(ended, _loads_in([statement]))
+        hidden = {name for name in names if self._loads[name] == own[name]}
         read = set(_loads_in([statement, *(rest if one.returned is not None else ())]))
         for branch in (one, other):  # what nothing reads, as in `_, n = x.shape`, needs no choice
-            branch.assigned -= {name for name in branch.assigned if "." not in name and not self._loads[name]}
+            branch.assigned -= self._unread
         lines = _computed(one, other, asked, choice, self.names.fresh(), mask, statement, hidden, read)
         # Where its truth is known, the same branch runs as in PyTorch.
         rewritten = f"if {HELPER!r}.unknown({asked} := __test__):\n    pass\nelif {asked}:\n    pass\nelse:\n    pass"
@@ -179,6 +186,11 @@ def _loads_in(statements: Statements) -> Counter[str]:
     targets = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
     read = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Load, ast.Del))]
     return Counter(node.id for node in (*read, *targets) if isinstance(node, ast.Name))
+
+
+def _delays(node: ast.AST) -> bool:
+    """Whether code in a node may run after the statement that it is in."""
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.GeneratorExp))
 
 
 def _folded(statements: Statements) -> Statements:

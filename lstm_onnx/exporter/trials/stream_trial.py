@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from ...runtime.chunk_check import LONGER, Run, WholeSequence, difference
 from ...runtime.row_check import rows_difference, unlike_integers
 from ...streaming import TimeAxis, follow_time
 from ...symbolic_dims import ANY_SIZE, clamped, names_in
+from ..lowering.explicit_states import COMPUTED
 from ..lowering.rename import TracedGraph
 from ..result import BuiltModel
 from .shape_trial import random_states
@@ -100,9 +101,18 @@ def with_stream_facts(
     return replace(metadata, not_streamable=problem, time_axes=names, batch_mixes=result.rows)
 
 
-def without_states(graph: TracedGraph, built: BuiltModel) -> BuiltModel:
-    """A file to which explicit states added none, with its time axis: caches may carry what streaming needs."""
-    why = 'states="explicit" added no states: the initial states of its recurrent layers are computed from inputs'
+def without_states(graph: TracedGraph, built: BuiltModel, notes: Sequence[str]) -> BuiltModel:
+    """A file to which explicit states added none, with its time axis: caches may carry what streaming needs.
+
+    Args:
+        graph: the file's.
+        built: the file.
+        notes: why each recurrent layer's states stay internal.
+    """
+    why = next(iter(notes), "it has no recurrent layer, and no Python loop over a dynamic axis")
+    if any(COMPUTED in note for note in notes):
+        why = "the initial states of its recurrent layers are computed from inputs"
+    why = f'states="explicit" added no states: {why}'
     names = tuple(sorted(_time_axes(built.metadata, find_time_axis(built, graph)) - {BATCH}))
     return replace(built, metadata=replace(built.metadata, not_streamable=why, time_axes=names))
 

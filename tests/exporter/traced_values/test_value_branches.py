@@ -173,6 +173,31 @@ def unread(self: Base, x: Tensor) -> Tensor:
 
 
 @chosen
+def read_before(self: Base, x: Tensor) -> Tensor:
+    y = self.lstm(torch.nan_to_num(x))[0]
+    part = y[:, :1]
+    y = y + part
+    if y.sum() > 0.2:
+        part = y[:, 0, 0].abs() + 1
+        y = y / part[:, None, None]
+    return y
+
+
+@refused("different shape or dtype")
+def read_later(self: Base, x: Tensor) -> Tensor:
+    y = self.lstm(x)[0]
+    part = y[:, :1]
+
+    def scaled_by(z: Tensor) -> Tensor:
+        return z + part
+
+    if y.sum() > 0.2:
+        part = y[:, :1, :1]
+        y = y * part
+    return scaled_by(y)
+
+
+@chosen
 def decorated(self: Base, x: Tensor) -> Tensor:
     @functools.wraps(decorated)
     def forward(y: Tensor) -> Tensor:

@@ -80,3 +80,36 @@ def test_explicit_states_that_there_are_not_are_not_asked_for_again(tmp_path: Pa
         InputError, match=r"added no states: the initial states of .* are computed from inputs; run whole"
     ):
         lstm_onnx.load(path, provider="cpu", threads=1).stream()
+
+
+class OfSomeRows(nn.Module):
+    """An LSTM of the rows that a mask chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x.new_zeros(*x.shape[:2], 4).index_put((mask,), self.lstm(x[mask])[0])
+
+
+def test_rows_that_numbers_choose_have_no_states(tmp_path: Path) -> None:
+    path, module = tmp_path / "m.onnx", OfSomeRows().eval()
+    axes = {"x": {0: "batch", 1: "time"}, "mask": {0: "batch"}}
+    mask = torch.tensor([True, False, True])
+    result = lstm_onnx.export(
+        module, path, example_inputs=(torch.randn(3, 5, 3), mask), dynamic_shapes=axes, states="explicit"
+    )
+    assert result.states == {}
+    model, x = lstm_onnx.load(path, provider="cpu", threads=1), torch.randn(3, 6, 3)
+    outputs = model.run({"x": x.numpy(), "mask": ~mask.numpy()})["output"]
+    np.testing.assert_allclose(outputs, module(x, ~mask).detach().numpy(), rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="added no states: lstm runs on rows that the inputs' numbers choose"):
+        model.stream()
+
+
+def test_a_module_without_recurrent_layers_has_no_states(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(nn.Linear(3, 4), path, example_inputs=torch.randn(2, 3), dynamic_shapes={}, states="explicit")
+    with pytest.raises(InputError, match="added no states: it has no recurrent layer, and no Python loop"):
+        lstm_onnx.load(path, provider="cpu", threads=1).stream()

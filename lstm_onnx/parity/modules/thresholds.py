@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from onnx import numpy_helper
-from torch import Tensor
 
 from ...errors import ExportError
-from ...input_spec import InputSpec
+from ...input_spec import InputSpec, most_entries
 from ...onnxgraph.nodes import nodes_of, stored_tensors
 from ..expected import Expected
+from ..sizes import MOST_WORK
 from ..tolerances import EPSILON, NATIVE_EPSILON
 from .inputs import BATCH, TIME, axes_of_size
 from .jumps import with_all_ties
@@ -35,6 +35,8 @@ _SIZE = (3, 24)
 _ENDS = np.array([-1000, -30, -3, -2, -1.3, -0.7, -0.2, 0.2, 0.7, 1.3, 2, 3, 30, 1000.0])
 """The ends of the intervals that are searched, one in each row."""
 _ROWS = len(_ENDS) - 1
+_MOST_ENTRIES, _RUNS = 2**18, 32
+"""If an input has more elements than this, there is no search; about the number of its runs."""
 _UNITS = (1, 4, 16)
 """By how many roundings operators are off where a number is tested."""
 
@@ -88,8 +90,11 @@ def _searched(subject: Subject) -> list[float]:
     axes = next((axes for size in (BATCH, TIME) if (axes := _axes(subject, names, size))), None)
     if axes is None:
         return []
-    rng = np.random.default_rng([subject.seed, 23])
-    case = subject.case(rng, _ROWS, 2 if axes == _axes(subject, names, BATCH) else _ROWS)
+    steps = 2 if axes == _axes(subject, names, BATCH) else _ROWS
+    large = most_entries(subject.specs, subject.sizes(_ROWS, steps)) > _MOST_ENTRIES
+    if large or subject.models.float64.weights * _ROWS * (steps + subject.extra_steps) * _RUNS > MOST_WORK:
+        return []
+    case = subject.case(np.random.default_rng([subject.seed, 23]), _ROWS, steps)
     rows = min(_ROWS, *(case.feeds[name].shape[axis] for name, axis in axes.items()))
 
     def decided(run: ModuleRun, numbers: np.ndarray, units: int = 0, seed: int = 0) -> list[bytes]:
@@ -124,10 +129,10 @@ def _axes(subject: Subject, names: Sequence[str], size: int) -> dict[str, int]:
     return {name: axis for name, axis in axes_of_size(subject.model, subject.specs, size).items() if name in names}
 
 
-def _by_row(found: Iterable[Tensor], rows: int) -> list[bytes]:
+def _by_row(found: Iterable[np.ndarray], rows: int) -> list[bytes]:
     """The numbers of each row: a part of the first axis that has a part for each row, or all without one."""
     parts: list[list[bytes]] = [[] for _ in range(rows)]
-    for array in (tensor.numpy() + 0.0 for tensor in found):  # -0 is 0
+    for array in (each + 0.0 for each in found):  # -0 is 0
         axis = next((axis for axis, size in enumerate(array.shape) if size and size % rows == 0), None)
         own = [array] * rows if axis is None else np.split(array, rows, axis)
         for part, one in zip(parts, own, strict=True):

@@ -63,11 +63,12 @@ def may_be_exact(
 
 
 def as_compared(name: str, args: tuple[Any, ...], native: torch.dtype) -> tuple[Any, ...]:
-    """The arguments of an aten operator; of a comparison with a Python number, float32's number for a float32 module.
+    """The arguments of an aten operator; of a float64 copy's comparison with a Python number, float32's number.
 
-    ``x > 0.3`` compares a float32 `x` with float32's 0.3, which in a float64 run would be above 0.3.
+    ``x > 0.3`` compares a float32 `x` with float32's 0.3, which in a float64 copy of the module would be above 0.3.
     """
-    if name in _COMPARISONS and native == torch.float32 and args[0].dtype == torch.float64 and type(args[1]) is float:
+    copied = native == torch.float32 and torch.get_default_dtype() == torch.float64  # see `inference_context`
+    if copied and name in _COMPARISONS and args[0].dtype == torch.float64 and type(args[1]) is float:
         return (args[0], float(np.float32(args[1])), *args[2:])
     return args
 

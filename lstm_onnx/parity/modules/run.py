@@ -170,7 +170,7 @@ class ModuleRun:
         """
         return self._run(feeds, OperatorRoundings(unit, seed, self.roundings.native))
 
-    def decisions(self, feeds: Arrays, unit: float = 0.0, seed: int = 0) -> list[Tensor]:
+    def decisions(self, feeds: Arrays, unit: float = 0.0, seed: int = 0) -> list[np.ndarray]:
         """What the comparisons and roundings to whole numbers give, with operators off as in `with_rounded_operators`.
 
         Raises:
@@ -178,7 +178,7 @@ class ModuleRun:
         """
         decided = Roundings(self.roundings.native)
         self._run(feeds, *([OperatorRoundings(unit, seed, decided.native)] if unit else []), decided)
-        return [found.double() for found in decided.found if found.dtype not in decided.narrow]
+        return [_array(found.double()) for found in decided.found if found.dtype not in decided.narrow]
 
     def with_rounded_weights(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
         """As a call, with each number of its parameters off by up to `unit` of itself.

@@ -17,7 +17,7 @@ from lstm_onnx.parity.modules.thresholds import threshold_case
 from lstm_onnx.parity.modules.verification import ModuleVerification
 from lstm_onnx.parity.replay import replay
 
-_OTHER = {"Greater": "GreaterOrEqual", "LessOrEqual": "Less", "Round": "Floor"}
+_OTHER = {"Greater": "GreaterOrEqual", "GreaterOrEqual": "Greater", "LessOrEqual": "Less", "Round": "Floor"}
 
 
 class Above(nn.Module):
@@ -51,6 +51,7 @@ class Of(nn.Module):
         pytest.param(Of(lambda x: x * (x > 0.3)), torch.float32, id="gate"),
         pytest.param(Of(lambda x: x * (x * 2 - 1 > 0.25)), torch.float32, id="behind arithmetic"),
         pytest.param(Of(lambda x: x[..., 0] + x[..., 1] > 6.5), torch.float32, id="sum of features"),
+        pytest.param(Of(lambda x: x * (x * 2 + 1 >= 2)), torch.float32, id="sum that is rounded up to 2"),
         pytest.param(Of(lambda x: torch.round(2 * x) / 4), torch.float32, id="halves of a product"),
     ],
 )
@@ -73,7 +74,18 @@ def test_inputs_at_thresholds(module: nn.Module, dtype: torch.dtype, tmp_path: P
         assert replay(verification.model, case).passed is not wrong
 
 
-def test_numbers_that_roundings_move(tmp_path: Path) -> None:
-    module = Of(lambda x: torch.floor(x * 7.3))
+@pytest.mark.parametrize(
+    ("function", "compared"),
+    [
+        pytest.param(lambda x: torch.floor(x * 7.3), True, id="numbers that roundings move"),
+        pytest.param(lambda x: x * (x.double() > 0.3).float(), True, id="compared in float64"),
+        pytest.param(lambda x: torch.softmax(x, -1).log(), False, id="nothing is compared"),
+    ],
+)
+def test_right_files(function: Callable[[Tensor], Tensor], compared: bool, tmp_path: Path) -> None:
+    module = Of(function)
     export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 5, 3), check=False)
-    assert threshold_case(ModuleVerification(load(tmp_path / "m.onnx", "cpu", threads=1), module).subject) is None
+    verification = ModuleVerification(load(tmp_path / "m.onnx", "cpu", threads=1), module)
+    case = threshold_case(verification.subject)
+    assert (case is not None) is compared
+    assert case is None or replay(verification.model, case).passed

@@ -221,9 +221,9 @@ def _sorted(values: Any, *, key: Callable[[Any], Any] | None = None, reverse: bo
     return [tuple(item._with(item.tensor[order]) if isinstance(item, EachNumber) else item for item in pair)]
 
 
-def _enumerate(values: Any, start: int = 0) -> Any:
+def _enumerate(iterable: Any, start: int = 0) -> Any:
     """As Python's own; of numbers that are taken one by one, the places are such numbers too."""
-    values = list(values) if is_open_vector(values) else values
+    values = list(iterable) if is_open_vector(iterable) else iterable
     each = only_each(values)
     if each is None:
         return _OWN["enumerate"](values, start)

@@ -197,4 +197,6 @@ def _shortened(functional: FunctionalModule, loops: Sequence[str], sizes: Mappin
         return None
     what = f"it makes a step for several entries of {name}; export what is before the loop as one module, and the loop"
     longer = {**sizes, name: functional.arguments.within(name, sizes[name] + _MANY)}
-    return NotRolled(f"{what} as another, whose input has one entry for each step", busiest_line(functional, longer))
+    what = f"{what} as another, whose input has one entry for each step; or, if it is an if that leaves steps out"
+    how = "compute all and choose, as in torch.where(torch.arange(x.shape[1])[t] % 3 == 0, new, old)"
+    return NotRolled(f"{what}, {how}", busiest_line(functional, longer))

@@ -69,7 +69,10 @@ def as_one(seen: Sequence[Any], places: Sequence[Place]) -> Any:
         return _as_list(seen, places)
     if any(type(value) is not type(first) or not _equal(value, first) for value in seen):
         if all(isinstance(value, float) for value in seen):
-            raise NotRolled(f"a number is {first:g} in one step or at one length, and another one elsewhere")
+            raise NotRolled(
+                f"a number is {first:g} in one step or at one length, and another one elsewhere; compute it for all "
+                "steps before the loop, as in decay = 0.9 ** torch.arange(x.shape[1]), and take decay[t]"
+            )
         raise NotRolled("a value comes from different places in different steps, or at different lengths")
     return first
 

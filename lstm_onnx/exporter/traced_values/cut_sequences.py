@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import ExportError
@@ -19,6 +20,7 @@ from .number_index import is_taken
 _cuts: Any = WeakIdKeyDictionary()
 """By a row that was cut at a traced length: the whole row, as a tensor and an index, and the length."""
 _check: Any = torch._check
+_CONCATENATIONS = ("cat", "concat", "concatenate")
 
 
 class SplitSequences(tuple[Tensor, ...]):
@@ -60,7 +62,8 @@ def note_cut(cut: Any, tensor: Tensor, index: Any) -> None:
     """Remember what a row, such as ``y[i, :n]``, is a part of, if its first axis ends at a traced length."""
     items = index if type(index) is tuple else (index,)
     place = next((place for place, item in enumerate(items) if type(item) is slice), None)
-    if place is None or any(type(item) is not int for item in items[:place]):
+    views = all(item is None or item is ... or type(item) in (int, slice) for item in items)
+    if place is None or not views or any(type(item) is not int for item in items[:place]):
         return
     item = items[place]
     if item.start in (None, 0) and item.step in (None, 1) and is_taken(item.stop):
@@ -90,7 +93,7 @@ def padded(sequences: Any, padding_value: float = 0.0, padding_side: str = "righ
 def concatenated(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
     """What ``torch.cat`` makes of rows that were cut at traced lengths; None for other functions and tensors."""
     dims = (*args[1:], *kwargs.values())
-    if func.__name__ == "stack" or not args or kwargs.keys() - {"dim", "axis"} or dims not in ((), (0,)):
+    if func.__name__ not in _CONCATENATIONS or not args or kwargs.keys() - {"dim", "axis"} or dims not in ((), (0,)):
         return None
     found = _whole_rows(args[0])
     return None if found is None else found[0][_valid(found[0].shape[1], found[1])]
@@ -98,13 +101,22 @@ def concatenated(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
 
 def _whole_rows(sequences: Any) -> tuple[Tensor, Tensor] | None:
     """The rows that were cut, ``(batch, time, ...)``, and how many steps each has; None for other sequences."""
-    cuts = [_cuts.get(sequence) for sequence in sequences] if type(sequences) in (list, tuple) else []
+    if type(sequences) not in (list, tuple) or not all(isinstance(sequence, Tensor) for sequence in sequences):
+        return None
+    cuts = [_cuts.get(sequence) for sequence in sequences]
     if not cuts or None in cuts:
         return None
-    rows = torch.stack([tensor[index] for tensor, index, _ in cuts])
+    whole = [tensor[index] for tensor, index, _ in cuts]
+    if any(row.dim() != whole[0].dim() or not _alike(row.shape, whole[0].shape) for row in whole):
+        return None
+    rows = torch.stack(whole)
     steps: Any = rows.shape[1]
     ends = torch.stack([torch.scalar_tensor(end, dtype=torch.int64) for *_, end in cuts])
     return rows, torch.where(ends < 0, ends + steps, ends).clamp(0, steps)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return all(statically_known_true(a == b) for a, b in zip(one, other, strict=True))
 
 
 def _valid(steps: Any, lengths: Tensor) -> Tensor:

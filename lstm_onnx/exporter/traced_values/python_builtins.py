@@ -105,7 +105,7 @@ class Builtins:
                 (builtins, "min", min),
             ]
             if self.everywhere:
-                others += [(builtins, "len", _len), (builtins, "sum", _sum), (builtins, "sorted", _sorted)]
+                others += [(builtins, name, value) for name, value in _EVERYWHERE.items()]
             for owner, name, value in others:
                 stack.enter_context(replaced(owner, name, value))
             yield
@@ -138,7 +138,7 @@ class Builtins:
             setattr(builtins, "min", _extreme("min", builtins.min))  # noqa: B010
 
 
-_OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in ("len", "sum", "sorted")}
+_OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in ("len", "sum", "sorted", "enumerate")}
 
 
 def _len(value: Any) -> Any:
@@ -158,6 +158,8 @@ def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
                 return getattr(args[0], name)()
             args = (_items(args[0]),)
             each = only_each(args[0])
+            if _tuple_of_each(args[0]):
+                _require_no_key({"key": own})
             if each is not None:
                 _require_no_key(kwargs)
                 return one_number(each, getattr(each.tensor, name)())
@@ -169,6 +171,12 @@ def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
     return extreme
 
 
+def _tuple_of_each(values: Any) -> tuple[Any, ...]:
+    """The item of a list that holds one tuple with the numbers of all rows, as `enumerate` gives; else an empty one."""
+    pair = values[0] if type(values) is list and _OWN["len"](values) == 1 else None
+    return pair if type(pair) is tuple and any(isinstance(item, EachNumber) for item in pair) else ()
+
+
 def _items(values: Any) -> Any:
     """What a generator or another iterator gives, as a list; anything else as it is."""
     return list(values) if hasattr(values, "__next__") else values
@@ -177,8 +185,8 @@ def _items(values: Any) -> Any:
 def _require_no_key(kwargs: dict[str, Any]) -> None:
     if kwargs.get("key") is not None:
         raise ExportError(
-            f"at {user_line()}: the numbers of a tensor are compared one by one by a key function, which a graph "
-            "cannot do; use tensor operations, such as torch.max or torch.sort"
+            f"at {user_line()}: the numbers of a tensor are compared one by one by a key function or in tuples, which "
+            "a graph cannot do; use tensor operations, such as torch.max or torch.sort"
         )
 
 
@@ -201,12 +209,28 @@ def _sorted(values: Any, *, key: Callable[[Any], Any] | None = None, reverse: bo
     """As Python's own, which leaves equal items in their order; a key may compute with each number."""
     values = [EachNumber(values.tensor)] if isinstance(values, SymbolicRange) else list(values)
     each = only_each(values)
-    if each is None:
+    pair = _tuple_of_each(values)
+    if each is None and not pair:
         return _OWN["sorted"](values, key=key, reverse=reverse)
-    by = each if key is None else key(each)
+    by = values[0] if key is None else key(values[0])
     if not isinstance(by, EachNumber):
-        _require_no_key({"key": key})
-    return EachNumbers([each._with(each.tensor[torch.argsort(by.tensor, stable=True, descending=bool(reverse))])])
+        _require_no_key({"key": key or sorted})
+    order = torch.argsort(by.tensor, stable=True, descending=bool(reverse))
+    if each is not None:
+        return EachNumbers([each._with(each.tensor[order])])
+    return [tuple(item._with(item.tensor[order]) if isinstance(item, EachNumber) else item for item in pair)]
+
+
+def _enumerate(iterable: Any, start: int = 0) -> Any:
+    """As Python's own; of numbers that are taken one by one, the places are such numbers too."""
+    values = list(iterable) if is_open_vector(iterable) else iterable
+    each = only_each(values)
+    if each is None:
+        return _OWN["enumerate"](values, start)
+    return iter([(EachNumber(torch.arange(each.tensor.shape[0]) + start, each.checks), each)])
+
+
+_EVERYWHERE: dict[str, Callable[..., Any]] = {"len": _len, "sum": _sum, "sorted": _sorted, "enumerate": _enumerate}
 
 
 def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:

@@ -200,7 +200,9 @@ TORCH_FUNCTIONS: Mapping[str, Callable[[Constants, Any, Any, dict[str, Any]], tu
     "istft": _istft,
     "fill_diagonal_": _fill_diagonal,
     "where": _where,
-    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
+    **dict.fromkeys(
+        (f"{name}{place}" for name in ("clamp", "clip", "clamp_min", "clamp_max") for place in ("", "_")), _clamp
+    ),
     **dict.fromkeys(("pow", "__pow__"), _pow),
     **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),
     "__rfloordiv__": _floor_divided_by,

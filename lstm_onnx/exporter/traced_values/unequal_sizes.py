@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 _COMPARED = "_lstm_onnx_compared_sizes"
 """The attribute of a condition's tensor: torch's SymBool that it was made of."""
 _sym_ite: Any = torch.sym_ite
+_sym_not: Any = torch.sym_not
 
 
 def truth_of(asked: torch.SymBool) -> Tensor:
@@ -25,11 +26,19 @@ def truth_of(asked: torch.SymBool) -> Tensor:
     return found
 
 
+def negation_of(condition: Tensor) -> Tensor:
+    """Where a condition does not hold."""
+    found, asked = ~condition, getattr(condition, _COMPARED, None)
+    if asked is not None:
+        setattr(found, _COMPARED, _sym_not(asked))
+    return found
+
+
 def chosen_of_sizes(condition: Tensor, one: Tensor, other: Tensor) -> Tensor | None:
     """One of two tensors that differ in the size of one axis; None unless they differ only where the branch is taken.
 
     Args:
-        condition: from `truth_of`, or another one.
+        condition: from `truth_of` or `negation_of`, or another one.
         one: where it holds.
         other: where it does not hold.
     """

@@ -33,7 +33,7 @@ from .branch_code import rewritten_branches, with_helper
 from .branch_effects import branch_error, callable_in_branch
 from .branch_values import BranchValues
 from .remainders import RemainderTruth, remainder_truth
-from .unequal_sizes import truth_of
+from .unequal_sizes import negation_of, truth_of
 from .value_checks import require_no_identity
 
 
@@ -136,14 +136,14 @@ class Helper(BranchValues):
         if not self.unknown(value):
             return bool(value)
         if isinstance(value, Tensor):
-            return value.reshape(()) != 0
+            return value if value.dtype is torch.bool and not value.dim() else value.reshape(()) != 0
         if self.remainders and (found := remainder_truth(value)) is not None:
             return found
         return truth_of(value if isinstance(value, torch.SymBool) else value != 0)
 
     def negated(self, value: Any) -> Any:
         """``not value``."""
-        return ~self.truth(value) if self.unknown(value) else not value
+        return negation_of(self.truth(value)) if self.unknown(value) else not value
 
     def both(self, one: Any, _: None, other: Any) -> Any:
         """``one and other``, as a condition."""

@@ -190,6 +190,18 @@ def padded_back(self: Base, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @chosen
+def padded_unless_equal(self: Base, x: Tensor) -> list[Tensor]:
+    lengths = (x[:, :, 0] > 0).sum(1).clamp(min=1)
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    y = z = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+    if not (y.shape[1] == x.shape[1]):  # noqa: SIM201
+        y = nn.functional.pad(y, (0, 0, 0, x.shape[1] - y.shape[1]), value=2.0)
+    if not z.shape[1] >= x.shape[1]:
+        z = nn.functional.pad(z, (0, 0, 0, x.shape[1] - z.shape[1]))
+    return [y, z]
+
+
+@chosen
 def with_resets(self: Base, x: Tensor) -> Tensor:
     state = (x.new_zeros(1, x.shape[0], 4), x.new_zeros(1, x.shape[0], 4))
     y, (h, _) = self.with_resets(x, (x[:, :, 0] > 1.2).float(), state, self.lstm)

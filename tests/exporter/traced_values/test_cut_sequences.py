@@ -89,11 +89,18 @@ def time_first(y: Tensor, lengths: Tensor) -> Tensor:
     return pad_sequence([y[: lengths[i], i] for i in range(y.shape[1])], padding_value=7.0)
 
 
+def written_later(y: Tensor, lengths: Tensor) -> Tensor:
+    y, columns = y.clone(), torch.tensor([2, 0])
+    rows = [y[i, :n] for i, n in enumerate(lengths.tolist())]
+    y.mul_(3)
+    return pad_sequence(rows, batch_first=True)[:, :, columns]
+
+
 def side_by_side(y: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([row[:n] for row, n in zip(y, lengths, strict=True)], dim=0)
 
 
-@pytest.mark.parametrize("join", [numbered, time_first, side_by_side], ids=lambda join: join.__name__)
+@pytest.mark.parametrize("join", [numbered, time_first, side_by_side, written_later], ids=lambda join: join.__name__)
 def test_rows_that_are_cut_at_their_lengths_are_right(join: Any, tmp_path: Path) -> None:
     module = Rows(join)
     file = right(module, with_lengths, X_LENGTHS, tmp_path)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,18 @@ def test_numbers_are_no_output_in_a_list_either(tmp_path: Path) -> None:
     assert list(file.exported.outputs) == ["output.0"]
 
 
-def test_a_key_is_refused(tmp_path: Path) -> None:
+def _by_a_key(numbers: list[int]) -> int:
+    return max(numbers, key=lambda n: -n)
+
+
+def _of_pairs(numbers: list[int]) -> int:
+    return max(enumerate(numbers), key=operator.itemgetter(1))[0]
+
+
+@pytest.mark.parametrize("largest", [_by_a_key, _of_pairs], ids=["key", "pairs"])
+def test_a_comparison_by_other_numbers_is_refused(largest: Any, tmp_path: Path) -> None:
     def counts(given: Tensor) -> Tensor:
-        return torch.tensor([max(given.tolist(), key=lambda n: -n)])
+        return torch.tensor([largest(given.tolist())])
 
     with pytest.raises(lstm_onnx.ExportError, match="one by one by a key function"):
         made(Counting(counts).eval(), (torch.randn(2, 5, 3), torch.tensor([5, 3])), SHAPES, tmp_path)

@@ -21,6 +21,11 @@ pytestmark = pytest.mark.sweep(9)
 
 MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "clamp": lambda y, n: [n.clamp(0, 8.0), n.clamp(0.5, 8), n.clip(0, 1.5), y.clamp(0, 0.5), n.clamp(min=1, max=2.5)],
+    "clamp in place": lambda y, n: [
+        y.clone()[:, 1:].clamp_(-1, 0.5),
+        y.clone().clip_(min=0, max=0.25),
+        n.clone().clamp_(0, 3),
+    ],
     "clamp by tensors and sizes": lambda y, n: [y.clamp(min=y.mean()), n.clamp(max=y.size(1)), n.clamp(0, 3)],
     "pow": lambda y, n: [(n + 9) ** y, y.abs() ** n.clamp(0, 3), n.abs() ** 0.5, n**2],
     "floor division": lambda y, n: [n // 2, n // 2.5, y // 0.5, -7 // (n.abs() + 1), n // (n.abs() + 1)],

@@ -65,6 +65,18 @@ def sorted_by_a_key(self: Base, x: Tensor, lengths: Tensor) -> Any:
     return y[back], torch.tensor(order), torch.tensor(by_tensor), y[range(len(y)), [n - 1 for n in numbers]]
 
 
+def sorted_in_pairs(self: Base, x: Tensor, lengths: Tensor) -> Any:
+    """Each length beside the number of its row."""
+    order, numbers = zip(*sorted(enumerate(lengths.tolist()), key=lambda pair: pair[1] // 2, reverse=True), strict=True)
+    y = self.packed(x[list(order)], list(numbers), total_length=x.size(1))
+    weights = torch.tensor([row * n for row, n in enumerate(lengths, 1)])
+    return y[torch.tensor(order).argsort()], x[[row for row, _ in sorted(enumerate(lengths), key=_second)]], weights
+
+
+def _second(pair: tuple[int, Any]) -> Any:
+    return -pair[1]
+
+
 def as_an_index(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
     y = self.lstm(x)[0]
     return torch.stack([y[:, n - 1] for n in lengths.tolist()])
@@ -128,6 +140,7 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
     "sorted by numpy": sorted_by_numpy,
     "lengths sorted by numpy": lambda m, x, n: m.packed(x, np.sort(n.numpy())[::-1].copy()),
     "sorted by a key": sorted_by_a_key,
+    "sorted in pairs": sorted_in_pairs,
     "an index": as_an_index,
     "arithmetic": of_each,
     "arithmetic of numpy": by_numpys_arithmetic,

@@ -121,7 +121,7 @@ def _config(path: Path, tables: dict[str, object]) -> LSTMConfig | ModuleConfig:
     if "lstm" not in tables:
         raise ConfigError("the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
     if "weights" not in tables:
-        raise ConfigError("the table [weights] is missing")
+        raise ConfigError("the table [weights] is missing", hint='write it with file = "..." or seed = 0')
     return LSTMConfig(
         path=path,
         spec=_table("lstm", tables["lstm"], LSTMSpec),

@@ -297,9 +297,9 @@ def _with_example(source: str, made: Any) -> ModuleSource:
     if not isinstance(made, tuple) or not 2 <= len(made) <= 3 or not isinstance(made[0], nn.Module):
         what = type(made).__name__
         raise ExportError(
-            f"{source}: returns a {what}; for a module that is more than an nn.LSTM it must return "
-            "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml, or the "
-            "module needs an attribute example_input_array"
+            f"{source}: returns a {what}; it must return an nn.LSTM, or (module, example_inputs) or "
+            "(module, example_inputs, dynamic_shapes); or give the module an attribute example_input_array, or "
+            "describe it in a .toml"
         )
     require_tracer()
     from ..call.arguments import bind_arguments

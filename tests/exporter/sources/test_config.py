@@ -125,7 +125,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         (LSTM + '[weights]\nfile = "a.pt"\nprefix = 3\n', ["[weights] prefix = 3", "a string"]),
         # What is missing.
         (SEED, ["the table [lstm] is missing", "or [module]"]),
-        (LSTM, ["the table [weights] is missing"]),
+        (LSTM, ["the table [weights] is missing", "seed = 0"]),
         ("[lstm]\nhidden_size = 3\n" + SEED, ["[lstm] lacks input_size", "an integer of 1 or more"]),
         ("[lstm]\n" + SEED, ["[lstm] lacks input_size"]),
         # No TOML, or more of it than can be shown.

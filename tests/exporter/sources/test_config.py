@@ -389,6 +389,7 @@ def test_no_inputs_flatten_to_none() -> None:
         ),
         (FACTORY + TOKENS + "[export]\nlengths = true\n", ["[export] lengths goes with [lstm]", "[inputs.lengths]"]),
         (FACTORY + TOKENS + "[export]\nlengths = false\n", ["[export] lengths goes with [lstm]"]),
+        (FACTORY + TOKENS + '[export]\nstates = "explicit"\n', ["[export] states belongs in [module]"]),
         (FACTORY + TOKENS + "[export]\nopst = 18\n", ["[export] opst", "mean opset?", "allowed are projection, opset"]),
         (FACTORY + TOKENS + "[export]\nopset = 13\n", ["[export] opset = 13", "from 14 to 23"]),
         ("export = 18\n" + FACTORY + TOKENS, ["export = 18", "a table"]),

@@ -51,8 +51,8 @@ def bench(
 ) -> None:
     """Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.
 
-    SOURCE is a model's .toml or package.module:callable.  The candidates take turns on the same
-    inputs, cores and threads; results are ratios with the quartiles over all rounds.
+    SOURCE is that of export.  The candidates take turns on the same inputs, cores and threads; results are ratios
+    with the quartiles over all rounds.
 
     Cases: step (one time step), chunk (16 steps of a stream), stream (a sequence of 100 steps in chunks), batch (8
     sequences of 50 steps), pool (64 streams, one step each), map (128 sequences of 2 to 400 steps); for a file with a

@@ -14,9 +14,15 @@ from .streams import say
 
 @click.command()
 @click.argument("source", type=FILE)
-@option("-o", "--output", type=FILE, help="The file to write.  [default: SOURCE's name with .onnx]")
+@option(
+    "-o", "--output", type=FILE, help="The file to write.  [default: the name of the .toml or the callable, with .onnx]"
+)
 @option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says, else no]")
-@option("--projection", type=click.Choice(PROJECTIONS), help="Lowering of proj_size and float64.  [default: scan]")
+@option(
+    "--projection",
+    type=click.Choice(PROJECTIONS),
+    help="Lowering of proj_size and float64.  [default: as SOURCE says, else scan]",
+)
 @option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
 @option(
     "--precision",
@@ -44,7 +50,8 @@ from .streams import say
 @option(
     "--states",
     type=click.Choice(["zero", "explicit"]),
-    help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).",
+    help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).  "
+    "[default: as SOURCE says, else zero]",
 )
 @option(
     "--max-delay",
@@ -62,7 +69,8 @@ from .streams import say
 def export(source: str, output: str | None, check: bool, as_json: bool, **options: Any) -> None:
     """Export SOURCE to an ONNX file.
 
-    SOURCE is a model's .toml, or package.module:callable, where the callable returns a module.
+    SOURCE is a model's .toml, package.module:callable or file.py:callable.  The callable returns an nn.LSTM, or
+    (module, example_inputs) for any other module.
     """
     from pathlib import Path
 

@@ -95,9 +95,8 @@ def verify(
 ) -> int:
     """Compare FILE with the PyTorch model SOURCE.
 
-    Without FILE, a fresh export of SOURCE is compared.  Each provider, runtime and precision is compared
-    in turn, with its own report.  With several of them, --json prints an object with the key
-    "reports".
+    SOURCE is that of export.  Without FILE, a fresh export of it is compared.  Each provider, runtime and precision
+    is compared in turn, with its own report.  With several of them, --json prints an object with the key "reports".
 
     With only a FILE and --golden, FILE is compared with a golden file of an earlier run.
 

@@ -45,7 +45,8 @@ def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record,
             if array.dtype.kind == "f":  # such as from a .csv, whose integers are read as floats
                 rounded &= (np.floor(array) == array) & (np.abs(array) <= _FIRST_ROUNDED)
         if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
-            raise InputError(f"{name} has values that the model's {info.dtype} cannot represent")
+            first = array[array != feeds[name]][0]
+            raise InputError(f"{name} has values that the model's {info.dtype} cannot represent, such as {first}")
         if array.dtype == np.float64 and info.dtype.kind in "iu" and (np.abs(array) >= _FIRST_ROUNDED).any():
             raise InputError(
                 f"{name} has integers of 2**53 or more that were read as floats, which may have rounded them",

@@ -98,7 +98,7 @@ def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record
         line_name = f"line {number}"
         where = f"{place}: {line_name}"
         try:
-            value = json.loads(line, object_pairs_hook=unique_keys)
+            value = json.loads(line.rstrip(), object_pairs_hook=unique_keys)  # so that an error is not on the next line
         except (ValueError, RecursionError) as error:
             # The line number in the error is always 1.
             what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else reason(error)

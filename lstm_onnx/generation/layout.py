@@ -91,7 +91,7 @@ def _require_step(model: Model, metadata: Metadata) -> None:
             model, "it is a bare nn.LSTM, whose output cannot be its next input", "export a module that computes one"
         )
     if not model.states:
-        hint = 'export it with states="explicit", or name its states in states='
+        hint = 'export it with states="explicit", or name its states: states= (--state INPUT=OUTPUT)'
         raise _unfit(model, "it has no states, so no step would depend on those before it", hint)
     for after in model.states.values():
         fed = [name for name, output in model.states.items() if output == after]

@@ -66,12 +66,13 @@ class QuantizeResult:
     def notes(self) -> tuple[str, ...]:
         """What stays float32 and why, how far the outputs are from float32's, and where int8 gains nothing."""
         kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
+        inputs = "your data" if self.proof.on_data else "random inputs"
         drift = [
-            f"{name} differs from float32's by {difference:.2%} (root mean square, on random inputs)"
+            f"{name} differs from float32's by {difference:.2%} (root mean square, on {inputs})"
             for name, difference in self.proof.differences.items()
         ]
         resized = [
-            f"{name} has a different shape than in float32 on random inputs: its size depends on the numbers"
+            f"{name} has a different shape than in float32 on {inputs}: its size depends on the numbers"
             for name in self.proof.other_shapes
         ]
         size = []

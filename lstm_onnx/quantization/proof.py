@@ -45,6 +45,7 @@ class Proof:
         differences: for each output of floating-point numbers, its root mean square difference from the float32
             file's, relative to that output's own root mean square.
         other_shapes: outputs whose shape differs from the float32 file's, since their sizes depend on values.
+        on_data: whether this was on inputs that the caller passed; otherwise they were random.
     """
 
     compared: int
@@ -52,6 +53,7 @@ class Proof:
     not_compared: tuple[str, ...] = ()
     differences: dict[str, float] = field(default_factory=dict)
     other_shapes: tuple[str, ...] = ()
+    on_data: bool = False
 
 
 def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = None, seed: int = 0) -> Proof:
@@ -106,7 +108,7 @@ def prove(done: Rewritten, model: Model, *, inputs: Mapping[str, Any] | None = N
         worst = max(worst, layer.ratio)
     resized = tuple(name for name, array in expected.items() if array.shape != values[name].shape)
     same = {name: array for name, array in expected.items() if name not in resized}
-    return Proof(compared, worst, tuple(skipped), _differences(same, values), resized)
+    return Proof(compared, worst, tuple(skipped), _differences(same, values), resized, inputs is not None)
 
 
 def _by_name(errors: Iterator[LayerError]) -> dict[str, LayerError]:

@@ -109,7 +109,11 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
-        raise FileError(f"cannot be used for TLS: {error}", path=settings.tls_certificate) from error
+        raise FileError(
+            f"cannot be used for TLS: {error.strerror or error}",
+            path=settings.tls_certificate,
+            hint=f"it must be a certificate in PEM format, and {settings.tls_key} its key",
+        ) from error
     server = _HttpServer(config)
     stopping = asyncio.Event()
     with _stopped_by_signals(stopping):

@@ -58,7 +58,8 @@ def _read(path: str) -> list[bytes]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"cannot be read as a file of tokens: {error}", path=path) from error
+        what = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot be read as a file of tokens: {what}", path=path) from error
     tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not tokens:
         raise InputError("has no token", path=path, hint="write one token per line")

@@ -28,6 +28,7 @@ def test_an_int8_file_is_written_and_what_it_costs_is_printed(run_cli, tmp_path:
     *differences, step, sequence = outputs
     assert [line.split()[0] for line in differences] == ["output", "hn", "cn"]
     assert all("differs from float32's by" in line for line in differences)
+    assert all(line.endswith("on random inputs)") for line in differences)
     assert step.startswith("l0/LSTM: float32 is as fast or faster for one step")
     assert sequence.startswith("l0/LSTM: float32 is as fast or faster for whole sequences")
     assert lstm_onnx.inspect(tmp_path / "q.onnx").lstms[0].kind == "int8 LSTM"
@@ -63,6 +64,8 @@ def test_the_kernel_and_the_inputs_may_be_chosen(run_cli, tmp_path: Path):
     assert done.code == 0, done.err
     assert json.loads(done.out)["proof"]["compared"] == 1
     assert lstm_onnx.inspect(tmp_path / "q.onnx").lstms[0].kind == "DynamicQuantizeLSTM"
+    done = run_cli("quantize", "m.onnx", "-o", "q.onnx", "--data", "x.npy")
+    assert done.out.count("(root mean square, on your data)") == 3
     np.save(tmp_path / "x.npy", np.zeros((7, 2, 3)))
     done = run_cli("quantize", "m.onnx", "-o", "r.onnx", "--data", "x.npy")
     assert done.code == 2

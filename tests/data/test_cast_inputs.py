@@ -69,7 +69,7 @@ def test_text_has_no_dtype_of_its_own_to_be_said() -> None:
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("lengths", np.array([1.5]), "lengths has values that the model's int32 cannot represent"),
+        ("lengths", np.array([1.5]), "lengths has values that the model's int32 cannot represent, such as 1.5"),
         ("lengths", np.array([np.nan]), "lengths has values that the model's int32"),
         ("lengths", np.array([2**40]), "lengths has values that the model's int32"),
         ("half", np.array([1e6]), "half has values that are too large for the model's float16"),

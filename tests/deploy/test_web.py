@@ -141,6 +141,17 @@ def test_what_is_not_possible_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "web").exists()
 
 
+@pytest.mark.parametrize("name", ["index.html", "README.md", "model.onnx"])
+def test_files_of_others_are_not_replaced(tmp_path: Path, name: str) -> None:
+    exported(tmp_path / "net.onnx")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(FileError, match=f"has a file {name} of its own, which would be replaced; name a new folder"):
+        deploy_web(tmp_path / "net.onnx", tmp_path / "site")
+    assert [path.name for path in (tmp_path / "site").iterdir()] == [name]
+    assert (tmp_path / "site" / name).read_text(encoding="utf-8") == "mine"
+
+
 def test_a_state_as_json_is_the_state() -> None:
     state = {"h0": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "steps": np.array([3], np.int64)}
     found = lstm_onnx.state_from_json(lstm_onnx.state_to_json(state))

@@ -206,6 +206,8 @@ def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
     assert "shorter than 16 characters" in failed(file, "--token-file", short)
     assert "pass both --tls-cert and --tls-key" in failed(file, "--tls-cert", short)
     assert "cannot be used for TLS" in failed(file, "--tls-cert", short, "--tls-key", short)
+    assert "must be a certificate in PEM format" in failed(file, "--tls-cert", short, "--tls-key", short)
+    assert "absent: cannot be read as a file of tokens: No such" in failed(file, "--token-file", tmp_path / "absent")
     assert "no such file" in failed(tmp_path / "absent.onnx").lower()
     with socket.socket() as used:
         used.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...atomic_io import require_apart, require_path
-from ...errors import InputError, ModelError
+from ...errors import FileError, InputError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph import graphs_of, load_inlined, load_model
 from ...onnxgraph.write import embedded
@@ -32,6 +32,8 @@ from .golden import golden_files
 from .onnxruntime_web import from_cdn, from_package
 
 _MODULES = ("lstm-onnx.mjs", "lstm-onnx.d.mts", "golden.mjs", "golden.d.mts")
+_COMMON = ("index.html", "README.md", "model.onnx")
+"""The files whose names other people's files may have."""
 _SETTINGS = b"__SETTINGS__"
 _AUDIO_NAMES = ("audio", "pcm", "samples", "signal", "sound", "speech", "wav", "wave", "waveform")
 _AUDIO_RATE = 16_000
@@ -101,7 +103,7 @@ def deploy_web(
 
     Args:
         file: the .onnx file.
-        folder: the folder, which is created if it does not exist; files with the same names are replaced.
+        folder: the folder, which is created if it does not exist.  The files of an earlier call are replaced.
         golden: the model's golden file, with which the page compares; `file` must pass it.  None to compare with the
             outputs of `file` in Python.
         ort: the npm package onnxruntime-web, which is copied; None for a page that loads it from a CDN.
@@ -112,7 +114,8 @@ def deploy_web(
         inputs: NumPy arrays by input name on which `file` is run for the comparison; random by default.
 
     Raises:
-        FileError: a file cannot be read or written, or `ort` is not onnxruntime-web.
+        FileError: a file cannot be read or written, `ort` is not onnxruntime-web, or `folder` has files of the same
+            names that no earlier call wrote.
         ModelError: `file` cannot be run, does not pass `golden`, or has more weights than a browser can load.
         InputError: an argument is not valid.
     """
@@ -121,6 +124,7 @@ def deploy_web(
         require_path(ort, "the npm package onnxruntime-web")
     place = Path(folder)
     require_apart([place / "index.html"], [file, golden])
+    _require_own(place)
     runtime = from_cdn() if ort is None else from_package(os.fspath(ort))
     with load(file, "cpu", threads=1, states=states, trial=None) as model:
         streams = is_streamable(model)
@@ -150,6 +154,13 @@ def deploy_web(
         f"onnxruntime-web {runtime.version}" + (", which is in the folder" if runtime.files else " from a CDN"),
         uncompared,
     )
+
+
+def _require_own(folder: Path) -> None:
+    """A page or a README that somebody wrote must not be lost, as in the root of a website."""
+    for name in () if (folder / _MODULES[0]).exists() else _COMMON:
+        if (folder / name).exists():
+            raise FileError(f"has a file {name} of its own, which would be replaced; name a new folder", path=folder)
 
 
 def _cases(

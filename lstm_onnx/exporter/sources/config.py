@@ -25,6 +25,7 @@ from ..module_options import STATES, ModuleOptions
 from .toml_file import read_toml, require_no_escape
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".index.json")
+_MODULE_KEYS = ("factory", "args", "states", "max_delay", "chunk", "outputs")
 _TABLES = ("lstm", "module", "inputs", "weights", "export", "generate")
 _INPUT_KEYS = ("shape", "dtype", "range", "limits")
 _SEED_LIMIT = 2**63
@@ -121,7 +122,7 @@ def _config(path: Path, tables: dict[str, object]) -> LSTMConfig | ModuleConfig:
     if "lstm" not in tables:
         raise ConfigError("the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
     if "weights" not in tables:
-        raise ConfigError("the table [weights] is missing")
+        raise ConfigError("the table [weights] is missing", hint='write it with file = "..." or seed = 0')
     return LSTMConfig(
         path=path,
         spec=_table("lstm", tables["lstm"], LSTMSpec),
@@ -150,7 +151,7 @@ def _module_config(path: Path, tables: Mapping[str, object]) -> ModuleConfig:
     if "inputs" not in tables:
         raise ConfigError("the table [inputs] is missing; [module] needs an [inputs.NAME] for each argument")
     module = _mapping("module", tables["module"])
-    _known_keys("module", module, ("factory", "args", "states", "max_delay", "chunk", "outputs"))
+    _known_keys("module", module, _MODULE_KEYS)
     file, package, attribute = _factory(module, path.parent)
     generation = _generation(tables["generate"]) if "generate" in tables else None
     states = module.get("states", STATES[0] if generation is None else STATES[1])
@@ -310,6 +311,9 @@ def _module_options(table: object) -> ExportOptions:
             "[export] lengths goes with [lstm]; the lengths of a module are an input of its own, such as "
             '[inputs.lengths] with shape = ["batch"], dtype = "int64", range = [1, "time"]'
         )
+    for key in values:
+        if key in _MODULE_KEYS:
+            raise ConfigError(f"[export] {key} belongs in [module]")
     _known_keys("export", values, tuple(name for name in allowed_values(ExportOptions) if name != "lengths"))
     return _table("export", values, ExportOptions)
 

@@ -21,6 +21,7 @@ from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..module_options import ModuleOptions, changed_options
 from ..result import ExportResult
+from ..user_code import error_line
 from ..weights import Array, cast_state_dict, validate_state_dict
 from .callables import attribute_of, import_file, import_package
 from .checkpoint import load_state_dict, tensor_names
@@ -297,9 +298,9 @@ def _with_example(source: str, made: Any) -> ModuleSource:
     if not isinstance(made, tuple) or not 2 <= len(made) <= 3 or not isinstance(made[0], nn.Module):
         what = type(made).__name__
         raise ExportError(
-            f"{source}: returns a {what}; for a module that is more than an nn.LSTM it must return "
-            "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml, or the "
-            "module needs an attribute example_input_array"
+            f"{source}: returns a {what}; for a module that is more than an nn.LSTM, return (module, example_inputs) "
+            "or (module, example_inputs, dynamic_shapes); or give the module an attribute example_input_array, or "
+            "describe it in a .toml"
         )
     require_tracer()
     from ..call.arguments import bind_arguments
@@ -319,7 +320,9 @@ def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:
     except LSTMOnnxError:
         raise
     except (Exception, SystemExit) as error:
-        raise ExportError(f"{source}: the callable raised {type(error).__name__}: {error}") from error
+        line = error_line(error)
+        where = f" (at {line})" if line else ""
+        raise ExportError(f"{source}: the callable raised {type(error).__name__}: {error}{where}") from error
 
 
 _KINDS = "a model's .toml, package.module:callable or file.py:callable"

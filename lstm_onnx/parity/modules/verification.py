@@ -169,10 +169,11 @@ class ModuleVerification(Verification):
         two numbers it can be nearly 0 by chance.
         """
         found = self._expected_cases()
-        skipped = len(self.cases) - len(found)
-        if skipped:
-            why = "" if found else f": {self.subject.refusal(self.cases[-1])}"
-            self.notes.append(f"the module itself fails in {skipped} of the {len(self.cases)} cases{why}")
+        ran = {one.label for one in found}
+        failing = [case for case in self.cases if case.label not in ran]
+        if failing:
+            why = f"in the last of them, {failing[-1].label}: {self.subject.refusal(failing[-1])}"
+            self.notes.append(f"the module itself fails in {len(failing)} of the {len(self.cases)} cases; {why}")
             found += filter(None, map(self.subject.expect, even_cases(self.subject)))
         found = [one for one in found if one.kind != "values" or is_conclusive(one)]
         found += values_at_other_sizes(self.subject, self.cases)

@@ -185,6 +185,7 @@ def test_jsonl_infinity_and_nulls() -> None:
         ("[" * 40 + "]" * 40, "more than 32 levels of lists"),
         ("[" * 100_000, "is not JSON"),
         ('{"x": [1, 2', "is not JSON: Expecting ',' delimiter at column 12"),
+        ('{"x": [1, 2\n', "is not JSON: Expecting ',' delimiter at column 12"),
         ("[1] [2]", "is not JSON: Extra data"),
         ("{}", "is neither an object of arrays nor a list"),
         ("5", "is neither an object of arrays nor a list"),

@@ -125,7 +125,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         (LSTM + '[weights]\nfile = "a.pt"\nprefix = 3\n', ["[weights] prefix = 3", "a string"]),
         # What is missing.
         (SEED, ["the table [lstm] is missing", "or [module]"]),
-        (LSTM, ["the table [weights] is missing"]),
+        (LSTM, ["the table [weights] is missing", "seed = 0"]),
         ("[lstm]\nhidden_size = 3\n" + SEED, ["[lstm] lacks input_size", "an integer of 1 or more"]),
         ("[lstm]\n" + SEED, ["[lstm] lacks input_size"]),
         # No TOML, or more of it than can be shown.
@@ -389,6 +389,7 @@ def test_no_inputs_flatten_to_none() -> None:
         ),
         (FACTORY + TOKENS + "[export]\nlengths = true\n", ["[export] lengths goes with [lstm]", "[inputs.lengths]"]),
         (FACTORY + TOKENS + "[export]\nlengths = false\n", ["[export] lengths goes with [lstm]"]),
+        (FACTORY + TOKENS + '[export]\nstates = "explicit"\n', ["[export] states belongs in [module]"]),
         (FACTORY + TOKENS + "[export]\nopst = 18\n", ["[export] opst", "mean opset?", "allowed are projection, opset"]),
         (FACTORY + TOKENS + "[export]\nopset = 13\n", ["[export] opset = 13", "from 14 to 23"]),
         ("export = 18\n" + FACTORY + TOKENS, ["export = 18", "a table"]),

@@ -129,7 +129,7 @@ def test_a_module_is_taken_as_it_is(attribute: str, python: Callable[[str], str]
             "make",
             "None is not an nn.Module; a function that makes the module must return it",
         ),
-        ("def make():\n    raise KeyError('weights')\n", "make", "the callable raised KeyError: 'weights'"),
+        ("def make():\n    raise KeyError('weights')\n", "make", "the callable raised KeyError: 'weights' (at "),
         ("def make(size):\n    return nn.LSTM(4, size)\n", "make", "the callable raised TypeError"),
         ("make = 4\n", "make", "make is a int; it must be a callable"),
         ("", "make", "has no 'make'"),

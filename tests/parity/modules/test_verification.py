@@ -378,3 +378,4 @@ def test_a_state_that_an_earlier_call_left_is_of_its_batch(tmp_path: Path) -> No
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants="none")
     assert report
     assert any("the module itself fails in" in note for note in report.notes)
+    assert any("in the last of them, time 4, batch 3" in note and "starts as" in note for note in report.notes)

@@ -75,7 +75,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
     from_states = [start for start in given if start.states]
     if not names:
         if from_states:
-            how = "advances by one step at each call, however many steps the call has"
+            how = "advances by a fixed number of steps at each call, however many steps the call has"
             call.findings.per_call = call.findings.per_call or Meeting(str(call.node.name), call.op, how)
             call.meet(x.last, how)
         return names

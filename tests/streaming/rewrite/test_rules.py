@@ -72,6 +72,21 @@ def test_entries_of_each_step_as_steps_are_joined_with_as_many_steps() -> None:
     assert not difference(ChunkRun(done, {"x": 2}), session(model, optimised=False), {"x": x}, 2, 0)
 
 
+def test_steps_grouped_by_a_reshape_of_all_rows() -> None:
+    """It would join steps of two sequences of an odd number of steps, which the file refuses."""
+
+    def largest_of_pairs(b: Builder) -> str:
+        pairs = b.add("ReduceMax", b.add("Reshape", "x", b.const([-1, 2, 4])), b.const([1]), keepdims=0)
+        batch = b.add("Shape", "x", start=0, end=1)
+        return b.add("Reshape", pairs, b.add("Concat", batch, b.const([-1, 4]), axis=0))
+
+    model = graph_of(largest_of_pairs, time=1)
+    done = rewritten(model, {"x": 1})
+    assert done.streaming.multiple == 2
+    x = np.random.default_rng(0).standard_normal((2, 10, 4)).astype(np.float32)
+    assert not difference(ChunkRun(done, {"x": 1}), session(model, optimised=False), {"x": x}, 2, 0)
+
+
 def test_a_pool_over_what_onnx_calls_channels() -> None:
     """speechbrain pools frequencies of (batch, time, frequency, channels) with time where channels are."""
     model = graph_of(lambda b: b.add("MaxPool", "x", kernel_shape=[2], strides=[2]), time=1)

@@ -43,3 +43,19 @@ def test_a_state_of_two_dynamic_axes_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"would keep steps of shape \(batch, width, 1\), and a state") as caught:
         rewritten(model, {"x": 2})
     assert "dynamic_shapes" in caught.value.instead
+
+
+def test_a_loop_over_another_axis_of_each_step_is_refused_as_that() -> None:
+    """Its state has the steps among its rows, such as the zeros of ``(batch * time, size)``."""
+
+    def over_channels(b: Builder) -> str:
+        row = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in ("h", "s", "next", "y")]
+        nodes = [helper.make_node("Add", ["h", "s"], ["next"]), helper.make_node("Identity", ["next"], ["y"])]
+        x = b.add("Transpose", "x", perm=[1, 0, 2])
+        start = b.add("Expand", b.weight(1, 1), b.add("Shape", x, start=1))
+        body = helper.make_graph(nodes, "step", row[:2], row[2:])
+        b.nodes.append(helper.make_node("Scan", [start, x], ["last", "sums"], body=body, num_scan_inputs=1))
+        return b.add("Transpose", "sums", perm=[1, 0, 2])
+
+    with pytest.raises(RefusedError, match="scans an axis other than time"):
+        rewritten(graph_of(over_channels), {"x": 2})

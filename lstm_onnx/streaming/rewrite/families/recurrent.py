@@ -118,17 +118,20 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
     _require_still_body(p, call)
     if not call.streams:
         return p.plain(call)
+    axes = list(a.get("scan_input_axes", [0] * inputs))
+    for place, fact in call.streams:
+        if place >= count and normal(axes[place - count], fact.rank) != fact.axis:
+            raise RefusedError(
+                "scans an axis other than time", "a float32 LSTM, GRU or RNN without a projection over that axis"
+            )
     if any(place < count for place, _ in call.streams):
         raise RefusedError("starts from a value that varies with time")
     if len(call.streams) != inputs:
         raise RefusedError("scans inputs of which not all vary with time")
     if any(a.get("scan_input_directions", [])) or any(a.get("scan_output_directions", [])):
         raise RefusedError("goes through the sequence from its end", REVERSE)
-    axes = list(a.get("scan_input_axes", [0] * inputs))
-    for axis, (_, fact) in zip(axes, call.streams, strict=True):
+    for _, fact in call.streams:
         require_plain(fact)
-        if normal(axis, fact.rank) != fact.axis:
-            raise RefusedError("scans an axis other than time")
     names, steps = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     f = replace(call.streams[0][1], count=steps)
     g = p.graph

@@ -15,6 +15,8 @@ from ..lengths import count_by
 from ..rewriter import Call, Rewriter, family, of_stream
 from ..stages import require_plain, window
 
+_REGROUPS = "splits the time axis, or regroups its elements into other steps"
+
 
 @family("Reshape")
 def reshape(p: Rewriter, call: Call) -> list[Fact]:
@@ -103,8 +105,12 @@ def _stacked(p: Rewriter, x: str, f: Stream, sizes: list[Size], axis: int) -> tu
     number = None if times is None else times.number
     before = product(list(f.shape[: f.axis])).divided(product(sizes[:axis]))
     steps = None if number is None or number < 2 else p.lengths.floor(f.shape[f.axis], number)
-    if number is None or steps is None or before is None or before * steps != sizes[axis]:
-        raise RefusedError("splits the time axis, or regroups its elements into other steps")
+    if number is None or steps is None or before is None:
+        raise RefusedError(_REGROUPS)
+    # At a number of steps that is no multiple of `number`, -1 may join steps of two sequences.
+    if sizes[axis] not in (before * steps, p.lengths.floor(before * f.shape[f.axis], number)):
+        raise RefusedError(_REGROUPS)
+    sizes[axis] = before * steps
     x, result = window(p, x, f, number, number)
     p.multiple = lcm(p.multiple, _multiple(f, number))
     return x, Stream(tuple(sizes), f.dtype, axis, result.count, None if before == ONE else Fold(before, ONE))

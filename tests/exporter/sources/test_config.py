@@ -51,9 +51,8 @@ def test_a_whole_config(tmp_path: Path) -> None:
     assert config.path == tmp_path / "net.toml"
     assert config.spec == LSTMSpec(4, 3, 2, False, True, 0.25, True, 2, "float64")
     assert config.options == ExportOptions(True, "fold", 20)
-    assert config.weights.seed is None
     assert config.weights.file == tmp_path / "sub" / "net.safetensors"
-    assert config.weights.prefix == "encoder.lstm."
+    assert (config.weights.seed, config.weights.prefix) == (None, "encoder.lstm.")
 
 
 def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:

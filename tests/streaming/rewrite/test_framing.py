@@ -12,8 +12,8 @@ from onnx import ModelProto, TensorProto
 from lstm_onnx.streaming.rewrite import RefusedError
 
 from .chunks import ChunkRun, difference, rewritten, session
+from .graphs import graph_of
 from .random_graphs import Builder
-from .test_rules import graph_of
 
 
 def frames(b: Builder, size: int, hop: int, *, limit: int | None = None, first: int = 0) -> str:

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 from lstm_onnx.streaming.rewrite import RefusedError
 
 from .chunks import ChunkRun, difference, rewritten, session
+from .graphs import graph_of
 from .random_graphs import Builder
-from .test_rules import graph_of
 
 
 def test_a_loop_starts_from_one_of_several_rows() -> None:

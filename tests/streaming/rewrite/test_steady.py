@@ -9,8 +9,8 @@ from onnx import ModelProto
 from lstm_onnx.streaming.rewrite import RefusedError, Rewritten, stages
 
 from .chunks import ChunkRun, difference, rewritten, session
+from .graphs import graph_of
 from .random_graphs import Builder, random_graph, time_axis
-from .test_rules import graph_of
 
 
 def causal(b: Builder, kernel: int, *, stride: int = 1, dilation: int = 1) -> None:

@@ -7,8 +7,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from .chunks import ChunkRun, complete, difference, rewritten, session
+from .graphs import Make, graph_of
 from .random_graphs import Builder
-from .test_rules import Make, graph_of
 
 ROWS = 9
 TIME = {"x": 2}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..aten import argument, aten
-from .program import Element, Here, Operator, by_step, takes_step
+from .program import Element, Here, Operator, by_step, positions_in, takes_step
 from .scan import ScanInputs
 from .steps import Steps
 
@@ -22,12 +22,9 @@ def run_at_once(inputs: ScanInputs, wanted: Collection[int]) -> bool:
             results.
         wanted: positions whose values of all steps are used, beside the rows that fill the loop's buffers.
     """
+    if not _has_rules(inputs, wanted):
+        return False
     module, loop, buffers = inputs.module, inputs.loop, inputs.buffers
-    if inputs.counter is not None or any(loop.body[p].target is not aten.select.int for p in inputs.reads):
-        return False
-    free = {*inputs.reads, *buffers}
-    if not all(item.index in free or _rule(item) is not None for item in loop.body):
-        return False
     here: dict[int, Steps] = {}
     for item in loop.body:
         if item.index in inputs.reads:
@@ -59,6 +56,18 @@ def run_at_once(inputs: ScanInputs, wanted: Collection[int]) -> bool:
     for position in (*wanted, *buffers):
         module.steps[loop.index, position] = here[position]
     return True
+
+
+def _has_rules(inputs: ScanInputs, wanted: Collection[int]) -> bool:
+    """Whether each operator of a loop has a rule, and Python numbers are only made into tensors."""
+    body, free = inputs.loop.body, {*inputs.reads, *inputs.buffers}
+    if inputs.counter is not None or any(body[p].target is not aten.select.int for p in inputs.reads):
+        return False
+    numbers = {item.index for item in body if item.shape is None}
+    others = (item.arguments for item in body if item.target is not aten.scalar_tensor.default)
+    if numbers & {*wanted, *positions_in(tuple(others))}:
+        return False
+    return all(item.index in free or _rule(item) is not None for item in body)
 
 
 _Rule = Callable[[Operator, Any, dict[str, Any]], "Steps | None"]
@@ -147,7 +156,18 @@ def _cat(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
     return Steps(item.target([part.along(0) for part in parts], dim + 1), 0)
 
 
+def _item(_: Operator, args: Any, __: dict[str, Any]) -> Steps | None:
+    """The Python number of a 0-d tensor, as that tensor."""
+    return args[0] if isinstance(args[0], Steps) and args[0].tensor.dim() == 1 else None
+
+
+def _scalar_tensor(item: Operator, args: Any, _: dict[str, Any]) -> Steps | None:
+    return Steps(args[0].tensor.to(item.dtype), args[0].axis) if isinstance(args[0], Steps) else None
+
+
 _RULES: dict[Any, _Rule] = {
+    aten.item.default: _item,
+    aten.scalar_tensor.default: _scalar_tensor,
     aten.cat.default: _cat,
     aten.linear.default: _linear,
     aten.unsqueeze.default: _along_one(1),

@@ -80,6 +80,8 @@ def compared(self: Layers, x: Tensor) -> Tensor:
         x = x * 2
     if x.size(1) % 3 <= 1 or x.size(1) % 5 < 2:
         x = x + 1
+    if x.size(1) % 97 < 4:
+        x = x - 3
     return self.lstm(x)[0] * (3 if x.size(1) % 3 > 1 else 1)
 
 

@@ -91,7 +91,7 @@ MEETS: dict[str, tuple[Step, str]] = {
         lambda m, x: m.lstm(x)[0] + m.lstm(x)[1][0][-1].unsqueeze(1),
         "only known at the last one",
     ),
-    "another step for all": (lambda m, x: m.lstm(x - x[:, 2:3])[0], "uses the number of time steps as a number"),
+    "another step for all": (lambda m, x: m.lstm(x - x[:, 2:3])[0], "takes only steps 2 to 3"),
     "the steps that are chosen": (lambda m, x: m.lstm(x[:, x[0, :, 0] > 0])[0], ""),
     "the length": (lambda m, x: m.lstm(x / x.size(1))[0], "uses the number of time steps as a number"),
     "the length in thousands": (

@@ -132,11 +132,6 @@ def one_size_far_away(self: Any, x: Tensor) -> Tensor:
     return out * 2 if x.size(1) == 50 else out
 
 
-def multiples_of_a_large_number(self: Any, x: Tensor) -> Tensor:
-    out = self.lstm(x)[0]
-    return out * 2 if x.size(1) % 97 < 4 else out
-
-
 def a_few_sizes_far_away(self: Any, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     return out * 2 if (x.size(1) - 140) ** 2 < 4 else out
@@ -192,7 +187,6 @@ WRONG = [
     one_size_above_the_other,
     the_example_alone,
     one_size_far_away,
-    multiples_of_a_large_number,
     a_few_sizes_far_away,
     a_remainder_beyond_a_size,
     an_attribute_beyond_a_size,

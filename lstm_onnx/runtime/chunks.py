@@ -146,6 +146,8 @@ def _refused(model: Model, why: str, hint: str | None = "run the whole sequence"
 
 def output_time_axes(model: Model, time: str) -> dict[str, int]:
     """The time axis of each output that has one (InputError where that is not known)."""
+    if model.spec is not None:
+        return {"output": 1 if model.spec.batch_first else 0}  # whatever the file declares
     if model.metadata.streaming is not None:
         return {name: axis for name, axis in model.metadata.streaming.outputs.items() if axis is not None}
     known = {dim for info in model.inputs.values() for dim in info.shape}

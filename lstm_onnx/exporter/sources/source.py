@@ -21,7 +21,6 @@ from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..module_options import ModuleOptions, changed_options
 from ..result import ExportResult
-from ..user_code import error_line
 from ..weights import Array, cast_state_dict, validate_state_dict
 from .callables import attribute_of, import_file, import_package
 from .checkpoint import load_state_dict, tensor_names
@@ -311,6 +310,8 @@ def _with_example(source: str, made: Any) -> ModuleSource:
 
 def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:
     torch = import_torch(f"{source} needs it")
+    from ..user_code import error_line
+
     nn = torch.nn
     if isinstance(factory, (nn.Module, torch.export.ExportedProgram)):
         return factory  # these are callable, too

@@ -124,7 +124,7 @@ def _tried(subject: Subject) -> list[float]:
                 break
             other = _unequal(before, decided(own, middle))
             low, high = np.where(other, low, middle), np.where(other, middle, high)
-        beside = np.round(high * _PARTS) / _PARTS + 0.0
+        beside = np.round(high.astype(np.float64) * _PARTS) / _PARTS + 0.0
         found = [*itertools.islice(_constants(subject), _MOST), *np.stack([low, high, beside])[:, changes].reshape(-1)]
         numbers = np.array(list(dict.fromkeys(found)), subject.dtype)
         kept: list[float] = []

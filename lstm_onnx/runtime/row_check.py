@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -58,21 +58,28 @@ def row_difference(
     Raises:
         InputError, RunError: the model does not run on the batch, or on `rows` of its sequences.
     """
-    whole, perturbed = run(dict(feeds)), run(rounded(feeds))
+    whole = run(dict(feeds))
+    perturbed = cache(lambda: run(rounded(feeds)))  # seldom needed
     for some in (range(rows), *([range(-rows, 0)] if last else [])):
         alone = run(taken(feeds, axes, some))
-        for name, axis in outputs.items():
-            in_batch, near = (np.take(np.asarray(results[name]), some, axis) for results in (whole, perturbed))
+        for name in outputs:
             actual = np.asarray(alone[name])
-            if longer and actual.ndim == in_batch.ndim:
-                own = tuple(slice(size) for size in actual.shape)
-                in_batch, near = in_batch[own], near[own]
-            same_shape = actual.shape == in_batch.shape
-            problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
+            part = partial(_part, index=some, axis=outputs[name], like=actual if longer else None)
+            in_batch = part(whole[name])
+            if actual.shape != in_batch.shape:
+                problem = f"its shape is {actual.shape}"
+            else:
+                problem = mismatch(actual, in_batch, in_batch) and mismatch(actual, in_batch, part(perturbed()[name]))
             if problem:
                 which = "one sequence depends" if rows == 1 else f"{rows} sequences depends"
                 return f"{name} of {which} on the other sequences in its batch: {problem}"
     return ""
+
+
+def _part(output: np.ndarray, index: range, axis: int, like: np.ndarray | None) -> np.ndarray:
+    """Sequences of an output; if `like` is given, no longer than that is."""
+    part = np.take(np.asarray(output), index, axis)
+    return part[tuple(map(slice, like.shape))] if like is not None and like.ndim == part.ndim else part
 
 
 def rows_difference(

@@ -227,7 +227,7 @@ def delay_reason(done: Rewritten) -> str:
     """What looks ahead, and how far."""
     late = [name for name, output in done.outputs.items() if output.rest == done.streaming.delay]
     where = f" ({', '.join(done.look_ahead)})" if done.look_ahead else ""
-    return f"the output {late[0]} needs {_steps(done.streaming.delay)} of look-ahead{where}"
+    return f"{late[0]} needs {_steps(done.streaming.delay)} of look-ahead{where}"
 
 
 def _steps(count: int) -> str:

@@ -78,7 +78,7 @@ CACHED: dict[str, Step] = {
 MEETS: dict[str, tuple[Step, str]] = {
     "a convolution that looks ahead": (
         lambda m, x: m.lstm(channels(m.conv, functional.pad(x, (0, 0, 1, 1))))[0],
-        "the output output needs 1 step of look-ahead (Pad), at ",
+        "output needs 1 step of look-ahead (Pad), at ",
     ),
     "softmax over time": (lambda m, x: m.lstm(x)[0].softmax(1), "computes a softmax over all steps"),
     "mean over time": (lambda m, x: m.lstm(x - x.mean(1, keepdim=True))[0], "computes mean over all steps: needs the"),

@@ -204,7 +204,8 @@ def test_one_wrong_integer_is_wrong_unless_rounding_decides_it(tmp_path: Path) -
     onnx.save(model, tmp_path / "wrong.onnx")
     report = _verify(module, tmp_path / "wrong.onnx")
     assert not report
-    assert {case.kind for case in report.cases if not case.passed} == {"sweep"}
+    # Also at the thresholds, which rounding does not decide.
+    assert {case.kind for case in report.cases if not case.passed} == {"sweep", "values"}
 
 
 def test_small_features_of_a_wide_output(tmp_path: Path) -> None:
